@@ -1,0 +1,273 @@
+//! The file system: repository paths, stat signatures, atomic writes, locks.
+//!
+//! The only room that gives other rooms file names as types. A [`RepoPath`] is
+//! relative to the repository root and holds any bytes a file name may have; it is
+//! escaped only when shown. Atomic means: written beside, flushed, renamed over.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{IoContext, Result};
+
+/// Name of the state directory beside the Releasefile.
+pub const STATE_DIR: &str = ".rel";
+
+/// A normalised path relative to the repository root; any bytes but NUL.
+///
+/// Inputs may also be absolute (`/etc/ssl/ca.pem`) or lead upwards (`../shared/x`).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RepoPath(PathBuf);
+
+impl RepoPath {
+    /// Returns the normalised path: no `.`, no `a/../`, no doubled or trailing slash.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let mut out = PathBuf::new();
+        for component in path.as_ref().components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    let can_pop =
+                        matches!(out.components().next_back(), Some(Component::Normal(_)));
+                    if can_pop {
+                        out.pop();
+                    } else {
+                        out.push("..");
+                    }
+                }
+                other => out.push(other),
+            }
+        }
+        Self(out)
+    }
+
+    /// The repository root itself.
+    pub fn root() -> Self {
+        Self(PathBuf::new())
+    }
+
+    /// Returns the path, relative to the root.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns the raw bytes of the path.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_os_str().as_bytes()
+    }
+
+    /// Returns the path as the operating system takes it, `.` for the root.
+    pub fn as_os_str(&self) -> &OsStr {
+        match self.is_root() {
+            true => OsStr::new("."),
+            false => self.0.as_os_str(),
+        }
+    }
+
+    /// Returns whether this is the repository root.
+    pub fn is_root(&self) -> bool {
+        self.0.as_os_str().is_empty()
+    }
+
+    /// Returns whether the path stays inside the repository.
+    pub fn is_inside(&self) -> bool {
+        self.0.is_relative() && !self.0.starts_with("..")
+    }
+
+    /// Returns this path with `name` below it.
+    pub fn join(&self, name: impl AsRef<Path>) -> Self {
+        Self::new(self.0.join(name))
+    }
+
+    /// Returns whether this path is `other` or lies below it.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
+    /// Returns the absolute path below `root`.
+    pub fn to_absolute(&self, root: &Path) -> PathBuf {
+        match self.is_root() {
+            true => root.to_owned(),
+            false => root.join(&self.0),
+        }
+    }
+}
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self.as_os_str()))
+    }
+}
+
+impl fmt::Debug for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Returns a file name for people: control characters and bytes that are not UTF-8
+/// are escaped, so that a name can not move the cursor or break a line.
+pub fn shown(name: &OsStr) -> Cow<'_, str> {
+    match name.to_str() {
+        Some(text) if !text.chars().any(char::is_control) => Cow::Borrowed(text),
+        _ => {
+            let mut out = String::new();
+            for chunk in name.as_bytes().utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        c if c.is_control() => out.extend(c.escape_default()),
+                        c => out.push(c),
+                    }
+                }
+                for b in chunk.invalid() {
+                    out.push_str(&format!("\\x{b:02x}"));
+                }
+            }
+            Cow::Owned(out)
+        }
+    }
+}
+
+/// What `stat` says that changes when a file changes.
+///
+/// Change time is in it because modification time can be set back (`cp -p`,
+/// `rsync -t`, `git`), and the inode number because a file can be renamed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signature {
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Change time in nanoseconds since 1970.
+    pub ctime_ns: i64,
+    /// Inode number.
+    pub inode: u64,
+    /// Device number.
+    pub device: u64,
+    /// File type and permission bits.
+    pub mode: u32,
+}
+
+impl Signature {
+    /// Returns the signature of what `lstat` or `stat` said.
+    pub fn of(meta: &Metadata) -> Self {
+        let ns = |s: i64, n: i64| s.wrapping_mul(1_000_000_000).wrapping_add(n);
+        Self {
+            size: meta.size(),
+            mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
+            device: meta.dev(),
+            mode: meta.mode(),
+        }
+    }
+
+    /// Returns the later of the two times.
+    pub fn newest_ns(&self) -> i64 {
+        self.mtime_ns.max(self.ctime_ns)
+    }
+}
+
+/// Returns whether a file with this mode may be executed by its owner.
+pub fn is_executable(mode: u32) -> bool {
+    mode & 0o100 != 0
+}
+
+/// Writes `bytes` to `path` so that a reader sees the old or the new file, never a part.
+///
+/// The parent directory must exist. The data is flushed to disk before the rename.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(dir)
+        .context("create a temporary file in", dir)?;
+    file.write_all(bytes).context("write", path)?;
+    file.as_file().sync_data().context("flush", path)?;
+    file.persist(path)
+        .map_err(|e| e.error)
+        .context("write", path)?;
+    Ok(())
+}
+
+/// Creates a directory and its parents.
+pub fn create_dirs(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).context("create directory", path)
+}
+
+/// Reads a file, or returns `None` when it does not exist.
+pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context("read", path),
+    }
+}
+
+/// Returns what `lstat` says of `path`, or `None` when nothing is there.
+pub fn lstat(path: &Path) -> Result<Option<Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(e) if is_absent(&e) => Ok(None),
+        Err(e) => Err(e).context("look at", path),
+    }
+}
+
+/// Returns whether an error says that nothing is at a path.
+pub fn is_absent(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+    )
+}
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).context("open", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn paths_are_normalised() {
+        for (text, expected) in [
+            ("a/./b//c/", "a/b/c"),
+            ("a/../b", "b"),
+            ("../x", "../x"),
+            ("a/../../x", "../x"),
+            ("/etc/../x", "/x"),
+            (".", "."),
+        ] {
+            assert_eq!(RepoPath::new(text).to_string(), expected, "{text}");
+        }
+        assert!(!RepoPath::new("../x").is_inside());
+        assert!(!RepoPath::new("/x").is_inside());
+    }
+
+    #[test]
+    fn names_are_escaped_when_shown() {
+        let name = OsString::from_vec(b"a\nb\xff\x1b[2J".to_vec());
+        assert_eq!(shown(&name), "a\\nb\\xff\\u{1b}[2J");
+    }
+
+    #[test]
+    fn atomic_write_replaces_the_whole_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        write_atomically(&path, b"long text").expect("writes");
+        write_atomically(&path, b"x").expect("writes");
+        assert_eq!(std::fs::read(&path).expect("reads"), b"x");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 1);
+    }
+}

@@ -1,0 +1,434 @@
+//! The graph: targets and the edges between them. No I/O.
+//!
+//! A graph is made by the Releasefile room, checked there, and never changes
+//! afterwards. Loops (`each`, `matrix`) are already expanded: `thumbnail` over two
+//! files is the two targets `thumbnail[a.png]` and `thumbnail[b.png]`. Names that
+//! are known beforehand are already bound in the templates; what is left (`{out}`,
+//! `{wheel}`, `{version}`) is known only when the needed targets are settled.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fs::RepoPath;
+use crate::source::Place;
+use crate::template::Template;
+
+/// Number of a target in its [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TargetId(pub u32);
+
+impl TargetId {
+    /// Returns the number as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Number of a pool in its [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PoolId(pub u32);
+
+/// A named limit on how many jobs of some kind run at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Name in the Releasefile.
+    pub name: String,
+    /// Sum of the weights that may run at once.
+    pub depth: u32,
+}
+
+/// What a file pattern names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pattern {
+    /// One file (or symbolic link).
+    File(RepoPath),
+    /// A directory with everything below it; written with a trailing slash.
+    Dir(RepoPath),
+    /// A glob below the directory `base`, which has no wildcard in it. `glob` is the
+    /// whole pattern, relative to the repository root.
+    Glob {
+        /// The longest directory without a wildcard.
+        base: RepoPath,
+        /// The pattern: `*`, `?`, `[…]`, `{a,b}` and `**`, where `*` does not cross `/`.
+        glob: String,
+    },
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{path}"),
+            Self::Dir(path) => write!(f, "{path}/"),
+            Self::Glob { glob, .. } => f.write_str(glob),
+        }
+    }
+}
+
+/// One element of `inputs`; order matters, a later `!` takes away what an earlier one added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// What it names.
+    pub pattern: Pattern,
+    /// Written with a leading `!`.
+    pub is_exclusion: bool,
+    /// May match nothing (`optional=#true`).
+    pub is_optional: bool,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// One element of `outputs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// What it names, inside the repository.
+    pub pattern: Pattern,
+    /// Exactly how many files a glob must match after the run (`count=1`).
+    pub count: Option<u32>,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// A command as written, with late names still in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// One string: `run "a | b"`. Given to the shell as its last argument.
+    Shell {
+        /// The interpreter and its options: `sh -eu -c` unless `shell` says otherwise.
+        shell: Vec<String>,
+        /// The script.
+        script: Template,
+    },
+    /// Several strings: `run "cp" "{in}" "{out}"`. No shell is involved.
+    Argv(Vec<Template>),
+}
+
+impl Command {
+    /// Returns the names it uses.
+    pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Shell { script, .. } => Box::new(script.names()),
+            Self::Argv(words) => Box::new(words.iter().flat_map(Template::names)),
+        }
+    }
+
+    /// Returns the command as written, for people.
+    pub fn source(&self) -> String {
+        match self {
+            Self::Shell { script, .. } => script.source(),
+            Self::Argv(words) => words
+                .iter()
+                .map(Template::source)
+                .collect::<Vec<_>>()
+                .join(" "),
+        }
+    }
+}
+
+/// A declared environment variable of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EnvValue {
+    /// `env "NAME"`: as it is in the environment of `rel`, or unset.
+    Inherited,
+    /// `env NAME="value"`.
+    Set(Template),
+}
+
+/// A named unit of local work: inputs, commands, outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Unique name, with the values of `each` in brackets: `thumbnail[assets/a.png]`.
+    pub name: String,
+    /// Name as written in the Releasefile.
+    pub base: String,
+    /// One line for people.
+    pub desc: Option<String>,
+    /// Where the name is written.
+    pub place: Place,
+    /// Targets that must be settled before, in the order written.
+    pub needs: Vec<TargetId>,
+    /// What it reads, in the order written.
+    pub inputs: Vec<Input>,
+    /// What it writes.
+    pub outputs: Vec<Output>,
+    /// Prints the identity of a result that is no file.
+    pub product: Option<Command>,
+    /// Commands, run in order until one fails.
+    pub run: Vec<Command>,
+    /// Directory the commands run in.
+    pub dir: RepoPath,
+    /// Declared environment, by name.
+    pub env: BTreeMap<String, EnvValue>,
+    /// Commands that print a tool's version.
+    pub tools: Vec<Command>,
+    /// Commands whose standard output is an input.
+    pub probes: Vec<Command>,
+    /// The pool it runs in, and how much of its depth it takes.
+    pub pool: Option<(PoolId, u32)>,
+    /// Limit on one attempt.
+    pub timeout: Option<Duration>,
+    /// Further attempts after a failure.
+    pub retries: u32,
+    /// Age at which a result counts as stale although nothing changed.
+    pub max_age: Option<Duration>,
+    /// Whether results enter the cache (`cache #false` turns it off).
+    pub is_cached: bool,
+    /// Texts the output must contain; without one the run failed.
+    pub expect: Vec<String>,
+    /// Texts the output must not contain.
+    pub reject: Vec<String>,
+}
+
+/// All targets, and who needs whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Graph {
+    targets: Vec<Target>,
+    pools: Vec<Pool>,
+    /// Targets that need this one.
+    needed_by: Vec<Vec<TargetId>>,
+    /// All targets, each after what it needs.
+    order: Vec<TargetId>,
+    by_name: BTreeMap<String, TargetId>,
+    by_base: BTreeMap<String, Vec<TargetId>>,
+}
+
+impl Graph {
+    /// Returns the graph of `targets`, whose `needs` are indices into the same list.
+    ///
+    /// # Errors
+    /// A cycle, as the path round it: the first target is named again at the end.
+    pub fn new(targets: Vec<Target>, pools: Vec<Pool>) -> Result<Self, Vec<TargetId>> {
+        let order = topological(&targets)?;
+        let mut needed_by = vec![Vec::new(); targets.len()];
+        let mut by_name = BTreeMap::new();
+        let mut by_base: BTreeMap<String, Vec<TargetId>> = BTreeMap::new();
+        for (i, target) in targets.iter().enumerate() {
+            let id = TargetId(u32::try_from(i).unwrap_or(u32::MAX));
+            by_name.insert(target.name.clone(), id);
+            by_base.entry(target.base.clone()).or_default().push(id);
+            for need in &target.needs {
+                needed_by[need.index()].push(id);
+            }
+        }
+        Ok(Self {
+            targets,
+            pools,
+            needed_by,
+            order,
+            by_name,
+            by_base,
+        })
+    }
+
+    /// Returns a target.
+    pub fn target(&self, id: TargetId) -> &Target {
+        &self.targets[id.index()]
+    }
+
+    /// Returns all targets with their numbers, in the order of the Releasefile.
+    pub fn targets(&self) -> impl Iterator<Item = (TargetId, &Target)> {
+        self.targets
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (TargetId(i as u32), t))
+    }
+
+    /// Returns how many targets there are.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Returns whether there is no target.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// Returns the targets that need `id`.
+    pub fn needed_by(&self, id: TargetId) -> &[TargetId] {
+        &self.needed_by[id.index()]
+    }
+
+    /// Returns all targets, each after everything it needs.
+    pub fn order(&self) -> &[TargetId] {
+        &self.order
+    }
+
+    /// Returns the pools.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// Returns what a name stands for: one target, or all of `thumbnail[…]`.
+    pub fn find(&self, name: &str) -> Option<Vec<TargetId>> {
+        match self.by_name.get(name) {
+            Some(id) => Some(vec![*id]),
+            None => self.by_base.get(name).cloned(),
+        }
+    }
+
+    /// Returns the base names, sorted.
+    pub fn base_names(&self) -> impl Iterator<Item = &str> {
+        self.by_base.keys().map(String::as_str)
+    }
+
+    /// Returns the full names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Returns `roots` and everything they need, each after what it needs.
+    pub fn closure(&self, roots: &[TargetId]) -> Vec<TargetId> {
+        let mut wanted = vec![false; self.targets.len()];
+        let mut stack = roots.to_vec();
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut wanted[id.index()], true) {
+                stack.extend(&self.targets[id.index()].needs);
+            }
+        }
+        self.order
+            .iter()
+            .copied()
+            .filter(|id| wanted[id.index()])
+            .collect()
+    }
+}
+
+/// Returns the targets, each after what it needs, without recursion: a chain of
+/// 100,000 targets must not exhaust the stack.
+fn topological(targets: &[Target]) -> Result<Vec<TargetId>, Vec<TargetId>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        Open,
+        Done,
+    }
+    let mut marks = vec![Mark::New; targets.len()];
+    let mut order = Vec::with_capacity(targets.len());
+    for start in 0..targets.len() {
+        // Each entry is a target and how many of its needs were visited.
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        if marks[start] == Mark::New {
+            marks[start] = Mark::Open;
+            path.push((start, 0));
+        }
+        while let Some((at, visited)) = path.last_mut() {
+            let at = *at;
+            match targets[at].needs.get(*visited) {
+                Some(need) => {
+                    *visited += 1;
+                    match marks[need.index()] {
+                        Mark::New => {
+                            marks[need.index()] = Mark::Open;
+                            path.push((need.index(), 0));
+                        }
+                        Mark::Open => return Err(cycle(&path, *need)),
+                        Mark::Done => {}
+                    }
+                }
+                None => {
+                    marks[at] = Mark::Done;
+                    order.push(TargetId(at as u32));
+                    path.pop();
+                }
+            }
+        }
+    }
+    Ok(order)
+}
+
+fn cycle(path: &[(usize, usize)], back: TargetId) -> Vec<TargetId> {
+    path.iter()
+        .map(|(at, _)| TargetId(*at as u32))
+        .skip_while(|id| *id != back)
+        .chain([back])
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Returns a target that only has a name and needs.
+    pub(crate) fn bare(name: &str, needs: &[u32]) -> Target {
+        Target {
+            name: name.into(),
+            base: name.split('[').next().unwrap_or(name).into(),
+            desc: None,
+            place: Place::default(),
+            needs: needs.iter().copied().map(TargetId).collect(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            product: None,
+            run: Vec::new(),
+            dir: RepoPath::root(),
+            env: BTreeMap::new(),
+            tools: Vec::new(),
+            probes: Vec::new(),
+            pool: None,
+            timeout: None,
+            retries: 0,
+            max_age: None,
+            is_cached: true,
+            expect: Vec::new(),
+            reject: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn needs_come_first() {
+        let graph = Graph::new(
+            vec![bare("a", &[1, 2]), bare("b", &[2]), bare("c", &[])],
+            vec![],
+        )
+        .expect("no cycle");
+        assert_eq!(graph.order(), [TargetId(2), TargetId(1), TargetId(0)]);
+        assert_eq!(graph.closure(&[TargetId(1)]), [TargetId(2), TargetId(1)]);
+        assert_eq!(graph.needed_by(TargetId(2)), [TargetId(0), TargetId(1)]);
+    }
+
+    #[test]
+    fn a_cycle_is_shown_as_the_path_round_it() {
+        let targets = vec![bare("a", &[1]), bare("b", &[2]), bare("c", &[1])];
+        let cycle = Graph::new(targets, vec![]).expect_err("a cycle");
+        assert_eq!(cycle, [TargetId(1), TargetId(2), TargetId(1)]);
+    }
+
+    #[test]
+    fn a_long_chain_does_not_exhaust_the_stack() {
+        let targets = (0..200_000u32)
+            .map(|i| bare(&format!("t{i}"), &if i == 0 { vec![] } else { vec![i - 1] }))
+            .rev()
+            .collect::<Vec<_>>();
+        // Reversed list: indices point the other way round, still acyclic.
+        let count = targets.len() as u32;
+        let targets = targets
+            .into_iter()
+            .enumerate()
+            .map(|(i, mut t)| {
+                t.needs = if (i as u32) + 1 < count {
+                    vec![TargetId(i as u32 + 1)]
+                } else {
+                    vec![]
+                };
+                t
+            })
+            .collect();
+        assert_eq!(
+            Graph::new(targets, vec![]).expect("no cycle").order().len(),
+            200_000
+        );
+    }
+
+    #[test]
+    fn a_base_name_stands_for_all_its_targets() {
+        let graph = Graph::new(
+            vec![bare("t[a]", &[]), bare("t[b]", &[]), bare("u", &[])],
+            vec![],
+        )
+        .expect("no cycle");
+        assert_eq!(graph.find("t"), Some(vec![TargetId(0), TargetId(1)]));
+        assert_eq!(graph.find("t[b]"), Some(vec![TargetId(1)]));
+        assert_eq!(graph.find("v"), None);
+    }
+}

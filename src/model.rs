@@ -1,0 +1,162 @@
+//! What a Releasefile says, checked: the graph, the hosts, the environments.
+//!
+//! Made by the Releasefile room, read by all others. An environment keeps its texts
+//! as templates, because its parameters are known only on the command line; what a
+//! `use` passes to its recipe is kept as written, because only the recipe knows
+//! whether a parameter is a word, a command or an artifact.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Command, Graph};
+use crate::source::{Place, Sources};
+use crate::template::Template;
+
+/// A checked Releasefile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Name of the project; the directory's name where the file does not say.
+    pub name: String,
+    /// Where `{version}` comes from.
+    pub version: Option<Version>,
+    /// Variables with their values; a list where more than one was given.
+    pub vars: BTreeMap<String, Vec<String>>,
+    /// All targets.
+    pub graph: Graph,
+    /// All hosts, by name, after expansion of ranges.
+    pub hosts: BTreeMap<String, Host>,
+    /// Groups: names of hosts, in order, after expansion.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// Environments, in the order written.
+    pub environments: Vec<Environment>,
+    /// The files it was read from.
+    pub sources: Sources,
+}
+
+/// Source of the project's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    /// Written down.
+    Literal(String),
+    /// Printed by a command.
+    Command(Command),
+}
+
+/// A machine that steps run on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Name in the Releasefile; its identity.
+    pub name: String,
+    /// How it is reached.
+    pub reach: Reach,
+    /// Directory that belongs to `rel` there: `{host.root}`; journal and releases lie below it.
+    pub root: String,
+    /// Further values, as `{host.NAME}`.
+    pub vars: BTreeMap<String, String>,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// By the system's OpenSSH.
+    Ssh {
+        /// `user@name`, or an alias of `~/.ssh/config`.
+        destination: String,
+        /// Port, where it is not the configured one.
+        port: Option<u16>,
+        /// Jump host (`-J`).
+        jump: Option<String>,
+        /// Further `-o` options, such as `IdentityFile=…`.
+        options: Vec<String>,
+    },
+    /// This machine: the same program, without SSH.
+    Local,
+}
+
+/// A named place that a release goes to; a command of `rel`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Name, and the name of the command.
+    pub name: String,
+    /// One line for people.
+    pub desc: Option<String>,
+    /// Arguments of the command, in order.
+    pub params: Vec<Param>,
+    /// `each`: names with their values.
+    pub axes: Vec<Axis>,
+    /// Targets that must be fresh before, such as `wheel[{branch}]`.
+    pub needs: Vec<(Template, Place)>,
+    /// What is done, in order.
+    pub uses: Vec<Use>,
+    /// Where the name is written.
+    pub place: Place,
+}
+
+/// An argument of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Param {
+    /// Name, used as `{name}`.
+    pub name: String,
+    /// Allowed values; empty for any.
+    pub one_of: Vec<String>,
+    /// Value when it is left out.
+    pub default: Option<String>,
+    /// One line for people.
+    pub desc: Option<String>,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// A name that takes each of several values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Axis {
+    /// Name, used as `{name}`.
+    pub name: String,
+    /// Values, in order.
+    pub values: Vec<String>,
+}
+
+/// One application of a recipe. `verify` is a use of the recipe `http-check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Name of this use: `as`, or the recipe's name. Unique in the environment.
+    pub label: String,
+    /// Hosts or groups; empty for work done from the operator's machine.
+    pub on: Vec<Template>,
+    /// Host that something is taken from.
+    pub from: Option<Template>,
+    /// Uses that must be done before, and whose change makes this one stale.
+    pub after: Vec<String>,
+    /// Age at which it is done again.
+    pub max_age: Option<Duration>,
+    /// Parameters for the recipe, as written.
+    pub args: BTreeMap<String, Arg>,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// A value passed to a recipe, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arg {
+    /// The text, not yet parsed as a template: how it is read depends on the parameter's type.
+    pub text: String,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// A file made by a needed target, handed to a recipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Absolute paths of the files, or of one directory.
+    pub paths: Vec<PathBuf>,
+    /// SHA-256 in lower-case hex over content (for a directory: over its sorted tree);
+    /// what hosts can check with `sha256sum`.
+    pub sha256: String,
+}
