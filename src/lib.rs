@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fs;
+pub mod glob;
 pub mod graph;
 pub mod model;
 pub mod progress;

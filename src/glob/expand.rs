@@ -1,0 +1,178 @@
+//! From ordered patterns to the files they name: one walk for each base directory.
+//!
+//! A file is named when a pattern matches it and no later `!` takes it away again,
+//! which is the same as asking the last pattern that matches.
+
+use std::collections::BTreeSet;
+
+use super::{ByBase, Entry, EntryKind, Glob, Listing, State, compile, is_hidden_from_walks, parts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::RepoPath;
+use crate::graph::{Input, Pattern};
+
+/// What a list of patterns names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expanded {
+    /// Files and symbolic links, sorted, each once.
+    pub files: Vec<RepoPath>,
+    /// Indices of the patterns that named nothing although they must.
+    pub unmatched: Vec<usize>,
+}
+
+/// Returns the files that `inputs` name.
+///
+/// Symbolic links are files. A directory under a literal name is no match: it is
+/// written with a trailing slash.
+pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
+    let mut globs = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        globs.push(compile(&input.pattern).map_err(|e| unusable(&input.pattern, &e))?);
+    }
+    let mut walk = Walk {
+        inputs,
+        globs: &globs,
+        listing,
+        files: BTreeSet::new(),
+        matched: vec![false; inputs.len()],
+    };
+    let mut bases: ByBase<usize> = ByBase::new();
+    for (i, input) in inputs.iter().enumerate().filter(|(_, i)| !i.is_exclusion) {
+        match &input.pattern {
+            Pattern::File(path) => walk.literal(i, path)?,
+            Pattern::Dir(base) | Pattern::Glob { base, .. } => {
+                bases.entry(base.clone()).or_default().push(i);
+            }
+        }
+    }
+    for (base, wanted) in &bases {
+        walk.base(base, wanted)?;
+    }
+    let is_missing = |i: &usize| {
+        let input = &inputs[*i];
+        !input.is_exclusion && !input.is_optional && !walk.matched[*i]
+    };
+    let unmatched = (0..inputs.len()).filter(is_missing).collect();
+    Ok(Expanded {
+        files: walk.files.into_iter().collect(),
+        unmatched,
+    })
+}
+
+fn unusable(pattern: &Pattern, why: &str) -> Box<Error> {
+    Error::new(
+        ErrorKind::Releasefile,
+        format!("the pattern `{pattern}` is unusable: {why}"),
+    )
+}
+
+struct Walk<'a> {
+    inputs: &'a [Input],
+    globs: &'a [Glob],
+    listing: &'a dyn Listing,
+    files: BTreeSet<RepoPath>,
+    matched: Vec<bool>,
+}
+
+/// Where in each pattern of one walk a directory stands.
+struct Level {
+    /// Pattern and its positions, for the patterns that add.
+    wanted: Vec<(usize, State)>,
+    /// The same for those that take away.
+    unwanted: Vec<(usize, State)>,
+}
+
+impl Walk<'_> {
+    fn literal(&mut self, i: usize, path: &RepoPath) -> Result<()> {
+        let is_excluded = self.exclusions(i).any(|x| self.globs[x].is_match(path));
+        let kind = match is_excluded {
+            true => None,
+            false => self.listing.kind(path)?,
+        };
+        if matches!(kind, Some(kind) if kind != EntryKind::Dir) {
+            self.matched[i] = true;
+            self.files.insert(path.clone());
+        }
+        Ok(())
+    }
+
+    fn exclusions(&self, after: usize) -> impl Iterator<Item = usize> {
+        (after + 1..self.inputs.len()).filter(|x| self.inputs[*x].is_exclusion)
+    }
+
+    fn base(&mut self, base: &RepoPath, wanted: &[usize]) -> Result<()> {
+        let is_hidden = parts(base)
+            .iter()
+            .any(|p| is_hidden_from_walks(std::os::unix::ffi::OsStrExt::from_bytes(*p)));
+        if is_hidden {
+            return Ok(());
+        }
+        let at = |i: usize| (i, self.globs[i].walk(base));
+        let first = wanted.iter().copied().min().unwrap_or(0);
+        let level = Level {
+            wanted: wanted.iter().copied().map(at).collect(),
+            unwanted: self.exclusions(first).map(at).collect(),
+        };
+        // Without recursion: a deep tree must not exhaust the stack.
+        let mut todo = vec![(base.clone(), level)];
+        while let Some((dir, level)) = todo.pop() {
+            for entry in self.listing.list(&dir)?.iter() {
+                if let Some(below) = self.entry(&dir, &level, entry) {
+                    todo.push((dir.join(&entry.name), below));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one entry; returns where the patterns stand in it if it must be entered.
+    fn entry(&mut self, dir: &RepoPath, level: &Level, entry: &Entry) -> Option<Level> {
+        use std::os::unix::ffi::OsStrExt;
+        let name = entry.name.as_bytes();
+        let is_dir = entry.kind == EntryKind::Dir;
+        if is_dir && is_hidden_from_walks(&entry.name) {
+            return None;
+        }
+        let mut wanted: Vec<(usize, State)> = Vec::with_capacity(level.wanted.len());
+        for (i, state) in &level.wanted {
+            let next = self.globs[*i].step(state, name);
+            let is_kept = match is_dir {
+                true => self.globs[*i].is_alive(&next),
+                false => self.globs[*i].is_accepted(&next),
+            };
+            if is_kept {
+                wanted.push((*i, next));
+            }
+        }
+        if wanted.is_empty() {
+            return None;
+        }
+        let unwanted: Vec<(usize, State)> = level
+            .unwanted
+            .iter()
+            .map(|(x, state)| (*x, self.globs[*x].step(state, name)))
+            .collect();
+        let is_taken_away = |i: usize| {
+            let takes = |(x, state): &(usize, State)| {
+                let glob = &self.globs[*x];
+                *x > i
+                    && match is_dir {
+                        true => glob.is_everything(state),
+                        false => glob.is_accepted(state),
+                    }
+            };
+            unwanted.iter().any(takes)
+        };
+        wanted.retain(|(i, _)| !is_taken_away(*i));
+        if wanted.is_empty() {
+            return None;
+        }
+        if is_dir {
+            return Some(Level { wanted, unwanted });
+        }
+        for (i, _) in &wanted {
+            self.matched[*i] = true;
+        }
+        self.files.insert(dir.join(&entry.name));
+        None
+    }
+}
