@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{IoContext, Result};
 use crate::fs::{RepoPath, STATE_DIR};
-use crate::graph::{Input, Pattern};
+use crate::graph::Pattern;
 
 mod segment;
 
@@ -372,6 +372,7 @@ mod expand;
 mod overlap;
 
 pub use expand::{Expanded, expand};
+pub(crate) use overlap::is_reserved;
 pub use overlap::{OutputIndex, covers, is_named, overlap};
 
 /// Returns whether a walk never enters a directory of this name.

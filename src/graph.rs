@@ -296,7 +296,10 @@ impl Graph {
 
 /// Returns the targets, each after what it needs, without recursion: a chain of
 /// 100,000 targets must not exhaust the stack.
-fn topological(targets: &[Target]) -> Result<Vec<TargetId>, Vec<TargetId>> {
+///
+/// # Errors
+/// A cycle, as the path round it: the first target is named again at the end.
+pub fn topological(targets: &[Target]) -> Result<Vec<TargetId>, Vec<TargetId>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,

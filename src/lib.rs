@@ -9,5 +9,7 @@ pub mod glob;
 pub mod graph;
 pub mod model;
 pub mod progress;
+pub mod releasefile;
+pub mod report;
 pub mod source;
 pub mod template;

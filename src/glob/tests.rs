@@ -1,6 +1,7 @@
 //! Tests of the glob room: tables of patterns against paths, and walks over a tree in memory.
 
 use super::*;
+use crate::graph::Input;
 use crate::source::Place;
 use std::os::unix::ffi::OsStringExt;
 

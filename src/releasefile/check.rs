@@ -1,0 +1,317 @@
+//! What can only be checked when all targets are known: outputs that clash, cycles,
+//! and inputs that nothing provides.
+//!
+//! Nothing here compares all targets with all others: clashes are found through the
+//! index of the glob room.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::Result;
+use crate::glob::{Listing, OutputIndex, covers, expand, overlap};
+use crate::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
+use crate::model::Project;
+use crate::source::{Mistake, Place, suggest};
+
+/// Clashes and cycles that are reported at most; one cause makes many of them.
+const REPORTED_MAX: usize = 50;
+
+/// Reports targets that promise the same files.
+pub(crate) fn outputs(targets: &[Target]) -> Vec<Mistake> {
+    let all: Vec<(&Target, &Output)> = all_outputs(targets);
+    let index = OutputIndex::new(all.iter().map(|(_, o)| &o.pattern));
+    let mut out = Vec::new();
+    for (first, second) in index.clashes().into_iter().take(REPORTED_MAX) {
+        let ((one, first), (two, second)) = (all[first], all[second]);
+        let message = match one.name == two.name {
+            true => format!("two outputs of `{}` overlap", one.name),
+            false => format!(
+                "targets `{}` and `{}` write the same files",
+                one.name, two.name
+            ),
+        };
+        let mistake = Mistake::new(
+            "overlapping_outputs",
+            second.place,
+            message,
+            format!("`{}` overlaps", second.pattern),
+        );
+        let is_instance = one.base == two.base && first.place == second.place;
+        out.push(match is_instance {
+            true => mistake.help("let the path name the axis, so that each target has its own"),
+            false => mistake
+                .also(first.place, format!("with `{}`", first.pattern))
+                .help("give each file to one target only"),
+        });
+    }
+    out
+}
+
+fn all_outputs(targets: &[Target]) -> Vec<(&Target, &Output)> {
+    targets
+        .iter()
+        .flat_map(|t| t.outputs.iter().map(move |o| (t, o)))
+        .collect()
+}
+
+/// Reports cycles, each as the path round it, and takes one edge of each away; who
+/// loses one is added to `broken`.
+pub(crate) fn cycles(
+    targets: &mut [Target],
+    places: &mut [Vec<Place>],
+    broken: &mut HashSet<TargetId>,
+) -> Vec<Mistake> {
+    let mut out = Vec::new();
+    let mut seen = HashSet::new();
+    while let Err(round) = topological(targets) {
+        let names: Vec<&str> = round
+            .iter()
+            .map(|id| targets[id.index()].name.as_str())
+            .collect();
+        // The edge that closes the circle.
+        let (from, to) = match round.as_slice() {
+            [.., from, to] => (*from, *to),
+            _ => break,
+        };
+        let needs = &targets[from.index()].needs;
+        let Some(at) = needs.iter().position(|n| *n == to) else {
+            break;
+        };
+        let place = places[from.index()].get(at).copied().unwrap_or_default();
+        if seen.insert(place) {
+            let message = format!(
+                "targets need each other in a circle: {}",
+                names.join(" -> ")
+            );
+            let label = match from == to {
+                true => "needs itself",
+                false => "comes back here",
+            };
+            out.push(Mistake::new("cycle", place, message, label));
+        }
+        broken.insert(from);
+        targets[from.index()].needs.remove(at);
+        places[from.index()].remove(at);
+        if out.len() >= REPORTED_MAX {
+            break;
+        }
+    }
+    out
+}
+
+/// Returns a mistake for each input that is neither on disk nor made by a needed
+/// target, and for each that a target makes which is not needed.
+///
+/// # Errors
+/// A directory can not be listed.
+pub fn check_inputs(project: &Project, listing: &dyn Listing) -> Result<Vec<Mistake>> {
+    inputs(&project.graph, listing, &HashSet::new())
+}
+
+/// Like [`check_inputs`], without those targets whose own mistakes, or whose needs'
+/// mistakes, would make an input look missing.
+pub(crate) fn inputs(
+    graph: &Graph,
+    listing: &dyn Listing,
+    broken: &HashSet<TargetId>,
+) -> Result<Vec<Mistake>> {
+    let mut is_skipped = vec![false; graph.len()];
+    for id in graph.order() {
+        let needs = &graph.target(*id).needs;
+        is_skipped[id.index()] = broken.contains(id) || needs.iter().any(|n| is_skipped[n.index()]);
+    }
+    let made: Vec<(TargetId, &Output)> = graph
+        .targets()
+        .flat_map(|(id, t)| t.outputs.iter().map(move |o| (id, o)))
+        .collect();
+    let mut check = InputCheck {
+        graph,
+        listing,
+        index: OutputIndex::new(made.iter().map(|(_, o)| &o.pattern)),
+        made,
+        makers: HashMap::new(),
+        on_disk: HashMap::new(),
+        out: Vec::new(),
+    };
+    for (id, target) in graph.targets().filter(|(id, _)| !is_skipped[id.index()]) {
+        check.target(id, target)?;
+    }
+    Ok(check.out)
+}
+
+struct InputCheck<'a> {
+    graph: &'a Graph,
+    listing: &'a dyn Listing,
+    index: OutputIndex,
+    made: Vec<(TargetId, &'a Output)>,
+    /// Which outputs a pattern overlaps, by the pattern's text: many targets share them.
+    makers: HashMap<String, std::rc::Rc<Vec<usize>>>,
+    /// Whether a pattern with the exclusions behind it matches a file.
+    on_disk: HashMap<String, bool>,
+    out: Vec<Mistake>,
+}
+
+impl InputCheck<'_> {
+    fn target(&mut self, id: TargetId, target: &Target) -> Result<()> {
+        let mut needed: Option<HashSet<TargetId>> = None;
+        for (at, input) in target.inputs.iter().enumerate() {
+            if input.is_exclusion {
+                continue;
+            }
+            let later = &target.inputs[at + 1..];
+            let mut is_made = false;
+            for maker in self.makers(&input.pattern).iter() {
+                let (maker, output) = self.made[*maker];
+                if is_taken_away(&output.pattern, later) {
+                    continue;
+                }
+                if maker == id {
+                    self.own_output(target, input, output);
+                } else if !self.is_needed(id, maker, &mut needed) {
+                    self.not_needed(target, input, maker, output);
+                }
+                is_made = true;
+            }
+            if !is_made && !input.is_optional && !self.is_on_disk(input, later)? {
+                self.missing(target, input)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn makers(&mut self, pattern: &Pattern) -> std::rc::Rc<Vec<usize>> {
+        let index = &self.index;
+        let ask = || std::rc::Rc::new(index.overlapping(pattern));
+        std::rc::Rc::clone(
+            self.makers
+                .entry(format!("{pattern:?}"))
+                .or_insert_with(ask),
+        )
+    }
+
+    /// Asks directly first: the whole closure of every target would be quadratic.
+    fn is_needed(
+        &self,
+        id: TargetId,
+        maker: TargetId,
+        needed: &mut Option<HashSet<TargetId>>,
+    ) -> bool {
+        if self.graph.target(id).needs.contains(&maker) {
+            return true;
+        }
+        let closure = needed.get_or_insert_with(|| {
+            let mut seen = HashSet::new();
+            let mut todo = self.graph.target(id).needs.clone();
+            while let Some(next) = todo.pop() {
+                if seen.insert(next) {
+                    todo.extend(&self.graph.target(next).needs);
+                }
+            }
+            seen
+        });
+        closure.contains(&maker)
+    }
+
+    fn is_on_disk(&mut self, input: &Input, later: &[Input]) -> Result<bool> {
+        let exclusions = later.iter().filter(|i| i.is_exclusion);
+        let list: Vec<Input> = std::iter::once(input).chain(exclusions).cloned().collect();
+        let patterns: Vec<&Pattern> = list.iter().map(|i| &i.pattern).collect();
+        let key = format!("{patterns:?}");
+        if let Some(known) = self.on_disk.get(&key) {
+            return Ok(*known);
+        }
+        let answer = expand(&list, self.listing)?.unmatched.is_empty();
+        self.on_disk.insert(key, answer);
+        Ok(answer)
+    }
+
+    fn missing(&mut self, target: &Target, input: &Input) -> Result<()> {
+        let pattern = &input.pattern;
+        let name = &target.name;
+        let mistake = match pattern {
+            Pattern::File(path) => {
+                let message = format!(
+                    "the input `{pattern}` of `{name}` is not on disk, and no target makes it"
+                );
+                let kind = self.listing.kind(path)?;
+                let mistake = Mistake::new("missing_input", input.place, message, "no such file");
+                if kind == Some(crate::glob::EntryKind::Dir) {
+                    let message = format!("the input `{pattern}` of `{name}` is a directory");
+                    Mistake::new("missing_input", input.place, message, "not a file")
+                        .help(format!("write `{pattern}/` for everything below it"))
+                } else {
+                    match self.near(path)? {
+                        Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                        None => {
+                            mistake.help("create it, or let it be missing with `optional=#true`")
+                        }
+                    }
+                }
+            }
+            Pattern::Dir(_) => {
+                let message = format!("the input `{pattern}` of `{name}` has no files");
+                Mistake::new("missing_input", input.place, message, "empty or not there")
+                    .help("correct the path, or allow none with `optional=#true`")
+            }
+            Pattern::Glob { .. } => {
+                let message = format!("the input `{pattern}` of `{name}` matches no file");
+                Mistake::new("empty_glob", input.place, message, "no match")
+                    .help("correct the pattern, or allow none with `optional=#true`")
+            }
+        };
+        self.out.push(mistake);
+        Ok(())
+    }
+
+    /// Returns a file beside the missing one with a similar name.
+    fn near(&self, path: &crate::fs::RepoPath) -> Result<Option<String>> {
+        let Some((parent, name)) = path.as_path().parent().zip(path.as_path().file_name()) else {
+            return Ok(None);
+        };
+        let parent = crate::fs::RepoPath::new(parent);
+        let entries = self.listing.list(&parent)?;
+        let known = entries.iter().filter_map(|e| e.name.to_str());
+        let near = suggest(&name.to_string_lossy(), known);
+        Ok(near.map(|n| parent.join(n).to_string()))
+    }
+
+    fn own_output(&mut self, target: &Target, input: &Input, output: &Output) {
+        let message = format!(
+            "target `{}` reads `{}`, which takes in its own output `{}`",
+            target.name, input.pattern, output.pattern
+        );
+        self.out.push(
+            Mistake::new("own_output", input.place, message, "reads what it writes")
+                .also(output.place, "written here")
+                .help(format!(
+                    "exclude it behind the pattern: `\"!{}\"`",
+                    output.pattern
+                )),
+        );
+    }
+
+    fn not_needed(&mut self, target: &Target, input: &Input, maker: TargetId, output: &Output) {
+        let maker = self.graph.target(maker);
+        let message = format!(
+            "target `{}` reads `{}`, which `{}` makes, but does not need it",
+            target.name, input.pattern, maker.name
+        );
+        self.out.push(
+            Mistake::new(
+                "missing_needs",
+                input.place,
+                message,
+                "made by another target",
+            )
+            .also(output.place, "made here")
+            .help(format!("add `needs \"{}\"`", maker.name)),
+        );
+    }
+}
+
+fn is_taken_away(output: &Pattern, later: &[Input]) -> bool {
+    // What is added again after an exclusion counts for its own pattern.
+    later
+        .iter()
+        .filter(|i| i.is_exclusion && overlap(&i.pattern, output))
+        .any(|i| covers(&i.pattern, output))
+}

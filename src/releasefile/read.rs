@@ -1,0 +1,195 @@
+//! Reading: the Releasefile and its includes, as one list of nodes.
+//!
+//! A file with a syntax error gives its diagnostics and no nodes; the others are
+//! still read, so that one run shows the syntax errors of all of them.
+
+use std::path::{Path, PathBuf};
+
+use kdl::{KdlDiagnostic, KdlDocument};
+
+use super::node::{Mistakes, Node, nodes};
+use crate::error::{IoContext, Result};
+use crate::source::{Mistake, Place, Sources};
+
+/// Includes within includes.
+const DEPTH_MAX: usize = 32;
+
+/// Reads files, and remembers which.
+pub(crate) struct Reader<'a> {
+    root: &'a Path,
+    pub(crate) sources: Sources,
+    pub(crate) read: Vec<PathBuf>,
+    /// Optional includes that are not there.
+    pub(crate) absent: Vec<PathBuf>,
+    pub(crate) has_syntax_errors: bool,
+    /// The files whose includes are being followed, outermost first.
+    open: Vec<PathBuf>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(root: &'a Path) -> Self {
+        Self {
+            root,
+            sources: Sources::default(),
+            read: Vec::new(),
+            absent: Vec::new(),
+            has_syntax_errors: false,
+            open: Vec::new(),
+        }
+    }
+
+    /// Returns the nodes of a file and all it includes, in the order of the text.
+    ///
+    /// # Errors
+    /// The file itself can not be read; a missing include is a mistake instead.
+    pub(crate) fn file(&mut self, path: &Path, found: &mut Mistakes) -> Result<Vec<Node>> {
+        let bytes = std::fs::read(path).context("read", path)?;
+        Ok(self.text(path, bytes, found))
+    }
+
+    fn text(&mut self, path: &Path, bytes: Vec<u8>, found: &mut Mistakes) -> Vec<Node> {
+        let shown = path.strip_prefix(self.root).unwrap_or(path).to_owned();
+        self.read.push(path.to_owned());
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let bytes = error.into_bytes();
+                let text = String::from_utf8_lossy(&bytes);
+                let file = self.sources.add(shown, &text);
+                found.push(not_utf8(file, valid));
+                self.has_syntax_errors = true;
+                return Vec::new();
+            }
+        };
+        let file = self.sources.add(shown, &text);
+        match KdlDocument::parse_v2(&text) {
+            Ok(document) => {
+                self.open.push(path.to_owned());
+                let nodes = self.follow(nodes(&document, file), path, found);
+                self.open.pop();
+                nodes
+            }
+            Err(error) => {
+                self.has_syntax_errors = true;
+                found.extend(error.diagnostics.iter().map(|d| syntax(d, file, &text)));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Replaces each `include` by the nodes of its file.
+    fn follow(&mut self, nodes: Vec<Node>, from: &Path, found: &mut Mistakes) -> Vec<Node> {
+        let mut out = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            match node.is("include") {
+                true => out.extend(self.include(&node, from, found)),
+                false => out.push(node),
+            }
+        }
+        out
+    }
+
+    fn include(&mut self, node: &Node, from: &Path, found: &mut Mistakes) -> Vec<Node> {
+        node.only_props(&["optional"], found);
+        node.only_children(&[], found);
+        let is_optional = node.flag("optional", found);
+        let Some(text) = node.only_text("the path of a file", found) else {
+            return Vec::new();
+        };
+        let below = from.parent().unwrap_or(self.root).join(&text.text);
+        let path = crate::fs::RepoPath::new(below).as_path().to_owned();
+        if let Some(start) = self.open.iter().position(|p| *p == path) {
+            let round: Vec<String> = self.open[start..]
+                .iter()
+                .chain([&path])
+                .map(|p| p.strip_prefix(self.root).unwrap_or(p).display().to_string())
+                .collect();
+            found.push(Mistake::new(
+                "include_cycle",
+                text.place,
+                format!("includes go in a circle: {}", round.join(" -> ")),
+                "comes back here",
+            ));
+            return Vec::new();
+        }
+        if self.read.contains(&path) || self.open.len() >= DEPTH_MAX {
+            // Read once, however many files ask for it.
+            return Vec::new();
+        }
+        match std::fs::read(&path) {
+            Ok(bytes) => self.text(&path, bytes, found),
+            Err(e) if is_optional && crate::fs::is_absent(&e) => {
+                self.absent.push(path);
+                Vec::new()
+            }
+            Err(e) => {
+                let shown = path.strip_prefix(self.root).unwrap_or(&path);
+                let why = crate::error::os_text(&e);
+                let mistake = Mistake::new(
+                    "unreadable_include",
+                    text.place,
+                    format!("cannot read `{}`: {why}", shown.display()),
+                    "included here",
+                );
+                found.push(match crate::fs::is_absent(&e) {
+                    true => mistake
+                        .help("a path is relative to the file it stands in; `optional=#true` allows it to be missing"),
+                    false => mistake,
+                });
+                Vec::new()
+            }
+        }
+    }
+}
+
+fn not_utf8(file: u16, valid: usize) -> Mistake {
+    let place = Place {
+        file,
+        start: u32::try_from(valid).unwrap_or(u32::MAX),
+        len: 1,
+    };
+    Mistake::new(
+        "syntax",
+        place,
+        "the file is not UTF-8 text",
+        "the first byte that is not",
+    )
+}
+
+/// Returns a diagnostic of the `kdl` crate in the house's form.
+fn syntax(diagnostic: &KdlDiagnostic, file: u16, text: &str) -> Mistake {
+    let end = (diagnostic.span.offset() + diagnostic.span.len()).min(text.len());
+    let mut start = diagnostic.span.offset().min(end);
+    // A span over several lines hides the place: what went wrong is at its end.
+    let spanned = text.get(start..end).unwrap_or_default();
+    let kept = spanned.trim_end();
+    if let Some(newline) = kept.rfind('\n') {
+        start += newline + 1;
+        start += text[start..].len() - text[start..].trim_start_matches([' ', '\t']).len();
+    }
+    let end = start.max(diagnostic.span.offset().min(end) + kept.len());
+    let spanned = text.get(start..end).unwrap_or_default();
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let place = Place {
+        file,
+        start: number(start),
+        len: number(end - start),
+    };
+    let message = diagnostic.message.as_deref().unwrap_or("not valid KDL");
+    let label = diagnostic.label.as_deref().unwrap_or("here");
+    let mistake = Mistake::new("syntax", place, lower_first(message), label);
+    match (&diagnostic.help, spanned.trim()) {
+        (_, word @ ("true" | "false" | "null")) => mistake.help(format!("write `#{word}`")),
+        (Some(help), _) => mistake.help(lower_first(help)),
+        (None, _) => mistake,
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.trim_end_matches('.').chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,135 @@
+//! Mistakes as text: each with its line, an arrow at the place, and a hint.
+//!
+//! The only room that knows miette's renderer. It returns text and prints nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity,
+    SourceCode,
+};
+
+use crate::source::{Mistake, Place, Sources};
+
+/// Returns the mistakes as text for people, `width` columns wide, in the order given.
+pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool) -> String {
+    let theme = match color {
+        true => GraphicalTheme::unicode(),
+        false => GraphicalTheme::unicode_nocolor(),
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(width)
+        .with_links(false)
+        .with_context_lines(0);
+    let mut out = String::new();
+    for mistake in mistakes {
+        let report = Report::new(mistake, sources);
+        if handler.render_report(&mut out, &report).is_err() {
+            // Only a broken span can do this; the sentence is better than nothing.
+            out.push_str(&mistake.message);
+        }
+        out.push('\n');
+    }
+    // The renderer pads lines; nobody wants to select that.
+    out.lines()
+        .map(|line| line.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n")
+        .trim_end()
+        .to_owned()
+        + if mistakes.is_empty() { "" } else { "\n" }
+}
+
+#[derive(Debug)]
+struct Report<'a> {
+    mistake: &'a Mistake,
+    source: Option<NamedSource<Arc<str>>>,
+    labels: Vec<LabeledSpan>,
+    help: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    fn new(mistake: &'a Mistake, sources: &Sources) -> Self {
+        let mut help = mistake.help.clone();
+        let file = sources.get(mistake.place);
+        let mut labels = vec![label(mistake.place, &mistake.label)];
+        match &mistake.also {
+            Some((place, text)) if place.file == mistake.place.file => {
+                labels.push(label(*place, text));
+            }
+            // One picture shows one file; the other place is told in words.
+            Some((place, text)) => {
+                let there = format!("{text}: {}", sources.locate(*place));
+                help = Some(match help {
+                    Some(help) => format!("{there}\n{help}"),
+                    None => there,
+                });
+            }
+            None => {}
+        }
+        // Without a length there is no place, only a file: no picture.
+        let is_pictured = mistake.place.len > 0 || mistake.code == "syntax";
+        let source = file
+            .filter(|_| is_pictured)
+            .map(|f| NamedSource::new(f.path.display().to_string(), Arc::clone(&f.text)));
+        Self {
+            mistake,
+            source,
+            labels,
+            help: help.as_deref().map(clean),
+        }
+    }
+}
+
+/// Escapes control characters: a value must not move the cursor.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(c),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn label(place: Place, text: &str) -> LabeledSpan {
+    LabeledSpan::new(Some(clean(text)), place.start as usize, place.len as usize)
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean(&self.mistake.message))
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl Diagnostic for Report<'_> {
+    fn code<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        Some(Box::new(format!("rel::releasefile::{}", self.mistake.code)))
+    }
+
+    fn severity(&self) -> Option<Severity> {
+        Some(match self.mistake.is_warning {
+            true => Severity::Warning,
+            false => Severity::Error,
+        })
+    }
+
+    fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        let help = self.help.as_ref()?;
+        Some(Box::new(help))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|s| s as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.source.as_ref()?;
+        Some(Box::new(self.labels.iter().cloned()))
+    }
+}
