@@ -38,13 +38,13 @@ class Front:
         self.sites, self.tail = Path(sites), Path(tail)
         self.at_work = 0
 
-    async def serve(self, port, ready):
-        """Serves `port` until SIGTERM."""
+    async def serve(self, address, port, ready):
+        """Serves the port until SIGTERM."""
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # A newer front starts beside this one before this one ends.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind(("127.0.0.1", port))
+        listening.bind((address, port))
         server = await asyncio.start_server(self.handle, sock=listening, limit=HEAD_BYTES_MAX, backlog=256)
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,7 +149,7 @@ class Instance:
 
     def __init__(self, options):
         self.run = Path(options.run)
-        said = "\0".join([str(options.port), options.sites, options.socket]).encode()
+        said = "\0".join([options.address, str(options.port), options.sites, options.socket]).encode()
         digest = hashlib.sha256(Path(__file__).read_bytes() + said).hexdigest()
         self.pid_file = self.run / ("front-%s.pid" % digest[:12])
 
@@ -225,13 +225,14 @@ def launch(options, instance):
         os.write(writing, b"ready")
         os.close(writing)
 
-    asyncio.run(Front(options.sites, options.socket).serve(options.port, ready))
+    asyncio.run(Front(options.sites, options.socket).serve(options.address, options.port, ready))
     os._exit(0)
 
 
 def main():
     parser = argparse.ArgumentParser(description="One public port for the sites of all branches.")
     parser.add_argument("command", choices=["start", "status", "stop"])
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--sites", required=True, metavar="DIR", help="holds a directory per branch")
     parser.add_argument("--socket", required=True, metavar="PATH", help="below a branch's directory")

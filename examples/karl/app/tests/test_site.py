@@ -35,10 +35,12 @@ class SiteTest(Case):
         text = self.site.ask("GET", "/trunk/osf/", cookie=cookie)[2]
         self.assertIn("Schema level 1,", text)
         self.assertIn("– words", text)
+        self.assertIn("Not evolved yet.", text)
         level = self.evolve()
         text = self.site.ask("GET", "/trunk/osf/", cookie=cookie)[2]
         self.assertIn("Schema level %d," % level, text)
         self.assertIn("4 words", text)
+        self.assertIn("Evolved: 8 words counted.", text)
 
     def test_entry_is_marked_up_and_escaped(self):
         cookie = self.log_in()

@@ -35,6 +35,8 @@ class Database:
         counts = {}
         for table in ("people", "entries", "blobs"):
             (counts[table],) = self.connection.execute("SELECT count(*) FROM " + table).fetchone()
+        if "words" in self.columns:
+            (counts["words"],) = self.connection.execute("SELECT sum(words) FROM entries").fetchone()
         return {"level": self.level, "copy": self.directory.name, **counts}
 
     def log_in(self, login, password):

@@ -102,7 +102,10 @@ class Site:
         status = self.database.get(customer, "status")
         entries = self.database.get(customer, "entries", limit=10)
         rows = "".join(self.row(entry) for entry in entries)
-        page = render("home", customer=customer, login=login, branch=self.branch, rows_html=rows, **status)
+        # Only evolved data has the number of words.
+        evolved = "Evolved: %d words counted." % status["words"] if "words" in status else "Not evolved yet."
+        values = {**status, "customer": customer, "login": login, "branch": self.branch, "evolved": evolved}
+        page = render("home", rows_html=rows, **values)
         return web.Response("200 OK", page)
 
     def row(self, entry):
