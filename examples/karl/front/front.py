@@ -32,11 +32,11 @@ class Refused(Exception):
 
 
 class Front:
-    """Forwards requests; counts those at work, so that it can end without losing one."""
+    """Forwards requests; knows those at work, so that it can end without losing one."""
 
     def __init__(self, sites, tail):
         self.sites, self.tail = Path(sites), Path(tail)
-        self.at_work = 0
+        self.at_work = set()
 
     async def serve(self, address, port, ready):
         """Serves the port until SIGTERM."""
@@ -53,14 +53,15 @@ class Front:
         await told.wait()
         await asyncio.sleep(0.1)
         server.close()
-        for _ in range(300):
-            if not self.at_work:
-                break
-            await asyncio.sleep(0.1)
+        if self.at_work:
+            await asyncio.wait(self.at_work, timeout=15)
 
     async def handle(self, reader, writer):
         """Answers one connection, which carries one request."""
-        self.at_work += 1
+        task = asyncio.current_task()
+        self.at_work.add(task)
+        # With no buffer of our own, `drain` returns when the kernel has all of it.
+        writer.transport.set_write_buffer_limits(0)
         try:
             await self.forward(reader, writer)
         except Refused as refused:
@@ -68,14 +69,13 @@ class Front:
             body = (text + "\n").encode()
             head = "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
             writer.write((head % (status, len(body))).encode() + body)
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             with contextlib.suppress(OSError):
                 await writer.drain()
-                writer.close()
-                await writer.wait_closed()
-            self.at_work -= 1
+            writer.close()
+            self.at_work.discard(task)
 
     async def forward(self, reader, writer):
         """Reads a request, hands it over, and streams the answer back."""
