@@ -216,6 +216,9 @@ def launch(options, instance):
     empty = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, empty), (1, out), (2, out)):
         os.dup2(source, target)
+    # Whoever started us waits for the end of what it has open.
+    os.closerange(3, writing)
+    os.closerange(writing + 1, 1024)
     lock = os.open(instance.pid_file, os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.ftruncate(lock, 0)

@@ -1,5 +1,6 @@
 """The whole site over its database service, as a browser sees it."""
 
+import fcntl
 import json
 import os
 import threading
@@ -106,11 +107,12 @@ class ServerTest(Case):
         asking.join()
         self.assertEqual(answers, ["hello"])
 
-    def test_pid_file_is_believed_only_while_locked(self):
-        pid_file = self.root / "pid"
-        pid_file.write_text("%d\n" % os.getpid())
-        self.assertFalse(server.is_running(pid_file))
-        self.assertFalse(server.stop(pid_file))
+    def test_second_instance_is_refused(self):
+        lock_file = self.root / "karl.lock"
+        with open(lock_file, "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with self.assertRaisesRegex(SystemExit, "another instance"):
+                server.serve(lambda: hello, self.root / "karl.sock", lock_file)
 
 
 def hello(environ, start_response):

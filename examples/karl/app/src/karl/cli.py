@@ -1,4 +1,4 @@
-"""The command `karl`: serves, evolves, asks, stops.
+"""The command `karl`: serves, evolves, asks.
 
 Reads the arguments and nothing else: all an instance needs stands on its command line.
 """
@@ -34,11 +34,7 @@ def _serve_database(options):
 
 def _run(options, make_app):
     run = Path(options.run)
-    return server.serve(make_app, run / "karl.sock", run / "karl.pid", run / "karl.log" if options.background else None)
-
-
-def _stop(options):
-    print("stopped" if server.stop(Path(options.run) / "karl.pid") else "did not run")
+    server.serve(make_app, run / "karl.sock", run / "karl.lock")
 
 
 def _ask(options):
@@ -81,12 +77,7 @@ def _parser():
 
     for command in (serve, serve_database):
         command.add_argument("--branch", required=True)
-        command.add_argument("--run", required=True, metavar="DIR", help="for socket, process number and log")
-        command.add_argument("--background", action="store_true")
-
-    stop = commands.add_parser("stop", help="let an instance finish and end")
-    stop.add_argument("--run", required=True, metavar="DIR")
-    stop.set_defaults(action=_stop)
+        command.add_argument("--run", required=True, metavar="DIR", help="for the socket")
 
     ask = commands.add_parser("ask", help="ask an instance over its socket; 0 if it says 200")
     ask.add_argument("--run", required=True, metavar="DIR")

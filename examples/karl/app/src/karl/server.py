@@ -1,8 +1,7 @@
 """Serves a WSGI application on a Unix socket or a port, and stops without losing a request.
 
-Owns sockets, threads, the pid file and going into the background; knows nothing of
-pages or data. The one idea: an instance holds a lock on its pid file as long as it
-lives, so "does it run" is never guessed from a number.
+Owns the socket and the threads; knows nothing of pages or data. The one idea: told to
+end, an instance first takes what the kernel has accepted for it, and finishes it.
 """
 
 import contextlib
@@ -17,8 +16,6 @@ import threading
 import time
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-STARTED = b"started\n"
 
 
 @contextlib.contextmanager
@@ -105,92 +102,19 @@ class Server(socketserver.ThreadingMixIn, WSGIServer):
         self.server_close()
 
 
-def serve(make_app, path, pid_file, log=None):
-    """Serves `make_app()` at the Unix socket `path`; with `log`, in the background.
+def serve(make_app, path, lock_file):
+    """Serves `make_app()` at the Unix socket `path` until told to end.
 
-    Returns 0 once the socket answers. A second call while an instance lives does nothing.
+    A second instance on the same socket is refused: it would take the first one's requests.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(pid_file).parent.mkdir(parents=True, exist_ok=True)
-    if is_running(pid_file):
-        print("already runs, process %s" % Path(pid_file).read_text().strip())
-        return 0
-    ready = _to_background(log) if log else None
-    if isinstance(ready, int) and ready < 0:
-        return 0
-    # From here on we are the instance.
-    lock = _take(pid_file)
+    for file in (path, lock_file):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit("karl: another instance holds %s" % lock_file) from None
     server = Server(str(path), _Handler)
     server.set_app(make_app())
-    if ready is not None:
-        os.write(ready, STARTED)
-        os.close(ready)
     server.serve_until_told()
     os.close(lock)
-    return 0
-
-
-def _to_background(log):
-    """Returns in the child the pipe to report on, in the parent -1 once the child serves."""
-    reading, writing = os.pipe()
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    if os.fork():
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            answer = pipe.read()
-        if answer != STARTED:
-            tail = Path(log).read_text("utf-8", "replace").splitlines()[-5:]
-            raise SystemExit("it did not start; the end of %s:\n%s" % (log, "\n".join(tail)))
-        return -1
-    os.close(reading)
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    empty = os.open(os.devnull, os.O_RDONLY)
-    for target, source in ((0, empty), (1, out), (2, out)):
-        os.dup2(source, target)
-    return writing
-
-
-def _take(pid_file):
-    lock = os.open(pid_file, os.O_RDWR | os.O_CREAT, 0o644)
-    # Someone who only asks whether we live holds it for a moment.
-    for attempt in range(50):
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        time.sleep(0.02)
-    else:
-        raise SystemExit("another instance holds %s" % pid_file)
-    os.ftruncate(lock, 0)
-    os.write(lock, b"%d\n" % os.getpid())
-    return lock
-
-
-def is_running(pid_file):
-    """Returns whether an instance holds the lock on `pid_file`."""
-    try:
-        lock = os.open(pid_file, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-
-
-def stop(pid_file, within=20.0):
-    """Tells the instance to finish and waits until it has; returns whether one ran."""
-    if not is_running(pid_file):
-        return False
-    os.kill(int(Path(pid_file).read_text()), signal.SIGTERM)
-    deadline = time.monotonic() + within
-    while is_running(pid_file):
-        if time.monotonic() > deadline:
-            raise SystemExit("the instance of %s did not stop within %d s" % (pid_file, within))
-        time.sleep(0.02)
-    return True

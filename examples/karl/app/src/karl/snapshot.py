@@ -14,9 +14,13 @@ from pathlib import Path
 
 
 def snapshot(source, target):
-    """Copies the database at `source` to the new directory `target`, marked as a copy."""
+    """Copies the database at `source` to the directory `target`, marked as a copy."""
     source, target = Path(source), Path(target)
-    (target / "blobs").mkdir(parents=True)
+    (target / "blobs").mkdir(parents=True, exist_ok=True)
+    # What an interrupted run has left is not trusted.
+    for left in (target / "karl.db", target / "COPY"):
+        if left.exists():
+            left.unlink()
     # `mode=ro` never writes, not even a journal: production stays byte for byte as it is.
     live = sqlite3.connect("file:%s?mode=ro" % (source / "karl.db").resolve(), uri=True)
     copy = sqlite3.connect(str(target / "karl.db"))
