@@ -1,0 +1,1 @@
+"""karl: a small site with people, pages and a database that evolves."""

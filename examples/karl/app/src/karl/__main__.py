@@ -1,0 +1,7 @@
+"""Lets `python -m karl` stand for `karl`."""
+
+import sys
+
+from karl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tests of karl: units, and the whole site with its database service."""
