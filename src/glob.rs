@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{IoContext, Result};
 use crate::fs::{RepoPath, STATE_DIR};
 use crate::graph::Pattern;
+use serde::{Deserialize, Serialize};
 
 mod segment;
 
@@ -27,7 +28,7 @@ const ALTERNATIVES_MAX: usize = 256;
 const SEGMENTS_MAX: usize = 62;
 
 /// What a directory entry is; links are not followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A regular file.
     File,
@@ -40,7 +41,7 @@ pub enum EntryKind {
 }
 
 /// An entry of a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name, any bytes.
     pub name: OsString,
@@ -113,7 +114,9 @@ impl Listing for DiskListing {
     }
 }
 
-fn list_disk(dir: &std::path::Path) -> Result<Vec<Entry>> {
+/// Returns the entries of a directory as they are now, sorted by name; none if it does
+/// not exist.
+pub fn list_disk(dir: &std::path::Path) -> Result<Vec<Entry>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if crate::fs::is_absent(&e) => return Ok(Vec::new()),
@@ -381,7 +384,7 @@ fn is_hidden_from_walks(name: &OsStr) -> bool {
 }
 
 /// Returns the pattern as a glob; a directory is everything below it.
-fn compile(pattern: &Pattern) -> Result<Glob, String> {
+pub fn compile(pattern: &Pattern) -> Result<Glob, String> {
     let literal = |path: &RepoPath| -> Vec<Segment> {
         let part = |p: &[u8]| Segment::Literal(p.to_vec());
         parts(path).into_iter().map(part).collect()

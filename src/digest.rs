@@ -1,0 +1,486 @@
+//! Digests of contents, and the stat cache that saves reading files again.
+//!
+//! A [`Digest`] is a BLAKE3 hash and a size, never apart. [`Digests`] answers "what is
+//! in this file?": it looks (`lstat`), and reads only what looks different from the last
+//! time. An answer is remembered only when it can be trusted later: a file whose times
+//! are not older than the moment it was hashed may still change within the same clock
+//! tick, so its entry is marked *racy* and the file is read again next time (git's
+//! "racily clean" rule, `Documentation/technical/racy-git.txt`).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{IoContext, Result};
+use crate::fs::{self, RepoPath, Signature};
+use crate::glob::{Entry, Listing};
+
+/// The digest of some bytes: BLAKE3 hash and size.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest {
+    /// BLAKE3, 256 bits.
+    pub hash: [u8; 32],
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl Digest {
+    /// Returns the digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { hash: *blake3::hash(bytes).as_bytes(), size: bytes.len() as u64 }
+    }
+
+    /// Returns the whole hash in hex.
+    pub fn hex(&self) -> String {
+        blake3::Hash::from_bytes(self.hash).to_hex().to_string()
+    }
+
+    /// Returns the first eight hex digits, for people.
+    pub fn short(&self) -> String {
+        self.hex()[..8].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.short())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.short(), self.size)
+    }
+}
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A regular file that its owner may execute.
+    Executable,
+    /// A symbolic link. As an input its digest covers the link's text *and* what it leads
+    /// to; as an output only the text.
+    Link,
+    /// An empty directory, where an output directory has one.
+    Directory,
+}
+
+impl Kind {
+    /// Returns the word for people and keys.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Executable => "executable",
+            Self::Link => "link",
+            Self::Directory => "directory",
+        }
+    }
+}
+
+/// Kind and content of what stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// What it is.
+    pub kind: Kind,
+    /// What is in it.
+    pub digest: Digest,
+}
+
+/// One remembered answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    signature: Signature,
+    digest: Digest,
+    is_racy: bool,
+}
+
+/// One remembered directory listing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct KnownDir {
+    signature: Signature,
+    entries: Arc<[Entry]>,
+    is_racy: bool,
+}
+
+/// The remembered answers, as stored in `.rel/stat.v1`.
+#[derive(Default, Serialize, Deserialize)]
+struct StatCache {
+    files: HashMap<RepoPath, Known>,
+    dirs: HashMap<RepoPath, KnownDir>,
+}
+
+/// How much looking and reading was done; asserted in tests, shown by `--stats`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// `lstat` and `stat` calls.
+    pub stats: AtomicU64,
+    /// Files whose content was read.
+    pub files_hashed: AtomicU64,
+    /// Bytes read for hashing.
+    pub bytes_hashed: AtomicU64,
+    /// Directories listed.
+    pub dirs_listed: AtomicU64,
+}
+
+/// Times within this span of "now" may still change unseen: the coarsest clock tick of a
+/// Linux kernel (`CONFIG_HZ=100`), doubled.
+const TICK_NS: i64 = 20_000_000;
+
+/// Files above this size are hashed on all cores.
+const PARALLEL_BYTES: usize = 1 << 20;
+
+/// Answers what is in files and directories below one root; safe to share between threads.
+pub struct Digests {
+    root: PathBuf,
+    cache_file: PathBuf,
+    old: StatCache,
+    new_files: Mutex<HashMap<RepoPath, Known>>,
+    new_dirs: Mutex<HashMap<RepoPath, KnownDir>>,
+    /// File system time before which a change time is certainly past.
+    clock_ns: AtomicI64,
+    /// How much work was done.
+    pub counters: Counters,
+}
+
+impl Digests {
+    /// Returns the answers for `root`, with what `cache_file` remembers.
+    ///
+    /// A cache file that is missing, torn or of another version is an empty one.
+    pub fn load(root: &Path, cache_file: PathBuf) -> Self {
+        let old = crate::stored::load(&cache_file).unwrap_or_default();
+        Self {
+            root: root.to_owned(),
+            cache_file,
+            old,
+            new_files: Mutex::default(),
+            new_dirs: Mutex::default(),
+            clock_ns: AtomicI64::new(coarse_now_ns()),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes the time from the file system itself, by touching a file in `state_dir`: a
+    /// network file system's clock may differ from this machine's.
+    pub fn take_clock(&self, state_dir: &Path) {
+        let probe = tempfile::Builder::new().prefix(".clock-").tempfile_in(state_dir);
+        let fs_now = probe.and_then(|f| f.as_file().metadata()).map(|m| Signature::of(&m).newest_ns());
+        let now = coarse_now_ns();
+        self.clock_ns.store(fs_now.map_or(now, |fs_now| fs_now.min(now)), Ordering::Relaxed);
+    }
+
+    /// Writes what was learned to the cache file.
+    pub fn save(&self) -> Result<()> {
+        let new_files = std::mem::take(&mut *lock(&self.new_files));
+        let new_dirs = std::mem::take(&mut *lock(&self.new_dirs));
+        if new_files.is_empty() && new_dirs.is_empty() {
+            return Ok(());
+        }
+        let mut all = StatCache { files: self.old.files.clone(), dirs: self.old.dirs.clone() };
+        all.files.extend(new_files);
+        all.dirs.extend(new_dirs);
+        crate::stored::save(&self.cache_file, &all)
+    }
+
+    /// Returns the root that paths are relative to.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns what stands at an input path; `None` when nothing does.
+    ///
+    /// A link counts with its text and with the file it leads to.
+    pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
+        let absolute = path.to_absolute(&self.root);
+        let Some(meta) = self.lstat(&absolute)? else { return Ok(None) };
+        if !meta.is_symlink() {
+            return self.content(path, &absolute, &meta);
+        }
+        let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
+        self.counters.stats.fetch_add(1, Ordering::Relaxed);
+        let leads_to = match std::fs::metadata(&absolute) {
+            Ok(meta) => self.content(path, &absolute, &meta)?,
+            Err(_) => None,
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(text.as_os_str().as_bytes()).update(&[0]);
+        if let Some(content) = leads_to {
+            hasher.update(content.kind.word().as_bytes()).update(&content.digest.hash);
+        }
+        let size = leads_to.map_or(0, |c| c.digest.size);
+        let digest = Digest { hash: *hasher.finalize().as_bytes(), size };
+        Ok(Some(Content { kind: Kind::Link, digest }))
+    }
+
+    /// Returns what stands at an output path, links not followed; `None` when nothing does.
+    pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
+        let absolute = path.to_absolute(&self.root);
+        let Some(meta) = self.lstat(&absolute)? else { return Ok(None) };
+        if meta.is_symlink() {
+            let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
+            let digest = Digest::of(text.as_os_str().as_bytes());
+            return Ok(Some(Content { kind: Kind::Link, digest }));
+        }
+        self.content(path, &absolute, &meta)
+    }
+
+    fn lstat(&self, absolute: &Path) -> Result<Option<std::fs::Metadata>> {
+        self.counters.stats.fetch_add(1, Ordering::Relaxed);
+        fs::lstat(absolute)
+    }
+
+    fn content(
+        &self,
+        path: &RepoPath,
+        absolute: &Path,
+        meta: &std::fs::Metadata,
+    ) -> Result<Option<Content>> {
+        if meta.is_dir() {
+            return Ok(Some(Content { kind: Kind::Directory, digest: Digest::of(b"") }));
+        }
+        if !meta.is_file() {
+            // Sockets, devices and pipes have no content that could be hashed.
+            return Ok(None);
+        }
+        let signature = Signature::of(meta);
+        let kind = match fs::is_executable(signature.mode) {
+            true => Kind::Executable,
+            false => Kind::File,
+        };
+        if let Some(known) = self.known(path)
+            && known.signature == signature
+            && !known.is_racy
+        {
+            return Ok(Some(Content { kind, digest: known.digest }));
+        }
+        // The signature is taken before reading: a change while reading shows next time.
+        let digest = match self.hash_file(absolute) {
+            Ok(digest) => digest,
+            Err(e) if fs::is_absent(&e) => return Ok(None),
+            Err(e) => return Err(e).context("read", absolute),
+        };
+        let is_racy = self.is_racy(&signature);
+        lock(&self.new_files).insert(path.clone(), Known { signature, digest, is_racy });
+        Ok(Some(Content { kind, digest }))
+    }
+
+    fn known(&self, path: &RepoPath) -> Option<Known> {
+        if let Some(known) = lock(&self.new_files).get(path) {
+            return Some(*known);
+        }
+        self.old.files.get(path).copied()
+    }
+
+    /// Times from the last tick or from the future (a clock set back) can not be trusted.
+    fn is_racy(&self, signature: &Signature) -> bool {
+        is_racy_since(signature, self.clock_ns.load(Ordering::Relaxed))
+    }
+
+    fn hash_file(&self, absolute: &Path) -> std::io::Result<Digest> {
+        self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
+        let digest = hash_reader(std::fs::File::open(absolute)?)?;
+        self.counters.bytes_hashed.fetch_add(digest.size, Ordering::Relaxed);
+        Ok(digest)
+    }
+}
+
+impl Listing for Digests {
+    fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
+        let absolute = dir.to_absolute(&self.root);
+        self.counters.stats.fetch_add(1, Ordering::Relaxed);
+        let signature = match std::fs::metadata(&absolute) {
+            Ok(meta) => Signature::of(&meta),
+            Err(e) if fs::is_absent(&e) => return Ok(Arc::new([])),
+            Err(e) => return Err(e).context("list directory", &absolute),
+        };
+        let fits = |known: &KnownDir| known.signature == signature && !known.is_racy;
+        if let Some(known) = lock(&self.new_dirs).get(dir).filter(|k| fits(k)) {
+            return Ok(known.entries.clone());
+        }
+        if let Some(known) = self.old.dirs.get(dir).filter(|k| fits(k)) {
+            return Ok(known.entries.clone());
+        }
+        self.counters.dirs_listed.fetch_add(1, Ordering::Relaxed);
+        let entries: Arc<[Entry]> = crate::glob::list_disk(&absolute)?.into();
+        let is_racy = self.is_racy(&signature);
+        // The signature was taken before: an entry that appears while listing shows later.
+        let known = KnownDir { signature, entries: entries.clone(), is_racy };
+        lock(&self.new_dirs).insert(dir.clone(), known);
+        Ok(entries)
+    }
+}
+
+/// Returns the digest of all that `reader` gives.
+///
+/// Reads through a buffer rather than a memory map: a mapped file that another process
+/// truncates would end this one with a bus error.
+pub fn hash_reader(mut reader: impl Read) -> std::io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0u8; 1 << 16];
+    let mut size = 0u64;
+    let mut filled = 0;
+    loop {
+        let count = match reader.read(&mut buffer[filled..]) {
+            Ok(count) => count,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        filled += count;
+        size += count as u64;
+        if count == 0 || filled == buffer.len() {
+            match filled > PARALLEL_BYTES {
+                true => hasher.update_rayon(&buffer[..filled]),
+                false => hasher.update(&buffer[..filled]),
+            };
+            if count == 0 {
+                break;
+            }
+            // Large files earn a buffer that all cores can share.
+            if buffer.len() < 4 * PARALLEL_BYTES {
+                buffer.resize(buffer.len() * 4, 0);
+            }
+            filled = 0;
+        }
+    }
+    Ok(Digest { hash: *hasher.finalize().as_bytes(), size })
+}
+
+/// Returns the time as the kernel stamps files, in nanoseconds since 1970.
+pub fn coarse_now_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
+}
+
+/// Returns whether a file may have changed unseen since `start_ns` (of [`coarse_now_ns`]).
+pub fn is_racy_since(signature: &Signature, start_ns: i64) -> bool {
+    signature.newest_ns() >= start_ns - TICK_NS
+}
+
+/// Locks a mutex whose data stays valid even if a thread panicked while holding it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns a size for people: `4.1 kB`.
+pub fn shown_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, FileTimes, write};
+    use std::time::{Duration, SystemTime};
+
+    struct Space {
+        dir: tempfile::TempDir,
+    }
+
+    impl Space {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().expect("a directory") }
+        }
+
+        fn digests(&self) -> Digests {
+            Digests::load(self.dir.path(), self.dir.path().join("stat"))
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+    }
+
+    fn digest(digests: &Digests, name: &str) -> Option<Digest> {
+        digests.input(&RepoPath::new(name)).expect("reads").map(|c| c.digest)
+    }
+
+    #[test]
+    fn an_old_file_is_read_once() {
+        let space = Space::new();
+        write(space.path("f"), "one").expect("writes");
+        std::thread::sleep(Duration::from_millis(50));
+        let digests = space.digests();
+        assert_eq!(digest(&digests, "f"), Some(Digest::of(b"one")));
+        digests.save().expect("saves");
+        let again = space.digests();
+        assert_eq!(digest(&again, "f"), Some(Digest::of(b"one")));
+        assert_eq!(again.counters.files_hashed.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_of_this_very_tick_is_read_again() {
+        let space = Space::new();
+        write(space.path("f"), "one").expect("writes");
+        let digests = space.digests();
+        digest(&digests, "f");
+        digests.save().expect("saves");
+        let again = space.digests();
+        assert_eq!(digest(&again, "f"), Some(Digest::of(b"one")));
+        assert_eq!(again.counters.files_hashed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn same_size_and_time_but_other_content_is_seen() {
+        let space = Space::new();
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let set_time = || {
+            let file = File::options().write(true).open(space.path("f")).expect("opens");
+            file.set_times(FileTimes::new().set_modified(hour_ago)).expect("sets");
+        };
+        write(space.path("f"), "one").expect("writes");
+        set_time();
+        std::thread::sleep(Duration::from_millis(50));
+        let digests = space.digests();
+        digest(&digests, "f");
+        digests.save().expect("saves");
+        write(space.path("f"), "two").expect("writes");
+        set_time();
+        assert_eq!(digest(&space.digests(), "f"), Some(Digest::of(b"two")));
+    }
+
+    #[test]
+    fn a_link_counts_with_what_it_leads_to() {
+        let space = Space::new();
+        write(space.path("f"), "one").expect("writes");
+        std::os::unix::fs::symlink("f", space.path("l")).expect("links");
+        let before = digest(&space.digests(), "l");
+        write(space.path("f"), "two").expect("writes");
+        assert_ne!(digest(&space.digests(), "l"), before);
+        let output = space.digests().output(&RepoPath::new("l")).expect("reads");
+        assert_eq!(output.map(|c| c.digest), Some(Digest::of(b"f")));
+    }
+
+    #[test]
+    fn big_and_small_files_hash_like_blake3() {
+        for size in [0usize, 1, 65_536, 65_537, 9_000_000] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            assert_eq!(hash_reader(&bytes[..]).expect("reads"), Digest::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_torn_cache_file_is_an_empty_one() {
+        let space = Space::new();
+        write(space.path("f"), "one").expect("writes");
+        write(space.path("stat"), "rubbish").expect("writes");
+        assert_eq!(digest(&space.digests(), "f"), Some(Digest::of(b"one")));
+    }
+}
