@@ -1,0 +1,351 @@
+//! The action key: one digest over everything that may change a target's result.
+//!
+//! | Value                          | In the key | Why                                          |
+//! |--------------------------------|------------|----------------------------------------------|
+//! | format version, platform       | yes        | another `rel` or machine makes other results |
+//! | commands after interpolation   | yes        | they are the action                          |
+//! | directory, shell               | yes        | the same words mean something else there     |
+//! | declared environment           | yes        | name and value; unset differs from empty     |
+//! | output of each tool and probe  | yes        | that is what they are declared for           |
+//! | inputs: path, kind, content    | yes        | sorted by path, so listing order is free     |
+//! | outputs of needed targets      | yes        | their *contents*, not keys: early cutoff     |
+//! | output patterns, product       | yes        | a moved output is another result             |
+//! | `expect`, `reject`             | yes        | they decide what counts as success           |
+//! | target's name, description     | no         | a renamed target made the same bytes         |
+//! | timeout, retries, pool         | no         | they do not change what a success made       |
+//! | mtime, host name, user, `PATH` | no         | another machine would never hit              |
+//!
+//! The fields are written once, by [`write_key`], for two readers: [`HashKey`] makes the
+//! digest and [`ExplainKey`] the text of `rel why`, so that the two can not drift.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Content, Digest, shown_size};
+use crate::fs::{RepoPath, shown};
+use crate::graph::Target;
+
+/// Version of what enters a key; raised when [`write_key`] changes.
+const KEY_VERSION: &str = "1";
+
+/// The digest over one action.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ActionKey(pub [u8; 32]);
+
+impl ActionKey {
+    /// Returns the key in hex.
+    pub fn hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+}
+
+impl fmt::Debug for ActionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex()[..8])
+    }
+}
+
+/// What a field of the key is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FieldKind {
+    /// Version of the key's format.
+    Format,
+    /// Operating system and processor.
+    Platform,
+    /// One command, after interpolation.
+    Command,
+    /// The directory it runs in.
+    Directory,
+    /// A declared environment variable.
+    Variable,
+    /// What a tool printed.
+    Tool,
+    /// What a probe printed.
+    Probe,
+    /// An input file.
+    Input,
+    /// An output of a needed target.
+    Need,
+    /// A declared output.
+    Output,
+    /// The command that prints a product's identity.
+    Product,
+    /// A text that must or must not be printed.
+    Expectation,
+}
+
+impl FieldKind {
+    /// Returns the word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Format => "key format",
+            Self::Platform => "platform",
+            Self::Command => "command",
+            Self::Directory => "directory",
+            Self::Variable => "variable",
+            Self::Tool => "tool",
+            Self::Probe => "probe",
+            Self::Input => "input",
+            Self::Need => "needed output",
+            Self::Output => "declared output",
+            Self::Product => "product command",
+            Self::Expectation => "expected text",
+        }
+    }
+}
+
+/// One output of a target, as it stood after the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputState {
+    /// Where.
+    pub path: RepoPath,
+    /// What.
+    pub content: Content,
+}
+
+/// What a settled target hands to those that need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its outputs, sorted by path.
+    pub outputs: Vec<OutputState>,
+    /// What its product command printed.
+    pub product: Option<Vec<u8>>,
+}
+
+/// Everything that enters a key, gathered.
+pub struct Parts<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// Its commands, ready to run.
+    pub commands: &'a [Vec<OsString>],
+    /// The product command, ready to run.
+    pub product: Option<&'a [OsString]>,
+    /// Declared environment with values; `None` is unset.
+    pub env: &'a [(String, Option<OsString>)],
+    /// Tools with what they printed.
+    pub tools: &'a [(String, Vec<u8>)],
+    /// Probes with what they printed.
+    pub probes: &'a [(String, Vec<u8>)],
+    /// Input files, sorted by path.
+    pub inputs: &'a [(RepoPath, Content)],
+    /// Needed targets by name, with what they made.
+    pub needs: &'a [(&'a str, std::sync::Arc<Made>)],
+}
+
+/// Takes the fields of a key.
+pub trait KeyWriter {
+    /// Takes a field with a text value.
+    fn text(&mut self, kind: FieldKind, name: &[u8], value: &[u8]);
+    /// Takes a field with a content; `name` is a path.
+    fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content);
+}
+
+/// Writes all fields of a key, in a fixed order.
+pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
+    use FieldKind::*;
+    let target = parts.target;
+    out.text(Format, b"", KEY_VERSION.as_bytes());
+    let platform = [std::env::consts::OS, "-", std::env::consts::ARCH].concat();
+    out.text(Platform, b"", platform.as_bytes());
+    out.text(Directory, b"", target.dir.as_bytes());
+    for (i, command) in parts.commands.iter().enumerate() {
+        out.text(Command, (i + 1).to_string().as_bytes(), &joined(command));
+    }
+    for (name, value) in parts.env {
+        // A leading byte tells unset from empty.
+        let value = value.as_ref().map_or(vec![b'-'], |v| [b"=", v.as_bytes()].concat());
+        out.text(Variable, name.as_bytes(), &value);
+    }
+    for (name, printed) in parts.tools {
+        out.text(Tool, name.as_bytes(), printed);
+    }
+    for (name, printed) in parts.probes {
+        out.text(Probe, name.as_bytes(), printed);
+    }
+    for (path, content) in parts.inputs {
+        out.content(Input, path.as_bytes(), content);
+    }
+    for (name, made) in parts.needs {
+        for output in &made.outputs {
+            out.content(Need, output.path.as_bytes(), &output.content);
+        }
+        if let Some(product) = &made.product {
+            out.text(Need, name.as_bytes(), product);
+        }
+    }
+    for output in &target.outputs {
+        let count = output.count.map_or(String::new(), |c| c.to_string());
+        out.text(Output, output.pattern.to_string().as_bytes(), count.as_bytes());
+    }
+    if let Some(product) = parts.product {
+        out.text(Product, b"", &joined(product));
+    }
+    for text in &target.expect {
+        out.text(Expectation, text.as_bytes(), b"expect");
+    }
+    for text in &target.reject {
+        out.text(Expectation, text.as_bytes(), b"reject");
+    }
+}
+
+fn joined(words: &[OsString]) -> Vec<u8> {
+    words.join(OsStr::new("\0")).into_encoded_bytes()
+}
+
+/// Makes the digest.
+#[derive(Default)]
+pub struct HashKey(blake3::Hasher);
+
+impl HashKey {
+    /// Returns the key of `parts`.
+    pub fn of(parts: &Parts<'_>) -> ActionKey {
+        let mut writer = Self::default();
+        write_key(parts, &mut writer);
+        ActionKey(*writer.0.finalize().as_bytes())
+    }
+
+    /// Lengths stand before the bytes, so that no two lists of fields look alike.
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+}
+
+impl KeyWriter for HashKey {
+    fn text(&mut self, kind: FieldKind, name: &[u8], value: &[u8]) {
+        self.0.update(&[kind as u8, 0]);
+        self.bytes(name);
+        self.bytes(value);
+    }
+
+    fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content) {
+        self.0.update(&[kind as u8, 1 + content.kind as u8]);
+        self.bytes(name);
+        self.0.update(&content.digest.size.to_le_bytes()).update(&content.digest.hash);
+    }
+}
+
+/// One field of a key, kept to explain a later difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// What it is about.
+    pub kind: FieldKind,
+    /// Path, variable, tool …; escaped for people.
+    pub name: String,
+    /// Value for people; long ones are shown as their digest.
+    pub value: String,
+}
+
+/// Makes the list of fields for `rel why`.
+#[derive(Default)]
+pub struct ExplainKey(Vec<Field>);
+
+/// Values longer than this are explained by their digest.
+const SHOWN_BYTES_MAX: usize = 400;
+
+impl ExplainKey {
+    /// Returns the fields of `parts`.
+    pub fn of(parts: &Parts<'_>) -> Vec<Field> {
+        let mut writer = Self::default();
+        write_key(parts, &mut writer);
+        writer.0
+    }
+}
+
+impl KeyWriter for ExplainKey {
+    fn text(&mut self, kind: FieldKind, name: &[u8], value: &[u8]) {
+        let shown_value = match (kind, value) {
+            (FieldKind::Variable, b"-") => String::from("(unset)"),
+            (FieldKind::Variable, _) => format!("\"{}\"", shown(OsStr::from_bytes(&value[1..]))),
+            _ if value.len() > SHOWN_BYTES_MAX => Digest::of(value).to_string(),
+            _ => {
+                let words = String::from_utf8_lossy(value).trim().replace('\0', " ");
+                shown(OsStr::new(&words)).into_owned()
+            }
+        };
+        let name = shown(OsStr::from_bytes(name)).into_owned();
+        self.0.push(Field { kind, name, value: shown_value });
+    }
+
+    fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content) {
+        let name = shown(OsStr::from_bytes(name)).into_owned();
+        let digest = &content.digest;
+        let mut value = format!("{} {}", &digest.hex()[..16], shown_size(digest.size));
+        if content.kind != crate::digest::Kind::File {
+            value = format!("{value} {}", content.kind.word());
+        }
+        self.0.push(Field { kind, name, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Kind;
+    use crate::graph::tests::bare;
+    use proptest::prelude::*;
+
+    fn content(bytes: &[u8]) -> Content {
+        Content { kind: Kind::File, digest: Digest::of(bytes) }
+    }
+
+    type Env = Vec<(String, Option<OsString>)>;
+
+    fn key(commands: &[Vec<OsString>], env: &Env, inputs: &[(RepoPath, Content)]) -> ActionKey {
+        let target = bare("t", &[]);
+        HashKey::of(&Parts {
+            target: &target,
+            commands,
+            product: None,
+            env,
+            tools: &[],
+            probes: &[],
+            inputs,
+            needs: &[],
+        })
+    }
+
+    #[test]
+    fn unset_differs_from_empty() {
+        let unset = key(&[], &vec![("A".into(), None)], &[]);
+        let empty = key(&[], &vec![("A".into(), Some("".into()))], &[]);
+        let dash = key(&[], &vec![("A".into(), Some("-".into()))], &[]);
+        assert_ne!(unset, empty);
+        assert_ne!(unset, dash);
+    }
+
+    #[test]
+    fn an_executable_bit_changes_the_key() {
+        let file = content(b"x");
+        let executable = Content { kind: Kind::Executable, ..file };
+        let path = RepoPath::new("f");
+        assert_ne!(
+            key(&[], &vec![], &[(path.clone(), file)]),
+            key(&[], &vec![], &[(path, executable)])
+        );
+    }
+
+    proptest! {
+        /// Two different actions never have the same key, however their words are split.
+        #[test]
+        fn keys_are_equal_exactly_when_the_parts_are(
+            a in proptest::collection::vec(proptest::collection::vec("[ab\\-]{0,3}", 0..3), 0..3),
+            b in proptest::collection::vec(proptest::collection::vec("[ab\\-]{0,3}", 0..3), 0..3),
+            x in proptest::collection::vec(("[ab]{1,2}", proptest::option::of("[ab\\-]{0,2}")), 0..3),
+            y in proptest::collection::vec(("[ab]{1,2}", proptest::option::of("[ab\\-]{0,2}")), 0..3),
+        ) {
+            let words = |v: &Vec<Vec<String>>| -> Vec<Vec<OsString>> {
+                v.iter().map(|c| c.iter().map(OsString::from).collect()).collect()
+            };
+            let env = |v: &Vec<(String, Option<String>)>| -> Env {
+                v.iter().map(|(n, v)| (n.clone(), v.clone().map(OsString::from))).collect()
+            };
+            // An empty argument list and one empty word are both an empty command to the key.
+            prop_assume!(a.iter().chain(&b).all(|c| !c.is_empty()));
+            let same = a == b && x == y;
+            prop_assert_eq!(key(&words(&a), &env(&x), &[]) == key(&words(&b), &env(&y), &[]), same);
+        }
+    }
+}
