@@ -1,0 +1,55 @@
+//! The cache: results by action key, bytes by digest.
+//!
+//! A [`Store`] is one place that keeps both; its words are those of Bazel's Remote
+//! Execution API. Blobs are put before the result that names them, so that a result is
+//! never there without its blobs; a blob that has gone missing since makes a miss, never
+//! an error. Whoever fetches verifies.
+
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::key::{ActionKey, Made};
+
+pub mod local;
+
+/// What a success left behind, stored under its action key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionResult {
+    /// Outputs and product.
+    pub made: Made,
+    /// What the commands printed.
+    pub log: Digest,
+    /// How long they took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// One cache backend.
+pub trait Store: Send + Sync {
+    /// Returns the result stored under `key`.
+    fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>>;
+
+    /// Stores a result. All blobs it names must have been put before.
+    fn put_action(&self, key: &ActionKey, result: &ActionResult) -> Result<()>;
+
+    /// Returns those of `digests` that the store does not have.
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
+
+    /// Returns a blob's bytes, not yet verified; `None` when it is not there.
+    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>>;
+
+    /// Stores the bytes that `from` gives, if their digest is `digest`; else an error.
+    fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()>;
+}
+
+/// Returns all bytes of a blob, verified; `None` when it is missing or wrong.
+pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>> {
+    let Some(mut blob) = store.fetch(digest)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    match blob.read_to_end(&mut bytes) {
+        Ok(_) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,322 @@
+//! The local store: a directory of the user's, shared by all checkouts.
+//!
+//! ```text
+//! v1/cas/ab/abcd…   a blob, read-only, under its BLAKE3 hash
+//! v1/ac/ab/abcd…    a result, under its action key
+//! ```
+//! Files are written under a temporary name and renamed: a reader sees a whole file or
+//! none. The directory's name has the format's version; another version starts empty.
+
+use std::collections::HashSet;
+use std::fs::{File, FileTimes, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::cache::{ActionResult, Store};
+use crate::digest::{Digest, hash_reader};
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs;
+use crate::key::ActionKey;
+
+/// A store in a directory.
+pub struct LocalStore {
+    cas: PathBuf,
+    actions: PathBuf,
+}
+
+/// What [`LocalStore::usage`] counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Their sizes, in bytes.
+    pub blob_bytes: u64,
+    /// Number of results.
+    pub results: u64,
+}
+
+impl LocalStore {
+    /// Returns the store below `dir`, which need not exist yet.
+    pub fn new(dir: &Path) -> Self {
+        let version = dir.join("v1");
+        Self { cas: version.join("cas"), actions: version.join("ac") }
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        sharded(&self.cas, &digest.hex())
+    }
+
+    fn action_path(&self, key: &ActionKey) -> PathBuf {
+        sharded(&self.actions, &key.hex())
+    }
+
+    /// Returns how much is stored.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut usage = Usage::default();
+        for (_, meta) in files(&self.cas)? {
+            usage.blobs += 1;
+            usage.blob_bytes += meta.len();
+        }
+        usage.results = files(&self.actions)?.len() as u64;
+        Ok(usage)
+    }
+
+    /// Removes results that were not used for `age`, then the oldest until the blobs fit
+    /// into `bytes_max`, then all blobs that no result names. Returns what was removed.
+    pub fn prune(&self, age: Option<Duration>, bytes_max: Option<u64>) -> Result<Usage> {
+        let before = self.usage()?;
+        let mut results = Vec::new();
+        for (path, meta) in files(&self.actions)? {
+            let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let is_old = age.is_some_and(|age| used.elapsed().is_ok_and(|e| e > age));
+            let result: Option<ActionResult> = crate::stored::load(&path);
+            match result {
+                Some(result) if !is_old => results.push((used, path, result)),
+                _ => remove(&path)?,
+            }
+        }
+        results.sort_by(|a, b| b.0.cmp(&a.0));
+        let mut kept: HashSet<Digest> = HashSet::new();
+        let mut kept_bytes = 0;
+        let mut is_full = false;
+        for (_, path, result) in results {
+            let digests = named_by(&result);
+            let new: u64 = digests.iter().filter(|d| !kept.contains(d)).map(|d| d.size).sum();
+            is_full |= bytes_max.is_some_and(|max| kept_bytes + new > max);
+            match is_full {
+                true => remove(&path)?,
+                false => {
+                    kept_bytes += new;
+                    kept.extend(digests);
+                }
+            }
+        }
+        self.sweep(&kept)?;
+        let after = self.usage()?;
+        Ok(Usage {
+            blobs: before.blobs.saturating_sub(after.blobs),
+            blob_bytes: before.blob_bytes.saturating_sub(after.blob_bytes),
+            results: before.results.saturating_sub(after.results),
+        })
+    }
+
+    /// Removes blobs outside of `kept`. Young ones stay: the result that will name them
+    /// may just be on its way from another `rel`.
+    fn sweep(&self, kept: &HashSet<Digest>) -> Result<()> {
+        const YOUNG: Duration = Duration::from_secs(3600);
+        let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
+        for (path, meta) in files(&self.cas)? {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+            let is_young = meta.modified().is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG));
+            if !is_young && !name.is_some_and(|n| kept.contains(&n)) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every blob and removes those whose bytes are not what their name says.
+    /// Returns how many were read and the names of the removed ones.
+    pub fn verify(&self) -> Result<(u64, Vec<String>)> {
+        let mut bad = Vec::new();
+        let blobs = files(&self.cas)?;
+        for (path, _) in &blobs {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let digest = hash_reader(fs::open(path)?).context("read", path)?;
+            if digest.hex() != name {
+                remove(path)?;
+                bad.push(name);
+            }
+        }
+        for (path, _) in files(&self.actions)? {
+            if crate::stored::load::<ActionResult>(&path).is_none() {
+                remove(&path)?;
+                bad.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        }
+        Ok((blobs.len() as u64, bad))
+    }
+}
+
+impl Store for LocalStore {
+    fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
+        let path = self.action_path(key);
+        let Some(bytes) = fs::read_optional(&path)? else { return Ok(None) };
+        let result = crate::stored::decode(&bytes);
+        if result.is_some()
+            && let Ok(file) = File::options().write(true).open(&path)
+        {
+            // The time of last use, for `prune`; a read-only cache does without.
+            let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        }
+        Ok(result)
+    }
+
+    fn put_action(&self, key: &ActionKey, result: &ActionResult) -> Result<()> {
+        let path = self.action_path(key);
+        fs::create_dirs(path.parent().unwrap_or(&self.actions))?;
+        crate::stored::save(&path, result)
+    }
+
+    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        let is_whole = |d: &&Digest| {
+            std::fs::metadata(self.blob_path(d)).is_ok_and(|m| m.is_file() && m.len() == d.size)
+        };
+        Ok(digests.iter().filter(|d| !is_whole(d)).copied().collect())
+    }
+
+    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(e) if fs::is_absent(&e) => Ok(None),
+            Err(e) => Err(e).context("read", &path),
+        }
+    }
+
+    fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
+        let path = self.blob_path(digest);
+        let dir = path.parent().unwrap_or(&self.cas);
+        fs::create_dirs(dir)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .tempfile_in(dir)
+            .context("create a temporary file in", dir)?;
+        let found = copy(from, file.as_file_mut()).context("write", &path)?;
+        if found != *digest {
+            return Err(Error::new(
+                ErrorKind::Cache,
+                format!("a file changed while it was put into the cache: expected {digest}, found {found}"),
+            ));
+        }
+        let read_only = Permissions::from_mode(0o444);
+        file.as_file().set_permissions(read_only).context("set the mode of", &path)?;
+        file.as_file().sync_data().context("flush", &path)?;
+        file.persist(&path).map_err(|e| e.error).context("write", &path)?;
+        Ok(())
+    }
+}
+
+fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut size = 0;
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(Digest { hash: *hasher.finalize().as_bytes(), size });
+        }
+        hasher.update(&buffer[..count]);
+        to.write_all(&buffer[..count])?;
+        size += count as u64;
+    }
+}
+
+fn named_by(result: &ActionResult) -> Vec<Digest> {
+    result.made.outputs.iter().map(|o| o.content.digest).chain([result.log]).collect()
+}
+
+/// Two hex digits as a directory, so that no directory grows to a million entries.
+fn sharded(dir: &Path, hex: &str) -> PathBuf {
+    dir.join(&hex[..2]).join(hex)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !fs::is_absent(&e) => Err(e).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Lists the finished files of a sharded directory.
+fn files(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(dir).min_depth(2).max_depth(2) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(e) if e.io_error().is_some_and(fs::is_absent) => continue,
+            Err(e) => {
+                return Err(Error::new(ErrorKind::Io, format!("cannot list the cache: {e}")));
+            }
+        };
+        let is_temporary = entry.file_name().to_string_lossy().starts_with(".tmp-");
+        if !is_temporary && let Ok(meta) = entry.metadata() && meta.is_file() {
+            found.push((entry.into_path(), meta));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Made;
+
+    fn space() -> (tempfile::TempDir, LocalStore) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = LocalStore::new(dir.path());
+        (dir, store)
+    }
+
+    fn put(store: &LocalStore, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        store.put(&digest, &mut &bytes[..]).expect("puts");
+        digest
+    }
+
+    #[test]
+    fn blobs_come_back_whole_or_not_at_all() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        let other = Digest::of(b"other");
+        assert_eq!(store.missing(&[digest, other]).expect("asks"), [other]);
+        let bytes = crate::cache::fetch_bytes(&store, &digest).expect("fetches");
+        assert_eq!(bytes.as_deref(), Some(b"hello".as_slice()));
+        assert_eq!(crate::cache::fetch_bytes(&store, &other).expect("fetches"), None);
+    }
+
+    #[test]
+    fn a_blob_that_is_not_its_digest_is_refused() {
+        let (_dir, store) = space();
+        let error = store.put(&Digest::of(b"a"), &mut &b"b"[..]).expect_err("refuses");
+        assert_eq!(error.kind, ErrorKind::Cache);
+        assert_eq!(store.usage().expect("counts"), Usage::default());
+    }
+
+    #[test]
+    fn verify_removes_what_rotted() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        put(&store, b"fine");
+        let path = store.blob_path(&digest);
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, b"hellO").expect("writes");
+        assert_eq!(crate::cache::fetch_bytes(&store, &digest).expect("fetches"), None);
+        assert_eq!(store.verify().expect("reads"), (2, vec![digest.hex()]));
+        assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+    }
+
+    #[test]
+    fn prune_keeps_the_results_used_last_with_their_blobs() {
+        let (_dir, store) = space();
+        let day = Duration::from_secs(86_400);
+        for (i, bytes) in [b"old", b"mid", b"new"].iter().enumerate() {
+            let digest = put(&store, *bytes);
+            let result = ActionResult { made: Made::default(), log: digest, took_ms: 0 };
+            let key = ActionKey([i as u8; 32]);
+            store.put_action(&key, &result).expect("puts");
+            let when = SystemTime::now() - day * (3 - i as u32);
+            for path in [store.action_path(&key), store.blob_path(&digest)] {
+                let file = File::open(&path).expect("opens");
+                file.set_times(FileTimes::new().set_modified(when)).expect("sets");
+            }
+        }
+        let removed = store.prune(None, Some(6)).expect("prunes");
+        assert_eq!(removed, Usage { blobs: 1, blob_bytes: 3, results: 1 });
+        let removed = store.prune(Some(day * 3 / 2), None).expect("prunes");
+        assert_eq!(removed, Usage { blobs: 1, blob_bytes: 3, results: 1 });
+        assert!(store.action(&ActionKey([2; 32])).expect("reads").is_some());
+    }
+}

@@ -1,0 +1,362 @@
+//! Outputs: make room for them, collect them, restore them. The only path guard.
+//!
+//! Nothing else writes into the working tree on behalf of a cache. Only declared paths are
+//! touched, no link is followed on the way, and nothing that `rel` did not make itself is
+//! deleted: what stands in the way is moved to `.rel/aside/`.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::cache::Store;
+use crate::digest::{Content, Digest, Digests, Kind};
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs::{self, RepoPath};
+use crate::glob::{self, Listing};
+use crate::graph::{Input, Output, Pattern, Target};
+use crate::key::{Made, OutputState};
+
+/// Returns every path that stands where an output of `target` is declared, sorted.
+pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
+    let mut paths = Vec::new();
+    for output in &target.outputs {
+        match &output.pattern {
+            Pattern::File(path) => {
+                if fs::lstat(&path.to_absolute(digests.root()))?.is_some() {
+                    paths.push(path.clone());
+                }
+            }
+            Pattern::Dir(dir) => tree(dir, digests, &mut paths)?,
+            Pattern::Glob { .. } => paths.extend(matches(output, digests)?),
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
+}
+
+/// Returns the content of every present output.
+pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
+    let mut states = Vec::new();
+    for path in present(target, digests)? {
+        if let Some(content) = digests.output(&path)? {
+            states.push(OutputState { path, content });
+        }
+    }
+    Ok(states)
+}
+
+/// Lists files, links and empty directories below `dir`; a link in its place is itself.
+fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<()> {
+    let Some(meta) = fs::lstat(&dir.to_absolute(digests.root()))? else { return Ok(()) };
+    if !meta.is_dir() {
+        paths.push(dir.clone());
+        return Ok(());
+    }
+    let entries = digests.list(dir)?;
+    if entries.is_empty() {
+        paths.push(dir.clone());
+    }
+    for entry in entries.iter() {
+        let path = dir.join(&entry.name);
+        match entry.kind {
+            glob::EntryKind::Dir => tree(&path, digests, paths)?,
+            _ => paths.push(path),
+        }
+    }
+    Ok(())
+}
+
+fn matches(output: &Output, digests: &Digests) -> Result<Vec<RepoPath>> {
+    let pattern = Input {
+        pattern: output.pattern.clone(),
+        is_exclusion: false,
+        is_optional: true,
+        place: output.place,
+    };
+    Ok(glob::expand(&[pattern], digests)?.files)
+}
+
+/// Makes room before the commands run: directories exist, old outputs do not.
+///
+/// What is byte for byte `former`, or was left by a run that did not end, is deleted; all
+/// else is moved aside. Returns where to, when anything was moved.
+pub fn make_room(
+    target: &Target,
+    former: Option<&Made>,
+    is_own_mess: bool,
+    digests: &Digests,
+    state_dir: &Path,
+) -> Result<Option<PathBuf>> {
+    let mut aside = None;
+    for output in &target.outputs {
+        make_parents(digests.root(), &base_of(&output.pattern), matches!(output.pattern, Pattern::File(_)))?;
+    }
+    for path in present(target, digests)? {
+        let absolute = path.to_absolute(digests.root());
+        let content = digests.output(&path)?;
+        let is_former = former.is_some_and(|made| {
+            made.outputs.iter().any(|o| o.path == path && Some(o.content) == content)
+        });
+        let is_real_dir = std::fs::symlink_metadata(&absolute).is_ok_and(|m| m.is_dir());
+        match () {
+            // An empty directory goes silently; a full one is somebody's work.
+            () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
+            () if (is_former || is_own_mess) && !is_real_dir => {
+                remove_file(&absolute)?;
+            }
+            () => move_aside(&path, digests.root(), state_dir, &mut aside)?,
+        }
+    }
+    for output in &target.outputs {
+        if let Pattern::Dir(dir) = &output.pattern {
+            prune_empty(&dir.to_absolute(digests.root()));
+            make_parents(digests.root(), dir, false)?;
+        }
+    }
+    Ok(aside)
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if !fs::is_absent(&e) => Err(e).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the empty directories that are left below an output directory.
+fn prune_empty(dir: &Path) {
+    for entry in walkdir::WalkDir::new(dir).min_depth(1).contents_first(true).into_iter().flatten() {
+        if entry.file_type().is_dir() {
+            // Fails for a directory that is not empty, which then stays.
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn base_of(pattern: &Pattern) -> RepoPath {
+    match pattern {
+        Pattern::File(path) | Pattern::Dir(path) => path.clone(),
+        Pattern::Glob { base, .. } => base.clone(),
+    }
+}
+
+fn move_aside(
+    path: &RepoPath,
+    root: &Path,
+    state_dir: &Path,
+    aside: &mut Option<PathBuf>,
+) -> Result<()> {
+    let dir = match aside {
+        Some(dir) => dir.clone(),
+        None => {
+            let base = state_dir.join("aside");
+            fs::create_dirs(&base)?;
+            let made = tempfile::Builder::new().prefix("").tempdir_in(&base);
+            let made = made.context("create a directory in", &base)?.keep();
+            aside.insert(made).clone()
+        }
+    };
+    let destination = path.to_absolute(&dir);
+    if let Some(parent) = destination.parent() {
+        fs::create_dirs(parent)?;
+    }
+    let source = path.to_absolute(root);
+    std::fs::rename(&source, &destination).context("move aside", &source)
+}
+
+/// Creates the directories above `path` (and `path` itself, unless it is a file), refusing
+/// to go through a link: an output must not end up outside of the tree.
+fn make_parents(root: &Path, path: &RepoPath, is_file: bool) -> Result<()> {
+    let mut at = root.to_owned();
+    let components: Vec<_> = path.as_path().components().collect();
+    let count = components.len() - usize::from(is_file && !components.is_empty());
+    for component in &components[..count] {
+        at.push(component);
+        match fs::lstat(&at)? {
+            Some(meta) if meta.is_dir() => {}
+            Some(meta) if meta.is_symlink() => {
+                return Err(Error::failed(format!(
+                    "output `{path}` leads through the link `{}`",
+                    fs::shown(at.strip_prefix(root).unwrap_or(&at).as_os_str())
+                ))
+                .hinted("remove the link: outputs are only written inside the repository"));
+            }
+            Some(_) => {
+                return Err(Error::failed(format!(
+                    "output `{path}` needs the directory `{}`, but a file is there",
+                    fs::shown(at.strip_prefix(root).unwrap_or(&at).as_os_str())
+                ))
+                .hinted("move that file away"));
+            }
+            None => DirBuilder::new().create(&at).or_else(already_there).context("create directory", &at)?,
+        }
+    }
+    Ok(())
+}
+
+fn already_there(error: std::io::Error) -> std::io::Result<()> {
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Returns what the commands made, or how they broke their promise.
+pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
+    for output in &target.outputs {
+        check_promise(target, output, digests)?;
+    }
+    states(target, digests)
+}
+
+fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<()> {
+    let name = &target.name;
+    match &output.pattern {
+        Pattern::File(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
+            None => Err(Error::failed(format!("`{name}` ran, but did not write `{path}`"))
+                .hinted("let the command write it, or correct `outputs`")),
+            Some(meta) if meta.is_dir() => {
+                Err(Error::failed(format!("`{name}` made `{path}` a directory, not a file"))
+                    .hinted(format!("declare it as `outputs \"{path}/\"`")))
+            }
+            Some(_) => Ok(()),
+        },
+        Pattern::Dir(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
+            Some(meta) if meta.is_dir() => Ok(()),
+            _ => Err(Error::failed(format!("`{name}` ran, but `{path}/` is not a directory"))
+                .hinted("let the command make that directory, or correct `outputs`")),
+        },
+        Pattern::Glob { glob, .. } => {
+            let count = matches(output, digests)?.len();
+            match output.count {
+                Some(expected) if count != expected as usize => Err(Error::failed(format!(
+                    "`{name}` made {count} files that match `{glob}`, expected {expected}"
+                ))
+                .hinted("correct the pattern, its `count`, or the command")),
+                None if count == 0 => {
+                    Err(Error::failed(format!("`{name}` ran, but nothing matches `{glob}`"))
+                        .hinted("let the command write it, or correct `outputs`"))
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Puts the outputs that stand in the tree into a store.
+pub fn put(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<()> {
+    let wanted: Vec<Digest> = outputs
+        .iter()
+        .filter(|o| o.content.kind != Kind::Directory)
+        .map(|o| o.content.digest)
+        .collect();
+    let missing = store.missing(&wanted)?;
+    for output in outputs.iter().filter(|o| missing.contains(&o.content.digest)) {
+        let absolute = output.path.to_absolute(digests.root());
+        match output.content.kind {
+            Kind::Directory => {}
+            Kind::Link => {
+                let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
+                store.put(&output.content.digest, &mut text.as_os_str().as_bytes())?;
+            }
+            Kind::File | Kind::Executable => {
+                store.put(&output.content.digest, &mut fs::open(&absolute)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether `path` is one that `target` declares: a result of a cache may name no other.
+fn is_declared(target: &Target, path: &RepoPath) -> bool {
+    path.is_inside()
+        && target.outputs.iter().any(|output| match &output.pattern {
+            Pattern::Dir(dir) => path.starts_with(dir),
+            pattern => glob::compile(pattern).is_ok_and(|g| g.is_match(path)),
+        })
+}
+
+/// Writes outputs out of a store into the tree. `make_room` must have been called.
+///
+/// Every blob is verified while it is copied, and appears under its name only when whole.
+/// Returns `false`, with nothing left half written, when a blob is missing or wrong.
+pub fn restore(
+    target: &Target,
+    outputs: &[OutputState],
+    digests: &Digests,
+    store: &dyn Store,
+) -> Result<bool> {
+    if let Some(stray) = outputs.iter().find(|o| !is_declared(target, &o.path)) {
+        return Err(Error::new(
+            ErrorKind::Cache,
+            format!("a cached result of `{}` names `{}`, which is not its output", target.name, stray.path),
+        ));
+    }
+    for output in outputs {
+        let is_file = output.content.kind != Kind::Directory;
+        make_parents(digests.root(), &output.path, is_file)?;
+        if is_file && !restore_one(output, digests, store)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
+    let Content { kind, digest } = output.content;
+    let absolute = output.path.to_absolute(digests.root());
+    let dir = absolute.parent().unwrap_or(digests.root());
+    let Some(mut blob) = store.fetch(&digest)? else { return Ok(false) };
+    if kind == Kind::Link {
+        let mut text = Vec::new();
+        blob.read_to_end(&mut text).context("read the cached blob of", &absolute)?;
+        if Digest::of(&text) != digest {
+            return Ok(false);
+        }
+        let text = std::ffi::OsStr::from_bytes(&text);
+        std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute)?;
+        return Ok(true);
+    }
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".rel-restore-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .context("create a temporary file in", dir)?;
+    if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
+        return Ok(false);
+    }
+    let mode = if kind == Kind::Executable { 0o777 } else { 0o666 };
+    let permissions = Permissions::from_mode(mode & !umask());
+    temporary.as_file().set_permissions(permissions).context("set the mode of", &absolute)?;
+    temporary.persist_noclobber(&absolute).map_err(|e| e.error).context("write", &absolute)?;
+    Ok(true)
+}
+
+/// Copies all of `from` and returns its digest.
+fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Digest> {
+    struct Tee<'a> {
+        from: &'a mut dyn Read,
+        to: &'a mut File,
+    }
+    impl Read for Tee<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.from.read(buffer)?;
+            self.to.write_all(&buffer[..count])?;
+            Ok(count)
+        }
+    }
+    crate::digest::hash_reader(Tee { from, to }).context("write", path)
+}
+
+/// Returns the process's file mode mask, read without changing it.
+fn umask() -> u32 {
+    static MASK: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *MASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|l| l.strip_prefix("Umask:"));
+        mask.and_then(|m| u32::from_str_radix(m.trim(), 8).ok()).unwrap_or(0o022)
+    })
+}
