@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// How a target came to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -61,6 +63,8 @@ pub enum Event<'a> {
         took: Duration,
         reason: Option<&'a str>,
     },
+    /// A target failed; `error` has the last lines of what it printed.
+    Failed { target: &'a str, error: &'a Error },
     /// A host is being asked or worked on.
     Host { host: &'a str, text: &'a str },
     /// A step starts on a host.

@@ -1,0 +1,338 @@
+//! The builder: the loop that drives scheduler, staleness, cache and runner.
+//!
+//! One dispatcher owns what people see and who runs next; workers settle one target at a
+//! time and send back how it went. Most targets of most runs are fresh: they are surveyed
+//! all at once beforehand, and only the rest goes through the loop.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::cache::Store;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, TargetId};
+use crate::key::Made;
+use crate::progress::{Event, Progress, Settled};
+use crate::records::Records;
+use crate::scheduler::Scheduler;
+use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
+
+mod settle;
+mod tokens;
+
+pub use settle::Outcome;
+use tokens::Tokens;
+
+/// What to build, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Jobs at once.
+    pub jobs: usize,
+    /// Go on with what does not need a failed target.
+    pub keep_going: bool,
+    /// Targets that run even if they are fresh.
+    pub forced: Vec<TargetId>,
+}
+
+/// How a build went.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// How each wanted target was settled.
+    pub settled: BTreeMap<TargetId, Settled>,
+    /// What each settled target made.
+    pub made: BTreeMap<TargetId, Arc<Made>>,
+    /// Errors, in the order they happened.
+    pub errors: Vec<(TargetId, Box<Error>)>,
+    /// Whether Ctrl-C ended it.
+    pub is_interrupted: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Summary {
+    /// Returns how many targets were settled in this way.
+    pub fn count(&self, how: Settled) -> usize {
+        self.settled.values().filter(|s| **s == how).count()
+    }
+
+    /// Returns whether everything wanted is settled.
+    pub fn is_ok(&self) -> bool {
+        self.errors.is_empty() && !self.is_interrupted
+    }
+}
+
+/// Builds targets of one graph.
+pub struct Builder<'a> {
+    /// Asks about staleness.
+    pub inspector: &'a Inspector<'a>,
+    /// Past runs.
+    pub records: &'a Mutex<Records>,
+    /// The action cache and CAS, when there is one.
+    pub store: Option<&'a dyn Store>,
+    /// `.rel`, absolute.
+    pub state_dir: &'a Path,
+    /// Offers and takes job slots of a surrounding `make`.
+    pub jobserver: Option<jobserver::Client>,
+    /// Is told what happens.
+    pub progress: &'a dyn Progress,
+    /// How.
+    pub options: Options,
+    /// Set once the cache failed: one warning, then the build goes on without.
+    is_cache_broken: AtomicBool,
+    made: Vec<OnceLock<Arc<Made>>>,
+}
+
+/// What a worker sends back.
+enum Message {
+    Settled(TargetId, Result<Outcome>, Duration),
+    Token(std::io::Result<jobserver::Acquired>),
+}
+
+impl<'a> Builder<'a> {
+    /// Returns a builder; nothing has been looked at yet.
+    pub fn new(
+        inspector: &'a Inspector<'a>,
+        records: &'a Mutex<Records>,
+        store: Option<&'a dyn Store>,
+        state_dir: &'a Path,
+        progress: &'a dyn Progress,
+        options: Options,
+    ) -> Self {
+        let made = (0..inspector.graph.len()).map(|_| OnceLock::new()).collect();
+        Self {
+            inspector,
+            records,
+            store,
+            state_dir,
+            jobserver: None,
+            progress,
+            options,
+            is_cache_broken: AtomicBool::new(false),
+            made,
+        }
+    }
+
+    /// Brings `roots` and all they need up to date.
+    pub fn build(&self, roots: &[TargetId]) -> Result<Summary> {
+        let started = Instant::now();
+        let order = self.graph().closure(roots);
+        let mut summary = Summary::default();
+        let open = self.survey(&order, &mut summary);
+        self.progress.event(&Event::Planned { wanted: order.len(), stale: open.len() });
+        if !open.is_empty() && summary.errors.is_empty() {
+            self.run_open(&open, &mut summary)?;
+        }
+        for id in order {
+            if let Some(made) = self.made[id.index()].get() {
+                summary.made.insert(id, made.clone());
+            }
+        }
+        summary.is_interrupted = self.inspector.runner.is_interrupted();
+        summary.took = started.elapsed();
+        Ok(summary)
+    }
+
+    /// Settles what is fresh, and returns the rest.
+    fn survey(&self, order: &[TargetId], summary: &mut Summary) -> Vec<TargetId> {
+        let verdicts = self.inspector.survey(order, &self.records());
+        let mut open = Vec::new();
+        for (id, verdict) in order.iter().zip(verdicts) {
+            match verdict {
+                Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
+                    let _ = self.made[id.index()].set(made);
+                    summary.settled.insert(*id, Settled::Fresh);
+                }
+                Ok(_) => open.push(*id),
+                Err(error) if self.options.keep_going => {
+                    // Tried again in its turn, where its failure skips what needs it.
+                    drop(error);
+                    open.push(*id);
+                }
+                Err(error) => {
+                    self.tell_failed(*id, &error);
+                    summary.settled.insert(*id, Settled::Failed);
+                    summary.errors.push((*id, error));
+                }
+            }
+        }
+        open
+    }
+
+    fn run_open(&self, open: &[TargetId], summary: &mut Summary) -> Result<()> {
+        let cost = |id| self.cost_ms(id);
+        let mut scheduler = Scheduler::new(self.graph(), open, cost);
+        let (sender, receiver) = channel();
+        let (work_sender, work) = channel::<TargetId>();
+        let work = Mutex::new(work);
+        let jobs = self.options.jobs.max(1);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.min(open.len()) {
+                let sender = sender.clone();
+                let work = &work;
+                scope.spawn(move || self.work(work, &sender));
+            }
+            let tokens = Tokens::new(self.jobserver.clone(), {
+                let sender = sender.clone();
+                // Nobody listens any more once the loop has ended: the token goes back.
+                move |token| drop(sender.send(Message::Token(token)))
+            });
+            let done = self.dispatch(&mut scheduler, jobs, tokens?, &receiver, &work_sender, summary);
+            drop(work_sender);
+            done
+        })
+    }
+
+    /// Hands out targets until all are settled, or one failed and the rest may stop.
+    fn dispatch(
+        &self,
+        scheduler: &mut Scheduler<'_>,
+        jobs: usize,
+        mut tokens: Tokens,
+        messages: &Receiver<Message>,
+        work: &Sender<TargetId>,
+        summary: &mut Summary,
+    ) -> Result<()> {
+        let mut running = 0;
+        loop {
+            let may_start = self.options.keep_going || summary.errors.is_empty();
+            while may_start && running < jobs && !self.inspector.runner.is_interrupted() {
+                if !tokens.allow(running) {
+                    break;
+                }
+                let Some(id) = scheduler.next() else { break };
+                running += 1;
+                if work.send(id).is_err() {
+                    return Err(Error::internal("the workers have gone"));
+                }
+            }
+            if running == 0 && (!may_start || scheduler.open() == 0 || self.inspector.runner.is_interrupted()) {
+                return Ok(());
+            }
+            match messages.recv() {
+                Ok(Message::Token(token)) => tokens.take(token),
+                Ok(Message::Settled(id, result, took)) => {
+                    running -= 1;
+                    tokens.give_back(running);
+                    self.end(id, result, took, scheduler, summary);
+                }
+                Err(_) => return Err(Error::internal("the workers have gone")),
+            }
+        }
+    }
+
+    fn end(
+        &self,
+        id: TargetId,
+        result: Result<Outcome>,
+        took: Duration,
+        scheduler: &mut Scheduler<'_>,
+        summary: &mut Summary,
+    ) {
+        match result {
+            Ok(outcome) => {
+                summary.settled.insert(id, outcome.how);
+                self.progress.event(&Event::Finished {
+                    target: &self.graph().target(id).name,
+                    how: outcome.how,
+                    log: &outcome.log,
+                    took,
+                    reason: outcome.reason.as_deref(),
+                });
+                let _ = self.made[id.index()].set(outcome.made);
+                scheduler.finish(id, true);
+            }
+            Err(error) => {
+                let is_interrupt = error.kind == crate::error::ErrorKind::Interrupted;
+                summary.settled.insert(id, Settled::Failed);
+                if !is_interrupt {
+                    self.tell_failed(id, &error);
+                    summary.errors.push((id, error));
+                }
+                for skipped in scheduler.finish(id, false) {
+                    summary.settled.insert(skipped, Settled::Skipped);
+                }
+            }
+        }
+    }
+
+    fn tell_failed(&self, id: TargetId, error: &Error) {
+        self.progress.event(&Event::Failed { target: &self.graph().target(id).name, error });
+    }
+
+    /// A worker: settles what it is handed, until there is no more.
+    fn work(&self, work: &Mutex<Receiver<TargetId>>, messages: &Sender<Message>) {
+        loop {
+            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(id) = next else { return };
+            let started = Instant::now();
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
+                .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
+            if messages.send(Message::Settled(id, result, started.elapsed())).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Estimates a target's time from its last run; 1 s for one that never ran.
+    fn cost_ms(&self, id: TargetId) -> u64 {
+        let target = self.graph().target(id);
+        let took = self.records().get(&target.name).map(|r| r.took.as_millis());
+        took.map_or(1000, |ms| u64::try_from(ms).unwrap_or(u64::MAX / 1_000_000))
+    }
+
+    fn graph(&self) -> &'a Graph {
+        self.inspector.graph
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_forced(&self, id: TargetId) -> bool {
+        self.options.forced.contains(&id)
+    }
+
+    /// Runs something on the store. Its failure is told once; then the store is left alone.
+    fn with_store<T>(&self, ask: impl FnOnce(&dyn Store) -> Result<T>) -> Option<T> {
+        let store = self.store?;
+        if self.is_cache_broken.load(Ordering::Relaxed) {
+            return None;
+        }
+        match ask(store) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                if !self.is_cache_broken.swap(true, Ordering::Relaxed) {
+                    let text = format!("going on without the cache: {error}");
+                    self.progress.event(&Event::Warning { text: &text });
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Returns where the log of a target's last run is kept.
+pub fn log_path(state_dir: &Path, target: &str) -> PathBuf {
+    let name = blake3::hash(target.as_bytes()).to_hex();
+    state_dir.join("logs").join(&name[..32])
+}
+
+/// Returns the first reason, and how many more there are.
+pub fn first_reason(reasons: &[StaleReason]) -> String {
+    match reasons {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first}  (and {} more)", rest.len()),
+    }
+}
+
+/// Returns the error for a build that failed or was interrupted.
+pub fn failure(summary: &Summary) -> Box<Error> {
+    match summary.errors.first() {
+        Some((_, error)) => error.clone(),
+        None => interrupted(),
+    }
+}

@@ -1,0 +1,111 @@
+//! The compiled Releasefile: parsed and checked once, used while nothing it was made from
+//! has changed.
+//!
+//! Parsing 10,000 targets of KDL takes a second or two; reading them back takes
+//! milliseconds. The stamp holds everything that decides the result: `rel` itself, the
+//! variables given on the command line, every file read, and every directory listed for
+//! `each files=`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, is_racy_since};
+use crate::fs::{RepoPath, Signature};
+use crate::model::Project;
+use crate::stored;
+
+/// Name of the file below the state directory.
+const FILE: &str = "graph.v1";
+
+/// What a compiled Releasefile was made from, apart from files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The running program: its path and signature.
+    pub program: (PathBuf, Option<Signature>),
+    /// The Releasefile, absolute.
+    pub file: PathBuf,
+    /// `--hosts`.
+    pub hosts_file: Option<PathBuf>,
+    /// `--var`.
+    pub vars: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Compiled {
+    origin: Origin,
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    dirs: Vec<(RepoPath, Option<Stamp>)>,
+    project: Project,
+}
+
+/// A file or directory as it was. Directories have no digest: any change of time counts.
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    signature: Signature,
+    digest: Option<Digest>,
+    is_racy: bool,
+}
+
+impl Stamp {
+    /// `digest` is of what was read at or after `start_ns`, which may already be gone.
+    fn of(path: &Path, digest: Option<Digest>, start_ns: i64) -> Option<Self> {
+        let signature = Signature::of(&std::fs::metadata(path).ok()?);
+        Some(Self { signature, digest, is_racy: is_racy_since(&signature, start_ns) })
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        let Ok(meta) = std::fs::metadata(path) else { return false };
+        if Signature::of(&meta) == self.signature && !self.is_racy {
+            return true;
+        }
+        let now = || std::fs::read(path).map(|bytes| Digest::of(&bytes)).ok();
+        self.digest.is_some_and(|digest| now() == Some(digest))
+    }
+}
+
+/// Returns the compiled project, if all that it was made from is unchanged.
+pub fn load(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Project> {
+    let compiled: Compiled = stored::load(&state_dir.join(FILE))?;
+    let holds = |stamp: &Option<Stamp>, path: &Path| match stamp {
+        Some(stamp) => stamp.holds(path),
+        None => !path.exists(),
+    };
+    let is_current = compiled.origin == *origin
+        && compiled.files.iter().all(|(path, stamp)| holds(stamp, path))
+        && compiled.dirs.iter().all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)));
+    is_current.then_some(compiled.project)
+}
+
+/// Keeps a project that was loaded from `start_ns` on, out of `files`, having listed
+/// `dirs`. Failing to write is not an error: the next run parses again.
+pub fn save(
+    state_dir: &Path,
+    root: &Path,
+    origin: &Origin,
+    (files, dirs): (&[PathBuf], &[RepoPath]),
+    project: &Project,
+    start_ns: i64,
+) {
+    let stamp_file = |path: &PathBuf| {
+        let sources = project.sources.files();
+        // The text that was parsed, not what may stand in the file by now.
+        let parsed = sources.iter().find(|s| root.join(&s.path) == *path);
+        let digest = match parsed {
+            Some(source) => Some(Digest::of(source.text.as_bytes())),
+            None => std::fs::read(path).ok().map(|bytes| Digest::of(&bytes)),
+        };
+        (path.clone(), Stamp::of(path, digest, start_ns))
+    };
+    let stamp_dir = |dir: &RepoPath| Stamp::of(&dir.to_absolute(root), None, start_ns);
+    let compiled = Compiled {
+        origin: origin.clone(),
+        files: files.iter().map(stamp_file).collect(),
+        dirs: dirs.iter().map(|d| (d.clone(), stamp_dir(d))).collect(),
+        project: project.clone(),
+    };
+    if let Err(error) = stored::save(&state_dir.join(FILE), &compiled) {
+        tracing::debug!(%error, "the compiled Releasefile was not kept");
+    }
+}
