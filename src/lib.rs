@@ -3,13 +3,33 @@
 //! Text -> model -> graph -> keys -> work -> events -> people: data flows one way, and
 //! a lower room never knows a higher one. `ARCHITECTURE.md` has the reasons.
 
-pub mod error;
-pub mod fs;
+pub mod cli;
+
+pub mod report;
+pub mod ui;
+
+pub mod deploy;
+
+pub mod builder;
+pub mod cache;
+pub mod command;
+pub mod compiled;
+pub mod digest;
 pub mod glob;
+pub mod key;
+pub mod outputs;
+pub mod records;
+pub mod runner;
+pub mod scheduler;
+pub mod stale;
+pub mod stored;
+
 pub mod graph;
 pub mod model;
-pub mod progress;
 pub mod releasefile;
-pub mod report;
+
+pub mod error;
+pub mod fs;
+pub mod progress;
 pub mod source;
 pub mod template;

@@ -1,0 +1,243 @@
+//! The command line: arguments in, exit code out.
+//!
+//! clap's arguments are turned into a [`Context`] (where things are, how to talk) and a
+//! call into the rooms below. The environment, the current directory and signals are read
+//! here and nowhere else. Each environment of the Releasefile is a command of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::ui::{self, ColorChoice};
+
+mod build;
+mod cache;
+mod context;
+mod deploy;
+mod init;
+mod log;
+mod query;
+mod signals;
+
+use context::Context;
+
+/// Arguments that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Work as if started in DIR.
+    #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// Read this file instead of the nearest Releasefile.kdl.
+    #[arg(short, long, value_name = "FILE", global = true)]
+    file: Option<PathBuf>,
+    /// Take hosts and groups from FILE as well; they replace those of the same name.
+    #[arg(long, value_name = "FILE", global = true)]
+    hosts: Option<PathBuf>,
+    /// Set a variable of the Releasefile.
+    #[arg(long = "var", value_name = "NAME=VALUE", global = true)]
+    vars: Vec<String>,
+    /// Colour: `NO_COLOR` is honoured.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
+    color: ColorChoice,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Also say what is fresh; twice: log what `rel` does.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Answer as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say at the end how much was looked at, read and run.
+    #[arg(long, global = true)]
+    stats: bool,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "rel",
+    version,
+    about = "A make-like release runner: content-hashed targets, parallel builds, SSH recipes",
+    long_about = None,
+    disable_help_subcommand = true,
+    after_help = "Each environment of the Releasefile is a command too: `rel list` shows them.",
+)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Verb>,
+    /// The arguments of an environment, once they are parsed.
+    #[arg(skip)]
+    call: Option<deploy::Call>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring targets up to date: only what is stale, in parallel
+    Build(build::BuildArgs),
+    /// Show targets and environments, described, fresh or stale
+    List,
+    /// Show what is stale, and why
+    Status(query::Names),
+    /// Explain why targets are stale: what changed, old -> new
+    Why(query::Names),
+    /// Print the key that CI caches a target under
+    Hash(query::Names),
+    /// Show what would run, changing nothing
+    Plan(deploy::PlanArgs),
+    /// Show what a target's last run printed
+    Log(query::Names),
+    /// Look at or clean the local cache
+    Cache(cache::CacheArgs),
+    /// Report every mistake in the Releasefile and recipes
+    Check,
+    /// Write a starting Releasefile for the project in this directory
+    Init(init::InitArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// An environment of the Releasefile
+    #[command(external_subcommand)]
+    Environment(Vec<OsString>),
+}
+
+/// Names of the commands that are built in; no environment may have one.
+pub const BUILT_IN: [&str; 13] = [
+    "build", "list", "status", "why", "hash", "plan", "log", "cache", "check", "init",
+    "completions", "help", "version",
+];
+
+/// Runs `rel` with these arguments and returns its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = match parse(&args) {
+        Ok(parsed) => parsed,
+        Err(error) => return clap_error(&error),
+    };
+    let global = parsed.global.clone();
+    let mut context = match Context::new(&global) {
+        Ok(context) => context,
+        Err(error) => {
+            let screen = ui::Screen::new(global.color, false, global.quiet, false);
+            ui::eprint(&screen.error_text(&error, None));
+            return error.kind.exit_code();
+        }
+    };
+    match run(parsed, &mut context) {
+        Ok(code) => code,
+        Err(error) => {
+            ui::eprint(&context.screen.error_text(&error, context.sources()));
+            error.kind.exit_code()
+        }
+    }
+}
+
+fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
+    let matches = Args::command().styles(styles()).try_get_matches_from(args)?;
+    let mut parsed = Args::from_arg_matches(&matches)?;
+    if let Some(Verb::Environment(words)) = &parsed.command {
+        // Behind an environment's name, too, `-C`, `--json` and the like are for `rel`.
+        let call = deploy::Call::parse(words)?;
+        parsed.global = parsed.global.merged(call.global.clone());
+        parsed.call = Some(call);
+    }
+    Ok(parsed)
+}
+
+impl Global {
+    /// Returns these arguments with `inner` ones, which stand further right, over them.
+    fn merged(self, inner: Self) -> Self {
+        Self {
+            directory: inner.directory.or(self.directory),
+            file: inner.file.or(self.file),
+            hosts: inner.hosts.or(self.hosts),
+            vars: [self.vars, inner.vars].concat(),
+            color: if inner.color == ColorChoice::Auto { self.color } else { inner.color },
+            quiet: self.quiet || inner.quiet,
+            verbose: self.verbose + inner.verbose,
+            json: self.json || inner.json,
+            stats: self.stats || inner.stats,
+        }
+    }
+}
+
+fn styles() -> clap::builder::Styles {
+    clap::builder::Styles::styled()
+        .header(anstyle::Style::new().bold())
+        .literal(ui::NAME)
+        .error(ui::BAD)
+        .valid(ui::GOOD)
+        .invalid(ui::WARN)
+}
+
+fn clap_error(error: &clap::Error) -> u8 {
+    // Help and version go to standard output with code 0; a closed pipe is no error.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(crate::error::EXIT_USAGE)
+}
+
+fn run(args: Args, context: &mut Context) -> Result<u8> {
+    match args.command {
+        None | Some(Verb::List) => query::list(context),
+        Some(Verb::Build(args)) => build::build(context, &args),
+        Some(Verb::Status(names)) => query::status(context, &names),
+        Some(Verb::Why(names)) => query::why(context, &names),
+        Some(Verb::Hash(names)) => query::hash(context, &names),
+        Some(Verb::Plan(args)) => deploy::plan(context, &args),
+        Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Cache(args)) => cache::cache(context, &args),
+        Some(Verb::Check) => query::check(context),
+        Some(Verb::Init(args)) => init::init(context, &args),
+        Some(Verb::Completions { shell }) => completions(context, shell),
+        Some(Verb::Environment(_)) => match &args.call {
+            Some(call) => deploy::environment(context, call),
+            None => Err(Error::internal("the arguments of an environment were not parsed")),
+        },
+    }
+}
+
+/// Prints a completion script; in a project, its environments complete too.
+fn completions(context: &mut Context, shell: clap_complete::Shell) -> Result<u8> {
+    let mut command = Args::command();
+    if context.project().is_ok() {
+        for environment in &context.project()?.environments {
+            command = command.subcommand(deploy::command(environment));
+        }
+    }
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "rel", &mut script);
+    ui::print(&String::from_utf8_lossy(&script));
+    Ok(crate::error::EXIT_OK)
+}
+
+/// Splits `NAME=VALUE` pairs.
+fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>> {
+    let split = |pair: &String| match pair.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Error::usage(format!("`--var {pair}` is not NAME=VALUE"))
+            .hinted("for example: --var python=python3.12")),
+    };
+    pairs.iter().map(split).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_names_are_the_commands() {
+        let command = Args::command();
+        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        for name in &names {
+            assert!(BUILT_IN.contains(name), "{name}");
+        }
+        assert_eq!(names.len() + 2, BUILT_IN.len(), "`help` and `version` are reserved as well");
+        command.debug_assert();
+    }
+}

@@ -1,0 +1,125 @@
+//! `rel cache`: the local cache's size, cleaning, verification.
+
+use std::time::Duration;
+
+use super::context::Context;
+use crate::digest::shown_size;
+use crate::error::{EXIT_OK, Error, Result, plural};
+use crate::ui;
+
+#[derive(Debug, clap::Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    verb: CacheVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CacheVerb {
+    /// Show where the cache is and how much it holds
+    Size,
+    /// Remove what was not used for long, or until the rest fits
+    Prune {
+        /// Remove results not used for this long, such as `30d`
+        #[arg(long, value_name = "TIME")]
+        older_than: Option<String>,
+        /// Keep the results used last, up to this size, such as `5GB`
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<String>,
+    },
+    /// Read every blob and remove those that rotted
+    Verify,
+}
+
+/// Runs `rel cache`.
+pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
+    let store = context.store()?;
+    let dir = context.cache_dir()?;
+    let (text, json) = match &args.verb {
+        CacheVerb::Size => {
+            let usage = store.usage()?;
+            let text = format!(
+                "{}  {} in {} {}, {} {}\n",
+                dir.display(),
+                shown_size(usage.blob_bytes),
+                usage.blobs,
+                plural(usage.blobs as usize, "blob"),
+                usage.results,
+                plural(usage.results as usize, "result"),
+            );
+            let json = serde_json::json!({
+                "directory": dir, "bytes": usage.blob_bytes, "blobs": usage.blobs, "results": usage.results,
+            });
+            (text, json)
+        }
+        CacheVerb::Prune { older_than, max_size } => {
+            let age = older_than.as_deref().map(parse_age).transpose()?;
+            let size = max_size.as_deref().map(parse_size).transpose()?;
+            if age.is_none() && size.is_none() {
+                return Err(Error::usage("`rel cache prune` needs to know what may go")
+                    .hinted("for example: rel cache prune --older-than 30d"));
+            }
+            let gone = store.prune(age, size)?;
+            let text = format!(
+                "removed {} {} and {} {}, {}\n",
+                gone.results,
+                plural(gone.results as usize, "result"),
+                gone.blobs,
+                plural(gone.blobs as usize, "blob"),
+                shown_size(gone.blob_bytes)
+            );
+            let json = serde_json::json!({
+                "removed_results": gone.results, "removed_blobs": gone.blobs, "removed_bytes": gone.blob_bytes,
+            });
+            (text, json)
+        }
+        CacheVerb::Verify => {
+            let (read, bad) = store.verify()?;
+            let text = match bad.len() {
+                0 => format!("{read} {} read, all sound\n", plural(read as usize, "blob")),
+                n => format!("{read} {} read, {n} corrupt and removed\n", plural(read as usize, "blob")),
+            };
+            (text, serde_json::json!({ "read": read, "removed": bad }))
+        }
+    };
+    match context.json {
+        true => ui::print(&format!("{json:#}\n")),
+        false => ui::print(&text),
+    }
+    Ok(EXIT_OK)
+}
+
+fn parse_age(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text).map_err(|e| {
+        Error::usage(format!("`{text}` is not a time: {e}")).hinted("for example: 12h, 30d")
+    })
+}
+
+fn parse_size(text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kb" => Some(1_000),
+        "m" | "mb" => Some(1_000_000),
+        "g" | "gb" => Some(1_000_000_000),
+        "t" | "tb" => Some(1_000_000_000_000),
+        _ => None,
+    };
+    let number: Option<u64> = digits.trim().parse().ok();
+    let size = number.zip(factor).and_then(|(n, f): (u64, u64)| n.checked_mul(f));
+    size.ok_or_else(|| {
+        Error::usage(format!("`{text}` is not a size")).hinted("for example: 500MB, 5GB")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("5GB").ok(), Some(5_000_000_000));
+        assert_eq!(parse_size("12").ok(), Some(12));
+        assert!(parse_size("5 XB").is_err());
+        assert!(parse_size("99999999999TB").is_err());
+    }
+}

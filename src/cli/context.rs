@@ -1,0 +1,338 @@
+//! Where things are: root, state, cache, environment; and the loaded Releasefile.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cache::local::LocalStore;
+use crate::compiled::{self, Origin};
+use crate::deploy::recipe::Recipes;
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs::{self, STATE_DIR, Signature};
+use crate::model::Project;
+use crate::releasefile::{self, LoadRequest};
+use crate::source::Sources;
+use crate::ui::{self, Screen};
+
+use super::Global;
+
+/// Name of the file that declares a project.
+pub const RELEASEFILE: &str = "Releasefile.kdl";
+
+/// Everything a command needs to know about where it is.
+pub struct Context {
+    /// Directory the command works in, absolute.
+    pub dir: PathBuf,
+    /// How to talk.
+    pub screen: Screen,
+    /// Answer as JSON.
+    pub json: bool,
+    /// Say at the end how much was done.
+    pub stats: bool,
+    file: Option<PathBuf>,
+    hosts_file: Option<PathBuf>,
+    vars: BTreeMap<String, String>,
+    env: BTreeMap<String, OsString>,
+    loaded: OnceLock<Loaded>,
+    broken: Option<Sources>,
+}
+
+struct Loaded {
+    root: PathBuf,
+    project: Project,
+}
+
+impl Context {
+    /// Reads the environment and the current directory.
+    pub fn new(global: &Global) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads them")]
+        let (env, here) = (std::env::vars_os(), std::env::current_dir());
+        let here = here.context("find", Path::new("the current directory"))?;
+        let env: BTreeMap<String, OsString> =
+            env.filter_map(|(n, v)| Some((n.into_string().ok()?, v))).collect();
+        let no_color = env.get("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dir = match &global.directory {
+            Some(dir) => here.join(dir),
+            None => here,
+        };
+        if !dir.is_dir() {
+            return Err(Error::usage(format!("there is no directory `{}`", dir.display()))
+                .hinted("correct the argument of `-C`"));
+        }
+        let is_verbose = global.verbose > 0;
+        if global.verbose > 1 {
+            let log = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time();
+            // A second subscriber can only come from a test; the first one stays.
+            let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
+        }
+        Ok(Self {
+            file: global.file.as_ref().map(|f| dir.join(f)),
+            hosts_file: global.hosts.as_ref().map(|f| dir.join(f)),
+            dir,
+            screen: Screen::new(global.color, no_color, global.quiet, is_verbose),
+            json: global.json,
+            stats: global.stats,
+            vars: super::variables(&global.vars)?,
+            env,
+            loaded: OnceLock::new(),
+            broken: None,
+        })
+    }
+
+    /// Returns a variable of the environment.
+    pub fn var(&self, name: &str) -> Option<OsString> {
+        self.env.get(name).cloned()
+    }
+
+    /// Returns the checked Releasefile, loading it when asked first.
+    pub fn project(&mut self) -> Result<&Project> {
+        Ok(&self.loaded()?.project)
+    }
+
+    /// Returns the repository root: the directory of the Releasefile.
+    pub fn root(&mut self) -> Result<PathBuf> {
+        Ok(self.loaded()?.root.clone())
+    }
+
+    /// Returns the project together with this context, once it is loaded.
+    pub fn with_project(&mut self) -> Result<(&Self, &Project)> {
+        self.loaded()?;
+        let this: &Self = self;
+        match this.loaded.get() {
+            Some(loaded) => Ok((this, &loaded.project)),
+            None => Err(Error::internal("the Releasefile is not loaded")),
+        }
+    }
+
+    /// Returns the sources that mistakes point into.
+    pub fn sources(&self) -> Option<&Sources> {
+        self.broken.as_ref().or_else(|| self.loaded.get().map(|l| &l.project.sources))
+    }
+
+    /// Returns `.rel` of a root.
+    pub fn state_dir(root: &Path) -> PathBuf {
+        root.join(STATE_DIR)
+    }
+
+    /// Returns the directory of the user's cache.
+    pub fn cache_dir(&self) -> Result<PathBuf> {
+        let absolute = |name: &str| self.var(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        if let Some(dir) = self.var("REL_CACHE_DIR") {
+            return Ok(self.dir.join(dir));
+        }
+        if let Some(dir) = absolute("XDG_CACHE_HOME") {
+            return Ok(dir.join("rel"));
+        }
+        match absolute("HOME") {
+            Some(home) => Ok(home.join(".cache/rel")),
+            None => Err(Error::usage("there is no home directory to keep a cache in")
+                .hinted("set `REL_CACHE_DIR` or `HOME`")),
+        }
+    }
+
+    /// Returns the local store.
+    pub fn store(&self) -> Result<LocalStore> {
+        Ok(LocalStore::new(&self.cache_dir()?))
+    }
+
+    /// Returns the time in seconds since 1970.
+    pub fn now_s() -> u64 {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+        let now = SystemTime::now();
+        now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
+    /// Returns who is at work, for journals: `user@machine`.
+    pub fn who(&self) -> String {
+        let user = self.var("USER").or_else(|| self.var("LOGNAME"));
+        let user = user.map_or("unknown".into(), |u| u.to_string_lossy().into_owned());
+        let name = rustix::system::uname();
+        format!("{user}@{}", name.nodename().to_string_lossy())
+    }
+
+    /// Returns the Releasefile: `-f`, or the nearest one upwards.
+    fn find_file(&self) -> Result<PathBuf> {
+        if let Some(file) = &self.file {
+            return match file.is_file() {
+                true => Ok(file.clone()),
+                false => Err(Error::usage(format!("there is no file `{}`", file.display()))
+                    .hinted("correct the argument of `-f`")),
+            };
+        }
+        let found = self.dir.ancestors().map(|d| d.join(RELEASEFILE)).find(|f| f.is_file());
+        found.ok_or_else(|| {
+            Error::usage(format!("there is no {RELEASEFILE} in `{}` or above", self.dir.display()))
+                .hinted("`rel init` writes one to start from")
+        })
+    }
+
+    /// Loads the Releasefile from its text, whatever is compiled.
+    pub fn load_anew(&mut self) -> Result<()> {
+        let loaded = self.load(false)?;
+        self.loaded = OnceLock::from(loaded);
+        Ok(())
+    }
+
+    fn loaded(&mut self) -> Result<&Loaded> {
+        if self.loaded.get().is_none() {
+            let loaded = self.load(true)?;
+            // Nobody else can have set it: there is one thread here.
+            let _ = self.loaded.set(loaded);
+        }
+        self.loaded.get().ok_or_else(|| Error::internal("the Releasefile is not loaded"))
+    }
+
+    fn load(&mut self, may_use_compiled: bool) -> Result<Loaded> {
+        let file = self.find_file()?;
+        let file = std::fs::canonicalize(&file).context("find", &file)?;
+        let root = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let state_dir = Self::state_dir(&root);
+        #[expect(clippy::disallowed_methods, reason = "which program this is decides the format")]
+        let program = std::env::current_exe().unwrap_or_default();
+        let signature = std::fs::metadata(&program).ok().map(|m| Signature::of(&m));
+        let origin = Origin {
+            program: (program, signature),
+            file: file.clone(),
+            hosts_file: self.hosts_file.clone(),
+            vars: self.vars.clone(),
+        };
+        if may_use_compiled && let Some(project) = compiled::load(&state_dir, &root, &origin) {
+            return Ok(Loaded { root, project });
+        }
+        self.parse(root, file, &origin)
+    }
+
+    /// Parses and checks the Releasefile, shows its warnings, and keeps it compiled.
+    fn parse(&mut self, root: PathBuf, file: PathBuf, origin: &Origin) -> Result<Loaded> {
+        let start_ns = crate::digest::coarse_now_ns();
+        let recipes = self.load_recipes(&root)?;
+        let request = LoadRequest {
+            root: root.clone(),
+            file,
+            hosts_file: self.hosts_file.clone(),
+            vars: self.vars.clone(),
+            check_recipes: &|project| crate::deploy::recipe::check_uses(project, &recipes),
+        };
+        let loaded = match releasefile::load(&request) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.broken = Some(error.sources.clone());
+                return Err(error.into_error());
+            }
+        };
+        if !loaded.warnings.is_empty() && !self.screen.is_quiet {
+            let (width, color) = (self.screen.width, self.screen.color);
+            let sources = &loaded.project.sources;
+            ui::eprint(&crate::report::render(&loaded.warnings, sources, width, color));
+        }
+        let state_dir = Self::state_dir(&root);
+        if ensure_state_dir(&state_dir).is_ok() {
+            let mut files = loaded.read;
+            files.extend(loaded.absent);
+            files.extend(recipe_files(&root));
+            let mut dirs = loaded.watched;
+            dirs.push(fs::RepoPath::new("recipes"));
+            compiled::save(&state_dir, &root, origin, (&files, &dirs), &loaded.project, start_ns);
+        }
+        Ok(Loaded { root, project: loaded.project })
+    }
+
+    /// Returns the recipes: the shipped ones, and the project's own over them.
+    pub fn load_recipes(&self, root: &Path) -> Result<Recipes> {
+        let dir = root.join("recipes");
+        Ok(Recipes::load(dir.is_dir().then_some(dir.as_path()))?.0)
+    }
+
+    /// Returns a short directory for the sockets of kept SSH connections: a socket's path
+    /// may not be longer than about 100 bytes.
+    pub fn control_dir(&self) -> Result<PathBuf> {
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+        let runtime = self.var("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir());
+        let user = rustix::process::getuid().as_raw();
+        let dir = match runtime {
+            Some(dir) if dir.as_os_str().len() < 50 => dir.join("rel"),
+            _ => PathBuf::from(format!("/tmp/rel-{user}")),
+        };
+        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e).context("create directory", &dir)?,
+            _ => {}
+        }
+        let meta = std::fs::symlink_metadata(&dir).context("look at", &dir)?;
+        if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o077 != 0 {
+            return Err(Error::usage(format!("`{}` is not a private directory of yours", dir.display()))
+                .hinted("remove it, or set `XDG_RUNTIME_DIR`"));
+        }
+        Ok(dir)
+    }
+
+    /// Takes the lock of the checkout, waiting for another `rel` and saying for whom.
+    pub fn lock(&self, state_dir: &Path) -> Result<Lock> {
+        ensure_state_dir(state_dir)?;
+        let path = state_dir.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .context("open", &path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Who it is only serves the message.
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.lines().next().unwrap_or("another rel");
+                let text = format!("waiting for {holder}, which works in this checkout\n");
+                ui::eprint(&text);
+                file.lock().context("lock", &path)?;
+            }
+            Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
+        }
+        #[expect(clippy::disallowed_methods, reason = "names this run to one that waits")]
+        let words: Vec<_> = std::env::args_os().skip(1).map(|a| fs::shown(&a).into_owned()).collect();
+        let owner = format!("`rel {}` (pid {})\n", words.join(" "), std::process::id());
+        let write = |file: &mut File| {
+            file.rewind()?;
+            file.set_len(0)?;
+            file.write_all(owner.as_bytes())
+        };
+        write(&mut file).context("write", &path)?;
+        Ok(Lock { _file: file })
+    }
+}
+
+/// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
+pub struct Lock {
+    _file: File,
+}
+
+/// Creates `.rel`, which hides itself from git.
+fn ensure_state_dir(state_dir: &Path) -> Result<()> {
+    fs::create_dirs(&state_dir.join("logs"))?;
+    let ignore = state_dir.join(".gitignore");
+    match ignore.exists() {
+        true => Ok(()),
+        false => fs::write_atomically(&ignore, b"*\n"),
+    }
+}
+
+fn recipe_files(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root.join("recipes")).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+    files.sort();
+    files
+}
+
+/// Returns the error for a name that nothing has.
+pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
+    let error = Error::new(ErrorKind::Usage, format!("there is no {what} `{name}`"));
+    match crate::source::suggest(name, known.iter().copied()) {
+        Some(near) => error.hinted(format!("did you mean `{near}`?")),
+        None => error.hinted("`rel list` shows all targets and environments"),
+    }
+}

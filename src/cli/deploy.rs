@@ -1,0 +1,403 @@
+//! Environments: each is a command, with its parameters as arguments.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Arg, Command, Parser as _};
+use sha2::{Digest as _, Sha256};
+
+use super::build::{BuildOptions, display, find};
+use super::context::{Context, unknown_name};
+use super::signals::Listener;
+use crate::command::named_outputs;
+use crate::deploy::{self, Request};
+use crate::error::{self, EXIT_OK, Error, IoContext, Result};
+use crate::graph::TargetId;
+use crate::key::Made;
+use crate::model::{Artifact, Environment, Project};
+use crate::progress::Silent;
+use crate::template::Value;
+use crate::ui;
+
+/// What an environment's command takes besides its parameters.
+#[derive(Clone, Debug, clap::Args)]
+struct EnvironmentArgs {
+    /// Show what would happen, host by host, step by step, changing nothing
+    #[arg(long)]
+    plan: bool,
+    /// Go back to what was live before the last run
+    #[arg(long, conflicts_with = "plan")]
+    rollback: bool,
+    #[command(flatten)]
+    build: BuildOptions,
+    /// Parameters of the environment
+    #[arg(value_name = "PARAMETER")]
+    values: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Targets; or an environment with its parameters
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Returns how an environment is called: `staging <branch> [customer]`.
+pub fn usage(environment: &Environment) -> String {
+    let mut text = environment.name.clone();
+    for param in &environment.params {
+        let choices = match param.one_of.as_slice() {
+            [] => param.name.clone(),
+            some => some.join("|"),
+        };
+        text.push_str(&match &param.default {
+            Some(_) => format!(" [{choices}]"),
+            None => format!(" <{choices}>"),
+        });
+    }
+    text
+}
+
+/// Returns the command of an environment, for help and completions.
+pub fn command(environment: &Environment) -> Command {
+    use clap::Args as _;
+    let mut command = Command::new(environment.name.clone());
+    if let Some(desc) = &environment.desc {
+        command = command.about(desc.clone());
+    }
+    command = EnvironmentArgs::augment_args(command).mut_arg("values", |a| a.hide(true).index(99));
+    for (i, param) in environment.params.iter().enumerate() {
+        let mut arg = Arg::new(param.name.clone()).index(i + 1).required(param.default.is_none());
+        if let Some(desc) = &param.desc {
+            arg = arg.help(desc.clone());
+        }
+        if !param.one_of.is_empty() {
+            arg = arg.value_parser(param.one_of.clone());
+        }
+        if let Some(default) = &param.default {
+            arg = arg.default_value(default.clone());
+        }
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// A call of an environment: `staging branch2 --plan`.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(disable_help_flag = true)]
+pub struct Call {
+    #[command(flatten)]
+    pub global: super::Global,
+    #[command(flatten)]
+    args: EnvironmentArgs,
+    /// Print help
+    #[arg(short, long)]
+    help: bool,
+    /// Name of the environment.
+    #[arg(skip)]
+    name: String,
+}
+
+impl Call {
+    /// Parses the words from the environment's name on.
+    pub fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
+        let mut call = Self::try_parse_from(words)?;
+        call.name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(call)
+    }
+}
+
+/// Runs `rel ENVIRONMENT …`.
+pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let environment = find_environment(project, &call.name)?;
+    if call.help {
+        let mut command = command(environment).bin_name(format!("rel {}", call.name));
+        ui::print(&command.render_long_help().to_string());
+        return Ok(EXIT_OK);
+    }
+    let params = params(environment, &call.args.values)?;
+    let job = Job { context, project, root: &root, environment, params };
+    match (call.args.plan, call.args.rollback) {
+        (true, _) => job.plan(),
+        (_, true) => job.rollback(),
+        _ => job.apply(&call.args.build),
+    }
+}
+
+/// Returns the value of each parameter, from the arguments in order.
+fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
+    let usage = || format!("rel {}", usage(environment));
+    if let Some(extra) = values.get(environment.params.len()) {
+        return Err(Error::usage(format!("`{}` takes no argument `{extra}`", environment.name))
+            .fact("usage", usage()));
+    }
+    let mut params = BTreeMap::new();
+    for (i, param) in environment.params.iter().enumerate() {
+        let value = match (values.get(i), &param.default) {
+            (Some(value), _) => value.clone(),
+            (None, Some(default)) => default.clone(),
+            (None, None) => {
+                let error = Error::usage(format!("`{}` needs its argument `{}`", environment.name, param.name));
+                return Err(error.fact("usage", usage()));
+            }
+        };
+        if !param.one_of.is_empty() && !param.one_of.contains(&value) {
+            let error = Error::usage(format!("`{}` can not be `{value}`", param.name))
+                .fact("known", param.one_of.join(" "));
+            let near = crate::source::suggest(&value, param.one_of.iter().map(String::as_str));
+            return Err(match near {
+                Some(near) => error.hinted(format!("did you mean `{near}`?")),
+                None => error,
+            });
+        }
+        params.insert(param.name.clone(), value);
+    }
+    Ok(params)
+}
+
+/// Runs `rel plan`.
+pub fn plan(context: &mut Context, args: &PlanArgs) -> Result<u8> {
+    let is_environment = match args.names.first() {
+        Some(name) => context.project()?.environments.iter().any(|e| e.name == *name),
+        None => false,
+    };
+    if !is_environment {
+        return super::query::plan_targets(context, &args.names);
+    }
+    let words = args.names.iter().map(OsString::from).chain([OsString::from("--plan")]);
+    let call = Call::parse(&words.collect::<Vec<_>>())
+        .map_err(|e| Error::usage(e.to_string()))?;
+    environment(context, &call)
+}
+
+fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environment> {
+    let found = project.environments.iter().find(|e| e.name == name);
+    found.ok_or_else(|| {
+        let environments = project.environments.iter().map(|e| e.name.as_str());
+        let known: Vec<&str> = environments.chain(super::BUILT_IN).collect();
+        match project.graph.find(name) {
+            Some(_) => Error::usage(format!("`{name}` is a target, not a command"))
+                .hinted(format!("rel build {name}")),
+            None => unknown_name("command or environment", name, &known),
+        }
+    })
+}
+
+/// One call of an environment.
+struct Job<'a> {
+    context: &'a Context,
+    project: &'a Project,
+    root: &'a Path,
+    environment: &'a Environment,
+    params: BTreeMap<String, String>,
+}
+
+impl Job<'_> {
+    /// Builds what the environment needs, then brings its hosts up to date.
+    fn apply(&self, options: &BuildOptions) -> Result<u8> {
+        let roots = self.needs()?;
+        let mut made = BTreeMap::new();
+        if !roots.is_empty() {
+            let report = super::build::run(self.context, self.project, self.root.to_owned(), &roots, options)?;
+            if !report.summary.is_ok() {
+                report.tell(self.context, &self.project.graph);
+                return Ok(match report.summary.is_interrupted {
+                    true => error::EXIT_INTERRUPTED,
+                    false => error::EXIT_FAILED,
+                });
+            }
+            if !self.context.json && !self.context.screen.is_quiet {
+                ui::eprint(&format!("rel: {}\n", super::build::summary_line(&report.summary)));
+            }
+            made = report.summary.made;
+        }
+        self.on_hosts(&roots, &made, options.force, |request, progress, interrupted| {
+            let outcome = deploy::apply(request, progress, interrupted)?;
+            self.tell_outcome(&outcome);
+            Ok(EXIT_OK)
+        })
+    }
+
+    fn rollback(&self) -> Result<u8> {
+        self.on_hosts(&[], &BTreeMap::new(), false, |request, progress, interrupted| {
+            let outcome = deploy::rollback(request, progress, interrupted)?;
+            self.tell_outcome(&outcome);
+            Ok(EXIT_OK)
+        })
+    }
+
+    /// Shows what `apply` would do: targets first, then host by host, step by step.
+    fn plan(&self) -> Result<u8> {
+        let roots = self.needs()?;
+        let (made, open) =
+            super::query::made(self.context, self.project, self.root.to_owned(), &roots);
+        if !self.context.json {
+            for line in open {
+                ui::print(&line);
+            }
+        }
+        self.on_hosts(&roots, &made, false, |request, _, interrupted| {
+            let plan = deploy::plan(request, &Silent, interrupted)?;
+            match self.context.json {
+                true => ui::print(&format!("{:#}\n", to_json(&plan)?)),
+                false => ui::print(&plan.shown(self.context.screen.is_verbose)),
+            }
+            Ok(EXIT_OK)
+        })
+    }
+
+    /// Returns the targets that must be fresh before.
+    fn needs(&self) -> Result<Vec<TargetId>> {
+        let mut names = Vec::new();
+        for (template, _) in &self.environment.needs {
+            for name in self.expanded(template)? {
+                names.push(name);
+            }
+        }
+        match names.is_empty() {
+            true => Ok(Vec::new()),
+            false => find(&self.project.graph, &names),
+        }
+    }
+
+    /// Returns what a template stands for, once per value of each axis that it names.
+    fn expanded(&self, template: &crate::template::Template) -> Result<Vec<String>> {
+        let mut scopes = vec![self.params.clone()];
+        for axis in self.environment.axes.iter().filter(|a| template.names().any(|n| n == a.name)) {
+            let with = |scope: &BTreeMap<String, String>, value: &String| {
+                let mut scope = scope.clone();
+                scope.insert(axis.name.clone(), value.clone());
+                scope
+            };
+            let each = scopes.iter().flat_map(|s| axis.values.iter().map(move |v| with(s, v)));
+            scopes = each.collect();
+        }
+        let render = |scope: &BTreeMap<String, String>| {
+            let var = |name: &str| self.project.vars.get(name).and_then(|v| v.first());
+            let value = |name: &str| {
+                let text = scope.get(name).or_else(|| var(name))?;
+                Some(Value::from(text.as_str()))
+            };
+            let text = template.render(&value).map_err(|e| {
+                Error::usage(format!("in environment `{}`: {e}", self.environment.name)).hinted(e.help())
+            })?;
+            Ok(text.to_string_lossy().into_owned())
+        };
+        scopes.iter().map(render).collect()
+    }
+
+    /// Calls `work` with everything the hosts' side needs.
+    fn on_hosts(
+        &self,
+        roots: &[TargetId],
+        made: &BTreeMap<TargetId, Arc<Made>>,
+        is_forced: bool,
+        work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
+    ) -> Result<u8> {
+        let artifacts = self.artifacts(roots, made)?;
+        let recipes = self.context.load_recipes(self.root)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
+        let display = display(self.context.screen, self.context.json);
+        let now = Context::now_s();
+        let request = Request {
+            project: self.project,
+            environment: self.environment,
+            params: self.params.clone(),
+            artifacts: &|name| artifacts.get(name).cloned(),
+            version: self.version()?,
+            root: self.root,
+            recipes: &recipes,
+            who: self.context.who(),
+            run_id: run_id(now),
+            now,
+            control_dir: self.context.control_dir()?,
+            ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            force: is_forced,
+        };
+        work(&request, display.as_ref(), &interrupted)
+    }
+
+    /// Returns the files of each needed target, by full name and by base name.
+    fn artifacts(
+        &self,
+        roots: &[TargetId],
+        made: &BTreeMap<TargetId, Arc<Made>>,
+    ) -> Result<BTreeMap<String, Artifact>> {
+        let mut artifacts = BTreeMap::new();
+        for id in roots {
+            let target = self.project.graph.target(*id);
+            let Some(made) = made.get(id) else { continue };
+            if target.outputs.is_empty() {
+                continue;
+            }
+            let paths = named_outputs(target, made);
+            let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(self.root)).collect();
+            let artifact = Artifact { sha256: sha256(&paths, made)?, paths };
+            artifacts.insert(target.name.clone(), artifact.clone());
+            artifacts.insert(target.base.clone(), artifact);
+        }
+        Ok(artifacts)
+    }
+
+    fn version(&self) -> Result<Option<String>> {
+        super::query::version(self.context, self.project, self.root.to_owned())
+    }
+
+    fn tell_outcome(&self, outcome: &deploy::Outcome) {
+        if self.context.json {
+            if let Ok(json) = to_json(outcome) {
+                ui::print(&format!("{json:#}\n"));
+            }
+            return;
+        }
+        for url in &outcome.urls {
+            ui::print(&format!("{url}\n"));
+        }
+        if !self.context.screen.is_quiet {
+            ui::eprint(&format!("rel: {}: {}\n", self.environment.name, outcome.summary()));
+        }
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
+}
+
+/// Returns the digest of one file as `sha256sum` has it; of several files or a directory,
+/// one over their sorted names, kinds and contents.
+fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
+    let mut hasher = Sha256::new();
+    match paths {
+        [file] if file.is_file() => {
+            let mut reader = crate::fs::open(file)?;
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match reader.read(&mut buffer).context("read", file)? {
+                    0 => break,
+                    count => hasher.update(&buffer[..count]),
+                }
+            }
+        }
+        _ => {
+            for output in &made.outputs {
+                hasher.update(output.path.as_os_str().as_bytes());
+                hasher.update([0, output.content.kind as u8]);
+                hasher.update(output.content.digest.hash);
+            }
+        }
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Returns a name for this run that sorts by time: seconds in hex, then the process.
+fn run_id(now_s: u64) -> String {
+    format!("{now_s:x}-{:x}", std::process::id())
+}

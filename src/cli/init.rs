@@ -1,0 +1,183 @@
+//! `rel init`: a starting Releasefile, read off the project that is there.
+
+use std::path::Path;
+
+use super::context::{Context, RELEASEFILE};
+use crate::error::{EXIT_OK, Error, Result};
+use crate::fs;
+use crate::ui;
+
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// Print the file instead of writing it
+    #[arg(long)]
+    print: bool,
+}
+
+/// Runs `rel init`.
+pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
+    let text = releasefile(&context.dir);
+    if args.print {
+        ui::print(&text);
+        return Ok(EXIT_OK);
+    }
+    let path = context.dir.join(RELEASEFILE);
+    if path.exists() {
+        return Err(Error::usage(format!("there is a {RELEASEFILE} already"))
+            .hinted("`rel init --print` shows what would be written"));
+    }
+    fs::write_atomically(&path, text.as_bytes())?;
+    ui::print(&format!("wrote {RELEASEFILE}; `rel` shows its targets, `rel build` builds them\n"));
+    Ok(EXIT_OK)
+}
+
+/// Returns a Releasefile for the project in `dir`.
+fn releasefile(dir: &Path) -> String {
+    let name = dir.file_name().map_or("project".into(), |n| n.to_string_lossy().into_owned());
+    let mut text = format!("project {} {{\n", quoted(&name));
+    text.push_str(match dir.join(".git").exists() {
+        true => "    version (command)\"git describe --tags --always --dirty\"\n}\n",
+        false => "    version \"0.1\"\n}\n",
+    });
+    let found: Vec<String> =
+        [cargo(dir), python(dir), npm(dir), makefile(dir)].into_iter().flatten().collect();
+    match found.is_empty() {
+        true => text.push_str(EXAMPLE),
+        false => text.push_str(&found.concat()),
+    }
+    text
+}
+
+/// For a directory in which no known kind of project was found.
+const EXAMPLE: &str = r#"
+// No Cargo.toml, pyproject.toml, setup.py, package.json or Makefile was found: this is an
+// example to change.
+target "hello" {
+    desc "Write a greeting"
+    outputs "build/hello.txt"
+    run "echo hello > {out}"
+}
+"#;
+
+/// Returns a text as a KDL string.
+fn quoted(text: &str) -> String {
+    kdl::KdlValue::String(text.to_owned()).to_string()
+}
+
+fn cargo(dir: &Path) -> Option<String> {
+    dir.join("Cargo.toml").is_file().then(|| {
+        let lock = if dir.join("Cargo.lock").is_file() { " \"Cargo.lock\"" } else { "" };
+        let tests = if dir.join("tests").is_dir() { " \"tests/**\"" } else { "" };
+        format!(
+            r#"
+// cargo keeps its own state in target/, so only its final program is declared.
+target "cargo-tests-pass" {{
+    desc "Unit and integration tests"
+    inputs "Cargo.toml"{lock} "**/*.rs"{tests} "!target/**"
+    tool "cargo --version"
+    env "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
+    run "cargo test --quiet"
+}}
+"#
+        )
+    })
+}
+
+fn python(dir: &Path) -> Option<String> {
+    let project = ["pyproject.toml", "setup.py"].into_iter().find(|f| dir.join(f).is_file())?;
+    let tests = if dir.join("tests").is_dir() { "-s tests" } else { "" };
+    Some(format!(
+        r#"
+var "python" "python3"
+
+target "tests-pass" {{
+    desc "Unit tests"
+    inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
+    tool "{{python}} --version"
+    run "{{python}} -m unittest discover -q {tests}"
+}}
+
+target "wheel" {{
+    desc "A wheel of this version"
+    needs "tests-pass"
+    inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
+    outputs "dist/*.whl" count=1
+    tool "{{python}} --version"
+    run "{{python}} -m pip wheel . --no-deps -w dist"
+}}
+"#
+    ))
+}
+
+fn npm(dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(dir.join("package.json")).ok()?;
+    let package: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let lock = if dir.join("package-lock.json").is_file() { " \"package-lock.json\"" } else { "" };
+    let mut out = String::new();
+    for script in ["test", "build"] {
+        if package.get("scripts").and_then(|s| s.get(script)).is_none() {
+            continue;
+        }
+        // What a build script writes is not in package.json; dist/ is the custom.
+        let outputs = if script == "build" { "\n    outputs \"dist/\"" } else { "" };
+        out.push_str(&format!(
+            r#"
+target "npm-{script}" {{
+    desc "npm run {script}"
+    inputs "package.json"{lock} "**/*.js" "**/*.ts" "!node_modules/**" "!dist/**" optional=#true{outputs}
+    tool "node --version"
+    run "npm run {script}"
+}}
+"#
+        ));
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Goals of the Makefile that look like tests or the whole become targets of their own.
+fn makefile(dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(dir.join("Makefile")).ok()?;
+    let mut out = String::new();
+    for goal in ["all", "test", "check"] {
+        let is_there = text.lines().any(|line| {
+            line.split_once(':').is_some_and(|(names, _)| names.split_whitespace().any(|n| n == goal))
+        });
+        if is_there {
+            out.push_str(&format!(
+                r#"
+// make decides what is stale inside; declare inputs and outputs here to let rel decide.
+target "make-{goal}" {{
+    desc "make {goal}"
+    inputs "**" "!build/**"
+    cache #false
+    run "make {goal}"
+}}
+"#
+            ));
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the project is called, the file is KDL.
+    #[test]
+    fn the_file_is_kdl() {
+        let parent = tempfile::tempdir().expect("a directory");
+        for name in ["plain", "with \"quotes\" and \\", "line\nbreak"] {
+            let dir = parent.path().join(name);
+            std::fs::create_dir(&dir).expect("creates");
+            for file in ["Cargo.toml", "setup.py"] {
+                std::fs::write(dir.join(file), "").expect("writes");
+            }
+            std::fs::write(dir.join("Makefile"), "all: x\n").expect("writes");
+            std::fs::write(dir.join("package.json"), r#"{"scripts":{"test":"x"}}"#).expect("writes");
+            let text = releasefile(&dir);
+            let document: kdl::KdlDocument = text.parse().expect("is KDL");
+            assert_eq!(document.nodes().len(), 1 + 1 + 3 + 1 + 1, "{text}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Questions: `list`, `status`, `why`, `hash`, `plan`, `check`. They change nothing, not even
+//! the state.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::build::find;
+use super::context::Context;
+use crate::digest::Digests;
+use crate::error::{EXIT_OK, Result, plural};
+use crate::graph::{Graph, TargetId};
+use crate::key::Made;
+use crate::model::Project;
+use crate::records::Records;
+use crate::runner::Runner;
+use crate::stale::{Inspector, StaleReason, Verdict};
+use crate::ui::{self, FAINT, GOOD, NAME, Screen, WARN, shown_time};
+
+/// Targets named on the command line.
+#[derive(Debug, clap::Args)]
+pub struct Names {
+    /// Targets; all when none is named
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+/// What is known of one target without running anything.
+struct Answer {
+    id: TargetId,
+    verdict: Result<Verdict>,
+}
+
+impl Answer {
+    fn word(&self) -> &'static str {
+        match &self.verdict {
+            Ok(Verdict::Fresh(_)) => "fresh",
+            Ok(Verdict::Stale(_)) => "stale",
+            Ok(Verdict::Pending(_)) => "pending",
+            Err(_) => "error",
+        }
+    }
+
+    /// Returns every reason as a line.
+    fn reasons(&self, graph: &Graph) -> Vec<String> {
+        match &self.verdict {
+            Ok(Verdict::Fresh(_)) => Vec::new(),
+            Ok(Verdict::Stale(reasons)) => reasons.iter().map(StaleReason::to_string).collect(),
+            Ok(Verdict::Pending(needs)) => {
+                let name = |id: &TargetId| format!("needs `{}`, which is not fresh", graph.target(*id).name);
+                needs.iter().map(name).collect()
+            }
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    fn json(&self, graph: &Graph) -> Value {
+        let target = graph.target(self.id);
+        json!({
+            "target": target.name,
+            "desc": target.desc,
+            "state": self.word(),
+            "reasons": self.reasons(graph),
+        })
+    }
+}
+
+/// Calls `ask` with an inspector that only looks.
+fn inspect<T>(
+    context: &Context,
+    project: &Project,
+    root: PathBuf,
+    ask: impl FnOnce(&Inspector<'_>, &Records) -> T,
+) -> T {
+    let state_dir = Context::state_dir(&root);
+    let digests = Digests::load(&root, state_dir.join("stat.v1"));
+    let runner = Runner::default();
+    let env = |name: &str| -> Option<OsString> { context.var(name) };
+    let version = project.version.as_ref();
+    let inspector =
+        Inspector::new(&project.graph, &digests, &runner, &env, version, Context::now_s());
+    ask(&inspector, &Records::load(&state_dir))
+}
+
+/// Returns the verdict on `roots` and all they need, needs first.
+fn survey(
+    context: &Context,
+    project: &Project,
+    root: PathBuf,
+    roots: &[TargetId],
+) -> Vec<Answer> {
+    let order = project.graph.closure(roots);
+    let verdicts = inspect(context, project, root, |i, records| i.survey(&order, records));
+    order.into_iter().zip(verdicts).map(|(id, verdict)| Answer { id, verdict }).collect()
+}
+
+fn painted(screen: Screen, answer: &Answer) -> String {
+    let style = match answer.word() {
+        "fresh" => GOOD,
+        "error" => ui::BAD,
+        _ => WARN,
+    };
+    screen.paint(style, format_args!("{:>7}", answer.word()))
+}
+
+fn print_json(value: &Value) {
+    ui::print(&format!("{value:#}\n"));
+}
+
+/// Runs `rel list`, and `rel` alone.
+pub fn list(context: &mut Context) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let all: Vec<TargetId> = project.graph.targets().map(|(id, _)| id).collect();
+    let mut answers = survey(context, project, root, &all);
+    answers.sort_by_key(|a| a.id);
+    if context.json {
+        let environments: Vec<Value> = project.environments.iter().map(environment_json).collect();
+        let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
+        print_json(&json!({ "project": project.name, "targets": targets, "environments": environments }));
+        return Ok(EXIT_OK);
+    }
+    let screen = context.screen;
+    let width = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0).min(40);
+    let name_width = width(&mut answers.iter().map(|a| project.graph.target(a.id).name.chars().count()));
+    let mut text = String::new();
+    for answer in &answers {
+        let target = project.graph.target(answer.id);
+        let name = screen.paint(NAME, format_args!("{:name_width$}", target.name));
+        let desc = target.desc.as_deref().unwrap_or("");
+        text.push_str(format!("{}  {name}  {desc}", painted(screen, answer)).trim_end());
+        text.push('\n');
+    }
+    if !project.environments.is_empty() {
+        text.push_str("\nenvironments, each a command of its own:\n");
+    }
+    for environment in &project.environments {
+        let usage = super::deploy::usage(environment);
+        let desc = environment.desc.as_deref().unwrap_or("");
+        let line = format!("         {}  {desc}", screen.paint(NAME, format_args!("rel {usage}")));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if project.graph.is_empty() && project.environments.is_empty() {
+        text.push_str("the Releasefile declares nothing yet\n");
+    }
+    ui::print(&text);
+    Ok(EXIT_OK)
+}
+
+fn environment_json(environment: &crate::model::Environment) -> Value {
+    let params: Vec<Value> = environment
+        .params
+        .iter()
+        .map(|p| json!({ "name": p.name, "one_of": p.one_of, "default": p.default, "desc": p.desc }))
+        .collect();
+    json!({ "environment": environment.name, "desc": environment.desc, "params": params })
+}
+
+/// Runs `rel status`.
+pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let roots = find(&project.graph, &names.targets)?;
+    let answers = survey(context, project, root, &roots);
+    if context.json {
+        let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
+        print_json(&json!({ "targets": targets }));
+        return Ok(EXIT_OK);
+    }
+    let mut text = String::new();
+    let mut fresh = 0;
+    for answer in &answers {
+        fresh += usize::from(answer.word() == "fresh");
+        if answer.word() == "fresh" && !context.screen.is_verbose {
+            continue;
+        }
+        text.push_str(&lines(context.screen, &project.graph, answer, 1));
+    }
+    let stale = answers.len() - fresh;
+    text.push_str(&format!("{fresh} {} fresh, {stale} not\n", plural(fresh, "target")));
+    ui::print(&text);
+    Ok(EXIT_OK)
+}
+
+/// Returns a target's verdict with up to `limit` reasons.
+fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> String {
+    let name = screen.paint(NAME, &graph.target(answer.id).name);
+    let reasons = answer.reasons(graph);
+    let mut text = format!("{}  {name}", painted(screen, answer));
+    if limit == 1 {
+        let more = reasons.len().saturating_sub(1);
+        let tail = if more > 0 { format!("  (and {more} more)") } else { String::new() };
+        let first = reasons.first().map_or("", |r| r.lines().next().unwrap_or(""));
+        return format!("{text}  {first}{tail}").trim_end().to_owned() + "\n";
+    }
+    text.push('\n');
+    for reason in reasons.iter().take(limit) {
+        for line in reason.lines() {
+            text.push_str(&format!("         {line}\n"));
+        }
+    }
+    if reasons.len() > limit {
+        text.push_str(&format!("         and {} more\n", reasons.len() - limit));
+    }
+    text
+}
+
+/// Runs `rel why`.
+pub fn why(context: &mut Context, names: &Names) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let graph = &project.graph;
+    let roots = find(graph, &names.targets)?;
+    let answers = survey(context, project, root.clone(), &roots);
+    if context.json {
+        let targets: Vec<Value> = answers.iter().map(|a| a.json(graph)).collect();
+        print_json(&json!({ "targets": targets }));
+        return Ok(EXIT_OK);
+    }
+    let records = Records::load(&Context::state_dir(&root));
+    let mut text = String::new();
+    for answer in &answers {
+        let is_named = roots.contains(&answer.id);
+        if answer.word() != "fresh" {
+            text.push_str(&lines(context.screen, graph, answer, 20));
+        } else if is_named {
+            text.push_str(&fresh_line(context, graph, answer, &records));
+        }
+    }
+    ui::print(&text);
+    Ok(EXIT_OK)
+}
+
+fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> String {
+    let target = graph.target(answer.id);
+    let since = match records.get(&target.name) {
+        Some(record) => {
+            let age = std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            format!("built {} ago, key {}", shown_time(age), &record.key.hex()[..16])
+        }
+        None => String::from("nothing of its own to run"),
+    };
+    let screen = context.screen;
+    let name = screen.paint(NAME, &target.name);
+    format!("{}  {name}  {}\n", painted(screen, answer), screen.paint(FAINT, since))
+}
+
+/// Runs `rel hash`.
+pub fn hash(context: &mut Context, names: &Names) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let roots = find(&project.graph, &names.targets)?;
+    let order = project.graph.closure(&roots);
+    let hashes = inspect(context, project, root, |i, _| i.source_keys(&order))?;
+    let named = order.iter().zip(&hashes).filter(|(id, _)| roots.contains(id));
+    let named: Vec<_> = named.map(|(id, key)| (&project.graph.target(*id).name, key.hex())).collect();
+    match (context.json, named.as_slice()) {
+        (true, _) => {
+            let map: serde_json::Map<_, _> =
+                named.iter().map(|(name, hex)| ((*name).clone(), hex.clone().into())).collect();
+            print_json(&Value::Object(map));
+        }
+        // One target: only its hash, for scripts.
+        (false, [(_, hex)]) => ui::print(&format!("{hex}\n")),
+        (false, many) => {
+            ui::print(&many.iter().map(|(name, hex)| format!("{hex}  {name}\n")).collect::<String>());
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+/// Runs `rel build -n` and `rel plan` of targets.
+pub fn plan_targets(context: &mut Context, targets: &[String]) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let roots = find(&project.graph, targets)?;
+    let answers = survey(context, project, root, &roots);
+    if context.json {
+        let open = answers.iter().filter(|a| a.word() != "fresh");
+        let open: Vec<Value> = open.map(|a| a.json(&project.graph)).collect();
+        print_json(&json!({ "would_run": open }));
+        return Ok(EXIT_OK);
+    }
+    let mut text = String::new();
+    let mut counts = [0usize; 2];
+    for answer in &answers {
+        let verb = match &answer.verdict {
+            Ok(Verdict::Fresh(_)) => continue,
+            Ok(Verdict::Pending(_)) => "may run",
+            Ok(Verdict::Stale(_)) => "run",
+            Err(_) => "fails",
+        };
+        counts[usize::from(verb == "may run")] += 1;
+        let verb = context.screen.paint(NAME, format_args!("{verb:>8}"));
+        let target = project.graph.target(answer.id);
+        let reasons = answer.reasons(&project.graph);
+        let reason = reasons.first().map_or("", |r| r.lines().next().unwrap_or(""));
+        text.push_str(&format!("{verb} {}  {}\n", target.name, context.screen.paint(FAINT, reason)));
+    }
+    let fresh = answers.len() - counts[0] - counts[1];
+    text.push_str(&match counts {
+        [0, 0] => format!("nothing to do, {fresh} {} fresh\n", plural(fresh, "target")),
+        [run, 0] => format!("{run} would run, {fresh} fresh\n"),
+        [run, may] => format!("{run} would run, {may} more if what they need changes, {fresh} fresh\n"),
+    });
+    ui::print(&text);
+    Ok(EXIT_OK)
+}
+
+/// Runs `rel check`: mistakes end in an error when the Releasefile is loaded.
+pub fn check(context: &mut Context) -> Result<u8> {
+    context.load_anew()?;
+    let (context, project) = context.with_project()?;
+    let (targets, environments) = (project.graph.len(), project.environments.len());
+    match context.json {
+        true => print_json(&json!({ "ok": true, "targets": targets, "environments": environments })),
+        false => ui::print(&format!(
+            "{} is sound: {targets} {}, {environments} {}\n",
+            super::context::RELEASEFILE,
+            plural(targets, "target"),
+            plural(environments, "environment"),
+        )),
+    }
+    Ok(EXIT_OK)
+}
+
+/// Returns what the fresh ones of `roots` made, and a line for each target that would run.
+pub fn made(
+    context: &Context,
+    project: &Project,
+    root: PathBuf,
+    roots: &[TargetId],
+) -> (BTreeMap<TargetId, Arc<Made>>, Vec<String>) {
+    let mut made = BTreeMap::new();
+    let mut open = Vec::new();
+    for answer in survey(context, project, root, roots) {
+        match &answer.verdict {
+            Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone())),
+            _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
+        }
+    }
+    (made, open)
+}
+
+/// Returns the project's version.
+pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
+    inspect(context, project, root, |inspector, _| inspector.version())
+}

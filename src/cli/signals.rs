@@ -1,0 +1,54 @@
+//! Ctrl-C and friends: the first ends what runs, the second at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::error::{Error, Result};
+
+/// Time that processes get to end politely.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Listens for signals until dropped.
+pub struct Listener {
+    handle: Handle,
+}
+
+impl Listener {
+    /// Calls `interrupt` at the first signal, and `kill` after a grace or at the second.
+    /// `is_interrupted` is set before.
+    pub fn start(
+        is_interrupted: Arc<AtomicBool>,
+        interrupt: impl Fn() + Send + 'static,
+        kill: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
+        let handle = signals.handle();
+        let kill = Arc::new(kill);
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                if is_interrupted.swap(true, Ordering::SeqCst) {
+                    kill();
+                    continue;
+                }
+                interrupt();
+                let kill = kill.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(GRACE);
+                    kill();
+                });
+            }
+        });
+        Ok(Self { handle })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}

@@ -1,0 +1,133 @@
+//! The screen: the only writer to the terminal.
+//!
+//! Implements [`Progress`](crate::progress::Progress) as plain lines (for pipes and logs)
+//! or as a live display (on a terminal), and shows errors. Progress and errors go to
+//! standard error; standard output is for what was asked.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::error::Error;
+use crate::source::Sources;
+
+pub mod fancy;
+pub mod plain;
+
+/// Green: done, fresh.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// Red: failed.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Yellow: warnings, stale.
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+/// Cyan: names of what runs.
+pub const NAME: Style = AnsiColor::Cyan.on_default();
+/// Grey: what may be skipped when reading.
+pub const FAINT: Style = Style::new().dimmed();
+
+/// How much to say, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Screen {
+    /// Use colour.
+    pub color: bool,
+    /// A live display can be drawn on standard error.
+    pub is_live: bool,
+    /// Say only what went wrong.
+    pub is_quiet: bool,
+    /// Also say what is fresh, and all reasons.
+    pub is_verbose: bool,
+    /// Columns.
+    pub width: usize,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// When standard error is a terminal and `NO_COLOR` is not set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Screen {
+    /// Returns the screen for standard error as it is.
+    pub fn new(choice: ColorChoice, no_color: bool, is_quiet: bool, is_verbose: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let color = match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && !no_color,
+        };
+        let width = rustix_width().unwrap_or(100).clamp(40, 140);
+        Self { color, is_live: is_terminal && !is_quiet, is_quiet, is_verbose, width }
+    }
+
+    /// Returns `text` in a style, or as it is without colour.
+    pub fn paint(&self, style: Style, text: impl std::fmt::Display) -> String {
+        match self.color {
+            true => format!("{style}{text}{style:#}"),
+            false => text.to_string(),
+        }
+    }
+
+    /// Returns an error for people: mistakes with arrows, or message, facts and help.
+    pub fn error_text(&self, error: &Error, sources: Option<&Sources>) -> String {
+        match sources {
+            Some(sources) if !error.mistakes.is_empty() => {
+                crate::report::render(&error.mistakes, sources, self.width, self.color)
+            }
+            _ => format!("{}: {error}\n", self.paint(BAD, "error")),
+        }
+    }
+}
+
+/// Columns of the terminal behind standard error.
+fn rustix_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Writes to standard output; a closed pipe (`rel list | head`) is no error.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nothing is left to tell the error to.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes to standard error.
+pub fn eprint(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Returns a time for people: `0.04 s`, `12.3 s`, `3 min 20 s`, `14 h 5 min`.
+pub fn shown_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..=9 => format!("{:.2} s", time.as_secs_f64()),
+        10..=119 => format!("{:.1} s", time.as_secs_f64()),
+        120..=7199 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        for (ms, expected) in [
+            (40, "0.04 s"),
+            (12_340, "12.3 s"),
+            (200_000, "3 min 20 s"),
+            (50_700_000, "14 h 5 min"),
+        ] {
+            assert_eq!(shown_time(Duration::from_millis(ms)), expected);
+        }
+    }
+}
