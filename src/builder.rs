@@ -101,7 +101,9 @@ impl<'a> Builder<'a> {
         progress: &'a dyn Progress,
         options: Options,
     ) -> Self {
-        let made = (0..inspector.graph.len()).map(|_| OnceLock::new()).collect();
+        let made = (0..inspector.graph.len())
+            .map(|_| OnceLock::new())
+            .collect();
         Self {
             inspector,
             records,
@@ -121,7 +123,10 @@ impl<'a> Builder<'a> {
         let order = self.graph().closure(roots);
         let mut summary = Summary::default();
         let open = self.survey(&order, &mut summary);
-        self.progress.event(&Event::Planned { wanted: order.len(), stale: open.len() });
+        self.progress.event(&Event::Planned {
+            wanted: order.len(),
+            stale: open.len(),
+        });
         if !open.is_empty() && summary.errors.is_empty() {
             self.run_open(&open, &mut summary)?;
         }
@@ -179,7 +184,14 @@ impl<'a> Builder<'a> {
                 // Nobody listens any more once the loop has ended: the token goes back.
                 move |token| drop(sender.send(Message::Token(token)))
             });
-            let done = self.dispatch(&mut scheduler, jobs, tokens?, &receiver, &work_sender, summary);
+            let done = self.dispatch(
+                &mut scheduler,
+                jobs,
+                tokens?,
+                &receiver,
+                &work_sender,
+                summary,
+            );
             drop(work_sender);
             done
         })
@@ -208,7 +220,9 @@ impl<'a> Builder<'a> {
                     return Err(Error::internal("the workers have gone"));
                 }
             }
-            if running == 0 && (!may_start || scheduler.open() == 0 || self.inspector.runner.is_interrupted()) {
+            if running == 0
+                && (!may_start || scheduler.open() == 0 || self.inspector.runner.is_interrupted())
+            {
                 return Ok(());
             }
             match messages.recv() {
@@ -259,7 +273,10 @@ impl<'a> Builder<'a> {
     }
 
     fn tell_failed(&self, id: TargetId, error: &Error) {
-        self.progress.event(&Event::Failed { target: &self.graph().target(id).name, error });
+        self.progress.event(&Event::Failed {
+            target: &self.graph().target(id).name,
+            error,
+        });
     }
 
     /// A worker: settles what it is handed, until there is no more.
@@ -270,7 +287,10 @@ impl<'a> Builder<'a> {
             let started = Instant::now();
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
                 .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
-            if messages.send(Message::Settled(id, result, started.elapsed())).is_err() {
+            if messages
+                .send(Message::Settled(id, result, started.elapsed()))
+                .is_err()
+            {
                 return;
             }
         }

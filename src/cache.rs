@@ -46,7 +46,9 @@ pub trait Store: Send + Sync {
 
 /// Returns all bytes of a blob, verified; `None` when it is missing or wrong.
 pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>> {
-    let Some(mut blob) = store.fetch(digest)? else { return Ok(None) };
+    let Some(mut blob) = store.fetch(digest)? else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
     match blob.read_to_end(&mut bytes) {
         Ok(_) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),

@@ -109,8 +109,19 @@ enum Verb {
 
 /// Names of the commands that are built in; no environment may have one.
 pub const BUILT_IN: [&str; 13] = [
-    "build", "list", "status", "why", "hash", "plan", "log", "cache", "check", "init",
-    "completions", "help", "version",
+    "build",
+    "list",
+    "status",
+    "why",
+    "hash",
+    "plan",
+    "log",
+    "cache",
+    "check",
+    "init",
+    "completions",
+    "help",
+    "version",
 ];
 
 /// Runs `rel` with these arguments and returns its exit code.
@@ -139,7 +150,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
-    let matches = Args::command().styles(styles()).try_get_matches_from(args)?;
+    let matches = Args::command()
+        .styles(styles())
+        .try_get_matches_from(args)?;
     let mut parsed = Args::from_arg_matches(&matches)?;
     if let Some(Verb::Environment(words)) = &parsed.command {
         // Behind an environment's name, too, `-C`, `--json` and the like are for `rel`.
@@ -158,7 +171,11 @@ impl Global {
             file: inner.file.or(self.file),
             hosts: inner.hosts.or(self.hosts),
             vars: [self.vars, inner.vars].concat(),
-            color: if inner.color == ColorChoice::Auto { self.color } else { inner.color },
+            color: if inner.color == ColorChoice::Auto {
+                self.color
+            } else {
+                inner.color
+            },
             quiet: self.quiet || inner.quiet,
             verbose: self.verbose + inner.verbose,
             json: self.json || inner.json,
@@ -197,7 +214,9 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Completions { shell }) => completions(context, shell),
         Some(Verb::Environment(_)) => match &args.call {
             Some(call) => deploy::environment(context, call),
-            None => Err(Error::internal("the arguments of an environment were not parsed")),
+            None => Err(Error::internal(
+                "the arguments of an environment were not parsed",
+            )),
         },
     }
 }
@@ -233,11 +252,18 @@ mod tests {
     #[test]
     fn the_built_in_names_are_the_commands() {
         let command = Args::command();
-        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let names: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
         for name in &names {
             assert!(BUILT_IN.contains(name), "{name}");
         }
-        assert_eq!(names.len() + 2, BUILT_IN.len(), "`help` and `version` are reserved as well");
+        assert_eq!(
+            names.len() + 2,
+            BUILT_IN.len(),
+            "`help` and `version` are reserved as well"
+        );
         command.debug_assert();
     }
 }

@@ -34,7 +34,9 @@ pub struct Late<'a> {
 impl Late<'_> {
     fn value(&self, name: &str) -> Option<Value> {
         match name {
-            "out" => Some(list(self.target.outputs.iter().map(|o| self.output(&o.pattern)))),
+            "out" => Some(list(
+                self.target.outputs.iter().map(|o| self.output(&o.pattern)),
+            )),
             "in" | "inputs" => Some(list(self.inputs.iter().map(|(p, _)| self.path(p)))),
             "version" => self.version.map(Value::from),
             _ => self.need(name),
@@ -73,12 +75,17 @@ impl Late<'_> {
 
     /// Returns a template as one word.
     pub fn render(&self, template: &Template) -> Result<OsString> {
-        template.render(&|name| self.value(name)).map_err(|e| self.error(&e))
+        template
+            .render(&|name| self.value(name))
+            .map_err(|e| self.error(&e))
     }
 
     fn error(&self, error: &TemplateError) -> Box<Error> {
-        Error::new(ErrorKind::Releasefile, format!("in target `{}`: {error}", self.target.name))
-            .hinted(error.help())
+        Error::new(
+            ErrorKind::Releasefile,
+            format!("in target `{}`: {error}", self.target.name),
+        )
+        .hinted(error.help())
     }
 }
 
@@ -132,7 +139,12 @@ pub fn relative(path: &RepoPath, dir: &RepoPath) -> OsString {
 
 /// Returns all commands of a target: `run`, `product`, `tool`, `probe`.
 pub fn all(target: &Target) -> impl Iterator<Item = &Command> {
-    target.run.iter().chain(&target.product).chain(&target.tools).chain(&target.probes)
+    target
+        .run
+        .iter()
+        .chain(&target.product)
+        .chain(&target.tools)
+        .chain(&target.probes)
 }
 
 /// Returns a command's words with late names resolved.
@@ -172,7 +184,10 @@ mod tests {
 
     #[track_caller]
     fn check(path: &str, dir: &str, expected: &str) {
-        assert_eq!(relative(&RepoPath::new(path), &RepoPath::new(dir)), expected);
+        assert_eq!(
+            relative(&RepoPath::new(path), &RepoPath::new(dir)),
+            expected
+        );
     }
 
     #[test]

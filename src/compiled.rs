@@ -52,11 +52,17 @@ impl Stamp {
     /// `digest` is of what was read at or after `start_ns`, which may already be gone.
     fn of(path: &Path, digest: Option<Digest>, start_ns: i64) -> Option<Self> {
         let signature = Signature::of(&std::fs::metadata(path).ok()?);
-        Some(Self { signature, digest, is_racy: is_racy_since(&signature, start_ns) })
+        Some(Self {
+            signature,
+            digest,
+            is_racy: is_racy_since(&signature, start_ns),
+        })
     }
 
     fn holds(&self, path: &Path) -> bool {
-        let Ok(meta) = std::fs::metadata(path) else { return false };
+        let Ok(meta) = std::fs::metadata(path) else {
+            return false;
+        };
         if Signature::of(&meta) == self.signature && !self.is_racy {
             return true;
         }
@@ -73,8 +79,14 @@ pub fn load(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Project> {
         None => !path.exists(),
     };
     let is_current = compiled.origin == *origin
-        && compiled.files.iter().all(|(path, stamp)| holds(stamp, path))
-        && compiled.dirs.iter().all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)));
+        && compiled
+            .files
+            .iter()
+            .all(|(path, stamp)| holds(stamp, path))
+        && compiled
+            .dirs
+            .iter()
+            .all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)));
     is_current.then_some(compiled.project)
 }
 

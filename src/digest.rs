@@ -33,7 +33,10 @@ pub struct Digest {
 impl Digest {
     /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { hash: *blake3::hash(bytes).as_bytes(), size: bytes.len() as u64 }
+        Self {
+            hash: *blake3::hash(bytes).as_bytes(),
+            size: bytes.len() as u64,
+        }
     }
 
     /// Returns the whole hash in hex.
@@ -170,10 +173,17 @@ impl Digests {
     /// Takes the time from the file system itself, by touching a file in `state_dir`: a
     /// network file system's clock may differ from this machine's.
     pub fn take_clock(&self, state_dir: &Path) {
-        let probe = tempfile::Builder::new().prefix(".clock-").tempfile_in(state_dir);
-        let fs_now = probe.and_then(|f| f.as_file().metadata()).map(|m| Signature::of(&m).newest_ns());
+        let probe = tempfile::Builder::new()
+            .prefix(".clock-")
+            .tempfile_in(state_dir);
+        let fs_now = probe
+            .and_then(|f| f.as_file().metadata())
+            .map(|m| Signature::of(&m).newest_ns());
         let now = coarse_now_ns();
-        self.clock_ns.store(fs_now.map_or(now, |fs_now| fs_now.min(now)), Ordering::Relaxed);
+        self.clock_ns.store(
+            fs_now.map_or(now, |fs_now| fs_now.min(now)),
+            Ordering::Relaxed,
+        );
     }
 
     /// Writes what was learned to the cache file.
@@ -183,7 +193,10 @@ impl Digests {
         if new_files.is_empty() && new_dirs.is_empty() {
             return Ok(());
         }
-        let mut all = StatCache { files: self.old.files.clone(), dirs: self.old.dirs.clone() };
+        let mut all = StatCache {
+            files: self.old.files.clone(),
+            dirs: self.old.dirs.clone(),
+        };
         all.files.extend(new_files);
         all.dirs.extend(new_dirs);
         crate::stored::save(&self.cache_file, &all)
@@ -199,7 +212,9 @@ impl Digests {
     /// A link counts with its text and with the file it leads to.
     pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(&absolute)? else { return Ok(None) };
+        let Some(meta) = self.lstat(&absolute)? else {
+            return Ok(None);
+        };
         if !meta.is_symlink() {
             return self.content(path, &absolute, &meta);
         }
@@ -212,21 +227,34 @@ impl Digests {
         let mut hasher = blake3::Hasher::new();
         hasher.update(text.as_os_str().as_bytes()).update(&[0]);
         if let Some(content) = leads_to {
-            hasher.update(content.kind.word().as_bytes()).update(&content.digest.hash);
+            hasher
+                .update(content.kind.word().as_bytes())
+                .update(&content.digest.hash);
         }
         let size = leads_to.map_or(0, |c| c.digest.size);
-        let digest = Digest { hash: *hasher.finalize().as_bytes(), size };
-        Ok(Some(Content { kind: Kind::Link, digest }))
+        let digest = Digest {
+            hash: *hasher.finalize().as_bytes(),
+            size,
+        };
+        Ok(Some(Content {
+            kind: Kind::Link,
+            digest,
+        }))
     }
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.
     pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(&absolute)? else { return Ok(None) };
+        let Some(meta) = self.lstat(&absolute)? else {
+            return Ok(None);
+        };
         if meta.is_symlink() {
             let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
             let digest = Digest::of(text.as_os_str().as_bytes());
-            return Ok(Some(Content { kind: Kind::Link, digest }));
+            return Ok(Some(Content {
+                kind: Kind::Link,
+                digest,
+            }));
         }
         self.content(path, &absolute, &meta)
     }
@@ -243,7 +271,10 @@ impl Digests {
         meta: &std::fs::Metadata,
     ) -> Result<Option<Content>> {
         if meta.is_dir() {
-            return Ok(Some(Content { kind: Kind::Directory, digest: Digest::of(b"") }));
+            return Ok(Some(Content {
+                kind: Kind::Directory,
+                digest: Digest::of(b""),
+            }));
         }
         if !meta.is_file() {
             // Sockets, devices and pipes have no content that could be hashed.
@@ -258,7 +289,10 @@ impl Digests {
             && known.signature == signature
             && !known.is_racy
         {
-            return Ok(Some(Content { kind, digest: known.digest }));
+            return Ok(Some(Content {
+                kind,
+                digest: known.digest,
+            }));
         }
         // The signature is taken before reading: a change while reading shows next time.
         let digest = match self.hash_file(absolute) {
@@ -267,7 +301,14 @@ impl Digests {
             Err(e) => return Err(e).context("read", absolute),
         };
         let is_racy = self.is_racy(&signature);
-        lock(&self.new_files).insert(path.clone(), Known { signature, digest, is_racy });
+        lock(&self.new_files).insert(
+            path.clone(),
+            Known {
+                signature,
+                digest,
+                is_racy,
+            },
+        );
         Ok(Some(Content { kind, digest }))
     }
 
@@ -286,7 +327,9 @@ impl Digests {
     fn hash_file(&self, absolute: &Path) -> std::io::Result<Digest> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
         let digest = hash_reader(std::fs::File::open(absolute)?)?;
-        self.counters.bytes_hashed.fetch_add(digest.size, Ordering::Relaxed);
+        self.counters
+            .bytes_hashed
+            .fetch_add(digest.size, Ordering::Relaxed);
         Ok(digest)
     }
 }
@@ -311,7 +354,11 @@ impl Listing for Digests {
         let entries: Arc<[Entry]> = crate::glob::list_disk(&absolute)?.into();
         let is_racy = self.is_racy(&signature);
         // The signature was taken before: an entry that appears while listing shows later.
-        let known = KnownDir { signature, entries: entries.clone(), is_racy };
+        let known = KnownDir {
+            signature,
+            entries: entries.clone(),
+            is_racy,
+        };
         lock(&self.new_dirs).insert(dir.clone(), known);
         Ok(entries)
     }
@@ -349,13 +396,18 @@ pub fn hash_reader(mut reader: impl Read) -> std::io::Result<Digest> {
             filled = 0;
         }
     }
-    Ok(Digest { hash: *hasher.finalize().as_bytes(), size })
+    Ok(Digest {
+        hash: *hasher.finalize().as_bytes(),
+        size,
+    })
 }
 
 /// Returns the time as the kernel stamps files, in nanoseconds since 1970.
 pub fn coarse_now_ns() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
+    now.tv_sec
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec)
 }
 
 /// Returns whether a file may have changed unseen since `start_ns` (of [`coarse_now_ns`]).
@@ -383,9 +435,10 @@ pub fn shown_size(bytes: u64) -> String {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "ages are relative to now")]
+
     use super::*;
     use std::fs::{File, FileTimes, write};
     use std::time::{Duration, SystemTime};
@@ -396,7 +449,9 @@ mod tests {
 
     impl Space {
         fn new() -> Self {
-            Self { dir: tempfile::tempdir().expect("a directory") }
+            Self {
+                dir: tempfile::tempdir().expect("a directory"),
+            }
         }
 
         fn digests(&self) -> Digests {
@@ -409,7 +464,10 @@ mod tests {
     }
 
     fn digest(digests: &Digests, name: &str) -> Option<Digest> {
-        digests.input(&RepoPath::new(name)).expect("reads").map(|c| c.digest)
+        digests
+            .input(&RepoPath::new(name))
+            .expect("reads")
+            .map(|c| c.digest)
     }
 
     #[test]
@@ -442,8 +500,12 @@ mod tests {
         let space = Space::new();
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         let set_time = || {
-            let file = File::options().write(true).open(space.path("f")).expect("opens");
-            file.set_times(FileTimes::new().set_modified(hour_ago)).expect("sets");
+            let file = File::options()
+                .write(true)
+                .open(space.path("f"))
+                .expect("opens");
+            file.set_times(FileTimes::new().set_modified(hour_ago))
+                .expect("sets");
         };
         write(space.path("f"), "one").expect("writes");
         set_time();

@@ -156,7 +156,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     for (name, value) in parts.env {
         // A leading byte tells unset from empty.
-        let value = value.as_ref().map_or(vec![b'-'], |v| [b"=", v.as_bytes()].concat());
+        let value = value
+            .as_ref()
+            .map_or(vec![b'-'], |v| [b"=", v.as_bytes()].concat());
         out.text(Variable, name.as_bytes(), &value);
     }
     for (name, printed) in parts.tools {
@@ -178,7 +180,11 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     for output in &target.outputs {
         let count = output.count.map_or(String::new(), |c| c.to_string());
-        out.text(Output, output.pattern.to_string().as_bytes(), count.as_bytes());
+        out.text(
+            Output,
+            output.pattern.to_string().as_bytes(),
+            count.as_bytes(),
+        );
     }
     if let Some(product) = parts.product {
         out.text(Product, b"", &joined(product));
@@ -209,7 +215,9 @@ impl HashKey {
 
     /// Lengths stand before the bytes, so that no two lists of fields look alike.
     fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        self.0
+            .update(&(bytes.len() as u64).to_le_bytes())
+            .update(bytes);
     }
 }
 
@@ -223,7 +231,9 @@ impl KeyWriter for HashKey {
     fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content) {
         self.0.update(&[kind as u8, 1 + content.kind as u8]);
         self.bytes(name);
-        self.0.update(&content.digest.size.to_le_bytes()).update(&content.digest.hash);
+        self.0
+            .update(&content.digest.size.to_le_bytes())
+            .update(&content.digest.hash);
     }
 }
 
@@ -266,7 +276,11 @@ impl KeyWriter for ExplainKey {
             }
         };
         let name = shown(OsStr::from_bytes(name)).into_owned();
-        self.0.push(Field { kind, name, value: shown_value });
+        self.0.push(Field {
+            kind,
+            name,
+            value: shown_value,
+        });
     }
 
     fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content) {
@@ -288,7 +302,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn content(bytes: &[u8]) -> Content {
-        Content { kind: Kind::File, digest: Digest::of(bytes) }
+        Content {
+            kind: Kind::File,
+            digest: Digest::of(bytes),
+        }
     }
 
     type Env = Vec<(String, Option<OsString>)>;
@@ -319,7 +336,10 @@ mod tests {
     #[test]
     fn an_executable_bit_changes_the_key() {
         let file = content(b"x");
-        let executable = Content { kind: Kind::Executable, ..file };
+        let executable = Content {
+            kind: Kind::Executable,
+            ..file
+        };
         let path = RepoPath::new("f");
         assert_ne!(
             key(&[], &vec![], &[(path.clone(), file)]),

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "the program's arguments are read here only")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program's arguments are read here only"
+    )]
     let args = std::env::args_os();
     ExitCode::from(rel::cli::main(args))
 }

@@ -50,7 +50,9 @@ pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
 
 /// Lists files, links and empty directories below `dir`; a link in its place is itself.
 fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<()> {
-    let Some(meta) = fs::lstat(&dir.to_absolute(digests.root()))? else { return Ok(()) };
+    let Some(meta) = fs::lstat(&dir.to_absolute(digests.root()))? else {
+        return Ok(());
+    };
     if !meta.is_dir() {
         paths.push(dir.clone());
         return Ok(());
@@ -92,13 +94,19 @@ pub fn make_room(
 ) -> Result<Option<PathBuf>> {
     let mut aside = None;
     for output in &target.outputs {
-        make_parents(digests.root(), &base_of(&output.pattern), matches!(output.pattern, Pattern::File(_)))?;
+        make_parents(
+            digests.root(),
+            &base_of(&output.pattern),
+            matches!(output.pattern, Pattern::File(_)),
+        )?;
     }
     for path in present(target, digests)? {
         let absolute = path.to_absolute(digests.root());
         let content = digests.output(&path)?;
         let is_former = former.is_some_and(|made| {
-            made.outputs.iter().any(|o| o.path == path && Some(o.content) == content)
+            made.outputs
+                .iter()
+                .any(|o| o.path == path && Some(o.content) == content)
         });
         let is_real_dir = std::fs::symlink_metadata(&absolute).is_ok_and(|m| m.is_dir());
         match () {
@@ -128,7 +136,12 @@ fn remove_file(path: &Path) -> Result<()> {
 
 /// Removes the empty directories that are left below an output directory.
 fn prune_empty(dir: &Path) {
-    for entry in walkdir::WalkDir::new(dir).min_depth(1).contents_first(true).into_iter().flatten() {
+    for entry in walkdir::WalkDir::new(dir)
+        .min_depth(1)
+        .contents_first(true)
+        .into_iter()
+        .flatten()
+    {
         if entry.file_type().is_dir() {
             // Fails for a directory that is not empty, which then stays.
             let _ = std::fs::remove_dir(entry.path());
@@ -191,7 +204,10 @@ fn make_parents(root: &Path, path: &RepoPath, is_file: bool) -> Result<()> {
                 ))
                 .hinted("move that file away"));
             }
-            None => DirBuilder::new().create(&at).or_else(already_there).context("create directory", &at)?,
+            None => DirBuilder::new()
+                .create(&at)
+                .or_else(already_there)
+                .context("create directory", &at)?,
         }
     }
     Ok(())
@@ -216,18 +232,22 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
     let name = &target.name;
     match &output.pattern {
         Pattern::File(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
-            None => Err(Error::failed(format!("`{name}` ran, but did not write `{path}`"))
-                .hinted("let the command write it, or correct `outputs`")),
-            Some(meta) if meta.is_dir() => {
-                Err(Error::failed(format!("`{name}` made `{path}` a directory, not a file"))
-                    .hinted(format!("declare it as `outputs \"{path}/\"`")))
-            }
+            None => Err(
+                Error::failed(format!("`{name}` ran, but did not write `{path}`"))
+                    .hinted("let the command write it, or correct `outputs`"),
+            ),
+            Some(meta) if meta.is_dir() => Err(Error::failed(format!(
+                "`{name}` made `{path}` a directory, not a file"
+            ))
+            .hinted(format!("declare it as `outputs \"{path}/\"`"))),
             Some(_) => Ok(()),
         },
         Pattern::Dir(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
             Some(meta) if meta.is_dir() => Ok(()),
-            _ => Err(Error::failed(format!("`{name}` ran, but `{path}/` is not a directory"))
-                .hinted("let the command make that directory, or correct `outputs`")),
+            _ => Err(
+                Error::failed(format!("`{name}` ran, but `{path}/` is not a directory"))
+                    .hinted("let the command make that directory, or correct `outputs`"),
+            ),
         },
         Pattern::Glob { glob, .. } => {
             let count = matches(output, digests)?.len();
@@ -236,10 +256,10 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
                     "`{name}` made {count} files that match `{glob}`, expected {expected}"
                 ))
                 .hinted("correct the pattern, its `count`, or the command")),
-                None if count == 0 => {
-                    Err(Error::failed(format!("`{name}` ran, but nothing matches `{glob}`"))
-                        .hinted("let the command write it, or correct `outputs`"))
-                }
+                None if count == 0 => Err(Error::failed(format!(
+                    "`{name}` ran, but nothing matches `{glob}`"
+                ))
+                .hinted("let the command write it, or correct `outputs`")),
                 _ => Ok(()),
             }
         }
@@ -254,7 +274,10 @@ pub fn put(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Res
         .map(|o| o.content.digest)
         .collect();
     let missing = store.missing(&wanted)?;
-    for output in outputs.iter().filter(|o| missing.contains(&o.content.digest)) {
+    for output in outputs
+        .iter()
+        .filter(|o| missing.contains(&o.content.digest))
+    {
         let absolute = output.path.to_absolute(digests.root());
         match output.content.kind {
             Kind::Directory => {}
@@ -292,7 +315,10 @@ pub fn restore(
     if let Some(stray) = outputs.iter().find(|o| !is_declared(target, &o.path)) {
         return Err(Error::new(
             ErrorKind::Cache,
-            format!("a cached result of `{}` names `{}`, which is not its output", target.name, stray.path),
+            format!(
+                "a cached result of `{}` names `{}`, which is not its output",
+                target.name, stray.path
+            ),
         ));
     }
     for output in outputs {
@@ -309,10 +335,13 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
     let Content { kind, digest } = output.content;
     let absolute = output.path.to_absolute(digests.root());
     let dir = absolute.parent().unwrap_or(digests.root());
-    let Some(mut blob) = store.fetch(&digest)? else { return Ok(false) };
+    let Some(mut blob) = store.fetch(&digest)? else {
+        return Ok(false);
+    };
     if kind == Kind::Link {
         let mut text = Vec::new();
-        blob.read_to_end(&mut text).context("read the cached blob of", &absolute)?;
+        blob.read_to_end(&mut text)
+            .context("read the cached blob of", &absolute)?;
         if Digest::of(&text) != digest {
             return Ok(false);
         }
@@ -328,10 +357,20 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
         return Ok(false);
     }
-    let mode = if kind == Kind::Executable { 0o777 } else { 0o666 };
+    let mode = if kind == Kind::Executable {
+        0o777
+    } else {
+        0o666
+    };
     let permissions = Permissions::from_mode(mode & !umask());
-    temporary.as_file().set_permissions(permissions).context("set the mode of", &absolute)?;
-    temporary.persist_noclobber(&absolute).map_err(|e| e.error).context("write", &absolute)?;
+    temporary
+        .as_file()
+        .set_permissions(permissions)
+        .context("set the mode of", &absolute)?;
+    temporary
+        .persist_noclobber(&absolute)
+        .map_err(|e| e.error)
+        .context("write", &absolute)?;
     Ok(true)
 }
 
@@ -357,6 +396,7 @@ fn umask() -> u32 {
     *MASK.get_or_init(|| {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|l| l.strip_prefix("Umask:"));
-        mask.and_then(|m| u32::from_str_radix(m.trim(), 8).ok()).unwrap_or(0o022)
+        mask.and_then(|m| u32::from_str_radix(m.trim(), 8).ok())
+            .unwrap_or(0o022)
     })
 }

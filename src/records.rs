@@ -47,7 +47,9 @@ pub struct Records {
 impl Records {
     /// Reads the records in a state directory; what can not be read is unknown.
     pub fn load(state_dir: &Path) -> Self {
-        Self { ledger: Ledger::load(state_dir.join("records.v1")) }
+        Self {
+            ledger: Ledger::load(state_dir.join("records.v1")),
+        }
     }
 
     /// Returns the last success of a target.
@@ -63,20 +65,32 @@ impl Records {
     /// Notes that a target's commands are about to start.
     pub fn start(&mut self, target: &str) -> Result<()> {
         let record = self.get(target).cloned();
-        let known = Known { record, is_unfinished: true, failed: false };
+        let known = Known {
+            record,
+            is_unfinished: true,
+            failed: false,
+        };
         self.ledger.insert(target.to_owned(), known)
     }
 
     /// Notes that a target failed: its last success is kept, to explain differences.
     pub fn fail(&mut self, target: &str) -> Result<()> {
         let record = self.get(target).cloned();
-        let known = Known { record, is_unfinished: true, failed: true };
+        let known = Known {
+            record,
+            is_unfinished: true,
+            failed: true,
+        };
         self.ledger.insert(target.to_owned(), known)
     }
 
     /// Records a success.
     pub fn finish(&mut self, target: &str, record: Record) -> Result<()> {
-        let known = Known { record: Some(record), is_unfinished: false, failed: false };
+        let known = Known {
+            record: Some(record),
+            is_unfinished: false,
+            failed: false,
+        };
         self.ledger.insert(target.to_owned(), known)
     }
 

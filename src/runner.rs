@@ -100,7 +100,10 @@ pub struct Runner {
 impl Runner {
     /// Returns a runner that offers `jobserver` to the processes it starts.
     pub fn new(jobserver: Option<jobserver::Client>) -> Self {
-        Self { jobserver, ..Self::default() }
+        Self {
+            jobserver,
+            ..Self::default()
+        }
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
@@ -162,7 +165,11 @@ impl Runner {
             })
     }
 
-    fn drive(&self, expression: &duct::Expression, timeout: Option<Duration>) -> (Exit, Vec<u8>, Vec<u8>) {
+    fn drive(
+        &self,
+        expression: &duct::Expression,
+        timeout: Option<Duration>,
+    ) -> (Exit, Vec<u8>, Vec<u8>) {
         self.started.fetch_add(1, Ordering::Relaxed);
         let handle = {
             // Started and entered under one lock: an interrupt sees the group or prevents it.
@@ -186,7 +193,10 @@ impl Runner {
         if is_late {
             end_group(group, &handle);
         }
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+        self.groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&group);
         let (out, err, status) = match handle.wait() {
             Ok(output) => (output.stdout.clone(), output.stderr.clone(), output.status),
             Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
@@ -200,7 +210,12 @@ impl Runner {
     }
 
     fn signal_all(&self, signal: Signal) {
-        for group in self.groups.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for group in self
+            .groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             signal_group(*group, signal);
         }
     }
@@ -234,8 +249,9 @@ fn signal_group(group: i32, signal: Signal) {
 
 /// Variables that reach every command without being declared, and that no key holds: they
 /// say where things are on this machine, not what to make.
-pub const BASE_ENV: [&str; 10] =
-    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"];
+pub const BASE_ENV: [&str; 10] = [
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE",
+];
 
 /// Returns the environment of a command: the base set out of `outer`, then `declared`.
 pub fn command_env(
@@ -284,14 +300,29 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        check("echo a; echo b >&2; exit 3", None, "exit status 3", "a\nb\n");
+        check(
+            "echo a; echo b >&2; exit 3",
+            None,
+            "exit status 3",
+            "a\nb\n",
+        );
         check("kill -9 $$", None, "killed by SIGKILL", "");
-        check("sleep 60 & sleep 60", Some(Duration::from_millis(200)), "timed out after 200ms", "");
+        check(
+            "sleep 60 & sleep 60",
+            Some(Duration::from_millis(200)),
+            "timed out after 200ms",
+            "",
+        );
     }
 
     #[test]
     fn only_the_given_environment_arrives() {
-        check("env | grep -v '^_=' | grep -v '^PWD=' | grep -v '^SHLVL=' | sort", None, "exit status 0", "PATH=/usr/bin:/bin\n");
+        check(
+            "env | grep -v '^_=' | grep -v '^PWD=' | grep -v '^SHLVL=' | sort",
+            None,
+            "exit status 0",
+            "PATH=/usr/bin:/bin\n",
+        );
     }
 
     #[test]
@@ -328,9 +359,8 @@ mod tests {
         assert_eq!(exit.shown(), "interrupted");
         let pid = std::fs::read_to_string(&pid_file).expect("reads");
         let status = format!("/proc/{}/status", pid.trim());
-        let is_gone = || {
-            std::fs::read_to_string(&status).map_or(true, |t| t.contains("\nState:\tZ"))
-        };
+        let is_gone =
+            || std::fs::read_to_string(&status).map_or(true, |t| t.contains("\nState:\tZ"));
         while !is_gone() {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -52,11 +52,7 @@ pub struct Scheduler<'a> {
 impl<'a> Scheduler<'a> {
     /// Returns a scheduler for `wanted`, a list in which each target stands after what it
     /// needs. Needs outside of the list count as done. `cost_ms` estimates a target's time.
-    pub fn new(
-        graph: &'a Graph,
-        wanted: &[TargetId],
-        cost_ms: impl Fn(TargetId) -> u64,
-    ) -> Self {
+    pub fn new(graph: &'a Graph, wanted: &[TargetId], cost_ms: impl Fn(TargetId) -> u64) -> Self {
         let mut scheduler = Self {
             graph,
             states: vec![State::Unknown; graph.len()],
@@ -72,12 +68,17 @@ impl<'a> Scheduler<'a> {
         }
         for id in wanted.iter().rev() {
             let after = graph.needed_by(*id).iter();
-            let longest = after.map(|n| scheduler.path_ms[n.index()]).max().unwrap_or(0);
+            let longest = after
+                .map(|n| scheduler.path_ms[n.index()])
+                .max()
+                .unwrap_or(0);
             scheduler.path_ms[id.index()] = longest + cost_ms(*id).max(1);
         }
         for id in wanted {
             let needs = &graph.target(*id).needs;
-            let waiting = needs.iter().filter(|n| scheduler.states[n.index()] == State::Want);
+            let waiting = needs
+                .iter()
+                .filter(|n| scheduler.states[n.index()] == State::Want);
             scheduler.waiting_for[id.index()] = waiting.count() as u32;
         }
         for id in wanted {
@@ -100,7 +101,10 @@ impl<'a> Scheduler<'a> {
 
     /// Hands out the ready target with the longest path, or `None` when nothing may start
     /// now: all that is left waits for running targets, or there is nothing left.
-    #[expect(clippy::should_implement_trait, reason = "not an iterator: what is next changes")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: what is next changes"
+    )]
     pub fn next(&mut self) -> Option<TargetId> {
         while let Some(candidate) = self.ready.pop() {
             let id = candidate.order.0;
@@ -126,7 +130,8 @@ impl<'a> Scheduler<'a> {
     pub fn finish(&mut self, id: TargetId, is_ok: bool) -> Vec<TargetId> {
         if let Some((pool, weight)) = self.graph.target(id).pool {
             self.pool_used[pool.0 as usize] -= weight;
-            self.ready.append(&mut std::mem::take(&mut self.parked[pool.0 as usize]).into());
+            self.ready
+                .append(&mut std::mem::take(&mut self.parked[pool.0 as usize]).into());
         }
         self.open -= 1;
         if !is_ok {
@@ -166,7 +171,10 @@ impl<'a> Scheduler<'a> {
         self.states[id.index()] = state;
         if state == State::Ready {
             let path_ms = self.path_ms[id.index()];
-            self.ready.push(Candidate { path_ms, order: std::cmp::Reverse(id) });
+            self.ready.push(Candidate {
+                path_ms,
+                order: std::cmp::Reverse(id),
+            });
         }
     }
 }
@@ -179,7 +187,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn graph(targets: Vec<Target>, depth: u32) -> Graph {
-        Graph::new(targets, vec![Pool { name: "p".into(), depth }]).expect("no cycle")
+        Graph::new(
+            targets,
+            vec![Pool {
+                name: "p".into(),
+                depth,
+            }],
+        )
+        .expect("no cycle")
     }
 
     fn all(graph: &Graph) -> Vec<TargetId> {
@@ -187,7 +202,9 @@ mod tests {
     }
 
     fn drain(scheduler: &mut Scheduler<'_>) -> Vec<u32> {
-        std::iter::from_fn(|| scheduler.next()).map(|id| id.0).collect()
+        std::iter::from_fn(|| scheduler.next())
+            .map(|id| id.0)
+            .collect()
     }
 
     #[test]
@@ -203,7 +220,12 @@ mod tests {
 
     #[test]
     fn a_pool_holds_back_what_does_not_fit() {
-        let mut targets = vec![bare("a", &[]), bare("b", &[]), bare("c", &[]), bare("d", &[])];
+        let mut targets = vec![
+            bare("a", &[]),
+            bare("b", &[]),
+            bare("c", &[]),
+            bare("d", &[]),
+        ];
         for target in &mut targets[..3] {
             target.pool = Some((PoolId(0), 1));
         }
@@ -212,17 +234,32 @@ mod tests {
         let mut scheduler = Scheduler::new(&graph, &all(&graph), |_| 1);
         assert_eq!(drain(&mut scheduler), [0, 1, 3]);
         scheduler.finish(TargetId(0), true);
-        assert_eq!(drain(&mut scheduler), []);
+        assert!(drain(&mut scheduler).is_empty());
         scheduler.finish(TargetId(1), true);
-        assert_eq!(drain(&mut scheduler), [2], "heavier than its pool: alone, but not never");
+        assert_eq!(
+            drain(&mut scheduler),
+            [2],
+            "heavier than its pool: alone, but not never"
+        );
     }
 
     #[test]
     fn a_failure_skips_all_that_needs_it() {
-        let graph = graph(vec![bare("a", &[]), bare("b", &[0]), bare("c", &[1]), bare("d", &[])], 1);
+        let graph = graph(
+            vec![
+                bare("a", &[]),
+                bare("b", &[0]),
+                bare("c", &[1]),
+                bare("d", &[]),
+            ],
+            1,
+        );
         let mut scheduler = Scheduler::new(&graph, &all(&graph), |_| 1);
         drain(&mut scheduler);
-        assert_eq!(scheduler.finish(TargetId(0), false), [TargetId(1), TargetId(2)]);
+        assert_eq!(
+            scheduler.finish(TargetId(0), false),
+            [TargetId(1), TargetId(2)]
+        );
         scheduler.finish(TargetId(3), true);
         assert_eq!(scheduler.open(), 0);
         assert_eq!(scheduler.state(TargetId(2)), State::Skipped);

@@ -34,15 +34,32 @@ pub enum StaleReason {
     /// Its last run was cut short, or its inputs changed while it ran.
     Unfinished,
     /// A field of its key has another value.
-    Changed { kind: FieldKind, name: String, old: String, new: String },
+    Changed {
+        kind: FieldKind,
+        name: String,
+        old: String,
+        new: String,
+    },
     /// A field of its key is new.
-    Added { kind: FieldKind, name: String, new: String },
+    Added {
+        kind: FieldKind,
+        name: String,
+        new: String,
+    },
     /// A field of its key is gone.
-    Removed { kind: FieldKind, name: String, old: String },
+    Removed {
+        kind: FieldKind,
+        name: String,
+        old: String,
+    },
     /// An output is not there.
     OutputMissing(RepoPath),
     /// An output is not what was recorded.
-    OutputChanged { path: RepoPath, old: String, new: String },
+    OutputChanged {
+        path: RepoPath,
+        old: String,
+        new: String,
+    },
     /// A file stands among the outputs that the last run did not make.
     OutputAdded(RepoPath),
     /// The product is another one, or gone.
@@ -63,7 +80,12 @@ impl fmt::Display for StaleReason {
             Self::NeverBuilt => f.write_str("never built here"),
             Self::Failed => f.write_str("its last run failed"),
             Self::Unfinished => f.write_str("its last run was not recorded as a whole"),
-            Self::Changed { kind, name, old, new } => {
+            Self::Changed {
+                kind,
+                name,
+                old,
+                new,
+            } => {
                 write!(f, "{} changed  {old} -> {new}", named(kind, name))
             }
             Self::Added { kind, name, new } => write!(f, "{} is new  {new}", named(kind, name)),
@@ -126,7 +148,11 @@ impl Gathered {
 
     fn with_parts<T>(&self, graph: &Graph, target: &Target, read: fn(&Parts<'_>) -> T) -> T {
         let name = |id: &TargetId| graph.target(*id).name.as_str();
-        let needs: Vec<_> = self.needs.iter().map(|(id, made)| (name(id), made.clone())).collect();
+        let needs: Vec<_> = self
+            .needs
+            .iter()
+            .map(|(id, made)| (name(id), made.clone()))
+            .collect();
         read(&Parts {
             target,
             commands: &self.commands,
@@ -172,7 +198,15 @@ impl<'a> Inspector<'a> {
         version: Option<&'a Version>,
         now_s: u64,
     ) -> Self {
-        Self { graph, digests, runner, env, version, now_s, answers: Mutex::default() }
+        Self {
+            graph,
+            digests,
+            runner,
+            env,
+            version,
+            now_s,
+            answers: Mutex::default(),
+        }
     }
 
     /// Returns the verdict on each of `order`, in which needs come before their dependents.
@@ -202,7 +236,11 @@ impl<'a> Inspector<'a> {
         let mut levels: Vec<Vec<TargetId>> = Vec::new();
         for id in order {
             let needs = &self.graph.target(*id).needs;
-            let at = needs.iter().map(|n| depth[n.index()] + 1).max().unwrap_or(0);
+            let at = needs
+                .iter()
+                .map(|n| depth[n.index()] + 1)
+                .max()
+                .unwrap_or(0);
             depth[id.index()] = at;
             if levels.len() <= at {
                 levels.resize_with(at + 1, Vec::new);
@@ -223,8 +261,12 @@ impl<'a> Inspector<'a> {
             Some(Ok(Verdict::Fresh(made))) => Some(made.clone()),
             _ => None,
         };
-        let unsettled: Vec<TargetId> =
-            target.needs.iter().copied().filter(|n| made(*n).is_none()).collect();
+        let unsettled: Vec<TargetId> = target
+            .needs
+            .iter()
+            .copied()
+            .filter(|n| made(*n).is_none())
+            .collect();
         if !unsettled.is_empty() {
             return Ok(Verdict::Pending(unsettled));
         }
@@ -253,7 +295,11 @@ impl<'a> Inspector<'a> {
         let record = known.and_then(|k| k.record.as_ref());
         if known.is_some_and(|k| k.is_unfinished) {
             let is_failed = known.is_some_and(|k| k.failed);
-            reasons.push(if is_failed { StaleReason::Failed } else { StaleReason::Unfinished });
+            reasons.push(if is_failed {
+                StaleReason::Failed
+            } else {
+                StaleReason::Unfinished
+            });
         }
         let Some(record) = record else {
             if reasons.is_empty() {
@@ -262,17 +308,25 @@ impl<'a> Inspector<'a> {
             return Ok(reasons);
         };
         if gathered.key(self.graph, target) != record.key {
-            reasons.extend(differences(&record.fields, &gathered.fields(self.graph, target)));
+            reasons.extend(differences(
+                &record.fields,
+                &gathered.fields(self.graph, target),
+            ));
         }
         if !reasons.is_empty() {
             return Ok(reasons);
         }
         reasons.extend(self.output_reasons(target, &record.made)?);
-        if reasons.is_empty() && let Some(former) = &record.made.product {
+        if reasons.is_empty()
+            && let Some(former) = &record.made.product
+        {
             let found = self.product(target, gathered)?;
             if found.as_ref() != Some(former) {
                 let new = found.map_or("(none)".into(), |f| text(&f));
-                reasons.push(StaleReason::ProductChanged { old: text(former), new });
+                reasons.push(StaleReason::ProductChanged {
+                    old: text(former),
+                    new,
+                });
             }
         }
         if let Some(max_age) = target.max_age {
@@ -289,7 +343,10 @@ impl<'a> Inspector<'a> {
         let mut reasons = Vec::new();
         let found = outputs::states(target, self.digests)?;
         let find = |states: &[OutputState], path: &RepoPath| {
-            states.binary_search_by(|s| s.path.cmp(path)).ok().map(|i| states[i].content)
+            states
+                .binary_search_by(|s| s.path.cmp(path))
+                .ok()
+                .map(|i| states[i].content)
         };
         for recorded in &made.outputs {
             match find(&found, &recorded.path) {
@@ -341,15 +398,28 @@ impl<'a> Inspector<'a> {
             true => self.source_inputs(id)?,
         };
         let uses_version = command::all(target).any(|c| c.names().any(|n| n == "version"))
-            || target.env.values().any(|v| matches!(v, EnvValue::Set(t) if t.names().any(|n| n == "version")));
+            || target
+                .env
+                .values()
+                .any(|v| matches!(v, EnvValue::Set(t) if t.names().any(|n| n == "version")));
         let version = if uses_version { self.version()? } else { None };
-        let late = Late { graph: self.graph, target, inputs: &inputs, needs: &needs, version: version.as_deref() };
+        let late = Late {
+            graph: self.graph,
+            target,
+            inputs: &inputs,
+            needs: &needs,
+            version: version.as_deref(),
+        };
         let env = self.declared_env(target, &late)?;
         let render = |commands: &[Command]| -> Result<Vec<Vec<OsString>>> {
             commands.iter().map(|c| command::render(c, &late)).collect()
         };
         let commands = render(&target.run)?;
-        let product = target.product.as_ref().map(|p| command::render(p, &late)).transpose()?;
+        let product = target
+            .product
+            .as_ref()
+            .map(|p| command::render(p, &late))
+            .transpose()?;
         let ask = |what: &str, commands: &[Command]| -> Result<Vec<(String, Vec<u8>)>> {
             let mut answers = Vec::new();
             for (source, argv) in commands.iter().zip(render(commands)?) {
@@ -360,7 +430,15 @@ impl<'a> Inspector<'a> {
         };
         let tools = ask("tool", &target.tools)?;
         let probes = ask("probe", &target.probes)?;
-        Ok(Gathered { commands, product, env, tools, probes, inputs, needs })
+        Ok(Gathered {
+            commands,
+            product,
+            env,
+            tools,
+            probes,
+            inputs,
+            needs,
+        })
     }
 
     /// Returns a key for each of `order` that depends on sources alone: what needed targets
@@ -373,7 +451,13 @@ impl<'a> Inspector<'a> {
             let target = self.graph.target(*id);
             let gathered = self.gather_from(*id, &|need| made[need.index()].clone(), true)?;
             let key = gathered.key(self.graph, target);
-            let content = Content { kind: Kind::File, digest: Digest { hash: key.0, size: 0 } };
+            let content = Content {
+                kind: Kind::File,
+                digest: Digest {
+                    hash: key.0,
+                    size: 0,
+                },
+            };
             let stand_in = |o: &crate::graph::Output| {
                 let path = RepoPath::new(o.pattern.to_string());
                 OutputState { path, content }
@@ -396,7 +480,9 @@ impl<'a> Inspector<'a> {
     fn source_inputs(&self, id: TargetId) -> Result<Vec<(RepoPath, Content)>> {
         let target = self.graph.target(id);
         let closure = self.graph.closure(&[id]);
-        let made = closure.iter().flat_map(|id| self.graph.target(*id).outputs.iter().cloned());
+        let made = closure
+            .iter()
+            .flat_map(|id| self.graph.target(*id).outputs.iter().cloned());
         self.inputs_except(target, &made.collect::<Vec<_>>(), true)
     }
 
@@ -409,11 +495,16 @@ impl<'a> Inspector<'a> {
         let expanded = glob::expand(&target.inputs, self.digests)?;
         if let Some(missing) = expanded.unmatched.first().filter(|_| !may_miss) {
             let pattern = &target.inputs[*missing].pattern;
-            return Err(Error::failed(format!("no file matches input `{pattern}` of `{}`", target.name))
-                .hinted("create it, correct the pattern, or say `optional=#true`"));
+            return Err(Error::failed(format!(
+                "no file matches input `{pattern}` of `{}`",
+                target.name
+            ))
+            .hinted("create it, correct the pattern, or say `optional=#true`"));
         }
-        let own: Vec<glob::Glob> =
-            except.iter().filter_map(|o| glob::compile(&o.pattern).ok()).collect();
+        let own: Vec<glob::Glob> = except
+            .iter()
+            .filter_map(|o| glob::compile(&o.pattern).ok())
+            .collect();
         let mut inputs = Vec::with_capacity(expanded.files.len());
         for path in expanded.files {
             if own.iter().any(|glob| glob.is_match(&path)) {
@@ -421,13 +512,21 @@ impl<'a> Inspector<'a> {
             }
             match self.digests.input(&path)? {
                 Some(content) => inputs.push((path, content)),
-                None if std::fs::symlink_metadata(path.to_absolute(self.digests.root())).is_ok() => {
-                    return Err(Error::failed(format!("input `{path}` of `{}` is no regular file", target.name))
-                        .hinted("exclude it with a `!` pattern"));
+                None if std::fs::symlink_metadata(path.to_absolute(self.digests.root()))
+                    .is_ok() =>
+                {
+                    return Err(Error::failed(format!(
+                        "input `{path}` of `{}` is no regular file",
+                        target.name
+                    ))
+                    .hinted("exclude it with a `!` pattern"));
                 }
                 None => {
-                    return Err(Error::failed(format!("input `{path}` of `{}` does not exist", target.name))
-                        .hinted("create it, or correct `inputs`"));
+                    return Err(Error::failed(format!(
+                        "input `{path}` of `{}` does not exist",
+                        target.name
+                    ))
+                    .hinted("create it, or correct `inputs`"));
                 }
             }
         }
@@ -457,7 +556,8 @@ impl<'a> Inspector<'a> {
             Some(Version::Literal(text)) => Ok(Some(text.clone())),
             Some(Version::Command(version)) => {
                 let argv = command::render_plain(version)?;
-                let printed = self.ask_once("the version command", "", &argv, &RepoPath::root(), &[])?;
+                let printed =
+                    self.ask_once("the version command", "", &argv, &RepoPath::root(), &[])?;
                 Ok(Some(text(&printed)))
             }
         }
@@ -466,8 +566,12 @@ impl<'a> Inspector<'a> {
     /// Returns the identity of a target's product; `None` when its command fails, which
     /// means that there is no such product.
     pub fn product(&self, target: &Target, gathered: &Gathered) -> Result<Option<Vec<u8>>> {
-        let Some(argv) = &gathered.product else { return Ok(None) };
-        let (exit, out, _) = self.runner.ask(&self.spec(argv, &target.dir, &gathered.env));
+        let Some(argv) = &gathered.product else {
+            return Ok(None);
+        };
+        let (exit, out, _) = self
+            .runner
+            .ask(&self.spec(argv, &target.dir, &gathered.env));
         match exit {
             crate::runner::Exit::Code(0) => Ok(Some(out)),
             crate::runner::Exit::Interrupted => Err(interrupted()),
@@ -482,7 +586,13 @@ impl<'a> Inspector<'a> {
         argv: &[OsString],
         env: &[(String, Option<OsString>)],
     ) -> Result<Vec<u8>> {
-        self.ask_once(what, &format!(" of `{}`", target.name), argv, &target.dir, env)
+        self.ask_once(
+            what,
+            &format!(" of `{}`", target.name),
+            argv,
+            &target.dir,
+            env,
+        )
     }
 
     /// Runs a question once per command and directory, however many targets ask it.
@@ -498,7 +608,10 @@ impl<'a> Inspector<'a> {
         let slot = match env.is_empty() {
             true => {
                 let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-                answers.entry((argv.to_vec(), dir.clone())).or_default().clone()
+                answers
+                    .entry((argv.to_vec(), dir.clone()))
+                    .or_default()
+                    .clone()
             }
             false => Answer::default(),
         };
@@ -543,7 +656,10 @@ fn text(bytes: &[u8]) -> String {
 /// Returns what differs between two lists of fields, most telling first.
 fn differences(old: &[Field], new: &[Field]) -> Vec<StaleReason> {
     let index = |fields: &[Field]| -> HashMap<(FieldKind, String), String> {
-        fields.iter().map(|f| ((f.kind, f.name.clone()), f.value.clone())).collect()
+        fields
+            .iter()
+            .map(|f| ((f.kind, f.name.clone()), f.value.clone()))
+            .collect()
     };
     let (old_by, new_by) = (index(old), index(new));
     let mut reasons = Vec::new();
@@ -552,7 +668,12 @@ fn differences(old: &[Field], new: &[Field]) -> Vec<StaleReason> {
         match old_by.get(&(kind, name.clone())) {
             None => reasons.push(StaleReason::Added { kind, name, new }),
             Some(old) if *old != new => {
-                reasons.push(StaleReason::Changed { kind, name, old: old.clone(), new });
+                reasons.push(StaleReason::Changed {
+                    kind,
+                    name,
+                    old: old.clone(),
+                    new,
+                });
             }
             Some(_) => {}
         }
@@ -565,9 +686,19 @@ fn differences(old: &[Field], new: &[Field]) -> Vec<StaleReason> {
     }
     // A changed input also changes the command that lists it: the input is what to tell.
     let is_cause = |r: &StaleReason| {
-        !matches!(r, StaleReason::Changed { kind: FieldKind::Command, .. }
-            | StaleReason::Added { kind: FieldKind::Command, .. }
-            | StaleReason::Removed { kind: FieldKind::Command, .. })
+        !matches!(
+            r,
+            StaleReason::Changed {
+                kind: FieldKind::Command,
+                ..
+            } | StaleReason::Added {
+                kind: FieldKind::Command,
+                ..
+            } | StaleReason::Removed {
+                kind: FieldKind::Command,
+                ..
+            }
+        )
     };
     reasons.sort_by_key(|r| !is_cause(r));
     if reasons.is_empty() {
@@ -581,7 +712,11 @@ mod tests {
     use super::*;
 
     fn field(kind: FieldKind, name: &str, value: &str) -> Field {
-        Field { kind, name: name.into(), value: value.into() }
+        Field {
+            kind,
+            name: name.into(),
+            value: value.into(),
+        }
     }
 
     #[test]
@@ -596,7 +731,10 @@ mod tests {
             field(FieldKind::Input, "a.c", "22"),
             field(FieldKind::Input, "b.c", "44"),
         ];
-        let shown: Vec<String> = differences(&old, &new).iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = differences(&old, &new)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             shown,
             [

@@ -22,7 +22,10 @@ const SUM_LEN: usize = 16;
 
 fn checksum(bytes: &[u8]) -> [u8; SUM_LEN] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes()).update(&[0]).update(bytes);
+    hasher
+        .update(env!("CARGO_PKG_VERSION").as_bytes())
+        .update(&[0])
+        .update(bytes);
     let mut sum = [0; SUM_LEN];
     sum.copy_from_slice(&hasher.finalize().as_bytes()[..SUM_LEN]);
     sum
@@ -79,11 +82,18 @@ where
     /// Reads the ledger at `path`; a missing or foreign file is an empty one.
     pub fn load(path: PathBuf) -> Self {
         let bytes = std::fs::read(&path).unwrap_or_default();
-        let mut ledger =
-            Self { path, file: None, entries: HashMap::new(), written: 0, sound_len: 0 };
+        let mut ledger = Self {
+            path,
+            file: None,
+            entries: HashMap::new(),
+            written: 0,
+            sound_len: 0,
+        };
         let mut rest = bytes.as_slice();
         while let Some((entry, tail)) = split_entry(rest) {
-            let Some((key, value)) = decode::<(K, Option<V>)>(entry) else { break };
+            let Some((key, value)) = decode::<(K, Option<V>)>(entry) else {
+                break;
+            };
             match value {
                 Some(value) => ledger.entries.insert(key, value),
                 None => ledger.entries.remove(&key),
@@ -140,11 +150,14 @@ where
                     .open(&self.path)
                     .context("open", &self.path)?;
                 // A torn tail would hide all that is appended after it.
-                file.set_len(self.sound_len).context("shorten", &self.path)?;
+                file.set_len(self.sound_len)
+                    .context("shorten", &self.path)?;
                 *empty = Some(file);
             }
         }
-        self.file.as_mut().ok_or_else(|| Error::internal("the ledger's file is not open"))
+        self.file
+            .as_mut()
+            .ok_or_else(|| Error::internal("the ledger's file is not open"))
     }
 
     /// Rewrites the file when more than half of it is overwritten entries.
@@ -190,10 +203,14 @@ mod tests {
         first.remove(&"b".into()).expect("appends");
         assert_eq!(ledger(dir.path()).get(&"a".into()), Some(&299));
         assert_eq!(ledger(dir.path()).get(&"b".into()), None);
-        let long = std::fs::metadata(dir.path().join("ledger")).expect("is there").len();
+        let long = std::fs::metadata(dir.path().join("ledger"))
+            .expect("is there")
+            .len();
         first.compact().expect("compacts");
         first.insert("c".into(), 1).expect("appends");
-        let short = std::fs::metadata(dir.path().join("ledger")).expect("is there").len();
+        let short = std::fs::metadata(dir.path().join("ledger"))
+            .expect("is there")
+            .len();
         assert!(short < long / 50, "{short} of {long}");
         assert_eq!(ledger(dir.path()).iter().count(), 2);
     }
@@ -205,16 +222,27 @@ mod tests {
         let mut lengths = vec![0];
         for i in 0..5 {
             first.insert(format!("k{i}"), i).expect("appends");
-            lengths.push(std::fs::metadata(dir.path().join("ledger")).expect("is there").len());
+            lengths.push(
+                std::fs::metadata(dir.path().join("ledger"))
+                    .expect("is there")
+                    .len(),
+            );
         }
         let whole = std::fs::read(dir.path().join("ledger")).expect("reads");
         for cut in 0..whole.len() {
             std::fs::write(dir.path().join("ledger"), &whole[..cut]).expect("writes");
-            let expected = lengths.iter().filter(|l| **l > 0 && **l <= cut as u64).count();
+            let expected = lengths
+                .iter()
+                .filter(|l| **l > 0 && **l <= cut as u64)
+                .count();
             let mut torn = ledger(dir.path());
             assert_eq!(torn.iter().count(), expected, "cut at {cut}");
             torn.insert("new".into(), 9).expect("appends");
-            assert_eq!(ledger(dir.path()).iter().count(), expected + 1, "cut at {cut}");
+            assert_eq!(
+                ledger(dir.path()).iter().count(),
+                expected + 1,
+                "cut at {cut}"
+            );
         }
     }
 

@@ -63,7 +63,13 @@ impl Screen {
             ColorChoice::Auto => is_terminal && !no_color,
         };
         let width = rustix_width().unwrap_or(100).clamp(40, 140);
-        Self { color, is_live: is_terminal && !is_quiet, is_quiet, is_verbose, width }
+        Self {
+            color,
+            is_live: is_terminal && !is_quiet,
+            is_quiet,
+            is_verbose,
+            width,
+        }
     }
 
     /// Returns `text` in a style, or as it is without colour.

@@ -37,7 +37,9 @@ impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
     pub(super) fn settle(&self, id: TargetId) -> Result<Outcome> {
         let target = self.graph().target(id);
-        let gathered = self.inspector.gather(id, &|need| self.made[need.index()].get().cloned())?;
+        let gathered = self
+            .inspector
+            .gather(id, &|need| self.made[need.index()].get().cloned())?;
         let known = self.records().known(&target.name).cloned();
         let mut reasons = self.inspector.judge(target, &gathered, known.as_ref())?;
         if self.is_forced(id) {
@@ -46,7 +48,12 @@ impl Builder<'_> {
         let former = known.as_ref().and_then(|k| k.record.as_ref());
         if reasons.is_empty() {
             let made = former.map(|r| r.made.clone()).unwrap_or_default();
-            return Ok(Outcome { how: Settled::Fresh, made: made.into(), log: vec![], reason: None });
+            return Ok(Outcome {
+                how: Settled::Fresh,
+                made: made.into(),
+                log: vec![],
+                reason: None,
+            });
         }
         let reason = first_reason(&reasons);
         let key = gathered.key(self.graph(), target);
@@ -57,11 +64,21 @@ impl Builder<'_> {
             .iter()
             .any(|r| matches!(r, StaleReason::Forced | StaleReason::TooOld { .. }));
         if target.is_cached && !is_run_meant {
-            let restored =
-                self.restore(target, &gathered, key, former_made.as_ref(), &mut is_own_mess)?;
+            let restored = self.restore(
+                target,
+                &gathered,
+                key,
+                former_made.as_ref(),
+                &mut is_own_mess,
+            )?;
             if let Some((made, log)) = restored {
                 let reason = Some(reason);
-                return Ok(Outcome { how: Settled::Restored, made: made.into(), log, reason });
+                return Ok(Outcome {
+                    how: Settled::Restored,
+                    made: made.into(),
+                    log,
+                    reason,
+                });
             }
         }
         self.make(id, &gathered, key, former_made, is_own_mess, reason)
@@ -76,7 +93,9 @@ impl Builder<'_> {
         former: Option<&Made>,
         is_own_mess: &mut bool,
     ) -> Result<Option<(Made, Vec<u8>)>> {
-        let Some(Some(result)) = self.with_store(|s| s.action(&key)) else { return Ok(None) };
+        let Some(Some(result)) = self.with_store(|s| s.action(&key)) else {
+            return Ok(None);
+        };
         let Some(Some(log)) = self.with_store(|s| cache::fetch_bytes(s, &result.log)) else {
             return Ok(None);
         };
@@ -84,7 +103,8 @@ impl Builder<'_> {
         self.records().start(&target.name)?;
         *is_own_mess = true;
         let digests = self.inspector.digests;
-        let put_back = self.with_store(|s| outputs::restore(target, &result.made.outputs, digests, s));
+        let put_back =
+            self.with_store(|s| outputs::restore(target, &result.made.outputs, digests, s));
         if put_back != Some(true) {
             return Ok(None);
         }
@@ -156,8 +176,17 @@ impl Builder<'_> {
             }
         }
         let is_same = former.as_ref() == Some(&made) && !made.outputs.is_empty();
-        let how = if is_same { Settled::RanSame } else { Settled::Ran };
-        Ok(Outcome { how, made: made.into(), log, reason: Some(reason) })
+        let how = if is_same {
+            Settled::RanSame
+        } else {
+            Settled::Ran
+        };
+        Ok(Outcome {
+            how,
+            made: made.into(),
+            log,
+            reason: Some(reason),
+        })
     }
 
     /// Tries until an attempt succeeds or none is left.
@@ -220,13 +249,16 @@ impl Builder<'_> {
             return Err(command_error(target, gathered, i, &exit, &text));
         }
         check_expectations(target, &text)?;
-        let outputs = outputs::collect(target, self.inspector.digests)
-            .map_err(|e| with_tail(e, &text))?;
+        let outputs =
+            outputs::collect(target, self.inspector.digests).map_err(|e| with_tail(e, &text))?;
         let product = self.inspector.product(target, gathered)?;
         if target.product.is_some() && product.is_none() {
             return Err(with_tail(
-                Error::failed(format!("`{}` ran, but its `product` command fails", target.name))
-                    .hinted("run that command by hand to see why"),
+                Error::failed(format!(
+                    "`{}` ran, but its `product` command fails",
+                    target.name
+                ))
+                .hinted("run that command by hand to see why"),
                 &text,
             ));
         }
@@ -268,7 +300,11 @@ impl Builder<'_> {
         }
         let digest = Digest::of(log);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let result = ActionResult { made: made.clone(), log: digest, took_ms };
+        let result = ActionResult {
+            made: made.clone(),
+            log: digest,
+            took_ms,
+        };
         self.with_store(|store| {
             outputs::put(&made.outputs, self.inspector.digests, store)?;
             if !store.missing(&[digest])?.is_empty() {
@@ -323,7 +359,9 @@ fn command_error(
         .fact("command", fs::shown(&command));
     match exit {
         Exit::NotStarted(_) => error.hinted("is the program installed and in `PATH`?"),
-        Exit::TimedOut(_) => with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for"),
+        Exit::TimedOut(_) => {
+            with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
+        }
         _ => with_tail(error, log),
     }
 }

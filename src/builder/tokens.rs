@@ -26,12 +26,18 @@ impl Tokens {
             .map(|c| c.into_helper_thread(arrived))
             .transpose()
             .map_err(|e| Error::internal(format!("cannot wait for job slots: {e}")))?;
-        Ok(Self { helper, held: Vec::new(), is_asked: false })
+        Ok(Self {
+            helper,
+            held: Vec::new(),
+            is_asked: false,
+        })
     }
 
     /// Returns whether one more job may start beside `running` ones; asks for a token if not.
     pub fn allow(&mut self, running: usize) -> bool {
-        let Some(helper) = &self.helper else { return true };
+        let Some(helper) = &self.helper else {
+            return true;
+        };
         if running <= self.held.len() {
             return true;
         }
@@ -54,6 +60,7 @@ impl Tokens {
 
     /// Gives tokens back that `running` jobs do not need.
     pub fn give_back(&mut self, running: usize) {
-        self.held.truncate(running.saturating_sub(1).max(usize::from(running > 0)));
+        self.held
+            .truncate(running.saturating_sub(1).max(usize::from(running > 0)));
     }
 }

@@ -8,7 +8,7 @@
 //! none. The directory's name has the format's version; another version starts empty.
 
 use std::collections::HashSet;
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,18 @@ use crate::digest::{Digest, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs;
 use crate::key::ActionKey;
+
+/// Sets the modification time to now and leaves the access time.
+const TOUCH: rustix::fs::Timestamps = rustix::fs::Timestamps {
+    last_access: rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_OMIT,
+    },
+    last_modification: rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    },
+};
 
 /// A store in a directory.
 pub struct LocalStore {
@@ -41,7 +53,10 @@ impl LocalStore {
     /// Returns the store below `dir`, which need not exist yet.
     pub fn new(dir: &Path) -> Self {
         let version = dir.join("v1");
-        Self { cas: version.join("cas"), actions: version.join("ac") }
+        Self {
+            cas: version.join("cas"),
+            actions: version.join("ac"),
+        }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -77,13 +92,17 @@ impl LocalStore {
                 _ => remove(&path)?,
             }
         }
-        results.sort_by(|a, b| b.0.cmp(&a.0));
+        results.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut kept: HashSet<Digest> = HashSet::new();
         let mut kept_bytes = 0;
         let mut is_full = false;
         for (_, path, result) in results {
             let digests = named_by(&result);
-            let new: u64 = digests.iter().filter(|d| !kept.contains(d)).map(|d| d.size).sum();
+            let new: u64 = digests
+                .iter()
+                .filter(|d| !kept.contains(d))
+                .map(|d| d.size)
+                .sum();
             is_full |= bytes_max.is_some_and(|max| kept_bytes + new > max);
             match is_full {
                 true => remove(&path)?,
@@ -109,7 +128,9 @@ impl LocalStore {
         let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
         for (path, meta) in files(&self.cas)? {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-            let is_young = meta.modified().is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG));
+            let is_young = meta
+                .modified()
+                .is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG));
             if !is_young && !name.is_some_and(|n| kept.contains(&n)) {
                 remove(&path)?;
             }
@@ -123,7 +144,11 @@ impl LocalStore {
         let mut bad = Vec::new();
         let blobs = files(&self.cas)?;
         for (path, _) in &blobs {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let digest = hash_reader(fs::open(path)?).context("read", path)?;
             if digest.hex() != name {
                 remove(path)?;
@@ -133,7 +158,12 @@ impl LocalStore {
         for (path, _) in files(&self.actions)? {
             if crate::stored::load::<ActionResult>(&path).is_none() {
                 remove(&path)?;
-                bad.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                bad.push(
+                    path.file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                );
             }
         }
         Ok((blobs.len() as u64, bad))
@@ -143,13 +173,15 @@ impl LocalStore {
 impl Store for LocalStore {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         let path = self.action_path(key);
-        let Some(bytes) = fs::read_optional(&path)? else { return Ok(None) };
+        let Some(bytes) = fs::read_optional(&path)? else {
+            return Ok(None);
+        };
         let result = crate::stored::decode(&bytes);
         if result.is_some()
             && let Ok(file) = File::options().write(true).open(&path)
         {
             // The time of last use, for `prune`; a read-only cache does without.
-            let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+            let _ = rustix::fs::futimens(&file, &TOUCH);
         }
         Ok(result)
     }
@@ -188,13 +220,19 @@ impl Store for LocalStore {
         if found != *digest {
             return Err(Error::new(
                 ErrorKind::Cache,
-                format!("a file changed while it was put into the cache: expected {digest}, found {found}"),
+                format!(
+                    "a file changed while it was put into the cache: expected {digest}, found {found}"
+                ),
             ));
         }
         let read_only = Permissions::from_mode(0o444);
-        file.as_file().set_permissions(read_only).context("set the mode of", &path)?;
+        file.as_file()
+            .set_permissions(read_only)
+            .context("set the mode of", &path)?;
         file.as_file().sync_data().context("flush", &path)?;
-        file.persist(&path).map_err(|e| e.error).context("write", &path)?;
+        file.persist(&path)
+            .map_err(|e| e.error)
+            .context("write", &path)?;
         Ok(())
     }
 }
@@ -206,7 +244,10 @@ fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
     loop {
         let count = from.read(&mut buffer)?;
         if count == 0 {
-            return Ok(Digest { hash: *hasher.finalize().as_bytes(), size });
+            return Ok(Digest {
+                hash: *hasher.finalize().as_bytes(),
+                size,
+            });
         }
         hasher.update(&buffer[..count]);
         to.write_all(&buffer[..count])?;
@@ -215,7 +256,13 @@ fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
 }
 
 fn named_by(result: &ActionResult) -> Vec<Digest> {
-    result.made.outputs.iter().map(|o| o.content.digest).chain([result.log]).collect()
+    result
+        .made
+        .outputs
+        .iter()
+        .map(|o| o.content.digest)
+        .chain([result.log])
+        .collect()
 }
 
 /// Two hex digits as a directory, so that no directory grows to a million entries.
@@ -238,11 +285,17 @@ fn files(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
             Ok(entry) => entry,
             Err(e) if e.io_error().is_some_and(fs::is_absent) => continue,
             Err(e) => {
-                return Err(Error::new(ErrorKind::Io, format!("cannot list the cache: {e}")));
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!("cannot list the cache: {e}"),
+                ));
             }
         };
         let is_temporary = entry.file_name().to_string_lossy().starts_with(".tmp-");
-        if !is_temporary && let Ok(meta) = entry.metadata() && meta.is_file() {
+        if !is_temporary
+            && let Ok(meta) = entry.metadata()
+            && meta.is_file()
+        {
             found.push((entry.into_path(), meta));
         }
     }
@@ -251,6 +304,10 @@ fn files(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "ages are relative to now")]
+
+    use std::fs::FileTimes;
+
     use super::*;
     use crate::key::Made;
 
@@ -274,13 +331,18 @@ mod tests {
         assert_eq!(store.missing(&[digest, other]).expect("asks"), [other]);
         let bytes = crate::cache::fetch_bytes(&store, &digest).expect("fetches");
         assert_eq!(bytes.as_deref(), Some(b"hello".as_slice()));
-        assert_eq!(crate::cache::fetch_bytes(&store, &other).expect("fetches"), None);
+        assert_eq!(
+            crate::cache::fetch_bytes(&store, &other).expect("fetches"),
+            None
+        );
     }
 
     #[test]
     fn a_blob_that_is_not_its_digest_is_refused() {
         let (_dir, store) = space();
-        let error = store.put(&Digest::of(b"a"), &mut &b"b"[..]).expect_err("refuses");
+        let error = store
+            .put(&Digest::of(b"a"), &mut &b"b"[..])
+            .expect_err("refuses");
         assert_eq!(error.kind, ErrorKind::Cache);
         assert_eq!(store.usage().expect("counts"), Usage::default());
     }
@@ -293,7 +355,10 @@ mod tests {
         let path = store.blob_path(&digest);
         std::fs::remove_file(&path).expect("removes");
         std::fs::write(&path, b"hellO").expect("writes");
-        assert_eq!(crate::cache::fetch_bytes(&store, &digest).expect("fetches"), None);
+        assert_eq!(
+            crate::cache::fetch_bytes(&store, &digest).expect("fetches"),
+            None
+        );
         assert_eq!(store.verify().expect("reads"), (2, vec![digest.hex()]));
         assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
     }
@@ -304,19 +369,38 @@ mod tests {
         let day = Duration::from_secs(86_400);
         for (i, bytes) in [b"old", b"mid", b"new"].iter().enumerate() {
             let digest = put(&store, *bytes);
-            let result = ActionResult { made: Made::default(), log: digest, took_ms: 0 };
+            let result = ActionResult {
+                made: Made::default(),
+                log: digest,
+                took_ms: 0,
+            };
             let key = ActionKey([i as u8; 32]);
             store.put_action(&key, &result).expect("puts");
             let when = SystemTime::now() - day * (3 - i as u32);
             for path in [store.action_path(&key), store.blob_path(&digest)] {
                 let file = File::open(&path).expect("opens");
-                file.set_times(FileTimes::new().set_modified(when)).expect("sets");
+                file.set_times(FileTimes::new().set_modified(when))
+                    .expect("sets");
             }
         }
         let removed = store.prune(None, Some(6)).expect("prunes");
-        assert_eq!(removed, Usage { blobs: 1, blob_bytes: 3, results: 1 });
+        assert_eq!(
+            removed,
+            Usage {
+                blobs: 1,
+                blob_bytes: 3,
+                results: 1
+            }
+        );
         let removed = store.prune(Some(day * 3 / 2), None).expect("prunes");
-        assert_eq!(removed, Usage { blobs: 1, blob_bytes: 3, results: 1 });
+        assert_eq!(
+            removed,
+            Usage {
+                blobs: 1,
+                blob_bytes: 3,
+                results: 1
+            }
+        );
         assert!(store.action(&ActionKey([2; 32])).expect("reads").is_some());
     }
 }

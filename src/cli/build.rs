@@ -94,22 +94,51 @@ pub fn run(
     let _listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
-    let inspector =
-        Inspector::new(&project.graph, &digests, &runner, &env, version, Context::now_s());
-    let store = if options.no_cache { None } else { Some(context.store()?) };
+    let inspector = Inspector::new(
+        &project.graph,
+        &digests,
+        &runner,
+        &env,
+        version,
+        Context::now_s(),
+    );
+    let store = if options.no_cache {
+        None
+    } else {
+        Some(context.store()?)
+    };
     let display = display(context.screen, context.json);
-    let forced = if options.force { roots.to_vec() } else { Vec::new() };
-    let options = Options { jobs, keep_going: options.keep_going, forced };
+    let forced = if options.force {
+        roots.to_vec()
+    } else {
+        Vec::new()
+    };
+    let options = Options {
+        jobs,
+        keep_going: options.keep_going,
+        forced,
+    };
     let store: Option<&dyn Store> = store.as_ref().map(|s| s as &dyn Store);
-    let mut builder =
-        Builder::new(&inspector, &records, store, &state_dir, display.as_ref(), options);
+    let mut builder = Builder::new(
+        &inspector,
+        &records,
+        store,
+        &state_dir,
+        display.as_ref(),
+        options,
+    );
     builder.jobserver = jobserver;
     let summary = builder.build(roots);
     drop(builder);
     // What was learned is kept even after a failure; not being able to is no failure.
-    for saved in [digests.save(), records.lock().map_or(Ok(()), |mut r| r.compact())] {
+    for saved in [
+        digests.save(),
+        records.lock().map_or(Ok(()), |mut r| r.compact()),
+    ] {
         if let Err(error) = saved {
-            display.event(&Event::Warning { text: &error.to_string() });
+            display.event(&Event::Warning {
+                text: &error.to_string(),
+            });
         }
     }
     let count = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
@@ -120,7 +149,10 @@ pub fn run(
         ("bytes hashed", count(&digests.counters.bytes_hashed)),
         ("directories listed", count(&digests.counters.dirs_listed)),
     ]);
-    Ok(Report { summary: summary?, counters })
+    Ok(Report {
+        summary: summary?,
+        counters,
+    })
 }
 
 impl Report {
@@ -154,8 +186,12 @@ impl Report {
             .iter()
             .map(|(id, how)| (graph.target(*id).name.clone(), word(how).into()))
             .collect();
-        let errors: Vec<String> =
-            self.summary.errors.iter().map(|(_, e)| e.message.clone()).collect();
+        let errors: Vec<String> = self
+            .summary
+            .errors
+            .iter()
+            .map(|(_, e)| e.message.clone())
+            .collect();
         serde_json::json!({
             "ok": self.summary.is_ok(),
             "targets": targets,
@@ -182,9 +218,16 @@ pub fn summary_line(summary: &Summary) -> String {
     .map(|(n, word)| format!("{n} {word}"))
     .collect();
     let took = shown_time(summary.took);
-    let prefix = if summary.is_interrupted { "interrupted; " } else { "" };
+    let prefix = if summary.is_interrupted {
+        "interrupted; "
+    } else {
+        ""
+    };
     match parts.is_empty() {
-        true => format!("{prefix}nothing to do, {fresh} {} fresh, in {took}", plural(fresh, "target")),
+        true => format!(
+            "{prefix}nothing to do, {fresh} {} fresh, in {took}",
+            plural(fresh, "target")
+        ),
         false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
     }
 }
@@ -227,5 +270,7 @@ fn jobserver(jobs: usize) -> Option<jobserver::Client> {
     // SAFETY: the descriptors that MAKEFLAGS names are checked to be pipes before use.
     #[expect(unsafe_code, reason = "make hands its descriptors down by number")]
     let outer = unsafe { jobserver::Client::from_env_ext(true) }.client;
-    outer.or_else(|_| jobserver::Client::new(jobs.saturating_sub(1))).ok()
+    outer
+        .or_else(|_| jobserver::Client::new(jobs.saturating_sub(1)))
+        .ok()
 }

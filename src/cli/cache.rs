@@ -51,7 +51,10 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
             });
             (text, json)
         }
-        CacheVerb::Prune { older_than, max_size } => {
+        CacheVerb::Prune {
+            older_than,
+            max_size,
+        } => {
             let age = older_than.as_deref().map(parse_age).transpose()?;
             let size = max_size.as_deref().map(parse_size).transpose()?;
             if age.is_none() && size.is_none() {
@@ -76,7 +79,10 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
             let (read, bad) = store.verify()?;
             let text = match bad.len() {
                 0 => format!("{read} {} read, all sound\n", plural(read as usize, "blob")),
-                n => format!("{read} {} read, {n} corrupt and removed\n", plural(read as usize, "blob")),
+                n => format!(
+                    "{read} {} read, {n} corrupt and removed\n",
+                    plural(read as usize, "blob")
+                ),
             };
             (text, serde_json::json!({ "read": read, "removed": bad }))
         }
@@ -105,7 +111,9 @@ fn parse_size(text: &str) -> Result<u64> {
         _ => None,
     };
     let number: Option<u64> = digits.trim().parse().ok();
-    let size = number.zip(factor).and_then(|(n, f): (u64, u64)| n.checked_mul(f));
+    let size = number
+        .zip(factor)
+        .and_then(|(n, f): (u64, u64)| n.checked_mul(f));
     size.ok_or_else(|| {
         Error::usage(format!("`{text}` is not a size")).hinted("for example: 500MB, 5GB")
     })

@@ -52,20 +52,25 @@ impl Context {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads them")]
         let (env, here) = (std::env::vars_os(), std::env::current_dir());
         let here = here.context("find", Path::new("the current directory"))?;
-        let env: BTreeMap<String, OsString> =
-            env.filter_map(|(n, v)| Some((n.into_string().ok()?, v))).collect();
+        let env: BTreeMap<String, OsString> = env
+            .filter_map(|(n, v)| Some((n.into_string().ok()?, v)))
+            .collect();
         let no_color = env.get("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dir = match &global.directory {
             Some(dir) => here.join(dir),
             None => here,
         };
         if !dir.is_dir() {
-            return Err(Error::usage(format!("there is no directory `{}`", dir.display()))
-                .hinted("correct the argument of `-C`"));
+            return Err(
+                Error::usage(format!("there is no directory `{}`", dir.display()))
+                    .hinted("correct the argument of `-C`"),
+            );
         }
         let is_verbose = global.verbose > 0;
         if global.verbose > 1 {
-            let log = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time();
+            let log = tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .without_time();
             // A second subscriber can only come from a test; the first one stays.
             let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
         }
@@ -110,7 +115,9 @@ impl Context {
 
     /// Returns the sources that mistakes point into.
     pub fn sources(&self) -> Option<&Sources> {
-        self.broken.as_ref().or_else(|| self.loaded.get().map(|l| &l.project.sources))
+        self.broken
+            .as_ref()
+            .or_else(|| self.loaded.get().map(|l| &l.project.sources))
     }
 
     /// Returns `.rel` of a root.
@@ -120,7 +127,11 @@ impl Context {
 
     /// Returns the directory of the user's cache.
     pub fn cache_dir(&self) -> Result<PathBuf> {
-        let absolute = |name: &str| self.var(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let absolute = |name: &str| {
+            self.var(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         if let Some(dir) = self.var("REL_CACHE_DIR") {
             return Ok(self.dir.join(dir));
         }
@@ -129,8 +140,10 @@ impl Context {
         }
         match absolute("HOME") {
             Some(home) => Ok(home.join(".cache/rel")),
-            None => Err(Error::usage("there is no home directory to keep a cache in")
-                .hinted("set `REL_CACHE_DIR` or `HOME`")),
+            None => Err(
+                Error::usage("there is no home directory to keep a cache in")
+                    .hinted("set `REL_CACHE_DIR` or `HOME`"),
+            ),
         }
     }
 
@@ -141,7 +154,10 @@ impl Context {
 
     /// Returns the time in seconds since 1970.
     pub fn now_s() -> u64 {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that reads the clock"
+        )]
         let now = SystemTime::now();
         now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
     }
@@ -159,14 +175,23 @@ impl Context {
         if let Some(file) = &self.file {
             return match file.is_file() {
                 true => Ok(file.clone()),
-                false => Err(Error::usage(format!("there is no file `{}`", file.display()))
-                    .hinted("correct the argument of `-f`")),
+                false => Err(
+                    Error::usage(format!("there is no file `{}`", file.display()))
+                        .hinted("correct the argument of `-f`"),
+                ),
             };
         }
-        let found = self.dir.ancestors().map(|d| d.join(RELEASEFILE)).find(|f| f.is_file());
+        let found = self
+            .dir
+            .ancestors()
+            .map(|d| d.join(RELEASEFILE))
+            .find(|f| f.is_file());
         found.ok_or_else(|| {
-            Error::usage(format!("there is no {RELEASEFILE} in `{}` or above", self.dir.display()))
-                .hinted("`rel init` writes one to start from")
+            Error::usage(format!(
+                "there is no {RELEASEFILE} in `{}` or above",
+                self.dir.display()
+            ))
+            .hinted("`rel init` writes one to start from")
         })
     }
 
@@ -183,7 +208,9 @@ impl Context {
             // Nobody else can have set it: there is one thread here.
             let _ = self.loaded.set(loaded);
         }
-        self.loaded.get().ok_or_else(|| Error::internal("the Releasefile is not loaded"))
+        self.loaded
+            .get()
+            .ok_or_else(|| Error::internal("the Releasefile is not loaded"))
     }
 
     fn load(&mut self, may_use_compiled: bool) -> Result<Loaded> {
@@ -191,7 +218,10 @@ impl Context {
         let file = std::fs::canonicalize(&file).context("find", &file)?;
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
         let state_dir = Self::state_dir(&root);
-        #[expect(clippy::disallowed_methods, reason = "which program this is decides the format")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "which program this is decides the format"
+        )]
         let program = std::env::current_exe().unwrap_or_default();
         let signature = std::fs::metadata(&program).ok().map(|m| Signature::of(&m));
         let origin = Origin {
@@ -227,7 +257,12 @@ impl Context {
         if !loaded.warnings.is_empty() && !self.screen.is_quiet {
             let (width, color) = (self.screen.width, self.screen.color);
             let sources = &loaded.project.sources;
-            ui::eprint(&crate::report::render(&loaded.warnings, sources, width, color));
+            ui::eprint(&crate::report::render(
+                &loaded.warnings,
+                sources,
+                width,
+                color,
+            ));
         }
         let state_dir = Self::state_dir(&root);
         if ensure_state_dir(&state_dir).is_ok() {
@@ -236,9 +271,19 @@ impl Context {
             files.extend(recipe_files(&root));
             let mut dirs = loaded.watched;
             dirs.push(fs::RepoPath::new("recipes"));
-            compiled::save(&state_dir, &root, origin, (&files, &dirs), &loaded.project, start_ns);
+            compiled::save(
+                &state_dir,
+                &root,
+                origin,
+                (&files, &dirs),
+                &loaded.project,
+                start_ns,
+            );
         }
-        Ok(Loaded { root, project: loaded.project })
+        Ok(Loaded {
+            root,
+            project: loaded.project,
+        })
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.
@@ -251,20 +296,28 @@ impl Context {
     /// may not be longer than about 100 bytes.
     pub fn control_dir(&self) -> Result<PathBuf> {
         use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-        let runtime = self.var("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|d| d.is_dir());
+        let runtime = self
+            .var("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|d| d.is_dir());
         let user = rustix::process::getuid().as_raw();
         let dir = match runtime {
             Some(dir) if dir.as_os_str().len() < 50 => dir.join("rel"),
             _ => PathBuf::from(format!("/tmp/rel-{user}")),
         };
         match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e).context("create directory", &dir)?,
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(e).context("create directory", &dir)?
+            }
             _ => {}
         }
         let meta = std::fs::symlink_metadata(&dir).context("look at", &dir)?;
         if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o077 != 0 {
-            return Err(Error::usage(format!("`{}` is not a private directory of yours", dir.display()))
-                .hinted("remove it, or set `XDG_RUNTIME_DIR`"));
+            return Err(Error::usage(format!(
+                "`{}` is not a private directory of yours",
+                dir.display()
+            ))
+            .hinted("remove it, or set `XDG_RUNTIME_DIR`"));
         }
         Ok(dir)
     }
@@ -293,8 +346,14 @@ impl Context {
             }
             Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
         }
-        #[expect(clippy::disallowed_methods, reason = "names this run to one that waits")]
-        let words: Vec<_> = std::env::args_os().skip(1).map(|a| fs::shown(&a).into_owned()).collect();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "names this run to one that waits"
+        )]
+        let words: Vec<_> = std::env::args_os()
+            .skip(1)
+            .map(|a| fs::shown(&a).into_owned())
+            .collect();
         let owner = format!("`rel {}` (pid {})\n", words.join(" "), std::process::id());
         let write = |file: &mut File| {
             file.rewind()?;
@@ -322,7 +381,10 @@ fn ensure_state_dir(state_dir: &Path) -> Result<()> {
 }
 
 fn recipe_files(root: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root.join("recipes")).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(root.join("recipes"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
     files.sort();
     files

@@ -72,7 +72,9 @@ pub fn command(environment: &Environment) -> Command {
     }
     command = EnvironmentArgs::augment_args(command).mut_arg("values", |a| a.hide(true).index(99));
     for (i, param) in environment.params.iter().enumerate() {
-        let mut arg = Arg::new(param.name.clone()).index(i + 1).required(param.default.is_none());
+        let mut arg = Arg::new(param.name.clone())
+            .index(i + 1)
+            .required(param.default.is_none());
         if let Some(desc) = &param.desc {
             arg = arg.help(desc.clone());
         }
@@ -107,7 +109,10 @@ impl Call {
     /// Parses the words from the environment's name on.
     pub fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
         let mut call = Self::try_parse_from(words)?;
-        call.name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
+        call.name = words
+            .first()
+            .map(|w| w.to_string_lossy().into_owned())
+            .unwrap_or_default();
         Ok(call)
     }
 }
@@ -123,7 +128,13 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         return Ok(EXIT_OK);
     }
     let params = params(environment, &call.args.values)?;
-    let job = Job { context, project, root: &root, environment, params };
+    let job = Job {
+        context,
+        project,
+        root: &root,
+        environment,
+        params,
+    };
     match (call.args.plan, call.args.rollback) {
         (true, _) => job.plan(),
         (_, true) => job.rollback(),
@@ -135,8 +146,11 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
 fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
     let usage = || format!("rel {}", usage(environment));
     if let Some(extra) = values.get(environment.params.len()) {
-        return Err(Error::usage(format!("`{}` takes no argument `{extra}`", environment.name))
-            .fact("usage", usage()));
+        return Err(Error::usage(format!(
+            "`{}` takes no argument `{extra}`",
+            environment.name
+        ))
+        .fact("usage", usage()));
     }
     let mut params = BTreeMap::new();
     for (i, param) in environment.params.iter().enumerate() {
@@ -144,7 +158,10 @@ fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<Strin
             (Some(value), _) => value.clone(),
             (None, Some(default)) => default.clone(),
             (None, None) => {
-                let error = Error::usage(format!("`{}` needs its argument `{}`", environment.name, param.name));
+                let error = Error::usage(format!(
+                    "`{}` needs its argument `{}`",
+                    environment.name, param.name
+                ));
                 return Err(error.fact("usage", usage()));
             }
         };
@@ -165,15 +182,22 @@ fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<Strin
 /// Runs `rel plan`.
 pub fn plan(context: &mut Context, args: &PlanArgs) -> Result<u8> {
     let is_environment = match args.names.first() {
-        Some(name) => context.project()?.environments.iter().any(|e| e.name == *name),
+        Some(name) => context
+            .project()?
+            .environments
+            .iter()
+            .any(|e| e.name == *name),
         None => false,
     };
     if !is_environment {
         return super::query::plan_targets(context, &args.names);
     }
-    let words = args.names.iter().map(OsString::from).chain([OsString::from("--plan")]);
-    let call = Call::parse(&words.collect::<Vec<_>>())
-        .map_err(|e| Error::usage(e.to_string()))?;
+    let words = args
+        .names
+        .iter()
+        .map(OsString::from)
+        .chain([OsString::from("--plan")]);
+    let call = Call::parse(&words.collect::<Vec<_>>()).map_err(|e| Error::usage(e.to_string()))?;
     environment(context, &call)
 }
 
@@ -205,7 +229,13 @@ impl Job<'_> {
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
         if !roots.is_empty() {
-            let report = super::build::run(self.context, self.project, self.root.to_owned(), &roots, options)?;
+            let report = super::build::run(
+                self.context,
+                self.project,
+                self.root.to_owned(),
+                &roots,
+                options,
+            )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);
                 return Ok(match report.summary.is_interrupted {
@@ -214,23 +244,36 @@ impl Job<'_> {
                 });
             }
             if !self.context.json && !self.context.screen.is_quiet {
-                ui::eprint(&format!("rel: {}\n", super::build::summary_line(&report.summary)));
+                ui::eprint(&format!(
+                    "rel: {}\n",
+                    super::build::summary_line(&report.summary)
+                ));
             }
             made = report.summary.made;
         }
-        self.on_hosts(&roots, &made, options.force, |request, progress, interrupted| {
-            let outcome = deploy::apply(request, progress, interrupted)?;
-            self.tell_outcome(&outcome);
-            Ok(EXIT_OK)
-        })
+        self.on_hosts(
+            &roots,
+            &made,
+            options.force,
+            |request, progress, interrupted| {
+                let outcome = deploy::apply(request, progress, interrupted)?;
+                self.tell_outcome(&outcome);
+                Ok(EXIT_OK)
+            },
+        )
     }
 
     fn rollback(&self) -> Result<u8> {
-        self.on_hosts(&[], &BTreeMap::new(), false, |request, progress, interrupted| {
-            let outcome = deploy::rollback(request, progress, interrupted)?;
-            self.tell_outcome(&outcome);
-            Ok(EXIT_OK)
-        })
+        self.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            false,
+            |request, progress, interrupted| {
+                let outcome = deploy::rollback(request, progress, interrupted)?;
+                self.tell_outcome(&outcome);
+                Ok(EXIT_OK)
+            },
+        )
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
@@ -270,13 +313,20 @@ impl Job<'_> {
     /// Returns what a template stands for, once per value of each axis that it names.
     fn expanded(&self, template: &crate::template::Template) -> Result<Vec<String>> {
         let mut scopes = vec![self.params.clone()];
-        for axis in self.environment.axes.iter().filter(|a| template.names().any(|n| n == a.name)) {
+        for axis in self
+            .environment
+            .axes
+            .iter()
+            .filter(|a| template.names().any(|n| n == a.name))
+        {
             let with = |scope: &BTreeMap<String, String>, value: &String| {
                 let mut scope = scope.clone();
                 scope.insert(axis.name.clone(), value.clone());
                 scope
             };
-            let each = scopes.iter().flat_map(|s| axis.values.iter().map(move |v| with(s, v)));
+            let each = scopes
+                .iter()
+                .flat_map(|s| axis.values.iter().map(move |v| with(s, v)));
             scopes = each.collect();
         }
         let render = |scope: &BTreeMap<String, String>| {
@@ -286,7 +336,8 @@ impl Job<'_> {
                 Some(Value::from(text.as_str()))
             };
             let text = template.render(&value).map_err(|e| {
-                Error::usage(format!("in environment `{}`: {e}", self.environment.name)).hinted(e.help())
+                Error::usage(format!("in environment `{}`: {e}", self.environment.name))
+                    .hinted(e.help())
             })?;
             Ok(text.to_string_lossy().into_owned())
         };
@@ -340,7 +391,10 @@ impl Job<'_> {
             }
             let paths = named_outputs(target, made);
             let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(self.root)).collect();
-            let artifact = Artifact { sha256: sha256(&paths, made)?, paths };
+            let artifact = Artifact {
+                sha256: sha256(&paths, made)?,
+                paths,
+            };
             artifacts.insert(target.name.clone(), artifact.clone());
             artifacts.insert(target.base.clone(), artifact);
         }
@@ -362,7 +416,11 @@ impl Job<'_> {
             ui::print(&format!("{url}\n"));
         }
         if !self.context.screen.is_quiet {
-            ui::eprint(&format!("rel: {}: {}\n", self.environment.name, outcome.summary()));
+            ui::eprint(&format!(
+                "rel: {}: {}\n",
+                self.environment.name,
+                outcome.summary()
+            ));
         }
     }
 }
@@ -394,7 +452,11 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
             }
         }
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect())
 }
 
 /// Returns a name for this run that sorts by time: seconds in hex, then the process.

@@ -27,20 +27,26 @@ pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
             .hinted("`rel init --print` shows what would be written"));
     }
     fs::write_atomically(&path, text.as_bytes())?;
-    ui::print(&format!("wrote {RELEASEFILE}; `rel` shows its targets, `rel build` builds them\n"));
+    ui::print(&format!(
+        "wrote {RELEASEFILE}; `rel` shows its targets, `rel build` builds them\n"
+    ));
     Ok(EXIT_OK)
 }
 
 /// Returns a Releasefile for the project in `dir`.
 fn releasefile(dir: &Path) -> String {
-    let name = dir.file_name().map_or("project".into(), |n| n.to_string_lossy().into_owned());
+    let name = dir
+        .file_name()
+        .map_or("project".into(), |n| n.to_string_lossy().into_owned());
     let mut text = format!("project {} {{\n", quoted(&name));
     text.push_str(match dir.join(".git").exists() {
         true => "    version (command)\"git describe --tags --always --dirty\"\n}\n",
         false => "    version \"0.1\"\n}\n",
     });
-    let found: Vec<String> =
-        [cargo(dir), python(dir), npm(dir), makefile(dir)].into_iter().flatten().collect();
+    let found: Vec<String> = [cargo(dir), python(dir), npm(dir), makefile(dir)]
+        .into_iter()
+        .flatten()
+        .collect();
     match found.is_empty() {
         true => text.push_str(EXAMPLE),
         false => text.push_str(&found.concat()),
@@ -66,8 +72,16 @@ fn quoted(text: &str) -> String {
 
 fn cargo(dir: &Path) -> Option<String> {
     dir.join("Cargo.toml").is_file().then(|| {
-        let lock = if dir.join("Cargo.lock").is_file() { " \"Cargo.lock\"" } else { "" };
-        let tests = if dir.join("tests").is_dir() { " \"tests/**\"" } else { "" };
+        let lock = if dir.join("Cargo.lock").is_file() {
+            " \"Cargo.lock\""
+        } else {
+            ""
+        };
+        let tests = if dir.join("tests").is_dir() {
+            " \"tests/**\""
+        } else {
+            ""
+        };
         format!(
             r#"
 // cargo keeps its own state in target/, so only its final program is declared.
@@ -84,8 +98,14 @@ target "cargo-tests-pass" {{
 }
 
 fn python(dir: &Path) -> Option<String> {
-    let project = ["pyproject.toml", "setup.py"].into_iter().find(|f| dir.join(f).is_file())?;
-    let tests = if dir.join("tests").is_dir() { "-s tests" } else { "" };
+    let project = ["pyproject.toml", "setup.py"]
+        .into_iter()
+        .find(|f| dir.join(f).is_file())?;
+    let tests = if dir.join("tests").is_dir() {
+        "-s tests"
+    } else {
+        ""
+    };
     Some(format!(
         r#"
 var "python" "python3"
@@ -112,14 +132,22 @@ target "wheel" {{
 fn npm(dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(dir.join("package.json")).ok()?;
     let package: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let lock = if dir.join("package-lock.json").is_file() { " \"package-lock.json\"" } else { "" };
+    let lock = if dir.join("package-lock.json").is_file() {
+        " \"package-lock.json\""
+    } else {
+        ""
+    };
     let mut out = String::new();
     for script in ["test", "build"] {
         if package.get("scripts").and_then(|s| s.get(script)).is_none() {
             continue;
         }
         // What a build script writes is not in package.json; dist/ is the custom.
-        let outputs = if script == "build" { "\n    outputs \"dist/\"" } else { "" };
+        let outputs = if script == "build" {
+            "\n    outputs \"dist/\""
+        } else {
+            ""
+        };
         out.push_str(&format!(
             r#"
 target "npm-{script}" {{
@@ -140,7 +168,8 @@ fn makefile(dir: &Path) -> Option<String> {
     let mut out = String::new();
     for goal in ["all", "test", "check"] {
         let is_there = text.lines().any(|line| {
-            line.split_once(':').is_some_and(|(names, _)| names.split_whitespace().any(|n| n == goal))
+            line.split_once(':')
+                .is_some_and(|(names, _)| names.split_whitespace().any(|n| n == goal))
         });
         if is_there {
             out.push_str(&format!(
@@ -174,7 +203,8 @@ mod tests {
                 std::fs::write(dir.join(file), "").expect("writes");
             }
             std::fs::write(dir.join("Makefile"), "all: x\n").expect("writes");
-            std::fs::write(dir.join("package.json"), r#"{"scripts":{"test":"x"}}"#).expect("writes");
+            std::fs::write(dir.join("package.json"), r#"{"scripts":{"test":"x"}}"#)
+                .expect("writes");
             let text = releasefile(&dir);
             let document: kdl::KdlDocument = text.parse().expect("is KDL");
             assert_eq!(document.nodes().len(), 1 + 1 + 3 + 1 + 1, "{text}");

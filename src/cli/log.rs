@@ -35,8 +35,13 @@ pub fn log(context: &mut Context, names: &Names) -> Result<u8> {
         let json: serde_json::Map<_, _> = answers
             .iter()
             .map(|(name, end, log)| {
-                let text = log.as_ref().map(|l| String::from_utf8_lossy(l).into_owned());
-                ((*name).clone(), serde_json::json!({ "last_run": end, "log": text }))
+                let text = log
+                    .as_ref()
+                    .map(|l| String::from_utf8_lossy(l).into_owned());
+                (
+                    (*name).clone(),
+                    serde_json::json!({ "last_run": end, "log": text }),
+                )
             })
             .collect();
         ui::print(&format!("{:#}\n", serde_json::Value::Object(json)));

@@ -50,7 +50,9 @@ impl Answer {
             Ok(Verdict::Fresh(_)) => Vec::new(),
             Ok(Verdict::Stale(reasons)) => reasons.iter().map(StaleReason::to_string).collect(),
             Ok(Verdict::Pending(needs)) => {
-                let name = |id: &TargetId| format!("needs `{}`, which is not fresh", graph.target(*id).name);
+                let name = |id: &TargetId| {
+                    format!("needs `{}`, which is not fresh", graph.target(*id).name)
+                };
                 needs.iter().map(name).collect()
             }
             Err(error) => vec![error.to_string()],
@@ -80,21 +82,28 @@ fn inspect<T>(
     let runner = Runner::default();
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
-    let inspector =
-        Inspector::new(&project.graph, &digests, &runner, &env, version, Context::now_s());
+    let inspector = Inspector::new(
+        &project.graph,
+        &digests,
+        &runner,
+        &env,
+        version,
+        Context::now_s(),
+    );
     ask(&inspector, &Records::load(&state_dir))
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.
-fn survey(
-    context: &Context,
-    project: &Project,
-    root: PathBuf,
-    roots: &[TargetId],
-) -> Vec<Answer> {
+fn survey(context: &Context, project: &Project, root: PathBuf, roots: &[TargetId]) -> Vec<Answer> {
     let order = project.graph.closure(roots);
-    let verdicts = inspect(context, project, root, |i, records| i.survey(&order, records));
-    order.into_iter().zip(verdicts).map(|(id, verdict)| Answer { id, verdict }).collect()
+    let verdicts = inspect(context, project, root, |i, records| {
+        i.survey(&order, records)
+    });
+    order
+        .into_iter()
+        .zip(verdicts)
+        .map(|(id, verdict)| Answer { id, verdict })
+        .collect()
 }
 
 fn painted(screen: Screen, answer: &Answer) -> String {
@@ -120,12 +129,18 @@ pub fn list(context: &mut Context) -> Result<u8> {
     if context.json {
         let environments: Vec<Value> = project.environments.iter().map(environment_json).collect();
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
-        print_json(&json!({ "project": project.name, "targets": targets, "environments": environments }));
+        print_json(
+            &json!({ "project": project.name, "targets": targets, "environments": environments }),
+        );
         return Ok(EXIT_OK);
     }
     let screen = context.screen;
     let width = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0).min(40);
-    let name_width = width(&mut answers.iter().map(|a| project.graph.target(a.id).name.chars().count()));
+    let name_width = width(
+        &mut answers
+            .iter()
+            .map(|a| project.graph.target(a.id).name.chars().count()),
+    );
     let mut text = String::new();
     for answer in &answers {
         let target = project.graph.target(answer.id);
@@ -140,7 +155,10 @@ pub fn list(context: &mut Context) -> Result<u8> {
     for environment in &project.environments {
         let usage = super::deploy::usage(environment);
         let desc = environment.desc.as_deref().unwrap_or("");
-        let line = format!("         {}  {desc}", screen.paint(NAME, format_args!("rel {usage}")));
+        let line = format!(
+            "         {}  {desc}",
+            screen.paint(NAME, format_args!("rel {usage}"))
+        );
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -155,7 +173,9 @@ fn environment_json(environment: &crate::model::Environment) -> Value {
     let params: Vec<Value> = environment
         .params
         .iter()
-        .map(|p| json!({ "name": p.name, "one_of": p.one_of, "default": p.default, "desc": p.desc }))
+        .map(
+            |p| json!({ "name": p.name, "one_of": p.one_of, "default": p.default, "desc": p.desc }),
+        )
         .collect();
     json!({ "environment": environment.name, "desc": environment.desc, "params": params })
 }
@@ -181,7 +201,10 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
         text.push_str(&lines(context.screen, &project.graph, answer, 1));
     }
     let stale = answers.len() - fresh;
-    text.push_str(&format!("{fresh} {} fresh, {stale} not\n", plural(fresh, "target")));
+    text.push_str(&format!(
+        "{fresh} {} fresh, {stale} not\n",
+        plural(fresh, "target")
+    ));
     ui::print(&text);
     Ok(EXIT_OK)
 }
@@ -193,8 +216,14 @@ fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> String
     let mut text = format!("{}  {name}", painted(screen, answer));
     if limit == 1 {
         let more = reasons.len().saturating_sub(1);
-        let tail = if more > 0 { format!("  (and {more} more)") } else { String::new() };
-        let first = reasons.first().map_or("", |r| r.lines().next().unwrap_or(""));
+        let tail = if more > 0 {
+            format!("  (and {more} more)")
+        } else {
+            String::new()
+        };
+        let first = reasons
+            .first()
+            .map_or("", |r| r.lines().next().unwrap_or(""));
         return format!("{text}  {first}{tail}").trim_end().to_owned() + "\n";
     }
     text.push('\n');
@@ -239,14 +268,23 @@ fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Recor
     let target = graph.target(answer.id);
     let since = match records.get(&target.name) {
         Some(record) => {
-            let age = std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
-            format!("built {} ago, key {}", shown_time(age), &record.key.hex()[..16])
+            let age =
+                std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            format!(
+                "built {} ago, key {}",
+                shown_time(age),
+                &record.key.hex()[..16]
+            )
         }
         None => String::from("nothing of its own to run"),
     };
     let screen = context.screen;
     let name = screen.paint(NAME, &target.name);
-    format!("{}  {name}  {}\n", painted(screen, answer), screen.paint(FAINT, since))
+    format!(
+        "{}  {name}  {}\n",
+        painted(screen, answer),
+        screen.paint(FAINT, since)
+    )
 }
 
 /// Runs `rel hash`.
@@ -256,18 +294,30 @@ pub fn hash(context: &mut Context, names: &Names) -> Result<u8> {
     let roots = find(&project.graph, &names.targets)?;
     let order = project.graph.closure(&roots);
     let hashes = inspect(context, project, root, |i, _| i.source_keys(&order))?;
-    let named = order.iter().zip(&hashes).filter(|(id, _)| roots.contains(id));
-    let named: Vec<_> = named.map(|(id, key)| (&project.graph.target(*id).name, key.hex())).collect();
+    let named = order
+        .iter()
+        .zip(&hashes)
+        .filter(|(id, _)| roots.contains(id));
+    let named: Vec<_> = named
+        .map(|(id, key)| (&project.graph.target(*id).name, key.hex()))
+        .collect();
     match (context.json, named.as_slice()) {
         (true, _) => {
-            let map: serde_json::Map<_, _> =
-                named.iter().map(|(name, hex)| ((*name).clone(), hex.clone().into())).collect();
+            let map: serde_json::Map<_, _> = named
+                .iter()
+                .map(|(name, hex)| ((*name).clone(), hex.clone().into()))
+                .collect();
             print_json(&Value::Object(map));
         }
         // One target: only its hash, for scripts.
         (false, [(_, hex)]) => ui::print(&format!("{hex}\n")),
         (false, many) => {
-            ui::print(&many.iter().map(|(name, hex)| format!("{hex}  {name}\n")).collect::<String>());
+            ui::print(
+                &many
+                    .iter()
+                    .map(|(name, hex)| format!("{hex}  {name}\n"))
+                    .collect::<String>(),
+            );
         }
     }
     Ok(EXIT_OK)
@@ -298,14 +348,22 @@ pub fn plan_targets(context: &mut Context, targets: &[String]) -> Result<u8> {
         let verb = context.screen.paint(NAME, format_args!("{verb:>8}"));
         let target = project.graph.target(answer.id);
         let reasons = answer.reasons(&project.graph);
-        let reason = reasons.first().map_or("", |r| r.lines().next().unwrap_or(""));
-        text.push_str(&format!("{verb} {}  {}\n", target.name, context.screen.paint(FAINT, reason)));
+        let reason = reasons
+            .first()
+            .map_or("", |r| r.lines().next().unwrap_or(""));
+        text.push_str(&format!(
+            "{verb} {}  {}\n",
+            target.name,
+            context.screen.paint(FAINT, reason)
+        ));
     }
     let fresh = answers.len() - counts[0] - counts[1];
     text.push_str(&match counts {
         [0, 0] => format!("nothing to do, {fresh} {} fresh\n", plural(fresh, "target")),
         [run, 0] => format!("{run} would run, {fresh} fresh\n"),
-        [run, may] => format!("{run} would run, {may} more if what they need changes, {fresh} fresh\n"),
+        [run, may] => {
+            format!("{run} would run, {may} more if what they need changes, {fresh} fresh\n")
+        }
     });
     ui::print(&text);
     Ok(EXIT_OK)
@@ -317,7 +375,9 @@ pub fn check(context: &mut Context) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let (targets, environments) = (project.graph.len(), project.environments.len());
     match context.json {
-        true => print_json(&json!({ "ok": true, "targets": targets, "environments": environments })),
+        true => {
+            print_json(&json!({ "ok": true, "targets": targets, "environments": environments }))
+        }
         false => ui::print(&format!(
             "{} is sound: {targets} {}, {environments} {}\n",
             super::context::RELEASEFILE,

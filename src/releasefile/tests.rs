@@ -101,9 +101,19 @@ fn the_examples_of_the_reference_load() {
             .file("assets/a.png", "")
             .file("assets/b.png", "");
         if let Err(error) = space.load() {
-            let is_tolerated = |m: &Mistake| matches!(m.code, "missing_input" | "empty_glob") || m.is_warning;
-            let real: Vec<Mistake> = error.mistakes.iter().filter(|m| !is_tolerated(m)).cloned().collect();
-            assert!(real.is_empty(), "{text}\n{}", space.text(&real, &error.sources));
+            let is_tolerated =
+                |m: &Mistake| matches!(m.code, "missing_input" | "empty_glob") || m.is_warning;
+            let real: Vec<Mistake> = error
+                .mistakes
+                .iter()
+                .filter(|m| !is_tolerated(m))
+                .cloned()
+                .collect();
+            assert!(
+                real.is_empty(),
+                "{text}\n{}",
+                space.text(&real, &error.sources)
+            );
         }
         count += 1;
     }

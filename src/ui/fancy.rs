@@ -19,9 +19,12 @@ struct State {
     done: usize,
 }
 
+/// Writes lines above the moving one.
+type Write = Box<dyn Fn(&str) + Sync + Send>;
+
 /// Draws the display on standard error.
 pub struct Fancy {
-    plain: Plain<Box<dyn Fn(&str) + Sync + Send>>,
+    plain: Plain<Write>,
     bar: ProgressBar,
     state: Arc<Mutex<State>>,
 }
@@ -35,16 +38,22 @@ impl Fancy {
         let shared = state.clone();
         let style = ProgressStyle::with_template("{spinner} {work}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
-            .with_key("work", move |_: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                // Nothing can be done about a line that can not be written.
-                let _ = out.write_str(&work_line(&shared, screen.width));
-            });
+            .with_key(
+                "work",
+                move |_: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    // Nothing can be done about a line that can not be written.
+                    let _ = out.write_str(&work_line(&shared, screen.width));
+                },
+            );
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(120));
         let above = bar.clone();
-        let write: Box<dyn Fn(&str) + Sync + Send> =
-            Box::new(move |text| above.suspend(|| super::eprint(text)));
-        Self { plain: Plain::new(screen, write), bar, state }
+        let write: Write = Box::new(move |text| above.suspend(|| super::eprint(text)));
+        Self {
+            plain: Plain::new(screen, write),
+            bar,
+            state,
+        }
     }
 }
 
@@ -90,7 +99,9 @@ fn work_line(state: &Mutex<State>, width: usize) -> String {
     };
     let mut running: Vec<_> = state.running.iter().collect();
     running.sort_by_key(|(_, since)| **since);
-    let names = running.iter().map(|(name, since)| format!("{name} {}", shown_time(since.elapsed())));
+    let names = running
+        .iter()
+        .map(|(name, since)| format!("{name} {}", shown_time(since.elapsed())));
     line.push_str(&names.collect::<Vec<_>>().join(", "));
     line.chars().take(width.saturating_sub(4)).collect()
 }

@@ -17,16 +17,32 @@ pub struct Plain<W: Fn(&str) + Sync> {
 impl<W: Fn(&str) + Sync> Plain<W> {
     /// Returns a writer of lines; `write` gets whole lines, so that threads do not mix.
     pub fn new(screen: Screen, write: W) -> Self {
-        Self { screen, write, last_step: Mutex::default() }
+        Self {
+            screen,
+            write,
+            last_step: Mutex::default(),
+        }
     }
 
     fn line(&self, style: anstyle::Style, word: &str, rest: &str) {
-        (self.write)(&format!("{} {rest}\n", self.screen.paint(style, format_args!("{word:>8}"))));
+        (self.write)(&format!(
+            "{} {rest}\n",
+            self.screen.paint(style, format_args!("{word:>8}"))
+        ));
     }
 
-    fn finished(&self, target: &str, how: Settled, log: &[u8], took: Duration, reason: Option<&str>) {
+    fn finished(
+        &self,
+        target: &str,
+        how: Settled,
+        log: &[u8],
+        took: Duration,
+        reason: Option<&str>,
+    ) {
         let time = self.screen.paint(FAINT, shown_time(took));
-        let reason = reason.map_or(String::new(), |r| format!("  {}", self.screen.paint(FAINT, r)));
+        let reason = reason.map_or(String::new(), |r| {
+            format!("  {}", self.screen.paint(FAINT, r))
+        });
         match how {
             Settled::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", target),
             Settled::Restored => self.line(GOOD, "restored", &format!("{target}{reason}")),
@@ -44,13 +60,19 @@ impl<W: Fn(&str) + Sync> Plain<W> {
         }
         let mut text = String::new();
         for line in String::from_utf8_lossy(log).lines() {
-            text.push_str(&format!("         {} {line}\n", self.screen.paint(FAINT, "|")));
+            text.push_str(&format!(
+                "         {} {line}\n",
+                self.screen.paint(FAINT, "|")
+            ));
         }
         (self.write)(&text);
     }
 
     fn step_output(&self, host: &str, step: &str, line: &[u8]) {
-        let mut last = self.last_step.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_step
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = Some((host.to_owned(), step.to_owned()));
         let mut text = String::new();
         if *last != now {
@@ -59,7 +81,10 @@ impl<W: Fn(&str) + Sync> Plain<W> {
             *last = now;
         }
         let bar = self.screen.paint(FAINT, "|");
-        text.push_str(&format!("         {bar} {}\n", String::from_utf8_lossy(line)));
+        text.push_str(&format!(
+            "         {bar} {}\n",
+            String::from_utf8_lossy(line)
+        ));
         (self.write)(&text);
     }
 
@@ -70,7 +95,9 @@ impl<W: Fn(&str) + Sync> Plain<W> {
             StepEnd::Done => self.line(GOOD, "done", &format!("{name}  {time}")),
             StepEnd::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", &name),
             StepEnd::Fresh => {}
-            StepEnd::Failed(code) => self.line(BAD, "failed", &format!("{name}  exit status {code}")),
+            StepEnd::Failed(code) => {
+                self.line(BAD, "failed", &format!("{name}  exit status {code}"))
+            }
             StepEnd::Undone => self.line(WARN, "undone", &name),
         }
     }
@@ -95,23 +122,51 @@ impl<W: Fn(&str) + Sync> Progress for Plain<W> {
                 let reason = self.screen.paint(FAINT, reason);
                 self.line(NAME, "run", &format!("{target}  {reason}"));
             }
-            Event::Retrying { target, attempt, of, why } => {
-                self.line(WARN, "retry", &format!("{target}  attempt {attempt} of {of} failed: {why}"));
+            Event::Retrying {
+                target,
+                attempt,
+                of,
+                why,
+            } => {
+                self.line(
+                    WARN,
+                    "retry",
+                    &format!("{target}  attempt {attempt} of {of} failed: {why}"),
+                );
             }
-            Event::Finished { target, how, log, took, reason } => {
+            Event::Finished {
+                target,
+                how,
+                log,
+                took,
+                reason,
+            } => {
                 self.finished(target, *how, log, *took, *reason);
             }
             Event::Host { host, text } => {
                 if self.screen.is_verbose {
-                    self.line(FAINT, "host", &format!("{}  {text}", self.screen.paint(NAME, host)));
+                    self.line(
+                        FAINT,
+                        "host",
+                        &format!("{}  {text}", self.screen.paint(NAME, host)),
+                    );
                 }
             }
             Event::StepStarted { host, step, reason } => {
                 let reason = self.screen.paint(FAINT, reason);
-                self.line(NAME, "run", &format!("{}  {step}  {reason}", self.screen.paint(NAME, host)));
+                self.line(
+                    NAME,
+                    "run",
+                    &format!("{}  {step}  {reason}", self.screen.paint(NAME, host)),
+                );
             }
             Event::StepOutput { host, step, line } => self.step_output(host, step, line),
-            Event::StepFinished { host, step, how, took } => {
+            Event::StepFinished {
+                host,
+                step,
+                how,
+                took,
+            } => {
                 self.step_finished(host, step, *how, *took);
             }
             Event::Note { text } => self.line(GOOD, "", text),
@@ -125,11 +180,20 @@ mod tests {
 
     #[test]
     fn lines_are_grouped_and_named() {
-        let screen =
-            Screen { color: false, is_live: false, is_quiet: false, is_verbose: false, width: 80 };
+        let screen = Screen {
+            color: false,
+            is_live: false,
+            is_quiet: false,
+            is_verbose: false,
+            width: 80,
+        };
         let text = Mutex::new(String::new());
         let plain = Plain::new(screen, |s: &str| text.lock().expect("locks").push_str(s));
-        plain.event(&Event::Started { target: "wheel", reason: "never built here", desc: None });
+        plain.event(&Event::Started {
+            target: "wheel",
+            reason: "never built here",
+            desc: None,
+        });
         plain.event(&Event::Finished {
             target: "wheel",
             how: Settled::Ran,
@@ -137,8 +201,16 @@ mod tests {
             took: Duration::from_millis(1234),
             reason: None,
         });
-        plain.event(&Event::StepOutput { host: "karl04", step: "site.install", line: b"a" });
-        plain.event(&Event::StepOutput { host: "karl04", step: "site.install", line: b"b" });
+        plain.event(&Event::StepOutput {
+            host: "karl04",
+            step: "site.install",
+            line: b"a",
+        });
+        plain.event(&Event::StepOutput {
+            host: "karl04",
+            step: "site.install",
+            line: b"b",
+        });
         insta::assert_snapshot!(text.lock().expect("locks").as_str(), @r"
               run wheel  never built here
              done wheel  1.23 s

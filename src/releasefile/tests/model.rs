@@ -24,10 +24,7 @@ fn names(loaded: &super::Loaded) -> Vec<String> {
 fn runs(loaded: &super::Loaded, name: &str) -> Vec<String> {
     let command = |c: &Command| match c {
         Command::Shell { shell, script } => format!("{} <{}>", shell.join(" "), script.source()),
-        Command::Argv(words) => words
-            .iter()
-            .map(|w| format!("[{}]", w.source()))
-            .collect(),
+        Command::Argv(words) => words.iter().map(|w| format!("[{}]", w.source())).collect(),
     };
     target(loaded, name).run.iter().map(command).collect()
 }
@@ -44,7 +41,10 @@ fn the_example_of_the_design_loads() {
     assert_eq!(
         names(&loaded),
         [
-            "tests-pass", "wheel", "thumbnail[assets/a.png]", "thumbnail[assets/b c.png]",
+            "tests-pass",
+            "wheel",
+            "thumbnail[assets/a.png]",
+            "thumbnail[assets/b c.png]",
             "index-snapshot"
         ]
     );
