@@ -5,6 +5,8 @@
 //! whose texts are not prefixes of one another are never compared.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{Glob, Segment, compile, parts};
 use crate::fs::RepoPath;
@@ -285,8 +287,7 @@ impl OutputIndex {
 
 /// Returns whether a path lies in a directory that belongs to `rel` or git.
 pub(crate) fn is_reserved(path: &RepoPath) -> bool {
-    use std::os::unix::ffi::OsStrExt;
     parts(path)
         .iter()
-        .any(|p| super::is_hidden_from_walks(std::ffi::OsStr::from_bytes(p)))
+        .any(|p| super::is_hidden_from_walks(OsStr::from_bytes(p)))
 }
