@@ -41,7 +41,7 @@ mod tests;
 pub use check::check_inputs;
 use declare::Names;
 use node::{Mistakes, Node, Text, unknown_node};
-use scope::{Never, Scope, Vars, World, bad_name};
+use scope::{AxisValue, Never, Scope, Vars, World, bad_name};
 
 /// The nodes a Releasefile may have.
 const TOP: &[&str] = &[
@@ -145,6 +145,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
         found.extend((request.check_recipes)(&project));
     }
     if found.has_errors() {
+        // A misspelt name looks unused; one thing at a time.
         return Err(failure(found, project.sources));
     }
     Ok(Loaded {
@@ -223,7 +224,9 @@ fn decode(
     };
     let environments = environment::decode(nodes, world, &known, found);
     let is_fit_for_recipes = !found.since(before).iter().any(breeds_in_recipes);
-    found.extend(vars.unused());
+    if !found.has_errors() {
+        found.extend(vars.unused());
+    }
     let project = Project {
         name,
         version,
@@ -261,6 +264,9 @@ fn graph(
     let mut places: Vec<Vec<Place>> = Vec::new();
     for one in &declared {
         target::check_shape(one, found);
+        if one.instances().is_empty() {
+            without_instances(one, world, names, found);
+        }
         for (name, axes) in one.instances() {
             let scope = Scope { world, axes };
             let before = found.count();
@@ -278,6 +284,30 @@ fn graph(
     found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.
     Graph::new(targets, names.pools.clone()).unwrap_or_default()
+}
+
+/// Looks into a target that stands for none at all, so that its mistakes do not wait
+/// until there is one.
+fn without_instances(
+    declared: &declare::Declared,
+    world: World<'_>,
+    names: &Names,
+    found: &mut Mistakes,
+) {
+    let example = |is_files: bool| match is_files {
+        true => AxisValue::File(RepoPath::new("example")),
+        false => AxisValue::Text("example".into()),
+    };
+    let values: Vec<AxisValue> = declared.axes.iter().map(|a| example(a.is_files)).collect();
+    let axes = declared.axes.iter().map(|a| a.name.text.as_str());
+    let scope = Scope {
+        world,
+        axes: axes.zip(&values).collect(),
+    };
+    let before = found.count();
+    target::decode(declared, declared.name.text.clone(), &scope, names, found);
+    // `needs "b[{axis}]"` is not wrong because of the example.
+    found.retain_since(before, |m| m.code != "unknown_target");
 }
 
 fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mistakes) -> Vars {
@@ -318,6 +348,13 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
             }
         };
         vars.places.insert(name.text.clone(), name.place);
+        // A variable whose values are wrong still is one word.
+        let is_wrong = values.is_empty() && !request.vars.contains_key(&name.text);
+        let values = if is_wrong {
+            vec![name.text.clone()]
+        } else {
+            values
+        };
         vars.values.insert(name.text.clone(), values);
     }
     for name in request.vars.keys() {

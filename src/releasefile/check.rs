@@ -291,10 +291,23 @@ impl InputCheck<'_> {
 
     fn not_needed(&mut self, target: &Target, input: &Input, maker: TargetId, output: &Output) {
         let maker = self.graph.target(maker);
-        let message = format!(
-            "target `{}` reads `{}`, which `{}` makes, but does not need it",
-            target.name, input.pattern, maker.name
-        );
+        let (name, pattern) = (&target.name, &input.pattern);
+        let is_file = matches!(pattern, Pattern::File(_));
+        let message = match is_file {
+            true => format!(
+                "target `{name}` reads `{pattern}`, which `{}` makes, but does not need it",
+                maker.name
+            ),
+            false => format!(
+                "target `{name}` reads `{pattern}`, where `{}` writes `{}`, but does not need it",
+                maker.name, output.pattern
+            ),
+        };
+        let add = format!("add `needs \"{}\"`", maker.name);
+        let help = match is_file {
+            true => add,
+            false => format!("{add}, or exclude it: `\"!{}\"`", output.pattern),
+        };
         self.out.push(
             Mistake::new(
                 "missing_needs",
@@ -303,7 +316,7 @@ impl InputCheck<'_> {
                 "made by another target",
             )
             .also(output.place, "made here")
-            .help(format!("add `needs \"{}\"`", maker.name)),
+            .help(help),
         );
     }
 }
