@@ -88,7 +88,7 @@ pub fn run(
     let records = Mutex::new(Records::load(&state_dir));
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
-    let runner = Arc::new(Runner::new(jobserver.clone()));
+    let runner = Arc::new(Runner::new(jobserver.as_ref()));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));
     let _listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
