@@ -76,6 +76,9 @@ pub struct Loaded {
     pub project: Project,
     /// What is odd, but no mistake.
     pub warnings: Vec<Mistake>,
+    /// Inputs that are not there. They stop only the targets that read them, for they come
+    /// and go without the Releasefile being read again.
+    pub missing: Vec<Mistake>,
     /// All files that were read, absolute, in order.
     pub read: Vec<PathBuf>,
     /// Optional includes that were not there: one that appears changes the result.
@@ -115,6 +118,9 @@ impl From<Box<Error>> for LoadError {
     }
 }
 
+/// Codes of the mistakes that depend on what lies on disk.
+const MISSING: [&str; 2] = ["missing_input", "empty_glob"];
+
 /// Reads and checks a Releasefile with its includes.
 ///
 /// # Errors
@@ -137,20 +143,27 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     decoded.project.sources = sources;
     let project = decoded.project;
     let watched = listing.listed();
-    match check::inputs(&project.graph, &listing, &decoded.broken) {
-        Ok(mistakes) => found.extend(mistakes),
+    let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
+        Ok(mistakes) => {
+            let is_missing = |m: &Mistake| MISSING.contains(&m.code);
+            let (missing, others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_missing);
+            found.extend(others);
+            missing
+        }
         Err(error) => return Err(Box::new(error.into())),
-    }
+    };
     if decoded.is_fit_for_recipes {
         found.extend((request.check_recipes)(&project));
     }
     if found.has_errors() {
+        found.extend(missing);
         // A misspelt name looks unused; one thing at a time.
         return Err(failure(found, project.sources));
     }
     Ok(Loaded {
         project,
         warnings: found.into_sorted(),
+        missing,
         read,
         absent,
         watched,

@@ -16,7 +16,7 @@ use super::context::{Context, unknown_name};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::{self, Request};
-use crate::error::{self, EXIT_OK, Error, IoContext, Result};
+use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::graph::TargetId;
 use crate::key::Made;
 use crate::model::{Artifact, Environment, Project};
@@ -238,10 +238,7 @@ impl Job<'_> {
             )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);
-                return Ok(match report.summary.is_interrupted {
-                    true => error::EXIT_INTERRUPTED,
-                    false => error::EXIT_FAILED,
-                });
+                return Ok(report.exit_code());
             }
             if !self.context.json && !self.context.screen.is_quiet {
                 ui::eprint(&format!(
@@ -356,7 +353,7 @@ impl Job<'_> {
         let recipes = self.context.load_recipes(self.root)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
-        let display = display(self.context.screen, self.context.json);
+        let display = display(self.context, &self.project.sources);
         let now = Context::now_s();
         let request = Request {
             project: self.project,

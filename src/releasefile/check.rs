@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::glob::{Listing, OutputIndex, covers, expand, overlap};
+use crate::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
 use crate::model::Project;
-use crate::source::{Mistake, Place, suggest};
+use crate::source::{Mistake, Place};
 
 /// Clashes and cycles that are reported at most; one cause makes many of them.
 const REPORTED_MAX: usize = 50;
@@ -172,7 +172,8 @@ impl InputCheck<'_> {
                 is_made = true;
             }
             if !is_made && !input.is_optional && !self.is_on_disk(input, later)? {
-                self.missing(target, input)?;
+                self.out
+                    .push(missing_input(&target.name, input, self.listing)?);
             }
         }
         Ok(())
@@ -222,56 +223,6 @@ impl InputCheck<'_> {
         let answer = expand(&list, self.listing)?.unmatched.is_empty();
         self.on_disk.insert(key, answer);
         Ok(answer)
-    }
-
-    fn missing(&mut self, target: &Target, input: &Input) -> Result<()> {
-        let pattern = &input.pattern;
-        let name = &target.name;
-        let mistake = match pattern {
-            Pattern::File(path) => {
-                let message = format!(
-                    "the input `{pattern}` of `{name}` is not on disk, and no target makes it"
-                );
-                let kind = self.listing.kind(path)?;
-                let mistake = Mistake::new("missing_input", input.place, message, "no such file");
-                if kind == Some(crate::glob::EntryKind::Dir) {
-                    let message = format!("the input `{pattern}` of `{name}` is a directory");
-                    Mistake::new("missing_input", input.place, message, "not a file")
-                        .help(format!("write `{pattern}/` for everything below it"))
-                } else {
-                    match self.near(path)? {
-                        Some(near) => mistake.help(format!("did you mean `{near}`?")),
-                        None => {
-                            mistake.help("create it, or let it be missing with `optional=#true`")
-                        }
-                    }
-                }
-            }
-            Pattern::Dir(_) => {
-                let message = format!("the input `{pattern}` of `{name}` has no files");
-                Mistake::new("missing_input", input.place, message, "empty or not there")
-                    .help("correct the path, or allow none with `optional=#true`")
-            }
-            Pattern::Glob { .. } => {
-                let message = format!("the input `{pattern}` of `{name}` matches no file");
-                Mistake::new("empty_glob", input.place, message, "no match")
-                    .help("correct the pattern, or allow none with `optional=#true`")
-            }
-        };
-        self.out.push(mistake);
-        Ok(())
-    }
-
-    /// Returns a file beside the missing one with a similar name.
-    fn near(&self, path: &crate::fs::RepoPath) -> Result<Option<String>> {
-        let Some((parent, name)) = path.as_path().parent().zip(path.as_path().file_name()) else {
-            return Ok(None);
-        };
-        let parent = crate::fs::RepoPath::new(parent);
-        let entries = self.listing.list(&parent)?;
-        let known = entries.iter().filter_map(|e| e.name.to_str());
-        let near = suggest(&name.to_string_lossy(), known);
-        Ok(near.map(|n| parent.join(n).to_string()))
     }
 
     fn own_output(&mut self, target: &Target, input: &Input, output: &Output) {

@@ -185,12 +185,9 @@ impl Inspector<'_> {
     ) -> Result<Vec<(RepoPath, Content)>> {
         let expanded = glob::expand(&target.inputs, self.digests)?;
         if let Some(missing) = expanded.unmatched.first().filter(|_| !may_miss) {
-            let pattern = &target.inputs[*missing].pattern;
-            return Err(Error::failed(format!(
-                "no file matches input `{pattern}` of `{}`",
-                target.name
-            ))
-            .hinted("create it, correct the pattern, or say `optional=#true`"));
+            let input = &target.inputs[*missing];
+            let mistake = glob::missing_input(&target.name, input, self.digests)?;
+            return Err(Error::mistakes(vec![mistake]));
         }
         let own: Vec<glob::Glob> = except
             .iter()
