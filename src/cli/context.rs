@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cache::local::LocalStore;
 use crate::compiled::{self, Origin};
 use crate::deploy::Recipes;
-use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
@@ -395,13 +395,4 @@ fn recipe_files(root: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
     files.sort();
     files
-}
-
-/// Returns the error for a name that nothing has.
-pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
-    let error = Error::new(ErrorKind::Usage, format!("there is no {what} `{name}`"));
-    match crate::source::suggest(name, known.iter().copied()) {
-        Some(near) => error.hinted(format!("did you mean `{near}`?")),
-        None => error.hinted("`rel list` shows all targets and environments"),
-    }
 }
