@@ -241,7 +241,10 @@ impl Hands<'_> {
     /// The way back after `cause`: returns the error that tells both.
     fn go_back(&self, plan: &Plan, done: &Done, cause: Box<Error>) -> Box<Error> {
         let ran = std::mem::take(&mut *lock(&done.ran));
-        let undone = undo::go_back(self, &ran);
+        let undone = undo::go_back(self, &ran).and_then(|count| {
+            self.tell_gone_back(&ran)?;
+            Ok(count)
+        });
         let environment = &plan.environment;
         match undone {
             Ok(0) => cause.hinted(format!(
@@ -266,6 +269,25 @@ impl Hands<'_> {
                 both.hinted("look at the hosts: what is live there is not known")
             }
         }
+    }
+
+    /// Says on each host that this run is no release to go back from.
+    fn tell_gone_back(&self, ran: &[Ran]) -> Result<()> {
+        let line = format!(
+            "rel_journal gone-back - - {} -\n",
+            program::quote(self.run_id)
+        );
+        self.fleet.each(&|name, member| {
+            if !ran.iter().any(|r| r.host == name) {
+                return Ok(());
+            }
+            let program = member.header.program(&line);
+            member
+                .session()
+                .run(&program, self.interrupted, &mut |_| None)
+                .map(drop)
+        })?;
+        Ok(())
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.
