@@ -65,12 +65,9 @@ impl From<Box<Error>> for Stop {
 }
 
 impl Hands<'_> {
-    /// Carries out the steps of a plan; a failing one is followed by the way back.
+    /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
     pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
         let hosts = touched(plan);
-        if !hosts.is_empty() {
-            self.fleet.lock(&hosts, self.seen, self.interrupted)?;
-        }
         let mut at = 0;
         while at < plan.jobs.len() {
             let label = &plan.jobs[at].label;
@@ -613,7 +610,7 @@ impl<'a> Line<'a> {
 }
 
 /// Returns the hosts that a plan changes.
-fn touched(plan: &Plan) -> Vec<&str> {
+pub fn touched(plan: &Plan) -> Vec<&str> {
     let mut hosts: Vec<&str> = Vec::new();
     for job in &plan.jobs {
         let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
