@@ -367,11 +367,7 @@ impl Session {
         let mut taken = Ok(());
         loop {
             match self.next(None, interrupted)? {
-                Frame::Data(bytes) => {
-                    if taken.is_ok() {
-                        taken = take(&bytes);
-                    }
-                }
+                Frame::Data(bytes) if taken.is_ok() => taken = take(&bytes),
                 Frame::Event(text) => {
                     if let Some(why) = text.strip_prefix("refused") {
                         return Err(Error::host(format!(
