@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::deploy::apply::{Done, Hands, Stop, lock};
 use crate::deploy::fleet::Member;
@@ -20,6 +20,8 @@ use crate::progress::{Event, StepEnd};
 
 /// Lines of a failed step's output that an error shows.
 const LAST_LINES: usize = 12;
+/// So much longer than its time may the last try of a wait take.
+const TRY_GRACE: Duration = Duration::from_secs(30);
 
 impl Hands<'_> {
     /// Sends a program of steps and follows what it tells.
@@ -112,8 +114,13 @@ impl<'a> Follow<'a> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let timeout = self.at?.draft.timeout?;
-        Some(self.start + timeout)
+        let draft = &self.at?.draft;
+        let timeout = draft.timeout.or(match draft.act {
+            // A try that hangs must not outlast the wait by much.
+            Act::Await { within, .. } => Some(within + TRY_GRACE),
+            _ => None,
+        });
+        Some(self.start + timeout?)
     }
 
     fn started(&mut self, seq: &str) -> Option<Instant> {
