@@ -112,10 +112,11 @@ impl Error {
     /// Returns an error that carries `mistakes` found in files.
     pub fn mistakes(mistakes: Vec<Mistake>) -> Box<Self> {
         let count = mistakes.iter().filter(|m| !m.is_warning).count();
-        let mut error = Self::new(
-            ErrorKind::Releasefile,
-            format!("{count} {} found", plural(count, "mistake")),
-        );
+        let message = match mistakes.as_slice() {
+            [one] => one.message.clone(),
+            _ => format!("{count} {} found", plural(count, "mistake")),
+        };
+        let mut error = Self::new(ErrorKind::Releasefile, message);
         error.mistakes = mistakes;
         error
     }

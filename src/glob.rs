@@ -18,6 +18,7 @@ use crate::fs::{RepoPath, STATE_DIR};
 use crate::graph::Pattern;
 use serde::{Deserialize, Serialize};
 
+mod missing;
 mod segment;
 
 use segment::Segment;
@@ -375,6 +376,7 @@ mod expand;
 mod overlap;
 
 pub use expand::{Expanded, expand};
+pub use missing::missing_input;
 pub(crate) use overlap::is_reserved;
 pub use overlap::{OutputIndex, covers, is_named, overlap};
 

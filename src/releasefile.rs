@@ -41,7 +41,7 @@ mod tests;
 pub use check::check_inputs;
 use declare::Names;
 use node::{Mistakes, Node, Text, unknown_node};
-use scope::{Never, Scope, Vars, World, bad_name};
+use scope::{AxisValue, Never, Scope, Vars, World, bad_name};
 
 /// The nodes a Releasefile may have.
 const TOP: &[&str] = &[
@@ -76,6 +76,9 @@ pub struct Loaded {
     pub project: Project,
     /// What is odd, but no mistake.
     pub warnings: Vec<Mistake>,
+    /// Inputs that are not there. They stop only the targets that read them, for they come
+    /// and go without the Releasefile being read again.
+    pub missing: Vec<Mistake>,
     /// All files that were read, absolute, in order.
     pub read: Vec<PathBuf>,
     /// Optional includes that were not there: one that appears changes the result.
@@ -115,6 +118,9 @@ impl From<Box<Error>> for LoadError {
     }
 }
 
+/// Codes of the mistakes that depend on what lies on disk.
+const MISSING: [&str; 2] = ["missing_input", "empty_glob"];
+
 /// Reads and checks a Releasefile with its includes.
 ///
 /// # Errors
@@ -137,19 +143,27 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     decoded.project.sources = sources;
     let project = decoded.project;
     let watched = listing.listed();
-    match check::inputs(&project.graph, &listing, &decoded.broken) {
-        Ok(mistakes) => found.extend(mistakes),
+    let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
+        Ok(mistakes) => {
+            let is_missing = |m: &Mistake| MISSING.contains(&m.code);
+            let (missing, others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_missing);
+            found.extend(others);
+            missing
+        }
         Err(error) => return Err(Box::new(error.into())),
-    }
+    };
     if decoded.is_fit_for_recipes {
         found.extend((request.check_recipes)(&project));
     }
     if found.has_errors() {
+        found.extend(missing);
+        // A misspelt name looks unused; one thing at a time.
         return Err(failure(found, project.sources));
     }
     Ok(Loaded {
         project,
         warnings: found.into_sorted(),
+        missing,
         read,
         absent,
         watched,
@@ -223,7 +237,9 @@ fn decode(
     };
     let environments = environment::decode(nodes, world, &known, found);
     let is_fit_for_recipes = !found.since(before).iter().any(breeds_in_recipes);
-    found.extend(vars.unused());
+    if !found.has_errors() {
+        found.extend(vars.unused());
+    }
     let project = Project {
         name,
         version,
@@ -261,6 +277,9 @@ fn graph(
     let mut places: Vec<Vec<Place>> = Vec::new();
     for one in &declared {
         target::check_shape(one, found);
+        if one.instances().is_empty() {
+            without_instances(one, world, names, found);
+        }
         for (name, axes) in one.instances() {
             let scope = Scope { world, axes };
             let before = found.count();
@@ -278,6 +297,30 @@ fn graph(
     found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.
     Graph::new(targets, names.pools.clone()).unwrap_or_default()
+}
+
+/// Looks into a target that stands for none at all, so that its mistakes do not wait
+/// until there is one.
+fn without_instances(
+    declared: &declare::Declared,
+    world: World<'_>,
+    names: &Names,
+    found: &mut Mistakes,
+) {
+    let example = |is_files: bool| match is_files {
+        true => AxisValue::File(RepoPath::new("example")),
+        false => AxisValue::Text("example".into()),
+    };
+    let values: Vec<AxisValue> = declared.axes.iter().map(|a| example(a.is_files)).collect();
+    let axes = declared.axes.iter().map(|a| a.name.text.as_str());
+    let scope = Scope {
+        world,
+        axes: axes.zip(&values).collect(),
+    };
+    let before = found.count();
+    target::decode(declared, declared.name.text.clone(), &scope, names, found);
+    // `needs "b[{axis}]"` is not wrong because of the example.
+    found.retain_since(before, |m| m.code != "unknown_target");
 }
 
 fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mistakes) -> Vars {
@@ -318,6 +361,13 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
             }
         };
         vars.places.insert(name.text.clone(), name.place);
+        // A variable whose values are wrong still is one word.
+        let is_wrong = values.is_empty() && !request.vars.contains_key(&name.text);
+        let values = if is_wrong {
+            vec![name.text.clone()]
+        } else {
+            values
+        };
         vars.values.insert(name.text.clone(), values);
     }
     for name in request.vars.keys() {

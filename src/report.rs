@@ -6,11 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity,
-    SourceCode,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError,
+    MietteSpanContents, Severity, SourceCode, SourceSpan, SpanContents,
 };
 
 use crate::source::{Mistake, Place, Sources};
+
+/// What the renderer asks [`Lines`] for when it wants a picture and not a position.
+const WHOLE_LINES: usize = 1;
 
 /// Returns the mistakes as text for people, `width` columns wide, in the order given.
 pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool) -> String {
@@ -21,7 +24,7 @@ pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(width)
         .with_links(false)
-        .with_context_lines(0);
+        .with_context_lines(WHOLE_LINES);
     let mut out = String::new();
     for mistake in mistakes {
         let report = Report::new(mistake, sources);
@@ -44,7 +47,7 @@ pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool
 #[derive(Debug)]
 struct Report<'a> {
     mistake: &'a Mistake,
-    source: Option<NamedSource<Arc<str>>>,
+    source: Option<Lines>,
     labels: Vec<LabeledSpan>,
     help: Option<String>,
 }
@@ -53,7 +56,10 @@ impl<'a> Report<'a> {
     fn new(mistake: &'a Mistake, sources: &Sources) -> Self {
         let mut help = mistake.help.clone();
         let file = sources.get(mistake.place);
-        let mut labels = vec![label(mistake.place, &mistake.label)];
+        let mut labels = vec![LabeledSpan::new_primary_with_span(
+            Some(clean(&mistake.label)),
+            (mistake.place.start as usize, mistake.place.len as usize),
+        )];
         match &mistake.also {
             Some((place, text)) if place.file == mistake.place.file => {
                 labels.push(label(*place, text));
@@ -70,15 +76,62 @@ impl<'a> Report<'a> {
         }
         // Without a length there is no place, only a file: no picture.
         let is_pictured = mistake.place.len > 0 || mistake.code == "syntax";
-        let source = file
-            .filter(|_| is_pictured)
-            .map(|f| NamedSource::new(f.path.display().to_string(), Arc::clone(&f.text)));
+        let source = file.filter(|_| is_pictured).map(|f| Lines {
+            name: f.path.display().to_string(),
+            text: Arc::clone(&f.text),
+        });
         Self {
             mistake,
             source,
             labels,
             help: help.as_deref().map(clean),
         }
+    }
+}
+
+/// A file that shows the lines of a span as a whole, and none around them: the
+/// renderer's own source shows either more lines or the bare span.
+#[derive(Debug)]
+struct Lines {
+    name: String,
+    text: Arc<str>,
+}
+
+impl SourceCode for Lines {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        _after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let bytes = self.text.as_bytes();
+        let first = span.offset().min(bytes.len());
+        let last = (first + span.len()).min(bytes.len());
+        let is_newline = |b: &u8| *b == b'\n';
+        let line_start = bytes[..first]
+            .iter()
+            .rposition(is_newline)
+            .map_or(0, |n| n + 1);
+        let line_end = bytes[last..]
+            .iter()
+            .position(is_newline)
+            .map_or(bytes.len(), |n| last + n);
+        let count = |part: &[u8]| part.iter().filter(|b| is_newline(b)).count();
+        let is_picture = before >= WHOLE_LINES;
+        let (start, end) = match is_picture {
+            true => (line_start, line_end),
+            false => (first, last),
+        };
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.clone(),
+            &bytes[start..end],
+            (start, end - start).into(),
+            count(&bytes[..start]),
+            self.text
+                .get(line_start..start)
+                .map_or(0, |t| t.chars().count()),
+            count(&bytes[start..end]),
+        )))
     }
 }
 

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::fs;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Time between the polite and the final signal.
@@ -92,16 +95,17 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 pub struct Runner {
     groups: Mutex<BTreeSet<i32>>,
     is_interrupted: AtomicBool,
-    jobserver: Option<jobserver::Client>,
+    /// Variables that offer job slots to an inner `make`.
+    slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
     pub started: AtomicU64,
 }
 
 impl Runner {
-    /// Returns a runner that offers `jobserver` to the processes it starts.
-    pub fn new(jobserver: Option<jobserver::Client>) -> Self {
+    /// Returns a runner that offers the slots of `jobserver` to the processes it starts.
+    pub fn new(jobserver: Option<&jobserver::Client>) -> Self {
         Self {
-            jobserver,
+            slots: jobserver.map(offered_slots).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -144,23 +148,15 @@ impl Runner {
             Some((program, arguments)) => (program.clone(), arguments),
             None => (OsString::new(), [].as_slice()),
         };
-        // A program with a slash is meant relative to the directory the command runs in;
-        // the standard library leaves open which directory it takes.
-        let program = match program.as_encoded_bytes().contains(&b'/') {
-            true => spec.dir.join(&program).into_os_string(),
-            false => program,
-        };
-        let jobserver = self.jobserver.clone();
+        let program = locate(&program, spec);
+        let slots = self.slots.iter();
         duct::cmd(program, arguments)
             .dir(&spec.dir)
-            .full_env(spec.env.iter().map(|(n, v)| (n.as_os_str(), v.as_os_str())))
+            .full_env(spec.env.iter().chain(slots).map(|(n, v)| (n, v)))
             .stdin_null()
             .unchecked()
-            .before_spawn(move |command| {
+            .before_spawn(|command| {
                 command.process_group(0);
-                if let Some(jobserver) = &jobserver {
-                    jobserver.configure_make(command);
-                }
                 Ok(())
             })
     }
@@ -219,6 +215,60 @@ impl Runner {
             signal_group(*group, signal);
         }
     }
+}
+
+/// Returns the file of a program, found the way a shell finds it: with a slash relative to
+/// the directory the command runs in, else in the `PATH` that it is given.
+///
+/// The standard library leaves open which directory it takes, and can only use
+/// `posix_spawn` with a changed `PATH` when the program is a path already. A name that is
+/// not found is returned as it is, for the system to refuse.
+fn locate(program: &OsStr, spec: &Spec) -> OsString {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return spec.dir.join(program).into_os_string();
+    }
+    let path = spec.env.iter().find(|(name, _)| name == "PATH");
+    let dirs = path.map(|(_, dirs)| std::env::split_paths(dirs));
+    let is_program = |file: &PathBuf| {
+        std::fs::metadata(file).is_ok_and(|m| m.is_file() && fs::is_executable(m.mode()))
+    };
+    let mut files = dirs
+        .into_iter()
+        .flatten()
+        .map(|dir| spec.dir.join(dir).join(program));
+    files
+        .find(is_program)
+        .map_or_else(|| program.to_owned(), PathBuf::into_os_string)
+}
+
+/// Returns the variables that tell an inner `make` of job slots, and lets every process
+/// inherit the pipe they name.
+///
+/// The crate's own way marks the pipe between fork and exec, which keeps the standard
+/// library from `posix_spawn`: with a large graph in memory a fork costs milliseconds.
+fn offered_slots(client: &jobserver::Client) -> Vec<(OsString, OsString)> {
+    let mut example = std::process::Command::new("");
+    client.configure_make(&mut example);
+    let slots: Vec<(OsString, OsString)> = example
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    let numbers = slots.iter().find_map(|(_, value)| {
+        let (_, auth) = value.to_str()?.split_once("--jobserver-auth=")?;
+        let (read, write) = auth.split_whitespace().next()?.split_once(',')?;
+        Some([read.parse::<i32>().ok()?, write.parse::<i32>().ok()?])
+    });
+    for number in numbers.into_iter().flatten() {
+        // SAFETY: `client` owns these descriptors and outlives the borrow.
+        #[expect(
+            unsafe_code,
+            reason = "the crate tells its descriptors as numbers only"
+        )]
+        let pipe = unsafe { BorrowedFd::borrow_raw(number) };
+        // An inner make that can not inherit it warns and uses one job.
+        let _ = rustix::io::fcntl_setfd(pipe, rustix::io::FdFlags::empty());
+    }
+    slots
 }
 
 fn exit_of(status: ExitStatus) -> Exit {

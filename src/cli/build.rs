@@ -17,8 +17,9 @@ use crate::model::Project;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::runner::Runner;
+use crate::source::Sources;
 use crate::stale::Inspector;
-use crate::ui::{self, Screen, shown_time};
+use crate::ui::{self, shown_time};
 
 /// How targets are built; also for the targets that an environment needs.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -61,8 +62,7 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     report.tell(context, &project.graph);
     match report.summary.is_ok() {
         true => Ok(EXIT_OK),
-        false if report.summary.is_interrupted => Ok(error::EXIT_INTERRUPTED),
-        false => Ok(error::EXIT_FAILED),
+        false => Ok(report.exit_code()),
     }
 }
 
@@ -88,7 +88,7 @@ pub fn run(
     let records = Mutex::new(Records::load(&state_dir));
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
-    let runner = Arc::new(Runner::new(jobserver.clone()));
+    let runner = Arc::new(Runner::new(jobserver.as_ref()));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));
     let _listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
@@ -107,7 +107,7 @@ pub fn run(
     } else {
         Some(context.store()?)
     };
-    let display = display(context.screen, context.json);
+    let display = display(context, &project.sources);
     let forced = if options.force {
         roots.to_vec()
     } else {
@@ -156,6 +156,14 @@ pub fn run(
 }
 
 impl Report {
+    /// Returns the exit code of a build that did not succeed.
+    pub fn exit_code(&self) -> u8 {
+        match self.summary.errors.first() {
+            Some((_, error)) => error.kind.exit_code(),
+            None => error::EXIT_INTERRUPTED,
+        }
+    }
+
     /// Writes the summary: one line for people, or JSON.
     pub fn tell(&self, context: &Context, graph: &Graph) {
         if context.json {
@@ -253,10 +261,11 @@ pub fn find(graph: &Graph, names: &[String]) -> Result<Vec<TargetId>> {
 }
 
 /// Returns the display for this screen: live on a terminal, else lines.
-pub fn display(screen: Screen, is_json: bool) -> Box<dyn Progress> {
-    match screen.is_live && !is_json {
-        true => Box::new(ui::fancy::Fancy::new(screen)),
-        false => Box::new(ui::plain::Plain::new(screen, ui::eprint)),
+pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
+    let (screen, sources) = (context.screen, sources.clone());
+    match screen.is_live && !context.json {
+        true => Box::new(ui::fancy::Fancy::new(screen, sources)),
+        false => Box::new(ui::plain::Plain::new(screen, sources, ui::eprint)),
     }
 }
 

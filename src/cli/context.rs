@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
-use crate::source::Sources;
+use crate::source::{Mistake, Sources};
 use crate::ui::{self, Screen};
 
 use super::Global;
@@ -197,14 +197,17 @@ impl Context {
 
     /// Loads the Releasefile from its text, whatever is compiled.
     pub fn load_anew(&mut self) -> Result<()> {
-        let loaded = self.load(false)?;
+        let (loaded, missing) = self.load(false)?;
         self.loaded = OnceLock::from(loaded);
-        Ok(())
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::mistakes(missing)),
+        }
     }
 
     fn loaded(&mut self) -> Result<&Loaded> {
         if self.loaded.get().is_none() {
-            let loaded = self.load(true)?;
+            let (loaded, _) = self.load(true)?;
             // Nobody else can have set it: there is one thread here.
             let _ = self.loaded.set(loaded);
         }
@@ -213,7 +216,7 @@ impl Context {
             .ok_or_else(|| Error::internal("the Releasefile is not loaded"))
     }
 
-    fn load(&mut self, may_use_compiled: bool) -> Result<Loaded> {
+    fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Mistake>)> {
         let file = self.find_file()?;
         let file = std::fs::canonicalize(&file).context("find", &file)?;
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
@@ -231,13 +234,18 @@ impl Context {
             vars: self.vars.clone(),
         };
         if may_use_compiled && let Some(project) = compiled::load(&state_dir, &root, &origin) {
-            return Ok(Loaded { root, project });
+            return Ok((Loaded { root, project }, Vec::new()));
         }
         self.parse(root, file, &origin)
     }
 
     /// Parses and checks the Releasefile, shows its warnings, and keeps it compiled.
-    fn parse(&mut self, root: PathBuf, file: PathBuf, origin: &Origin) -> Result<Loaded> {
+    fn parse(
+        &mut self,
+        root: PathBuf,
+        file: PathBuf,
+        origin: &Origin,
+    ) -> Result<(Loaded, Vec<Mistake>)> {
         let start_ns = crate::digest::coarse_now_ns();
         let recipes = self.load_recipes(&root)?;
         let request = LoadRequest {
@@ -280,10 +288,9 @@ impl Context {
                 start_ns,
             );
         }
-        Ok(Loaded {
-            root,
-            project: loaded.project,
-        })
+        let missing = loaded.missing;
+        let project = loaded.project;
+        Ok((Loaded { root, project }, missing))
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.

@@ -16,7 +16,7 @@ use super::context::{Context, unknown_name};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::{self, Request};
-use crate::error::{self, EXIT_OK, Error, IoContext, Result};
+use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::graph::TargetId;
 use crate::key::Made;
 use crate::model::{Artifact, Environment, Project};
@@ -35,9 +35,6 @@ struct EnvironmentArgs {
     rollback: bool,
     #[command(flatten)]
     build: BuildOptions,
-    /// Parameters of the environment
-    #[arg(value_name = "PARAMETER")]
-    values: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,11 +63,10 @@ pub fn usage(environment: &Environment) -> String {
 /// Returns the command of an environment, for help and completions.
 pub fn command(environment: &Environment) -> Command {
     use clap::Args as _;
-    let mut command = Command::new(environment.name.clone());
-    if let Some(desc) = &environment.desc {
-        command = command.about(desc.clone());
-    }
-    command = EnvironmentArgs::augment_args(command).mut_arg("values", |a| a.hide(true).index(99));
+    let command = EnvironmentArgs::augment_args(Command::new(environment.name.clone()));
+    // The description of the arguments' struct is not that of the environment.
+    let mut command = command.about(environment.desc.clone().unwrap_or_default());
+    command = command.long_about(None);
     for (i, param) in environment.params.iter().enumerate() {
         let mut arg = Arg::new(param.name.clone())
             .index(i + 1)
@@ -97,6 +93,9 @@ pub struct Call {
     pub global: super::Global,
     #[command(flatten)]
     args: EnvironmentArgs,
+    /// Parameters of the environment
+    #[arg(value_name = "PARAMETER")]
+    values: Vec<String>,
     /// Print help
     #[arg(short, long)]
     help: bool,
@@ -127,7 +126,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         ui::print(&command.render_long_help().to_string());
         return Ok(EXIT_OK);
     }
-    let params = params(environment, &call.args.values)?;
+    let params = params(environment, &call.values)?;
     let job = Job {
         context,
         project,
@@ -238,10 +237,7 @@ impl Job<'_> {
             )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);
-                return Ok(match report.summary.is_interrupted {
-                    true => error::EXIT_INTERRUPTED,
-                    false => error::EXIT_FAILED,
-                });
+                return Ok(report.exit_code());
             }
             if !self.context.json && !self.context.screen.is_quiet {
                 ui::eprint(&format!(
@@ -356,7 +352,7 @@ impl Job<'_> {
         let recipes = self.context.load_recipes(self.root)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
-        let display = display(self.context.screen, self.context.json);
+        let display = display(self.context, &self.project.sources);
         let now = Context::now_s();
         let request = Request {
             project: self.project,

@@ -4,6 +4,8 @@
 //! which is the same as asking the last pattern that matches.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{ByBase, Entry, EntryKind, Glob, Listing, State, compile, is_hidden_from_walks, parts};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,7 +104,7 @@ impl Walk<'_> {
     fn base(&mut self, base: &RepoPath, wanted: &[usize]) -> Result<()> {
         let is_hidden = parts(base)
             .iter()
-            .any(|p| is_hidden_from_walks(std::os::unix::ffi::OsStrExt::from_bytes(*p)));
+            .any(|p| is_hidden_from_walks(OsStr::from_bytes(p)));
         if is_hidden {
             return Ok(());
         }
@@ -126,7 +128,6 @@ impl Walk<'_> {
 
     /// Takes one entry; returns where the patterns stand in it if it must be entered.
     fn entry(&mut self, dir: &RepoPath, level: &Level, entry: &Entry) -> Option<Level> {
-        use std::os::unix::ffi::OsStrExt;
         let name = entry.name.as_bytes();
         let is_dir = entry.kind == EntryKind::Dir;
         if is_dir && is_hidden_from_walks(&entry.name) {

@@ -4,7 +4,10 @@
 //! many patterns there is an index by the text before the first wildcard: patterns
 //! whose texts are not prefixes of one another are never compared.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{Glob, Segment, compile, parts};
 use crate::fs::RepoPath;
@@ -262,31 +265,52 @@ impl OutputIndex {
     /// Returns all pairs of patterns that overlap, the lower number first.
     pub fn clashes(&self) -> Vec<(usize, usize)> {
         let mut out = Vec::new();
-        let mut stack: Vec<usize> = Vec::new();
+        // The prefixes of the item at hand, each with the items that have it.
+        let mut stack: Vec<(&[u8], BySuffix)> = Vec::new();
         for (at, item) in self.items.iter().enumerate() {
-            while let Some(top) = stack.last()
-                && !item.prefix.starts_with(&self.items[*top].prefix)
+            while let Some((prefix, _)) = stack.last()
+                && !item.prefix.starts_with(prefix)
             {
                 stack.pop();
             }
-            for other in stack.iter().map(|i| &self.items[*i]) {
-                let may_meet = other.is_wild() || other.prefix == item.prefix;
-                if may_meet && other.meets(item) {
-                    let (a, b) = (other.number, item.number);
-                    out.push((a.min(b), a.max(b)));
+            let reversed: Vec<u8> = item.suffix.iter().rev().copied().collect();
+            for (prefix, by_suffix) in &stack {
+                for other in near(by_suffix, &reversed).map(|i| &self.items[i]) {
+                    let may_meet = other.is_wild() || *prefix == item.prefix.as_slice();
+                    if may_meet && other.meets(item) {
+                        let (a, b) = (other.number, item.number);
+                        out.push((a.min(b), a.max(b)));
+                    }
                 }
             }
-            stack.push(at);
+            match stack.last_mut() {
+                Some((prefix, same)) if *prefix == item.prefix.as_slice() => {
+                    same.entry(reversed).or_default().push(at);
+                }
+                _ => stack.push((&item.prefix, BySuffix::from([(reversed, vec![at])]))),
+            }
         }
         out.sort_unstable();
         out
     }
 }
 
+/// Items by the text behind their last wildcard, read backwards.
+type BySuffix = BTreeMap<Vec<u8>, Vec<usize>>;
+
+/// Returns the items whose suffix could stand at the end of the same path.
+fn near<'a>(items: &'a BySuffix, reversed: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let shorter = (0..reversed.len()).filter_map(|len| items.get(&reversed[..len]));
+    let longer = items
+        .range::<[u8], _>((Bound::Included(reversed), Bound::Unbounded))
+        .take_while(move |(suffix, _)| suffix.starts_with(reversed))
+        .map(|(_, same)| same);
+    shorter.chain(longer).flatten().copied()
+}
+
 /// Returns whether a path lies in a directory that belongs to `rel` or git.
 pub(crate) fn is_reserved(path: &RepoPath) -> bool {
-    use std::os::unix::ffi::OsStrExt;
     parts(path)
         .iter()
-        .any(|p| super::is_hidden_from_walks(std::ffi::OsStr::from_bytes(p)))
+        .any(|p| super::is_hidden_from_walks(OsStr::from_bytes(p)))
 }

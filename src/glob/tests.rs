@@ -261,3 +261,66 @@ fn the_disk_is_listed_once_and_links_are_not_followed() {
     assert_eq!(found.unmatched, [2]);
     assert_eq!(format!("{:?}", listing.listed()), r#"["a", "a/b", "none"]"#);
 }
+
+proptest::proptest! {
+    /// What two patterns both match, they are said to overlap on; and the index says
+    /// what comparing all pairs would.
+    #[test]
+    fn patterns_that_meet_on_a_path_overlap(
+        texts in proptest::collection::vec("(a|b|\\*|\\*\\*|a\\*b|\\?|\\[ab\\]|\\{a,b\\})(/(a|b|\\*|\\*\\*|\\*a|ab|\\{b,a/b\\})){0,3}/?", 2..6),
+        paths in proptest::collection::vec("[ab]{1,3}(/[ab]{1,3}){0,3}", 8),
+    ) {
+        let is_usable = |t: &&String| !(t.ends_with('/') && t.contains(['*', '?', '[', '{']));
+        let patterns: Vec<Pattern> = texts.iter().filter(is_usable).map(|t| pattern(t)).collect();
+        let globs: Vec<Glob> = patterns.iter().map(|p| compile(p).expect("compiles")).collect();
+        let mut pairs = Vec::new();
+        for a in 0..patterns.len() {
+            for b in a + 1..patterns.len() {
+                let is_overlap = overlap(&patterns[a], &patterns[b]);
+                if is_overlap {
+                    pairs.push((a, b));
+                }
+                for path in paths.iter().map(RepoPath::new) {
+                    let is_common = globs[a].is_match(&path) && globs[b].is_match(&path);
+                    proptest::prop_assert!(is_overlap || !is_common, "{:?} {:?} {}", patterns[a], patterns[b], path);
+                }
+            }
+        }
+        let index = OutputIndex::new(&patterns);
+        proptest::prop_assert_eq!(index.clashes(), pairs.clone());
+        for (a, asked) in patterns.iter().enumerate() {
+            let expected: Vec<usize> = (0..patterns.len())
+                .filter(|b| *b == a || pairs.contains(&(a.min(*b), a.max(*b))))
+                .collect();
+            proptest::prop_assert_eq!(index.overlapping(asked), expected, "{:?}", asked);
+        }
+    }
+
+    /// A walk finds what asking every file would find.
+    #[test]
+    fn a_walk_finds_what_matches(
+        texts in proptest::collection::vec("!?(a|b|\\*|\\*\\*|a\\*)(/(a|b|\\*|\\*\\*|\\*a)){0,2}", 1..5),
+        paths in proptest::collection::btree_set("[ab]{1,2}/[ab]{1,2}/[ab]{1,2}f", 1..10),
+    ) {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let list = inputs(&texts);
+        let found = expand(&list, &Tree::new(&paths)).expect("expands").files;
+        let mut expected: Vec<RepoPath> = paths.iter().map(RepoPath::new).filter(|p| is_named(p, &list)).collect();
+        expected.sort();
+        proptest::prop_assert_eq!(found, expected);
+    }
+
+    /// `covers` is only ever said of patterns whose files are all taken away.
+    #[test]
+    fn what_is_covered_is_matched(
+        by in "(a|b|\\*|\\*\\*|a\\*)(/(a|b|\\*|\\*\\*|\\*a)){0,2}",
+        what in "(a|b|\\*|\\*\\*|a\\*)(/(a|b|\\*|\\*\\*|\\*a)){0,2}",
+        path in "[ab]{1,2}(/[ab]{1,2}){0,2}",
+    ) {
+        let (by, what, path) = (pattern(&by), pattern(&what), RepoPath::new(path));
+        if covers(&by, &what) && compile(&what).expect("compiles").is_match(&path) {
+            proptest::prop_assert!(compile(&by).expect("compiles").is_match(&path));
+        }
+    }
+}

@@ -16,6 +16,8 @@ const INSTANCES_MAX: usize = 200_000;
 pub(crate) struct Axis {
     pub(crate) name: Text,
     pub(crate) values: Vec<AxisValue>,
+    /// Its values are files, so `{name.stem}` is known.
+    pub(crate) is_files: bool,
 }
 
 /// Returns the axes of a target or an environment, in the order written.
@@ -45,6 +47,7 @@ pub(crate) fn axes(
                     out.push(Axis {
                         values: listed(&texts, scope, found),
                         name: line.name.clone(),
+                        is_files: false,
                     });
                 }
             }
@@ -123,7 +126,11 @@ fn each(
         }
         _ => listed(&given, scope, found),
     };
-    Some(Axis { name, values })
+    Some(Axis {
+        name,
+        values,
+        is_files: node.prop("files").is_some(),
+    })
 }
 
 fn listed(texts: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<AxisValue> {

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::glob::{Listing, OutputIndex, covers, expand, overlap};
+use crate::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
 use crate::model::Project;
-use crate::source::{Mistake, Place, suggest};
+use crate::source::{Mistake, Place};
 
 /// Clashes and cycles that are reported at most; one cause makes many of them.
 const REPORTED_MAX: usize = 50;
@@ -172,7 +172,8 @@ impl InputCheck<'_> {
                 is_made = true;
             }
             if !is_made && !input.is_optional && !self.is_on_disk(input, later)? {
-                self.missing(target, input)?;
+                self.out
+                    .push(missing_input(&target.name, input, self.listing)?);
             }
         }
         Ok(())
@@ -224,56 +225,6 @@ impl InputCheck<'_> {
         Ok(answer)
     }
 
-    fn missing(&mut self, target: &Target, input: &Input) -> Result<()> {
-        let pattern = &input.pattern;
-        let name = &target.name;
-        let mistake = match pattern {
-            Pattern::File(path) => {
-                let message = format!(
-                    "the input `{pattern}` of `{name}` is not on disk, and no target makes it"
-                );
-                let kind = self.listing.kind(path)?;
-                let mistake = Mistake::new("missing_input", input.place, message, "no such file");
-                if kind == Some(crate::glob::EntryKind::Dir) {
-                    let message = format!("the input `{pattern}` of `{name}` is a directory");
-                    Mistake::new("missing_input", input.place, message, "not a file")
-                        .help(format!("write `{pattern}/` for everything below it"))
-                } else {
-                    match self.near(path)? {
-                        Some(near) => mistake.help(format!("did you mean `{near}`?")),
-                        None => {
-                            mistake.help("create it, or let it be missing with `optional=#true`")
-                        }
-                    }
-                }
-            }
-            Pattern::Dir(_) => {
-                let message = format!("the input `{pattern}` of `{name}` has no files");
-                Mistake::new("missing_input", input.place, message, "empty or not there")
-                    .help("correct the path, or allow none with `optional=#true`")
-            }
-            Pattern::Glob { .. } => {
-                let message = format!("the input `{pattern}` of `{name}` matches no file");
-                Mistake::new("empty_glob", input.place, message, "no match")
-                    .help("correct the pattern, or allow none with `optional=#true`")
-            }
-        };
-        self.out.push(mistake);
-        Ok(())
-    }
-
-    /// Returns a file beside the missing one with a similar name.
-    fn near(&self, path: &crate::fs::RepoPath) -> Result<Option<String>> {
-        let Some((parent, name)) = path.as_path().parent().zip(path.as_path().file_name()) else {
-            return Ok(None);
-        };
-        let parent = crate::fs::RepoPath::new(parent);
-        let entries = self.listing.list(&parent)?;
-        let known = entries.iter().filter_map(|e| e.name.to_str());
-        let near = suggest(&name.to_string_lossy(), known);
-        Ok(near.map(|n| parent.join(n).to_string()))
-    }
-
     fn own_output(&mut self, target: &Target, input: &Input, output: &Output) {
         let message = format!(
             "target `{}` reads `{}`, which takes in its own output `{}`",
@@ -291,10 +242,23 @@ impl InputCheck<'_> {
 
     fn not_needed(&mut self, target: &Target, input: &Input, maker: TargetId, output: &Output) {
         let maker = self.graph.target(maker);
-        let message = format!(
-            "target `{}` reads `{}`, which `{}` makes, but does not need it",
-            target.name, input.pattern, maker.name
-        );
+        let (name, pattern) = (&target.name, &input.pattern);
+        let is_file = matches!(pattern, Pattern::File(_));
+        let message = match is_file {
+            true => format!(
+                "target `{name}` reads `{pattern}`, which `{}` makes, but does not need it",
+                maker.name
+            ),
+            false => format!(
+                "target `{name}` reads `{pattern}`, where `{}` writes `{}`, but does not need it",
+                maker.name, output.pattern
+            ),
+        };
+        let add = format!("add `needs \"{}\"`", maker.name);
+        let help = match is_file {
+            true => add,
+            false => format!("{add}, or exclude it: `\"!{}\"`", output.pattern),
+        };
         self.out.push(
             Mistake::new(
                 "missing_needs",
@@ -303,7 +267,7 @@ impl InputCheck<'_> {
                 "made by another target",
             )
             .also(output.place, "made here")
-            .help(format!("add `needs \"{}\"`", maker.name)),
+            .help(help),
         );
     }
 }

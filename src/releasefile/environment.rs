@@ -156,9 +156,11 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
             continue;
         }
         let one_of = child.text_prop("one-of", found).map_or(Vec::new(), |text| {
-            let words = scope.strings(&text, found);
-            let split = |w: String| w.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-            words.into_iter().flat_map(split).collect()
+            let words = text.text.split_whitespace().map(|word| Text {
+                text: word.to_owned(),
+                place: text.place,
+            });
+            words.flat_map(|w| scope.strings(&w, found)).collect()
         });
         let default = child.text_prop("default", found);
         let value = default.as_ref().and_then(|d| scope.string(d, found));
@@ -407,7 +409,7 @@ impl Inside<'_> {
                     }
                     Ok(_) => {}
                     Err(mistake) => {
-                        found.push(mistake);
+                        found.push(*mistake);
                         break;
                     }
                 }

@@ -30,13 +30,13 @@ impl Hosts {
     ///
     /// # Errors
     /// A mistake at `at`.
-    pub(crate) fn find(&self, text: &str, at: Place) -> Result<Vec<String>, Mistake> {
+    pub(crate) fn find(&self, text: &str, at: Place) -> Result<Vec<String>, Box<Mistake>> {
         let mut out: Vec<String> = Vec::new();
-        for name in range::expand(text).map_err(|e| bad_range(e, at))? {
+        for name in range::expand(text).map_err(|e| Box::new(bad_range(e, at)))? {
             let members = match (self.hosts.get_key_value(&name), self.groups.get(&name)) {
                 (Some((name, _)), _) => std::slice::from_ref(name),
                 (None, Some(members)) => members.as_slice(),
-                (None, None) => return Err(self.unknown(&name, at)),
+                (None, None) => return Err(Box::new(self.unknown(&name, at))),
             };
             for member in members {
                 if !out.contains(member) {
@@ -334,7 +334,12 @@ impl Groups<'_> {
     fn member(&self, member: &str, text: &Text, into: &mut Members, found: &mut Mistakes) {
         if self.group_nodes.contains_key(member) {
             if let Some(start) = into.path.iter().position(|p| p == member) {
-                let round = into.path[start..].join(" -> ");
+                let round = &into.path[start..];
+                // The same circle is met from each of its groups.
+                if round.iter().any(|group| *group < round[0]) {
+                    return;
+                }
+                let round = round.join(" -> ");
                 let message = format!("groups go in a circle: {round} -> {member}");
                 found.push(Mistake::new(
                     "cycle",

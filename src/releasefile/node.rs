@@ -72,6 +72,12 @@ impl Mistakes {
         self.found.get(count..).unwrap_or_default()
     }
 
+    /// Drops some of the mistakes found since there were `count`.
+    pub(crate) fn retain_since(&mut self, count: usize, is_kept: impl Fn(&Mistake) -> bool) {
+        let tail = self.found.split_off(count.min(self.found.len()));
+        self.found.extend(tail.into_iter().filter(is_kept));
+    }
+
     /// Returns the mistakes by place, each kind at each place once: the instances of
     /// an `each` would repeat it. The stated order is that of the files as read.
     pub(crate) fn into_sorted(mut self) -> Vec<Mistake> {

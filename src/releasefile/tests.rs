@@ -119,3 +119,25 @@ fn the_examples_of_the_reference_load() {
     }
     assert!(count > 20, "only {count} examples");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever stands in the file: it is loaded or refused, and every refusal has a text.
+    #[test]
+    fn any_file_is_loaded_or_refused(words in proptest::collection::vec(0usize..40, 0..40)) {
+        let known = [
+            "target", "needs", "inputs", "outputs", "run", "each", "matrix", "var", "host",
+            "group", "environment", "use", "verify", "param", "pool", "include", "project",
+            "{", "}", "\n", ";", "\"a\"", "\"b[{a}]\"", "\"{a}\"", "\"**/*.x\"", "\"[1-3]\"",
+            "files=\"*\"", "on=\"a\"", "local=#true", "ssh=\"a\"", "\"\"", "1", "#true", "#null",
+            "(command)\"x\"", "one-of=\"a b\"", "count=1", "\"é\"", "\"!\"", "\"Releasefile.kdl\"",
+        ];
+        let text: Vec<&str> = words.iter().map(|w| known[*w]).collect();
+        let space = Space::new(&text.join(" "));
+        if let Err(error) = space.load() {
+            proptest::prop_assert!(error.mistakes.iter().any(|m| !m.is_warning));
+            proptest::prop_assert!(!space.text(&error.mistakes, &error.sources).is_empty());
+        }
+    }
+}

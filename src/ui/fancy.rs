@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::plain::Plain;
 use super::{Screen, shown_time};
 use crate::progress::{Event, Progress};
+use crate::source::Sources;
 
 /// What the moving line is made of.
 #[derive(Default)]
@@ -31,7 +32,7 @@ pub struct Fancy {
 
 impl Fancy {
     /// Returns a display; it is gone when this is dropped.
-    pub fn new(screen: Screen) -> Self {
+    pub fn new(screen: Screen, sources: Sources) -> Self {
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());
         let state: Arc<Mutex<State>> = Arc::default();
@@ -50,7 +51,7 @@ impl Fancy {
         let above = bar.clone();
         let write: Write = Box::new(move |text| above.suspend(|| super::eprint(text)));
         Self {
-            plain: Plain::new(screen, write),
+            plain: Plain::new(screen, sources, write),
             bar,
             state,
         }

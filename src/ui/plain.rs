@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN, shown_time};
 use crate::progress::{Event, Progress, Settled, StepEnd};
+use crate::source::Sources;
 
 /// Writes events as lines through a function.
 pub struct Plain<W: Fn(&str) + Sync> {
     screen: Screen,
+    /// What the places of mistakes point into.
+    sources: Sources,
     write: W,
     /// Host and step whose output came last, to head a block only once.
     last_step: Mutex<Option<(String, String)>>,
@@ -16,9 +19,10 @@ pub struct Plain<W: Fn(&str) + Sync> {
 
 impl<W: Fn(&str) + Sync> Plain<W> {
     /// Returns a writer of lines; `write` gets whole lines, so that threads do not mix.
-    pub fn new(screen: Screen, write: W) -> Self {
+    pub fn new(screen: Screen, sources: Sources, write: W) -> Self {
         Self {
             screen,
+            sources,
             write,
             last_step: Mutex::default(),
         }
@@ -106,7 +110,7 @@ impl<W: Fn(&str) + Sync> Plain<W> {
 impl<W: Fn(&str) + Sync> Progress for Plain<W> {
     fn event(&self, event: &Event<'_>) {
         if let Event::Failed { error, .. } = event {
-            (self.write)(&self.screen.error_text(error, None));
+            (self.write)(&self.screen.error_text(error, Some(&self.sources)));
             return;
         }
         if let Event::Warning { text } = event {
@@ -188,7 +192,9 @@ mod tests {
             width: 80,
         };
         let text = Mutex::new(String::new());
-        let plain = Plain::new(screen, |s: &str| text.lock().expect("locks").push_str(s));
+        let plain = Plain::new(screen, Sources::default(), |s: &str| {
+            text.lock().expect("locks").push_str(s)
+        });
         plain.event(&Event::Started {
             target: "wheel",
             reason: "never built here",

@@ -1,1 +1,7 @@
-//! The text of every mistake.
+//! The text of every mistake: what a person sees.
+
+mod graph;
+mod hosts;
+mod names;
+mod text;
+mod values;

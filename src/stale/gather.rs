@@ -1,0 +1,333 @@
+//! Gathering what a key is made of: inputs, environment, answers of tools and probes.
+
+use std::ffi::OsString;
+use std::sync::{Arc, PoisonError};
+
+use super::{Answer, Inspector, QUESTION_TIMEOUT, interrupted, text};
+use crate::command::{self, Late};
+use crate::digest::{Content, Digest, Kind};
+use crate::error::{Error, Result};
+use crate::fs::RepoPath;
+use crate::glob;
+use crate::graph::{Command, EnvValue, Graph, Target, TargetId};
+use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts};
+use crate::model::Version;
+use crate::runner::{Exit, Spec, command_env};
+
+/// Everything about a target that its key is made of.
+pub struct Gathered {
+    /// Commands, ready to run.
+    pub commands: Vec<Vec<OsString>>,
+    /// The product command, ready to run.
+    pub product: Option<Vec<OsString>>,
+    /// Declared environment.
+    pub env: Vec<(String, Option<OsString>)>,
+    /// Input files, sorted by path.
+    pub inputs: Vec<(RepoPath, Content)>,
+    tools: Vec<(String, Vec<u8>)>,
+    probes: Vec<(String, Vec<u8>)>,
+    needs: Vec<(TargetId, Arc<Made>)>,
+}
+
+impl Gathered {
+    /// Returns the key.
+    pub fn key(&self, graph: &Graph, target: &Target) -> ActionKey {
+        self.with_parts(graph, target, HashKey::of)
+    }
+
+    /// Returns the fields of the key, for people.
+    pub fn fields(&self, graph: &Graph, target: &Target) -> Vec<Field> {
+        self.with_parts(graph, target, ExplainKey::of)
+    }
+
+    fn with_parts<T>(&self, graph: &Graph, target: &Target, read: fn(&Parts<'_>) -> T) -> T {
+        let name = |id: &TargetId| graph.target(*id).name.as_str();
+        let needs: Vec<_> = self
+            .needs
+            .iter()
+            .map(|(id, made)| (name(id), made.clone()))
+            .collect();
+        read(&Parts {
+            target,
+            commands: &self.commands,
+            product: self.product.as_deref(),
+            env: &self.env,
+            tools: &self.tools,
+            probes: &self.probes,
+            inputs: &self.inputs,
+            needs: &needs,
+        })
+    }
+}
+
+impl Inspector<'_> {
+    /// Returns everything the key of a target is made of. `made` answers for its needs,
+    /// which must all be settled.
+    pub fn gather(
+        &self,
+        id: TargetId,
+        made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
+    ) -> Result<Gathered> {
+        self.gather_from(id, made, false)
+    }
+
+    /// Gathers; with `is_sources_only`, files that needed targets make are left out.
+    fn gather_from(
+        &self,
+        id: TargetId,
+        made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
+        is_sources_only: bool,
+    ) -> Result<Gathered> {
+        let target = self.graph.target(id);
+        let mut needs = Vec::with_capacity(target.needs.len());
+        for need in &target.needs {
+            let made = made(*need).ok_or_else(|| Error::internal("a need is not settled"))?;
+            needs.push((*need, made));
+        }
+        let inputs = match is_sources_only {
+            false => self.inputs(target)?,
+            true => self.source_inputs(id)?,
+        };
+        let uses_version = command::all(target).any(|c| c.names().any(|n| n == "version"))
+            || target
+                .env
+                .values()
+                .any(|v| matches!(v, EnvValue::Set(t) if t.names().any(|n| n == "version")));
+        let version = if uses_version { self.version()? } else { None };
+        let late = Late {
+            graph: self.graph,
+            target,
+            inputs: &inputs,
+            needs: &needs,
+            version: version.as_deref(),
+        };
+        let env = self.declared_env(target, &late)?;
+        let render = |commands: &[Command]| -> Result<Vec<Vec<OsString>>> {
+            commands.iter().map(|c| command::render(c, &late)).collect()
+        };
+        let commands = render(&target.run)?;
+        let product = target
+            .product
+            .as_ref()
+            .map(|p| command::render(p, &late))
+            .transpose()?;
+        let ask = |what: &str, commands: &[Command]| -> Result<Vec<(String, Vec<u8>)>> {
+            let mut answers = Vec::new();
+            for (source, argv) in commands.iter().zip(render(commands)?) {
+                let answer = self.answer(target, what, &argv, &env)?;
+                answers.push((source.source(), answer));
+            }
+            Ok(answers)
+        };
+        let tools = ask("tool", &target.tools)?;
+        let probes = ask("probe", &target.probes)?;
+        Ok(Gathered {
+            commands,
+            product,
+            env,
+            tools,
+            probes,
+            inputs,
+            needs,
+        })
+    }
+
+    /// Returns a key for each of `order` that depends on sources alone: what needed targets
+    /// make is represented by *their* keys. It is the same on a machine that built
+    /// everything and on one that built nothing, which is what CI needs to look up a cache.
+    pub fn source_keys(&self, order: &[TargetId]) -> Result<Vec<ActionKey>> {
+        let mut made: Vec<Option<Arc<Made>>> = vec![None; self.graph.len()];
+        let mut keys = Vec::with_capacity(order.len());
+        for id in order {
+            let target = self.graph.target(*id);
+            let gathered = self.gather_from(*id, &|need| made[need.index()].clone(), true)?;
+            let key = gathered.key(self.graph, target);
+            let content = Content {
+                kind: Kind::File,
+                digest: Digest {
+                    hash: key.0,
+                    size: 0,
+                },
+            };
+            let stand_in = |o: &crate::graph::Output| {
+                let path = RepoPath::new(o.pattern.to_string());
+                OutputState { path, content }
+            };
+            // A target without outputs still passes its key on.
+            let product = target.outputs.is_empty().then(|| key.0.to_vec());
+            let outputs = target.outputs.iter().map(stand_in).collect();
+            made[id.index()] = Some(Arc::new(Made { outputs, product }));
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    /// Returns the input files of a target with their contents, its own outputs left out.
+    pub fn inputs(&self, target: &Target) -> Result<Vec<(RepoPath, Content)>> {
+        self.inputs_except(target, &target.outputs, false)
+    }
+
+    /// Returns the input files that no target makes.
+    fn source_inputs(&self, id: TargetId) -> Result<Vec<(RepoPath, Content)>> {
+        let target = self.graph.target(id);
+        let closure = self.graph.closure(&[id]);
+        let made = closure
+            .iter()
+            .flat_map(|id| self.graph.target(*id).outputs.iter().cloned());
+        self.inputs_except(target, &made.collect::<Vec<_>>(), true)
+    }
+
+    fn inputs_except(
+        &self,
+        target: &Target,
+        except: &[crate::graph::Output],
+        may_miss: bool,
+    ) -> Result<Vec<(RepoPath, Content)>> {
+        let expanded = glob::expand(&target.inputs, self.digests)?;
+        if let Some(missing) = expanded.unmatched.first().filter(|_| !may_miss) {
+            let input = &target.inputs[*missing];
+            let mistake = glob::missing_input(&target.name, input, self.digests)?;
+            return Err(Error::mistakes(vec![mistake]));
+        }
+        let own: Vec<glob::Glob> = except
+            .iter()
+            .filter_map(|o| glob::compile(&o.pattern).ok())
+            .collect();
+        let mut inputs = Vec::with_capacity(expanded.files.len());
+        for path in expanded.files {
+            if own.iter().any(|glob| glob.is_match(&path)) {
+                continue;
+            }
+            match self.digests.input(&path)? {
+                Some(content) => inputs.push((path, content)),
+                None if std::fs::symlink_metadata(path.to_absolute(self.digests.root()))
+                    .is_ok() =>
+                {
+                    return Err(Error::failed(format!(
+                        "input `{path}` of `{}` is no regular file",
+                        target.name
+                    ))
+                    .hinted("exclude it with a `!` pattern"));
+                }
+                None => {
+                    return Err(Error::failed(format!(
+                        "input `{path}` of `{}` does not exist",
+                        target.name
+                    ))
+                    .hinted("create it, or correct `inputs`"));
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn declared_env(
+        &self,
+        target: &Target,
+        late: &Late<'_>,
+    ) -> Result<Vec<(String, Option<OsString>)>> {
+        let mut env = Vec::with_capacity(target.env.len());
+        for (name, value) in &target.env {
+            let value = match value {
+                EnvValue::Inherited => (self.env)(name),
+                EnvValue::Set(template) => Some(late.render(template)?),
+            };
+            env.push((name.clone(), value));
+        }
+        Ok(env)
+    }
+
+    /// Returns the project's version, asked at most once.
+    pub fn version(&self) -> Result<Option<String>> {
+        match self.version {
+            None => Ok(None),
+            Some(Version::Literal(text)) => Ok(Some(text.clone())),
+            Some(Version::Command(version)) => {
+                let argv = command::render_plain(version)?;
+                let printed =
+                    self.ask_once("the version command", "", &argv, &RepoPath::root(), &[])?;
+                Ok(Some(text(&printed)))
+            }
+        }
+    }
+
+    /// Returns the identity of a target's product; `None` when its command fails, which
+    /// means that there is no such product.
+    pub fn product(&self, target: &Target, gathered: &Gathered) -> Result<Option<Vec<u8>>> {
+        let Some(argv) = &gathered.product else {
+            return Ok(None);
+        };
+        let (exit, out, _) = self
+            .runner
+            .ask(&self.spec(argv, &target.dir, &gathered.env));
+        match exit {
+            Exit::Code(0) => Ok(Some(out)),
+            Exit::Interrupted => Err(interrupted()),
+            _ => Ok(None),
+        }
+    }
+
+    fn answer(
+        &self,
+        target: &Target,
+        what: &str,
+        argv: &[OsString],
+        env: &[(String, Option<OsString>)],
+    ) -> Result<Vec<u8>> {
+        self.ask_once(
+            what,
+            &format!(" of `{}`", target.name),
+            argv,
+            &target.dir,
+            env,
+        )
+    }
+
+    /// Runs a question once per command and directory, however many targets ask it.
+    fn ask_once(
+        &self,
+        what: &str,
+        of: &str,
+        argv: &[OsString],
+        dir: &RepoPath,
+        env: &[(String, Option<OsString>)],
+    ) -> Result<Vec<u8>> {
+        // Only questions without declared environment are shared: the others may differ.
+        let slot = match env.is_empty() {
+            true => {
+                let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+                answers
+                    .entry((argv.to_vec(), dir.clone()))
+                    .or_default()
+                    .clone()
+            }
+            false => Answer::default(),
+        };
+        slot.get_or_init(|| {
+            let (exit, out, err) = self.runner.ask(&self.spec(argv, dir, env));
+            match exit {
+                Exit::Code(0) => Ok(out),
+                Exit::Interrupted => Err(interrupted()),
+                exit => {
+                    let shown = argv.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>();
+                    let error = Error::failed(format!("{what}{of} failed: {}", exit.shown()))
+                        .fact("command", shown.join(" "));
+                    Err(match err.is_empty() {
+                        true => error,
+                        false => error.fact("printed", text(&err)),
+                    })
+                }
+            }
+        })
+        .clone()
+    }
+
+    fn spec(&self, argv: &[OsString], dir: &RepoPath, env: &[(String, Option<OsString>)]) -> Spec {
+        Spec {
+            argv: argv.to_vec(),
+            dir: dir.to_absolute(self.digests.root()),
+            env: command_env(&self.env, env),
+            timeout: Some(QUESTION_TIMEOUT),
+        }
+    }
+}
