@@ -6,5 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
 
+mod fresh;
 mod hosts;
+mod mistakes;
 mod space;
