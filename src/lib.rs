@@ -9,6 +9,7 @@ pub mod report;
 pub mod ui;
 
 pub mod deploy;
+pub mod http;
 
 pub mod builder;
 pub mod cache;

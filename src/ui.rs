@@ -12,6 +12,7 @@ use anstyle::{AnsiColor, Style};
 use crate::error::Error;
 use crate::source::Sources;
 
+pub mod deploy;
 pub mod fancy;
 pub mod plain;
 

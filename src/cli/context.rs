@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cache::local::LocalStore;
 use crate::compiled::{self, Origin};
-use crate::deploy::recipe::Recipes;
+use crate::deploy::Recipes;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
@@ -253,7 +253,7 @@ impl Context {
             file,
             hosts_file: self.hosts_file.clone(),
             vars: self.vars.clone(),
-            check_recipes: &|project| crate::deploy::recipe::check_uses(project, &recipes),
+            check_recipes: &|project| crate::deploy::check_uses(project, &recipes),
         };
         let loaded = match releasefile::load(&request) {
             Ok(loaded) => loaded,

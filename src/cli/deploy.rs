@@ -286,7 +286,7 @@ impl Job<'_> {
             let plan = deploy::plan(request, &Silent, interrupted)?;
             match self.context.json {
                 true => ui::print(&format!("{:#}\n", to_json(&plan)?)),
-                false => ui::print(&plan.shown(self.context.screen.is_verbose)),
+                false => ui::print(&ui::deploy::plan_text(self.context.screen, &plan)),
             }
             Ok(EXIT_OK)
         })
@@ -412,11 +412,8 @@ impl Job<'_> {
             ui::print(&format!("{url}\n"));
         }
         if !self.context.screen.is_quiet {
-            ui::eprint(&format!(
-                "rel: {}: {}\n",
-                self.environment.name,
-                outcome.summary()
-            ));
+            let line = ui::deploy::outcome_line(&self.environment.name, outcome);
+            ui::eprint(&format!("rel: {line}\n"));
         }
     }
 }

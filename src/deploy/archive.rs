@@ -1,0 +1,226 @@
+//! Files -> a tar stream, as every `tar` reads it. Written here, so that any name arrives.
+//!
+//! Old-style headers, with GNU's long-name entries where a name does not fit. Owners
+//! are left out and modes are 0755 or 0644: what arrives depends on the files and
+//! not on who sends them.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Size of a record of the format.
+const BLOCK: usize = 512;
+
+/// Writes `paths` as one archive: the content of a single directory, or else the
+/// files, each under its own name.
+pub fn write(paths: &[PathBuf], out: &mut dyn Write) -> io::Result<()> {
+    match paths {
+        [dir] if dir.is_dir() => write_dir(dir, b"", out)?,
+        files => {
+            for path in files {
+                let name = path.file_name().unwrap_or_default();
+                write_one(path, name.as_bytes(), out)?;
+            }
+        }
+    }
+    // Two empty records end an archive.
+    out.write_all(&[0; 2 * BLOCK])
+}
+
+fn write_dir(dir: &Path, prefix: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    let mut names: Vec<std::ffi::OsString> = std::fs::read_dir(dir)?
+        .map(|entry| entry.map(|e| e.file_name()))
+        .collect::<io::Result<_>>()?;
+    names.sort();
+    for name in names {
+        let path = [prefix, name.as_bytes()].concat();
+        write_one(&dir.join(&name), &path, out)?;
+    }
+    Ok(())
+}
+
+fn write_one(path: &Path, name: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    let mtime = meta.mtime().max(0) as u64;
+    if meta.is_dir() {
+        let name = [name, b"/"].concat();
+        header(
+            &Entry {
+                name: &name,
+                kind: b'5',
+                mode: 0o755,
+                size: 0,
+                mtime,
+                link: b"",
+            },
+            out,
+        )?;
+        return write_dir(path, &name, out);
+    }
+    if meta.is_symlink() {
+        let target = std::fs::read_link(path)?;
+        let link = target.as_os_str().as_bytes();
+        return header(
+            &Entry {
+                name,
+                kind: b'2',
+                mode: 0o777,
+                size: 0,
+                mtime,
+                link,
+            },
+            out,
+        );
+    }
+    if !meta.is_file() {
+        let shown = crate::fs::shown(OsStr::from_bytes(name)).into_owned();
+        return Err(io::Error::other(format!(
+            "`{shown}` is neither file, directory nor link"
+        )));
+    }
+    let mode = match meta.permissions().mode() & 0o100 {
+        0 => 0o644,
+        _ => 0o755,
+    };
+    let size = meta.len();
+    header(
+        &Entry {
+            name,
+            kind: b'0',
+            mode,
+            size,
+            mtime,
+            link: b"",
+        },
+        out,
+    )?;
+    let mut file = std::fs::File::open(path)?.take(size);
+    // A file that shrinks meanwhile must not shift all that follows.
+    if io::copy(&mut file, out)? != size {
+        let shown = crate::fs::shown(OsStr::from_bytes(name)).into_owned();
+        return Err(io::Error::other(format!(
+            "`{shown}` changed while it was sent"
+        )));
+    }
+    pad(size, out)
+}
+
+struct Entry<'a> {
+    name: &'a [u8],
+    kind: u8,
+    mode: u32,
+    size: u64,
+    mtime: u64,
+    link: &'a [u8],
+}
+
+fn header(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
+    for (kind, text) in [(b'K', entry.link), (b'L', entry.name)] {
+        if text.len() > 100 {
+            let long = Entry {
+                name: b"././@LongLink",
+                kind,
+                mode: 0o644,
+                size: text.len() as u64 + 1,
+                mtime: 0,
+                link: b"",
+            };
+            out.write_all(&block(&long))?;
+            out.write_all(text)?;
+            out.write_all(&[0])?;
+            pad(long.size, out)?;
+        }
+    }
+    out.write_all(&block(entry))
+}
+
+fn block(entry: &Entry<'_>) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let put = |block: &mut [u8; BLOCK], at: usize, bytes: &[u8]| {
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    put(&mut block, 0, &entry.name[..entry.name.len().min(100)]);
+    put(&mut block, 100, format!("{:07o}", entry.mode).as_bytes());
+    put(&mut block, 108, b"0000000\x000000000");
+    match entry.size < 1 << 33 {
+        true => put(&mut block, 124, format!("{:011o}", entry.size).as_bytes()),
+        // Too large for eleven octal digits: GNU's binary form.
+        false => {
+            block[124] = 0x80;
+            put(&mut block, 128, &entry.size.to_be_bytes());
+        }
+    }
+    put(&mut block, 136, format!("{:011o}", entry.mtime).as_bytes());
+    put(&mut block, 148, b"        ");
+    block[156] = entry.kind;
+    put(&mut block, 157, &entry.link[..entry.link.len().min(100)]);
+    put(&mut block, 257, b"ustar  \0");
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    put(&mut block, 148, format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn pad(size: u64, out: &mut dyn Write) -> io::Result<()> {
+    let over = (size % BLOCK as u64) as usize;
+    match over {
+        0 => Ok(()),
+        over => out.write_all(&[0; BLOCK][over..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn every_name_arrives() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let long = "l".repeat(120);
+        let names: [&[u8]; 6] = [
+            b"plain",
+            b"with space",
+            b"new\nline",
+            b"quo'te\"s$(x)",
+            b"not-utf8-\xff",
+            long.as_bytes(),
+        ];
+        std::fs::create_dir_all(from.join("sub/empty")).expect("makes");
+        std::fs::create_dir_all(&to).expect("makes");
+        for name in names {
+            let name = OsStr::from_bytes(name);
+            std::fs::write(from.join("sub").join(name), name.as_bytes()).expect("writes");
+        }
+        std::os::unix::fs::symlink("sub/plain", from.join("link")).expect("links");
+        let archive = dir.path().join("a.tar");
+        let mut file = std::fs::File::create(&archive).expect("creates");
+        write(std::slice::from_ref(&from), &mut file).expect("writes");
+        for tar in [&["tar"][..], &["busybox", "tar"]] {
+            let status = Command::new(tar[0])
+                .args(&tar[1..])
+                .arg("-C")
+                .arg(&to)
+                .arg("-xopf")
+                .arg(&archive)
+                .status();
+            // busybox is not on every machine; GNU tar is the one that must be.
+            if !status.is_ok_and(|s| s.success()) {
+                assert_eq!(tar[0], "busybox");
+                continue;
+            }
+            for name in names {
+                let name = OsStr::from_bytes(name);
+                let found = std::fs::read(to.join("sub").join(name)).expect("is there");
+                assert_eq!(found, name.as_bytes());
+            }
+            assert!(to.join("sub/empty").is_dir());
+            assert_eq!(
+                std::fs::read_link(to.join("link")).expect("a link"),
+                Path::new("sub/plain")
+            );
+        }
+    }
+}

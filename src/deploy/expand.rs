@@ -1,0 +1,364 @@
+//! An environment and its parameters -> [`Job`]s. Pure.
+//!
+//! A `use` becomes one job for each value of each axis that its texts mention and
+//! for each host it goes to, in the order written.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use crate::deploy::job::{Bound, Job, artifact_names};
+use crate::deploy::recipe::{Kind, Recipe, Recipes};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Use};
+use crate::source::Place;
+use crate::template::{Mode, Template, Value};
+
+/// Everything that texts may depend on.
+pub struct World<'a> {
+    /// The Releasefile.
+    pub project: &'a Project,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// Values of its parameters.
+    pub params: &'a BTreeMap<String, String>,
+    /// The project's version.
+    pub version: Option<&'a str>,
+    /// Finds the files of a needed target.
+    pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
+    /// All recipes.
+    pub recipes: &'a Recipes,
+    /// Absolute roots of the hosts, by name.
+    pub roots: &'a BTreeMap<String, String>,
+}
+
+type Scope = BTreeMap<String, Value>;
+
+impl World<'_> {
+    /// Returns all jobs, in the order in which they are done.
+    pub fn jobs(&self) -> Result<Vec<Job>> {
+        let mut jobs = Vec::new();
+        for one in &self.environment.uses {
+            let recipe = self.recipes.get(&one.recipe).ok_or_else(|| {
+                wrong(one, format!("there is no recipe `{}`", one.recipe))
+                    .hinted("`rel check` lists the mistakes of the Releasefile")
+            })?;
+            let axes = mentioned_axes(one, &self.environment.axes);
+            for values in combinations(&axes) {
+                let scope = self.base(&values);
+                let mut label = one.label.clone();
+                if !values.is_empty() {
+                    let texts: Vec<&str> = values.iter().map(|(_, v)| v.as_str()).collect();
+                    label.push_str(&format!("[{}]", texts.join(",")));
+                }
+                let from = match &one.from {
+                    Some(template) => Some(self.one_host(one, template, &scope)?),
+                    None => None,
+                };
+                let hosts = self.hosts_of(one, &scope)?;
+                let hosts: Vec<Option<&Host>> = match hosts.is_empty() {
+                    true => vec![None],
+                    false => hosts.into_iter().map(Some).collect(),
+                };
+                for host in hosts {
+                    let place = Seats {
+                        host,
+                        from,
+                        scope: &scope,
+                    };
+                    jobs.push(self.job(one, recipe, &label, &place)?);
+                }
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Returns the hosts of all uses, by name, without looking at anything else.
+    pub fn hosts(&self) -> Result<BTreeMap<String, Host>> {
+        let mut found = BTreeMap::new();
+        for one in &self.environment.uses {
+            for values in combinations(&mentioned_axes(one, &self.environment.axes)) {
+                let scope = self.base(&values);
+                for host in self.hosts_of(one, &scope)? {
+                    found.insert(host.name.clone(), host.clone());
+                }
+                if let Some(template) = &one.from {
+                    let host = self.one_host(one, template, &scope)?;
+                    found.insert(host.name.clone(), host.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Names that every text of the environment has.
+    fn base(&self, axes: &[(String, String)]) -> Scope {
+        let mut scope = Scope::new();
+        for (name, values) in &self.project.vars {
+            let value = match values.as_slice() {
+                [one] => Value::from(one.as_str()),
+                many => Value::Many(many.iter().map(OsString::from).collect()),
+            };
+            scope.insert(name.clone(), value);
+        }
+        for (name, value) in axes.iter().map(|(n, v)| (n, v)).chain(self.params) {
+            scope.insert(name.clone(), Value::from(value.as_str()));
+        }
+        scope.insert("project".into(), Value::from(self.project.name.as_str()));
+        let environment = self.environment.name.as_str();
+        scope.insert("environment".into(), Value::from(environment));
+        if let Some(version) = self.version {
+            scope.insert("version".into(), Value::from(version));
+        }
+        for (need, _) in &self.environment.needs {
+            let Ok(need) = need.render(&|n| scope.get(n).cloned()) else {
+                continue;
+            };
+            let target = need.to_string_lossy().into_owned();
+            let base = target.split('[').next().unwrap_or(&target).to_owned();
+            for (tail, value) in artifact_names((self.artifacts)(&base).as_ref()) {
+                scope.insert(format!("{base}.{tail}"), value);
+            }
+        }
+        scope
+    }
+
+    fn hosts_of(&self, one: &Use, scope: &Scope) -> Result<Vec<&Host>> {
+        let mut found: Vec<&Host> = Vec::new();
+        for template in &one.on {
+            for host in self.hosts_named(one, template, scope)? {
+                if !found.iter().any(|f| f.name == host.name) {
+                    found.push(host);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn one_host(&self, one: &Use, template: &Template, scope: &Scope) -> Result<&Host> {
+        match self.hosts_named(one, template, scope)?.as_slice() {
+            [host] => Ok(host),
+            hosts => Err(wrong(
+                one,
+                format!("`from` must name one host, and names {}", hosts.len()),
+            )),
+        }
+    }
+
+    fn hosts_named(&self, one: &Use, template: &Template, scope: &Scope) -> Result<Vec<&Host>> {
+        let words = template
+            .render_words(&|n| scope.get(n).cloned())
+            .map_err(|e| wrong(one, e.to_string()).fact("text", template.source()))?;
+        let mut found = Vec::new();
+        for word in words {
+            for name in expand_range(&word.to_string_lossy()) {
+                match (
+                    self.project.hosts.get(&name),
+                    self.project.groups.get(&name),
+                ) {
+                    (Some(host), _) => found.push(host),
+                    (None, Some(members)) => {
+                        found.extend(members.iter().filter_map(|m| self.project.hosts.get(m)));
+                    }
+                    (None, None) => {
+                        return Err(wrong(one, format!("there is no host or group `{name}`")));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn job(
+        &self,
+        one: &Use,
+        recipe: &std::sync::Arc<Recipe>,
+        label: &str,
+        seats: &Seats<'_>,
+    ) -> Result<Job> {
+        let mut caller = seats.scope.clone();
+        let mut built_in = Scope::new();
+        for name in ["project", "environment", "version"] {
+            if let Some(value) = caller.get(name) {
+                built_in.insert(name.into(), value.clone());
+            }
+        }
+        built_in.insert("use".into(), Value::from(label));
+        for (prefix, host) in [("host", seats.host), ("from", seats.from)] {
+            if let Some(host) = host {
+                self.add_host(prefix, host, &mut built_in);
+            }
+        }
+        caller.extend(built_in.clone());
+        let mut args = BTreeMap::new();
+        for param in &recipe.params {
+            let bound = match one.args.get(&param.name) {
+                Some(arg) => self.bind(one, param.kind, arg, &caller)?,
+                // A default is the recipe's own text: it sees what stands before it.
+                None => match (&param.default, param.kind) {
+                    (Some(text), Kind::Command) => Bound::Command(text.clone()),
+                    (Some(text), _) => {
+                        let mut scope = built_in.clone();
+                        for (name, bound) in &args {
+                            if let Bound::Text(text) = bound {
+                                let text: &String = text;
+                                scope.insert(String::clone(name), Value::from(text.as_str()));
+                            }
+                        }
+                        Bound::Text(render(one, text, &scope)?)
+                    }
+                    (None, _) => {
+                        let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
+                        return Err(wrong(one, message));
+                    }
+                },
+            };
+            args.insert(param.name.clone(), bound);
+        }
+        let job = Job {
+            label: crate::deploy::journal::column(label),
+            recipe: recipe.clone(),
+            host: seats.host.map(|h| h.name.clone()),
+            from: seats.from.map(|h| h.name.clone()),
+            after: one.after.clone(),
+            max_age: one.max_age,
+            caller,
+            built_in,
+            args,
+            place: one.place,
+        };
+        Ok(job)
+    }
+
+    fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {
+        Ok(match kind {
+            Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
+            Kind::Command => Bound::Command(arg.text.clone()),
+            Kind::Artifact => {
+                let target = match artifact_target(&arg.text) {
+                    Some(target) => target.to_owned(),
+                    None => render(one, &arg.text, caller)?,
+                };
+                let artifact = (self.artifacts)(&target);
+                Bound::Artifact(target, artifact)
+            }
+        })
+    }
+
+    fn add_host(&self, prefix: &str, host: &Host, scope: &mut Scope) {
+        let root = self.roots.get(&host.name).unwrap_or(&host.root);
+        for (name, value) in &host.vars {
+            scope.insert(format!("{prefix}.{name}"), Value::from(value.as_str()));
+        }
+        let name = host.name.as_str();
+        scope.insert(format!("{prefix}.name"), Value::from(name));
+        scope.insert(format!("{prefix}.root"), Value::from(root.as_str()));
+    }
+}
+
+struct Seats<'a> {
+    host: Option<&'a Host>,
+    from: Option<&'a Host>,
+    scope: &'a Scope,
+}
+
+/// Returns the target that `{wheel}` or `{wheel[branch2]}` names.
+pub fn artifact_target(text: &str) -> Option<&str> {
+    text.strip_prefix('{')?
+        .strip_suffix('}')
+        .filter(|t| !t.contains(['{', '}']))
+}
+
+fn wrong(one: &Use, message: impl Into<String>) -> Box<Error> {
+    Error::new(ErrorKind::Releasefile, message).fact("use", one.label.clone())
+}
+
+fn render(one: &Use, text: &str, scope: &Scope) -> Result<String> {
+    let refuse = |e: crate::template::TemplateError| {
+        wrong(one, e.to_string())
+            .fact("text", text)
+            .hinted(e.help())
+    };
+    let template = Template::parse(text, Mode::Plain).map_err(refuse)?;
+    let rendered = template
+        .render(&|n| scope.get(n).cloned())
+        .map_err(refuse)?;
+    Ok(rendered.to_string_lossy().into_owned())
+}
+
+/// Returns the axes that any text of a use mentions.
+fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
+    let mut names: Vec<String> = Vec::new();
+    for template in one.on.iter().chain(&one.from) {
+        names.extend(template.names().map(str::to_owned));
+    }
+    for arg in one.args.values() {
+        if let Ok(template) = Template::parse(&arg.text, Mode::Plain) {
+            names.extend(template.names().map(str::to_owned));
+        }
+    }
+    axes.iter().filter(|a| names.contains(&a.name)).collect()
+}
+
+/// Returns every combination of values, in the order written.
+fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
+    let mut all = vec![Vec::new()];
+    for axis in axes {
+        all = all
+            .into_iter()
+            .flat_map(|row: Vec<(String, String)>| {
+                axis.values.iter().map(move |value| {
+                    let mut row = row.clone();
+                    row.push((axis.name.clone(), value.clone()));
+                    row
+                })
+            })
+            .collect();
+    }
+    all
+}
+
+/// Returns the place of a use, for messages.
+pub fn place_of(place: Place, project: &Project) -> String {
+    project.sources.locate(place)
+}
+
+fn expand_range(text: &str) -> Vec<String> {
+    let Some((before, rest)) = text.split_once('[') else {
+        return vec![text.to_owned()];
+    };
+    let Some((inside, after)) = rest.split_once(']') else {
+        return vec![text.to_owned()];
+    };
+    let mut choices: Vec<String> = Vec::new();
+    for part in inside.split(',').map(str::trim) {
+        let ends = part
+            .split_once('-')
+            .and_then(|(a, b)| Some((a.len(), a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
+        match ends {
+            Some((width, first, last)) => {
+                choices.extend((first..=last).take(4096).map(|n| format!("{n:0width$}")));
+            }
+            None => choices.push(part.to_owned()),
+        }
+    }
+    let tails = expand_range(after);
+    choices
+        .iter()
+        .flat_map(|c| tails.iter().map(move |t| format!("{before}{c}{t}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_keep_their_zeros() {
+        assert_eq!(
+            expand_range("px[08-10]-ops"),
+            ["px08-ops", "px09-ops", "px10-ops"]
+        );
+        assert_eq!(expand_range("a[1,x].b[2]"), ["a1.b2", "ax.b2"]);
+        assert_eq!(expand_range("plain"), ["plain"]);
+    }
+}

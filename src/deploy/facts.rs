@@ -1,0 +1,201 @@
+//! The one question a host is asked: journal, facts, probes, blobs. And its answers.
+//!
+//! Pure: makes the text of a program that changes nothing, and reads what it replied.
+
+use std::collections::BTreeSet;
+
+use crate::deploy::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::journal::Journal;
+use crate::deploy::plan::{Probe, Seen};
+use crate::deploy::program::quote;
+use crate::error::{Error, Result};
+
+/// What an answer is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum About {
+    Now,
+    Journal,
+    Fact(String, String, String),
+    Check(String),
+    Found(String),
+    Blob(String),
+}
+
+/// One program full of questions.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    abouts: Vec<About>,
+    /// The program's text.
+    pub body: String,
+}
+
+/// One answer, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Number of the question.
+    pub tag: usize,
+    /// Exit status.
+    pub status: i32,
+    /// What was printed.
+    pub bytes: Vec<u8>,
+}
+
+impl Questions {
+    /// Returns the questions to `host` that `jobs` give rise to.
+    pub fn new(host: &str, state: &str, jobs: &[Job]) -> Result<Self> {
+        let mut questions = Self::default();
+        questions.ask(About::Now, "date +%s");
+        // Read once: it may grow meanwhile.
+        let journal = quote(&format!("{state}/journal"));
+        let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
+        questions.ask(About::Journal, &script);
+        let mut blobs = BTreeSet::new();
+        for job in jobs {
+            let is_here = |h: &Option<String>| h.as_deref() == Some(host);
+            for (name, command, is_from) in job.facts()? {
+                if is_here(if is_from { &job.from } else { &job.host }) {
+                    let about = About::Fact(job.label.clone(), name, command.clone());
+                    questions.ask(about, &command);
+                }
+            }
+            for draft in job.steps(Late::Symbolic)? {
+                let seat = match draft.seat {
+                    Seat::From => &job.from,
+                    Seat::Host | Seat::Operator => &job.host,
+                };
+                if is_here(seat) {
+                    questions.about_step(job, &draft, state);
+                }
+            }
+            if is_here(&job.host) {
+                blobs.extend(job.artifacts().map(|a| a.sha256.clone()));
+            }
+        }
+        for blob in blobs {
+            let path = quote(&format!("{state}/blobs/{blob}"));
+            let script = format!("if [ -d {path} ]; then printf yes; fi");
+            questions.ask(About::Blob(blob), &script);
+        }
+        Ok(questions)
+    }
+
+    fn about_step(&mut self, job: &Job, draft: &Draft, state: &str) {
+        if let Some(check) = &draft.check {
+            let script = match &draft.dir {
+                Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
+                None => check.clone(),
+            };
+            self.ask(About::Check(draft.id.clone()), &script);
+        }
+        let found = match &draft.act {
+            Act::Symlink { path, .. } => (path, format!("readlink -- {} || :", quote(path))),
+            Act::Write { path, .. } => {
+                let word = quote(path);
+                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
+                (path, script)
+            }
+            Act::Put { to, .. } | Act::Fetch { to, .. } => {
+                (to, format!("if [ -e {} ]; then printf yes; fi", quote(to)))
+            }
+            Act::Service(service) => {
+                let script = format!(
+                    "rel_state={}\nif rel_service_alive {}; then printf yes; fi",
+                    quote(state),
+                    quote(&service.name)
+                );
+                (&service.name, script)
+            }
+            Act::Run(_) | Act::Await { .. } | Act::Ask(_) => return,
+        };
+        if !is_late(job, found.0) {
+            self.ask(About::Found(draft.id.clone()), &found.1);
+        }
+    }
+
+    fn ask(&mut self, about: About, script: &str) {
+        let tag = self.abouts.len();
+        self.body
+            .push_str(&format!("rel_ask {tag} {}\n", quote(script)));
+        self.abouts.push(about);
+    }
+
+    /// Returns what the replies say together.
+    pub fn read(&self, host: &str, replies: &[Reply]) -> Result<Seen> {
+        let mut seen = Seen::default();
+        if replies.len() != self.abouts.len() {
+            return Err(Error::host(format!(
+                "host `{host}` answered {} of {} questions",
+                replies.len(),
+                self.abouts.len()
+            ))
+            .hinted("run the same command again"));
+        }
+        for reply in replies {
+            let Some(about) = self.abouts.get(reply.tag) else {
+                continue;
+            };
+            read_one(host, about, reply, &mut seen)?;
+        }
+        Ok(seen)
+    }
+}
+
+fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
+    let text = || {
+        let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+        text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+    };
+    let is_ok = reply.status == 0;
+    match about {
+        About::Now => seen.now = text().trim().parse().unwrap_or(0),
+        About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
+        About::Journal => {
+            return Err(
+                Error::host(format!("cannot read the journal of host `{host}`"))
+                    .fact("says", text())
+                    .hinted("check who owns the state directory there"),
+            );
+        }
+        About::Fact(label, name, command) => {
+            if !is_ok {
+                return Err(Error::host(format!(
+                    "host `{host}` could not answer `{name}` of `{label}`"
+                ))
+                .fact("command", command.trim())
+                .fact("status", reply.status.to_string())
+                .fact("says", text()));
+            }
+            seen.facts.insert((label.clone(), name.clone()), text());
+        }
+        About::Check(id) => {
+            seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
+        }
+        About::Found(id) => {
+            // What could not be looked at is not known; a record stands as it is.
+            if is_ok {
+                let first = text().split("  -").next().unwrap_or("").to_owned();
+                seen.probes
+                    .entry(id.clone())
+                    .or_insert_with(Probe::default)
+                    .found = Some(first);
+            }
+        }
+        About::Blob(sha256) => {
+            if text() == "yes" {
+                seen.blobs.insert(sha256.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a symbolic text waits for an answer.
+fn is_late(job: &Job, text: &str) -> bool {
+    text.contains("{run-id}")
+        || text.contains("{notes.")
+        || job
+            .recipe
+            .facts
+            .iter()
+            .any(|f| text.contains(&format!("{{{}}}", f.name)))
+}

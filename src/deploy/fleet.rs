@@ -1,0 +1,240 @@
+//! All hosts of an environment: opened together, asked together, locked together.
+//!
+//! Owns the sessions. A host may be the target of one job and the source of another
+//! at the same time, so each session stands behind a lock of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::deploy::Request;
+use crate::deploy::facts::{Questions, Reply};
+use crate::deploy::job::{Job, hex};
+use crate::deploy::plan::Seen;
+use crate::deploy::program::Header;
+use crate::deploy::session::{Frame, Session};
+use crate::deploy::transport::{System, Transport};
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs::STATE_DIR;
+use crate::model::{Host, Reach};
+use crate::progress::{Event, Progress};
+
+/// One host with its connection.
+pub struct Member {
+    session: Mutex<Session>,
+    /// What its programs begin with.
+    pub header: Header,
+}
+
+/// All hosts of an environment.
+pub struct Fleet {
+    members: BTreeMap<String, Member>,
+}
+
+impl Fleet {
+    /// Starts all connections and returns when each root is known.
+    ///
+    /// Absolute roots are known beforehand: then nothing is waited for here.
+    pub fn open(
+        request: &Request<'_>,
+        hosts: &BTreeMap<String, Host>,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Self> {
+        let system = System {
+            ssh: request.ssh.clone(),
+            control_dir: request.control_dir.clone(),
+        };
+        if hosts.values().any(|h| h.reach != Reach::Local) {
+            make_private(&request.control_dir)?;
+        }
+        let nonce = nonce()?;
+        let mut opened = Vec::new();
+        for host in hosts.values() {
+            progress.event(&Event::Host {
+                host: &host.name,
+                text: "asks",
+            });
+            let root = absolute_root(host, request.root);
+            let header = Header {
+                nonce: nonce.clone(),
+                state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
+                root,
+                run: request.run_id.clone(),
+                who: crate::deploy::journal::column(&request.who),
+            };
+            let session = Session::open(&system as &dyn Transport, host, &header)?;
+            opened.push((host.name.clone(), session, header));
+        }
+        let mut members = BTreeMap::new();
+        for (name, mut session, mut header) in opened {
+            if !header.root.starts_with('/') {
+                let root = session.hello(interrupted)?;
+                header.state = format!("{root}/{STATE_DIR}/{}", state_name(request));
+                header.root = root;
+            }
+            let session = Mutex::new(session);
+            members.insert(name, Member { session, header });
+        }
+        Ok(Self { members })
+    }
+
+    /// Returns the absolute roots, by host.
+    pub fn roots(&self) -> BTreeMap<String, String> {
+        self.members
+            .iter()
+            .map(|(name, m)| (name.clone(), m.header.root.clone()))
+            .collect()
+    }
+
+    /// Returns the names of all hosts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    /// Returns a host; its absence is our bug.
+    pub fn member(&self, name: &str) -> Result<&Member> {
+        self.members
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("host `{name}` was never opened")))
+    }
+
+    /// Returns how often hosts were asked, over all of them.
+    pub fn round_trips(&self) -> usize {
+        self.members.values().map(|m| m.session().round_trips).sum()
+    }
+
+    /// Does something with every host at once; the first error in order of names wins.
+    pub fn each<T: Send>(
+        &self,
+        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+    ) -> Result<BTreeMap<String, T>> {
+        let results: Vec<(String, Result<T>)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .members
+                .iter()
+                .map(|(name, member)| (name, scope.spawn(move || act(name, member))))
+                .collect();
+            threads
+                .into_iter()
+                .map(|(name, thread)| {
+                    let result = thread
+                        .join()
+                        .unwrap_or_else(|_| Err(Error::internal("a host's thread panicked")));
+                    (name.clone(), result)
+                })
+                .collect()
+        });
+        results
+            .into_iter()
+            .map(|(name, result)| Ok((name, result?)))
+            .collect()
+    }
+
+    /// Asks all hosts everything that `jobs` depend on: one round trip each.
+    pub fn ask(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<BTreeMap<String, Seen>> {
+        self.each(&|name, member| {
+            let questions = Questions::new(name, &member.header.state, jobs)?;
+            let program = member.header.program(&questions.body);
+            let mut replies: Vec<Reply> = Vec::new();
+            member.session().run(&program, interrupted, &mut |frame| {
+                if let Frame::Reply(reply) = frame {
+                    replies.push(reply.clone());
+                }
+                None
+            })?;
+            questions.read(name, &replies)
+        })
+    }
+
+    /// Makes the state directories of `hosts` ours, or says who has them.
+    pub fn lock(
+        &self,
+        hosts: &[&str],
+        seen: &BTreeMap<String, Seen>,
+        interrupted: &AtomicBool,
+    ) -> Result<()> {
+        self.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let size = seen.get(name).map_or(0, |s| s.journal.size);
+            let answer = member
+                .session()
+                .call(&format!("rel_lock {size}\n"), interrupted)?;
+            match answer.split_once(' ').unwrap_or((&answer, "")) {
+                ("ready", _) => Ok(()),
+                ("locked", who) => Err(Error::host(format!(
+                    "somebody else is at work on host `{name}`"
+                ))
+                .fact("who", who)
+                .hinted("run the same command again when they are done")),
+                ("moved", _) => Err(Error::host(format!(
+                    "host `{name}` changed while the plan was made"
+                ))
+                .hinted("run the same command again: it plans anew")),
+                (other, rest) => Err(Error::host(format!("host `{name}` can not keep a journal"))
+                    .fact("says", format!("{other} {rest}"))),
+            }
+        })
+        .map(drop)
+    }
+}
+
+impl Member {
+    /// Returns the connection, for one user at a time.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the name of the state directory: the environment with its parameters.
+pub fn state_name(request: &Request<'_>) -> String {
+    let mut name = request.environment.name.clone();
+    for param in &request.environment.params {
+        if let Some(value) = request.params.get(&param.name) {
+            name.push('-');
+            name.push_str(value);
+        }
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.chars().all(is_plain) && name.len() < 100 {
+        return name;
+    }
+    // Two values that differ only in what a file name can not hold stay apart.
+    let digest = hex(name.as_bytes());
+    let plain: String = name
+        .chars()
+        .map(|c| if is_plain(c) { c } else { '_' })
+        .take(80)
+        .collect();
+    format!("{plain}-{}", &digest[..8])
+}
+
+fn absolute_root(host: &Host, repository: &Path) -> String {
+    let root = host.root.trim_end_matches('/');
+    match host.reach {
+        Reach::Local => repository.join(root).to_string_lossy().into_owned(),
+        Reach::Ssh { .. } => root.to_owned(),
+    }
+}
+
+fn make_private(dir: &PathBuf) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .context("create directory", dir)
+}
+
+/// Returns a word that no output can hold by chance or by intent.
+fn nonce() -> Result<String> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let mut file = crate::fs::open(path)?;
+    std::io::Read::read_exact(&mut file, &mut bytes)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}

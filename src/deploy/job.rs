@@ -1,0 +1,543 @@
+//! One use of a recipe on one host, with all its texts. Pure.
+//!
+//! Texts are rendered twice. Symbolically, with `{fact}` left as it is written: that
+//! is what a key is made of, so that a host's answer never makes a step stale. And
+//! really, once the host has answered: that is what runs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{HttpCheck, Wait};
+use crate::model::Artifact;
+use crate::source::Place;
+use crate::template::{Mode, Template, TemplateError, Value};
+
+/// Stands for the digest of an artifact that has not been made yet.
+pub const NOT_MADE: &str = "not-made-yet";
+
+/// One use of a recipe on one host.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of the use, with the values of its axes: `site[osf]`.
+    pub label: String,
+    /// What is done.
+    pub recipe: Arc<Recipe>,
+    /// Where; `None` for work from the operator's machine.
+    pub host: Option<String>,
+    /// The host that something is taken from.
+    pub from: Option<String>,
+    /// Names of uses whose change makes this one stale.
+    pub after: Vec<String>,
+    /// Age at which it is done again.
+    pub max_age: Option<Duration>,
+    /// Names of the place it is written in.
+    pub caller: BTreeMap<String, Value>,
+    /// Names that the recipe has without declaring them.
+    pub built_in: BTreeMap<String, Value>,
+    /// What is passed.
+    pub args: BTreeMap<String, Bound>,
+    /// Where the use is written.
+    pub place: Place,
+}
+
+/// A value that is passed to a recipe.
+#[derive(Clone, Debug)]
+pub enum Bound {
+    /// A text.
+    Text(String),
+    /// Shell text, and whether it reads the caller's names.
+    Command(String),
+    /// A needed target, with its files if it has been made.
+    Artifact(String, Option<Artifact>),
+}
+
+/// What is known when texts are rendered.
+#[derive(Clone, Copy, Debug)]
+pub enum Late<'a> {
+    /// Nothing that a host says: names stand for themselves.
+    Symbolic,
+    /// All.
+    Known {
+        /// The run of the attempt.
+        run: &'a str,
+        /// The host's answers.
+        facts: &'a BTreeMap<String, String>,
+        /// Values noted by former runs.
+        notes: &'a BTreeMap<String, Vec<String>>,
+    },
+}
+
+/// Who carries out a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// The host.
+    Host,
+    /// The host that something is taken from.
+    From,
+    /// This machine, between the hosts' programs.
+    Operator,
+}
+
+/// A step with its texts rendered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Its name in the journal.
+    pub id: String,
+    /// Who carries it out.
+    pub seat: Seat,
+    /// What it does.
+    pub act: Act,
+    /// Succeeds when it is done already.
+    pub check: Option<String>,
+    /// Must succeed afterwards.
+    pub verify: Vec<String>,
+    /// The way back, and whether it waits for the others.
+    pub undo: Option<(String, bool)>,
+    /// Where commands run.
+    pub dir: Option<String>,
+    /// Environment variables of its commands.
+    pub env: Vec<(String, String)>,
+    /// Ended when it takes longer.
+    pub timeout: Option<Duration>,
+    /// Names of earlier steps of this job whose change makes it stale.
+    pub on_change: Vec<String>,
+}
+
+/// What a step does, in final texts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Shell text.
+    Run(String),
+    /// Lays down the artifact with this digest.
+    Put { sha256: String, to: String },
+    /// Takes a directory or file from the other host.
+    Fetch { path: String, to: String },
+    /// Writes a file.
+    Write {
+        path: String,
+        content: String,
+        mode: String,
+    },
+    /// Points a symbolic link somewhere.
+    Symlink { path: String, to: String },
+    /// Starts a command that stays.
+    Service(Service),
+    /// Waits for a command on the host.
+    Await {
+        command: String,
+        within: Duration,
+        every: Duration,
+    },
+    /// Waits for an answer, from here.
+    Ask(Wait),
+}
+
+/// A command that stays.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Name among the services of the environment.
+    pub name: String,
+    /// Foreground command.
+    pub run: String,
+    /// Where its output goes.
+    pub log: String,
+    /// How it is asked to stop.
+    pub stop: String,
+    /// Must succeed after each start.
+    pub ready: String,
+    /// How long `ready` may take.
+    pub within: Duration,
+}
+
+impl Job {
+    /// Returns the questions that the host answers before the first step.
+    pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
+        let scope = self.scope(Late::Symbolic)?;
+        self.recipe
+            .facts
+            .iter()
+            .map(|f| Ok((f.name.clone(), scope.render(&f.command)?, f.is_from)))
+            .collect()
+    }
+
+    /// Returns whether texts name the run, so that each attempt makes something new.
+    pub fn is_dated(&self) -> Result<bool> {
+        let symbolic = self.steps(Late::Symbolic)?;
+        Ok(symbolic.iter().any(|d| {
+            d.key_fields()
+                .iter()
+                .any(|(_, text)| text.contains("{run-id}"))
+        }))
+    }
+
+    /// Returns the steps that exist, with their texts.
+    pub fn steps(&self, late: Late<'_>) -> Result<Vec<Draft>> {
+        let scope = self.scope(late)?;
+        self.recipe
+            .steps
+            .iter()
+            .filter(|s| self.exists(s))
+            .map(|s| scope.step(s))
+            .collect()
+    }
+
+    /// Returns the artifacts that are laid down, by digest.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        self.args.values().filter_map(|bound| match bound {
+            Bound::Artifact(_, artifact) => artifact.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Returns a target that must be made before this job can be judged.
+    pub fn missing_artifact(&self) -> Option<&str> {
+        self.args.values().find_map(|bound| match bound {
+            Bound::Artifact(target, None) => Some(target.as_str()),
+            _ => None,
+        })
+    }
+
+    fn exists(&self, step: &Step) -> bool {
+        let Some(param) = &step.if_param else {
+            return true;
+        };
+        match self.args.get(param) {
+            Some(Bound::Text(text) | Bound::Command(text)) => !text.is_empty(),
+            Some(Bound::Artifact(..)) => true,
+            None => false,
+        }
+    }
+
+    fn scope<'a>(&'a self, late: Late<'a>) -> Result<Scope<'a>> {
+        let mut scope = Scope {
+            job: self,
+            late,
+            names: self.built_in.clone(),
+        };
+        for (name, bound) in &self.args {
+            match bound {
+                Bound::Text(text) => {
+                    scope.names.insert(name.clone(), Value::from(text.as_str()));
+                }
+                Bound::Command(text) => {
+                    let id = scope.command_id(text)?;
+                    scope
+                        .names
+                        .insert(format!("{name}.id"), Value::from(id.as_str()));
+                }
+                Bound::Artifact(_, artifact) => {
+                    for (tail, value) in artifact_names(artifact.as_ref()) {
+                        scope.names.insert(format!("{name}.{tail}"), value);
+                    }
+                }
+            }
+        }
+        for derived in &self.recipe.lets {
+            let mut text = scope.render(&derived.value)?;
+            if derived.is_digest {
+                text = hex(text.as_bytes())[..12].to_owned();
+            }
+            scope
+                .names
+                .insert(derived.name.clone(), Value::from(text.as_str()));
+        }
+        Ok(scope)
+    }
+}
+
+/// Returns what an artifact adds to the names: `{wheel.sha256}`, `{wheel.id}`, `{wheel.name}`.
+pub fn artifact_names(artifact: Option<&Artifact>) -> [(&'static str, Value); 3] {
+    let Some(artifact) = artifact else {
+        return ["sha256", "id", "name"].map(|tail| (tail, Value::from(NOT_MADE)));
+    };
+    let id: String = artifact.sha256.chars().take(12).collect();
+    let names: Vec<OsString> = artifact
+        .paths
+        .iter()
+        .filter_map(|p| p.file_name().map(OsString::from))
+        .collect();
+    [
+        ("sha256", Value::from(artifact.sha256.as_str())),
+        ("id", Value::from(id.as_str())),
+        ("name", Value::Many(names)),
+    ]
+}
+
+/// Returns the SHA-256 of `bytes` in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+/// All names, for one rendering.
+struct Scope<'a> {
+    job: &'a Job,
+    late: Late<'a>,
+    names: BTreeMap<String, Value>,
+}
+
+impl Scope<'_> {
+    fn get(&self, name: &str) -> Option<Value> {
+        if let Some(value) = self.names.get(name) {
+            return Some(value.clone());
+        }
+        let is_fact = self.job.recipe.facts.iter().any(|f| f.name == name);
+        let note = name.strip_prefix("notes.");
+        match self.late {
+            Late::Symbolic if is_fact || note.is_some() || name == "run-id" => {
+                Some(Value::from(format!("{{{name}}}").as_str()))
+            }
+            Late::Symbolic => None,
+            Late::Known { run, .. } if name == "run-id" => Some(Value::from(run)),
+            Late::Known { facts, .. } if is_fact => {
+                Some(Value::from(facts.get(name).map_or("", String::as_str)))
+            }
+            Late::Known { notes, .. } => note.map(|note| {
+                let values = notes.get(note).cloned().unwrap_or_default();
+                Value::Many(values.into_iter().map(OsString::from).collect())
+            }),
+        }
+    }
+
+    /// The names of a caller's command: the recipe's, then those of the Releasefile.
+    fn get_for_caller(&self, name: &str) -> Option<Value> {
+        self.get(name)
+            .or_else(|| self.job.caller.get(name).cloned())
+    }
+
+    /// A digest of what the caller wrote: names of the recipe stand for themselves,
+    /// because some of them are made from this very digest.
+    fn command_id(&self, text: &str) -> Result<String> {
+        let template = self.parse_command(text)?;
+        let bound = template
+            .bind(&|name| self.job.caller.get(name).cloned())
+            .map_err(|e| self.refuse(text, &e))?;
+        Ok(hex(bound.source().as_bytes())[..12].to_owned())
+    }
+
+    fn parse_command(&self, text: &str) -> Result<Template> {
+        Template::parse(text, Mode::Shell).map_err(|e| self.refuse(text, &e))
+    }
+
+    fn refuse(&self, text: &str, error: &TemplateError) -> Box<Error> {
+        Error::new(ErrorKind::Releasefile, error.to_string())
+            .fact("use", self.job.label.clone())
+            .fact("recipe", self.job.recipe.name.clone())
+            .fact("text", text)
+            .hinted(error.help())
+    }
+
+    /// Renders one text of the recipe; a command parameter that stands alone is the
+    /// caller's text, with the caller's names.
+    fn render(&self, template: &Template) -> Result<String> {
+        let rendered = match template.only_name().and_then(|n| self.job.args.get(n)) {
+            Some(Bound::Command(text)) => {
+                let command = self.parse_command(text)?;
+                command
+                    .render(&|name| self.get_for_caller(name))
+                    .map_err(|e| self.refuse(text, &e))?
+            }
+            _ => template
+                .render(&|name| self.get(name))
+                .map_err(|e| self.refuse(&template.source(), &e))?,
+        };
+        rendered.into_string().map_err(|text| {
+            let shown = crate::fs::shown(&text).into_owned();
+            Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8").fact("text", shown)
+        })
+    }
+
+    fn optional(&self, template: Option<&Template>) -> Result<Option<String>> {
+        let text = template.map(|t| self.render(t)).transpose()?;
+        Ok(text.filter(|t| !t.trim().is_empty()))
+    }
+
+    fn duration(&self, template: &Template) -> Result<Duration> {
+        let text = self.render(template)?;
+        humantime::parse_duration(&text).map_err(|e| {
+            Error::new(
+                ErrorKind::Releasefile,
+                format!("`{text}` is not a duration: {e}"),
+            )
+            .fact("use", self.job.label.clone())
+            .hinted("write `90s`, `10m` or `24h`")
+        })
+    }
+
+    fn step(&self, step: &Step) -> Result<Draft> {
+        let seat = match &step.action {
+            Action::Fetch { .. } => Seat::Operator,
+            action if action.is_operators() => Seat::Operator,
+            _ if step.is_from => Seat::From,
+            _ => Seat::Host,
+        };
+        let mut id = format!("{}/{}", self.job.label, step.name);
+        if let Some(per) = &step.per {
+            id.push_str(&format!("[{}]", self.render(per)?));
+        }
+        if seat == Seat::From {
+            // One source may serve several hosts: their records are kept apart.
+            id.push_str(&format!(">{}", self.job.host.as_deref().unwrap_or("-")));
+        }
+        let env: Result<Vec<_>> = step
+            .env
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), self.render(value)?)))
+            .collect();
+        let undo = self.optional(step.undo.as_ref())?;
+        Ok(Draft {
+            name: step.name.clone(),
+            id: crate::deploy::journal::column(&id),
+            seat,
+            act: self.act(&step.action)?,
+            check: self.optional(step.check.as_ref())?,
+            verify: step
+                .verify
+                .iter()
+                .filter_map(|v| self.optional(Some(v)).transpose())
+                .collect::<Result<_>>()?,
+            undo: undo.map(|text| (text, step.is_undo_late)),
+            dir: self.optional(step.dir.as_ref())?,
+            env: env?,
+            timeout: step.timeout,
+            on_change: step.on_change.clone(),
+        })
+    }
+
+    fn act(&self, action: &Action) -> Result<Act> {
+        Ok(match action {
+            Action::Run(text) => Act::Run(self.render(text)?),
+            Action::Put { artifact, to } => Act::Put {
+                sha256: match self.job.args.get(artifact) {
+                    Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
+                    _ => NOT_MADE.to_owned(),
+                },
+                to: self.render(to)?,
+            },
+            Action::Fetch { path, to } => Act::Fetch {
+                path: self.render(path)?,
+                to: self.render(to)?,
+            },
+            Action::Write {
+                path,
+                content,
+                mode,
+            } => Act::Write {
+                path: self.render(path)?,
+                content: self.render(content)?,
+                mode: mode.clone(),
+            },
+            Action::Symlink { path, to } => Act::Symlink {
+                path: self.render(path)?,
+                to: self.render(to)?,
+            },
+            Action::Service {
+                name,
+                run,
+                log,
+                stop,
+                ready,
+                within,
+            } => Act::Service(Service {
+                name: self.render(name)?.replace('/', "_"),
+                run: self.render(run)?,
+                log: self.render(log)?,
+                stop: self.optional(stop.as_ref())?.unwrap_or_default(),
+                ready: self.optional(ready.as_ref())?.unwrap_or_default(),
+                within: self.duration(within)?,
+            }),
+            Action::Wait(wait) => {
+                let within = self.duration(&wait.within)?;
+                let every = self.duration(&wait.every)?;
+                match &wait.what {
+                    WaitFor::Command(command) => Act::Await {
+                        command: self.render(command)?,
+                        within,
+                        every,
+                    },
+                    WaitFor::Port(port) => Act::Ask(Wait::port(self.render(port)?, within, every)),
+                    WaitFor::Http(properties) => {
+                        let mut texts = BTreeMap::new();
+                        for (name, template) in properties {
+                            if let Some(text) = self.optional(Some(template))? {
+                                texts.insert(name.clone(), text);
+                            }
+                        }
+                        Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Draft {
+    /// Returns everything that decides what the step does, for its key.
+    ///
+    /// Not in it: `check` and `undo` (they do not change the result), time limits.
+    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![("seat", format!("{:?}", self.seat))];
+        match &self.act {
+            Act::Run(text) => fields.push(("run", text.clone())),
+            Act::Put { sha256, to } => {
+                fields.extend([("put", sha256.clone()), ("to", to.clone())]);
+            }
+            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
+            Act::Write {
+                path,
+                content,
+                mode,
+            } => fields.extend([
+                ("write", path.clone()),
+                ("content", content.clone()),
+                ("mode", mode.clone()),
+            ]),
+            Act::Symlink { path, to } => {
+                fields.extend([("symlink", path.clone()), ("to", to.clone())]);
+            }
+            Act::Service(s) => fields.extend([
+                ("service", s.name.clone()),
+                ("run", s.run.clone()),
+                ("log", s.log.clone()),
+                ("stop", s.stop.clone()),
+                ("ready", s.ready.clone()),
+            ]),
+            Act::Await { command, .. } => fields.push(("wait", command.clone())),
+            Act::Ask(wait) => fields.push(("ask", wait.describe())),
+        }
+        fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
+        fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
+        fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
+        fields
+    }
+
+    /// Returns one line that says what it does.
+    pub fn describe(&self) -> String {
+        let text = match &self.act {
+            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
+            Act::Put { sha256, to } => {
+                format!(
+                    "put {} to {to}",
+                    sha256.chars().take(12).collect::<String>()
+                )
+            }
+            Act::Fetch { path, to } => format!("copy {path} to {to}"),
+            Act::Write { path, .. } => format!("write {path}"),
+            Act::Symlink { path, to } => format!("{path} -> {to}"),
+            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
+            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
+            Act::Ask(wait) => wait.describe(),
+        };
+        crate::deploy::journal::column(&text)
+    }
+}

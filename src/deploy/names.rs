@@ -1,0 +1,154 @@
+//! The names that a recipe's texts may use, and where. Pure.
+//!
+//! Some names are known before any host is asked (parameters, the host's own
+//! values), others only afterwards (facts, notes, the run). What is asked in the
+//! first round trip must not depend on its own answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::deploy::recipe::Kind;
+use crate::source::{Mistake, Place, suggest};
+use crate::template::{Mode, Template};
+
+/// Names that every recipe has.
+const BUILT_IN: [&str; 9] = [
+    "environment",
+    "use",
+    "project",
+    "version",
+    "run-id",
+    "host.name",
+    "host.root",
+    "from.name",
+    "from.root",
+];
+
+/// Which names a text may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// Those known before a host is asked.
+    Early,
+    /// Those and `{run-id}`.
+    Let,
+    /// All.
+    Late,
+}
+
+/// The names that one recipe declares.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Parameters with the way they are read.
+    pub params: BTreeMap<String, Kind>,
+    /// Facts.
+    pub facts: BTreeSet<String>,
+    lets: BTreeSet<String>,
+    late_lets: BTreeSet<String>,
+}
+
+impl Names {
+    /// Declares a derived name; it is late when its value is.
+    pub fn declare_let(&mut self, name: &str, value: &Template) {
+        if value.names().any(|n| self.is_late(n)) {
+            self.late_lets.insert(name.to_owned());
+        }
+        self.lets.insert(name.to_owned());
+    }
+
+    fn is_late(&self, name: &str) -> bool {
+        name == "run-id"
+            || name.starts_with("notes.")
+            || self.facts.contains(name)
+            || self.late_lets.contains(name)
+    }
+
+    /// Checks the names of one text.
+    pub fn check(
+        &self,
+        template: &Template,
+        mode: Mode,
+        allow: Allow,
+        place: Place,
+    ) -> Result<(), Mistake> {
+        for name in template.names() {
+            self.check_one(name, template, mode, allow)
+                .map_err(|(message, help)| {
+                    let mistake = Mistake::new("unknown_name", place, message, "here");
+                    match help {
+                        Some(help) => mistake.help(help),
+                        None => mistake,
+                    }
+                })?;
+        }
+        Ok(())
+    }
+
+    fn check_one(
+        &self,
+        name: &str,
+        template: &Template,
+        mode: Mode,
+        allow: Allow,
+    ) -> Result<(), (String, Option<String>)> {
+        let (head, tail) = name.split_once('.').unwrap_or((name, ""));
+        let kind = self.params.get(name).or_else(|| self.params.get(head));
+        match kind {
+            Some(Kind::Text) if tail.is_empty() => {}
+            Some(Kind::Command) if tail == "id" => {}
+            Some(Kind::Command) if tail.is_empty() => {
+                if template.only_name().is_none() || mode == Mode::Plain {
+                    return Err((
+                        format!("the command `{{{name}}}` must stand alone"),
+                        Some(format!("make it a step of its own: `run \"{{{name}}}\"`")),
+                    ));
+                }
+            }
+            Some(Kind::Artifact) if matches!(tail, "sha256" | "id" | "name") => {}
+            Some(Kind::Artifact) => {
+                return Err((
+                    format!("the artifact `{{{name}}}` can not stand in a text"),
+                    Some(format!(
+                        "use `put \"{{{head}}}\"`, or `{{{head}.id}}`, `{{{head}.sha256}}`, `{{{head}.name}}`"
+                    )),
+                ));
+            }
+            _ if self.is_declared(name, head) => {}
+            _ => {
+                let known = self.all();
+                let near = suggest(name, known.iter().map(String::as_str));
+                return Err((
+                    format!("`{{{name}}}` is not known here"),
+                    near.map(|n| format!("did you mean `{{{n}}}`?")),
+                ));
+            }
+        }
+        let is_allowed = match allow {
+            Allow::Late => true,
+            Allow::Let => !self.facts.contains(name) && head != "notes",
+            Allow::Early => !self.is_late(name),
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err((
+                format!("`{{{name}}}` is known only after the host was asked"),
+                Some("use it in a later step".into()),
+            )),
+        }
+    }
+
+    fn is_declared(&self, name: &str, head: &str) -> bool {
+        BUILT_IN.contains(&name)
+            || matches!(head, "host" | "from" | "notes") && name != head
+            || self.lets.contains(name)
+            || self.facts.contains(name)
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.params
+            .keys()
+            .chain(&self.facts)
+            .chain(&self.lets)
+            .cloned()
+            .chain(BUILT_IN.map(String::from))
+            .collect()
+    }
+}

@@ -1,0 +1,604 @@
+//! Text of a recipe -> [`Recipe`]. Pure; reports all mistakes at once, each with its place.
+//!
+//! Two passes: the first collects the names that a recipe declares, the second reads
+//! everything and holds each template against them. Nothing is known by position
+//! alone: a node, a property or a name that is not listed here is a mistake.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+
+use crate::deploy::names::{Allow, Names};
+use crate::deploy::recipe::{Action, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
+use crate::source::{Mistake, Place, suggest};
+use crate::template::{Mode, Template};
+
+/// Nodes of a step that are its action.
+const ACTIONS: [&str; 6] = ["run", "put", "write", "symlink", "service", "wait"];
+/// Other nodes of a step.
+const STEP_NODES: [&str; 6] = ["check", "verify", "undo", "dir", "env", "timeout"];
+/// What `wait http=` takes besides.
+const HTTP_PROPERTIES: [&str; 7] = [
+    "status", "contains", "header", "login", "user", "password", "ca",
+];
+
+/// Parses the text of the file `name.kdl`, which is number `file` of its sources.
+pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>> {
+    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
+    let mut reader = Reader {
+        file,
+        mistakes: Vec::new(),
+        names: Names::default(),
+    };
+    let recipe = reader.file(name, &document);
+    match reader.mistakes.is_empty() {
+        true => Ok(recipe),
+        false => Err(reader.mistakes),
+    }
+}
+
+/// Returns the kdl crate's diagnostics as mistakes.
+fn syntax(error: &kdl::KdlError, file: u16) -> Vec<Mistake> {
+    error
+        .diagnostics
+        .iter()
+        .map(|d| {
+            let place = place_of(d.span, file);
+            let message = d.message.clone().unwrap_or_else(|| "not KDL".into());
+            let label = d.label.clone().unwrap_or_else(|| "here".into());
+            let mistake = Mistake::new("syntax", place, message.to_lowercase(), label);
+            match &d.help {
+                Some(help) => mistake.help(help.clone()),
+                None => mistake,
+            }
+        })
+        .collect()
+}
+
+fn place_of(span: miette::SourceSpan, file: u16) -> Place {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Place {
+        file,
+        start: number(span.offset()),
+        len: number(span.len()),
+    }
+}
+
+/// Returns a value as text: numbers and booleans as they are written.
+pub fn text_of(value: &KdlValue) -> Option<String> {
+    match value {
+        KdlValue::String(text) => Some(text.clone()),
+        KdlValue::Integer(number) => Some(number.to_string()),
+        KdlValue::Float(number) => Some(number.to_string()),
+        KdlValue::Bool(value) => Some(value.to_string()),
+        KdlValue::Null => None,
+    }
+}
+
+struct Reader {
+    file: u16,
+    mistakes: Vec<Mistake>,
+    names: Names,
+}
+
+impl Reader {
+    fn place(&self, span: miette::SourceSpan) -> Place {
+        place_of(span, self.file)
+    }
+
+    fn wrong(&mut self, code: &'static str, place: Place, message: String, label: &str) {
+        self.mistakes
+            .push(Mistake::new(code, place, message, label));
+    }
+
+    /// Reports `found` as unknown, with the nearest of `known`.
+    fn unknown(&mut self, what: &str, found: &str, known: &[&str], place: Place) {
+        let mistake = Mistake::new(
+            "unknown_node",
+            place,
+            format!("{what} `{found}` is not known here"),
+            format!("expected one of {}", known.join(", ")),
+        );
+        self.mistakes
+            .push(match suggest(found, known.iter().copied()) {
+                Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                None => mistake,
+            });
+    }
+
+    fn file(&mut self, name: &str, document: &KdlDocument) -> Recipe {
+        let mut recipe = Recipe {
+            name: name.to_owned(),
+            ..Recipe::default()
+        };
+        let [node] = document.nodes() else {
+            let place = self.place(document.span());
+            self.wrong(
+                "recipe_file",
+                place,
+                format!(
+                    "the file must hold one `recipe \"{name}\"`, not {} nodes",
+                    document.nodes().len()
+                ),
+                "one recipe to a file",
+            );
+            return recipe;
+        };
+        recipe.place = self.place(node.span());
+        let said = self.argument(node).map(|(text, _)| text);
+        if node.name().value() != "recipe" || said.as_deref() != Some(name) {
+            self.wrong(
+                "recipe_file",
+                recipe.place,
+                format!("the file `{name}.kdl` must hold `recipe \"{name}\"`"),
+                "named otherwise",
+            );
+        }
+        self.properties(node, &[]);
+        let nodes = node.children().map_or(&[][..], KdlDocument::nodes);
+        self.collect_names(nodes);
+        for node in nodes {
+            self.recipe_node(node, &mut recipe);
+        }
+        self.check_references(&recipe);
+        recipe
+    }
+
+    fn collect_names(&mut self, nodes: &[KdlNode]) {
+        for node in nodes {
+            let Some(name) = node.get(0).and_then(KdlValue::as_string) else {
+                continue;
+            };
+            match node.name().value() {
+                "param" => {
+                    let kind = match node.get("type").and_then(KdlValue::as_string) {
+                        Some("command") => Kind::Command,
+                        Some("artifact") => Kind::Artifact,
+                        _ => Kind::Text,
+                    };
+                    self.names.params.insert(name.to_owned(), kind);
+                }
+                "fact" => drop(self.names.facts.insert(name.to_owned())),
+                _ => {}
+            }
+        }
+    }
+
+    fn recipe_node(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        match node.name().value() {
+            "desc" => recipe.desc = self.argument(node).map(|(text, _)| text),
+            "param" => self.param(node, recipe),
+            "let" => {
+                self.properties(node, &["digest"]);
+                if let Some([(name, _), (value, place)]) = self.arguments(node) {
+                    let value = self.template(&value, Mode::Plain, Allow::Let, place);
+                    self.names.declare_let(&name, &value);
+                    let is_digest = node.get("digest").and_then(KdlValue::as_bool) == Some(true);
+                    recipe.lets.push(Let {
+                        name,
+                        value,
+                        is_digest,
+                    });
+                }
+            }
+            "fact" => {
+                self.properties(node, &["host"]);
+                if let Some([(name, _), (command, place)]) = self.arguments(node) {
+                    recipe.facts.push(Fact {
+                        name,
+                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        is_from: self.is_from(node),
+                    });
+                }
+            }
+            "step" => {
+                if let Some(step) = self.step(node) {
+                    recipe.steps.push(step);
+                }
+            }
+            other => {
+                let place = self.place(node.name().span());
+                self.unknown(
+                    "node",
+                    other,
+                    &["desc", "param", "let", "fact", "step"],
+                    place,
+                );
+            }
+        }
+    }
+
+    fn param(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        self.properties(node, &["type", "default", "desc"]);
+        let Some((name, place)) = self.argument(node) else {
+            return;
+        };
+        let kind = match node.get("type").and_then(KdlValue::as_string) {
+            None | Some("text") => Kind::Text,
+            Some("command") => Kind::Command,
+            Some("artifact") => Kind::Artifact,
+            Some(other) => {
+                self.unknown("type", other, &["text", "command", "artifact"], place);
+                Kind::Text
+            }
+        };
+        if recipe.param(&name).is_some() {
+            self.wrong(
+                "duplicate_name",
+                place,
+                format!("parameter `{name}` is declared twice"),
+                "again here",
+            );
+        }
+        let default = node.get("default").and_then(text_of).map(|text| {
+            let mode = match kind {
+                Kind::Command => Mode::Shell,
+                _ => Mode::Plain,
+            };
+            // Checked here, read again where it is used: there it may be empty or not.
+            self.template(&text, mode, Allow::Early, place);
+            text
+        });
+        recipe.params.push(Param {
+            name,
+            kind,
+            default,
+            desc: node.get("desc").and_then(text_of),
+        });
+    }
+
+    fn step(&mut self, node: &KdlNode) -> Option<Step> {
+        self.properties(node, &["if", "on-change", "host", "per"]);
+        let (name, place) = self.argument(node)?;
+        let children = node.children().map_or(&[][..], KdlDocument::nodes);
+        let mut actions: Vec<Action> = Vec::new();
+        let per = self.property(node, "per", Mode::Plain, Allow::Early);
+        let mut step = Step {
+            name,
+            per,
+            if_param: node.get("if").and_then(text_of),
+            on_change: node
+                .get("on-change")
+                .and_then(text_of)
+                .map(|t| t.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+            is_from: self.is_from(node),
+            action: Action::Run(Template::default()),
+            check: None,
+            verify: Vec::new(),
+            undo: None,
+            is_undo_late: false,
+            dir: None,
+            env: Vec::new(),
+            timeout: None,
+            place,
+        };
+        for child in children {
+            match ACTIONS.contains(&child.name().value()) {
+                true => actions.extend(self.action(child)),
+                false => self.step_node(child, &mut step),
+            }
+        }
+        let count = children
+            .iter()
+            .filter(|c| ACTIONS.contains(&c.name().value()))
+            .count();
+        if count != 1 {
+            self.wrong(
+                "step_action",
+                place,
+                format!(
+                    "step `{}` must have one action of {}, and has {count}",
+                    step.name,
+                    ACTIONS.join(", ")
+                ),
+                "one act to a step",
+            );
+        }
+        step.action = actions.pop()?;
+        Some(step)
+    }
+
+    fn step_node(&mut self, node: &KdlNode, step: &mut Step) {
+        let name = node.name().value();
+        if name == "env" {
+            for entry in node.entries() {
+                let place = self.place(entry.span());
+                match (entry.name(), text_of(entry.value())) {
+                    (Some(key), Some(text)) => {
+                        let value = self.template(&text, Mode::Plain, Allow::Late, place);
+                        step.env.push((key.value().to_owned(), value));
+                    }
+                    _ => self.wrong(
+                        "wrong_value",
+                        place,
+                        "`env` takes `NAME=\"value\"`".into(),
+                        "not a property",
+                    ),
+                }
+            }
+            return;
+        }
+        if !STEP_NODES.contains(&name) {
+            let place = self.place(node.name().span());
+            let known = [&ACTIONS[..], &STEP_NODES[..]].concat();
+            return self.unknown("node", name, &known, place);
+        }
+        self.properties(node, if name == "undo" { &["late"] } else { &[] });
+        let Some((text, place)) = self.argument(node) else {
+            return;
+        };
+        step.is_undo_late |= node.get("late").and_then(KdlValue::as_bool) == Some(true);
+        match name {
+            "check" => step.check = Some(self.template(&text, Mode::Shell, Allow::Early, place)),
+            "verify" => {
+                let verify = self.template(&text, Mode::Shell, Allow::Late, place);
+                step.verify.push(verify);
+            }
+            "undo" => step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place)),
+            "dir" => step.dir = Some(self.template(&text, Mode::Plain, Allow::Late, place)),
+            _ => step.timeout = self.duration(&text, place),
+        }
+    }
+
+    fn action(&mut self, node: &KdlNode) -> Option<Action> {
+        let name = node.name().value();
+        let allowed: &[&str] = match name {
+            "put" => &["to", "from"],
+            "write" => &["mode"],
+            "symlink" => &["to"],
+            "service" => &["run", "log", "stop", "ready", "within"],
+            "wait" => return self.wait(node),
+            _ => &[],
+        };
+        self.properties(node, allowed);
+        let late = |me: &mut Self, (text, place): (String, Place), mode| {
+            me.template(&text, mode, Allow::Late, place)
+        };
+        Some(match name {
+            "run" => {
+                let text = self.argument(node)?;
+                Action::Run(late(self, text, Mode::Shell))
+            }
+            "write" => {
+                let [path, content] = self.arguments(node)?;
+                Action::Write {
+                    path: late(self, path, Mode::Plain),
+                    content: late(self, content, Mode::Plain),
+                    mode: self.mode(node),
+                }
+            }
+            "symlink" => {
+                let path = self.argument(node)?;
+                Action::Symlink {
+                    path: late(self, path, Mode::Plain),
+                    to: self.required(node, "to", Mode::Plain)?,
+                }
+            }
+            "service" => {
+                let name = self.argument(node)?;
+                Action::Service {
+                    name: late(self, name, Mode::Plain),
+                    run: self.required(node, "run", Mode::Shell)?,
+                    log: self.required(node, "log", Mode::Plain)?,
+                    stop: self.property(node, "stop", Mode::Shell, Allow::Late),
+                    ready: self.property(node, "ready", Mode::Shell, Allow::Late),
+                    within: self
+                        .property(node, "within", Mode::Plain, Allow::Early)
+                        .unwrap_or_else(|| Template::literal("30s")),
+                }
+            }
+            _ => self.put(node)?,
+        })
+    }
+
+    fn put(&mut self, node: &KdlNode) -> Option<Action> {
+        let (text, place) = self.argument(node)?;
+        let to = self.required(node, "to", Mode::Plain)?;
+        if node.get("from").is_some() {
+            let path = self.template(&text, Mode::Plain, Allow::Late, place);
+            return Some(Action::Fetch { path, to });
+        }
+        let name = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
+        match name.filter(|n| self.names.params.get(*n) == Some(&Kind::Artifact)) {
+            Some(name) => Some(Action::Put {
+                artifact: name.to_owned(),
+                to,
+            }),
+            None => {
+                let message = format!("`put` takes an artifact parameter, not `{text}`");
+                self.mistakes.push(
+                    Mistake::new("wrong_value", place, message, "not an artifact")
+                        .help("declare `param \"x\" type=\"artifact\"`, or add `from=\"from\"` for a path on the other host"),
+                );
+                None
+            }
+        }
+    }
+
+    fn wait(&mut self, node: &KdlNode) -> Option<Action> {
+        let mut allowed = vec!["command", "http", "port", "within", "every"];
+        if node.get("http").is_some() {
+            allowed.extend(HTTP_PROPERTIES);
+        }
+        self.properties(node, &allowed);
+        let what = if node.get("http").is_some() {
+            let names = ["http"].iter().chain(&HTTP_PROPERTIES);
+            let properties: BTreeMap<String, Template> = names
+                .filter_map(|name| {
+                    let value = self.property(node, name, Mode::Plain, Allow::Late)?;
+                    Some(((*name).to_owned(), value))
+                })
+                .collect();
+            WaitFor::Http(properties)
+        } else if let Some(port) = self.property(node, "port", Mode::Plain, Allow::Late) {
+            WaitFor::Port(port)
+        } else {
+            WaitFor::Command(self.required(node, "command", Mode::Shell)?)
+        };
+        let or = |found: Option<Template>, default: &str| {
+            found.unwrap_or_else(|| Template::literal(default))
+        };
+        Some(Action::Wait(Wait {
+            what,
+            within: or(
+                self.property(node, "within", Mode::Plain, Allow::Early),
+                "30s",
+            ),
+            every: or(
+                self.property(node, "every", Mode::Plain, Allow::Early),
+                "500ms",
+            ),
+        }))
+    }
+
+    fn mode(&mut self, node: &KdlNode) -> String {
+        let mode = node
+            .get("mode")
+            .and_then(text_of)
+            .unwrap_or_else(|| "0644".into());
+        let is_octal =
+            (3..=4).contains(&mode.len()) && mode.chars().all(|c| ('0'..='7').contains(&c));
+        if !is_octal {
+            let place = self.place(node.span());
+            self.wrong(
+                "wrong_value",
+                place,
+                format!("mode `{mode}` is not octal, like \"0644\""),
+                "here",
+            );
+        }
+        mode
+    }
+
+    fn check_references(&mut self, recipe: &Recipe) {
+        let names: Vec<&str> = recipe.steps.iter().map(|s| s.name.as_str()).collect();
+        for (index, step) in recipe.steps.iter().enumerate() {
+            if names[..index].contains(&step.name.as_str()) {
+                let message = format!("step `{}` is there twice", step.name);
+                self.wrong("duplicate_name", step.place, message, "again here");
+            }
+            for wanted in &step.on_change {
+                if !names[..index].contains(&wanted.as_str()) {
+                    self.unknown("earlier step", wanted, &names[..index], step.place);
+                }
+            }
+            if let Some(param) = &step.if_param
+                && recipe.param(param).is_none()
+            {
+                let known: Vec<&str> = recipe.params.iter().map(|p| p.name.as_str()).collect();
+                self.unknown("parameter", param, &known, step.place);
+            }
+        }
+    }
+
+    // --- values ---------------------------------------------------------------
+
+    fn template(&mut self, text: &str, mode: Mode, allow: Allow, place: Place) -> Template {
+        match Template::parse(text, mode) {
+            Ok(template) => {
+                if let Err(mistake) = self.names.check(&template, mode, allow, place) {
+                    self.mistakes.push(mistake);
+                }
+                template
+            }
+            Err(error) => {
+                self.mistakes.push(
+                    Mistake::new("template", place, error.to_string(), "here").help(error.help()),
+                );
+                Template::default()
+            }
+        }
+    }
+
+    fn property(
+        &mut self,
+        node: &KdlNode,
+        name: &str,
+        mode: Mode,
+        allow: Allow,
+    ) -> Option<Template> {
+        let entry = node.entry(name)?;
+        let place = self.place(entry.span());
+        let text = text_of(entry.value())?;
+        Some(self.template(&text, mode, allow, place))
+    }
+
+    fn required(&mut self, node: &KdlNode, name: &str, mode: Mode) -> Option<Template> {
+        let found = self.property(node, name, mode, Allow::Late);
+        if found.is_none() {
+            let place = self.place(node.span());
+            let message = format!("`{}` needs `{name}=`", node.name().value());
+            self.wrong("missing_argument", place, message, "missing here");
+        }
+        found
+    }
+
+    fn is_from(&mut self, node: &KdlNode) -> bool {
+        match node.get("host").map(text_of) {
+            None => false,
+            Some(Some(text)) if text == "from" => true,
+            Some(other) => {
+                let place = self.place(node.span());
+                self.unknown("host", &other.unwrap_or_default(), &["from"], place);
+                false
+            }
+        }
+    }
+
+    fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
+        match humantime::parse_duration(text) {
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                let message = format!("`{text}` is not a duration: {error}");
+                self.mistakes.push(
+                    Mistake::new("bad_duration", place, message, "here")
+                        .help("write `90s`, `10m` or `24h`"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Returns the only argument.
+    fn argument(&mut self, node: &KdlNode) -> Option<(String, Place)> {
+        self.arguments::<1>(node).map(|[one]| one)
+    }
+
+    /// Returns exactly `N` arguments, or reports.
+    fn arguments<const N: usize>(&mut self, node: &KdlNode) -> Option<[(String, Place); N]> {
+        let found: Vec<(String, Place)> = node
+            .entries()
+            .iter()
+            .filter(|e| e.name().is_none())
+            .filter_map(|e: &KdlEntry| Some((text_of(e.value())?, self.place(e.span()))))
+            .collect();
+        let count = found.len();
+        match <[(String, Place); N]>::try_from(found) {
+            Ok(found) => Some(found),
+            Err(_) => {
+                let place = self.place(node.span());
+                let message = format!(
+                    "`{}` takes {N} {}, and has {count}",
+                    node.name().value(),
+                    crate::error::plural(N, "argument")
+                );
+                self.wrong("missing_argument", place, message, "here");
+                None
+            }
+        }
+    }
+
+    /// Reports properties that are not in `known`.
+    fn properties(&mut self, node: &KdlNode, known: &[&str]) {
+        for entry in node.entries() {
+            if let Some(name) = entry.name()
+                && !known.contains(&name.value())
+            {
+                let place = self.place(name.span());
+                self.unknown("property", name.value(), known, place);
+            }
+        }
+    }
+}

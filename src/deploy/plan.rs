@@ -1,0 +1,486 @@
+//! Steps and facts -> plan. No I/O: tested as a table.
+//!
+//! A step's key is a digest of what it does, of the runs that last did the steps it
+//! follows, and of the runs that last changed the uses it comes after. Facts stand in
+//! it by name, never by value.
+//!
+//! | The host says                                   | verdict                |
+//! |-------------------------------------------------|------------------------|
+//! | no record, and the probe finds it done          | adopt                  |
+//! | a record with this key, and no probe disagrees  | fresh                  |
+//! | anything else                                   | run, with the reason   |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
+use crate::deploy::journal::{Attempt, Journal, Record};
+use crate::error::Result;
+
+/// What one host said.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Its clock, in seconds since 1970.
+    pub now: u64,
+    /// Its journal.
+    pub journal: Journal,
+    /// Answers to facts, by label of the use and name.
+    pub facts: BTreeMap<(String, String), String>,
+    /// What was found where a step would leave something, by id of the step.
+    pub probes: BTreeMap<String, Probe>,
+    /// Digests of the artifacts that lie there.
+    pub blobs: BTreeSet<String>,
+}
+
+/// What was found where a step would leave something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// The recipe's own `check` succeeded.
+    pub check: Option<bool>,
+    /// What is there: a link's target, a file's digest, `yes` for something.
+    pub found: Option<String>,
+}
+
+/// What is to be done about a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The journal has it, and nothing speaks against it.
+    Fresh,
+    /// Never done by `rel`, but found done.
+    Adopt,
+    /// It will run.
+    Run,
+    /// Asked from here each time.
+    Ask,
+    /// Can not be known before something else is made.
+    Unknown,
+}
+
+/// A step with its verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedStep {
+    /// Name in the recipe.
+    pub name: String,
+    /// Name in the journal.
+    pub id: String,
+    /// Host that carries it out; `None` for this machine.
+    pub host: Option<String>,
+    /// What is to be done about it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// What it does, in one line.
+    pub what: String,
+    /// Its key.
+    pub key: String,
+    /// Position in the run, over all hosts; 0 for what does not run.
+    pub seq: u32,
+    /// Its texts.
+    #[serde(skip)]
+    pub draft: Draft,
+}
+
+/// One use on one host, with its steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedJob {
+    /// Name of the use.
+    pub label: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Host; `None` for work from this machine.
+    pub host: Option<String>,
+    /// Host that something is taken from.
+    pub from: Option<String>,
+    /// Its steps.
+    pub steps: Vec<PlannedStep>,
+    /// The attempt it is part of.
+    #[serde(skip)]
+    pub attempt: Attempt,
+    /// The attempt begins with this run.
+    #[serde(skip)]
+    pub is_new_attempt: bool,
+}
+
+/// What a run would do.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    /// Name of the environment.
+    pub environment: String,
+    /// Uses with their steps, in the order in which they are done.
+    pub jobs: Vec<PlannedJob>,
+    /// How many steps would run.
+    pub to_run: usize,
+    /// How many need nothing.
+    pub fresh: usize,
+    /// Exchanges with hosts that it took to find out.
+    pub round_trips: usize,
+}
+
+/// What the decision depends on besides the hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Id of this run.
+    pub run_id: &'a str,
+    /// All steps run.
+    pub is_forced: bool,
+}
+
+/// Decides about all jobs, in order.
+pub fn decide(
+    environment: &str,
+    jobs: &[Job],
+    seen: &BTreeMap<String, Seen>,
+    now: Circumstances<'_>,
+) -> Result<Plan> {
+    let mut decided = Decided {
+        seen,
+        now,
+        changing: BTreeSet::new(),
+        seq: 0,
+    };
+    let mut plan = Plan {
+        environment: environment.to_owned(),
+        ..Plan::default()
+    };
+    for job in jobs {
+        plan.jobs.push(decided.job(job, jobs)?);
+    }
+    let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
+    plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
+    plan.fresh = steps()
+        .filter(|s| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt))
+        .count();
+    Ok(plan)
+}
+
+struct Decided<'a> {
+    seen: &'a BTreeMap<String, Seen>,
+    now: Circumstances<'a>,
+    /// Labels and hosts of jobs that will change something.
+    changing: BTreeSet<(String, Option<String>)>,
+    seq: u32,
+}
+
+/// What a job's steps are held against.
+struct Ground<'a> {
+    job: &'a Job,
+    after: String,
+    attempt: Attempt,
+    is_resumed: bool,
+    expired: Option<String>,
+    missing: Option<String>,
+}
+
+impl<'a> Decided<'a> {
+    fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
+        let symbolic = job.steps(Late::Symbolic)?;
+        let is_dated = job.is_dated()?;
+        let ground = self.ground(job, jobs, &symbolic);
+        let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
+        let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
+        let mut attempt = ground.attempt.clone();
+        let mut is_new_attempt = false;
+        if is_changing(&planned) && !ground.is_resumed {
+            is_new_attempt = true;
+            attempt = self.new_attempt(job, &symbolic);
+            planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
+        }
+        for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
+            self.seq += 1;
+            step.seq = self.seq;
+        }
+        if is_changing(&planned) {
+            self.changing.insert((job.label.clone(), job.host.clone()));
+        }
+        Ok(PlannedJob {
+            label: job.label.clone(),
+            recipe: job.recipe.name.clone(),
+            host: job.host.clone(),
+            from: job.from.clone(),
+            steps: planned,
+            attempt,
+            is_new_attempt,
+        })
+    }
+
+    fn seen(&self, host: Option<&str>) -> Option<&'a Seen> {
+        self.seen.get(host?)
+    }
+
+    fn ground<'j>(&self, job: &'j Job, jobs: &[Job], symbolic: &[Draft]) -> Ground<'j> {
+        let last = self
+            .seen(job.host.as_deref())
+            .and_then(|s| s.journal.attempt(&job.label));
+        let is_resumed = !self.now.is_forced
+            && last
+                .as_ref()
+                .is_some_and(|a| !a.is_ended && a.key == job_key(symbolic));
+        let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, symbolic));
+        if !is_resumed {
+            // What was found now holds; only the name of what is there is the old one.
+            attempt.facts = self.new_attempt(job, symbolic).facts;
+        }
+        Ground {
+            job,
+            after: self.after(job, jobs),
+            attempt,
+            is_resumed,
+            expired: self.expired(job, symbolic),
+            missing: job.missing_artifact().map(str::to_owned),
+        }
+    }
+
+    fn new_attempt(&self, job: &Job, symbolic: &[Draft]) -> Attempt {
+        let mut facts = BTreeMap::new();
+        for fact in &job.recipe.facts {
+            let host = if fact.is_from { &job.from } else { &job.host };
+            let name = (job.label.clone(), fact.name.clone());
+            let answer = self
+                .seen(host.as_deref())
+                .and_then(|s| s.facts.get(&name).cloned());
+            facts.insert(fact.name.clone(), answer.unwrap_or_default());
+        }
+        Attempt {
+            run: self.now.run_id.to_owned(),
+            key: job_key(symbolic),
+            facts,
+            is_ended: false,
+        }
+    }
+
+    /// The runs that last changed the uses this one comes after.
+    fn after(&self, job: &Job, jobs: &[Job]) -> String {
+        let mut runs = String::new();
+        for other in jobs {
+            let is_named = job
+                .after
+                .iter()
+                .any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")));
+            if !is_named {
+                continue;
+            }
+            let is_changing = self
+                .changing
+                .contains(&(other.label.clone(), other.host.clone()));
+            let run = match is_changing {
+                true => Some(self.now.run_id.to_owned()),
+                false => self
+                    .seen(other.host.as_deref())
+                    .and_then(|s| s.journal.last_run(&other.label)),
+            };
+            let host = other.host.as_deref().unwrap_or("-");
+            let run = run.as_deref().unwrap_or("-");
+            runs.push_str(&format!("{} {host} {run}\n", other.label));
+        }
+        runs
+    }
+
+    /// One step that is too old makes all of them so: they were done together.
+    fn expired(&self, job: &Job, symbolic: &[Draft]) -> Option<String> {
+        let max = job.max_age?;
+        let is_old = |draft: &Draft| {
+            let Some(seen) = self.seen(host_of(job, draft.seat)) else {
+                return false;
+            };
+            match seen.journal.record(&draft.id) {
+                Some(Record::Done(line)) => seen.now.saturating_sub(line.time) > max.as_secs(),
+                _ => false,
+            }
+        };
+        symbolic
+            .iter()
+            .any(is_old)
+            .then(|| format!("older than {}", humantime::format_duration(max)))
+    }
+
+    fn steps(
+        &self,
+        ground: &Ground<'_>,
+        symbolic: &[Draft],
+        attempt: &Attempt,
+        is_all: bool,
+    ) -> Result<Vec<PlannedStep>> {
+        let job = ground.job;
+        let notes = self
+            .seen(job.host.as_deref())
+            .map(|s| s.journal.notes(&job.label))
+            .unwrap_or_default();
+        let real = job.steps(Late::Known {
+            run: &attempt.run,
+            facts: &attempt.facts,
+            notes: &notes,
+        })?;
+        let mut planned: Vec<PlannedStep> = Vec::new();
+        for (symbolic, draft) in symbolic.iter().zip(real) {
+            let host = match draft.seat {
+                Seat::Operator => job.host.as_deref(),
+                seat => host_of(job, seat),
+            };
+            let before = self.before(&draft, host, &planned);
+            let key = step_key(symbolic, &before, &ground.after);
+            let (verdict, reason) = match is_all {
+                true if self.now.is_forced => (Verdict::Run, "forced".into()),
+                true => (Verdict::Run, self.why_all(ground)),
+                false => self.verdict(ground, &draft, host, &key, &planned),
+            };
+            planned.push(PlannedStep {
+                name: draft.name.clone(),
+                id: draft.id.clone(),
+                host: host.map(str::to_owned),
+                verdict,
+                reason,
+                what: draft.describe(),
+                key,
+                seq: 0,
+                draft,
+            });
+        }
+        Ok(planned)
+    }
+
+    fn why_all(&self, ground: &Ground<'_>) -> String {
+        let is_first = ground.attempt.run == self.now.run_id;
+        match (&ground.expired, is_first) {
+            (Some(expired), _) => expired.clone(),
+            (None, true) => "never done here".into(),
+            (None, false) => "a new one is made whole".into(),
+        }
+    }
+
+    /// The runs that last did the steps whose change this one follows.
+    fn before(&self, draft: &Draft, host: Option<&str>, planned: &[PlannedStep]) -> String {
+        let mut text = String::new();
+        for name in &draft.on_change {
+            let Some(step) = planned.iter().find(|p| p.name == *name) else {
+                continue;
+            };
+            let seen = self.seen(step.host.as_deref().or(host));
+            let run = match step.verdict {
+                Verdict::Run => self.now.run_id.to_owned(),
+                _ => match seen.and_then(|s| s.journal.record(&step.id)) {
+                    Some(record) => record.line().run.clone(),
+                    None => String::from("-"),
+                },
+            };
+            text.push_str(&format!("{name} {run}\n"));
+        }
+        text
+    }
+
+    fn verdict(
+        &self,
+        ground: &Ground<'_>,
+        draft: &Draft,
+        host: Option<&str>,
+        key: &str,
+        planned: &[PlannedStep],
+    ) -> (Verdict, String) {
+        let run = |why: String| (Verdict::Run, why);
+        let Some(host) = host else {
+            return (Verdict::Ask, "asked each time".into());
+        };
+        if let Some(target) = &ground.missing {
+            return (
+                Verdict::Unknown,
+                format!("unknown until `{target}` is made"),
+            );
+        }
+        if self.now.is_forced {
+            return run("forced".into());
+        }
+        if let Some(expired) = &ground.expired {
+            return run(expired.clone());
+        }
+        let follows = planned
+            .iter()
+            .find(|p| p.verdict == Verdict::Run && draft.on_change.contains(&p.name));
+        if let Some(step) = follows {
+            return run(format!("`{}` runs", step.name));
+        }
+        let seen = self.seen.get(host);
+        let probe = seen.and_then(|s| s.probes.get(&draft.id));
+        let record = seen.and_then(|s| s.journal.record(&draft.id));
+        match record {
+            None if probe.is_some_and(|p| adopts(draft, p)) => {
+                (Verdict::Adopt, "found done".into())
+            }
+            None => run("never done here".into()),
+            Some(Record::Unfinished(_)) => run("did not finish last time".into()),
+            Some(Record::Done(line)) if line.key == key => {
+                match probe.and_then(|p| drifted(draft, p)) {
+                    Some(why) => run(why),
+                    None => (Verdict::Fresh, String::new()),
+                }
+            }
+            Some(Record::Done(line)) => run(format!("changed since run {}", line.run)),
+        }
+    }
+}
+
+fn host_of(job: &Job, seat: Seat) -> Option<&str> {
+    match seat {
+        Seat::From => job.from.as_deref(),
+        Seat::Host | Seat::Operator => job.host.as_deref(),
+    }
+}
+
+/// Returns whether what was found is as good as a record.
+fn adopts(draft: &Draft, probe: &Probe) -> bool {
+    if let Some(check) = probe.check {
+        return check;
+    }
+    match (&draft.act, &probe.found) {
+        (Act::Symlink { to, .. }, Some(found)) => found == to,
+        (Act::Write { content, .. }, Some(found)) => *found == hex(content.as_bytes()),
+        _ => false,
+    }
+}
+
+/// Returns what speaks against a record.
+fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
+    if probe.check == Some(false) {
+        return Some("its check fails".into());
+    }
+    let found = probe.found.as_deref()?;
+    match &draft.act {
+        Act::Symlink { to, .. } if found != to => Some(match found {
+            "" => "the link is gone".into(),
+            found => format!("points to {found}"),
+        }),
+        Act::Write { content, .. } if found != hex(content.as_bytes()) => {
+            Some("the file was changed".into())
+        }
+        Act::Put { .. } | Act::Fetch { .. } if found.is_empty() => Some("it is gone".into()),
+        Act::Service(_) if found.is_empty() => Some("not running".into()),
+        _ => None,
+    }
+}
+
+/// Digest over what all steps of a job do.
+fn job_key(symbolic: &[Draft]) -> String {
+    let mut text = String::new();
+    for draft in symbolic {
+        push_field(&mut text, "id", &draft.id);
+        for (name, value) in draft.key_fields() {
+            push_field(&mut text, name, &value);
+        }
+    }
+    hex(text.as_bytes())[..32].to_owned()
+}
+
+fn step_key(symbolic: &Draft, before: &str, after: &str) -> String {
+    let mut text = String::from("step key 1\n");
+    for (name, value) in symbolic.key_fields() {
+        push_field(&mut text, name, &value);
+    }
+    push_field(&mut text, "on-change", before);
+    push_field(&mut text, "after", after);
+    hex(text.as_bytes())[..32].to_owned()
+}
+
+/// Lengths stand before values, so that no value can look like two.
+fn push_field(text: &mut String, name: &str, value: &str) {
+    text.push_str(&format!("{name} {}\n{value}\n", value.len()));
+}

@@ -1,0 +1,316 @@
+# The words that programs, guards and undo scripts are written in.
+#
+# POSIX sh; runs in dash, bash and busybox. Set before it by rel: rel_nonce,
+# rel_state, rel_root, rel_run, rel_who. Functions that undo scripts call are a
+# stored format, because a later rel runs them: they may gain, never change.
+
+rel_emit() { printf '\036%s %s\n' "$rel_nonce" "$*"; }
+
+# One line of the journal: EVENT SEQ ID KEY DETAIL, `-` where there is none.
+rel_journal() {
+    printf '1\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$(date +%s)" "$rel_run" \
+        "$2" "$3" "$4" "$rel_who" "$5" >>"$rel_state/journal"
+}
+
+# A word as sh reads it back. The x keeps newlines at the end.
+rel_quote() {
+    rel_q=$(printf '%sx' "$1" | sed "s/'/'\\\\''/g")
+    printf "'%s'" "${rel_q%x}"
+}
+
+rel_parent() {
+    case $1 in
+    */*) rel_p=${1%/*}; printf '%sx' "${rel_p:-/}" ;;
+    *) printf '.x' ;;
+    esac
+}
+
+rel_make_parent() {
+    rel_p=$(rel_parent "$1")
+    mkdir -p -- "${rel_p%x}"
+}
+
+# Adds a line to the way back of the step at work; `late` ones wait until all
+# hosts have gone back, because a restart must find the former files.
+rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
+rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late"; }
+
+# --- steps -----------------------------------------------------------------
+
+# SEQ ID KEY: from here on until rel_do, this step is at work.
+rel_step() {
+    rel_seq=$1 rel_id=$2 rel_key=$3
+    mkdir -p -- "$rel_state/undo/$rel_run"
+    rm -f -- "$rel_state/undo/$rel_run/$rel_seq" "$rel_state/undo/$rel_run/$rel_seq.late"
+    printf '%s\n%s\n%s\n' "$1" "$2" "$3" >"$rel_tmp/at"
+    rel_journal start "$1" "$2" "$3" -
+    rel_emit start "$1"
+    rel_verify() { :; }
+}
+
+# Runs rel_action, then rel_verify. Not inside `if`: there sh ignores `set -e`.
+rel_do() {
+    ( set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
+    rel_status=$?
+    if [ "$rel_status" -eq 0 ]; then
+        ( set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
+        rel_status=$?
+    fi
+    rm -f -- "$rel_tmp/at"
+    if [ "$rel_status" -ne 0 ]; then
+        rel_journal failed "$rel_seq" "$rel_id" "$rel_key" "$rel_status"
+        rel_emit failed "$rel_seq" "$rel_status"
+        exit 1
+    fi
+    rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" -
+    rel_emit 'done' "$rel_seq"
+}
+
+# NAME VALUE: remembers a value in the journal, as {notes.NAME}; rel_drop forgets it.
+rel_note() { rel_journal note "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
+rel_drop() { rel_journal drop "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
+
+# --- actions ---------------------------------------------------------------
+
+# PATH TARGET [MARK]: points a symlink somewhere by one rename(2).
+rel_symlink() {
+    rel_was=
+    if [ -L "$1" ]; then
+        rel_was=$(readlink -- "$1"; printf x)
+        rel_was=${rel_was%?x}
+        if [ "$rel_was" = "$2" ]; then return 0; fi
+    elif [ -e "$1" ]; then
+        printf '%s is there and is no symbolic link\n' "$1"
+        return 1
+    fi
+    rel_make_parent "$1"
+    if [ "${3:-}" != back ]; then
+        rel_undo "rel_symlink_back $(rel_quote "$1") $(rel_quote "$rel_was")"
+    fi
+    rm -f -- "$1.rel-new"
+    ln -s -- "$2" "$1.rel-new"
+    # -T: a link to a directory is replaced, not entered (-h where mv is of BSD).
+    mv -fT -- "$1.rel-new" "$1" 2>/dev/null || mv -fh "$1.rel-new" "$1"
+}
+
+rel_symlink_back() {
+    if [ -n "$2" ]; then rel_symlink "$1" "$2" back; else rm -f -- "$1"; fi
+}
+
+# PATH MODE CONTENT: writes beside, renames over.
+rel_write() {
+    rel_make_parent "$1"
+    if [ -e "$1" ]; then
+        cp -p -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
+        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old")"
+    else
+        rel_undo "rm -f -- $(rel_quote "$1")"
+    fi
+    rm -f -- "$1.rel-new"
+    ( umask 077; printf '%s' "$3" >"$1.rel-new" )
+    chmod "$2" "$1.rel-new"
+    mv -f -- "$1.rel-new" "$1"
+}
+
+rel_write_back() {
+    cp -p -- "$2" "$1.rel-new"
+    mv -f -- "$1.rel-new" "$1"
+}
+
+# BLOB TO: lays an artifact down; into a directory where TO ends in a slash.
+rel_put() {
+    rel_blob="$rel_state/blobs/$1"
+    case $2 in
+    */)
+        mkdir -p -- "$2"
+        cp -Rp -- "$rel_blob/." "$2"
+        ;;
+    *)
+        # One file keeps the new name; anything else becomes a directory of that name.
+        rel_n=0
+        for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
+            if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
+                rel_n=$((rel_n + 1))
+                rel_one=$rel_f
+            fi
+        done
+        rel_make_parent "$2"
+        if [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
+            rm -rf -- "$2.rel-new"
+            cp -p -- "$rel_one" "$2.rel-new"
+            mv -f -- "$2.rel-new" "$2"
+        else
+            mkdir -p -- "$2"
+            cp -Rp -- "$rel_blob/." "$2/"
+        fi
+        ;;
+    esac
+}
+
+# SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.
+rel_wait() (
+    set +e
+    rel_end=$(($(date +%s) + $1))
+    while :; do
+        ( set -eu; eval "$3" ) >"$rel_tmp/words" 2>&1
+        rel_s=$?
+        if [ "$rel_s" -eq 0 ]; then exit 0; fi
+        if [ "$rel_s" -eq 120 ] || [ "$(date +%s)" -ge "$rel_end" ]; then
+            tail -n 20 "$rel_tmp/words"
+            if [ "$rel_s" -ne 120 ]; then printf 'it did not hold within %s s\n' "$1"; fi
+            exit 1
+        fi
+        sleep "$2"
+    done
+)
+
+# --- services --------------------------------------------------------------
+
+# PID: when it was born, in words that no later process of that number shares.
+# Fails for a process that is gone or only waits to be reaped.
+rel_birth() {
+    if [ -e /proc/self/stat ]; then
+        { IFS= read -r rel_s <"/proc/$1/stat"; } 2>/dev/null || return 1
+        set -f
+        # The name in brackets may hold spaces: count from behind it.
+        set -- ${rel_s##*) }
+        set +f
+        if [ "$1" = Z ]; then return 1; fi
+        shift 19
+        printf '%s-%s' "$1" "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+    else
+        rel_s=$(ps -o lstart= -p "$1") || return 1
+        printf '%s' "$rel_s" | tr ' ' -
+    fi
+}
+
+rel_service_alive() {
+    { read -r rel_pid rel_born <"$rel_state/services/$1/pid"; } 2>/dev/null || return 1
+    rel_b=$(rel_birth "$rel_pid") || return 1
+    [ -n "$rel_b" ] && [ "$rel_b" = "$rel_born" ]
+}
+
+rel_service_stop() {
+    rel_service_alive "$1" || return 0
+    rel_sd=$rel_state/services/$1
+    if [ -s "$rel_sd/stop" ]; then
+        ( set -eu; . "$rel_sd/stop" ) </dev/null || printf 'the stop command of %s failed\n' "$1"
+    else
+        kill -TERM -"$rel_pid" 2>/dev/null || kill -TERM "$rel_pid" 2>/dev/null || :
+    fi
+    rel_n=0
+    while rel_service_alive "$1"; do
+        rel_n=$((rel_n + 1))
+        if [ "$rel_n" -gt 100 ]; then
+            printf '%s did not stop within 10 s and is killed\n' "$1"
+            kill -KILL -"$rel_pid" 2>/dev/null || kill -KILL "$rel_pid" 2>/dev/null || :
+        fi
+        if [ "$rel_n" -gt 120 ]; then return 1; fi
+        sleep 0.1
+    done
+    rm -f -- "$rel_sd/pid"
+}
+
+# Starts what the service's run script says, in a session of its own, with no
+# descriptor of ours: the connection must be able to end.
+rel_service_go() {
+    rel_sd=$rel_state/services/$1
+    setsid sh "$rel_sd/run" </dev/null >/dev/null 2>&1 &
+    rel_pid=$!
+    rel_b=$(rel_birth "$rel_pid") || rel_b=gone
+    printf '%s %s\n' "$rel_pid" "$rel_b" >"$rel_sd/pid.new"
+    mv -f -- "$rel_sd/pid.new" "$rel_sd/pid"
+    # A command that is wrong ends at once; the rest is for its own readiness.
+    sleep 0.2
+    rel_ok=1
+    if rel_service_alive "$1" && [ -s "$rel_sd/ready" ]; then
+        rel_ready=$(cat "$rel_sd/ready")
+        rel_wait "$(cat "$rel_sd/within")" 0.2 "rel_service_alive $(rel_quote "$1") || exit 120
+$rel_ready" || rel_ok=
+    fi
+    if [ -z "$rel_ok" ] || ! rel_service_alive "$1"; then
+        if rel_service_alive "$1"; then printf '%s is not ready\n' "$1"; else printf '%s has ended\n' "$1"; fi
+        if [ -f "$rel_sd/log" ]; then
+            rel_l=$(cat "$rel_sd/log")
+            tail -n 20 -- "$rel_l" 2>/dev/null
+        fi
+        return 1
+    fi
+}
+
+# NAME LOG RUN STOP READY SECONDS: scripts. A service that runs is restarted.
+rel_service() {
+    rel_sd=$rel_state/services/$1
+    mkdir -p -- "$rel_sd"
+    rel_make_parent "$2"
+    if rel_service_alive "$1"; then
+        cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
+        rel_undo_late "rel_service_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.run")"
+        rel_service_stop "$1"
+    else
+        rel_undo "rel_service_stop $(rel_quote "$1")"
+    fi
+    printf '%s\n' "$3" >"$rel_sd/run"
+    printf '%s' "$4" >"$rel_sd/stop"
+    printf '%s' "$2" >"$rel_sd/log"
+    printf '%s' "$5" >"$rel_sd/ready"
+    printf '%s' "$6" >"$rel_sd/within"
+    rel_service_go "$1"
+}
+
+rel_service_back() {
+    rel_service_stop "$1"
+    cp -p -- "$2" "$rel_state/services/$1/run"
+    rel_service_go "$1"
+}
+
+# PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.
+rel_retire() {
+    for rel_d in "$rel_state/services/$1"*; do
+        rel_name=${rel_d##*/}
+        if [ "$rel_name" != "$2" ] && rel_service_alive "$rel_name"; then
+            printf 'stops %s\n' "$rel_name"
+            rel_undo "rel_service_go $(rel_quote "$rel_name")"
+            rel_service_stop "$rel_name"
+        fi
+    done
+}
+
+# --- the way back ----------------------------------------------------------
+
+# RUN SEQ ID SUFFIX: runs the stored way back of one step, if it has one.
+rel_undo_step() {
+    rel_script=$rel_state/undo/$1/$2$4
+    if [ ! -s "$rel_script" ]; then return 0; fi
+    rel_emit start "$2"
+    rel_was_run=$rel_run rel_run=$1 rel_seq=$2
+    ( set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
+    rel_status=$?
+    rel_run=$rel_was_run
+    if [ "$rel_status" -eq 0 ]; then
+        rm -f -- "$rel_script"
+        rel_journal undone "$2" "$3" "$1" -
+        rel_emit 'done' "$2"
+    else
+        rel_journal undo-failed "$2" "$3" "$1" "$rel_status"
+        rel_emit failed "$2" "$rel_status"
+    fi
+}
+
+# --- questions -------------------------------------------------------------
+
+# TAG STATUS: sends the file $rel_tmp/answer.
+rel_reply() {
+    rel_n=$(wc -c <"$rel_tmp/answer")
+    rel_emit reply "$1" "$2" "$((rel_n))"
+    cat -- "$rel_tmp/answer"
+}
+
+# TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.
+rel_ask() {
+    ( set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
+        </dev/null >"$rel_tmp/answer" 2>"$rel_tmp/words"
+    rel_status=$?
+    if [ "$rel_status" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer"; fi
+    rel_reply "$1" "$rel_status"
+}

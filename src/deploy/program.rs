@@ -1,0 +1,226 @@
+//! Steps -> one POSIX sh program. Pure: what is sent to a host is a text that can be read.
+//!
+//! A program is the prelude (`prelude.sh`) and then, for each step, calls of its
+//! functions. Texts of the caller go in as single-quoted words and are evaluated in a
+//! subshell: a syntax error in one of them ends that step and not the program.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use crate::deploy::job::{Act, Draft};
+use crate::deploy::plan::PlannedStep;
+use crate::template::shell_quote;
+
+/// The functions that programs call.
+pub const PRELUDE: &str = include_str!("prelude.sh");
+/// The loop that starts programs and ends them with the connection.
+const GUARD: &str = include_str!("guard.sh");
+
+/// What every program on one host begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Marks events; chosen anew for each session.
+    pub nonce: String,
+    /// Directory of the host that belongs to `rel`.
+    pub root: String,
+    /// Directory of the environment's state, below the root.
+    pub state: String,
+    /// Id of this run.
+    pub run: String,
+    /// Who runs `rel`.
+    pub who: String,
+}
+
+impl Header {
+    fn text(&self) -> String {
+        [
+            ("rel_nonce", &self.nonce),
+            ("rel_root", &self.root),
+            ("rel_state", &self.state),
+            ("rel_run", &self.run),
+            ("rel_who", &self.who),
+        ]
+        .iter()
+        .map(|(name, value)| format!("{name}={}\n", quote(value)))
+        .collect()
+    }
+
+    /// Returns the guard, ready to be evaluated by the host's first shell.
+    pub fn guard(&self) -> String {
+        format!("{}{PRELUDE}{GUARD}", self.text())
+    }
+
+    /// Returns a whole program around `body`.
+    pub fn program(&self, body: &str) -> String {
+        format!(
+            "{}rel_tmp=$1 rel_umask=$2\n{PRELUDE}\n# --- program ---\n{body}",
+            self.text()
+        )
+    }
+}
+
+/// Returns `text` as one word.
+pub fn quote(text: &str) -> String {
+    shell_quote(OsStr::new(text)).to_string_lossy().into_owned()
+}
+
+/// Returns the lines that make a step the one at work and lay down its way back.
+///
+/// `root` is where commands run that do not say otherwise.
+pub fn open_step(step: &PlannedStep, root: &str) -> String {
+    let mut text = format!(
+        "\nrel_step {} {} {}\n",
+        step.seq,
+        quote(&step.id),
+        quote(&step.key)
+    );
+    if let Some((undo, is_late)) = &step.draft.undo {
+        let word = match is_late {
+            true => "rel_undo_late",
+            false => "rel_undo",
+        };
+        let dir = step.draft.dir.as_deref().unwrap_or(root);
+        let script = format!(
+            "( cd -- {dir} 2>/dev/null || cd {root}\n{}eval {} )",
+            exports(&step.draft),
+            quote(undo.trim_end()),
+            dir = quote(dir),
+            root = quote(root),
+        );
+        text.push_str(&format!("{word} {}\n", quote(&script)));
+    }
+    text
+}
+
+/// Returns the lines that carry a step out.
+pub fn step(step: &PlannedStep, root: &str) -> String {
+    let mut text = open_step(step, root);
+    let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
+    let place = format!("    cd -- {dir}\n{}", indented(&exports(&step.draft)));
+    text.push_str(&format!(
+        "rel_action() {{\n{place}    {}\n}}\n",
+        act(&step.draft, root)
+    ));
+    if !step.draft.verify.is_empty() {
+        text.push_str(&format!("rel_verify() {{\n{place}"));
+        for verify in &step.draft.verify {
+            text.push_str(&format!("    eval {}\n", quote(verify.trim_end())));
+        }
+        text.push_str("}\n");
+    }
+    text.push_str("rel_do\n");
+    text
+}
+
+/// Returns the lines that end a step which was carried out from here.
+pub fn close_step(step: &PlannedStep, failed: Option<&str>) -> String {
+    let (event, detail) = match failed {
+        None => ("done", "-".to_owned()),
+        Some(why) => ("failed", crate::deploy::journal::column(why)),
+    };
+    format!(
+        "rm -f -- \"$rel_tmp/at\"\nrel_journal '{event}' {} {} {} {}\n",
+        step.seq,
+        quote(&step.id),
+        quote(&step.key),
+        quote(&detail)
+    )
+}
+
+/// Returns the line that begins an attempt.
+pub fn begin(label: &str, key: &str, facts: &BTreeMap<String, String>) -> String {
+    // JSON escapes tabs and line ends, so it is one column.
+    let facts = serde_json::to_string(facts).unwrap_or_else(|_| "{}".into());
+    format!(
+        "rel_journal begin - {} {} {}\n",
+        quote(label),
+        quote(key),
+        quote(&facts)
+    )
+}
+
+/// Returns the line that names the use whose steps follow.
+pub fn use_of(label: &str) -> String {
+    format!("rel_use={}\n", quote(label))
+}
+
+/// Returns the line that ends an attempt.
+pub fn end(label: &str) -> String {
+    format!("rel_journal end - {} - -\n", quote(label))
+}
+
+/// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits.
+pub fn undo(run: &str, seq: u32, id: &str, suffix: &str) -> String {
+    format!(
+        "rel_undo_step {} {seq} {} {}\n",
+        quote(run),
+        quote(id),
+        quote(suffix)
+    )
+}
+
+/// Returns a duration in whole seconds, at least one.
+pub fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+fn exports(draft: &Draft) -> String {
+    draft
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={}\nexport {name}\n", quote(value)))
+        .collect()
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|l| format!("    {l}\n")).collect()
+}
+
+/// The call that does it.
+fn act(draft: &Draft, root: &str) -> String {
+    match &draft.act {
+        Act::Run(text) => format!("eval {}", quote(text.trim_end())),
+        Act::Put { sha256, to } => format!("rel_put {} {}", quote(sha256), quote(to)),
+        Act::Write {
+            path,
+            content,
+            mode,
+        } => format!("rel_write {} {mode} {}", quote(path), quote(content)),
+        Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
+        Act::Await {
+            command,
+            within,
+            every,
+        } => format!(
+            "rel_wait {} {} {}",
+            seconds(*within),
+            every.as_secs_f64(),
+            quote(command.trim_end())
+        ),
+        Act::Service(service) => {
+            let dir = draft.dir.as_deref().unwrap_or(root);
+            let place = format!("cd -- {}\n{}", quote(dir), exports(draft));
+            let run = format!(
+                "{place}exec >>{} 2>&1\n{}",
+                quote(&service.log),
+                service.run.trim_end()
+            );
+            let with_place = |text: &str| match text.trim() {
+                "" => String::new(),
+                text => format!("{place}{text}"),
+            };
+            format!(
+                "rel_service {} {} {} {} {} {}",
+                quote(&service.name),
+                quote(&service.log),
+                quote(&run),
+                quote(&with_place(&service.stop)),
+                quote(&with_place(&service.ready)),
+                seconds(service.within)
+            )
+        }
+        // Carried out from here, between programs.
+        Act::Fetch { .. } | Act::Ask(_) => String::from(":"),
+    }
+}

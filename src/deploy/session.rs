@@ -1,0 +1,517 @@
+//! One connection to one host: a guard over there, frames coming back.
+//!
+//! The stream has lines of output and, marked by a byte and a nonce that only this
+//! session knows, events; some events are followed by counted bytes. Nothing here
+//! knows what a program does. Dropping a session closes the guard's lifeline.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::deploy::facts::Reply;
+use crate::deploy::program::Header;
+use crate::deploy::transport::Transport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Host;
+
+/// A host that has not said hello by then is called silent.
+const HELLO_MAX: Duration = Duration::from_secs(30);
+/// How often the guard is told that we are still there.
+const BEAT: Duration = Duration::from_secs(5);
+/// How often a wait looks up to see whether it was interrupted.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long a guard may take to leave.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// Size of a piece of a transfer.
+const CHUNK: usize = 1 << 18;
+
+/// Something that came from the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A line that a program printed, without its end.
+    Output(Vec<u8>),
+    /// Words of an event.
+    Event(String),
+    /// An answer to a question.
+    Reply(Reply),
+    /// A piece of a transfer.
+    Data(Vec<u8>),
+}
+
+/// A connection to a host.
+pub struct Session {
+    host: Host,
+    child: Child,
+    input: Arc<Mutex<Option<ChildStdin>>>,
+    is_calling: Arc<AtomicBool>,
+    frames: Receiver<Frame>,
+    errors: File,
+    try_it: String,
+    root: Option<String>,
+    /// How many times the host was asked and answered.
+    pub round_trips: usize,
+}
+
+impl Session {
+    /// Starts the connection and sends the guard; does not wait for an answer.
+    pub fn open(transport: &dyn Transport, host: &Host, header: &Header) -> Result<Self> {
+        let failed = |e: std::io::Error| {
+            Error::host(format!("cannot start a shell for host `{}`", host.name))
+                .fact("says", crate::error::os_text(&e))
+                .hinted(format!("try `{}`", transport.try_it(host)))
+        };
+        // Not a pipe: a connection that is kept for the next run keeps it open.
+        let errors = tempfile::tempfile().map_err(failed)?;
+        let mut child = transport
+            .command(host)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors.try_clone().map_err(failed)?)
+            // Ctrl-C is for us: the guard must live to clean up.
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let (sender, frames) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            let nonce = header.nonce.clone();
+            std::thread::spawn(move || read_frames(stdout, &nonce, &sender));
+        }
+        let input = Arc::new(Mutex::new(child.stdin.take()));
+        let is_calling = Arc::new(AtomicBool::new(false));
+        let session = Self {
+            host: host.clone(),
+            child,
+            input,
+            is_calling,
+            frames,
+            errors,
+            try_it: transport.try_it(host),
+            root: None,
+            round_trips: 0,
+        };
+        let guard = header.guard();
+        // A shell that is gone already is noticed when it does not answer.
+        let _ = session.send(format!("{}\n{guard}", guard.len()).as_bytes());
+        session.beat();
+        Ok(session)
+    }
+
+    /// Tells the guard from time to time that we are there, until input is closed.
+    fn beat(&self) {
+        let input = Arc::downgrade(&self.input);
+        let is_calling = self.is_calling.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(BEAT);
+                let Some(input) = input.upgrade() else {
+                    return;
+                };
+                let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(stdin) = input.as_mut() else { return };
+                if !is_calling.load(Ordering::SeqCst) && stdin.write_all(b"beat\n").is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Returns the host's name.
+    pub fn name(&self) -> &str {
+        &self.host.name
+    }
+
+    fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        match input.as_mut() {
+            Some(stdin) => stdin.write_all(bytes).and_then(|()| stdin.flush()),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Closes the lifeline.
+    fn cut(&self) {
+        self.input
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Waits for the guard's first word; returns the absolute root of the host.
+    pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
+        if let Some(root) = &self.root {
+            return Ok(root.clone());
+        }
+        let deadline = Some(Instant::now() + HELLO_MAX);
+        loop {
+            match self.next(deadline, interrupted)? {
+                Frame::Event(text) => match text.split_once(' ') {
+                    Some(("hello", root)) => {
+                        self.root = Some(root.to_owned());
+                        return Ok(root.to_owned());
+                    }
+                    Some(("missing", what)) => {
+                        return Err(Error::host(format!(
+                            "host `{}` lacks what programs of rel need",
+                            self.name()
+                        ))
+                        .fact("missing", what.trim())
+                        .hinted("install the core utilities, util-linux, tar and sed there"));
+                    }
+                    _ => {}
+                },
+                // A login shell may greet.
+                _ => continue,
+            }
+        }
+    }
+
+    /// Returns the next frame; an error when the host is gone, silent, or we are to stop.
+    fn next(&mut self, deadline: Option<Instant>, interrupted: &AtomicBool) -> Result<Frame> {
+        loop {
+            match self.frames.recv_timeout(GLANCE) {
+                Ok(frame) => return Ok(frame),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if interrupted.load(Ordering::SeqCst) {
+                self.cut();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            if deadline.is_some_and(|d| Instant::now() > d) {
+                self.cut();
+                return Err(
+                    Error::host(format!("host `{}` does not answer", self.name()))
+                        .fact("waited", humantime::format_duration(HELLO_MAX).to_string())
+                        .hinted(format!("try `{}`", self.try_it)),
+                );
+            }
+        }
+    }
+
+    /// Returns the error for a connection that ended.
+    fn gone(&mut self) -> Box<Error> {
+        let status = self.child.wait();
+        let message = match self.root {
+            None => format!("cannot reach host `{}`", self.name()),
+            Some(_) => format!("the connection to host `{}` ended", self.name()),
+        };
+        let mut error = Error::host(message);
+        let mut words = Vec::new();
+        if self.errors.seek(SeekFrom::Start(0)).is_ok() {
+            let _ = (&mut self.errors).take(1 << 16).read_to_end(&mut words);
+        }
+        let words = String::from_utf8_lossy(&words).into_owned();
+        let lines: Vec<&str> = words.lines().map(str::trim_end).collect();
+        let last = lines[lines.len().saturating_sub(8)..].join("\n");
+        if !last.trim().is_empty() {
+            error = error.fact("says", last);
+        } else if let Some(code) = status.ok().and_then(|s| s.code()) {
+            error = error.fact("status", code.to_string());
+        }
+        match self.root {
+            None => error.hinted(format!("try `{}`", self.try_it)),
+            Some(_) => error
+                .hinted("run the same command again: it asks the host what was done and goes on"),
+        }
+    }
+
+    /// Runs a program; `watch` sees what it prints and tells, and may set the time at
+    /// which it is ended. Returns the program's exit status.
+    pub fn run(
+        &mut self,
+        program: &str,
+        interrupted: &AtomicBool,
+        watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
+    ) -> Result<i32> {
+        let sent = self.send(format!("run {}\n{program}", program.len()).as_bytes());
+        self.hello(interrupted)?;
+        if sent.is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        let mut deadline = None;
+        loop {
+            let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let Some(frame) = self.next_until(limit, interrupted)? else {
+                // The guard ends the group and writes the journal; then it ends.
+                deadline = None;
+                let _ = self.send(b"stop\n");
+                continue;
+            };
+            if let Frame::Event(text) = &frame
+                && let Some(status) = text.strip_prefix("ended ")
+            {
+                return Ok(status.trim().parse().unwrap_or(-1));
+            }
+            if let Some(new) = watch(&frame) {
+                deadline = Some(new);
+            } else if matches!(frame, Frame::Event(_)) {
+                deadline = None;
+            }
+        }
+    }
+
+    fn next_until(&mut self, limit: Instant, interrupted: &AtomicBool) -> Result<Option<Frame>> {
+        loop {
+            match self.frames.recv_timeout(GLANCE) {
+                Ok(frame) => return Ok(Some(frame)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if interrupted.load(Ordering::SeqCst) {
+                self.cut();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            if Instant::now() > limit {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Calls a function of the guard and returns its one event.
+    pub fn call(&mut self, text: &str, interrupted: &AtomicBool) -> Result<String> {
+        let sent = self.send(format!("call {}\n{text}", text.len()).as_bytes());
+        self.hello(interrupted)?;
+        if sent.is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        self.event(interrupted)
+    }
+
+    fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {
+        loop {
+            if let Frame::Event(text) = self.next(None, interrupted)? {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// Sends a directory: `write` is given where to write the tar stream.
+    pub fn send_archive(
+        &mut self,
+        to: &str,
+        interrupted: &AtomicBool,
+        write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        self.hello(interrupted)?;
+        self.is_calling.store(true, Ordering::SeqCst);
+        let call = format!("rel_receive {}\n", crate::deploy::program::quote(to));
+        let mut chunks = Chunks {
+            session: self,
+            interrupted,
+            digest: Sha256::new(),
+            buffer: Vec::with_capacity(CHUNK),
+        };
+        let head = format!("call {}\n{call}", call.len());
+        let sent = chunks
+            .session
+            .send(head.as_bytes())
+            .and_then(|()| write(&mut chunks))
+            .and_then(|()| chunks.finish());
+        if let Err(e) = &sent {
+            if interrupted.load(Ordering::SeqCst) {
+                self.cut();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            if e.kind() != std::io::ErrorKind::BrokenPipe {
+                // The bytes so far must not look like a whole.
+                let _ = self.send(b"0 abandoned\n");
+                let _ = self.event(interrupted);
+                self.is_calling.store(false, Ordering::SeqCst);
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!(
+                        "cannot send to host `{}`: {}",
+                        self.name(),
+                        crate::error::os_text(e)
+                    ),
+                ));
+            }
+        }
+        let answer = self.event(interrupted);
+        self.is_calling.store(false, Ordering::SeqCst);
+        self.round_trips += 1;
+        match answer?.split_once(' ') {
+            Some(("refused", why)) => Err(Error::host(format!(
+                "host `{}` could not take `{to}`",
+                self.name()
+            ))
+            .fact("says", why.trim())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fetches a directory or file as a tar stream, piece by piece.
+    pub fn fetch_archive(
+        &mut self,
+        path: &str,
+        interrupted: &AtomicBool,
+        take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let call = format!("rel_send {}\n", crate::deploy::program::quote(path));
+        let sent = self.send(format!("call {}\n{call}", call.len()).as_bytes());
+        self.hello(interrupted)?;
+        if sent.is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        // Read to the end also when nobody wants it any more: the stream goes on behind.
+        let mut taken = Ok(());
+        loop {
+            match self.next(None, interrupted)? {
+                Frame::Data(bytes) => {
+                    if taken.is_ok() {
+                        taken = take(&bytes);
+                    }
+                }
+                Frame::Event(text) => {
+                    if let Some(why) = text.strip_prefix("refused") {
+                        return Err(Error::host(format!(
+                            "host `{}` could not read `{path}`",
+                            self.name()
+                        ))
+                        .fact("says", why.trim()));
+                    }
+                    break;
+                }
+                _ => {}
+            }
+        }
+        taken.map_err(|e| {
+            Error::host(format!(
+                "cannot pass on `{path}` of host `{}`: {}",
+                self.name(),
+                crate::error::os_text(&e)
+            ))
+        })
+    }
+}
+
+impl Drop for Session {
+    /// Says goodbye when nothing is at work, or else lets the guard clean up.
+    fn drop(&mut self) {
+        let _ = self.send(b"bye\n");
+        self.cut();
+        let start = Instant::now();
+        while start.elapsed() < LEAVE_MAX {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                _ => return,
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Cuts a stream into counted pieces, and sums it up.
+struct Chunks<'a> {
+    session: &'a Session,
+    interrupted: &'a AtomicBool,
+    digest: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Chunks<'_> {
+    fn push(&mut self) -> std::io::Result<()> {
+        if self.interrupted.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("interrupted"));
+        }
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.digest.update(&self.buffer);
+        let head = format!("{} -\n", self.buffer.len());
+        self.session.send(head.as_bytes())?;
+        self.session.send(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.push()?;
+        let sum: String = self
+            .digest
+            .finalize_reset()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        self.session.send(format!("0 {sum}\n").as_bytes())
+    }
+}
+
+impl Write for Chunks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        if self.buffer.len() == CHUNK {
+            self.push()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads until the end; a stream that makes no sense ends it as well.
+fn read_frames(stdout: ChildStdout, nonce: &str, sender: &Sender<Frame>) {
+    let mut reader = BufReader::with_capacity(1 << 16, stdout);
+    let mark = [b"\x1e", nonce.as_bytes(), b" "].concat();
+    loop {
+        let mut line = Vec::new();
+        match reader.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        let at = line.windows(mark.len()).position(|w| w == mark);
+        let Some(at) = at else {
+            if sender.send(Frame::Output(line)).is_err() {
+                return;
+            }
+            continue;
+        };
+        // A program may not have ended its last line.
+        if at > 0 && sender.send(Frame::Output(line[..at].to_vec())).is_err() {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line[at + mark.len()..]).into_owned();
+        let Some(frame) = with_bytes(text, &mut reader) else {
+            return;
+        };
+        if sender.send(frame).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the bytes that some events announce.
+fn with_bytes(text: String, reader: &mut dyn BufRead) -> Option<Frame> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut take = |count: &str| {
+        let mut bytes = vec![0; count.parse().ok()?];
+        reader.read_exact(&mut bytes).ok()?;
+        Some(bytes)
+    };
+    Some(match words.as_slice() {
+        ["data", count] => Frame::Data(take(count)?),
+        ["reply", tag, status, count] => Frame::Reply(Reply {
+            tag: tag.parse().ok()?,
+            status: status.parse().ok()?,
+            bytes: take(count)?,
+        }),
+        _ => Frame::Event(text),
+    })
+}

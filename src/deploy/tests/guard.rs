@@ -1,0 +1,285 @@
+//! Plan, run, second run, failing step, and a connection that ends in the middle.
+
+use super::*;
+
+#[test]
+fn a_second_run_has_nothing_to_do_and_asks_once() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "files",
+        r#"
+        param "word"
+        step "write" { write "{host.root}/out/file" "{word}\n" mode="0640" }
+        step "link" { symlink "{host.root}/out/link" to="file" }
+        step "run" on-change="write" { run "cat out/link >>out/log; printf '%s\\n' {word}" }
+        "#,
+    );
+    space.uses("files on a", &[("word", "it's $HOME \"x\"")]);
+    let plan = space.plan();
+    assert_eq!((plan.to_run, plan.round_trips), (3, 1));
+    assert!(!exists(&space.path("hosts")), "a plan changes nothing");
+    let outcome = space.apply();
+    assert_eq!(outcome.ran, 3);
+    assert_eq!(space.read("hosts/a/out/log"), "it's $HOME \"x\"\n");
+    assert_eq!(
+        space.told(),
+        [
+            "files/write Done",
+            "files/link Done",
+            "| it's $HOME \"x\"",
+            "files/run Done"
+        ]
+    );
+    let again = space.apply();
+    assert_eq!((again.ran, again.fresh, again.round_trips), (0, 3, 1));
+    assert_eq!(space.told(), Vec::<String>::new());
+    // Drift is found although the keys hold.
+    std::fs::remove_file(space.path("hosts/a/out/link")).expect("removes");
+    assert_eq!(space.apply().ran, 1);
+    assert_eq!(space.link("hosts/a/out/link"), "file");
+    // Another word: the write and what follows it, not the link.
+    space.arg("word", "two");
+    let plan = space.plan();
+    let verdicts: Vec<String> = plan.jobs[0]
+        .steps
+        .iter()
+        .map(|s| format!("{} {:?} {}", s.name, s.verdict, s.reason))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            "write Run changed since run run2",
+            "link Fresh ",
+            "run Run `write` runs"
+        ]
+    );
+}
+
+#[test]
+fn a_failing_step_takes_all_before_it_back() {
+    let mut space = Space::new(&["a", "b"]);
+    space.recipe(
+        "first",
+        r#"step "link" { symlink "{host.root}/current" to="{environment}" }"#,
+    );
+    space.recipe(
+        "second",
+        r#"
+        param "ok"
+        step "file" { write "{host.root}/file" "new" }
+        step "try" {
+            run "echo tries; test {ok} = yes"
+            undo "echo back >>undone"
+        }
+        "#,
+    );
+    space.uses("first on a", &[]);
+    space.uses("second on b", &[("ok", "no")]);
+    std::fs::create_dir_all(space.path("hosts/b")).expect("makes");
+    std::fs::write(space.path("hosts/b/file"), "old").expect("writes");
+    let error = space.fails();
+    insta::assert_snapshot!(error.to_string(), @"
+    `staging` stopped: step `second/try` failed on host `b`
+      status  1
+      output  tries
+      undone  3 steps
+      help: what was live before is live again; mend it and run `rel staging` again
+    ");
+    assert!(!exists(&space.path("hosts/a/current")));
+    assert_eq!(space.read("hosts/b/file"), "old");
+    assert_eq!(space.read("hosts/b/undone"), "back\n");
+    assert_eq!(
+        space.told(),
+        [
+            "first/link Done",
+            "second/file Done",
+            "| tries",
+            "second/try Failed(1)",
+            "second/try Undone",
+            "second/file Undone",
+            "first/link Undone"
+        ]
+    );
+    // Nothing of it counts as done.
+    space.environment.uses[1].args.insert(
+        "ok".into(),
+        Arg {
+            text: "yes".into(),
+            place: Place::default(),
+        },
+    );
+    assert_eq!(space.apply().ran, 3);
+    assert_eq!(space.read("hosts/b/file"), "new");
+}
+
+#[test]
+fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "slow",
+        r#"
+        step "one" { run "echo one >>log; echo {run-id} >>runs" }
+        step "two" { run "echo $$ >pid; if [ ! -e go ]; then sleep 60 & sleep 60; fi; echo two >>log; echo {run-id} >>runs" }
+        step "three" on-change="two" { run "echo three >>log" }
+        "#,
+    );
+    space.uses("slow on a", &[]);
+    let flag = space.interrupted.clone();
+    let pid = space.path("hosts/a/pid");
+    let waiter = std::thread::spawn({
+        let pid = pid.clone();
+        move || {
+            wait_for(&pid);
+            flag.store(true, Ordering::SeqCst);
+        }
+    });
+    let error = space.fails();
+    waiter.join().expect("ends");
+    assert_eq!(error.kind, crate::error::ErrorKind::Interrupted);
+    assert_eq!(
+        space.journal("a"),
+        [
+            "begin slow",
+            "start slow/one",
+            "done slow/one",
+            "start slow/two",
+            "interrupted slow/two"
+        ]
+    );
+    assert!(!exists(&space.path("hosts/a/.rel/staging/lock")));
+    let group = space.read("hosts/a/pid");
+    let left = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "ps -o stat= -g \"$(ps -o sess= -p {0} 2>/dev/null)\" 2>/dev/null | grep -v Z; kill -0 {0} 2>/dev/null && cat /proc/{0}/stat | grep -v ' Z '",
+            group.trim()
+        ))
+        .output()
+        .expect("runs");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    space.interrupted.store(false, Ordering::SeqCst);
+    std::fs::write(space.path("hosts/a/go"), "").expect("writes");
+    assert_eq!(space.apply().ran, 2);
+    assert_eq!(space.read("hosts/a/log"), "one\ntwo\nthree\n");
+    // The attempt keeps the name it was begun under.
+    assert_eq!(space.read("hosts/a/runs"), "run1\nrun1\n");
+    assert_eq!(space.apply().ran, 0);
+}
+
+#[test]
+fn a_step_that_takes_too_long_is_ended() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "slow",
+        r#"
+        step "before" { symlink "{host.root}/l" to="x" }
+        step "sleep" { timeout "300ms"; run "echo begins; sleep 60" }
+        "#,
+    );
+    space.uses("slow on a", &[]);
+    let error = space.fails();
+    insta::assert_snapshot!(error.to_string(), @"
+    `staging` stopped: step `slow/sleep` failed on host `a`
+      status  ended from outside, or took too long
+      output  begins
+      undone  1 step
+      help: what was live before is live again; mend it and run `rel staging` again
+    ");
+    assert!(!exists(&space.path("hosts/a/l")));
+}
+
+#[test]
+fn a_way_back_that_fails_is_told() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "bad",
+        r#"
+        step "one" { run "true"; undo "echo can not; exit 3" }
+        step "two" { run "exit 7" }
+        "#,
+    );
+    space.uses("bad on a", &[]);
+    let error = space.fails();
+    assert_eq!(error.kind, crate::error::ErrorKind::NotRolledBack);
+    insta::assert_snapshot!(error.to_string(), @"
+    `staging` stopped: step `bad/two` failed on host `a`
+      status      7
+      way back    the way back failed as well
+      not undone  bad/one on a: can not
+      help: look at the hosts: what is live there is not known
+    ");
+}
+
+#[test]
+fn broken_shell_text_ends_its_step_only() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "broken",
+        r#"
+        step "one" { run "echo one >one" ; undo "rm one" }
+        step "two" { run "if true; then (" }
+        "#,
+    );
+    space.uses("broken on a", &[]);
+    let error = space.fails();
+    assert!(error.message.contains("broken/two"), "{error}");
+    assert!(!exists(&space.path("hosts/a/one")));
+}
+
+#[test]
+fn what_is_found_done_is_adopted() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "adopt",
+        r#"
+        step "checked" { check "test -e there"; run "echo no >>there" }
+        step "link" { symlink "{host.root}/l" to="x" }
+        "#,
+    );
+    space.uses("adopt on a", &[]);
+    std::fs::create_dir_all(space.path("hosts/a")).expect("makes");
+    std::fs::write(space.path("hosts/a/there"), "").expect("writes");
+    std::os::unix::fs::symlink("x", space.path("hosts/a/l")).expect("links");
+    let plan = space.plan();
+    let verdicts: Vec<Verdict> = plan.jobs[0].steps.iter().map(|s| s.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Adopt, Verdict::Adopt]);
+    assert_eq!(space.apply().ran, 0);
+}
+
+#[test]
+fn hosts_of_one_use_go_together_and_back_together() {
+    let mut space = Space::new(&["a", "b", "c"]);
+    space.recipe(
+        "all",
+        r#"
+        step "link" { symlink "{host.root}/current" to="{host.name}" }
+        step "try" { run "test {host.name} != b" }
+        "#,
+    );
+    space.project.groups.insert(
+        "ops".into(),
+        ["a", "b", "c"].map(String::from).to_vec(),
+    );
+    space.uses("all on ops", &[]);
+    let error = space.fails();
+    assert!(error.message.contains("on host `b`"), "{error}");
+    for host in ["a", "b", "c"] {
+        assert!(!exists(&space.path(&format!("hosts/{host}/current"))));
+    }
+}
+
+#[test]
+fn two_at_once_do_not_meet() {
+    let mut space = Space::new(&["a"]);
+    space.recipe("hold", r#"step "one" { run "mkdir held; while [ ! -e go ]; do sleep 0.02; done" }"#);
+    space.uses("hold on a", &[]);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| space.apply());
+        wait_for(&space.path("hosts/a/held"));
+        let error = space.fails();
+        assert_eq!(error.message, "somebody else is at work on host `a`");
+        assert_eq!(error.facts, [("who".into(), "ann@here".into())]);
+        std::fs::write(space.path("hosts/a/go"), "").expect("writes");
+        assert_eq!(first.join().expect("ends").ran, 1);
+    });
+}

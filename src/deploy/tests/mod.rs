@@ -1,0 +1,264 @@
+//! End to end on local hosts: real shells, real files, temporary directories.
+
+mod guard;
+mod release;
+mod shipped;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::deploy::job::hex;
+use crate::model::{Arg, Axis, Host, Param, Reach, Use};
+use crate::progress::{Event, StepEnd};
+use crate::source::Place;
+use crate::template::{Mode, Template};
+
+/// A project with local hosts, put together by hand.
+pub struct Space {
+    pub dir: tempfile::TempDir,
+    pub project: Project,
+    pub environment: Environment,
+    pub params: BTreeMap<String, String>,
+    pub artifacts: BTreeMap<String, Artifact>,
+    pub interrupted: Arc<AtomicBool>,
+    pub log: Arc<Log>,
+    runs: AtomicU64,
+}
+
+/// Writes down what was told.
+#[derive(Default)]
+pub struct Log(pub Mutex<Vec<String>>);
+
+impl Progress for Log {
+    fn event(&self, event: &Event<'_>) {
+        let line = match event {
+            Event::StepFinished { step, how, .. } => match how {
+                StepEnd::Fresh => return,
+                how => format!("{step} {how:?}"),
+            },
+            Event::StepOutput { line, .. } => format!("| {}", String::from_utf8_lossy(line)),
+            _ => return,
+        };
+        self.0.lock().expect("no panic").push(line);
+    }
+}
+
+impl Space {
+    pub fn new(hosts: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let hosts = hosts.iter().map(|name| {
+            let host = Host {
+                name: (*name).to_owned(),
+                reach: Reach::Local,
+                root: format!("hosts/{name}"),
+                vars: BTreeMap::from([("port".into(), "8080".into())]),
+                place: Place::default(),
+            };
+            ((*name).to_owned(), host)
+        });
+        let project = Project {
+            name: "karl".into(),
+            hosts: hosts.collect(),
+            ..Project::default()
+        };
+        let environment = Environment {
+            name: "staging".into(),
+            desc: None,
+            params: Vec::new(),
+            axes: Vec::new(),
+            needs: Vec::new(),
+            uses: Vec::new(),
+            place: Place::default(),
+        };
+        Self {
+            dir,
+            project,
+            environment,
+            params: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+            interrupted: Arc::default(),
+            log: Arc::default(),
+            runs: AtomicU64::new(0),
+        }
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Writes a recipe of the project; `text` is what stands between its braces.
+    pub fn recipe(&self, name: &str, text: &str) {
+        let path = self.path(&format!("recipes/{name}.kdl"));
+        std::fs::create_dir_all(path.parent().expect("one")).expect("makes");
+        std::fs::write(path, format!("recipe \"{name}\" {{\n{text}\n}}\n")).expect("writes");
+    }
+
+    pub fn param(&mut self, name: &str, value: &str) {
+        self.environment.params.push(Param {
+            name: name.into(),
+            one_of: Vec::new(),
+            default: None,
+            desc: None,
+            place: Place::default(),
+        });
+        self.params.insert(name.into(), value.into());
+    }
+
+    pub fn axis(&mut self, name: &str, values: &[&str]) {
+        self.environment.axes.push(Axis {
+            name: name.into(),
+            values: values.iter().map(|v| (*v).to_owned()).collect(),
+        });
+    }
+
+    /// `recipe as label on host from host after x`, and arguments.
+    pub fn uses(&mut self, text: &str, args: &[(&str, &str)]) {
+        let words: Vec<&str> = text.split(' ').collect();
+        let get = |name: &str| {
+            let at = words.iter().position(|w| *w == name)?;
+            words.get(at + 1).copied()
+        };
+        let template = |text: &str| Template::parse(text, Mode::Plain).expect("parses");
+        self.environment.uses.push(Use {
+            recipe: words[0].into(),
+            label: get("as").unwrap_or(words[0]).into(),
+            on: get("on")
+                .map(|on| on.split(',').map(template).collect())
+                .unwrap_or_default(),
+            from: get("from").map(template),
+            after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
+            max_age: get("max-age").map(|a| humantime::parse_duration(a).expect("one")),
+            args: args
+                .iter()
+                .map(|(name, text)| {
+                    let arg = Arg {
+                        text: (*text).to_owned(),
+                        place: Place::default(),
+                    };
+                    ((*name).to_owned(), arg)
+                })
+                .collect(),
+            place: Place::default(),
+        });
+    }
+
+    /// Replaces an argument of the first use.
+    pub fn arg(&mut self, name: &str, text: &str) {
+        let arg = Arg {
+            text: text.into(),
+            place: Place::default(),
+        };
+        self.environment.uses[0].args.insert(name.into(), arg);
+    }
+
+    /// Makes the file of the target `name`.
+    pub fn artifact(&mut self, name: &str, file: &str, content: &str) {
+        let path = self.path("build").join(file);
+        std::fs::create_dir_all(path.parent().expect("one")).expect("makes");
+        std::fs::write(&path, content).expect("writes");
+        let artifact = Artifact {
+            paths: vec![path],
+            sha256: hex(content.as_bytes()),
+        };
+        self.artifacts.insert(name.into(), artifact);
+    }
+
+    pub fn with<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
+        let (recipes, sources) =
+            Recipes::load(Some(&self.path("recipes"))).expect("recipes are read");
+        let mistakes: Vec<String> = recipes
+            .mistakes
+            .iter()
+            .map(|m| format!("{}: {} ({:?})", sources.locate(m.place), m.message, m.help))
+            .collect();
+        assert_eq!(mistakes, Vec::<String>::new());
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        act(&Request {
+            project: &self.project,
+            environment: &self.environment,
+            params: self.params.clone(),
+            artifacts: &|name| self.artifacts.get(name).cloned(),
+            version: Some("1.0".into()),
+            root: self.dir.path(),
+            recipes: &recipes,
+            who: "ann@here".into(),
+            run_id: format!("run{run}"),
+            now: 0,
+            control_dir: self.path("control"),
+            ssh: "ssh".into(),
+            force: false,
+        })
+    }
+
+    pub fn plan(&self) -> Plan {
+        self.with(|r| plan(r, &*self.log, &self.interrupted))
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub fn try_apply(&self) -> Result<Outcome> {
+        self.with(|r| apply(r, &*self.log, &self.interrupted))
+    }
+
+    pub fn apply(&self) -> Outcome {
+        self.try_apply().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub fn fails(&self) -> Box<Error> {
+        match self.try_apply() {
+            Ok(outcome) => panic!("it did not fail: {outcome:?}"),
+            Err(error) => error,
+        }
+    }
+
+    pub fn rollback(&self) -> Outcome {
+        self.with(|r| rollback(r, &*self.log, &self.interrupted))
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Takes what was told since the last time.
+    pub fn told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.log.0.lock().expect("no panic"))
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        let path = self.path(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    pub fn link(&self, path: &str) -> String {
+        let path = self.path(path);
+        std::fs::read_link(&path)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Events of a journal: `event step`.
+    pub fn journal(&self, host: &str) -> Vec<String> {
+        let text = self.read(&format!("hosts/{host}/.rel/staging/journal"));
+        text.lines()
+            .map(|l| {
+                let c: Vec<&str> = l.split('\t').collect();
+                format!("{} {}", c[1], c[5])
+            })
+            .collect()
+    }
+}
+
+/// Waits until something is there; a test that waits in vain must end.
+pub fn wait_for(path: &Path) {
+    for _ in 0..2000 {
+        if exists(path) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{} never came", path.display());
+}
+
+pub fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
