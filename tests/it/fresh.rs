@@ -52,10 +52,16 @@ fn a_second_build_runs_nothing() {
         let told = space.build([]).ok().is("count fresh, words fresh");
         (told.counter("files hashed") == 0).then_some(())
     });
-    assert_snapshot!(space.run(["build"]).ok(), @"");
-    assert_snapshot!(why(&space, "count"), @"");
-    assert_snapshot!(space.run(["status"]).ok(), @"");
-    assert_snapshot!(space.run(["list"]).ok(), @"");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+    rel: nothing to do, 2 targets fresh, in [TIME]
+    ");
+    assert_snapshot!(why(&space, "count"), @"  fresh  count  built [TIME] ago, key [KEY]");
+    assert_snapshot!(space.run(["status"]).ok(), @"2 targets fresh, 0 not");
+    assert_snapshot!(space.run(["list"]).ok(), @"
+    fresh  words
+    fresh  count
+    ");
 }
 
 #[test]

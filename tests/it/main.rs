@@ -6,7 +6,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
 
+mod cached;
+mod ends;
 mod fresh;
 mod hosts;
+mod init;
 mod mistakes;
+mod names;
+mod order;
+mod outputs;
+mod promises;
+mod questions;
 mod space;
+mod state;

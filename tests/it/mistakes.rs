@@ -125,6 +125,16 @@ environment "staging" {
         ╰────
       help: did you mean `a`?
 
+    rel::releasefile::missing_parameter
+
+      × recipe `db-copy` needs `snapshot`
+        ╭─[Releasefile.kdl:18:9]
+     18 │     use "db-copy" on="karl05" from="karl04"
+        ·         ────┬────
+        ·             ╰── here
+        ╰────
+      help: `snapshot`: writes a consistent copy into {stage}; runs there, on the host given by `from`
+
     rel::releasefile::unknown_host
 
       × there is no host or group `karl05`
@@ -232,7 +242,25 @@ target "c" { each "x" files="link/*"; run "echo {x}"; }
     );
     let name = std::ffi::OsStr::from_bytes(b"files/a\xffb");
     space.write(name, "").shell("ln -s link link");
-    assert_snapshot!(space.run(["check"]).fails(2).stderr, @"");
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::bad_dir
+
+      × the directory `../elsewhere` lies outside of the repository
+       ╭─[Releasefile.kdl:2:18]
+     2 │ target "a" { dir "../elsewhere"; run "true"; }
+       ·                  ───────┬──────
+       ·                         ╰── outside
+       ╰────
+
+    rel::releasefile::unreadable
+
+      × cannot list directory `[work]/link`: too many levels of symbolic links
+       ╭─[Releasefile.kdl:4:29]
+     4 │ target "c" { each "x" files="link/*"; run "echo {x}"; }
+       ·                             ────┬───
+       ·                                 ╰── asked for here
+       ╰────
+    "#);
 }
 
 #[test]
@@ -248,7 +276,37 @@ environment "staging" {
     use "versioned-release" as="third" on="h" root="{host.root}"
 }
 "#
-    ), @"");
+    ), @r#"
+    rel::releasefile::unknown_parameter
+
+      × recipe `versioned-release` has no parameter `kept`
+       ╭─[Releasefile.kdl:6:75]
+     6 │     use "versioned-release" on="h" artifact="{a}" root="{host.root}" kept="3"
+       ·                                                                           ─┬─
+       ·                                                                            ╰── not a parameter
+       ╰────
+      help: it has artifact, root, install, start, health, within, stop, start-former, keep
+
+    rel::releasefile::unknown_recipe
+
+      × there is no recipe `versoned-release`
+       ╭─[Releasefile.kdl:7:9]
+     7 │     use "versoned-release" as="again" on="h" artifact="{a}" root="{host.root}"
+       ·         ─────────┬────────
+       ·                  ╰── not a recipe
+       ╰────
+      help: did you mean `versioned-release`?
+
+    rel::releasefile::missing_parameter
+
+      × recipe `versioned-release` needs `artifact`
+       ╭─[Releasefile.kdl:8:9]
+     8 │     use "versioned-release" as="third" on="h" root="{host.root}"
+       ·         ─────────┬─────────
+       ·                  ╰── here
+       ╰────
+      help: `artifact`: what is released; laid into {release}/artifact/
+    "#);
 }
 
 #[test]
