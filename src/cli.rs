@@ -19,6 +19,7 @@ mod context;
 mod deploy;
 mod init;
 mod log;
+mod names;
 mod query;
 mod signals;
 
@@ -202,6 +203,7 @@ fn clap_error(error: &clap::Error) -> u8 {
 fn run(args: Args, context: &mut Context) -> Result<u8> {
     match args.command {
         None | Some(Verb::List) => query::list(context),
+        Some(Verb::Build(args)) if args.dry_run => query::plan_targets(context, &args.targets),
         Some(Verb::Build(args)) => build::build(context, &args),
         Some(Verb::Status(names)) => query::status(context, &names),
         Some(Verb::Why(names)) => query::why(context, &names),

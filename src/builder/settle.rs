@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::{Builder, first_reason, log_path};
 use crate::cache::{self, ActionResult};
-use crate::digest::Digest;
+use crate::digest::{Content, Digest, shown_size};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs;
+use crate::fs::{self, RepoPath};
 use crate::graph::{Target, TargetId};
 use crate::key::{ActionKey, Made};
 use crate::outputs;
@@ -168,7 +168,7 @@ impl Builder<'_> {
             }
         };
         let took = started.elapsed();
-        match self.changed_input(target, gathered)? {
+        match self.changed_input(target, gathered) {
             Some(text) => self.progress.event(&Event::Warning { text: &text }),
             None => {
                 self.store(target, key, &made, &log, took);
@@ -266,32 +266,27 @@ impl Builder<'_> {
     }
 
     /// Returns what to tell when an input is not what it was before the run.
-    fn changed_input(&self, target: &Target, before: &Gathered) -> Result<Option<String>> {
-        let after = self.inspector.inputs(target)?;
-        if after == before.inputs {
-            return Ok(None);
-        }
-        let changed = before
-            .inputs
-            .iter()
-            .find(|i| !after.contains(i))
-            .or_else(|| after.iter().find(|i| !before.inputs.contains(i)));
-        let find = |list: &[_], path: &fs::RepoPath| -> Option<Digest> {
-            let list: &[(fs::RepoPath, crate::digest::Content)] = list;
-            list.iter().find(|(p, _)| p == path).map(|(_, c)| c.digest)
+    fn changed_input(&self, target: &Target, before: &Gathered) -> Option<String> {
+        let (path, old, new) = match self.inspector.inputs(target) {
+            Ok(after) if after == before.inputs => return None,
+            Ok(after) => first_change(&before.inputs, &after)?,
+            Err(error) => {
+                return Some(format!(
+                    "`{0}` ran, but now {1}\n  help: outputs are kept but not cached; run `rel build {0}` again",
+                    target.name, error.message
+                ));
+            }
         };
-        let shown = |digest: Option<Digest>| match digest {
-            Some(d) => format!("{d}  {}", crate::digest::shown_size(d.size)),
+        let shown = |content: Option<Content>| match content {
+            Some(c) => format!("{}  {}", c.digest, shown_size(c.digest.size)),
             None => String::from("(absent)"),
         };
-        Ok(changed.map(|(path, _)| {
-            format!(
-                "`{0}` ran, but its input `{path}` changed meanwhile\n  before  {1}\n  after   {2}\n  help: outputs are kept but not cached; run `rel build {0}` again",
-                target.name,
-                shown(find(&before.inputs, path)),
-                shown(find(&after, path)),
-            )
-        }))
+        Some(format!(
+            "`{0}` ran, but its input `{path}` changed meanwhile\n  before  {1}\n  after   {2}\n  help: outputs are kept but not cached; run `rel build {0}` again",
+            target.name,
+            shown(old),
+            shown(new),
+        ))
     }
 
     fn store(&self, target: &Target, key: ActionKey, made: &Made, log: &[u8], took: Duration) {
@@ -331,6 +326,21 @@ impl Builder<'_> {
         };
         self.records().finish(&target.name, record)
     }
+}
+
+/// Returns the first path whose content differs, with both contents.
+fn first_change(
+    before: &[(RepoPath, Content)],
+    after: &[(RepoPath, Content)],
+) -> Option<(String, Option<Content>, Option<Content>)> {
+    let find = |list: &[(RepoPath, Content)], path: &RepoPath| {
+        let at = list.binary_search_by(|(p, _)| p.cmp(path)).ok()?;
+        Some(list[at].1)
+    };
+    let paths = before.iter().chain(after).map(|(path, _)| path);
+    paths
+        .map(|path| (path.to_string(), find(before, path), find(after, path)))
+        .find(|(_, old, new)| old != new)
 }
 
 fn read_all(file: &File) -> std::io::Result<Vec<u8>> {

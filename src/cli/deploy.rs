@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
-use super::build::{BuildOptions, display, find};
-use super::context::{Context, unknown_name};
+use super::build::{BuildOptions, display};
+use super::context::Context;
+use super::names::{find, unknown_name, usage};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::{self, Request};
@@ -42,22 +43,6 @@ pub struct PlanArgs {
     /// Targets; or an environment with its parameters
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-}
-
-/// Returns how an environment is called: `staging <branch> [customer]`.
-pub fn usage(environment: &Environment) -> String {
-    let mut text = environment.name.clone();
-    for param in &environment.params {
-        let choices = match param.one_of.as_slice() {
-            [] => param.name.clone(),
-            some => some.join("|"),
-        };
-        text.push_str(&match &param.default {
-            Some(_) => format!(" [{choices}]"),
-            None => format!(" <{choices}>"),
-        });
-    }
-    text
 }
 
 /// Returns the command of an environment, for help and completions.
