@@ -211,7 +211,9 @@ impl<'a> Builder<'a> {
         loop {
             let may_start = self.options.keep_going || summary.errors.is_empty();
             while may_start && running < jobs && !self.inspector.runner.is_interrupted() {
-                if !tokens.allow(running) {
+                // A slot is asked for only when there is something to do with it: a `make`
+                // inside of a target may need it.
+                if !scheduler.has_next() || !tokens.allow(running) {
                     break;
                 }
                 let Some(id) = scheduler.next() else { break };
@@ -220,6 +222,7 @@ impl<'a> Builder<'a> {
                     return Err(Error::internal("the workers have gone"));
                 }
             }
+            tokens.give_back(running);
             if running == 0
                 && (!may_start || scheduler.open() == 0 || self.inspector.runner.is_interrupted())
             {
@@ -229,7 +232,6 @@ impl<'a> Builder<'a> {
                 Ok(Message::Token(token)) => tokens.take(token),
                 Ok(Message::Settled(id, result, took)) => {
                     running -= 1;
-                    tokens.give_back(running);
                     self.end(id, result, took, scheduler, summary);
                 }
                 Err(_) => return Err(Error::internal("the workers have gone")),

@@ -1,0 +1,21 @@
+//! The program as people and machines meet it: one binary, one module per behaviour.
+//!
+//! What people read is snapshotted; what machines are promised is asserted through `--json`
+//! and its counters, never by elapsed time. `space` and `hosts` are the ground that the
+//! other modules stand on.
+
+#![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
+
+mod cached;
+mod ends;
+mod fresh;
+mod hosts;
+mod init;
+mod mistakes;
+mod names;
+mod order;
+mod outputs;
+mod promises;
+mod questions;
+mod space;
+mod state;
