@@ -290,6 +290,22 @@ rel_service_back() {
     rel_service_go "$1"
 }
 
+# START STATUS STOP SECONDS: a service that has a manager already. START starts it, or
+# restarts it where it runs. The way back: restarted if it was up, else stopped.
+rel_managed() {
+    set +e
+    ( set -eu; eval "$2" ) >/dev/null 2>&1
+    if [ "$?" -eq 0 ]; then
+        rel_undo_late "$1"
+    elif [ -n "$3" ]; then
+        rel_undo "$3"
+    fi
+    ( set -eu; eval "$1" )
+    rel_s=$?
+    if [ "$rel_s" -ne 0 ]; then return "$rel_s"; fi
+    rel_wait "$4" 0.2 "$2"
+}
+
 # PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.
 rel_retire() {
     # Names of services have no slashes.
