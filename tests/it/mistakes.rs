@@ -404,6 +404,70 @@ fn a_recipe_of_the_project_with_mistakes() {
 }
 
 #[test]
+fn uses_that_lack_something() {
+    assert_snapshot!(mistakes(
+        r#"
+host "h" local=#true root="h"
+environment "staging" {
+    use "wait-for" command="true"
+    use "db-copy" on="h" { snapshot "true"; into "x"; }
+    use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+}
+"#
+    ), @r#"
+    rel::releasefile::missing_host
+
+      × recipe `wait-for` works on a host
+       ╭─[Releasefile.kdl:4:9]
+     4 │     use "wait-for" command="true"
+       ·         ─────┬────
+       ·              ╰── no `on=`
+       ╰────
+      help: say where: `on="host-or-group"`
+
+    rel::releasefile::missing_host
+
+      × recipe `db-copy` takes something from another host
+       ╭─[Releasefile.kdl:5:9]
+     5 │     use "db-copy" on="h" { snapshot "true"; into "x"; }
+       ·         ────┬────
+       ·             ╰── no `from=`
+       ╰────
+      help: say from where: `from="host"`
+
+    rel::releasefile::unknown_target
+
+      × `artifact` takes a target that the environment needs, not `a.txt`
+       ╭─[Releasefile.kdl:6:52]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                    ───┬───
+       ·                                                       ╰── not needed here
+       ╰────
+      help: add `needs "a.txt"` to the environment
+
+    rel::releasefile::unknown_name
+
+      × `{nowhere}` is not known here
+       ╭─[Releasefile.kdl:6:65]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                 ─────┬─────
+       ·                                                                      ╰── here
+       ╰────
+      help: declare it with `var` or `param`, or write `{{` for a brace
+
+    rel::releasefile::template
+
+      × `{` is never closed
+       ╭─[Releasefile.kdl:6:82]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                                  ─┬─
+       ·                                                                                   ╰── here
+       ╰────
+      help: write `{{` and `}}` for literal braces
+    "#);
+}
+
+#[test]
 fn names_on_the_command_line() {
     let space = Space::new("target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n");
     assert_snapshot!(space.run(["build", "whell"]).fails(2), @"

@@ -103,10 +103,10 @@ fn replaced_by_a_link_out_of_the_tree() {
     symlink(&outside, space.path("build/x")).expect("links");
     assert_snapshot!(after(&space), @"
       stale  a
-             output `build/x` was changed  file 21b779b0 -> link 1840264c
+             output `build/x` was changed  file 21b779b0 -> link c270cb5e
     --- stderr
     warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
-    restored a  output `build/x` was changed  file 21b779b0 -> link 1840264c
+    restored a  output `build/x` was changed  file 21b779b0 -> link c270cb5e
     rel: 1 restored from the cache, 0 fresh, in [TIME]
     ");
     assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious\n");

@@ -194,6 +194,8 @@ fn verbose_also_says_what_is_fresh() {
     let _ = space.build([]).ok();
     assert_snapshot!(space.run(["-v", "build"]).ok(), @"
     --- stderr
+       fresh page
+       fresh check
     rel: nothing to do, 2 targets fresh, in [TIME]
     ");
 }
