@@ -283,11 +283,6 @@ impl Recipe {
                 .iter()
                 .any(|s| s.is_from || matches!(s.action, Action::Fetch { .. }))
     }
-
-    /// Returns whether any step is done on a host, so that a `use` must say `on`.
-    pub fn needs_host(&self) -> bool {
-        !self.facts.is_empty() || self.steps.iter().any(|s| !s.action.is_operators())
-    }
 }
 
 impl Action {
