@@ -400,7 +400,55 @@ fn a_recipe_of_the_project_with_mistakes() {
         "recipes/mine.kdl",
         "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { run \"{y}\"; }\n}\n",
     );
-    assert_snapshot!(space.run(["check"]).fails(2).stderr, @"");
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unknown_node
+
+      × property `tpye` is not known here
+       ╭─[recipes/mine.kdl:2:15]
+     2 │     param "x" tpye="text"
+       ·               ──┬─
+       ·                 ╰── expected one of type, default, desc
+       ╰────
+      help: did you mean `type`?
+
+    rel::releasefile::unknown_node
+
+      × node `rum` is not known here
+       ╭─[recipes/mine.kdl:3:16]
+     3 │     step "a" { rum "true"; }
+       ·                ─┬─
+       ·                 ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
+       ╰────
+      help: did you mean `run`?
+
+    rel::releasefile::step_action
+
+      × step `a` must have one action of run, put, write, symlink, service, wait, and has 0
+       ╭─[recipes/mine.kdl:3:10]
+     3 │     step "a" { rum "true"; }
+       ·          ─┬─
+       ·           ╰── one act to a step
+       ╰────
+
+    rel::releasefile::unknown_name
+
+      × `{y}` is not known here
+       ╭─[recipes/mine.kdl:4:34]
+     4 │     step "b" on-change="c" { run "{y}"; }
+       ·                                  ──┬──
+       ·                                    ╰── here
+       ╰────
+      help: did you mean `{x}`?
+
+    rel::releasefile::unknown_node
+
+      × earlier step `c` is not known here
+       ╭─[recipes/mine.kdl:4:10]
+     4 │     step "b" on-change="c" { run "{y}"; }
+       ·          ─┬─
+       ·           ╰── expected one of
+       ╰────
+    "#);
 }
 
 #[test]
