@@ -139,18 +139,22 @@ pub fn run(
             });
         }
     }
+    Ok(Report {
+        summary: summary?,
+        counters: counters(&runner, &digests),
+    })
+}
+
+/// Returns how much was done, by name.
+fn counters(runner: &Runner, digests: &Digests) -> BTreeMap<&'static str, u64> {
     let count = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-    let counters = BTreeMap::from([
+    BTreeMap::from([
         ("processes", count(&runner.started)),
         ("stats", count(&digests.counters.stats)),
         ("files hashed", count(&digests.counters.files_hashed)),
         ("bytes hashed", count(&digests.counters.bytes_hashed)),
         ("directories listed", count(&digests.counters.dirs_listed)),
-    ]);
-    Ok(Report {
-        summary: summary?,
-        counters,
-    })
+    ])
 }
 
 impl Report {

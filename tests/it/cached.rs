@@ -38,12 +38,25 @@ fn deleted_outputs_are_restored_with_their_log() {
     ");
     assert_eq!(space.read("build/tree/link"), "HELLO\n");
     assert!(space.path("build/tree/empty").is_dir());
-    let mode = fs::metadata(space.path("build/tree/run")).expect("is there").permissions().mode();
+    let mode = fs::metadata(space.path("build/tree/run"))
+        .expect("is there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o111, 0o111);
     // Files of the cache are read-only; what was restored is the person's own.
-    let mode = fs::metadata(space.path("build/out.txt")).expect("is there").permissions().mode();
+    let mode = fs::metadata(space.path("build/out.txt"))
+        .expect("is there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o200, 0o200);
-    assert_eq!(space.build([]).ok().is("size fresh, upper fresh").processes(), 0);
+    assert_eq!(
+        space
+            .build([])
+            .ok()
+            .is("size fresh, upper fresh")
+            .processes(),
+        0
+    );
     assert_snapshot!(space.run(["log", "upper"]).ok(), @"made");
     assert_eq!(space.lines("log").len(), 2);
 }
@@ -69,7 +82,9 @@ fn two_checkouts_share_results() {
     space.shell("mkdir other; cp Releasefile.kdl in.txt other");
     let told = space.build(["-C", "other"]).ok();
     assert_eq!(told.is("size restored, upper restored").processes(), 0);
-    let told = space.build(["-C", "other", "--no-cache", "--force", "upper"]).ok();
+    let told = space
+        .build(["-C", "other", "--no-cache", "--force", "upper"])
+        .ok();
     let _ = told.is("upper ran, same result");
 }
 
@@ -108,7 +123,10 @@ fn size_prune_and_verify() {
 fn files(space: &Space, part: &str) -> Vec<PathBuf> {
     let dir = space.cache().join("v1").join(part);
     let entries = walkdir::WalkDir::new(dir).into_iter().flatten();
-    entries.filter(|e| e.file_type().is_file()).map(|e| e.into_path()).collect()
+    entries
+        .filter(|e| e.file_type().is_file())
+        .map(|e| e.into_path())
+        .collect()
 }
 
 fn overwrite(path: &PathBuf, bytes: &[u8]) {
@@ -157,7 +175,14 @@ fn truncated_missing_and_foreign_files_are_misses() {
     let _ = space.build([]).ok();
     assert_eq!(space.read("build/size"), "6\n");
     for (i, file) in files(&space, "ac").iter().enumerate() {
-        overwrite(file, if i == 0 { b"" } else { b"rel1 and then nonsense" });
+        overwrite(
+            file,
+            if i == 0 {
+                b""
+            } else {
+                b"rel1 and then nonsense"
+            },
+        );
     }
     space.remove("build");
     let told = space.build([]).ok();
@@ -171,7 +196,10 @@ fn truncated_missing_and_foreign_files_are_misses() {
 fn results_of_another_target_are_refused() {
     let space = upper();
     let results = files(&space, "ac");
-    let texts: Vec<_> = results.iter().map(|f| fs::read(f).expect("reads")).collect();
+    let texts: Vec<_> = results
+        .iter()
+        .map(|f| fs::read(f).expect("reads"))
+        .collect();
     overwrite(&results[0], &texts[1]);
     overwrite(&results[1], &texts[0]);
     space.remove("build");
@@ -192,9 +220,16 @@ fn build_with_mounts(space: &Space, setup: &str) -> Output {
     let is_root = rustix::process::getuid().is_root();
     let mut command = space.program("unshare");
     // Who is not root may be in a namespace of his own.
-    command.args(if is_root { ["-m"].as_slice() } else { ["-m", "-U", "-r"].as_slice() });
+    command.args(if is_root {
+        ["-m"].as_slice()
+    } else {
+        ["-m", "-U", "-r"].as_slice()
+    });
     command.args(["--propagation", "private", "sh", "-euc", &script]);
-    command.env("REL", REL).env("CACHE", space.cache()).env("PATH", PATH);
+    command
+        .env("REL", REL)
+        .env("CACHE", space.cache())
+        .env("PATH", PATH);
     space.finish(&mut command)
 }
 

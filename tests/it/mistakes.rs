@@ -312,7 +312,10 @@ environment "staging" {
 #[test]
 fn includes() {
     let space = Space::new("include \"one.kdl\"\ninclude \"none.kdl\"\n");
-    space.write("one.kdl", "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n");
+    space.write(
+        "one.kdl",
+        "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n",
+    );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
     rel::releasefile::unreadable_include
 
@@ -517,7 +520,9 @@ environment "staging" {
 
 #[test]
 fn names_on_the_command_line() {
-    let space = Space::new("target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n");
+    let space = Space::new(
+        "target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n",
+    );
     assert_snapshot!(space.run(["build", "whell"]).fails(2), @"
     --- stderr
     error: there is no target `whell`

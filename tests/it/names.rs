@@ -64,7 +64,10 @@ fn any_name_goes_through() {
         let out = space.path(OsStr::from_bytes(&[b"out/", name].concat()));
         assert_eq!(fs::read(&out).expect("reads"), name, "{}", out.display());
     }
-    assert_eq!(fs::read_dir(space.path("again")).expect("lists").count(), 12);
+    assert_eq!(
+        fs::read_dir(space.path("again")).expect("lists").count(),
+        12
+    );
     assert!(!space.has("pwned"));
     let again = space.build([]).ok();
     assert_eq!(again.processes(), 0);

@@ -227,7 +227,10 @@ target "b" { outputs "build/b"; run "touch build/b ../b; while ! test -e ../a; d
 "#,
     );
     let output = space.run(["build", "-j2"]).ok();
-    let warnings = output.stderr.replace("`a`", "[A OR B]").replace("`b`", "[A OR B]");
+    let warnings = output
+        .stderr
+        .replace("`a`", "[A OR B]")
+        .replace("`b`", "[A OR B]");
     let warnings: Vec<&str> = warnings.lines().filter(|l| l.contains("stray")).collect();
     assert_snapshot!(warnings.join("\n"), @"warning: while [A OR B] and others ran, `build/stray` appeared, which no target declares");
 }
