@@ -100,11 +100,7 @@ pub fn run(
         version,
         Context::now_s(),
     );
-    let store = if options.no_cache {
-        None
-    } else {
-        Some(context.store()?)
-    };
+    let store = (!options.no_cache).then(|| context.store()).transpose()?;
     let display = display(context, &project.sources);
     let forced = if options.force {
         roots.to_vec()
