@@ -284,6 +284,7 @@ impl Reader {
             "put" => &["to", "from"],
             "write" => &["mode"],
             "symlink" => &["to"],
+            "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
             "service" => &["run", "log", "stop", "ready", "within"],
             "wait" => return self.wait(node),
             _ => &[],
@@ -312,6 +313,12 @@ impl Reader {
                     to: self.required(node, "to", Mode::Plain)?,
                 }
             }
+            "service" if node.get("start").is_some() => Action::Managed {
+                start: self.required(node, "start", Mode::Shell)?,
+                status: self.required(node, "status", Mode::Shell)?,
+                stop: self.property(node, "stop", Mode::Shell, Allow::Late),
+                within: self.within(node),
+            },
             "service" => {
                 let name = self.argument(node)?;
                 Action::Service {
@@ -320,13 +327,16 @@ impl Reader {
                     log: self.required(node, "log", Mode::Plain)?,
                     stop: self.property(node, "stop", Mode::Shell, Allow::Late),
                     ready: self.property(node, "ready", Mode::Shell, Allow::Late),
-                    within: self
-                        .property(node, "within", Mode::Plain, Allow::Early)
-                        .unwrap_or_else(|| Template::literal("30s")),
+                    within: self.within(node),
                 }
             }
             _ => self.put(node)?,
         })
+    }
+
+    fn within(&mut self, node: &KdlNode) -> Template {
+        self.property(node, "within", Mode::Plain, Allow::Early)
+            .unwrap_or_else(|| Template::literal("30s"))
     }
 
     fn put(&mut self, node: &KdlNode) -> Option<Action> {
@@ -378,10 +388,7 @@ impl Reader {
         };
         Some(Action::Wait(Wait {
             what,
-            within: or(
-                self.property(node, "within", Mode::Plain, Allow::Early),
-                "30s",
-            ),
+            within: self.within(node),
             every: or(
                 self.property(node, "every", Mode::Plain, Allow::Early),
                 "500ms",

@@ -143,34 +143,31 @@ rel_write_back() {
     mv -f -- "$1.rel-new" "$1"
 }
 
-# BLOB TO: lays an artifact down; into a directory where TO ends in a slash.
+# BLOB TO: lays an artifact down; into a directory where TO ends in a slash. What is
+# not there yet appears whole, by a rename: its presence says that it was laid down.
 rel_put() {
-    rel_blob="$rel_state/blobs/$1"
-    case $2 in
-    */)
-        mkdir -p -- "$2"
-        cp -Rp -- "$rel_blob/." "$2"
-        ;;
-    *)
-        # One file keeps the new name; anything else becomes a directory of that name.
-        rel_n=0
-        for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
-            if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
-                rel_n=$((rel_n + 1))
-                rel_one=$rel_f
-            fi
-        done
-        rel_make_parent "$2"
-        if [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
-            rm -rf -- "$2.rel-new"
-            cp -p -- "$rel_one" "$2.rel-new"
-            mv -f -- "$2.rel-new" "$2"
-        else
-            mkdir -p -- "$2"
-            cp -Rp -- "$rel_blob/." "$2/"
+    rel_blob=$rel_state/blobs/$1
+    rel_to=${2%/}
+    rel_n=0
+    for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
+        if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
+            rel_n=$((rel_n + 1))
+            rel_one=$rel_f
         fi
-        ;;
-    esac
+    done
+    rel_make_parent "$rel_to"
+    rm -rf -- "$rel_to.rel-new"
+    if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
+        # One file without a slash behind: it keeps the new name.
+        cp -p -- "$rel_one" "$rel_to.rel-new"
+        mv -f -- "$rel_to.rel-new" "$rel_to"
+    elif [ -e "$rel_to" ]; then
+        cp -Rp -- "$rel_blob/." "$rel_to/"
+    else
+        cp -Rp -- "$rel_blob" "$rel_to.rel-new"
+        chmod "$(umask -S 2>/dev/null)" "$rel_to.rel-new" 2>/dev/null || chmod 755 "$rel_to.rel-new"
+        mv -f -- "$rel_to.rel-new" "$rel_to"
+    fi
 }
 
 # SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.
@@ -288,6 +285,22 @@ rel_service_back() {
     rel_service_stop "$1"
     cp -p -- "$2" "$rel_state/services/$1/run"
     rel_service_go "$1"
+}
+
+# START STATUS STOP SECONDS: a service that has a manager already. START starts it, or
+# restarts it where it runs. The way back: restarted if it was up, else stopped.
+rel_managed() {
+    set +e
+    ( set -eu; eval "$2" ) >/dev/null 2>&1
+    if [ "$?" -eq 0 ]; then
+        rel_undo_late "$1"
+    elif [ -n "$3" ]; then
+        rel_undo "$3"
+    fi
+    ( set -eu; eval "$1" )
+    rel_s=$?
+    if [ "$rel_s" -ne 0 ]; then return "$rel_s"; fi
+    rel_wait "$4" 0.2 "$2"
 }
 
 # PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.

@@ -176,6 +176,17 @@ pub enum Action {
         /// How long `ready` may take.
         within: Template,
     },
+    /// Starts or restarts a command that another manager keeps.
+    Managed {
+        /// Starts it, or restarts it where it runs.
+        start: Template,
+        /// Succeeds while it is up.
+        status: Template,
+        /// The way back of a first start.
+        stop: Option<Template>,
+        /// How long it may take to come up.
+        within: Template,
+    },
     /// Waits until something holds.
     Wait(Wait),
 }
