@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,9 @@ impl Builder<'_> {
         self.records().start(&target.name)?;
         self.make_room(target, former.as_ref(), is_own_mess)?;
         let started = Instant::now();
+        let watch = self.watch(target, gathered);
         let run = self.attempts(target, gathered, key);
+        self.tell_strays(target, &watch);
         let (log, made) = match run {
             Ok(done) => done,
             Err(error) => {
@@ -240,13 +243,13 @@ impl Builder<'_> {
             };
             let exit = self.inspector.runner.run(&spec, &log);
             if !exit.is_ok() {
-                failed = Some((i, exit));
+                failed = Some((i, exit, spec.dir));
                 break;
             }
         }
         let text = read_all(&log).context("read", &path)?;
-        if let Some((i, exit)) = failed {
-            return Err(command_error(target, gathered, i, &exit, &text));
+        if let Some((i, exit, dir)) = failed {
+            return Err(command_error(target, gathered, (i, &dir), &exit, &text));
         }
         check_expectations(target, &text)?;
         let outputs =
@@ -352,7 +355,7 @@ fn read_all(file: &File) -> std::io::Result<Vec<u8>> {
 fn command_error(
     target: &Target,
     gathered: &Gathered,
-    index: usize,
+    (index, dir): (usize, &Path),
     exit: &Exit,
     log: &[u8],
 ) -> Box<Error> {
@@ -368,6 +371,9 @@ fn command_error(
     let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
         .fact("command", fs::shown(&command));
     match exit {
+        Exit::NotStarted(_) if !dir.is_dir() => error
+            .fact("directory", target.dir.to_string())
+            .hinted("that directory is not there: correct `dir`, or make it first"),
         Exit::NotStarted(_) => error.hinted("is the program installed and in `PATH`?"),
         Exit::TimedOut(_) => {
             with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")

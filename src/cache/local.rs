@@ -208,6 +208,11 @@ impl Store for LocalStore {
         }
     }
 
+    fn distrust(&self, digest: &Digest) {
+        // Where it can not be removed, it goes on being a miss.
+        let _ = std::fs::remove_file(self.blob_path(digest));
+    }
+
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
         let path = self.blob_path(digest);
         let dir = path.parent().unwrap_or(&self.cas);

@@ -100,11 +100,7 @@ pub fn run(
         version,
         Context::now_s(),
     );
-    let store = if options.no_cache {
-        None
-    } else {
-        Some(context.store()?)
-    };
+    let store = (!options.no_cache).then(|| context.store()).transpose()?;
     let display = display(context, &project.sources);
     let forced = if options.force {
         roots.to_vec()
@@ -139,18 +135,22 @@ pub fn run(
             });
         }
     }
+    Ok(Report {
+        summary: summary?,
+        counters: counters(&runner, &digests),
+    })
+}
+
+/// Returns how much was done, by name.
+fn counters(runner: &Runner, digests: &Digests) -> BTreeMap<&'static str, u64> {
     let count = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-    let counters = BTreeMap::from([
+    BTreeMap::from([
         ("processes", count(&runner.started)),
         ("stats", count(&digests.counters.stats)),
         ("files hashed", count(&digests.counters.files_hashed)),
         ("bytes hashed", count(&digests.counters.bytes_hashed)),
         ("directories listed", count(&digests.counters.dirs_listed)),
-    ]);
-    Ok(Report {
-        summary: summary?,
-        counters,
-    })
+    ])
 }
 
 impl Report {

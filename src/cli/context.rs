@@ -263,7 +263,7 @@ impl Context {
         origin: &Origin,
     ) -> Result<(Loaded, Vec<Mistake>)> {
         let start_ns = crate::digest::coarse_now_ns();
-        let recipes = self.load_recipes(&root)?;
+        let (recipes, recipe_sources) = self.load_recipes(&root)?;
         let request = LoadRequest {
             root: root.clone(),
             file,
@@ -274,19 +274,19 @@ impl Context {
         let loaded = match releasefile::load(&request) {
             Ok(loaded) => loaded,
             Err(error) => {
+                self.show(&recipes.mistakes, &recipe_sources);
                 self.broken = Some(error.sources.clone());
                 return Err(error.into_error());
             }
         };
-        if !loaded.warnings.is_empty() && !self.screen.is_quiet {
-            let (width, color) = (self.screen.width, self.screen.color);
-            let sources = &loaded.project.sources;
-            ui::eprint(&crate::report::render(
-                &loaded.warnings,
-                sources,
-                width,
-                color,
-            ));
+        // Not even when no use names it: a recipe that can not be read might have been
+        // meant to stand in for a shipped one.
+        if !recipes.mistakes.is_empty() {
+            self.broken = Some(recipe_sources);
+            return Err(Error::mistakes(recipes.mistakes));
+        }
+        if !self.screen.is_quiet {
+            self.show(&loaded.warnings, &loaded.project.sources);
         }
         let mut files = loaded.read;
         files.extend(loaded.absent);
@@ -311,10 +311,15 @@ impl Context {
         ))
     }
 
+    fn show(&self, mistakes: &[Mistake], sources: &Sources) {
+        let (width, color) = (self.screen.width, self.screen.color);
+        ui::eprint(&crate::report::render(mistakes, sources, width, color));
+    }
+
     /// Returns the recipes: the shipped ones, and the project's own over them.
-    pub fn load_recipes(&self, root: &Path) -> Result<Recipes> {
+    pub fn load_recipes(&self, root: &Path) -> Result<(Recipes, Sources)> {
         let dir = root.join("recipes");
-        Ok(Recipes::load(dir.is_dir().then_some(dir.as_path()))?.0)
+        Recipes::load(dir.is_dir().then_some(dir.as_path()))
     }
 
     /// Returns a short directory for the sockets of kept SSH connections: a socket's path

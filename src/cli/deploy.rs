@@ -334,7 +334,7 @@ impl Job<'_> {
         work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
-        let recipes = self.context.load_recipes(self.root)?;
+        let (recipes, _) = self.context.load_recipes(self.root)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);

@@ -96,11 +96,20 @@ fn after_kill_9_the_next_run_is_right() {
            its last run was not recorded as a whole
     ");
     // The half-made output is the run's own mess: removed, not moved aside.
-    space.write("Releasefile.kdl", FAMILY.replace("echo ready > ready; wait", "kill $!; kill -9 $(head -1 pids)"));
+    space.write(
+        "Releasefile.kdl",
+        FAMILY.replace(
+            "echo ready > ready; wait",
+            "kill $!; kill -9 $(head -1 pids)",
+        ),
+    );
     space.remove("pids");
     let output = space.run(["build"]).ok();
     assert!(!output.stderr.contains("moved"), "{output}");
-    space.build([]).ok().is("after fresh, quick fresh, slow fresh");
+    space
+        .build([])
+        .ok()
+        .is("after fresh, quick fresh, slow fresh");
 }
 
 /// A run killed at any time leaves a state that the next one can build on.

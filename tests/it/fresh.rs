@@ -170,7 +170,10 @@ fn a_changed_tool_probe_and_environment() {
 fn a_changed_command_and_a_changed_need() {
     let space = chain();
     let text = space.read("Releasefile.kdl");
-    space.write("Releasefile.kdl", text.replace("grep -v '^#'", "grep -v ^#"));
+    space.write(
+        "Releasefile.kdl",
+        text.replace("grep -v '^#'", "grep -v ^#"),
+    );
     assert_snapshot!(why(&space, "words"), @"
     stale  words
            command `1` changed  sh -eu -c cat 'src/a.txt' 'src/b.txt' | grep -v '^#' > 'build/words'; echo ran '-' >> log -> sh -eu -c cat 'src/a.txt' 'src/b.txt' | grep -v ^# > 'build/words'; echo ran '-' >> log
@@ -228,7 +231,9 @@ target "grid" {
 target "all" { needs "thumb" "grid[3.11,pg]"; }
 "#,
     );
-    space.write("assets/a b.png", "a").write("assets/c.png", "c");
+    space
+        .write("assets/a b.png", "a")
+        .write("assets/c.png", "c");
     assert_snapshot!(space.run(["list"]).ok(), @"
       stale  thumb[assets/a b.png]
       stale  thumb[assets/c.png]
@@ -242,7 +247,8 @@ target "all" { needs "thumb" "grid[3.11,pg]"; }
     assert_eq!(space.read("thumbs/a b.webp"), "a");
     space.write("assets/c.png", "d").write("assets/e.png", "e");
     let told = space.build(["thumb"]).ok();
-    let _ = told.is("thumb[assets/a b.png] fresh, thumb[assets/c.png] ran, thumb[assets/e.png] ran");
+    let _ =
+        told.is("thumb[assets/a b.png] fresh, thumb[assets/c.png] ran, thumb[assets/e.png] ran");
     assert_snapshot!(space.run(["why", "grid[3.12,pg]"]).ok(), @"
     stale  grid[3.12,pg]
            never built here
@@ -282,9 +288,7 @@ target "push" { needs "image"; run "echo push >> log"; }
 
 #[test]
 fn a_result_may_be_too_old() {
-    let space = Space::new(
-        r#"target "a" { max-age "1s"; outputs "x"; run "date +%s%N > x"; }"#,
-    );
+    let space = Space::new(r#"target "a" { max-age "1s"; outputs "x"; run "date +%s%N > x"; }"#);
     space.build([]).ok().is("a ran");
     let first = space.read("x");
     crate::space::wait_until("a build that is too old", || {

@@ -42,7 +42,10 @@ fn nothing_known() {
 fn cargo() {
     let space = Space::empty();
     space
-        .write("Cargo.toml", "[package]\nname = \"tiny\"\nversion = \"0.1.0\"\n")
+        .write(
+            "Cargo.toml",
+            "[package]\nname = \"tiny\"\nversion = \"0.1.0\"\n",
+        )
         .write("src/main.rs", "fn main() {}\n");
     assert_snapshot!(init(&space), @r#"
     project work {
@@ -102,7 +105,10 @@ fn python() {
 fn npm() {
     let space = Space::empty();
     space
-        .write("package.json", r#"{"name": "tiny", "scripts": {"test": "true", "build": "mkdir -p dist"}}"#)
+        .write(
+            "package.json",
+            r#"{"name": "tiny", "scripts": {"test": "true", "build": "mkdir -p dist"}}"#,
+        )
         .write("index.js", "module.exports = 1;\n");
     assert_snapshot!(init(&space), @r#"
     project work {
@@ -129,7 +135,10 @@ fn npm() {
 #[test]
 fn makefile() {
     let space = Space::empty();
-    space.write("Makefile", "all: out\nout: in\n\tcp in out\ncheck:\n\tgrep -q in in\n");
+    space.write(
+        "Makefile",
+        "all: out\nout: in\n\tcp in out\ncheck:\n\tgrep -q in in\n",
+    );
     space.write("in", "in\n");
     assert_snapshot!(init(&space), @r#"
     project work {

@@ -19,3 +19,4 @@ mod promises;
 mod questions;
 mod space;
 mod state;
+mod tidy;

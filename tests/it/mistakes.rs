@@ -312,7 +312,10 @@ environment "staging" {
 #[test]
 fn includes() {
     let space = Space::new("include \"one.kdl\"\ninclude \"none.kdl\"\n");
-    space.write("one.kdl", "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n");
+    space.write(
+        "one.kdl",
+        "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n",
+    );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
     rel::releasefile::unreadable_include
 
@@ -400,12 +403,126 @@ fn a_recipe_of_the_project_with_mistakes() {
         "recipes/mine.kdl",
         "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { run \"{y}\"; }\n}\n",
     );
-    assert_snapshot!(space.run(["check"]).fails(2).stderr, @"");
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unknown_node
+
+      × property `tpye` is not known here
+       ╭─[recipes/mine.kdl:2:15]
+     2 │     param "x" tpye="text"
+       ·               ──┬─
+       ·                 ╰── expected one of type, default, desc
+       ╰────
+      help: did you mean `type`?
+
+    rel::releasefile::unknown_node
+
+      × node `rum` is not known here
+       ╭─[recipes/mine.kdl:3:16]
+     3 │     step "a" { rum "true"; }
+       ·                ─┬─
+       ·                 ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
+       ╰────
+      help: did you mean `run`?
+
+    rel::releasefile::step_action
+
+      × step `a` must have one action of run, put, write, symlink, service, wait, and has 0
+       ╭─[recipes/mine.kdl:3:10]
+     3 │     step "a" { rum "true"; }
+       ·          ─┬─
+       ·           ╰── one act to a step
+       ╰────
+
+    rel::releasefile::unknown_name
+
+      × `{y}` is not known here
+       ╭─[recipes/mine.kdl:4:34]
+     4 │     step "b" on-change="c" { run "{y}"; }
+       ·                                  ──┬──
+       ·                                    ╰── here
+       ╰────
+      help: did you mean `{x}`?
+
+    rel::releasefile::unknown_node
+
+      × earlier step `c` is not known here
+       ╭─[recipes/mine.kdl:4:10]
+     4 │     step "b" on-change="c" { run "{y}"; }
+       ·          ─┬─
+       ·           ╰── expected one of
+       ╰────
+    "#);
+}
+
+#[test]
+fn uses_that_lack_something() {
+    assert_snapshot!(mistakes(
+        r#"
+host "h" local=#true root="h"
+environment "staging" {
+    use "wait-for" command="true"
+    use "db-copy" on="h" { snapshot "true"; into "x"; }
+    use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+}
+"#
+    ), @r#"
+    rel::releasefile::missing_host
+
+      × recipe `wait-for` works on a host
+       ╭─[Releasefile.kdl:4:9]
+     4 │     use "wait-for" command="true"
+       ·         ─────┬────
+       ·              ╰── no `on=`
+       ╰────
+      help: say where: `on="host-or-group"`
+
+    rel::releasefile::missing_host
+
+      × recipe `db-copy` takes something from another host
+       ╭─[Releasefile.kdl:5:9]
+     5 │     use "db-copy" on="h" { snapshot "true"; into "x"; }
+       ·         ────┬────
+       ·             ╰── no `from=`
+       ╰────
+      help: say from where: `from="host"`
+
+    rel::releasefile::unknown_target
+
+      × `artifact` takes a target that the environment needs, not `a.txt`
+       ╭─[Releasefile.kdl:6:52]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                    ───┬───
+       ·                                                       ╰── not needed here
+       ╰────
+      help: add `needs "a.txt"` to the environment
+
+    rel::releasefile::unknown_name
+
+      × `{nowhere}` is not known here
+       ╭─[Releasefile.kdl:6:65]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                 ─────┬─────
+       ·                                                                      ╰── here
+       ╰────
+      help: declare it with `var` or `param`, or write `{{` for a brace
+
+    rel::releasefile::template
+
+      × `{` is never closed
+       ╭─[Releasefile.kdl:6:82]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                                  ─┬─
+       ·                                                                                   ╰── here
+       ╰────
+      help: write `{{` and `}}` for literal braces
+    "#);
 }
 
 #[test]
 fn names_on_the_command_line() {
-    let space = Space::new("target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n");
+    let space = Space::new(
+        "target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n",
+    );
     assert_snapshot!(space.run(["build", "whell"]).fails(2), @"
     --- stderr
     error: there is no target `whell`

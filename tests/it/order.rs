@@ -11,7 +11,9 @@ use crate::space::Space;
 
 /// Succeeds only while `other` runs as well.
 fn meets(name: &str, other: &str) -> String {
-    format!("touch {name}.here; n=0; while ! test -e {other}.here; do n=$((n+1)); test $n -lt 3000; sleep 0.01; done")
+    format!(
+        "touch {name}.here; n=0; while ! test -e {other}.here; do n=$((n+1)); test $n -lt 3000; sleep 0.01; done"
+    )
 }
 
 /// Fails when another one runs at the same time.
@@ -177,8 +179,15 @@ fn the_output_of_a_job_stays_together() {
         .lines()
         .filter_map(|l| l.trim().strip_prefix("| "))
         .collect();
-    let blocks: Vec<&str> = printed.as_bytes().chunks(3).map(|c| std::str::from_utf8(c).expect("text")).collect();
-    assert!(blocks.iter().all(|b| ["111", "222", "333"].contains(b)), "{printed}");
+    let blocks: Vec<&str> = printed
+        .as_bytes()
+        .chunks(3)
+        .map(|c| std::str::from_utf8(c).expect("text"))
+        .collect();
+    assert!(
+        blocks.iter().all(|b| ["111", "222", "333"].contains(b)),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -201,21 +210,24 @@ target "t" { each "i" "1" "2" "3" "4" "5"; run "./slot {i}"; }
     assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
     let seen = space.lines("seen");
     assert_eq!(seen.len(), 5);
-    assert!(seen.iter().all(|n| n.trim() == "1" || n.trim() == "2"), "{seen:?}");
+    assert!(
+        seen.iter().all(|n| n.trim() == "1" || n.trim() == "2"),
+        "{seen:?}"
+    );
     assert!(seen.iter().any(|n| n.trim() == "2"), "{seen:?}");
 }
 
 #[test]
 fn make_inside_a_target_sees_the_slots() {
-    let space = Space::new(
-        r#"target "m" { inputs "Makefile"; run "make -s all"; }"#,
-    );
+    let space = Space::new(r#"target "m" { inputs "Makefile"; run "make -s all"; }"#);
     // Both goals end only when both run: make must have got a second slot.
     let (a, b) = (meets("a", "b"), meets("b", "a"));
-    let goal = |name: &str, script: &str| {
-        format!("{name}:\n\t+@set -eu; {}\n", script.replace('$', "$$"))
-    };
-    space.write("Makefile", format!("all: a b\n{}{}", goal("a", &a), goal("b", &b)));
+    let goal =
+        |name: &str, script: &str| format!("{name}:\n\t+@set -eu; {}\n", script.replace('$', "$$"));
+    space.write(
+        "Makefile",
+        format!("all: a b\n{}{}", goal("a", &a), goal("b", &b)),
+    );
     let output = space.run(["build", "-j2"]).ok();
     assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
 }

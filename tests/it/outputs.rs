@@ -23,7 +23,11 @@ fn after(space: &Space) -> String {
     let build = space.run(["build"]).ok();
     let shown = format!("{why}{build}");
     assert_eq!(space.read("build/x"), "in\n", "{shown}");
-    assert!(fs::symlink_metadata(space.path("build/x")).expect("is there").is_file());
+    assert!(
+        fs::symlink_metadata(space.path("build/x"))
+            .expect("is there")
+            .is_file()
+    );
     assert_eq!(space.lines("log").len(), 1, "nothing ran again");
     space.build([]).ok().is("a fresh");
     shown
@@ -103,10 +107,10 @@ fn replaced_by_a_link_out_of_the_tree() {
     symlink(&outside, space.path("build/x")).expect("links");
     assert_snapshot!(after(&space), @"
       stale  a
-             output `build/x` was changed  file 21b779b0 -> link 1840264c
+             output `build/x` was changed  file 21b779b0 -> link c270cb5e
     --- stderr
     warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
-    restored a  output `build/x` was changed  file 21b779b0 -> link 1840264c
+    restored a  output `build/x` was changed  file 21b779b0 -> link c270cb5e
     rel: 1 restored from the cache, 0 fresh, in [TIME]
     ");
     assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious\n");
@@ -127,7 +131,10 @@ fn its_directory_replaced_by_a_link_out_of_the_tree() {
     rel: 1 failed, 0 fresh, in [TIME]
     --- exit code 1
     ");
-    assert_eq!(fs::read_to_string(outside.join("x")).expect("reads"), "precious\n");
+    assert_eq!(
+        fs::read_to_string(outside.join("x")).expect("reads"),
+        "precious\n"
+    );
     fs::remove_file(space.path("build")).expect("removes");
     space.build([]).ok().is("a restored");
 }
@@ -148,9 +155,8 @@ fn its_directory_replaced_by_a_file() {
 
 #[test]
 fn an_output_directory_with_somebody_elses_file() {
-    let space = Space::new(
-        r#"target "a" { inputs "in.txt"; outputs "tree/"; run "cp in.txt tree/one"; }"#,
-    );
+    let space =
+        Space::new(r#"target "a" { inputs "in.txt"; outputs "tree/"; run "cp in.txt tree/one"; }"#);
     space.write("in.txt", "in\n").write("tree/mine", "mine\n");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr

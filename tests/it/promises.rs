@@ -16,10 +16,29 @@ fn failure(target: &str) -> String {
 fn a_command_that_fails() {
     assert_snapshot!(failure(r#"run "echo" "first"; run "for i in $(seq 30); do echo line $i; done; echo to stderr >&2; exit 3""#), @"
          run a  never built here
-    error: `a` failed: not started: no such file or directory
-      command  echo first echo
+    error: `a` failed: exit status 3
+      command  for i in $(seq 30); do echo line $i; done; echo to stderr >&2; exit 3
+      printed  line 12
+               line 13
+               line 14
+               line 15
+               line 16
+               line 17
+               line 18
+               line 19
+               line 20
+               line 21
+               line 22
+               line 23
+               line 24
+               line 25
+               line 26
+               line 27
+               line 28
+               line 29
+               line 30
+               to stderr
       key      [KEY]
-      help: is the program installed and in `PATH`?
     rel: 1 failed, 0 fresh, in [TIME]
     ");
     assert_snapshot!(failure(r#"run "no-such-program" "--version""#), @"
@@ -33,9 +52,10 @@ fn a_command_that_fails() {
     assert_snapshot!(failure(r#"dir "nowhere"; run "true""#), @"
          run a  never built here
     error: `a` failed: not started: no such file or directory
-      command  true
-      key      [KEY]
-      help: is the program installed and in `PATH`?
+      command    true
+      directory  nowhere
+      key        [KEY]
+      help: that directory is not there: correct `dir`, or make it first
     rel: 1 failed, 0 fresh, in [TIME]
     ");
 }
@@ -175,19 +195,44 @@ fn output_that_is_expected_or_refused() {
 fn a_command_that_writes_outside_of_its_outputs() {
     let space = Space::new(
         r#"
-target "a" { inputs "src/**" "!src/stray"; outputs "build/x"; run "touch build/x; echo 1 > build/stray; echo 2 > src/stray"; }
-target "b" { needs "a"; inputs "src/*.txt"; outputs "build/y"; run "touch build/y"; }
+target "a" {
+    inputs "src/in.txt"
+    outputs "build/x"
+    run "touch build/x build/stray; mkdir src/gen; touch src/gen/b.txt src/.cache tmp"
+}
+target "b" { needs "a"; inputs "src/**" "!src/.*"; outputs "build/y"; run "touch build/y"; }
 "#,
     );
-    space.write("src/a.txt", "a");
+    space.write("src/in.txt", "a");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
          run a  never built here
+    warning: `a` wrote `build/stray`, which no target declares
+      help: declare it in `outputs`, or let the command write it elsewhere
+    warning: `a` wrote `src/gen/`, which `b` reads, but no target declares it
+      help: declare it in `outputs`, or let the command write it elsewhere
         done a  [TIME]
          run b  never built here
         done b  [TIME]
     rel: 2 ran, 0 fresh, in [TIME]
     ");
+}
+
+#[test]
+fn files_that_appear_while_several_run_are_pinned_on_nobody() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "build/a"; run "touch build/a; while ! test -e ../b; do sleep 0.01; done; touch build/stray ../a"; }
+target "b" { outputs "build/b"; run "touch build/b ../b; while ! test -e ../a; do sleep 0.01; done"; }
+"#,
+    );
+    let output = space.run(["build", "-j2"]).ok();
+    let warnings = output
+        .stderr
+        .replace("`a`", "[A OR B]")
+        .replace("`b`", "[A OR B]");
+    let warnings: Vec<&str> = warnings.lines().filter(|l| l.contains("stray")).collect();
+    assert_snapshot!(warnings.join("\n"), @"warning: while [A OR B] and others ran, `build/stray` appeared, which no target declares");
 }
 
 #[test]

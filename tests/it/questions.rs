@@ -112,7 +112,9 @@ fn a_hash_is_the_same_before_and_after() {
     assert_eq!(before.trim().len(), 64);
     let _ = space.build([]).ok();
     assert_eq!(space.run(["hash", "check"]).ok().stdout, before);
-    let text = space.read("Releasefile.kdl").replace("echo hello", "echo hallo");
+    let text = space
+        .read("Releasefile.kdl")
+        .replace("echo hello", "echo hallo");
     space.write("Releasefile.kdl", text);
     assert_ne!(space.run(["hash", "check"]).ok().stdout, before);
 }
@@ -155,7 +157,11 @@ fn colour_is_asked_for_or_not_there() {
 /// Runs `rel` on a terminal, as `script` of util-linux gives one.
 fn on_a_terminal(space: &Space, args: &str, no_color: bool) -> String {
     let mut script = space.program("script");
-    script.args(["-qec", &format!("{} {args}", crate::space::REL), "/dev/null"]);
+    script.args([
+        "-qec",
+        &format!("{} {args}", crate::space::REL),
+        "/dev/null",
+    ]);
     script.env("TERM", "xterm");
     if no_color {
         script.env("NO_COLOR", "1");
@@ -194,6 +200,8 @@ fn verbose_also_says_what_is_fresh() {
     let _ = space.build([]).ok();
     assert_snapshot!(space.run(["-v", "build"]).ok(), @"
     --- stderr
+       fresh page
+       fresh check
     rel: nothing to do, 2 targets fresh, in [TIME]
     ");
 }

@@ -17,7 +17,9 @@ fn damaged(damage: impl Fn(&PathBuf, &[u8])) {
     let space = Space::new(RELEASEFILE);
     space.write("in.txt", "0\n");
     let _ = space.build([]).ok();
-    let entries = walkdir::WalkDir::new(space.path(".rel")).into_iter().flatten();
+    let entries = walkdir::WalkDir::new(space.path(".rel"))
+        .into_iter()
+        .flatten();
     let files: Vec<PathBuf> = entries
         .filter(|e| e.file_type().is_file())
         .map(|e| e.into_path())
