@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
 
 mod cached;
+mod deploy;
 mod ends;
 mod fresh;
 mod hosts;
