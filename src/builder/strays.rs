@@ -96,7 +96,11 @@ impl Builder<'_> {
         if reader.is_none() && !is_beside {
             return None;
         }
-        let mut seen = self.strays.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self
+            .strays
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if !seen.insert(path.clone()) {
             return None;
         }
@@ -104,7 +108,10 @@ impl Builder<'_> {
         let who = match is_alone {
             true => format!("`{}` wrote `{path}{slash}`", target.name),
             // Who of those at work it was can not be told from a listing.
-            false => format!("while `{}` and others ran, `{path}{slash}` appeared", target.name),
+            false => format!(
+                "while `{}` and others ran, `{path}{slash}` appeared",
+                target.name
+            ),
         };
         let what = match reader {
             Some(reader) => format!("which `{reader}` reads, but no target declares it"),

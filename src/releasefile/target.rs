@@ -178,7 +178,11 @@ fn needs(
     for child in node.children.iter().filter(|c| c.is("needs")) {
         for text in child.texts("the name of a target", found) {
             // An instance is called as its value is shown, whatever bytes that has.
-            for needed in scope.words(&text, found).iter().map(|w| shown(w).into_owned()) {
+            for needed in scope
+                .words(&text, found)
+                .iter()
+                .map(|w| shown(w).into_owned())
+            {
                 let Some(found_ids) = names.find(&needed) else {
                     found.push(names.unknown(&format!("target `{name}`"), &needed, &text));
                     continue;
