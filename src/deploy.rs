@@ -41,6 +41,7 @@ use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
 pub use crate::deploy::check::check_uses;
+pub use crate::deploy::expand::needed_targets;
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 pub use crate::deploy::recipe::Recipes;
 

@@ -31,7 +31,7 @@ mod environment;
 mod hosts;
 mod node;
 mod pattern;
-mod range;
+pub(crate) mod range;
 mod read;
 mod scope;
 mod target;
