@@ -13,9 +13,13 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     }
     let hosts: std::collections::BTreeSet<_> =
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
-    let counts = match plan.to_run {
-        0 => String::from("nothing to do"),
-        n => format!("{n} {} would run", plural(n, "step")),
+    let steps = plan.jobs.iter().flat_map(|j| &j.steps);
+    let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
+    let counts = match (plan.to_run, unknown) {
+        (0, 0) => String::from("nothing to do"),
+        (0, n) => format!("{n} {} not known yet", plural(n, "step")),
+        (n, 0) => format!("{n} {} would run", plural(n, "step")),
+        (n, more) => format!("{n} {} would run, {more} not known yet", plural(n, "step")),
     };
     text.push_str(&format!(
         "{}: {counts}, {} fresh, on {} {}\n",
