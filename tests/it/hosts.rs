@@ -1,0 +1,389 @@
+//! Hosts to deploy to: real sshd on loopback ports, each with a view of its own.
+//!
+//! As root each host gets a private mount and process namespace with its own `/srv`, an
+//! empty home and its own processes, all of which end with it. Otherwise each gets plain
+//! directories. A machine without sshd fails the tests that need one; nothing is skipped.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::space::{Output, PATH, Space, wait_until};
+
+/// Several hosts that one key opens.
+pub struct Hosts {
+    dir: tempfile::TempDir,
+    user: String,
+    is_private: bool,
+    /// The hosts: `h1`, `h2` and so on.
+    pub all: Vec<Host>,
+}
+
+/// One host.
+pub struct Host {
+    /// Its name in the Releasefile.
+    pub name: String,
+    /// Its port on loopback.
+    pub port: u16,
+    dir: PathBuf,
+    sshd: Option<Child>,
+}
+
+impl Hosts {
+    /// Starts `count` hosts.
+    pub fn start(count: usize) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("rel-hosts-")
+            .tempdir()
+            .expect("a directory");
+        let is_root = rustix::process::getuid().is_root();
+        if is_root {
+            // sshd wants this as the place that it locks itself into; a package makes it
+            // only when the service starts.
+            fs::create_dir_all("/run/sshd").expect("creates /run/sshd");
+        }
+        let user = run(Command::new("id").arg("-un")).trim().to_owned();
+        make_key(&dir.path().join("id"));
+        let mut hosts = Self {
+            is_private: is_root && has_namespaces(),
+            dir,
+            user,
+            all: Vec::new(),
+        };
+        for number in 1..=count {
+            let host = hosts.start_one(format!("h{number}"));
+            hosts.all.push(host);
+        }
+        hosts.know_hosts();
+        hosts
+    }
+
+    fn start_one(&self, name: String) -> Host {
+        let dir = self.dir.path().join(&name);
+        for sub in ["srv", "home"] {
+            fs::create_dir_all(dir.join(sub)).expect("creates");
+        }
+        make_key(&dir.join("host_key"));
+        let mut host = Host {
+            name,
+            port: 0,
+            dir,
+            sshd: None,
+        };
+        self.boot(&mut host);
+        host
+    }
+
+    /// Starts a host's sshd; on a new port, unless it had one.
+    fn boot(&self, host: &mut Host) {
+        for _ in 0..20 {
+            if host.port == 0 {
+                host.port = free_port();
+            }
+            let mut sshd = self.sshd(host);
+            let log = host.dir.join("log");
+            let is_up = wait_until("an sshd", || {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                match sshd.try_wait().expect("asks") {
+                    _ if text.contains("Server listening on") => Some(true),
+                    Some(_) if text.contains("Address already in use") => Some(false),
+                    Some(status) => panic!("sshd ended with {status}: {text}"),
+                    None => None,
+                }
+            });
+            if is_up {
+                host.sshd = Some(sshd);
+                return;
+            }
+            // Somebody else took the port in between.
+            host.port = 0;
+        }
+        panic!("found no free port for an sshd");
+    }
+
+    fn sshd(&self, host: &Host) -> Child {
+        let sshd = ["/usr/sbin/sshd", "/usr/bin/sshd"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let sshd = sshd.expect("there is no sshd: run tests/run, which installs it");
+        let dir = host.dir.display();
+        let config = format!(
+            "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\n\
+             PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
+             StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
+             MaxStartups 100\nSetEnv PATH={PATH}\n",
+            host.port,
+            self.dir.path().display()
+        );
+        fs::write(host.dir.join("sshd_config"), config).expect("writes");
+        let log = fs::File::create(host.dir.join("log")).expect("creates");
+        let mut command = match self.is_private {
+            true => {
+                let home = home_of(&self.user);
+                let script = format!(
+                    "mount --bind '{dir}/srv' /srv && mount --bind '{dir}/home' '{home}' && \
+                     exec {sshd} -D -e -f '{dir}/sshd_config'"
+                );
+                let mut command = Command::new("unshare");
+                command.args(NAMESPACES).args(["sh", "-c", &script]);
+                command
+            }
+            false => {
+                let mut command = Command::new(sshd);
+                command
+                    .args(["-D", "-e", "-f"])
+                    .arg(host.dir.join("sshd_config"));
+                command
+            }
+        };
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.spawn().expect("starts an sshd")
+    }
+
+    /// Writes the file of host keys as they are now.
+    pub fn know_hosts(&self) {
+        let lines = self.all.iter().map(|host| {
+            let key = fs::read_to_string(host.dir.join("host_key.pub")).expect("reads");
+            format!("[127.0.0.1]:{} {key}", host.port)
+        });
+        fs::write(self.known_hosts(), lines.collect::<String>()).expect("writes");
+    }
+
+    fn known_hosts(&self) -> PathBuf {
+        self.dir.path().join("known_hosts")
+    }
+
+    /// Gives a host another key than the one that is known.
+    pub fn change_key(&mut self, number: usize) {
+        let dir = self.all[number].dir.clone();
+        fs::remove_file(dir.join("host_key")).expect("removes");
+        make_key(&dir.join("host_key"));
+        self.reboot(number);
+    }
+
+    /// Stops a host with all that runs on it, and starts it again on the same port.
+    pub fn reboot(&mut self, number: usize) {
+        self.all[number].stop();
+        let mut host = std::mem::replace(&mut self.all[number], Host::nowhere());
+        self.boot(&mut host);
+        self.all[number] = host;
+    }
+
+    /// Returns the `host` nodes of a Releasefile, without children of their own.
+    pub fn kdl(&self) -> String {
+        let nodes = self.all.iter().map(|host| self.node(host, ""));
+        nodes.collect()
+    }
+
+    /// Returns the `host` node of one host with more children.
+    pub fn node(&self, host: &Host, children: &str) -> String {
+        let options: String = self
+            .options()
+            .iter()
+            .map(|option| format!("    option \"{option}\"\n"))
+            .collect();
+        format!(
+            "host \"{}\" ssh=\"{}@127.0.0.1\" port={} root=\"{}\" {{\n{options}{children}}}\n",
+            host.name,
+            self.user,
+            host.port,
+            self.root(host)
+        )
+    }
+
+    /// Returns the directory that a host serves from, as the host sees it.
+    pub fn root(&self, host: &Host) -> String {
+        match self.is_private {
+            true => String::from("/srv"),
+            false => host.dir.join("srv").display().to_string(),
+        }
+    }
+
+    /// Returns the options of `ssh` that reach these hosts and no other.
+    pub fn options(&self) -> Vec<String> {
+        let dir = self.dir.path().display();
+        vec![
+            format!("IdentityFile={dir}/id"),
+            String::from("IdentitiesOnly=yes"),
+            format!("UserKnownHostsFile={}", self.known_hosts().display()),
+            String::from("GlobalKnownHostsFile=/dev/null"),
+        ]
+    }
+
+    /// Runs a script on a host by the plain `ssh`.
+    pub fn ssh(&self, space: &Space, host: &Host, script: &str) -> Output {
+        let mut ssh = space.program("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes"]);
+        for option in self.options() {
+            ssh.args(["-o", &option]);
+        }
+        ssh.args(["-p", &host.port.to_string()]);
+        ssh.arg(format!("{}@127.0.0.1", self.user)).arg(script);
+        space.finish(&mut ssh)
+    }
+}
+
+impl Host {
+    fn nowhere() -> Self {
+        Self {
+            name: String::new(),
+            port: 0,
+            dir: PathBuf::new(),
+            sshd: None,
+        }
+    }
+
+    /// Returns a path below the directory that the host serves from, as seen from here.
+    pub fn srv(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.dir.join("srv").join(path)
+    }
+
+    /// Returns what the host's sshd said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Stops the host: connections are refused, and nothing runs on it any more.
+    pub fn stop(&mut self) {
+        let Some(mut sshd) = self.sshd.take() else {
+            return;
+        };
+        // In namespaces, all that ran on the host ends with the first process there.
+        let _ = sshd.kill();
+        let _ = sshd.wait();
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    /// Returns the processes that work in the host's directories or were started from its
+    /// configuration, zombies left out.
+    pub fn processes(&self) -> Vec<i32> {
+        let is_mine = |proc: &Path| {
+            let works_here =
+                fs::read_link(proc.join("cwd")).is_ok_and(|d| d.starts_with(&self.dir));
+            let config = self.dir.join("sshd_config").display().to_string();
+            let is_named = fs::read(proc.join("cmdline"))
+                .is_ok_and(|words| String::from_utf8_lossy(&words).contains(&config));
+            works_here || is_named
+        };
+        let entries = fs::read_dir("/proc").expect("lists").flatten();
+        entries
+            .filter_map(|entry| {
+                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                let is_alive = crate::space::is_alive(&pid.to_string());
+                (is_alive && is_mine(&entry.path())).then_some(pid)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A port that takes connections and never says a word.
+pub struct Silent(TcpListener);
+
+impl Silent {
+    /// Returns a silent host.
+    pub fn start() -> Self {
+        Self(TcpListener::bind(("127.0.0.1", 0)).expect("listens"))
+    }
+
+    /// Returns its port.
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().expect("an address").port()
+    }
+}
+
+/// Returns a port that nothing listens on, for now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listens");
+    listener.local_addr().expect("an address").port()
+}
+
+const NAMESPACES: [&str; 7] = [
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--propagation",
+    "private",
+];
+
+/// Returns whether this machine lets root have namespaces; some containers do not.
+pub fn has_namespaces() -> bool {
+    let probe = Command::new("unshare")
+        .args(NAMESPACES)
+        .arg("true")
+        .output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
+fn home_of(user: &str) -> String {
+    let line = run(Command::new("getent").args(["passwd", user]));
+    line.split(':').nth(5).expect("a home").to_owned()
+}
+
+fn make_key(path: &Path) {
+    let command = &mut Command::new("ssh-keygen");
+    run(command
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(path));
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("sets");
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let output = command.env("PATH", PATH).output();
+    let output = output.unwrap_or_else(|e| panic!("{command:?}: {e}: run tests/run"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn hosts_have_views_of_their_own_and_end_with_all_that_runs_on_them() {
+    let space = Space::empty();
+    let mut hosts = Hosts::start(3);
+    for host in &hosts.all {
+        let root = hosts.root(host);
+        let script = format!("cd {root} && echo {} >> name && cat name", host.name);
+        let said = hosts.ssh(&space, host, &script).ok();
+        assert_eq!(said.stdout, format!("{}\n", host.name));
+        let there = fs::read_to_string(host.srv("name")).expect("reads");
+        assert_eq!(there, format!("{}\n", host.name));
+    }
+    let root = hosts.root(&hosts.all[0]);
+    let left = format!("cd {root}; setsid sleep 1000 </dev/null >/dev/null 2>&1 &");
+    let _ = hosts.ssh(&space, &hosts.all[0], &left).ok();
+    assert!(TcpStream::connect(("127.0.0.1", hosts.all[0].port)).is_ok());
+    assert!(hosts.all[0].processes().len() > 1);
+    hosts.all[0].stop();
+    wait_until("the end of the host", || {
+        hosts.all[0].processes().is_empty().then_some(())
+    });
+    assert_eq!(hosts.ssh(&space, &hosts.all[0], "true").code, 255);
+    hosts.reboot(0);
+    let _ = hosts.ssh(&space, &hosts.all[0], "true").ok();
+    hosts.change_key(1);
+    let refused = hosts.ssh(&space, &hosts.all[1], "true").fails(255);
+    assert!(
+        refused.stderr.contains("Host key verification failed"),
+        "{refused}"
+    );
+    assert!(!hosts.kdl().is_empty());
+}
