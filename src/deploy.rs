@@ -106,13 +106,22 @@ pub fn apply(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let looked = look(request, progress, interrupted)?;
+    let mut looked = look(request, progress, interrupted)?;
     if let Some(target) = looked.jobs.iter().find_map(Job::missing_artifact) {
+        let name = &request.environment.name;
         return Err(Error::usage(format!(
-            "`{target}` is not made, or is no target that `{}` needs",
-            request.environment.name
+            "`{target}` is not made, or is no target that `{name}` needs"
         ))
         .hinted(format!("add `needs \"{target}\"` to the environment")));
+    }
+    loop {
+        let hosts = apply::touched(&looked.plan);
+        if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
+            break;
+        }
+        // Somebody was there between the question and the lock: ask again, under it.
+        looked.seen = looked.fleet.ask(&looked.jobs, interrupted)?;
+        looked.decide(request)?;
     }
     let hands = Hands {
         environment: &request.environment.name,
@@ -146,7 +155,11 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let seen = fleet.ask(&[], interrupted)?;
+    let mut seen = fleet.ask(&[], interrupted)?;
+    let hosts: Vec<&str> = fleet.names().collect();
+    if !fleet.lock(&hosts, &seen, interrupted)? {
+        seen = fleet.ask(&[], interrupted)?;
+    }
     let (runs, ran) = undo::last_release(&seen);
     let name = &request.environment.name;
     if ran.is_empty() {
@@ -154,8 +167,6 @@ pub fn rollback(
             "the journals of `{name}` have nothing to go back from"
         )));
     }
-    let hosts: Vec<&str> = fleet.names().collect();
-    fleet.lock(&hosts, &seen, interrupted)?;
     let hands = Hands {
         environment: &request.environment.name,
         run_id: &request.run_id,
@@ -227,18 +238,26 @@ fn look(
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
     let seen = fleet.ask(&jobs, interrupted)?;
-    let now = Circumstances {
-        run_id: &request.run_id,
-        is_forced: request.force,
-    };
-    let mut plan = plan::decide(&request.environment.name, &jobs, &seen, now)?;
-    plan.round_trips = fleet.round_trips();
-    Ok(Looked {
+    let mut looked = Looked {
         jobs,
         fleet,
         seen,
-        plan,
-    })
+        plan: Plan::default(),
+    };
+    looked.decide(request)?;
+    Ok(looked)
+}
+
+impl Looked {
+    fn decide(&mut self, request: &Request<'_>) -> Result<()> {
+        let now = Circumstances {
+            run_id: &request.run_id,
+            is_forced: request.force,
+        };
+        self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
+        self.plan.round_trips = self.fleet.round_trips();
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -65,12 +65,9 @@ impl From<Box<Error>> for Stop {
 }
 
 impl Hands<'_> {
-    /// Carries out the steps of a plan; a failing one is followed by the way back.
+    /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
     pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
         let hosts = touched(plan);
-        if !hosts.is_empty() {
-            self.fleet.lock(&hosts, self.seen, self.interrupted)?;
-        }
         let mut at = 0;
         while at < plan.jobs.len() {
             let label = &plan.jobs[at].label;
@@ -241,7 +238,10 @@ impl Hands<'_> {
     /// The way back after `cause`: returns the error that tells both.
     fn go_back(&self, plan: &Plan, done: &Done, cause: Box<Error>) -> Box<Error> {
         let ran = std::mem::take(&mut *lock(&done.ran));
-        let undone = undo::go_back(self, &ran);
+        let undone = undo::go_back(self, &ran).and_then(|count| {
+            self.tell_gone_back(&ran)?;
+            Ok(count)
+        });
         let environment = &plan.environment;
         match undone {
             Ok(0) => cause.hinted(format!(
@@ -266,6 +266,25 @@ impl Hands<'_> {
                 both.hinted("look at the hosts: what is live there is not known")
             }
         }
+    }
+
+    /// Says on each host that this run is no release to go back from.
+    fn tell_gone_back(&self, ran: &[Ran]) -> Result<()> {
+        let line = format!(
+            "rel_journal gone-back - - {} -\n",
+            program::quote(self.run_id)
+        );
+        self.fleet.each(&|name, member| {
+            if !ran.iter().any(|r| r.host == name) {
+                return Ok(());
+            }
+            let program = member.header.program(&line);
+            member
+                .session()
+                .run(&program, self.interrupted, &mut |_| None)
+                .map(drop)
+        })?;
+        Ok(())
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.
@@ -591,7 +610,7 @@ impl<'a> Line<'a> {
 }
 
 /// Returns the hosts that a plan changes.
-fn touched(plan: &Plan) -> Vec<&str> {
+pub fn touched(plan: &Plan) -> Vec<&str> {
     let mut hosts: Vec<&str> = Vec::new();
     for job in &plan.jobs {
         let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);

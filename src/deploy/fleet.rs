@@ -148,37 +148,36 @@ impl Fleet {
         })
     }
 
-    /// Makes the state directories of `hosts` ours, or says who has them.
+    /// Makes the state directories of `hosts` ours, or says who has them. Returns
+    /// whether the journals are still those that were read.
     pub fn lock(
         &self,
         hosts: &[&str],
         seen: &BTreeMap<String, Seen>,
         interrupted: &AtomicBool,
-    ) -> Result<()> {
-        self.each(&|name, member| {
+    ) -> Result<bool> {
+        let same = self.each(&|name, member| {
             if !hosts.contains(&name) {
-                return Ok(());
+                return Ok(true);
             }
             let size = seen.get(name).map_or(0, |s| s.journal.size);
             let answer = member
                 .session()
                 .call(&format!("rel_lock {size}\n"), interrupted)?;
             match answer.split_once(' ').unwrap_or((&answer, "")) {
-                ("ready", _) => Ok(()),
+                ("ready", _) => Ok(true),
+                ("moved", _) => Ok(false),
                 ("locked", who) => Err(Error::host(format!(
                     "somebody else is at work on host `{name}`"
                 ))
                 .fact("who", who)
                 .hinted("run the same command again when they are done")),
-                ("moved", _) => Err(Error::host(format!(
-                    "host `{name}` changed while the plan was made"
-                ))
-                .hinted("run the same command again: it plans anew")),
-                (other, rest) => Err(Error::host(format!("host `{name}` can not keep a journal"))
-                    .fact("says", format!("{other} {rest}"))),
+                (_, why) => Err(Error::host(format!("host `{name}` can not keep a journal"))
+                    .fact("directory", member.header.state.clone())
+                    .fact("says", why)),
             }
-        })
-        .map(drop)
+        })?;
+        Ok(same.values().all(|is_same| *is_same))
     }
 }
 

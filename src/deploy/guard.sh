@@ -128,29 +128,38 @@ rel_settle() {
     fi
 }
 
-# SIZE: makes the state directory ours, if nobody else is at work and the journal
-# is still as long as when it was read.
+# SIZE: makes the state directory ours, if nobody else is at work; says whether the
+# journal is still as long as when it was read.
 rel_lock() {
     mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services"
     rel_n=0
-    until mkdir -- "$rel_state/lock" 2>/dev/null; do
+    until [ -n "${rel_locked:-}" ] || mkdir -- "$rel_state/lock" 2>/dev/null; do
         rel_owner='somebody who just came'
         { read -r rel_pid rel_born rel_owner <"$rel_state/lock/owner"; } 2>/dev/null || rel_pid=
-        if [ -n "$rel_pid" ] && rel_b=$(rel_birth "$rel_pid") && [ "$rel_b" = "$rel_born" ]; then
-            rel_emit locked "$rel_owner"
-            return
-        fi
         rel_n=$((rel_n + 1))
-        if [ "$rel_n" -gt 20 ]; then
+        # A guard whose connection was cut needs some seconds to clean up.
+        if [ "$rel_n" -gt 40 ]; then
             rel_emit locked "$rel_owner"
             return
         fi
-        # Whoever held it is gone. Without an owner, it may be just being taken.
-        if [ -n "$rel_pid" ] || [ "$rel_n" -gt 10 ]; then rm -rf -- "$rel_state/lock"; else sleep 0.1; fi
+        if [ -n "$rel_pid" ]; then
+            rel_b=$(rel_birth "$rel_pid") || rel_b=
+            if [ "$rel_b" = "$rel_born" ]; then sleep 0.1; else rm -rf -- "$rel_state/lock"; fi
+        elif [ "$rel_n" -gt 20 ]; then
+            # Taken by somebody who never came to write their name.
+            rm -rf -- "$rel_state/lock"
+        else
+            sleep 0.1
+        fi
     done
-    rel_locked=1
-    printf '%s %s %s\n' "$$" "$(rel_birth "$$")" "$rel_who" >"$rel_state/lock/owner"
-    : >>"$rel_state/journal"
+    if [ -z "${rel_locked:-}" ]; then
+        rel_locked=1
+        printf '%s %s %s\n' "$$" "$(rel_birth "$$")" "$rel_who" >"$rel_state/lock/owner"
+    fi
+    if ! : >>"$rel_state/journal"; then
+        rel_emit refused 'the journal can not be written'
+        return
+    fi
     rel_size=$(wc -c <"$rel_state/journal")
     if [ "$((rel_size))" != "$1" ]; then
         rel_emit moved

@@ -63,7 +63,7 @@ pub struct Run {
     pub time: u64,
     /// It came to its end.
     pub is_ok: bool,
-    /// It was rolled back as a whole.
+    /// It was rolled back as a whole, or went back by itself when it failed.
     pub is_rolled_back: bool,
     /// Steps that were touched: position and id.
     pub steps: BTreeMap<u32, String>,
@@ -179,7 +179,7 @@ impl Journal {
         let mut runs: Vec<Run> = Vec::new();
         let mut at: BTreeMap<&str, usize> = BTreeMap::new();
         for line in &self.lines {
-            if matches!(line.event.as_str(), "undone" | "rolled-back") {
+            if matches!(line.event.as_str(), "undone" | "rolled-back" | "gone-back") {
                 if let Some(run) = at.get(line.key.as_str()).and_then(|i| runs.get_mut(*i)) {
                     match line.event.as_str() {
                         "undone" => drop(run.steps.remove(&line.seq)),

@@ -76,6 +76,11 @@ pub fn text_of(value: &KdlValue) -> Option<String> {
     }
 }
 
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
 struct Reader {
     file: u16,
     mistakes: Vec<Mistake>,
@@ -306,7 +311,7 @@ impl Reader {
             for entry in node.entries() {
                 let place = self.place(entry.span());
                 match (entry.name(), text_of(entry.value())) {
-                    (Some(key), Some(text)) => {
+                    (Some(key), Some(text)) if is_variable(key.value()) => {
                         let value = self.template(&text, Mode::Plain, Allow::Late, place);
                         step.env.push((key.value().to_owned(), value));
                     }

@@ -70,6 +70,24 @@ rel_do() {
 rel_note() { rel_journal note "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
 rel_drop() { rel_journal drop "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
 
+# NOTE KEEP DIR CURRENT FORMER VALUES...: removes the oldest noted ones below DIR, with
+# their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted.
+rel_prune() {
+    rel_noted=$1 rel_keep=$2 rel_dir=$3 rel_now=$4 rel_former=$5
+    shift 5
+    rel_n=1
+    for rel_v in "$@"; do
+        if [ "$rel_v" != "$rel_now" ]; then rel_n=$((rel_n + 1)); fi
+    done
+    for rel_v in "$@"; do
+        if [ "$rel_n" -le "$rel_keep" ]; then break; fi
+        if [ "$rel_v" = "$rel_now" ] || [ "$rel_v" = "$rel_former" ]; then continue; fi
+        rm -rf -- "$rel_dir/$rel_v" "$rel_dir/$rel_v.rel-copy"
+        rel_drop "$rel_noted" "$rel_v"
+        rel_n=$((rel_n - 1))
+    done
+}
+
 # --- actions ---------------------------------------------------------------
 
 # PATH TARGET [MARK]: points a symlink somewhere by one rename(2).

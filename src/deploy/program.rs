@@ -15,7 +15,7 @@ use crate::template::shell_quote;
 /// The functions that programs call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
 /// The loop that starts programs and ends them with the connection.
-const GUARD: &str = include_str!("guard.sh");
+pub const GUARD: &str = include_str!("guard.sh");
 
 /// What every program on one host begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,15 +97,16 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
 pub fn step(step: &PlannedStep, root: &str) -> String {
     let mut text = open_step(step, root);
     let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
-    let place = format!("    cd -- {dir}\n{}", indented(&exports(&step.draft)));
+    // Not indented: a value may have several lines.
+    let place = format!("cd -- {dir}\n{}", exports(&step.draft));
     text.push_str(&format!(
-        "rel_action() {{\n{place}    {}\n}}\n",
+        "rel_action() {{\n{place}{}\n}}\n",
         act(&step.draft, root)
     ));
     if !step.draft.verify.is_empty() {
         text.push_str(&format!("rel_verify() {{\n{place}"));
         for verify in &step.draft.verify {
-            text.push_str(&format!("    eval {}\n", quote(verify.trim_end())));
+            text.push_str(&format!("eval {}\n", quote(verify.trim_end())));
         }
         text.push_str("}\n");
     }
@@ -171,10 +172,6 @@ fn exports(draft: &Draft) -> String {
         .iter()
         .map(|(name, value)| format!("{name}={}\nexport {name}\n", quote(value)))
         .collect()
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|l| format!("    {l}\n")).collect()
 }
 
 /// The call that does it.

@@ -256,10 +256,10 @@ fn hosts_of_one_use_go_together_and_back_together() {
         step "try" { run "test {host.name} != b" }
         "#,
     );
-    space.project.groups.insert(
-        "ops".into(),
-        ["a", "b", "c"].map(String::from).to_vec(),
-    );
+    space
+        .project
+        .groups
+        .insert("ops".into(), ["a", "b", "c"].map(String::from).to_vec());
     space.uses("all on ops", &[]);
     let error = space.fails();
     assert!(error.message.contains("on host `b`"), "{error}");
@@ -271,7 +271,10 @@ fn hosts_of_one_use_go_together_and_back_together() {
 #[test]
 fn two_at_once_do_not_meet() {
     let mut space = Space::new(&["a"]);
-    space.recipe("hold", r#"step "one" { run "mkdir held; while [ ! -e go ]; do sleep 0.02; done" }"#);
+    space.recipe(
+        "hold",
+        r#"step "one" { run "mkdir held; while [ ! -e go ]; do sleep 0.02; done" }"#,
+    );
     space.uses("hold on a", &[]);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| space.apply());

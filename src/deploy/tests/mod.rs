@@ -1,8 +1,12 @@
 //! End to end on local hosts: real shells, real files, temporary directories.
 
+mod docs;
 mod guard;
 mod release;
 mod shipped;
+
+mod table;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,285 @@
+//! The plan as a table: what a host says -> what runs, and why. No process, no disk.
+
+use super::*;
+use crate::deploy::journal::Journal;
+use crate::deploy::plan::{Probe, decide};
+
+const RECIPE: &str = r#"recipe "r" {
+    param "word" default="w"
+    fact "was" "readlink x || true"
+    step "a" { run "echo {word}" }
+    step "b" on-change="a" { run "echo b {was}" }
+    step "c" { symlink "/c" to="{word}" }
+    step "d" on-change="b" { check "test -e d"; run "touch d" }
+}"#;
+
+const DATED: &str = r#"recipe "r" {
+    step "copy" { run "cp x {run-id}" }
+    step "link" on-change="copy" { symlink "/latest" to="{run-id}" }
+    step "other" { run "true" }
+}"#;
+
+struct Table {
+    jobs: Vec<Job>,
+    seen: BTreeMap<String, Seen>,
+    lines: String,
+    clock: u64,
+    run: u32,
+}
+
+impl Table {
+    fn new(recipe: &str) -> Self {
+        let recipe = Arc::new(crate::deploy::parse::recipe("r", recipe, 0).expect("parses"));
+        let args = recipe.params.iter().map(|p| {
+            let text = p.default.clone().unwrap_or_default();
+            (p.name.clone(), crate::deploy::job::Bound::Text(text))
+        });
+        let job = Job {
+            label: "u".into(),
+            args: args.collect(),
+            recipe,
+            host: Some("h".into()),
+            from: None,
+            after: Vec::new(),
+            max_age: None,
+            caller: BTreeMap::new(),
+            built_in: BTreeMap::new(),
+            place: Place::default(),
+        };
+        Self {
+            jobs: vec![job],
+            seen: BTreeMap::from([("h".into(), Seen::default())]),
+            lines: String::new(),
+            clock: 1000,
+            run: 0,
+        }
+    }
+
+    fn host(&mut self) -> &mut Seen {
+        self.seen.get_mut("h").expect("one")
+    }
+
+    fn decide(&mut self) -> Plan {
+        let (journal, clock) = (Journal::parse(self.lines.as_bytes()), self.clock);
+        let host = self.host();
+        (host.journal, host.now) = (journal, clock);
+        self.run += 1;
+        let now = Circumstances {
+            run_id: &format!("run{}", self.run),
+            is_forced: false,
+        };
+        decide("e", &self.jobs, &self.seen, now).expect("decides")
+    }
+
+    fn line(&mut self, event: &str, id: &str, key: &str, detail: &str) {
+        let (clock, run) = (self.clock, self.run);
+        self.lines.push_str(&format!(
+            "1\t{event}\t{clock}\trun{run}\t1\t{id}\t{key}\tme\t{detail}\n"
+        ));
+    }
+
+    /// Carries a plan out, up to the step `until` (which starts and does not end).
+    fn run(&mut self, until: Option<&str>) {
+        let plan = self.decide();
+        for job in &plan.jobs {
+            if job.is_new_attempt {
+                let facts = serde_json::to_string(&job.attempt.facts).expect("json");
+                self.line("begin", &job.label, &job.attempt.key, &facts);
+            }
+            for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
+                self.line("start", &step.id, &step.key, "-");
+                if until == Some(step.name.as_str()) {
+                    return;
+                }
+                self.line("done", &step.id, &step.key, "-");
+            }
+            if job.steps.iter().any(|s| s.verdict == Verdict::Run) {
+                self.line("end", &job.label, "-", "-");
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(&mut self, expected: &[&str]) {
+        let plan = self.decide();
+        let found: Vec<String> = plan
+            .jobs
+            .iter()
+            .flat_map(|j| j.steps.iter().map(move |s| (j, s)))
+            .filter(|(_, s)| s.verdict != Verdict::Fresh)
+            .map(|(j, s)| match s.verdict {
+                Verdict::Run => format!("{}/{}: {}", j.label, s.name, s.reason),
+                other => format!("{}/{}: {other:?} {}", j.label, s.name, s.reason),
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    fn probe(&mut self, id: &str, check: Option<bool>, found: Option<&str>) {
+        let probe = Probe {
+            check,
+            found: found.map(str::to_owned),
+        };
+        self.host().probes.insert(id.into(), probe);
+    }
+
+    fn word(&mut self, word: &str) {
+        let bound = crate::deploy::job::Bound::Text(word.into());
+        self.jobs[0].args.insert("word".into(), bound);
+    }
+}
+
+#[test]
+fn what_was_done_is_not_done_again() {
+    let mut table = Table::new(RECIPE);
+    table.check(&[
+        "u/a: never done here",
+        "u/b: `a` runs",
+        "u/c: never done here",
+        "u/d: `b` runs",
+    ]);
+    table.run(None);
+    table.check(&[]);
+    // A fact is no part of a key.
+    let fact = ("u".to_owned(), "was".to_owned());
+    table.host().facts.insert(fact, "other".into());
+    table.check(&[]);
+}
+
+#[test]
+fn a_change_runs_what_follows_it() {
+    let mut table = Table::new(RECIPE);
+    table.run(None);
+    table.word("v");
+    let changed = "changed since run run1";
+    table.check(&[
+        &format!("u/a: {changed}"),
+        "u/b: `a` runs",
+        &format!("u/c: {changed}"),
+        "u/d: `b` runs",
+    ]);
+    // A pending step is not forgotten when its cause has been done already.
+    table.run(Some("b"));
+    table.check(&[
+        "u/b: did not finish last time",
+        &format!("u/c: {changed}"),
+        "u/d: `b` runs",
+    ]);
+    table.run(None);
+    table.check(&[]);
+    // Nor when the run ended before it was started.
+    let mut table = Table::new(RECIPE);
+    table.run(None);
+    table.word("v");
+    table.run(Some("c"));
+    table.check(&["u/c: did not finish last time", &format!("u/d: {changed}")]);
+}
+
+#[test]
+fn what_is_found_counts() {
+    let mut table = Table::new(RECIPE);
+    table.probe("u/c", None, Some("w"));
+    table.probe("u/d", Some(true), None);
+    // What follows a step that runs is never adopted.
+    table.check(&[
+        "u/a: never done here",
+        "u/b: `a` runs",
+        "u/c: Adopt found done",
+        "u/d: `b` runs",
+    ]);
+    table.run(None);
+    table.probe("u/c", None, Some(""));
+    table.probe("u/d", Some(false), None);
+    table.check(&["u/c: never done here", "u/d: its check fails"]);
+    table.run(None);
+    table.probe("u/c", None, Some("elsewhere"));
+    table.probe("u/d", Some(true), None);
+    table.check(&["u/c: points to elsewhere"]);
+}
+
+#[test]
+fn age_counts_by_the_hosts_clock() {
+    let mut table = Table::new(RECIPE);
+    table.jobs[0].max_age = Some(std::time::Duration::from_secs(3600));
+    table.run(None);
+    table.clock += 3600;
+    table.check(&[]);
+    table.clock += 1;
+    table.check(&[
+        "u/a: older than 1h",
+        "u/b: older than 1h",
+        "u/c: older than 1h",
+        "u/d: older than 1h",
+    ]);
+}
+
+#[test]
+fn a_use_follows_the_uses_it_comes_after() {
+    let mut table = Table::new(RECIPE);
+    let mut second = table.jobs[0].clone();
+    second.label = "v".into();
+    second.after = vec!["u".into()];
+    second
+        .args
+        .insert("word".into(), crate::deploy::job::Bound::Text("own".into()));
+    table.jobs.push(second);
+    table.run(None);
+    table.check(&[]);
+    table.word("new");
+    let changed = "changed since run run1";
+    table.check(&[
+        &format!("u/a: {changed}"),
+        "u/b: `a` runs",
+        &format!("u/c: {changed}"),
+        "u/d: `b` runs",
+        &format!("v/a: {changed}"),
+        "v/b: `a` runs",
+        &format!("v/c: {changed}"),
+        "v/d: `b` runs",
+    ]);
+    // Also when the first was done and the run ended before the second.
+    let plan = table.decide();
+    for step in &plan.jobs[0].steps {
+        table.line("done", &step.id, &step.key, "-");
+    }
+    let plan = table.decide();
+    let runs: Vec<bool> = plan
+        .jobs
+        .iter()
+        .map(|j| j.steps.iter().any(|s| s.verdict == Verdict::Run))
+        .collect();
+    assert_eq!(runs, [false, true]);
+}
+
+#[test]
+fn a_dated_use_is_made_whole_or_resumed() {
+    let mut table = Table::new(DATED);
+    table.run(Some("link"));
+    table.check(&[
+        "u/link: did not finish last time",
+        "u/other: never done here",
+    ]);
+    let plan = table.decide();
+    assert_eq!(plan.jobs[0].attempt.run, "run1", "resumed under its name");
+    table.run(None);
+    table.check(&[]);
+    table.probe("u/link", None, Some("run1"));
+    table.check(&[]);
+    table.probe("u/link", None, Some("by-hand"));
+    let whole = "a new one is made whole";
+    table.check(&[
+        &format!("u/copy: {whole}"),
+        &format!("u/link: {whole}"),
+        &format!("u/other: {whole}"),
+    ]);
+}
+
+#[test]
+fn what_has_not_been_made_is_not_known() {
+    let mut table = Table::new(
+        "recipe \"r\" {\n param \"x\" type=\"artifact\"\n step \"put\" { put \"{x}\" to=\"/x/{x.id}/\" }\n}",
+    );
+    let bound = crate::deploy::job::Bound::Artifact("wheel".into(), None);
+    table.jobs[0].args.insert("x".into(), bound);
+    table.check(&["u/put: Unknown unknown until `wheel` is made"]);
+}
