@@ -7,4 +7,5 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
 
 mod hosts;
+mod karl;
 mod space;

@@ -1,0 +1,1 @@
+//! Over SSH, to three hosts with views of their own.
