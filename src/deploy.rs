@@ -12,10 +12,12 @@ pub mod facts;
 pub mod fleet;
 pub mod job;
 pub mod journal;
+pub mod line;
 pub mod names;
 pub mod parse;
 pub mod plan;
 pub mod program;
+pub mod reader;
 pub mod recipe;
 pub mod session;
 pub mod transport;
@@ -156,37 +158,42 @@ pub fn rollback(
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let mut seen = fleet.ask(&[], interrupted)?;
-    let hosts: Vec<&str> = fleet.names().collect();
-    if !fleet.lock(&hosts, &seen, interrupted)? {
+    let names: Vec<&str> = fleet.names().collect();
+    if !fleet.lock(&names, &seen, interrupted)? {
         seen = fleet.ask(&[], interrupted)?;
     }
-    let (runs, ran) = undo::last_release(&seen);
-    let name = &request.environment.name;
-    if ran.is_empty() {
-        return Err(Error::usage(format!(
-            "the journals of `{name}` have nothing to go back from"
-        )));
-    }
-    let hands = Hands {
-        environment: &request.environment.name,
-        run_id: &request.run_id,
-        fleet: &fleet,
-        seen: &seen,
-        progress,
-        interrupted,
-    };
-    let undone = undo::go_back(&hands, &ran)?;
-    fleet.each(&|_, member| {
+    let mut undone = 0;
+    // A run that left no way back (it only asked, say) is passed over.
+    while undone == 0 {
+        let (runs, ran) = undo::last_release(&seen);
+        if ran.is_empty() {
+            let name = &request.environment.name;
+            return Err(Error::usage(format!(
+                "the journals of `{name}` have nothing to go back from"
+            )));
+        }
+        let hands = Hands {
+            environment: &request.environment.name,
+            run_id: &request.run_id,
+            fleet: &fleet,
+            seen: &seen,
+            progress,
+            interrupted,
+        };
+        undone = undo::go_back(&hands, &ran)?;
         let lines: String = runs
             .iter()
             .map(|run| format!("rel_journal rolled-back - - {} -\n", program::quote(run)))
             .collect();
-        let program = member.header.program(&lines);
-        member
-            .session()
-            .run(&program, interrupted, &mut |_| None)
-            .map(drop)
-    })?;
+        fleet.each(&|_, member| {
+            let program = member.header.program(&lines);
+            let mut session = member.session();
+            session.run(&program, interrupted, &mut |_| None).map(drop)
+        })?;
+        if undone == 0 {
+            seen = fleet.ask(&[], interrupted)?;
+        }
+    }
     Ok(Outcome {
         undone,
         round_trips: fleet.round_trips(),

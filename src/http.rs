@@ -15,7 +15,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use crate::error::{Error, ErrorKind, Result};
 
 /// No single try takes longer.
-const TRY_MAX: Duration = Duration::from_secs(10);
+const TRY_MAX: Duration = Duration::from_secs(5);
 /// Of an answer's body, so much is looked at.
 const BODY_MAX: u64 = 4 << 20;
 

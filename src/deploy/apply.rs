@@ -4,24 +4,21 @@
 //! of a host that follow each other go over in one program; what is done from here (a
 //! transfer, a question to a site) stands between programs.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::deploy::fleet::{Fleet, Member};
+use crate::deploy::fleet::Fleet;
 use crate::deploy::job::{Act, Job, Seat};
+use crate::deploy::line::Line;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
-use crate::deploy::session::Frame;
 use crate::deploy::undo::{self, Ran};
 use crate::deploy::{archive, program};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Artifact;
 use crate::progress::{Event, Progress, StepEnd};
 
-/// Lines of a failed step's output that an error shows.
-const LAST_LINES: usize = 12;
 /// Runs whose ways back are kept.
 const UNDO_KEPT: usize = 10;
 /// Steps of this machine have no host's name.
@@ -53,8 +50,10 @@ pub struct Done {
 }
 
 /// Why a job stopped: a step's own failure is undone, a lost host is asked next time.
-enum Stop {
+pub enum Stop {
+    /// A step failed.
     Step(Box<Error>),
+    /// Anything else: nothing is undone.
     Other(Box<Error>),
 }
 
@@ -84,7 +83,7 @@ impl Hands<'_> {
             }
             at = end;
         }
-        self.finish(&hosts)
+        self.finish(&hosts, jobs)
     }
 
     /// Does one use on all its hosts at once.
@@ -116,14 +115,7 @@ impl Hands<'_> {
     }
 
     fn job(&self, planned: &PlannedJob, job: &Job, done: &Done) -> Result<(), Stop> {
-        let mut line = Line {
-            hands: self,
-            planned,
-            done,
-            host: String::new(),
-            body: String::new(),
-            steps: Vec::new(),
-        };
+        let mut line = Line::new(self, planned, done);
         if planned.steps.iter().any(|s| s.verdict == Verdict::Run) {
             self.send_artifacts(planned, job)?;
             if planned.is_new_attempt
@@ -143,7 +135,7 @@ impl Hands<'_> {
                 (Verdict::Ask, _) => self.ask_here(planned, step, done)?,
                 (Verdict::Run, Some(host)) if step.draft.seat == Seat::Operator => {
                     line.at(host)?;
-                    line.from_here(step, host)?;
+                    line.act_here(step, host)?;
                 }
                 (Verdict::Run, Some(host)) => {
                     line.at(host)?;
@@ -288,12 +280,19 @@ impl Hands<'_> {
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.
-    fn finish(&self, hosts: &[&str]) -> Result<()> {
+    fn finish(&self, hosts: &[&str], jobs: &[Job]) -> Result<()> {
         self.fleet.each(&|name, member| {
             if !hosts.contains(&name) {
                 return Ok(());
             }
             let mut body = String::from("rel_journal ok - - - -\n");
+            // What this run laid down stays at hand, for a drift or another use.
+            let wanted = jobs.iter().filter(|j| j.host.as_deref() == Some(name));
+            let wanted: Vec<&str> = wanted
+                .flat_map(Job::artifacts)
+                .map(|a| a.sha256.as_str())
+                .collect();
+            body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));
             if let Some(seen) = self.seen.get(name) {
                 let runs = seen.journal.runs();
                 let old = runs.len().saturating_sub(UNDO_KEPT);
@@ -309,303 +308,6 @@ impl Hands<'_> {
                 .map(drop)
         })?;
         Ok(())
-    }
-
-    /// Sends a program of steps and follows what it tells.
-    pub fn run_program(
-        &self,
-        member: &Member,
-        body: &str,
-        steps: &[&PlannedStep],
-        done: &Done,
-    ) -> Result<Option<Failure>> {
-        let mut session = member.session();
-        let host = session.name().to_owned();
-        let mut follow = Follow {
-            hands: self,
-            host: &host,
-            steps,
-            done,
-            at: None,
-            start: Instant::now(),
-            last: VecDeque::new(),
-            failure: None,
-        };
-        let text = member.header.program(body);
-        let status = session.run(&text, self.interrupted, &mut |frame| follow.frame(frame));
-        let status = match status {
-            Ok(status) => status,
-            Err(error) => {
-                return Err(match follow.at {
-                    Some(step) => error.fact("step", step.id.clone()),
-                    None => error,
-                });
-            }
-        };
-        Ok(follow.end(status))
-    }
-}
-
-/// A step that failed.
-#[derive(Debug)]
-pub struct Failure {
-    /// Its name in the journal.
-    pub step: String,
-    /// Exit status; -1 when it was ended.
-    pub status: i32,
-    /// The last lines it printed.
-    pub output: String,
-}
-
-/// Follows one program's events.
-struct Follow<'a> {
-    hands: &'a Hands<'a>,
-    host: &'a str,
-    steps: &'a [&'a PlannedStep],
-    done: &'a Done,
-    at: Option<&'a PlannedStep>,
-    start: Instant,
-    last: VecDeque<String>,
-    failure: Option<Failure>,
-}
-
-impl<'a> Follow<'a> {
-    fn frame(&mut self, frame: &Frame) -> Option<Instant> {
-        match frame {
-            Frame::Output(line) => {
-                if self.last.len() == LAST_LINES {
-                    self.last.pop_front();
-                }
-                self.last
-                    .push_back(String::from_utf8_lossy(line).into_owned());
-                self.hands.progress.event(&Event::StepOutput {
-                    host: self.host,
-                    step: self.at.map_or("", |s| &s.id),
-                    line,
-                });
-                // Keeps the deadline as it is.
-                self.deadline()
-            }
-            Frame::Event(text) => {
-                let words: Vec<&str> = text.split(' ').collect();
-                match words.as_slice() {
-                    ["start", seq] => return self.started(seq),
-                    ["done", _] => self.ended(StepEnd::Done),
-                    ["failed", _, status] => self.failed(status.parse().unwrap_or(-1)),
-                    _ => {}
-                }
-                None
-            }
-            Frame::Reply(_) | Frame::Data(_) => None,
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let timeout = self.at?.draft.timeout?;
-        Some(self.start + timeout)
-    }
-
-    fn started(&mut self, seq: &str) -> Option<Instant> {
-        let seq: u32 = seq.parse().ok()?;
-        let step = self.steps.iter().find(|s| s.seq == seq)?;
-        self.at = Some(step);
-        self.start = Instant::now();
-        self.last.clear();
-        lock(&self.done.ran).push(Ran {
-            host: self.host.to_owned(),
-            run: self.hands.run_id.to_owned(),
-            seq,
-            id: step.id.clone(),
-        });
-        self.hands.progress.event(&Event::StepStarted {
-            host: self.host,
-            step: &step.id,
-            reason: &step.reason,
-        });
-        self.deadline()
-    }
-
-    fn ended(&mut self, how: StepEnd) {
-        if let Some(step) = self.at.take() {
-            self.hands.progress.event(&Event::StepFinished {
-                host: self.host,
-                step: &step.id,
-                how,
-                took: self.start.elapsed(),
-            });
-        }
-    }
-
-    fn failed(&mut self, status: i32) {
-        let Some(step) = self.at else { return };
-        self.failure = Some(Failure {
-            step: step.id.clone(),
-            status,
-            output: Vec::from(std::mem::take(&mut self.last)).join("\n"),
-        });
-        self.ended(StepEnd::Failed(status));
-    }
-
-    fn end(mut self, status: i32) -> Option<Failure> {
-        // Ended from outside: by a time limit, or by somebody on the host.
-        let is_open = self.at.is_some_and(|s| s.draft.seat != Seat::Operator);
-        if status != 0 && self.failure.is_none() && is_open {
-            self.failed(-1);
-        }
-        self.failure
-    }
-}
-
-/// The steps of one job that wait to be sent to one host.
-struct Line<'a> {
-    hands: &'a Hands<'a>,
-    planned: &'a PlannedJob,
-    done: &'a Done,
-    host: String,
-    body: String,
-    steps: Vec<&'a PlannedStep>,
-}
-
-impl<'a> Line<'a> {
-    /// Turns to `host`; what waits for another one is sent first.
-    fn at(&mut self, host: &str) -> Result<(), Stop> {
-        if self.host != host {
-            self.flush()?;
-            self.host = host.to_owned();
-            self.body = program::use_of(&self.planned.label);
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, text: &str) {
-        if self.body.is_empty() {
-            self.body = program::use_of(&self.planned.label);
-        }
-        self.body.push_str(text);
-    }
-
-    fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), Stop> {
-        let root = &self.hands.fleet.member(&self.host)?.header.root;
-        self.push(&program::step(step, root));
-        self.steps.push(step);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Stop> {
-        if self.host.is_empty() || self.body.is_empty() {
-            return Ok(());
-        }
-        let member = self.hands.fleet.member(&self.host)?;
-        let body = std::mem::take(&mut self.body);
-        let steps = std::mem::take(&mut self.steps);
-        match self.hands.run_program(member, &body, &steps, self.done)? {
-            None => Ok(()),
-            Some(failure) => Err(Stop::Step(self.error(failure))),
-        }
-    }
-
-    fn error(&self, failure: Failure) -> Box<Error> {
-        let environment = self.hands.environment;
-        let mut error = Error::host(format!(
-            "`{environment}` stopped: step `{}` failed on host `{}`",
-            failure.step, self.host
-        ));
-        error = match failure.status {
-            -1 => error.fact("status", "ended from outside, or took too long"),
-            status => error.fact("status", status.to_string()),
-        };
-        match failure.output.trim().is_empty() {
-            true => error,
-            false => error.fact("output", failure.output),
-        }
-    }
-
-    /// Carries out a step from here, with the host's journal open for it.
-    fn from_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
-        let root = &self.hands.fleet.member(host)?.header.root;
-        self.push(&program::open_step(step, root));
-        self.steps.push(step);
-        self.flush()?;
-        let start = Instant::now();
-        let result = self.act(step, host);
-        let took = start.elapsed();
-        if let Err(error) = &result
-            && (error.kind == ErrorKind::Interrupted
-                || self.hands.interrupted.load(Ordering::SeqCst))
-        {
-            return Err(Stop::Other(
-                result.err().unwrap_or_else(|| Error::internal("")),
-            ));
-        }
-        let failed = result.as_ref().err().map(|e| e.message.clone());
-        self.host = host.to_owned();
-        self.push(&program::close_step(step, failed.as_deref()));
-        let how = match &failed {
-            None => StepEnd::Done,
-            Some(_) => StepEnd::Failed(1),
-        };
-        self.hands.progress.event(&Event::StepFinished {
-            host,
-            step: &step.id,
-            how,
-            took,
-        });
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.flush()?;
-                Err(Stop::Step(error.fact("step", step.id.clone())))
-            }
-        }
-    }
-
-    fn act(&self, step: &PlannedStep, host: &str) -> Result<()> {
-        match &step.draft.act {
-            Act::Ask(wait) => {
-                wait.run(self.hands.interrupted)?;
-                if let Some(url) = wait.url() {
-                    lock(&self.done.urls).push(url.to_owned());
-                }
-                Ok(())
-            }
-            Act::Fetch { path, to } => self.fetch(path, to, host),
-            _ => Err(Error::internal(
-                "a step of a host was given to this machine",
-            )),
-        }
-    }
-
-    /// Carries a directory from one host to another, through a file here: so that two
-    /// lines of different speed never wait for each other.
-    fn fetch(&self, path: &str, to: &str, host: &str) -> Result<()> {
-        let from = self.planned.from.as_deref().unwrap_or(host);
-        let spool = |e: std::io::Error| {
-            Error::new(
-                ErrorKind::Io,
-                format!("cannot keep a transfer: {}", crate::error::os_text(&e)),
-            )
-        };
-        let mut file = tempfile::tempfile().map_err(spool)?;
-        self.hands.fleet.member(from)?.session().fetch_archive(
-            path,
-            self.hands.interrupted,
-            &mut |bytes| file.write_all(bytes),
-        )?;
-        file.seek(SeekFrom::Start(0)).map_err(spool)?;
-        self.hands.fleet.member(host)?.session().send_archive(
-            to,
-            self.hands.interrupted,
-            &mut |out| {
-                let mut buffer = vec![0; 1 << 16];
-                loop {
-                    let count = file.read(&mut buffer)?;
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    out.write_all(&buffer[..count])?;
-                }
-            },
-        )
     }
 }
 
@@ -626,6 +328,7 @@ pub fn touched(plan: &Plan) -> Vec<&str> {
     hosts
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Locks; a panic elsewhere does not spoil what is inside.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

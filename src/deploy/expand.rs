@@ -10,7 +10,6 @@ use crate::deploy::job::{Bound, Job, artifact_names};
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Use};
-use crate::source::Place;
 use crate::template::{Mode, Template, Value};
 
 /// Everything that texts may depend on.
@@ -317,11 +316,7 @@ fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
     all
 }
 
-/// Returns the place of a use, for messages.
-pub fn place_of(place: Place, project: &Project) -> String {
-    project.sources.locate(place)
-}
-
+/// Returns the names that `px[1-8]-ops` stands for.
 fn expand_range(text: &str) -> Vec<String> {
     let Some((before, rest)) = text.split_once('[') else {
         return vec![text.to_owned()];

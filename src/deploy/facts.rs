@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::Journal;
-use crate::deploy::plan::{Probe, Seen};
+use crate::deploy::plan::Seen;
 use crate::deploy::program::quote;
 use crate::error::{Error, Result};
 
@@ -105,7 +105,7 @@ impl Questions {
                 );
                 (&service.name, script)
             }
-            Act::Run(_) | Act::Await { .. } | Act::Ask(_) => return,
+            Act::Run(_) | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
             self.ask(About::Found(draft.id.clone()), &found.1);
@@ -174,10 +174,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             // What could not be looked at is not known; a record stands as it is.
             if is_ok {
                 let first = text().split("  -").next().unwrap_or("").to_owned();
-                seen.probes
-                    .entry(id.clone())
-                    .or_insert_with(Probe::default)
-                    .found = Some(first);
+                seen.probes.entry(id.clone()).or_default().found = Some(first);
             }
         }
         About::Blob(sha256) => {

@@ -181,6 +181,15 @@ impl Fleet {
     }
 }
 
+impl Drop for Fleet {
+    /// Says goodbye to all before waiting for any.
+    fn drop(&mut self) {
+        for member in self.members.values() {
+            member.session().leave();
+        }
+    }
+}
+
 impl Member {
     /// Returns the connection, for one user at a time.
     pub fn session(&self) -> MutexGuard<'_, Session> {

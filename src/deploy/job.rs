@@ -130,6 +130,13 @@ pub enum Act {
     Symlink { path: String, to: String },
     /// Starts a command that stays.
     Service(Service),
+    /// Starts or restarts a command that another manager keeps.
+    Managed {
+        start: String,
+        status: String,
+        stop: String,
+        within: Duration,
+    },
     /// Waits for a command on the host.
     Await {
         command: String,
@@ -456,6 +463,17 @@ impl Scope<'_> {
                 ready: self.optional(ready.as_ref())?.unwrap_or_default(),
                 within: self.duration(within)?,
             }),
+            Action::Managed {
+                start,
+                status,
+                stop,
+                within,
+            } => Act::Managed {
+                start: self.render(start)?,
+                status: self.render(status)?,
+                stop: self.optional(stop.as_ref())?.unwrap_or_default(),
+                within: self.duration(within)?,
+            },
             Action::Wait(wait) => {
                 let within = self.duration(&wait.within)?;
                 let every = self.duration(&wait.every)?;
@@ -512,6 +530,7 @@ impl Draft {
                 ("stop", s.stop.clone()),
                 ("ready", s.ready.clone()),
             ]),
+            Act::Managed { start, .. } => fields.push(("start", start.clone())),
             Act::Await { command, .. } => fields.push(("wait", command.clone())),
             Act::Ask(wait) => fields.push(("ask", wait.describe())),
         }
@@ -535,6 +554,7 @@ impl Draft {
             Act::Write { path, .. } => format!("write {path}"),
             Act::Symlink { path, to } => format!("{path} -> {to}"),
             Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
+            Act::Managed { start, .. } => start.trim().to_owned(),
             Act::Await { command, .. } => format!("wait for: {}", command.trim()),
             Act::Ask(wait) => wait.describe(),
         };

@@ -61,25 +61,24 @@ impl Names {
             || self.late_lets.contains(name)
     }
 
-    /// Checks the names of one text.
+    /// Returns the first mistake in the names of one text.
     pub fn check(
         &self,
         template: &Template,
         mode: Mode,
         allow: Allow,
         place: Place,
-    ) -> Result<(), Mistake> {
+    ) -> Option<Mistake> {
         for name in template.names() {
-            self.check_one(name, template, mode, allow)
-                .map_err(|(message, help)| {
-                    let mistake = Mistake::new("unknown_name", place, message, "here");
-                    match help {
-                        Some(help) => mistake.help(help),
-                        None => mistake,
-                    }
-                })?;
+            if let Err((message, help)) = self.check_one(name, template, mode, allow) {
+                let mistake = Mistake::new("unknown_name", place, message, "here");
+                return Some(match help {
+                    Some(help) => mistake.help(help),
+                    None => mistake,
+                });
+            }
         }
-        Ok(())
+        None
     }
 
     fn check_one(

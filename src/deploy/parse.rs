@@ -5,13 +5,13 @@
 //! alone: a node, a property or a name that is not listed here is a mistake.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::names::{Allow, Names};
+use crate::deploy::reader::{Reader, syntax, text_of};
 use crate::deploy::recipe::{Action, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
-use crate::source::{Mistake, Place, suggest};
+use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
 /// Nodes of a step that are its action.
@@ -38,80 +38,12 @@ pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>>
     }
 }
 
-/// Returns the kdl crate's diagnostics as mistakes.
-fn syntax(error: &kdl::KdlError, file: u16) -> Vec<Mistake> {
-    error
-        .diagnostics
-        .iter()
-        .map(|d| {
-            let place = place_of(d.span, file);
-            let message = d.message.clone().unwrap_or_else(|| "not KDL".into());
-            let label = d.label.clone().unwrap_or_else(|| "here".into());
-            let mistake = Mistake::new("syntax", place, message.to_lowercase(), label);
-            match &d.help {
-                Some(help) => mistake.help(help.clone()),
-                None => mistake,
-            }
-        })
-        .collect()
-}
-
-fn place_of(span: miette::SourceSpan, file: u16) -> Place {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Place {
-        file,
-        start: number(span.offset()),
-        len: number(span.len()),
-    }
-}
-
-/// Returns a value as text: numbers and booleans as they are written.
-pub fn text_of(value: &KdlValue) -> Option<String> {
-    match value {
-        KdlValue::String(text) => Some(text.clone()),
-        KdlValue::Integer(number) => Some(number.to_string()),
-        KdlValue::Float(number) => Some(number.to_string()),
-        KdlValue::Bool(value) => Some(value.to_string()),
-        KdlValue::Null => None,
-    }
-}
-
 fn is_variable(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     name.chars().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-struct Reader {
-    file: u16,
-    mistakes: Vec<Mistake>,
-    names: Names,
-}
-
 impl Reader {
-    fn place(&self, span: miette::SourceSpan) -> Place {
-        place_of(span, self.file)
-    }
-
-    fn wrong(&mut self, code: &'static str, place: Place, message: String, label: &str) {
-        self.mistakes
-            .push(Mistake::new(code, place, message, label));
-    }
-
-    /// Reports `found` as unknown, with the nearest of `known`.
-    fn unknown(&mut self, what: &str, found: &str, known: &[&str], place: Place) {
-        let mistake = Mistake::new(
-            "unknown_node",
-            place,
-            format!("{what} `{found}` is not known here"),
-            format!("expected one of {}", known.join(", ")),
-        );
-        self.mistakes
-            .push(match suggest(found, known.iter().copied()) {
-                Some(near) => mistake.help(format!("did you mean `{near}`?")),
-                None => mistake,
-            });
-    }
-
     fn file(&mut self, name: &str, document: &KdlDocument) -> Recipe {
         let mut recipe = Recipe {
             name: name.to_owned(),
@@ -236,14 +168,13 @@ impl Reader {
                 "again here",
             );
         }
-        let default = node.get("default").and_then(text_of).map(|text| {
+        let default = node.get("default").and_then(text_of).inspect(|text| {
             let mode = match kind {
                 Kind::Command => Mode::Shell,
                 _ => Mode::Plain,
             };
             // Checked here, read again where it is used: there it may be empty or not.
-            self.template(&text, mode, Allow::Early, place);
-            text
+            self.template(text, mode, Allow::Early, place);
         });
         recipe.params.push(Param {
             name,
@@ -353,6 +284,7 @@ impl Reader {
             "put" => &["to", "from"],
             "write" => &["mode"],
             "symlink" => &["to"],
+            "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
             "service" => &["run", "log", "stop", "ready", "within"],
             "wait" => return self.wait(node),
             _ => &[],
@@ -381,6 +313,12 @@ impl Reader {
                     to: self.required(node, "to", Mode::Plain)?,
                 }
             }
+            "service" if node.get("start").is_some() => Action::Managed {
+                start: self.required(node, "start", Mode::Shell)?,
+                status: self.required(node, "status", Mode::Shell)?,
+                stop: self.property(node, "stop", Mode::Shell, Allow::Late),
+                within: self.within(node),
+            },
             "service" => {
                 let name = self.argument(node)?;
                 Action::Service {
@@ -389,13 +327,16 @@ impl Reader {
                     log: self.required(node, "log", Mode::Plain)?,
                     stop: self.property(node, "stop", Mode::Shell, Allow::Late),
                     ready: self.property(node, "ready", Mode::Shell, Allow::Late),
-                    within: self
-                        .property(node, "within", Mode::Plain, Allow::Early)
-                        .unwrap_or_else(|| Template::literal("30s")),
+                    within: self.within(node),
                 }
             }
             _ => self.put(node)?,
         })
+    }
+
+    fn within(&mut self, node: &KdlNode) -> Template {
+        self.property(node, "within", Mode::Plain, Allow::Early)
+            .unwrap_or_else(|| Template::literal("30s"))
     }
 
     fn put(&mut self, node: &KdlNode) -> Option<Action> {
@@ -447,10 +388,7 @@ impl Reader {
         };
         Some(Action::Wait(Wait {
             what,
-            within: or(
-                self.property(node, "within", Mode::Plain, Allow::Early),
-                "30s",
-            ),
+            within: self.within(node),
             every: or(
                 self.property(node, "every", Mode::Plain, Allow::Early),
                 "500ms",
@@ -494,115 +432,6 @@ impl Reader {
             {
                 let known: Vec<&str> = recipe.params.iter().map(|p| p.name.as_str()).collect();
                 self.unknown("parameter", param, &known, step.place);
-            }
-        }
-    }
-
-    // --- values ---------------------------------------------------------------
-
-    fn template(&mut self, text: &str, mode: Mode, allow: Allow, place: Place) -> Template {
-        match Template::parse(text, mode) {
-            Ok(template) => {
-                if let Err(mistake) = self.names.check(&template, mode, allow, place) {
-                    self.mistakes.push(mistake);
-                }
-                template
-            }
-            Err(error) => {
-                self.mistakes.push(
-                    Mistake::new("template", place, error.to_string(), "here").help(error.help()),
-                );
-                Template::default()
-            }
-        }
-    }
-
-    fn property(
-        &mut self,
-        node: &KdlNode,
-        name: &str,
-        mode: Mode,
-        allow: Allow,
-    ) -> Option<Template> {
-        let entry = node.entry(name)?;
-        let place = self.place(entry.span());
-        let text = text_of(entry.value())?;
-        Some(self.template(&text, mode, allow, place))
-    }
-
-    fn required(&mut self, node: &KdlNode, name: &str, mode: Mode) -> Option<Template> {
-        let found = self.property(node, name, mode, Allow::Late);
-        if found.is_none() {
-            let place = self.place(node.span());
-            let message = format!("`{}` needs `{name}=`", node.name().value());
-            self.wrong("missing_argument", place, message, "missing here");
-        }
-        found
-    }
-
-    fn is_from(&mut self, node: &KdlNode) -> bool {
-        match node.get("host").map(text_of) {
-            None => false,
-            Some(Some(text)) if text == "from" => true,
-            Some(other) => {
-                let place = self.place(node.span());
-                self.unknown("host", &other.unwrap_or_default(), &["from"], place);
-                false
-            }
-        }
-    }
-
-    fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
-        match humantime::parse_duration(text) {
-            Ok(duration) => Some(duration),
-            Err(error) => {
-                let message = format!("`{text}` is not a duration: {error}");
-                self.mistakes.push(
-                    Mistake::new("bad_duration", place, message, "here")
-                        .help("write `90s`, `10m` or `24h`"),
-                );
-                None
-            }
-        }
-    }
-
-    /// Returns the only argument.
-    fn argument(&mut self, node: &KdlNode) -> Option<(String, Place)> {
-        self.arguments::<1>(node).map(|[one]| one)
-    }
-
-    /// Returns exactly `N` arguments, or reports.
-    fn arguments<const N: usize>(&mut self, node: &KdlNode) -> Option<[(String, Place); N]> {
-        let found: Vec<(String, Place)> = node
-            .entries()
-            .iter()
-            .filter(|e| e.name().is_none())
-            .filter_map(|e: &KdlEntry| Some((text_of(e.value())?, self.place(e.span()))))
-            .collect();
-        let count = found.len();
-        match <[(String, Place); N]>::try_from(found) {
-            Ok(found) => Some(found),
-            Err(_) => {
-                let place = self.place(node.span());
-                let message = format!(
-                    "`{}` takes {N} {}, and has {count}",
-                    node.name().value(),
-                    crate::error::plural(N, "argument")
-                );
-                self.wrong("missing_argument", place, message, "here");
-                None
-            }
-        }
-    }
-
-    /// Reports properties that are not in `known`.
-    fn properties(&mut self, node: &KdlNode, known: &[&str]) {
-        for entry in node.entries() {
-            if let Some(name) = entry.name()
-                && !known.contains(&name.value())
-            {
-                let place = self.place(name.span());
-                self.unknown("property", name.value(), known, place);
             }
         }
     }

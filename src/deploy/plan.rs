@@ -171,6 +171,8 @@ struct Ground<'a> {
     is_resumed: bool,
     expired: Option<String>,
     missing: Option<String>,
+    /// It only asks from here: that is cheap, and true only now.
+    is_asking: bool,
 }
 
 impl<'a> Decided<'a> {
@@ -229,6 +231,7 @@ impl<'a> Decided<'a> {
             is_resumed,
             expired: self.expired(job, symbolic),
             missing: job.missing_artifact().map(str::to_owned),
+            is_asking: symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
 
@@ -378,8 +381,9 @@ impl<'a> Decided<'a> {
         planned: &[PlannedStep],
     ) -> (Verdict, String) {
         let run = |why: String| (Verdict::Run, why);
-        let Some(host) = host else {
-            return (Verdict::Ask, "asked each time".into());
+        let host = match host {
+            Some(host) if !ground.is_asking => host,
+            _ => return (Verdict::Ask, "asked each time".into()),
         };
         if let Some(target) = &ground.missing {
             return (

@@ -37,15 +37,27 @@ rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late";
 
 # --- steps -----------------------------------------------------------------
 
-# SEQ ID KEY: from here on until rel_do, this step is at work.
+# SEQ ID KEY: from here on until rel_do, this step is at work. What can not be written
+# down is not begun.
 rel_step() {
     rel_seq=$1 rel_id=$2 rel_key=$3
-    mkdir -p -- "$rel_state/undo/$rel_run"
-    rm -f -- "$rel_state/undo/$rel_run/$rel_seq" "$rel_state/undo/$rel_run/$rel_seq.late"
-    printf '%s\n%s\n%s\n' "$1" "$2" "$3" >"$rel_tmp/at"
-    rel_journal start "$1" "$2" "$3" -
     rel_emit start "$1"
+    if ! {
+        mkdir -p -- "$rel_state/undo/$rel_run" &&
+            rm -f -- "$rel_state/undo/$rel_run/$rel_seq" "$rel_state/undo/$rel_run/$rel_seq.late" &&
+            printf '%s\n%s\n%s\n' "$1" "$2" "$3" >"$rel_tmp/at" &&
+            rel_journal start "$1" "$2" "$3" -
+    } 2>&1; then
+        rel_fail 1
+    fi
     rel_verify() { :; }
+}
+
+rel_fail() {
+    rm -f -- "$rel_tmp/at"
+    rel_journal failed "$rel_seq" "$rel_id" "$rel_key" "$1" 2>&1
+    rel_emit failed "$rel_seq" "$1"
+    exit 1
 }
 
 # Runs rel_action, then rel_verify. Not inside `if`: there sh ignores `set -e`.
@@ -56,13 +68,9 @@ rel_do() {
         ( set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
         rel_status=$?
     fi
+    if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
     rm -f -- "$rel_tmp/at"
-    if [ "$rel_status" -ne 0 ]; then
-        rel_journal failed "$rel_seq" "$rel_id" "$rel_key" "$rel_status"
-        rel_emit failed "$rel_seq" "$rel_status"
-        exit 1
-    fi
-    rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" -
+    rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" - 2>&1 || rel_fail 1
     rel_emit 'done' "$rel_seq"
 }
 
@@ -282,8 +290,26 @@ rel_service_back() {
     rel_service_go "$1"
 }
 
+# START STATUS STOP SECONDS: a service that has a manager already. START starts it, or
+# restarts it where it runs. The way back: restarted if it was up, else stopped.
+rel_managed() {
+    set +e
+    ( set -eu; eval "$2" ) >/dev/null 2>&1
+    if [ "$?" -eq 0 ]; then
+        rel_undo_late "$1"
+    elif [ -n "$3" ]; then
+        rel_undo "$3"
+    fi
+    ( set -eu; eval "$1" )
+    rel_s=$?
+    if [ "$rel_s" -ne 0 ]; then return "$rel_s"; fi
+    rel_wait "$4" 0.2 "$2"
+}
+
 # PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.
 rel_retire() {
+    # Names of services have no slashes.
+    set -- "$(printf %s "$1" | tr / _)" "$(printf %s "$2" | tr / _)"
     for rel_d in "$rel_state/services/$1"*; do
         rel_name=${rel_d##*/}
         if [ "$rel_name" != "$2" ] && rel_service_alive "$rel_name"; then
@@ -291,6 +317,16 @@ rel_retire() {
             rel_undo "rel_service_go $(rel_quote "$rel_name")"
             rel_service_stop "$rel_name"
         fi
+    done
+}
+
+# WANTED...: removes the artifacts that are not among these digests.
+rel_tidy_blobs() {
+    for rel_d in "$rel_state/blobs"/*; do
+        case " $* " in
+        *" ${rel_d##*/} "*) ;;
+        *) rm -rf -- "$rel_d" ;;
+        esac
     done
 }
 

@@ -166,6 +166,11 @@ pub fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
+fn place(draft: &Draft, root: &str) -> String {
+    let dir = draft.dir.as_deref().unwrap_or(root);
+    format!("cd -- {}\n{}", quote(dir), exports(draft))
+}
+
 fn exports(draft: &Draft) -> String {
     draft
         .env
@@ -195,9 +200,26 @@ fn act(draft: &Draft, root: &str) -> String {
             every.as_secs_f64(),
             quote(command.trim_end())
         ),
+        Act::Managed {
+            start,
+            status,
+            stop,
+            within,
+        } => {
+            let at_place = |text: &str| match text.trim() {
+                "" => String::new(),
+                text => format!("( {}{text}\n)", place(draft, root)),
+            };
+            format!(
+                "rel_managed {} {} {} {}",
+                quote(&at_place(start)),
+                quote(&at_place(status)),
+                quote(&at_place(stop)),
+                seconds(*within)
+            )
+        }
         Act::Service(service) => {
-            let dir = draft.dir.as_deref().unwrap_or(root);
-            let place = format!("cd -- {}\n{}", quote(dir), exports(draft));
+            let place = place(draft, root);
             let run = format!(
                 "{place}exec >>{} 2>&1\n{}",
                 quote(&service.log),

@@ -176,6 +176,17 @@ pub enum Action {
         /// How long `ready` may take.
         within: Template,
     },
+    /// Starts or restarts a command that another manager keeps.
+    Managed {
+        /// Starts it, or restarts it where it runs.
+        start: Template,
+        /// Succeeds while it is up.
+        status: Template,
+        /// The way back of a first start.
+        stop: Option<Template>,
+        /// How long it may take to come up.
+        within: Template,
+    },
     /// Waits until something holds.
     Wait(Wait),
 }
@@ -282,11 +293,6 @@ impl Recipe {
                 .steps
                 .iter()
                 .any(|s| s.is_from || matches!(s.action, Action::Fetch { .. }))
-    }
-
-    /// Returns whether any step is done on a host, so that a `use` must say `on`.
-    pub fn needs_host(&self) -> bool {
-        !self.facts.is_empty() || self.steps.iter().any(|s| !s.action.is_operators())
     }
 }
 

@@ -143,6 +143,12 @@ impl Session {
             .take();
     }
 
+    /// Says goodbye, if the lifeline has not been cut, and does not wait.
+    pub fn leave(&self) {
+        let _ = self.send(b"bye\n");
+        self.cut();
+    }
+
     /// Waits for the guard's first word; returns the absolute root of the host.
     pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
         if let Some(root) = &self.root {
@@ -367,11 +373,7 @@ impl Session {
         let mut taken = Ok(());
         loop {
             match self.next(None, interrupted)? {
-                Frame::Data(bytes) => {
-                    if taken.is_ok() {
-                        taken = take(&bytes);
-                    }
-                }
+                Frame::Data(bytes) if taken.is_ok() => taken = take(&bytes),
                 Frame::Event(text) => {
                     if let Some(why) = text.strip_prefix("refused") {
                         return Err(Error::host(format!(
@@ -396,10 +398,9 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Says goodbye when nothing is at work, or else lets the guard clean up.
+    /// Gives the guard time to clean up.
     fn drop(&mut self) {
-        let _ = self.send(b"bye\n");
-        self.cut();
+        self.leave();
         let start = Instant::now();
         while start.elapsed() < LEAVE_MAX {
             match self.child.try_wait() {

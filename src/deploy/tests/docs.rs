@@ -1,7 +1,7 @@
 //! Every example of `docs/recipes.md` is read, so that none of them lies.
 
 use super::*;
-use crate::deploy::parse;
+use crate::deploy::{parse, reader};
 use kdl::KdlDocument;
 
 /// Returns the fenced `kdl` blocks of a page.
@@ -32,12 +32,12 @@ fn every_example_is_right() {
             let mut args: Vec<(String, String)> = node
                 .entries()
                 .iter()
-                .filter_map(|e| Some((e.name()?.value().to_owned(), parse::text_of(e.value())?)))
+                .filter_map(|e| Some((e.name()?.value().to_owned(), reader::text_of(e.value())?)))
                 .collect();
             let children = node.children().map_or(&[][..], KdlDocument::nodes);
             args.extend(
                 children.iter().filter_map(|c| {
-                    Some((c.name().value().to_owned(), parse::text_of(c.get(0)?)?))
+                    Some((c.name().value().to_owned(), reader::text_of(c.get(0)?)?))
                 }),
             );
             let mut words = String::from(name);

@@ -213,18 +213,45 @@ fn a_service_that_ends_at_once_fails_with_its_log() {
 #[test]
 fn a_managed_service_is_started_by_its_manager() {
     let mut space = Space::new(&["a"]);
+    space.recipe(
+        "data",
+        r#"
+        param "to"
+        step "link" { symlink "{host.root}/data" to="{to}" }
+        "#,
+    );
+    space.recipe(
+        "try",
+        "param \"ok\"\nstep \"try\" { run \"test {ok} = yes\" }",
+    );
+    space.uses("data on a", &[("to", "one")]);
     space.uses(
-        "service as web on a",
+        "service as web on a after data",
         &[
-            ("start", "echo start >>log; : >up"),
+            ("start", "readlink data >>log; : >up"),
             ("status", "test -e up"),
+            ("stop", "echo stop >>log; rm up"),
         ],
     );
-    assert_eq!(space.apply().ran, 2);
+    space.uses("try on a", &[("ok", "no")]);
+    let ok = |space: &mut Space, value: &str| {
+        let args = &mut space.environment.uses[2].args;
+        args.get_mut("ok").expect("one").text = value.into();
+    };
+    // A first start goes back by `stop`.
+    space.fails();
+    assert_eq!(space.read("hosts/a/log"), "one\nstop\n");
+    ok(&mut space, "yes");
+    assert_eq!(space.apply().ran, 3);
     assert_eq!(space.apply().ran, 0);
     std::fs::remove_file(space.path("hosts/a/up")).expect("removes");
-    assert_eq!(space.apply().ran, 2);
-    assert_eq!(space.read("hosts/a/log"), "start\nstart\n");
+    assert_eq!(space.apply().ran, 1);
+    // A restart goes back by another one, on the former files.
+    space.arg("to", "two");
+    ok(&mut space, "no");
+    space.fails();
+    let log = space.read("hosts/a/log");
+    assert_eq!(log, "one\nstop\none\none\ntwo\none\n");
 }
 
 #[test]
@@ -250,7 +277,7 @@ fn a_site_is_asked_for_each_customer_each_time() {
     space.uses("link on a", &[]);
     let url = format!("http://127.0.0.1:{port}/{{customer}}/");
     space.uses(
-        "http-check as verify",
+        "http-check as verify on a",
         &[("http", &url), ("within", "100ms")],
     );
     space.axis("customer", &["osf"]);

@@ -34,7 +34,7 @@ fn a_program_can_be_read() {
             program::step(&step, "/srv")
         })
         .collect();
-    insta::assert_snapshot!(text, @r"
+    insta::assert_snapshot!(text.trim(), @r"
     rel_step 1 all/run KEY
     rel_undo '( cd -- '\''/srv/x y'\'' 2>/dev/null || cd /srv
     LANG=C
