@@ -1,6 +1,6 @@
 //! What happens to data: production's never changes, an evolve that fails leaves the old.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -10,18 +10,33 @@ use crate::space::wait_until;
 /// Where production keeps its data.
 const PRODUCTION: &str = ".rel/hosts/production/data";
 
-/// Starts a staging that does everything again, and cuts it off once so many steps began.
-fn cut_off(karl: &Karl, steps: usize, signal: Signal) {
+/// Steps during which a staging is cut off: copies and evolving most of all.
+const MOMENTS: [&str; 10] = [
+    "first-data/lay",
+    "front/start",
+    "database/install",
+    "staging-db-copy[osf]/snapshot",
+    "staging-db-copy[osf]/transfer",
+    "staging-db-copy[anothercustomer]/snapshot",
+    "evolve[osf]/copy",
+    "evolve[osf]/evolve",
+    "evolve[anothercustomer]/evolve",
+    "site/start",
+];
+
+/// Starts a staging that does everything again, and cuts it off during a step.
+fn cut_off(karl: &Karl, step: &str, delay: Duration, signal: Signal) {
     let job = karl
         .space
         .begin(karl.words(&["staging", "branch2", "--force"]));
-    let begun = |text: &str| {
-        let lines = text.lines();
-        lines.filter(|l| l.trim_start().starts_with("run ")).count()
-    };
-    wait_until("the middle of a staging", || {
-        (begun(&job.stderr()) >= steps).then_some(())
+    wait_until(step, || {
+        let said = job.stderr();
+        let mut lines = said.lines().map(str::trim_start);
+        lines
+            .any(|l| l.starts_with("run ") && l.contains(step))
+            .then_some(())
     });
+    std::thread::sleep(delay);
     job.signal(signal);
     let output = job.finish();
     assert_ne!(output.code, 0, "{output}");
@@ -36,17 +51,13 @@ fn production_stays_byte_for_byte_as_it_is() {
 
     let _ = karl.stage(&["--force"]).ok();
     assert_eq!(tree(&karl.space.path(PRODUCTION)), before);
-    // Three targets run first, then 59 steps; snapshots and copies are those around the 30th.
-    let moments = [5, 21, 28, 29, 30, 33, 36, 44, 49, 55];
-    let jitter = std::process::id() as usize % 3;
-    for (i, steps) in moments.iter().enumerate() {
-        let signal = [Signal::KILL, Signal::INT][i % 2];
-        cut_off(&karl, steps + jitter, signal);
-        assert_eq!(
-            tree(&karl.space.path(PRODUCTION)),
-            before,
-            "cut off at {steps}"
-        );
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH);
+    let chance = nanos.expect("a time").subsec_nanos();
+    for (i, step) in MOMENTS.into_iter().enumerate() {
+        let delay = Duration::from_millis(u64::from((chance >> i) % 60));
+        cut_off(&karl, step, delay, [Signal::KILL, Signal::INT][i % 2]);
+        let now = tree(&karl.space.path(PRODUCTION));
+        assert_eq!(now, before, "cut off {delay:?} after `{step}` began");
     }
     let _ = karl.stage(&[]).ok();
     karl.answers();
