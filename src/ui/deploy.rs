@@ -13,9 +13,14 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     }
     let hosts: std::collections::BTreeSet<_> =
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
-    let counts = match plan.to_run {
-        0 => String::from("nothing to do"),
-        n => format!("{n} {} would run", plural(n, "step")),
+    let steps = plan.jobs.iter().flat_map(|j| &j.steps);
+    let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
+    let would = format!("{} {} would run", plan.to_run, plural(plan.to_run, "step"));
+    let counts = match (plan.to_run, unknown) {
+        (0, 0) => String::from("nothing to do"),
+        (_, 0) => would,
+        (0, n) => format!("{n} {} not known yet", plural(n, "step")),
+        (_, n) => format!("{would}, {n} not known yet"),
     };
     text.push_str(&format!(
         "{}: {counts}, {} fresh, on {} {}\n",
@@ -53,11 +58,15 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),
             _ => String::new(),
         };
+        // What depends on an artifact that is still to be made has no words yet.
+        let what = match step.verdict {
+            Verdict::Unknown => String::new(),
+            _ => format!("{}  ", step.what),
+        };
         text.push_str(&format!(
-            "{}  {:10}{other}  {}  {}\n",
+            "{}  {:10}{other}  {what}{}\n",
             screen.paint(style, format_args!("{word:>9}")),
             step.name,
-            step.what,
             screen.paint(FAINT, &step.reason),
         ));
     }

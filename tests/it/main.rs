@@ -9,3 +9,4 @@
 mod hosts;
 mod karl;
 mod space;
+mod tour;
