@@ -143,34 +143,31 @@ rel_write_back() {
     mv -f -- "$1.rel-new" "$1"
 }
 
-# BLOB TO: lays an artifact down; into a directory where TO ends in a slash.
+# BLOB TO: lays an artifact down; into a directory where TO ends in a slash. What is
+# not there yet appears whole, by a rename: its presence says that it was laid down.
 rel_put() {
-    rel_blob="$rel_state/blobs/$1"
-    case $2 in
-    */)
-        mkdir -p -- "$2"
-        cp -Rp -- "$rel_blob/." "$2"
-        ;;
-    *)
-        # One file keeps the new name; anything else becomes a directory of that name.
-        rel_n=0
-        for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
-            if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
-                rel_n=$((rel_n + 1))
-                rel_one=$rel_f
-            fi
-        done
-        rel_make_parent "$2"
-        if [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
-            rm -rf -- "$2.rel-new"
-            cp -p -- "$rel_one" "$2.rel-new"
-            mv -f -- "$2.rel-new" "$2"
-        else
-            mkdir -p -- "$2"
-            cp -Rp -- "$rel_blob/." "$2/"
+    rel_blob=$rel_state/blobs/$1
+    rel_to=${2%/}
+    rel_n=0
+    for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
+        if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
+            rel_n=$((rel_n + 1))
+            rel_one=$rel_f
         fi
-        ;;
-    esac
+    done
+    rel_make_parent "$rel_to"
+    rm -rf -- "$rel_to.rel-new"
+    if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
+        # One file without a slash behind: it keeps the new name.
+        cp -p -- "$rel_one" "$rel_to.rel-new"
+        mv -f -- "$rel_to.rel-new" "$rel_to"
+    elif [ -e "$rel_to" ]; then
+        cp -Rp -- "$rel_blob/." "$rel_to/"
+    else
+        cp -Rp -- "$rel_blob" "$rel_to.rel-new"
+        chmod "$(umask -S 2>/dev/null)" "$rel_to.rel-new" 2>/dev/null || chmod 755 "$rel_to.rel-new"
+        mv -f -- "$rel_to.rel-new" "$rel_to"
+    fi
 }
 
 # SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.

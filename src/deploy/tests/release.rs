@@ -198,3 +198,24 @@ fn a_directory_arrives_with_every_name() {
     }
     assert_eq!(space.apply().ran, 0);
 }
+
+#[test]
+fn what_another_environment_laid_down_is_taken_as_it_is() {
+    let mut space = site();
+    for name in ["start", "health"] {
+        space.environment.uses[0].args.remove(name);
+    }
+    space.apply();
+    space.param("branch", "feature/x");
+    let plan = space.plan();
+    let runs: Vec<&str> = plan.jobs[0]
+        .steps
+        .iter()
+        .filter(|s| s.verdict == Verdict::Run)
+        .map(|s| s.name.as_str())
+        .collect();
+    assert_eq!(runs, ["announce", "prune"]);
+    space.apply();
+    assert_eq!(space.read("hosts/a/site/current/log"), "installed\n");
+    assert_eq!(space.apply().ran, 0);
+}
