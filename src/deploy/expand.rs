@@ -10,7 +10,7 @@ use crate::deploy::job::{Bound, Job, artifact_names};
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Use};
-use crate::releasefile::range;
+use crate::range;
 use crate::template::{Mode, Template, Value};
 
 /// Everything that texts may depend on.

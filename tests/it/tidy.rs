@@ -192,13 +192,17 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("fs", "error"),
         ("progress", "error"),
         ("template", "fs"),
+        ("range", ""),
         ("http", "error"),
         ("stored", "error fs"),
         // Text -> model -> graph.
         ("graph", "fs source template error"),
         ("model", "graph fs source template"),
         ("glob", "graph fs error source"),
-        ("releasefile", "model graph glob fs error source template"),
+        (
+            "releasefile",
+            "model graph glob range fs error source template",
+        ),
         // Keys and work.
         ("digest", "fs error glob stored"),
         ("key", "graph digest fs"),
@@ -224,8 +228,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let words = |text: &'static str| text.split(' ').filter(|w| !w.is_empty()).collect();
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
     // Deploy receives artifacts by digest; it does not know how they were built.
-    let deploy =
-        words("model graph digest fs error progress source template http stored runner glob key");
+    let deploy = words(
+        "model graph digest fs error progress range source template http stored runner glob key",
+    );
     allowed.insert("deploy", deploy);
     assert!(words(ground).iter().all(|g| allowed.contains_key(g)));
     allowed
