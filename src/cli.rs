@@ -1,6 +1,6 @@
 //! The command line: arguments in, exit code out.
 //!
-//! clap's arguments are turned into a [`Context`] (where things are, how to talk) and a
+//! clap's arguments are turned into a `Context` (where things are, how to talk) and a
 //! call into the rooms below. The environment, the current directory and signals are read
 //! here and nowhere else. Each environment of the Releasefile is a command of its own.
 

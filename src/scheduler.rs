@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 
 use crate::graph::{Graph, TargetId};
 
-/// Where a target stands. Every transition goes through [`Scheduler::set`].
+/// Where a target stands. Every transition goes through `Scheduler::set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not wanted in this run.

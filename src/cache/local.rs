@@ -353,6 +353,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_wrong_is_put_anew() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        let path = store.blob_path(&digest);
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, b"hellO").expect("writes");
+        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        let fetched = crate::cache::fetch_bytes(&store, &digest).expect("fetches");
+        assert_eq!(fetched, None);
+        assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+    }
+
+    #[test]
     fn verify_removes_what_rotted() {
         let (_dir, store) = space();
         let digest = put(&store, b"hello");

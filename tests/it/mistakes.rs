@@ -238,6 +238,7 @@ fn names_that_lead_away_or_are_not_text() {
 target "a" { dir "../elsewhere"; run "true"; }
 target "b" { each "x" files="files/*"; env NAME="{x}"; run "true"; }
 target "c" { each "x" files="link/*"; run "echo {x}"; }
+target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
 "#,
     );
     let name = std::ffi::OsStr::from_bytes(b"files/a\xffb");
@@ -259,6 +260,15 @@ target "c" { each "x" files="link/*"; run "echo {x}"; }
      4 │ target "c" { each "x" files="link/*"; run "echo {x}"; }
        ·                             ────┬───
        ·                                 ╰── asked for here
+       ╰────
+
+    rel::releasefile::not_utf8
+
+      × `files/a\xffb` is not UTF-8, and can not stand here
+       ╭─[Releasefile.kdl:5:47]
+     5 │ target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
+       ·                                               ──┬──
+       ·                                                 ╰── stands for a name that is not UTF-8
        ╰────
     "#);
 }
@@ -401,7 +411,7 @@ fn a_recipe_of_the_project_with_mistakes() {
     let space = Space::new("");
     space.write(
         "recipes/mine.kdl",
-        "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { run \"{y}\"; }\n}\n",
+        "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { env \"X\"; run \"{y}\"; }\n}\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
     rel::releasefile::unknown_node
@@ -433,13 +443,22 @@ fn a_recipe_of_the_project_with_mistakes() {
        ·           ╰── one act to a step
        ╰────
 
+    rel::releasefile::wrong_value
+
+      × `env` takes `NAME="value"`
+       ╭─[recipes/mine.kdl:4:34]
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
+       ·                                  ─┬─
+       ·                                   ╰── not a property
+       ╰────
+
     rel::releasefile::unknown_name
 
       × `{y}` is not known here
-       ╭─[recipes/mine.kdl:4:34]
-     4 │     step "b" on-change="c" { run "{y}"; }
-       ·                                  ──┬──
-       ·                                    ╰── here
+       ╭─[recipes/mine.kdl:4:43]
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
+       ·                                           ──┬──
+       ·                                             ╰── here
        ╰────
       help: did you mean `{x}`?
 
@@ -447,7 +466,7 @@ fn a_recipe_of_the_project_with_mistakes() {
 
       × earlier step `c` is not known here
        ╭─[recipes/mine.kdl:4:10]
-     4 │     step "b" on-change="c" { run "{y}"; }
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
        ·          ─┬─
        ·           ╰── expected one of
        ╰────
