@@ -57,11 +57,15 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),
             _ => String::new(),
         };
+        // What depends on an artifact that is still to be made has no words yet.
+        let what = match step.verdict {
+            Verdict::Unknown => String::new(),
+            _ => format!("{}  ", step.what),
+        };
         text.push_str(&format!(
-            "{}  {:10}{other}  {}  {}\n",
+            "{}  {:10}{other}  {what}{}\n",
             screen.paint(style, format_args!("{word:>9}")),
             step.name,
-            step.what,
             screen.paint(FAINT, &step.reason),
         ));
     }

@@ -212,6 +212,8 @@ impl Space {
                 (r"\bkey [0-9a-f]{16}\b", "key [KEY]"),
                 (r"\brun [0-9a-f]{8}-[0-9a-f]{4}\b", "run [RUN]"),
                 (r"\b(ac|cas)/[0-9a-f]{2}(/[0-9a-f]{64})?", "$1/[HEX]"),
+                // Blanks at the end of a line do not survive editors.
+                (r"(?m) +$", ""),
             ]
             .map(|(from, to)| (Regex::new(from).expect("a pattern"), to))
             .into()
