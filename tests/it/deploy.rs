@@ -356,18 +356,18 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
             (!hosts.all[0].processes().iter().any(sleeps)).then_some(())
         });
         if round == 1 {
-            assert_snapshot!(output, @"
+            assert_snapshot!(plain(&output), @"
             --- stderr
                  run page  never built here
                 done page  [TIME]
             rel: 1 ran, 0 fresh, in [TIME]
-                 run h1  site/announce[3c7def5e1436]  never done here
-                done h1  site/announce[3c7def5e1436]  [TIME]
-                 run h1  site/upload[3c7def5e1436]  never done here
-                done h1  site/upload[3c7def5e1436]  [TIME]
-                 run h1  site/install[3c7def5e1436]  `upload` runs
+                 run h1  site/announce[ID]  never done here
+                done h1  site/announce[ID]  [TIME]
+                 run h1  site/upload[ID]  never done here
+                done h1  site/upload[ID]  [TIME]
+                 run h1  site/install[ID]  `upload` runs
             error: interrupted
-              step  site/install[3c7def5e1436]
+              step  site/install[ID]
             --- exit code 130
             ");
         }
@@ -375,13 +375,13 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
     fs::write(hosts.all[0].srv("go"), "").expect("writes");
     let resumed = space.run(["staging"]).ok();
     assert_eq!(served(&hosts), ["good 1"]);
-    assert_snapshot!(resumed, @"
+    assert_snapshot!(plain(&resumed), @"
     --- stderr
     rel: nothing to do, 1 target fresh, in [TIME]
-         run h1  site/install[3c7def5e1436]  did not finish last time
-        done h1  site/install[3c7def5e1436]  [TIME]
-         run h1  site/health[3c7def5e1436]  `install` runs
-        done h1  site/health[3c7def5e1436]  [TIME]
+         run h1  site/install[ID]  did not finish last time
+        done h1  site/install[ID]  [TIME]
+         run h1  site/health[ID]  `install` runs
+        done h1  site/health[ID]  [TIME]
          run h1  site/switch  never done here
         done h1  site/switch  [TIME]
          run h1  site/prune  `switch` runs
@@ -402,7 +402,7 @@ fn a_host_with_a_changed_key_is_not_talked_to() {
     hosts.change_key(1);
     space.write("page.in", "good 2\n");
     let failed = space.run(["staging"]).fails(1);
-    assert_snapshot!(ports(&failed), @r#"
+    assert_snapshot!(plain(&failed), @r#"
     --- stderr
          run page  input `page.in` changed  570fa968671266cc 7 B -> f7c60320e43ed1ba 7 B
         done page  [TIME]
@@ -416,7 +416,7 @@ fn a_host_with_a_changed_key_is_not_talked_to() {
               ssh-keygen -f "[hosts]/known_hosts" -R "[127.0.0.1]:[PORT]"
             Host key for [127.0.0.1]:[PORT] has changed and you have requested strict checking.
             Host key verification failed.
-      help: try `ssh -o IdentityFile=[hosts]/id -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] root@127.0.0.1 true`
+      help: try `ssh -o IdentityFile=[hosts]/id -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] [USER]@127.0.0.1 true`
     --- exit code 1
     "#);
     assert_eq!(served(&hosts), ["good 1", "good 1"]);
@@ -428,14 +428,14 @@ fn a_host_that_refuses() {
     let space = site(&hosts, &hosts.kdl());
     hosts.all[1].stop();
     let failed = space.run(["staging"]).fails(1);
-    assert_snapshot!(ports(&failed), @"
+    assert_snapshot!(plain(&failed), @"
     --- stderr
          run page  never built here
         done page  [TIME]
     rel: 1 ran, 0 fresh, in [TIME]
     error: cannot reach host `h2`
       says  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
-      help: try `ssh -o IdentityFile=[hosts]/id -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] root@127.0.0.1 true`
+      help: try `ssh -o IdentityFile=[hosts]/id -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] [USER]@127.0.0.1 true`
     --- exit code 1
     ");
     assert_eq!(served(&hosts), ["nothing", "nothing"]);
@@ -456,7 +456,7 @@ fn a_host_that_is_silent() {
         .replace("group \"web\"", "group \"web\" \"h9\"");
     space.write("Releasefile.kdl", text);
     let failed = space.run(["staging"]).fails(1);
-    assert_snapshot!(ports(&failed), @"
+    assert_snapshot!(plain(&failed), @"
     --- stderr
          run page  never built here
         done page  [TIME]
@@ -464,7 +464,7 @@ fn a_host_that_is_silent() {
     error: cannot reach host `h9`
       says  Connection timed out during banner exchange
             Connection to 127.0.0.1 port [PORT] timed out
-      help: try `ssh -o ConnectTimeout=1 -p [PORT] nobody@127.0.0.1 true`
+      help: try `ssh -o ConnectTimeout=1 -p [PORT] [USER]@127.0.0.1 true`
     --- exit code 1
     ");
     assert_eq!(served(&hosts), ["nothing"]);
@@ -484,7 +484,7 @@ fn a_host_that_nobody_knows() {
         .replace("group \"web\"", "group \"web\" \"h9\"");
     space.write("Releasefile.kdl", text);
     let failed = space.run(["staging"]).fails(1);
-    assert_snapshot!(ports(&failed), @"
+    assert_snapshot!(plain(&failed), @"
     --- stderr
          run page  never built here
         done page  [TIME]
@@ -505,26 +505,31 @@ fn a_key_that_the_host_does_not_take() {
     let text = space.read("Releasefile.kdl");
     space.write("Releasefile.kdl", format!("{node}{text}"));
     let failed = space.run(["staging"]).fails(1);
-    assert_snapshot!(ports(&failed), @"
+    assert_snapshot!(plain(&failed), @"
     --- stderr
          run page  never built here
         done page  [TIME]
     rel: 1 ran, 0 fresh, in [TIME]
     error: cannot reach host `h1`
       says  no such identity: [hosts]/none: No such file or directory
-            root@127.0.0.1: Permission denied (publickey,keyboard-interactive).
-      help: try `ssh -o IdentityFile=[hosts]/none -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] root@127.0.0.1 true`
+            [USER]@127.0.0.1: Permission denied (publickey,keyboard-interactive).
+      help: try `ssh -o IdentityFile=[hosts]/none -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] [USER]@127.0.0.1 true`
     --- exit code 1
     ");
 }
 
-/// Returns an output without the ports that were free and the directory of the keys.
-fn ports(output: &Output) -> String {
+/// Returns an output without ports, keys, ids and the person that runs the tests.
+fn plain(output: &Output) -> String {
     let port = regex::Regex::new(r"(\bport |-p |\]:)\d{4,5}\b").expect("a pattern");
     let dir = regex::Regex::new(r#"/[^\s"=]*/rel-hosts-\w+"#).expect("a pattern");
     let key = regex::Regex::new(r"SHA256:\S+").expect("a pattern");
+    let user = regex::Regex::new(r"[\w-]+@127\.0\.0\.1").expect("a pattern");
+    // The release's id holds what is done on the host, with the host's own directory.
+    let id = regex::Regex::new(r"\[[0-9a-f]{12}\]").expect("a pattern");
     let text = output.to_string();
     let text = port.replace_all(&text, "$1[PORT]");
     let text = dir.replace_all(&text, "[hosts]");
+    let text = user.replace_all(&text, "[USER]@127.0.0.1");
+    let text = id.replace_all(&text, "[ID]");
     key.replace_all(&text, "[FINGERPRINT]").into_owned()
 }

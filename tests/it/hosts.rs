@@ -257,10 +257,12 @@ impl Host {
         let Some(mut sshd) = self.sshd.take() else {
             return;
         };
-        // In namespaces, all that ran on the host ends with the first process there.
+        // In namespaces, all that ran on the host ends with the first process there; without
+        // them the open connections have to be found first, by descent.
+        let family = descendants(sshd.id());
         let _ = sshd.kill();
         let _ = sshd.wait();
-        for pid in self.processes() {
+        for pid in family.into_iter().chain(self.processes()) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -287,6 +289,24 @@ impl Host {
             })
             .collect()
     }
+}
+
+/// Returns the children of a process, their children and so on.
+fn descendants(pid: u32) -> Vec<i32> {
+    let children = |pid: i32| -> Vec<i32> {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace()
+            .filter_map(|w| w.parse().ok())
+            .collect()
+    };
+    let mut found = children(pid as i32);
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children(*pid));
+        next += 1;
+    }
+    found
 }
 
 impl Drop for Host {

@@ -23,6 +23,7 @@ mod order;
 mod outputs;
 mod promises;
 mod questions;
+mod random;
 mod space;
 mod state;
 mod tidy;
