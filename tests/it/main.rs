@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the world outside")]
 
+mod environment;
 mod hosts;
 mod karl;
 mod space;
