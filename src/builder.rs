@@ -4,15 +4,16 @@
 //! time and send back how it went. Most targets of most runs are fresh: they are surveyed
 //! all at once beforehand, and only the rest goes through the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cache::Store;
 use crate::error::{Error, Result};
+use crate::fs::RepoPath;
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
@@ -21,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 
 mod settle;
+mod strays;
 mod tokens;
 
 pub use settle::Outcome;
@@ -83,6 +85,18 @@ pub struct Builder<'a> {
     /// Set once the cache failed: one warning, then the build goes on without.
     is_cache_broken: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
+    strays: Strays,
+}
+
+/// What is known while looking for files that no target declares.
+#[derive(Default)]
+struct Strays {
+    /// Targets whose commands run now.
+    at_work: AtomicUsize,
+    /// Targets whose commands were started.
+    started: AtomicU64,
+    /// What was told already.
+    told: Mutex<HashSet<RepoPath>>,
 }
 
 /// What a worker sends back.
@@ -114,6 +128,7 @@ impl<'a> Builder<'a> {
             options,
             is_cache_broken: AtomicBool::new(false),
             made,
+            strays: Strays::default(),
         }
     }
 
@@ -149,6 +164,13 @@ impl<'a> Builder<'a> {
                 Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
                     let _ = self.made[id.index()].set(made);
                     summary.settled.insert(*id, Settled::Fresh);
+                    self.progress.event(&Event::Finished {
+                        target: &self.graph().target(*id).name,
+                        how: Settled::Fresh,
+                        log: &[],
+                        took: Duration::ZERO,
+                        reason: None,
+                    });
                 }
                 Ok(_) => open.push(*id),
                 Err(error) if self.options.keep_going => {
@@ -211,7 +233,9 @@ impl<'a> Builder<'a> {
         loop {
             let may_start = self.options.keep_going || summary.errors.is_empty();
             while may_start && running < jobs && !self.inspector.runner.is_interrupted() {
-                if !tokens.allow(running) {
+                // A slot is asked for only when there is something to do with it: a `make`
+                // inside of a target may need it.
+                if !scheduler.has_next() || !tokens.allow(running) {
                     break;
                 }
                 let Some(id) = scheduler.next() else { break };
@@ -220,6 +244,7 @@ impl<'a> Builder<'a> {
                     return Err(Error::internal("the workers have gone"));
                 }
             }
+            tokens.give_back(running);
             if running == 0
                 && (!may_start || scheduler.open() == 0 || self.inspector.runner.is_interrupted())
             {
@@ -229,7 +254,6 @@ impl<'a> Builder<'a> {
                 Ok(Message::Token(token)) => tokens.take(token),
                 Ok(Message::Settled(id, result, took)) => {
                     running -= 1;
-                    tokens.give_back(running);
                     self.end(id, result, took, scheduler, summary);
                 }
                 Err(_) => return Err(Error::internal("the workers have gone")),

@@ -42,6 +42,10 @@ pub trait Store: Send + Sync {
 
     /// Stores the bytes that `from` gives, if their digest is `digest`; else an error.
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()>;
+
+    /// Takes note that a blob's bytes are not what its digest says, so that the next `put`
+    /// replaces it. A store that can not do anything about it does nothing.
+    fn distrust(&self, digest: &Digest);
 }
 
 /// Returns all bytes of a blob, verified; `None` when it is missing or wrong.
@@ -52,6 +56,9 @@ pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>
     let mut bytes = Vec::new();
     match blob.read_to_end(&mut bytes) {
         Ok(_) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
-        _ => Ok(None),
+        _ => {
+            store.distrust(digest);
+            Ok(None)
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The command line: arguments in, exit code out.
 //!
-//! clap's arguments are turned into a [`Context`] (where things are, how to talk) and a
+//! clap's arguments are turned into a `Context` (where things are, how to talk) and a
 //! call into the rooms below. The environment, the current directory and signals are read
 //! here and nowhere else. Each environment of the Releasefile is a command of its own.
 
@@ -19,6 +19,7 @@ mod context;
 mod deploy;
 mod init;
 mod log;
+mod names;
 mod query;
 mod signals;
 
@@ -202,6 +203,7 @@ fn clap_error(error: &clap::Error) -> u8 {
 fn run(args: Args, context: &mut Context) -> Result<u8> {
     match args.command {
         None | Some(Verb::List) => query::list(context),
+        Some(Verb::Build(args)) if args.dry_run => query::plan_targets(context, &args.targets),
         Some(Verb::Build(args)) => build::build(context, &args),
         Some(Verb::Status(names)) => query::status(context, &names),
         Some(Verb::Why(names)) => query::why(context, &names),

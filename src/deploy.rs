@@ -1,6 +1,6 @@
 //! From an environment to its hosts: facts, then a plan, then the run.
 //!
-//! [`plan`] asks and changes nothing; [`apply`] asks, plans and carries the plan out;
+//! [`plan()`] asks and changes nothing; [`apply()`] asks, plans and carries the plan out;
 //! [`rollback`] goes back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
@@ -41,6 +41,7 @@ use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
 pub use crate::deploy::check::check_uses;
+pub use crate::deploy::expand::needed_targets;
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 pub use crate::deploy::recipe::Recipes;
 
@@ -93,7 +94,7 @@ pub struct Outcome {
     pub urls: Vec<String>,
 }
 
-/// Returns what [`apply`] would do. Changes nothing anywhere.
+/// Returns what [`apply()`] would do. Changes nothing anywhere.
 pub fn plan(
     request: &Request<'_>,
     progress: &dyn Progress,

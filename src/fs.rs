@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{IoContext, Result};
 
@@ -23,8 +24,31 @@ pub const STATE_DIR: &str = ".rel";
 /// A normalised path relative to the repository root; any bytes but NUL.
 ///
 /// Inputs may also be absolute (`/etc/ssl/ca.pem`) or lead upwards (`../shared/x`).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepoPath(PathBuf);
+
+// Stored as bytes: serde's own way with paths refuses names that are not UTF-8.
+impl Serialize for RepoPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0.as_os_str().as_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for RepoPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = RepoPath;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the bytes of a path")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<RepoPath, E> {
+                Ok(RepoPath(OsStr::from_bytes(bytes).into()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
 
 impl RepoPath {
     /// Returns the normalised path: no `.`, no `a/../`, no doubled or trailing slash.
@@ -253,6 +277,13 @@ mod tests {
         }
         assert!(!RepoPath::new("../x").is_inside());
         assert!(!RepoPath::new("/x").is_inside());
+    }
+
+    #[test]
+    fn any_name_can_be_stored() {
+        let path = RepoPath::new(OsStr::from_bytes(b"a/\xff b"));
+        let bytes = postcard::to_stdvec(&path).expect("encodes");
+        assert_eq!(postcard::from_bytes::<RepoPath>(&bytes), Ok(path));
     }
 
     #[test]

@@ -32,5 +32,6 @@ pub mod releasefile;
 pub mod error;
 pub mod fs;
 pub mod progress;
+pub mod range;
 pub mod source;
 pub mod template;

@@ -343,6 +343,7 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         blob.read_to_end(&mut text)
             .context("read the cached blob of", &absolute)?;
         if Digest::of(&text) != digest {
+            store.distrust(&digest);
             return Ok(false);
         }
         let text = std::ffi::OsStr::from_bytes(&text);
@@ -355,6 +356,7 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         .tempfile_in(dir)
         .context("create a temporary file in", dir)?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
+        store.distrust(&digest);
         return Ok(false);
     }
     let mode = if kind == Kind::Executable {

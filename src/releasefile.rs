@@ -31,7 +31,6 @@ mod environment;
 mod hosts;
 mod node;
 mod pattern;
-mod range;
 mod read;
 mod scope;
 mod target;

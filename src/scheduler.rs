@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 
 use crate::graph::{Graph, TargetId};
 
-/// Where a target stands. Every transition goes through [`Scheduler::set`].
+/// Where a target stands. Every transition goes through `Scheduler::set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not wanted in this run.
@@ -106,23 +106,33 @@ impl<'a> Scheduler<'a> {
         reason = "not an iterator: what is next changes"
     )]
     pub fn next(&mut self) -> Option<TargetId> {
-        while let Some(candidate) = self.ready.pop() {
-            let id = candidate.order.0;
-            let Some((pool, weight)) = self.graph.target(id).pool else {
-                self.set(id, State::Running);
-                return Some(id);
+        if !self.has_next() {
+            return None;
+        }
+        let id = self.ready.pop()?.order.0;
+        if let Some((pool, weight)) = self.graph.target(id).pool {
+            self.pool_used[pool.0 as usize] += weight;
+        }
+        self.set(id, State::Running);
+        Some(id)
+    }
+
+    /// Returns whether a target could be handed out now. Ready ones whose pool is full are
+    /// put aside until one of that pool ends.
+    pub fn has_next(&mut self) -> bool {
+        while let Some(candidate) = self.ready.peek() {
+            let Some((pool, weight)) = self.graph.target(candidate.order.0).pool else {
+                return true;
             };
             let used = self.pool_used[pool.0 as usize];
             let depth = self.graph.pools()[pool.0 as usize].depth;
             // A target heavier than its pool runs alone rather than never.
             if used == 0 || used + weight <= depth {
-                self.pool_used[pool.0 as usize] += weight;
-                self.set(id, State::Running);
-                return Some(id);
+                return true;
             }
-            self.parked[pool.0 as usize].push(candidate);
+            self.parked[pool.0 as usize].extend(self.ready.pop());
         }
-        None
+        false
     }
 
     /// Takes the end of a target that was handed out. Returns the targets that will not be

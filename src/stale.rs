@@ -41,6 +41,9 @@ pub enum Verdict {
 /// An answer that several targets may wait for; asked once.
 type Answer = Arc<OnceLock<Result<Vec<u8>>>>;
 
+/// What an answer depends on, within one run: command, directory, declared environment.
+type Question = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
+
 /// Asks about targets of one graph.
 pub struct Inspector<'a> {
     /// The graph.
@@ -55,7 +58,7 @@ pub struct Inspector<'a> {
     pub version: Option<&'a Version>,
     /// Now, in seconds since 1970.
     pub now_s: u64,
-    answers: Mutex<HashMap<(Vec<OsString>, RepoPath), Answer>>,
+    answers: Mutex<HashMap<Question, Answer>>,
 }
 
 /// Limit on one question: `tool`, `probe`, `product` and the version command.

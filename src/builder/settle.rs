@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Builder, first_reason, log_path};
 use crate::cache::{self, ActionResult};
-use crate::digest::Digest;
+use crate::digest::{Content, Digest, shown_size};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs;
+use crate::fs::{self, RepoPath};
 use crate::graph::{Target, TargetId};
 use crate::key::{ActionKey, Made};
 use crate::outputs;
@@ -157,7 +158,9 @@ impl Builder<'_> {
         self.records().start(&target.name)?;
         self.make_room(target, former.as_ref(), is_own_mess)?;
         let started = Instant::now();
+        let watch = self.watch(target, gathered);
         let run = self.attempts(target, gathered, key);
+        self.tell_strays(target, &watch);
         let (log, made) = match run {
             Ok(done) => done,
             Err(error) => {
@@ -168,7 +171,7 @@ impl Builder<'_> {
             }
         };
         let took = started.elapsed();
-        match self.changed_input(target, gathered)? {
+        match self.changed_input(target, gathered) {
             Some(text) => self.progress.event(&Event::Warning { text: &text }),
             None => {
                 self.store(target, key, &made, &log, took);
@@ -240,13 +243,13 @@ impl Builder<'_> {
             };
             let exit = self.inspector.runner.run(&spec, &log);
             if !exit.is_ok() {
-                failed = Some((i, exit));
+                failed = Some((i, exit, spec.dir));
                 break;
             }
         }
         let text = read_all(&log).context("read", &path)?;
-        if let Some((i, exit)) = failed {
-            return Err(command_error(target, gathered, i, &exit, &text));
+        if let Some((i, exit, dir)) = failed {
+            return Err(command_error(target, gathered, (i, &dir), &exit, &text));
         }
         check_expectations(target, &text)?;
         let outputs =
@@ -266,32 +269,27 @@ impl Builder<'_> {
     }
 
     /// Returns what to tell when an input is not what it was before the run.
-    fn changed_input(&self, target: &Target, before: &Gathered) -> Result<Option<String>> {
-        let after = self.inspector.inputs(target)?;
-        if after == before.inputs {
-            return Ok(None);
-        }
-        let changed = before
-            .inputs
-            .iter()
-            .find(|i| !after.contains(i))
-            .or_else(|| after.iter().find(|i| !before.inputs.contains(i)));
-        let find = |list: &[_], path: &fs::RepoPath| -> Option<Digest> {
-            let list: &[(fs::RepoPath, crate::digest::Content)] = list;
-            list.iter().find(|(p, _)| p == path).map(|(_, c)| c.digest)
+    fn changed_input(&self, target: &Target, before: &Gathered) -> Option<String> {
+        let (path, old, new) = match self.inspector.inputs(target) {
+            Ok(after) if after == before.inputs => return None,
+            Ok(after) => first_change(&before.inputs, &after)?,
+            Err(error) => {
+                return Some(format!(
+                    "`{0}` ran, but now {1}\n  help: outputs are kept but not cached; run `rel build {0}` again",
+                    target.name, error.message
+                ));
+            }
         };
-        let shown = |digest: Option<Digest>| match digest {
-            Some(d) => format!("{d}  {}", crate::digest::shown_size(d.size)),
+        let shown = |content: Option<Content>| match content {
+            Some(c) => format!("{}  {}", c.digest, shown_size(c.digest.size)),
             None => String::from("(absent)"),
         };
-        Ok(changed.map(|(path, _)| {
-            format!(
-                "`{0}` ran, but its input `{path}` changed meanwhile\n  before  {1}\n  after   {2}\n  help: outputs are kept but not cached; run `rel build {0}` again",
-                target.name,
-                shown(find(&before.inputs, path)),
-                shown(find(&after, path)),
-            )
-        }))
+        Some(format!(
+            "`{0}` ran, but its input `{path}` changed meanwhile\n  before  {1}\n  after   {2}\n  help: outputs are kept but not cached; run `rel build {0}` again",
+            target.name,
+            shown(old),
+            shown(new),
+        ))
     }
 
     fn store(&self, target: &Target, key: ActionKey, made: &Made, log: &[u8], took: Duration) {
@@ -333,6 +331,21 @@ impl Builder<'_> {
     }
 }
 
+/// Returns the first path whose content differs, with both contents.
+fn first_change(
+    before: &[(RepoPath, Content)],
+    after: &[(RepoPath, Content)],
+) -> Option<(String, Option<Content>, Option<Content>)> {
+    let find = |list: &[(RepoPath, Content)], path: &RepoPath| {
+        let at = list.binary_search_by(|(p, _)| p.cmp(path)).ok()?;
+        Some(list[at].1)
+    };
+    let paths = before.iter().chain(after).map(|(path, _)| path);
+    paths
+        .map(|path| (path.to_string(), find(before, path), find(after, path)))
+        .find(|(_, old, new)| old != new)
+}
+
 fn read_all(file: &File) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.metadata()?.len() as usize];
     file.read_exact_at(&mut bytes, 0)?;
@@ -342,7 +355,7 @@ fn read_all(file: &File) -> std::io::Result<Vec<u8>> {
 fn command_error(
     target: &Target,
     gathered: &Gathered,
-    index: usize,
+    (index, dir): (usize, &Path),
     exit: &Exit,
     log: &[u8],
 ) -> Box<Error> {
@@ -358,6 +371,9 @@ fn command_error(
     let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
         .fact("command", fs::shown(&command));
     match exit {
+        Exit::NotStarted(_) if !dir.is_dir() => error
+            .fact("directory", target.dir.to_string())
+            .hinted("that directory is not there: correct `dir`, or make it first"),
         Exit::NotStarted(_) => error.hinted("is the program installed and in `PATH`?"),
         Exit::TimedOut(_) => {
             with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")

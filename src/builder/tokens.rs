@@ -60,7 +60,6 @@ impl Tokens {
 
     /// Gives tokens back that `running` jobs do not need.
     pub fn give_back(&mut self, running: usize) {
-        self.held
-            .truncate(running.saturating_sub(1).max(usize::from(running > 0)));
+        self.held.truncate(running.saturating_sub(1));
     }
 }

@@ -208,6 +208,11 @@ impl Store for LocalStore {
         }
     }
 
+    fn distrust(&self, digest: &Digest) {
+        // Where it can not be removed, it goes on being a miss.
+        let _ = std::fs::remove_file(self.blob_path(digest));
+    }
+
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
         let path = self.blob_path(digest);
         let dir = path.parent().unwrap_or(&self.cas);
@@ -348,6 +353,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_wrong_is_put_anew() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        let path = store.blob_path(&digest);
+        std::fs::remove_file(&path).expect("removes");
+        std::fs::write(&path, b"hellO").expect("writes");
+        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        let fetched = crate::cache::fetch_bytes(&store, &digest).expect("fetches");
+        assert_eq!(fetched, None);
+        assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+    }
+
+    #[test]
     fn verify_removes_what_rotted() {
         let (_dir, store) = space();
         let digest = put(&store, b"hello");
@@ -355,10 +373,6 @@ mod tests {
         let path = store.blob_path(&digest);
         std::fs::remove_file(&path).expect("removes");
         std::fs::write(&path, b"hellO").expect("writes");
-        assert_eq!(
-            crate::cache::fetch_bytes(&store, &digest).expect("fetches"),
-            None
-        );
         assert_eq!(store.verify().expect("reads"), (2, vec![digest.hex()]));
         assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
     }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::context::{Context, unknown_name};
+use super::context::Context;
+use super::names::find;
 use super::signals::Listener;
 use crate::builder::{Builder, Options, Summary};
 use crate::cache::Store;
@@ -42,19 +43,16 @@ pub struct BuildOptions {
 pub struct BuildArgs {
     /// Targets; all when none is named
     #[arg(value_name = "TARGET")]
-    targets: Vec<String>,
+    pub targets: Vec<String>,
     #[command(flatten)]
     options: BuildOptions,
     /// Show what would run, changing nothing
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 /// Runs `rel build`.
 pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
-    if args.dry_run {
-        return super::query::plan_targets(context, &args.targets);
-    }
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, &args.targets)?;
@@ -102,11 +100,7 @@ pub fn run(
         version,
         Context::now_s(),
     );
-    let store = if options.no_cache {
-        None
-    } else {
-        Some(context.store()?)
-    };
+    let store = (!options.no_cache).then(|| context.store()).transpose()?;
     let display = display(context, &project.sources);
     let forced = if options.force {
         roots.to_vec()
@@ -141,18 +135,22 @@ pub fn run(
             });
         }
     }
+    Ok(Report {
+        summary: summary?,
+        counters: counters(&runner, &digests),
+    })
+}
+
+/// Returns how much was done, by name.
+fn counters(runner: &Runner, digests: &Digests) -> BTreeMap<&'static str, u64> {
     let count = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-    let counters = BTreeMap::from([
+    BTreeMap::from([
         ("processes", count(&runner.started)),
         ("stats", count(&digests.counters.stats)),
         ("files hashed", count(&digests.counters.files_hashed)),
         ("bytes hashed", count(&digests.counters.bytes_hashed)),
         ("directories listed", count(&digests.counters.dirs_listed)),
-    ]);
-    Ok(Report {
-        summary: summary?,
-        counters,
-    })
+    ])
 }
 
 impl Report {
@@ -238,26 +236,6 @@ pub fn summary_line(summary: &Summary) -> String {
         ),
         false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
     }
-}
-
-/// Returns the targets that names stand for; all when there are none.
-pub fn find(graph: &Graph, names: &[String]) -> Result<Vec<TargetId>> {
-    if names.is_empty() {
-        return Ok(graph.targets().map(|(id, _)| id).collect());
-    }
-    let mut ids = Vec::new();
-    for name in names {
-        match graph.find(name) {
-            Some(found) => ids.extend(found),
-            None => {
-                let known: Vec<&str> = graph.base_names().chain(graph.names()).collect();
-                return Err(unknown_name("target", name, &known));
-            }
-        }
-    }
-    ids.sort_unstable();
-    ids.dedup();
-    Ok(ids)
 }
 
 /// Returns the display for this screen: live on a terminal, else lines.

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cache::local::LocalStore;
 use crate::compiled::{self, Origin};
 use crate::deploy::Recipes;
-use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
@@ -44,6 +44,17 @@ pub struct Context {
 struct Loaded {
     root: PathBuf,
     project: Project,
+    /// Set when the project was parsed now: what to keep for the next run.
+    parsed: Option<Parsed>,
+}
+
+/// What a parsed project was made from. A question must not write it down, so it waits
+/// for a command that takes the lock.
+struct Parsed {
+    origin: Origin,
+    files: Vec<PathBuf>,
+    dirs: Vec<fs::RepoPath>,
+    start_ns: i64,
 }
 
 impl Context {
@@ -234,12 +245,17 @@ impl Context {
             vars: self.vars.clone(),
         };
         if may_use_compiled && let Some(project) = compiled::load(&state_dir, &root, &origin) {
-            return Ok((Loaded { root, project }, Vec::new()));
+            let loaded = Loaded {
+                root,
+                project,
+                parsed: None,
+            };
+            return Ok((loaded, Vec::new()));
         }
         self.parse(root, file, &origin)
     }
 
-    /// Parses and checks the Releasefile, shows its warnings, and keeps it compiled.
+    /// Parses and checks the Releasefile and shows its warnings.
     fn parse(
         &mut self,
         root: PathBuf,
@@ -247,7 +263,7 @@ impl Context {
         origin: &Origin,
     ) -> Result<(Loaded, Vec<Mistake>)> {
         let start_ns = crate::digest::coarse_now_ns();
-        let recipes = self.load_recipes(&root)?;
+        let (recipes, recipe_sources) = self.load_recipes(&root)?;
         let request = LoadRequest {
             root: root.clone(),
             file,
@@ -258,45 +274,52 @@ impl Context {
         let loaded = match releasefile::load(&request) {
             Ok(loaded) => loaded,
             Err(error) => {
+                self.show(&recipes.mistakes, &recipe_sources);
                 self.broken = Some(error.sources.clone());
                 return Err(error.into_error());
             }
         };
-        if !loaded.warnings.is_empty() && !self.screen.is_quiet {
-            let (width, color) = (self.screen.width, self.screen.color);
-            let sources = &loaded.project.sources;
-            ui::eprint(&crate::report::render(
-                &loaded.warnings,
-                sources,
-                width,
-                color,
-            ));
+        // Not even when no use names it: a recipe that can not be read might have been
+        // meant to stand in for a shipped one.
+        if !recipes.mistakes.is_empty() {
+            self.broken = Some(recipe_sources);
+            return Err(Error::mistakes(recipes.mistakes));
         }
-        let state_dir = Self::state_dir(&root);
-        if ensure_state_dir(&state_dir).is_ok() {
-            let mut files = loaded.read;
-            files.extend(loaded.absent);
-            files.extend(recipe_files(&root));
-            let mut dirs = loaded.watched;
-            dirs.push(fs::RepoPath::new("recipes"));
-            compiled::save(
-                &state_dir,
-                &root,
-                origin,
-                (&files, &dirs),
-                &loaded.project,
-                start_ns,
-            );
+        if !self.screen.is_quiet {
+            self.show(&loaded.warnings, &loaded.project.sources);
         }
+        let mut files = loaded.read;
+        files.extend(loaded.absent);
+        files.extend(recipe_files(&root));
+        let mut dirs = loaded.watched;
+        dirs.push(fs::RepoPath::new("recipes"));
+        let parsed = Some(Parsed {
+            origin: origin.clone(),
+            files,
+            dirs,
+            start_ns,
+        });
         let missing = loaded.missing;
         let project = loaded.project;
-        Ok((Loaded { root, project }, missing))
+        Ok((
+            Loaded {
+                root,
+                project,
+                parsed,
+            },
+            missing,
+        ))
+    }
+
+    fn show(&self, mistakes: &[Mistake], sources: &Sources) {
+        let (width, color) = (self.screen.width, self.screen.color);
+        ui::eprint(&crate::report::render(mistakes, sources, width, color));
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.
-    pub fn load_recipes(&self, root: &Path) -> Result<Recipes> {
+    pub fn load_recipes(&self, root: &Path) -> Result<(Recipes, Sources)> {
         let dir = root.join("recipes");
-        Ok(Recipes::load(dir.is_dir().then_some(dir.as_path()))?.0)
+        Recipes::load(dir.is_dir().then_some(dir.as_path()))
     }
 
     /// Returns a short directory for the sockets of kept SSH connections: a socket's path
@@ -329,7 +352,8 @@ impl Context {
         Ok(dir)
     }
 
-    /// Takes the lock of the checkout, waiting for another `rel` and saying for whom.
+    /// Takes the lock of the checkout, waiting for another `rel` and saying for whom. From
+    /// here on the state may be written: the compiled Releasefile is kept.
     pub fn lock(&self, state_dir: &Path) -> Result<Lock> {
         ensure_state_dir(state_dir)?;
         let path = state_dir.join("lock");
@@ -342,15 +366,7 @@ impl Context {
             .context("open", &path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Who it is only serves the message.
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.lines().next().unwrap_or("another rel");
-                let text = format!("waiting for {holder}, which works in this checkout\n");
-                ui::eprint(&text);
-                file.lock().context("lock", &path)?;
-            }
+            Err(TryLockError::WouldBlock) => wait_for_lock(&mut file, &path)?,
             Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
         }
         #[expect(
@@ -361,15 +377,68 @@ impl Context {
             .skip(1)
             .map(|a| fs::shown(&a).into_owned())
             .collect();
-        let owner = format!("`rel {}` (pid {})\n", words.join(" "), std::process::id());
+        let owner = format!("{} `rel {}`\n", std::process::id(), words.join(" "));
         let write = |file: &mut File| {
             file.rewind()?;
             file.set_len(0)?;
             file.write_all(owner.as_bytes())
         };
         write(&mut file).context("write", &path)?;
+        if let Some(loaded) = self.loaded.get()
+            && let Some(parsed) = &loaded.parsed
+        {
+            let made_from = (parsed.files.as_slice(), parsed.dirs.as_slice());
+            let (root, origin) = (&loaded.root, &parsed.origin);
+            compiled::save(
+                state_dir,
+                root,
+                origin,
+                made_from,
+                &loaded.project,
+                parsed.start_ns,
+            );
+        }
         Ok(Lock { _file: file })
     }
+}
+
+/// Waits for the `rel` that holds the lock; its number and words are in the file.
+fn wait_for_lock(file: &mut File, path: &Path) -> Result<()> {
+    let mut holder = String::new();
+    // Who it is only serves the message; the lock itself is the system's.
+    let _ = file.read_to_string(&mut holder);
+    let (pid, words) = holder
+        .trim()
+        .split_once(' ')
+        .unwrap_or(("?", "another rel"));
+    if pid.parse().is_ok_and(is_ancestor) {
+        return Err(Error::usage(format!(
+            "{words} (pid {pid}) works in this checkout and has started this `rel`"
+        ))
+        .hinted("let the target declare `needs` instead of calling `rel`"));
+    }
+    ui::eprint(&format!(
+        "waiting for {words} (pid {pid}), which works in this checkout\n"
+    ));
+    file.lock().context("lock", path)
+}
+
+/// Returns whether a process is this one's parent, or the parent's parent, and so on.
+/// Where there is no /proc nobody is.
+fn is_ancestor(pid: u32) -> bool {
+    let parent = |of: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{of}/status")).ok()?;
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix("PPid:"))?
+            .trim()
+            .parse()
+            .ok()
+    };
+    std::iter::successors(Some(std::process::id()), |at| {
+        parent(*at).filter(|p| *p > 1)
+    })
+    .any(|at| at == pid)
 }
 
 /// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
@@ -395,13 +464,4 @@ fn recipe_files(root: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
     files.sort();
     files
-}
-
-/// Returns the error for a name that nothing has.
-pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
-    let error = Error::new(ErrorKind::Usage, format!("there is no {what} `{name}`"));
-    match crate::source::suggest(name, known.iter().copied()) {
-        Some(near) => error.hinted(format!("did you mean `{near}`?")),
-        None => error.hinted("`rel list` shows all targets and environments"),
-    }
 }

@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
-use super::build::{BuildOptions, display, find};
-use super::context::{Context, unknown_name};
+use super::build::{BuildOptions, display};
+use super::context::Context;
+use super::names::{find, unknown_name, usage};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::{self, Request};
@@ -21,7 +22,6 @@ use crate::graph::TargetId;
 use crate::key::Made;
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Silent;
-use crate::template::Value;
 use crate::ui;
 
 /// What an environment's command takes besides its parameters.
@@ -42,22 +42,6 @@ pub struct PlanArgs {
     /// Targets; or an environment with its parameters
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-}
-
-/// Returns how an environment is called: `staging <branch> [customer]`.
-pub fn usage(environment: &Environment) -> String {
-    let mut text = environment.name.clone();
-    for param in &environment.params {
-        let choices = match param.one_of.as_slice() {
-            [] => param.name.clone(),
-            some => some.join("|"),
-        };
-        text.push_str(&match &param.default {
-            Some(_) => format!(" [{choices}]"),
-            None => format!(" <{choices}>"),
-        });
-    }
-    text
 }
 
 /// Returns the command of an environment, for help and completions.
@@ -294,50 +278,11 @@ impl Job<'_> {
 
     /// Returns the targets that must be fresh before.
     fn needs(&self) -> Result<Vec<TargetId>> {
-        let mut names = Vec::new();
-        for (template, _) in &self.environment.needs {
-            for name in self.expanded(template)? {
-                names.push(name);
-            }
-        }
+        let names = deploy::needed_targets(self.project, self.environment, &self.params)?;
         match names.is_empty() {
             true => Ok(Vec::new()),
             false => find(&self.project.graph, &names),
         }
-    }
-
-    /// Returns what a template stands for, once per value of each axis that it names.
-    fn expanded(&self, template: &crate::template::Template) -> Result<Vec<String>> {
-        let mut scopes = vec![self.params.clone()];
-        for axis in self
-            .environment
-            .axes
-            .iter()
-            .filter(|a| template.names().any(|n| n == a.name))
-        {
-            let with = |scope: &BTreeMap<String, String>, value: &String| {
-                let mut scope = scope.clone();
-                scope.insert(axis.name.clone(), value.clone());
-                scope
-            };
-            let each = scopes
-                .iter()
-                .flat_map(|s| axis.values.iter().map(move |v| with(s, v)));
-            scopes = each.collect();
-        }
-        let render = |scope: &BTreeMap<String, String>| {
-            let var = |name: &str| self.project.vars.get(name).and_then(|v| v.first());
-            let value = |name: &str| {
-                let text = scope.get(name).or_else(|| var(name))?;
-                Some(Value::from(text.as_str()))
-            };
-            let text = template.render(&value).map_err(|e| {
-                Error::usage(format!("in environment `{}`: {e}", self.environment.name))
-                    .hinted(e.help())
-            })?;
-            Ok(text.to_string_lossy().into_owned())
-        };
-        scopes.iter().map(render).collect()
     }
 
     /// Calls `work` with everything the hosts' side needs.
@@ -349,7 +294,7 @@ impl Job<'_> {
         work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
-        let recipes = self.context.load_recipes(self.root)?;
+        let (recipes, _) = self.context.load_recipes(self.root)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);

@@ -1,7 +1,7 @@
 //! `rel log`: what the last run of a target printed.
 
-use super::build::find;
 use super::context::Context;
+use super::names::find;
 use super::query::Names;
 use crate::builder::log_path;
 use crate::error::{EXIT_OK, Result};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::build::find;
 use super::context::Context;
+use super::names::{find, usage};
 use crate::digest::Digests;
 use crate::error::{EXIT_OK, Result, plural};
 use crate::graph::{Graph, TargetId};
@@ -153,7 +153,7 @@ pub fn list(context: &mut Context) -> Result<u8> {
         text.push_str("\nenvironments, each a command of its own:\n");
     }
     for environment in &project.environments {
-        let usage = super::deploy::usage(environment);
+        let usage = usage(environment);
         let desc = environment.desc.as_deref().unwrap_or("");
         let line = format!(
             "         {}  {desc}",

@@ -10,6 +10,7 @@ use crate::deploy::job::{Bound, Job, artifact_names};
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Use};
+use crate::range;
 use crate::template::{Mode, Template, Value};
 
 /// Everything that texts may depend on.
@@ -91,17 +92,7 @@ impl World<'_> {
 
     /// Names that every text of the environment has.
     fn base(&self, axes: &[(String, String)]) -> Scope {
-        let mut scope = Scope::new();
-        for (name, values) in &self.project.vars {
-            let value = match values.as_slice() {
-                [one] => Value::from(one.as_str()),
-                many => Value::Many(many.iter().map(OsString::from).collect()),
-            };
-            scope.insert(name.clone(), value);
-        }
-        for (name, value) in axes.iter().map(|(n, v)| (n, v)).chain(self.params) {
-            scope.insert(name.clone(), Value::from(value.as_str()));
-        }
+        let mut scope = given(self.project, self.params, axes);
         scope.insert("project".into(), Value::from(self.project.name.as_str()));
         let environment = self.environment.name.as_str();
         scope.insert("environment".into(), Value::from(environment));
@@ -149,7 +140,14 @@ impl World<'_> {
             .map_err(|e| wrong(one, e.to_string()).fact("text", template.source()))?;
         let mut found = Vec::new();
         for word in words {
-            for name in expand_range(&word.to_string_lossy()) {
+            let names = range::expand(&word.to_string_lossy()).map_err(|bad| {
+                let error = wrong(one, bad.message);
+                match bad.help {
+                    Some(help) => error.hinted(help),
+                    None => error,
+                }
+            })?;
+            for name in names {
                 match (
                     self.project.hosts.get(&name),
                     self.project.groups.get(&name),
@@ -284,6 +282,46 @@ fn render(one: &Use, text: &str, scope: &Scope) -> Result<String> {
     Ok(rendered.to_string_lossy().into_owned())
 }
 
+/// Returns the targets that an environment needs with these parameters: each `needs` once
+/// for every value of the axes that it names.
+pub fn needed_targets(
+    project: &Project,
+    environment: &Environment,
+    params: &BTreeMap<String, String>,
+) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (template, place) in &environment.needs {
+        let is_named = |axis: &&Axis| template.names().any(|n| n == axis.name);
+        let axes: Vec<&Axis> = environment.axes.iter().filter(is_named).collect();
+        for values in combinations(&axes) {
+            let scope = given(project, params, &values);
+            let name = template.render(&|n| scope.get(n).cloned()).map_err(|e| {
+                Error::new(ErrorKind::Releasefile, e.to_string())
+                    .fact("at", project.sources.locate(*place))
+                    .hinted(e.help())
+            })?;
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Variables, then parameters and axes over them.
+fn given(project: &Project, params: &BTreeMap<String, String>, axes: &[(String, String)]) -> Scope {
+    let mut scope = Scope::new();
+    for (name, values) in &project.vars {
+        let value = match values.as_slice() {
+            [one] => Value::from(one.as_str()),
+            many => Value::Many(many.iter().map(OsString::from).collect()),
+        };
+        scope.insert(name.clone(), value);
+    }
+    for (name, value) in axes.iter().map(|(n, v)| (n, v)).chain(params) {
+        scope.insert(name.clone(), Value::from(value.as_str()));
+    }
+    scope
+}
+
 /// Returns the axes that any text of a use mentions.
 fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
     let mut names: Vec<String> = Vec::new();
@@ -314,46 +352,4 @@ fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
             .collect();
     }
     all
-}
-
-/// Returns the names that `px[1-8]-ops` stands for.
-fn expand_range(text: &str) -> Vec<String> {
-    let Some((before, rest)) = text.split_once('[') else {
-        return vec![text.to_owned()];
-    };
-    let Some((inside, after)) = rest.split_once(']') else {
-        return vec![text.to_owned()];
-    };
-    let mut choices: Vec<String> = Vec::new();
-    for part in inside.split(',').map(str::trim) {
-        let ends = part
-            .split_once('-')
-            .and_then(|(a, b)| Some((a.len(), a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
-        match ends {
-            Some((width, first, last)) => {
-                choices.extend((first..=last).take(4096).map(|n| format!("{n:0width$}")));
-            }
-            None => choices.push(part.to_owned()),
-        }
-    }
-    let tails = expand_range(after);
-    choices
-        .iter()
-        .flat_map(|c| tails.iter().map(move |t| format!("{before}{c}{t}")))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_keep_their_zeros() {
-        assert_eq!(
-            expand_range("px[08-10]-ops"),
-            ["px08-ops", "px09-ops", "px10-ops"]
-        );
-        assert_eq!(expand_range("a[1,x].b[2]"), ["a1.b2", "ax.b2"]);
-        assert_eq!(expand_range("plain"), ["plain"]);
-    }
 }

@@ -474,26 +474,28 @@ impl Scope<'_> {
                 stop: self.optional(stop.as_ref())?.unwrap_or_default(),
                 within: self.duration(within)?,
             },
-            Action::Wait(wait) => {
-                let within = self.duration(&wait.within)?;
-                let every = self.duration(&wait.every)?;
-                match &wait.what {
-                    WaitFor::Command(command) => Act::Await {
-                        command: self.render(command)?,
-                        within,
-                        every,
-                    },
-                    WaitFor::Port(port) => Act::Ask(Wait::port(self.render(port)?, within, every)),
-                    WaitFor::Http(properties) => {
-                        let mut texts = BTreeMap::new();
-                        for (name, template) in properties {
-                            if let Some(text) = self.optional(Some(template))? {
-                                texts.insert(name.clone(), text);
-                            }
-                        }
-                        Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
+            Action::Wait(wait) => self.wait(wait)?,
+        })
+    }
+
+    fn wait(&self, wait: &crate::deploy::recipe::Wait) -> Result<Act> {
+        let within = self.duration(&wait.within)?;
+        let every = self.duration(&wait.every)?;
+        Ok(match &wait.what {
+            WaitFor::Command(command) => Act::Await {
+                command: self.render(command)?,
+                within,
+                every,
+            },
+            WaitFor::Port(port) => Act::Ask(Wait::port(self.render(port)?, within, every)),
+            WaitFor::Http(properties) => {
+                let mut texts = BTreeMap::new();
+                for (name, template) in properties {
+                    if let Some(text) = self.optional(Some(template))? {
+                        texts.insert(name.clone(), text);
                     }
                 }
+                Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
             }
         })
     }

@@ -236,7 +236,9 @@ impl Recipes {
         for path in project_files(project_dir)? {
             let text = std::fs::read_to_string(&path).context("read recipe", &path)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            recipes.add(&name, path.clone(), &text, &mut sources);
+            // As a person finds it from the Releasefile.
+            let shown = Path::new("recipes").join(path.file_name().unwrap_or_default());
+            recipes.add(&name, shown, &text, &mut sources);
         }
         Ok((recipes, sources))
     }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
-use super::range;
 use super::scope::{AxisValue, Scope, World};
 use crate::model::{Host, Reach};
+use crate::range;
 use crate::source::{Mistake, Place};
 
 /// All hosts and groups of a project.

@@ -8,7 +8,7 @@ use super::declare::{Declared, Names};
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::pattern::patterns;
 use super::scope::{Late, Scope};
-use crate::fs::RepoPath;
+use crate::fs::{RepoPath, shown};
 use crate::glob::is_reserved;
 use crate::graph::{Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId};
 use crate::source::{Mistake, Place};
@@ -177,7 +177,12 @@ fn needs(
     let mut seen = HashSet::new();
     for child in node.children.iter().filter(|c| c.is("needs")) {
         for text in child.texts("the name of a target", found) {
-            for needed in scope.strings(&text, found) {
+            // An instance is called as its value is shown, whatever bytes that has.
+            for needed in scope
+                .words(&text, found)
+                .iter()
+                .map(|w| shown(w).into_owned())
+            {
                 let Some(found_ids) = names.find(&needed) else {
                     found.push(names.unknown(&format!("target `{name}`"), &needed, &text));
                     continue;

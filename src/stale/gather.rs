@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::{Arc, PoisonError};
 
-use super::{Answer, Inspector, QUESTION_TIMEOUT, interrupted, text};
+use super::{Inspector, QUESTION_TIMEOUT, interrupted, text};
 use crate::command::{self, Late};
 use crate::digest::{Content, Digest, Kind};
 use crate::error::{Error, Result};
@@ -283,7 +283,8 @@ impl Inspector<'_> {
         )
     }
 
-    /// Runs a question once per command and directory, however many targets ask it.
+    /// Runs a question once per command, directory and declared environment, however often
+    /// it is asked.
     fn ask_once(
         &self,
         what: &str,
@@ -292,16 +293,10 @@ impl Inspector<'_> {
         dir: &RepoPath,
         env: &[(String, Option<OsString>)],
     ) -> Result<Vec<u8>> {
-        // Only questions without declared environment are shared: the others may differ.
-        let slot = match env.is_empty() {
-            true => {
-                let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-                answers
-                    .entry((argv.to_vec(), dir.clone()))
-                    .or_default()
-                    .clone()
-            }
-            false => Answer::default(),
+        let question = (argv.to_vec(), dir.clone(), env.to_vec());
+        let slot = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.entry(question).or_default().clone()
         };
         slot.get_or_init(|| {
             let (exit, out, err) = self.runner.ask(&self.spec(argv, dir, env));

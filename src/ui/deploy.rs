@@ -15,12 +15,11 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
     let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
-    let would = format!("{} {} would run", plan.to_run, plural(plan.to_run, "step"));
     let counts = match (plan.to_run, unknown) {
         (0, 0) => String::from("nothing to do"),
-        (_, 0) => would,
         (0, n) => format!("{n} {} not known yet", plural(n, "step")),
-        (_, n) => format!("{would}, {n} not known yet"),
+        (n, 0) => format!("{n} {} would run", plural(n, "step")),
+        (n, more) => format!("{n} {} would run, {more} not known yet", plural(n, "step")),
     };
     text.push_str(&format!(
         "{}: {counts}, {} fresh, on {} {}\n",

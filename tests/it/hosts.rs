@@ -5,6 +5,7 @@
 //! directories. A machine without sshd fails the tests that need one; nothing is skipped.
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -290,6 +291,11 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The other side of the story.
+            let text = format!("--- sshd of {}\n{}", self.name, self.log());
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
         self.stop();
     }
 }

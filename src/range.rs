@@ -7,11 +7,11 @@ const NAMES_MAX: usize = 4096;
 
 /// Why a text is not a name with ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BadRange {
+pub struct BadRange {
     /// What is wrong.
-    pub(crate) message: String,
+    pub message: String,
     /// What was probably meant.
-    pub(crate) help: Option<String>,
+    pub help: Option<String>,
 }
 
 fn bad(message: impl Into<String>) -> BadRange {
@@ -22,7 +22,7 @@ fn bad(message: impl Into<String>) -> BadRange {
 }
 
 /// Returns the names that `text` stands for, in order.
-pub(crate) fn expand(text: &str) -> Result<Vec<String>, BadRange> {
+pub fn expand(text: &str) -> Result<Vec<String>, BadRange> {
     let mut names = vec![String::new()];
     let mut rest = text;
     while let Some(open) = rest.find(['[', ']']) {

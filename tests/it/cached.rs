@@ -1,0 +1,299 @@
+//! The cache: what was made once is restored, by any checkout; whatever happens to the
+//! cache never fails a build.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use insta::assert_snapshot;
+
+use crate::space::{Output, PATH, REL, Space};
+
+const UPPER: &str = r#"
+target "upper" {
+    inputs "in.txt"
+    outputs "build/out.txt" "build/tree/"
+    run "tr a-z A-Z < in.txt > build/out.txt; mkdir -p build/tree/empty; ln -sf ../out.txt build/tree/link; printf '#!/bin/sh\n' > build/tree/run; chmod +x build/tree/run; echo made; echo ran >> log"
+}
+target "size" { needs "upper"; outputs "build/size"; run "wc -c < build/out.txt > {out}; echo ran >> log"; }
+"#;
+
+fn upper() -> Space {
+    let space = Space::new(UPPER);
+    space.write("in.txt", "hello\n");
+    space.build([]).ok().is("size ran, upper ran");
+    space
+}
+
+#[test]
+fn deleted_outputs_are_restored_with_their_log() {
+    let space = upper();
+    space.remove("build");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+    restored upper  output `build/out.txt` is missing  (and 3 more)
+             | made
+    restored size  output `build/size` is missing
+    rel: 2 restored from the cache, 0 fresh, in [TIME]
+    ");
+    assert_eq!(space.read("build/tree/link"), "HELLO\n");
+    assert!(space.path("build/tree/empty").is_dir());
+    let mode = fs::metadata(space.path("build/tree/run"))
+        .expect("is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o111, 0o111);
+    // Files of the cache are read-only; what was restored is the person's own.
+    let mode = fs::metadata(space.path("build/out.txt"))
+        .expect("is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o200, 0o200);
+    assert_eq!(
+        space
+            .build([])
+            .ok()
+            .is("size fresh, upper fresh")
+            .processes(),
+        0
+    );
+    assert_snapshot!(space.run(["log", "upper"]).ok(), @"made");
+    assert_eq!(space.lines("log").len(), 2);
+}
+
+#[test]
+fn another_branch_and_back_runs_nothing() {
+    let space = upper();
+    space.write(".gitignore", "build/\nlog\n");
+    space.shell("git init -q; git add -A; git commit -qm one; git checkout -qb other; echo more >> in.txt; git commit -qam two");
+    space.build([]).ok().is("size ran, upper ran");
+    space.shell("git checkout -q main");
+    let told = space.build([]).ok().is("size restored, upper restored");
+    assert_eq!(told.processes(), 0);
+    space.shell("git checkout -q other");
+    let told = space.build([]).ok().is("size restored, upper restored");
+    assert_eq!(told.processes(), 0);
+    assert_eq!(space.read("build/out.txt"), "HELLO\nMORE\n");
+}
+
+#[test]
+fn two_checkouts_share_results() {
+    let space = upper();
+    space.shell("mkdir other; cp Releasefile.kdl in.txt other");
+    let told = space.build(["-C", "other"]).ok();
+    assert_eq!(told.is("size restored, upper restored").processes(), 0);
+    let told = space
+        .build(["-C", "other", "--no-cache", "--force", "upper"])
+        .ok();
+    let _ = told.is("upper ran, same result");
+}
+
+#[test]
+fn a_target_may_stay_out_of_the_cache() {
+    let space = Space::new(r#"target "a" { cache #false; outputs "x"; run "touch x"; }"#);
+    space.build([]).ok().is("a ran");
+    space.remove("x");
+    space.build([]).ok().is("a ran, same result");
+}
+
+#[test]
+fn size_prune_and_verify() {
+    let space = upper();
+    assert_snapshot!(space.run(["cache", "size"]).ok(), @"[space]/cache  33 B in 6 blobs, 2 results");
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"6 blobs read, all sound");
+    assert_snapshot!(space.run(["cache", "prune"]).fails(2), @"
+    --- stderr
+    error: `rel cache prune` needs to know what may go
+      help: for example: rel cache prune --older-than 30d
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["cache", "prune", "--max-size", "many"]).fails(2), @"
+    --- stderr
+    error: `many` is not a size
+      help: for example: 500MB, 5GB
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["cache", "prune", "--max-size", "0"]).ok(), @"removed 2 results and 0 blobs, 0 B");
+    space.remove("build");
+    let told = space.build([]).ok();
+    let _ = told.is("size ran, same result, upper ran, same result");
+}
+
+/// Returns the files of a part of the cache: `cas` or `ac`.
+fn files(space: &Space, part: &str) -> Vec<PathBuf> {
+    let dir = space.cache().join("v1").join(part);
+    let entries = walkdir::WalkDir::new(dir).into_iter().flatten();
+    entries
+        .filter(|e| e.file_type().is_file())
+        .map(|e| e.into_path())
+        .collect()
+}
+
+fn overwrite(path: &PathBuf, bytes: &[u8]) {
+    fs::remove_file(path).expect("removes");
+    fs::write(path, bytes).expect("writes");
+}
+
+#[test]
+fn corrupt_blobs_are_misses() {
+    let space = upper();
+    for file in files(&space, "cas") {
+        let mut bytes = fs::read(&file).expect("reads");
+        bytes.iter_mut().for_each(|b| *b ^= 1);
+        overwrite(&file, &bytes);
+    }
+    space.remove("build");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+         run upper  output `build/out.txt` is missing  (and 3 more)
+        same upper  [TIME]
+             | made
+         run size  output `build/size` is missing
+        same size  [TIME]
+    rel: 2 ran, 0 fresh, in [TIME]
+    ");
+    assert_eq!(space.read("build/out.txt"), "HELLO\n");
+    // What was found to be wrong has been replaced; `verify` finds the rest.
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"6 blobs read, 3 corrupt and removed");
+    space.remove("build");
+    let _ = space.build([]).ok();
+    space.remove("build");
+    space.build([]).ok().is("size restored, upper restored");
+    assert_eq!(space.read("build/out.txt"), "HELLO\n");
+}
+
+#[test]
+fn truncated_missing_and_foreign_files_are_misses() {
+    let space = upper();
+    for (i, file) in files(&space, "cas").iter().enumerate() {
+        match i % 2 {
+            0 => overwrite(file, b""),
+            _ => fs::remove_file(file).expect("removes"),
+        }
+    }
+    space.remove("build");
+    let _ = space.build([]).ok();
+    assert_eq!(space.read("build/size"), "6\n");
+    for (i, file) in files(&space, "ac").iter().enumerate() {
+        overwrite(
+            file,
+            if i == 0 {
+                b""
+            } else {
+                b"rel1 and then nonsense"
+            },
+        );
+    }
+    space.remove("build");
+    let told = space.build([]).ok();
+    let _ = told.is("size ran, same result, upper ran, same result");
+    space.remove("build");
+    space.build([]).ok().is("size restored, upper restored");
+}
+
+/// A result that names a path outside of the declared outputs is somebody's attack.
+#[test]
+fn results_of_another_target_are_refused() {
+    let space = upper();
+    let results = files(&space, "ac");
+    let texts: Vec<_> = results
+        .iter()
+        .map(|f| fs::read(f).expect("reads"))
+        .collect();
+    overwrite(&results[0], &texts[1]);
+    overwrite(&results[1], &texts[0]);
+    space.remove("build");
+    assert_snapshot!(space.run(["build", "upper"]).ok(), @"
+    --- stderr
+    warning: going on without the cache: a cached result of `upper` names `build/size`, which is not its output
+         run upper  output `build/out.txt` is missing  (and 3 more)
+        same upper  [TIME]
+             | made
+    rel: 1 ran, 0 fresh, in [TIME]
+    ");
+    assert!(!space.has("build/size"));
+}
+
+/// Runs `rel build` where `setup` has been done to the mounts, for this command alone.
+fn build_with_mounts(space: &Space, setup: &str) -> Output {
+    let script = format!("{setup}\nexec \"$REL\" build");
+    let is_root = rustix::process::getuid().is_root();
+    let mut command = space.program("unshare");
+    // Who is not root may be in a namespace of his own.
+    command.args(if is_root {
+        ["-m"].as_slice()
+    } else {
+        ["-m", "-U", "-r"].as_slice()
+    });
+    command.args(["--propagation", "private", "sh", "-euc", &script]);
+    command
+        .env("REL", REL)
+        .env("CACHE", space.cache())
+        .env("PATH", PATH);
+    space.finish(&mut command)
+}
+
+#[test]
+fn a_full_cache_is_done_without() {
+    let space = Space::new(UPPER);
+    space.write("in.txt", "hello\n".repeat(100_000));
+    fs::create_dir(space.cache()).expect("creates");
+    let full = build_with_mounts(&space, "mount -t tmpfs -o size=64k tmpfs \"$CACHE\"").ok();
+    assert_snapshot!(full, @"
+    --- stderr
+         run upper  never built here
+    warning: going on without the cache: cannot write `[space]/cache/v1/cas/[HEX]`: no space left on device
+      help: free some space there and run the same command again
+        done upper  [TIME]
+             | made
+         run size  never built here
+        done size  [TIME]
+    rel: 2 ran, 0 fresh, in [TIME]
+    ");
+    assert_eq!(space.read("build/size"), "600000\n");
+    space.build([]).ok().is("size fresh, upper fresh");
+}
+
+#[test]
+fn a_read_only_cache_is_read_and_not_written() {
+    let space = upper();
+    let read_only = "mount --bind \"$CACHE\" \"$CACHE\"; mount -o remount,bind,ro \"$CACHE\"";
+    space.remove("build");
+    assert_snapshot!(build_with_mounts(&space, read_only).ok(), @"
+    --- stderr
+    restored upper  output `build/out.txt` is missing  (and 3 more)
+             | made
+    restored size  output `build/size` is missing
+    rel: 2 restored from the cache, 0 fresh, in [TIME]
+    ");
+    space.write("in.txt", "other\n");
+    assert_snapshot!(build_with_mounts(&space, read_only).ok(), @"
+    --- stderr
+         run upper  input `in.txt` changed  8e4c7c1b99dbfd50 6 B -> c0d6c8281a3879ca 6 B
+    warning: going on without the cache: cannot create directory `[space]/cache/v1/cas/[HEX]`: read-only file system
+      help: check who owns it and whether it may be written
+        done upper  [TIME]
+             | made
+         run size  needed output `build/out.txt` changed  5b4b3e31fa19b246 6 B -> f9e798b169166efe 6 B
+        same size  [TIME]
+    rel: 2 ran, 0 fresh, in [TIME]
+    ");
+    assert_eq!(space.read("build/out.txt"), "OTHER\n");
+}
+
+#[test]
+fn a_cache_that_is_no_directory_is_done_without() {
+    let space = Space::new(UPPER);
+    space.write("in.txt", "hello\n");
+    fs::write(space.cache(), "a file").expect("writes");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+    warning: going on without the cache: cannot read `[space]/cache/v1/ac/[HEX]`: not a directory
+         run upper  never built here
+        done upper  [TIME]
+             | made
+         run size  never built here
+        done size  [TIME]
+    rel: 2 ran, 0 fresh, in [TIME]
+    ");
+}

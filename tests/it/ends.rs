@@ -1,0 +1,158 @@
+//! Ends before the end: Ctrl-C, `kill -9`, two at once.
+
+use std::process::Command;
+
+use insta::assert_snapshot;
+use rustix::process::Signal;
+
+use crate::space::{Space, is_alive, wait_until};
+
+/// A target whose commands start a family of processes and then wait.
+const FAMILY: &str = r#"
+target "slow" {
+    inputs "in.txt"
+    outputs "x"
+    run "cp in.txt x; (trap '' INT; sleep 1000) & echo $! >> pids; sleep 1000 & echo $! >> pids; echo $$ >> pids; echo ready > ready; wait"
+}
+target "quick" { outputs "q"; run "touch q"; }
+target "after" { needs "slow"; run "echo after >> log"; }
+"#;
+
+fn family() -> Space {
+    let space = Space::new(FAMILY);
+    space.write("in.txt", "in\n");
+    space
+}
+
+/// Waits until none of the processes is left.
+#[track_caller]
+fn all_gone(space: &Space) {
+    let pids = space.lines("pids");
+    assert!(pids.len() >= 3, "{pids:?}");
+    wait_until("the end of the processes", || {
+        pids.iter().all(|pid| !is_alive(pid)).then_some(())
+    });
+}
+
+#[test]
+fn ctrl_c_ends_whole_groups() {
+    let space = family();
+    let job = space.begin(["build", "-j1", "after"]);
+    space.wait_for("ready");
+    job.signal(Signal::INT);
+    let output = job.finish().fails(130);
+    all_gone(&space);
+    assert_snapshot!(output, @"
+    --- stderr
+         run slow  never built here
+    rel: interrupted; 1 failed, 1 not tried, 0 fresh, in [TIME]
+    --- exit code 130
+    ");
+    assert!(!space.has("log"));
+    assert_snapshot!(space.run(["status", "slow"]).ok(), @"
+      stale  slow  its last run was not recorded as a whole
+    0 targets fresh, 1 not
+    ");
+}
+
+#[test]
+fn a_request_to_terminate_is_like_ctrl_c() {
+    let space = family();
+    let job = space.begin(["build"]);
+    space.wait_for("ready");
+    job.signal(Signal::TERM);
+    let _ = job.finish().fails(130);
+    all_gone(&space);
+}
+
+#[test]
+fn what_ignores_the_signal_is_killed() {
+    let space = Space::new(
+        r#"target "a" { run "trap '' TERM INT HUP; echo $$ > pids; echo ready > ready; while :; do sleep 0.1; done"; }"#,
+    );
+    let job = space.begin(["build"]);
+    space.wait_for("ready");
+    job.signal(Signal::INT);
+    // A person who presses it again does not want to wait.
+    job.signal(Signal::INT);
+    let _ = job.finish().fails(130);
+    let pid = space.read("pids");
+    wait_until("the end of the process", || (!is_alive(&pid)).then_some(()));
+}
+
+#[test]
+fn after_kill_9_the_next_run_is_right() {
+    let space = family();
+    let job = space.begin(["build"]);
+    space.wait_for("ready");
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    // What it left running is not of this test.
+    for pid in space.lines("pids") {
+        let _ = Command::new("kill").args(["-9", pid.trim()]).status();
+    }
+    assert_snapshot!(space.run(["why", "slow"]).ok(), @"
+    stale  slow
+           its last run was not recorded as a whole
+    ");
+    // The half-made output is the run's own mess: removed, not moved aside.
+    space.write(
+        "Releasefile.kdl",
+        FAMILY.replace(
+            "echo ready > ready; wait",
+            "kill $!; kill -9 $(head -1 pids)",
+        ),
+    );
+    space.remove("pids");
+    let output = space.run(["build"]).ok();
+    assert!(!output.stderr.contains("moved"), "{output}");
+    space
+        .build([])
+        .ok()
+        .is("after fresh, quick fresh, slow fresh");
+}
+
+/// A run killed at any time leaves a state that the next one can build on.
+#[test]
+fn killed_at_any_time() {
+    let releasefile = r#"
+target "a" { inputs "in.txt"; outputs "build/a"; run "cp in.txt {out}"; }
+target "b" { needs "a"; outputs "build/b/"; run "for i in 1 2 3 4 5; do cp {a} build/b/$i; done"; }
+target "c" { needs "b"; outputs "build/c"; run "cat build/b/* > {out}"; }
+"#;
+    let space = Space::new(releasefile);
+    for round in 0..12 {
+        let text = format!("round {round}\n");
+        space.write("in.txt", &text);
+        let job = space.begin(["build"]);
+        std::thread::sleep(std::time::Duration::from_millis(3 * round));
+        let _ = rustix::process::kill_process(job.pid(), Signal::KILL);
+        let _ = job.finish();
+        let _ = space.build([]).ok();
+        assert_eq!(space.read("build/c"), text.repeat(5), "round {round}");
+        space.build([]).ok().is("a fresh, b fresh, c fresh");
+    }
+}
+
+#[test]
+fn two_at_once_wait_for_each_other() {
+    let space = Space::new(
+        r#"target "a" { outputs "x"; run "echo ran >> log; touch x; echo ready > ready; while ! test -e go; do sleep 0.01; done"; }"#,
+    );
+    let first = space.begin(["build", "a"]);
+    space.wait_for("ready");
+    let second = space.begin(["build"]);
+    wait_until("the second to wait", || {
+        second.stderr().contains("waiting").then_some(())
+    });
+    // Questions do not wait.
+    let _ = space.run(["list"]).ok();
+    space.write("go", "");
+    let _ = first.finish().ok();
+    assert_snapshot!(second.finish().ok(), @"
+    --- stderr
+    waiting for `rel build a` (pid [PID]), which works in this checkout
+    rel: nothing to do, 1 target fresh, in [TIME]
+    ");
+    assert_eq!(space.lines("log").len(), 1);
+}

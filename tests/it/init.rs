@@ -1,0 +1,166 @@
+//! `init`: the Releasefile it writes for each kind of project is sound, and builds.
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+/// Writes a Releasefile for the project in a space and checks it.
+#[track_caller]
+fn init(space: &Space) -> String {
+    let _ = space.run(["init"]).ok();
+    let output = space.run(["check"]).ok();
+    assert_eq!(output.stderr, "", "not even a warning");
+    space.read("Releasefile.kdl")
+}
+
+#[test]
+fn nothing_known() {
+    let space = Space::empty();
+    assert_snapshot!(init(&space), @r#"
+    project work {
+        version "0.1"
+    }
+
+    // No Cargo.toml, pyproject.toml, setup.py, package.json or Makefile was found: this is an
+    // example to change.
+    target "hello" {
+        desc "Write a greeting"
+        outputs "build/hello.txt"
+        run "echo hello > {out}"
+    }
+    "#);
+    space.build([]).ok().is("hello ran");
+    assert_snapshot!(space.run(["init"]).fails(2), @"
+    --- stderr
+    error: there is a Releasefile.kdl already
+      help: `rel init --print` shows what would be written
+    --- exit code 2
+    ");
+}
+
+#[test]
+fn cargo() {
+    let space = Space::empty();
+    space
+        .write(
+            "Cargo.toml",
+            "[package]\nname = \"tiny\"\nversion = \"0.1.0\"\n",
+        )
+        .write("src/main.rs", "fn main() {}\n");
+    assert_snapshot!(init(&space), @r#"
+    project work {
+        version "0.1"
+    }
+
+    // cargo keeps its own state in target/, so only its final program is declared.
+    target "cargo-tests-pass" {
+        desc "Unit and integration tests"
+        inputs "Cargo.toml" "**/*.rs" "!target/**"
+        tool "cargo --version"
+        env "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
+        run "cargo test --quiet"
+    }
+    "#);
+}
+
+#[test]
+fn python() {
+    let space = Space::empty();
+    space
+        .write("setup.py", "from setuptools import setup\nsetup(name='tiny', version='0.1', py_modules=['tiny'])\n")
+        .write("tiny.py", "def double(x):\n    return 2 * x\n")
+        .write("tests/test_tiny.py", "import unittest\nfrom tiny import double\n\nclass Test(unittest.TestCase):\n    def test_double(self):\n        self.assertEqual(double(2), 4)\n");
+    assert_snapshot!(init(&space), @r#"
+    project work {
+        version "0.1"
+    }
+
+    var "python" "python3"
+
+    target "tests-pass" {
+        desc "Unit tests"
+        inputs "**/*.py" "setup.py" "!**/__pycache__/**" "!build/**" "!dist/**"
+        tool "{python} --version"
+        run "{python} -m unittest discover -q -s tests"
+    }
+
+    target "wheel" {
+        desc "A wheel of this version"
+        needs "tests-pass"
+        inputs "**/*.py" "setup.py" "!**/__pycache__/**" "!build/**" "!dist/**"
+        outputs "dist/*.whl" count=1
+        tool "{python} --version"
+        run "{python} -m pip wheel . --no-deps -w dist"
+    }
+    "#);
+    let _ = space.build(["tests-pass"]).ok();
+    space.build(["tests-pass"]).ok().is("tests-pass fresh");
+    // Of another length: Python itself believes in size and second.
+    space.write("tiny.py", "def double(x):\n    return 1 + 2 * x\n");
+    let failed = space.run(["build", "tests-pass"]).fails(1);
+    assert!(failed.stderr.contains("AssertionError: 5 != 4"), "{failed}");
+}
+
+#[test]
+fn npm() {
+    let space = Space::empty();
+    space
+        .write(
+            "package.json",
+            r#"{"name": "tiny", "scripts": {"test": "true", "build": "mkdir -p dist"}}"#,
+        )
+        .write("index.js", "module.exports = 1;\n");
+    assert_snapshot!(init(&space), @r#"
+    project work {
+        version "0.1"
+    }
+
+    target "npm-test" {
+        desc "npm run test"
+        inputs "package.json" "**/*.js" "**/*.ts" "!node_modules/**" "!dist/**" optional=#true
+        tool "node --version"
+        run "npm run test"
+    }
+
+    target "npm-build" {
+        desc "npm run build"
+        inputs "package.json" "**/*.js" "**/*.ts" "!node_modules/**" "!dist/**" optional=#true
+        outputs "dist/"
+        tool "node --version"
+        run "npm run build"
+    }
+    "#);
+}
+
+#[test]
+fn makefile() {
+    let space = Space::empty();
+    space.write(
+        "Makefile",
+        "all: out\nout: in\n\tcp in out\ncheck:\n\tgrep -q in in\n",
+    );
+    space.write("in", "in\n");
+    assert_snapshot!(init(&space), @r#"
+    project work {
+        version "0.1"
+    }
+
+    // make decides what is stale inside; declare inputs and outputs here to let rel decide.
+    target "make-all" {
+        desc "make all"
+        inputs "**" "!build/**"
+        cache #false
+        run "make all"
+    }
+
+    // make decides what is stale inside; declare inputs and outputs here to let rel decide.
+    target "make-check" {
+        desc "make check"
+        inputs "**" "!build/**"
+        cache #false
+        run "make check"
+    }
+    "#);
+    let _ = space.build([]).ok();
+    assert_eq!(space.read("out"), "in\n");
+}

@@ -1,0 +1,604 @@
+//! Mistakes in a Releasefile and on the command line, as a person meets them.
+//!
+//! The text of each kind of mistake is snapshotted beside the room that finds it;
+//! `every_code_is_shown` keeps that list complete. Here the whole program answers: all
+//! mistakes in one run, exit code 2, nothing started.
+
+use std::collections::BTreeSet;
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+/// Returns what `rel check` says of a Releasefile with mistakes.
+#[track_caller]
+fn mistakes(text: &str) -> String {
+    let space = Space::new(text);
+    space.write("a.txt", "a").write("src/b.txt", "b");
+    space.run(["check"]).fails(2).stderr
+}
+
+#[test]
+fn all_mistakes_are_reported_in_one_run() {
+    assert_snapshot!(mistakes(
+        r#"
+project "karl" { version "1" }
+target "wheel" {
+    need "tests"
+    inputs "src/b.text"
+    outputs "dist/karl.whl"
+    run "make wheel" timeout="2m"
+}
+target "image" {
+    needs "whell"
+    outputs "dist/*"
+    timeout "2 parsecs"
+    run "make {tag}"
+}
+host "karl04" ssh="karl@karl04" port=99999
+environment "staging" {
+    param "branch" one-of="a b" default="c"
+    use "db-copy" on="karl05" from="karl04"
+}
+"#
+    ), @r#"
+    rel::releasefile::unknown_node
+
+      × `target` has no node `need`
+       ╭─[Releasefile.kdl:4:5]
+     4 │     need "tests"
+       ·     ──┬─
+       ·       ╰── not known here
+       ╰────
+      help: did you mean `needs`?
+
+    rel::releasefile::unknown_property
+
+      × `run` has no property `timeout`
+       ╭─[Releasefile.kdl:7:22]
+     7 │     run "make wheel" timeout="2m"
+       ·                      ───┬───
+       ·                         ╰── not a property of it
+       ╰────
+
+    rel::releasefile::unknown_target
+
+      × target `image` needs `whell`, which is no target
+        ╭─[Releasefile.kdl:10:11]
+     10 │     needs "whell"
+        ·           ───┬───
+        ·              ╰── not a target
+        ╰────
+      help: did you mean `wheel`?
+
+    rel::releasefile::overlapping_outputs
+
+      × targets `wheel` and `image` write the same files
+       ╭─[Releasefile.kdl:6:13]
+     6 │     outputs "dist/karl.whl"
+       ·             ───────┬───────
+       ·                    ╰── with `dist/karl.whl`
+       ╰────
+        ╭─[Releasefile.kdl:11:13]
+     11 │     outputs "dist/*"
+        ·             ────┬───
+        ·                 ╰── `dist/*` overlaps
+        ╰────
+      help: give each file to one target only
+
+    rel::releasefile::bad_duration
+
+      × `2 parsecs` is not a duration
+        ╭─[Releasefile.kdl:12:13]
+     12 │     timeout "2 parsecs"
+        ·             ─────┬─────
+        ·                  ╰── expected a number with a unit
+        ╰────
+      help: write it like `"500ms"`, `"30s"`, `"1h 30m"` or `"7d"`
+
+    rel::releasefile::unknown_name
+
+      × `{tag}` is not known here
+        ╭─[Releasefile.kdl:13:15]
+     13 │     run "make {tag}"
+        ·               ──┬──
+        ·                 ╰── no such name
+        ╰────
+      help: declare it with `var`, or write `{{` for a literal brace
+
+    rel::releasefile::bad_number
+
+      × expected a port from 1 to 65535, found 99999
+        ╭─[Releasefile.kdl:15:38]
+     15 │ host "karl04" ssh="karl@karl04" port=99999
+        ·                                      ──┬──
+        ·                                        ╰── out of range
+        ╰────
+
+    rel::releasefile::bad_default
+
+      × the default `c` is none of the allowed values
+        ╭─[Releasefile.kdl:17:41]
+     17 │     param "branch" one-of="a b" default="c"
+        ·                                         ─┬─
+        ·                                          ╰── not allowed
+        ╰────
+      help: did you mean `a`?
+
+    rel::releasefile::missing_parameter
+
+      × recipe `db-copy` needs `snapshot`
+        ╭─[Releasefile.kdl:18:9]
+     18 │     use "db-copy" on="karl05" from="karl04"
+        ·         ────┬────
+        ·             ╰── here
+        ╰────
+      help: `snapshot`: writes a consistent copy into {stage}; runs there, on the host given by `from`
+
+    rel::releasefile::unknown_host
+
+      × there is no host or group `karl05`
+        ╭─[Releasefile.kdl:18:22]
+     18 │     use "db-copy" on="karl05" from="karl04"
+        ·                      ────┬───
+        ·                          ╰── not a host
+        ╰────
+      help: did you mean `karl04`?
+    "#);
+}
+
+#[test]
+fn broken_kdl() {
+    assert_snapshot!(mistakes("target \"a\" {\n    run \"true\"\n"), @r#"
+    rel::releasefile::syntax
+
+      × no closing '}' for child block
+       ╭─[Releasefile.kdl:1:12]
+     1 │ target "a" {
+       ·            ┬
+       ·            ╰── not closed
+       ╰────
+
+    rel::releasefile::syntax
+
+      × closing '}' was not found after nodes
+       ╭─[Releasefile.kdl:2:5]
+     2 │     run "true"
+       ·     ─────┬────
+       ·          ╰── not closed
+       ╰────
+    "#);
+    assert_snapshot!(mistakes("target \"a {\n    run true\n}\n"), @r#"
+    rel::releasefile::syntax
+
+      × unexpected newline in single-line quoted string
+       ╭─[Releasefile.kdl:1:8]
+     1 │ target "a {
+       ·        ──┬─
+       ·          ╰── not quoted string
+       ╰────
+      help: you can make a string multi-line by wrapping it in '"""', with a newline immediately after
+            the opening quotes
+
+    rel::releasefile::syntax
+
+      × expected identifier string
+       ╭─[Releasefile.kdl:2:9]
+     2 │     run true
+       ·         ──┬─
+       ·           ╰── not identifier string
+       ╰────
+      help: write `#true`
+
+    rel::releasefile::syntax
+
+      × expected end of document
+       ╭─[Releasefile.kdl:3:1]
+     3 │ }
+       · ┬
+       · ╰── not EOF
+       ╰────
+    "#);
+    assert_snapshot!(mistakes("target \"a\" { cache false; run \"true\"; }\n"), @r#"
+    rel::releasefile::syntax
+
+      × expected identifier string
+       ╭─[Releasefile.kdl:1:20]
+     1 │ target "a" { cache false; run "true"; }
+       ·                    ──┬──
+       ·                      ╰── not identifier string
+       ╰────
+      help: write `#false`
+    "#);
+}
+
+#[test]
+fn a_file_that_is_not_text() {
+    let space = Space::empty();
+    space.write("Releasefile.kdl", b"target \"a\xff\" { run \"true\"; }\n");
+    assert_snapshot!(space.run(["check"]).fails(2), @r#"
+    --- stderr
+    rel::releasefile::syntax
+
+      × the file is not UTF-8 text
+       ╭─[Releasefile.kdl:1:10]
+     1 │ target "a�" { run "true"; }
+       ·          ┬
+       ·          ╰── the first byte that is not
+       ╰────
+    --- exit code 2
+    "#);
+}
+
+#[test]
+fn names_that_lead_away_or_are_not_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let space = Space::new(
+        r#"
+target "a" { dir "../elsewhere"; run "true"; }
+target "b" { each "x" files="files/*"; env NAME="{x}"; run "true"; }
+target "c" { each "x" files="link/*"; run "echo {x}"; }
+target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
+"#,
+    );
+    let name = std::ffi::OsStr::from_bytes(b"files/a\xffb");
+    space.write(name, "").shell("ln -s link link");
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::bad_dir
+
+      × the directory `../elsewhere` lies outside of the repository
+       ╭─[Releasefile.kdl:2:18]
+     2 │ target "a" { dir "../elsewhere"; run "true"; }
+       ·                  ───────┬──────
+       ·                         ╰── outside
+       ╰────
+
+    rel::releasefile::unreadable
+
+      × cannot list directory `[work]/link`: too many levels of symbolic links
+       ╭─[Releasefile.kdl:4:29]
+     4 │ target "c" { each "x" files="link/*"; run "echo {x}"; }
+       ·                             ────┬───
+       ·                                 ╰── asked for here
+       ╰────
+
+    rel::releasefile::not_utf8
+
+      × `files/a\xffb` is not UTF-8, and can not stand here
+       ╭─[Releasefile.kdl:5:47]
+     5 │ target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
+       ·                                               ──┬──
+       ·                                                 ╰── stands for a name that is not UTF-8
+       ╰────
+    "#);
+}
+
+#[test]
+fn unknown_parameter() {
+    assert_snapshot!(mistakes(
+        r#"
+host "h" local=#true root="h"
+target "a" { outputs "x"; run "touch x"; }
+environment "staging" {
+    needs "a"
+    use "versioned-release" on="h" artifact="{a}" root="{host.root}" kept="3"
+    use "versoned-release" as="again" on="h" artifact="{a}" root="{host.root}"
+    use "versioned-release" as="third" on="h" root="{host.root}"
+}
+"#
+    ), @r#"
+    rel::releasefile::unknown_parameter
+
+      × recipe `versioned-release` has no parameter `kept`
+       ╭─[Releasefile.kdl:6:75]
+     6 │     use "versioned-release" on="h" artifact="{a}" root="{host.root}" kept="3"
+       ·                                                                           ─┬─
+       ·                                                                            ╰── not a parameter
+       ╰────
+      help: it has artifact, root, install, start, health, within, stop, start-former, keep
+
+    rel::releasefile::unknown_recipe
+
+      × there is no recipe `versoned-release`
+       ╭─[Releasefile.kdl:7:9]
+     7 │     use "versoned-release" as="again" on="h" artifact="{a}" root="{host.root}"
+       ·         ─────────┬────────
+       ·                  ╰── not a recipe
+       ╰────
+      help: did you mean `versioned-release`?
+
+    rel::releasefile::missing_parameter
+
+      × recipe `versioned-release` needs `artifact`
+       ╭─[Releasefile.kdl:8:9]
+     8 │     use "versioned-release" as="third" on="h" root="{host.root}"
+       ·         ─────────┬─────────
+       ·                  ╰── here
+       ╰────
+      help: `artifact`: what is released; laid into {release}/artifact/
+    "#);
+}
+
+#[test]
+fn includes() {
+    let space = Space::new("include \"one.kdl\"\ninclude \"none.kdl\"\n");
+    space.write(
+        "one.kdl",
+        "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n",
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unreadable_include
+
+      × cannot read `none.kdl`: no such file or directory
+       ╭─[Releasefile.kdl:2:9]
+     2 │ include "none.kdl"
+       ·         ─────┬────
+       ·              ╰── included here
+       ╰────
+      help: a path is relative to the file it stands in; `optional=#true` allows it to be missing
+
+    rel::releasefile::include_cycle
+
+      × includes go in a circle: Releasefile.kdl -> one.kdl -> Releasefile.kdl
+       ╭─[one.kdl:1:9]
+     1 │ include "Releasefile.kdl"
+       ·         ────────┬────────
+       ·                 ╰── comes back here
+       ╰────
+
+    rel::releasefile::empty_target
+
+      × the target `a` has neither `run` nor `needs`
+       ╭─[one.kdl:2:8]
+     2 │ target "a" { rum "true"; }
+       ·        ─┬─
+       ·         ╰── nothing to do
+       ╰────
+      help: give it a command: `run "…"`
+
+    rel::releasefile::unknown_node
+
+      × `target` has no node `rum`
+       ╭─[one.kdl:2:14]
+     2 │ target "a" { rum "true"; }
+       ·              ─┬─
+       ·               ╰── not known here
+       ╰────
+      help: did you mean `run`?
+    "#);
+}
+
+#[test]
+fn an_unused_variable_is_only_a_warning() {
+    let space = Space::new("var \"python\" \"python3\"\ntarget \"a\" { run \"true\"; }\n");
+    assert_snapshot!(space.run(["build"]).ok().stderr, @r#"
+    rel::releasefile::unused_variable
+
+      ⚠ the variable `python` is never used
+       ╭─[Releasefile.kdl:1:5]
+     1 │ var "python" "python3"
+       ·     ────┬───
+       ·         ╰── declared here
+       ╰────
+         run a  never built here
+        done a  [TIME]
+    rel: 1 ran, 0 fresh, in [TIME]
+    "#);
+    assert_eq!(space.run(["-q", "check"]).ok().stderr, "");
+}
+
+#[test]
+fn a_value_of_the_command_line_that_is_not_declared() {
+    let space = Space::new("var \"python\" \"python3\"\ntarget \"a\" { run \"{python}\"; }\n");
+    assert_snapshot!(space.run(["--var", "pyhton=x", "check"]).fails(2), @"
+    --- stderr
+    rel::releasefile::unknown_variable
+
+      × `--var pyhton=…` sets a variable that the Releasefile does not have
+      help: did you mean `python`?
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["--var", "python", "check"]).fails(2), @"
+    --- stderr
+    error: `--var python` is not NAME=VALUE
+      help: for example: --var python=python3.12
+    --- exit code 2
+    ");
+}
+
+#[test]
+fn a_recipe_of_the_project_with_mistakes() {
+    let space = Space::new("");
+    space.write(
+        "recipes/mine.kdl",
+        "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { env \"X\"; run \"{y}\"; }\n}\n",
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unknown_node
+
+      × property `tpye` is not known here
+       ╭─[recipes/mine.kdl:2:15]
+     2 │     param "x" tpye="text"
+       ·               ──┬─
+       ·                 ╰── expected one of type, default, desc
+       ╰────
+      help: did you mean `type`?
+
+    rel::releasefile::unknown_node
+
+      × node `rum` is not known here
+       ╭─[recipes/mine.kdl:3:16]
+     3 │     step "a" { rum "true"; }
+       ·                ─┬─
+       ·                 ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
+       ╰────
+      help: did you mean `run`?
+
+    rel::releasefile::step_action
+
+      × step `a` must have one action of run, put, write, symlink, service, wait, and has 0
+       ╭─[recipes/mine.kdl:3:10]
+     3 │     step "a" { rum "true"; }
+       ·          ─┬─
+       ·           ╰── one act to a step
+       ╰────
+
+    rel::releasefile::wrong_value
+
+      × `env` takes `NAME="value"`
+       ╭─[recipes/mine.kdl:4:34]
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
+       ·                                  ─┬─
+       ·                                   ╰── not a property
+       ╰────
+
+    rel::releasefile::unknown_name
+
+      × `{y}` is not known here
+       ╭─[recipes/mine.kdl:4:43]
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
+       ·                                           ──┬──
+       ·                                             ╰── here
+       ╰────
+      help: did you mean `{x}`?
+
+    rel::releasefile::unknown_node
+
+      × earlier step `c` is not known here
+       ╭─[recipes/mine.kdl:4:10]
+     4 │     step "b" on-change="c" { env "X"; run "{y}"; }
+       ·          ─┬─
+       ·           ╰── expected one of
+       ╰────
+    "#);
+}
+
+#[test]
+fn uses_that_lack_something() {
+    assert_snapshot!(mistakes(
+        r#"
+host "h" local=#true root="h"
+environment "staging" {
+    use "wait-for" command="true"
+    use "db-copy" on="h" { snapshot "true"; into "x"; }
+    use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+}
+"#
+    ), @r#"
+    rel::releasefile::missing_host
+
+      × recipe `wait-for` works on a host
+       ╭─[Releasefile.kdl:4:9]
+     4 │     use "wait-for" command="true"
+       ·         ─────┬────
+       ·              ╰── no `on=`
+       ╰────
+      help: say where: `on="host-or-group"`
+
+    rel::releasefile::missing_host
+
+      × recipe `db-copy` takes something from another host
+       ╭─[Releasefile.kdl:5:9]
+     5 │     use "db-copy" on="h" { snapshot "true"; into "x"; }
+       ·         ────┬────
+       ·             ╰── no `from=`
+       ╰────
+      help: say from where: `from="host"`
+
+    rel::releasefile::unknown_target
+
+      × `artifact` takes a target that the environment needs, not `a.txt`
+       ╭─[Releasefile.kdl:6:52]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                    ───┬───
+       ·                                                       ╰── not needed here
+       ╰────
+      help: add `needs "a.txt"` to the environment
+
+    rel::releasefile::unknown_name
+
+      × `{nowhere}` is not known here
+       ╭─[Releasefile.kdl:6:65]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                 ─────┬─────
+       ·                                                                      ╰── here
+       ╰────
+      help: declare it with `var` or `param`, or write `{{` for a brace
+
+    rel::releasefile::template
+
+      × `{` is never closed
+       ╭─[Releasefile.kdl:6:82]
+     6 │     use "versioned-release" as="r" on="h" artifact="a.txt" root="{nowhere}" keep="{"
+       ·                                                                                  ─┬─
+       ·                                                                                   ╰── here
+       ╰────
+      help: write `{{` and `}}` for literal braces
+    "#);
+}
+
+#[test]
+fn names_on_the_command_line() {
+    let space = Space::new(
+        "target \"wheel\" { run \"true\"; }\nenvironment \"staging\" { param \"branch\" one-of=\"a b\"; }\n",
+    );
+    assert_snapshot!(space.run(["build", "whell"]).fails(2), @"
+    --- stderr
+    error: there is no target `whell`
+      help: did you mean `wheel`?
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["stagign", "a"]).fails(2), @"
+    --- stderr
+    error: there is no command or environment `stagign`
+      help: did you mean `staging`?
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["staging", "c"]).fails(2), @"
+    --- stderr
+    error: `branch` can not be `c`
+      known  a b
+      help: did you mean `a`?
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["staging"]).fails(2), @"
+    --- stderr
+    error: `staging` needs its argument `branch`
+      usage  rel staging <a|b>
+    --- exit code 2
+    ");
+    assert_snapshot!(space.run(["-C", "nowhere"]).fails(2), @"
+    --- stderr
+    error: there is no directory `[work]/nowhere`
+      help: correct the argument of `-C`
+    --- exit code 2
+    ");
+    assert_snapshot!(Space::empty().run(["list"]).fails(2), @"
+    --- stderr
+    error: there is no Releasefile.kdl in `[work]` or above
+      help: `rel init` writes one to start from
+    --- exit code 2
+    ");
+}
+
+/// Every kind of mistake that the source can report is snapshotted in some test.
+#[test]
+fn every_code_is_shown() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = regex::Regex::new(r#"Mistake::new\(\s*"(\w+)""#).expect("a pattern");
+    let shown = regex::Regex::new(r"rel::releasefile::(\w+)").expect("a pattern");
+    let (mut reported, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for dir in ["src", "tests"] {
+        for file in walkdir::WalkDir::new(root.join(dir)).into_iter().flatten() {
+            let Ok(text) = std::fs::read_to_string(file.path()) else {
+                continue;
+            };
+            seen.extend(shown.captures_iter(&text).map(|c| c[1].to_owned()));
+            // Behind the tests of a file there are only made-up ones.
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            reported.extend(code.captures_iter(text).map(|c| c[1].to_owned()));
+        }
+    }
+    let missing: Vec<_> = reported.difference(&seen).collect();
+    assert!(missing.is_empty(), "no test shows {missing:?}");
+}

@@ -1,0 +1,188 @@
+//! Outputs that somebody touches: deleted, edited, replaced, led out of the tree.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+fn built() -> Space {
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "build/x"; run "cp in.txt {out}; echo ran >> log"; }"#,
+    );
+    space.write("in.txt", "in\n");
+    space.build([]).ok().is("a ran");
+    space
+}
+
+/// What `why` says, what the build does, and what the output is afterwards.
+#[track_caller]
+fn after(space: &Space) -> String {
+    let why = space.run(["why", "a"]).ok().stdout;
+    let build = space.run(["build"]).ok();
+    let shown = format!("{why}{build}");
+    assert_eq!(space.read("build/x"), "in\n", "{shown}");
+    assert!(
+        fs::symlink_metadata(space.path("build/x"))
+            .expect("is there")
+            .is_file()
+    );
+    assert_eq!(space.lines("log").len(), 1, "nothing ran again");
+    space.build([]).ok().is("a fresh");
+    shown
+}
+
+/// Returns the files that were moved aside, with their content.
+fn aside(space: &Space) -> Vec<(String, String)> {
+    let dir = space.path(".rel/aside");
+    let entries = walkdir::WalkDir::new(&dir).into_iter().flatten();
+    let files = entries.filter(|e| !e.file_type().is_dir());
+    let mut found: Vec<_> = files
+        .map(|e| {
+            let path = e.path().strip_prefix(&dir).expect("below");
+            let path: std::path::PathBuf = path.components().skip(1).collect();
+            let text = match e.path_is_symlink() {
+                true => format!("-> {}", fs::read_link(e.path()).expect("reads").display()),
+                false => fs::read_to_string(e.path()).expect("reads"),
+            };
+            (path.display().to_string(), text)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn deleted() {
+    let space = built();
+    space.remove("build/x");
+    assert_snapshot!(after(&space), @"
+      stale  a
+             output `build/x` is missing
+    --- stderr
+    restored a  output `build/x` is missing
+    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    ");
+    assert_eq!(aside(&space), []);
+}
+
+#[test]
+fn edited_by_hand() {
+    let space = built();
+    space.write("build/x", "my own work\n");
+    assert_snapshot!(after(&space), @"
+      stale  a
+             output `build/x` was changed  file 21b779b0 -> file 2ea04527
+    --- stderr
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    restored a  output `build/x` was changed  file 21b779b0 -> file 2ea04527
+    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    ");
+    // Nothing that `rel` did not make is destroyed.
+    assert_eq!(aside(&space), [("build/x".into(), "my own work\n".into())]);
+}
+
+#[test]
+fn replaced_by_a_directory() {
+    let space = built();
+    space.remove("build/x").write("build/x/y", "mine\n");
+    assert_snapshot!(after(&space), @"
+      stale  a
+             output `build/x` was changed  file 21b779b0 -> directory af1349b9
+    --- stderr
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    restored a  output `build/x` was changed  file 21b779b0 -> directory af1349b9
+    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    ");
+    assert_eq!(aside(&space), [("build/x/y".into(), "mine\n".into())]);
+}
+
+#[test]
+fn replaced_by_a_link_out_of_the_tree() {
+    let space = built();
+    // The link's text is in its digest, and so in the snapshot.
+    let outside = space.base().join("precious");
+    fs::write(&outside, "precious\n").expect("writes");
+    space.remove("build/x");
+    symlink("../../precious", space.path("build/x")).expect("links");
+    assert_snapshot!(after(&space), @"
+      stale  a
+             output `build/x` was changed  file 21b779b0 -> link d6e70c4e
+    --- stderr
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    restored a  output `build/x` was changed  file 21b779b0 -> link d6e70c4e
+    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    ");
+    assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious\n");
+}
+
+#[test]
+fn its_directory_replaced_by_a_link_out_of_the_tree() {
+    let space = built();
+    let outside = space.base().join("outside");
+    fs::create_dir(&outside).expect("creates");
+    fs::write(outside.join("x"), "precious\n").expect("writes");
+    space.remove("build");
+    symlink(&outside, space.path("build")).expect("links");
+    assert_snapshot!(space.run(["build"]).fails(1), @"
+    --- stderr
+    error: output `build/x` leads through the link `build`
+      help: remove the link: outputs are only written inside the repository
+    rel: 1 failed, 0 fresh, in [TIME]
+    --- exit code 1
+    ");
+    assert_eq!(
+        fs::read_to_string(outside.join("x")).expect("reads"),
+        "precious\n"
+    );
+    fs::remove_file(space.path("build")).expect("removes");
+    space.build([]).ok().is("a restored");
+}
+
+#[test]
+fn its_directory_replaced_by_a_file() {
+    let space = built();
+    space.remove("build").write("build", "a file");
+    assert_snapshot!(space.run(["build"]).fails(1), @"
+    --- stderr
+    error: output `build/x` needs the directory `build`, but a file is there
+      help: move that file away
+    rel: 1 failed, 0 fresh, in [TIME]
+    --- exit code 1
+    ");
+    assert_eq!(space.read("build"), "a file");
+}
+
+#[test]
+fn an_output_directory_with_somebody_elses_file() {
+    let space =
+        Space::new(r#"target "a" { inputs "in.txt"; outputs "tree/"; run "cp in.txt tree/one"; }"#);
+    space.write("in.txt", "in\n").write("tree/mine", "mine\n");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+         run a  never built here
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+        done a  [TIME]
+    rel: 1 ran, 0 fresh, in [TIME]
+    ");
+    assert_eq!(aside(&space), [("tree/mine".into(), "mine\n".into())]);
+    space.write("tree/mine", "mine again\n");
+    assert_snapshot!(space.run(["why", "a"]).ok(), @"
+    stale  a
+           output `tree/mine` is not of the last run
+    ");
+    space.build([]).ok().is("a restored");
+    space.build([]).ok().is("a fresh");
+}
+
+#[test]
+fn a_changed_mode() {
+    let space = built();
+    space.shell("chmod +x build/x");
+    assert_snapshot!(space.run(["why", "a"]).ok(), @"
+    stale  a
+           output `build/x` was changed  file 21b779b0 -> executable 21b779b0
+    ");
+    space.build([]).ok().is("a restored");
+}

@@ -1,0 +1,306 @@
+//! Commands that do not do what the Releasefile promises.
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+/// Returns what a failed build of a single target says.
+#[track_caller]
+fn failure(target: &str) -> String {
+    let space = Space::new(&format!("target \"a\" {{\n{target}\n}}\n"));
+    space.write("in.txt", "in\n");
+    space.run(["build"]).fails(1).stderr
+}
+
+#[test]
+fn a_command_that_fails() {
+    assert_snapshot!(failure(r#"run "echo" "first"; run "for i in $(seq 30); do echo line $i; done; echo to stderr >&2; exit 3""#), @"
+         run a  never built here
+    error: `a` failed: exit status 3
+      command  for i in $(seq 30); do echo line $i; done; echo to stderr >&2; exit 3
+      printed  line 12
+               line 13
+               line 14
+               line 15
+               line 16
+               line 17
+               line 18
+               line 19
+               line 20
+               line 21
+               line 22
+               line 23
+               line 24
+               line 25
+               line 26
+               line 27
+               line 28
+               line 29
+               line 30
+               to stderr
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"run "no-such-program" "--version""#), @"
+         run a  never built here
+    error: `a` failed: not started: no such file or directory
+      command  no-such-program --version
+      key      [KEY]
+      help: is the program installed and in `PATH`?
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"dir "nowhere"; run "true""#), @"
+         run a  never built here
+    error: `a` failed: not started: no such file or directory
+      command    true
+      directory  nowhere
+      key        [KEY]
+      help: that directory is not there: correct `dir`, or make it first
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_shell_stops_at_the_first_failure() {
+    assert_snapshot!(failure(r#"run "false; echo not reached""#), @"
+         run a  never built here
+    error: `a` failed: exit status 1
+      command  false; echo not reached
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"shell "bash" "-euo" "pipefail" "-c"; run "false | cat; echo not reached""#), @"
+         run a  never built here
+    error: `a` failed: exit status 1
+      command  false | cat; echo not reached
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_command_that_is_killed() {
+    assert_snapshot!(failure(r#"run "echo so far; kill -9 $$""#), @"
+         run a  never built here
+    error: `a` failed: killed by SIGKILL
+      command  echo so far; kill -9 $$
+      printed  so far
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_command_that_times_out() {
+    assert_snapshot!(failure(r#"timeout "200ms"; run "echo so far; sleep 1000""#), @"
+         run a  never built here
+    error: `a` failed: timed out after 200ms
+      command  echo so far; sleep 1000
+      printed  so far
+      key      [KEY]
+      help: raise its `timeout`, or find out what it waits for
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_command_that_is_tried_again() {
+    let space = Space::new(
+        r#"target "a" { retries 2; outputs "x"; run "echo try >> log; test $(wc -l < log) = 3; touch x"; }"#,
+    );
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+         run a  never built here
+       retry a  attempt 1 of 3 failed: `a` failed: exit status 1
+       retry a  attempt 2 of 3 failed: `a` failed: exit status 1
+        done a  [TIME]
+    rel: 1 ran, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"retries 1; run "echo no; exit 1""#), @"
+         run a  never built here
+       retry a  attempt 1 of 2 failed: `a` failed: exit status 1
+    error: `a` failed: exit status 1
+      command  echo no; exit 1
+      printed  no
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_command_that_writes_nothing() {
+    assert_snapshot!(failure(r#"outputs "x"; run "true""#), @"
+         run a  never built here
+    error: `a` ran, but did not write `x`
+      key  [KEY]
+      help: let the command write it, or correct `outputs`
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"outputs "x/"; run "rmdir x""#), @"
+         run a  never built here
+    error: `a` ran, but `x/` is not a directory
+      key  [KEY]
+      help: let the command make that directory, or correct `outputs`
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"outputs "dist/*.whl"; run "true""#), @"
+         run a  never built here
+    error: `a` ran, but nothing matches `dist/*.whl`
+      key  [KEY]
+      help: let the command write it, or correct `outputs`
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"outputs "dist/*.whl" count=1; run "touch dist/a.whl dist/b.whl""#), @"
+         run a  never built here
+    error: `a` made 2 files that match `dist/*.whl`, expected 1
+      key  [KEY]
+      help: correct the pattern, its `count`, or the command
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"outputs "x"; run "mkdir x""#), @r#"
+         run a  never built here
+    error: `a` made `x` a directory, not a file
+      key  [KEY]
+      help: declare it as `outputs "x/"`
+    rel: 1 failed, 0 fresh, in [TIME]
+    "#);
+    assert_snapshot!(failure(r#"product "false"; run "true""#), @"
+         run a  never built here
+    error: `a` ran, but its `product` command fails
+      key  [KEY]
+      help: run that command by hand to see why
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn output_that_is_expected_or_refused() {
+    assert_snapshot!(failure(r#"expect "OK"; run "echo fine""#), @"
+         run a  never built here
+    error: `a` ran, but did not print `OK`
+      printed  fine
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(failure(r#"reject "Traceback"; run "echo Traceback: x""#), @"
+         run a  never built here
+    error: `a` ran, but printed `Traceback`
+      printed  Traceback: x
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn a_command_that_writes_outside_of_its_outputs() {
+    let space = Space::new(
+        r#"
+target "a" {
+    inputs "src/in.txt"
+    outputs "build/x"
+    run "touch build/x build/stray; mkdir src/gen; touch src/gen/b.txt src/.cache tmp"
+}
+target "b" { needs "a"; inputs "src/**" "!src/.*"; outputs "build/y"; run "touch build/y"; }
+"#,
+    );
+    space.write("src/in.txt", "a");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+         run a  never built here
+    warning: `a` wrote `build/stray`, which no target declares
+      help: declare it in `outputs`, or let the command write it elsewhere
+    warning: `a` wrote `src/gen/`, which `b` reads, but no target declares it
+      help: declare it in `outputs`, or let the command write it elsewhere
+        done a  [TIME]
+         run b  never built here
+        done b  [TIME]
+    rel: 2 ran, 0 fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn files_that_appear_while_several_run_are_pinned_on_nobody() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "build/a"; run "touch build/a; while ! test -e ../b; do sleep 0.01; done; touch build/stray ../a"; }
+target "b" { outputs "build/b"; run "touch build/b ../b; while ! test -e ../a; do sleep 0.01; done"; }
+"#,
+    );
+    let output = space.run(["build", "-j2"]).ok();
+    let warnings = output
+        .stderr
+        .replace("`a`", "[A OR B]")
+        .replace("`b`", "[A OR B]");
+    let warnings: Vec<&str> = warnings.lines().filter(|l| l.contains("stray")).collect();
+    assert_snapshot!(warnings.join("\n"), @"warning: while [A OR B] and others ran, `build/stray` appeared, which no target declares");
+}
+
+#[test]
+fn a_command_that_changes_its_own_inputs() {
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "x"; run "echo more >> in.txt; cp in.txt x"; }"#,
+    );
+    space.write("in.txt", "in\n");
+    assert_snapshot!(space.run(["build"]).ok(), @"
+    --- stderr
+         run a  never built here
+    warning: `a` ran, but its input `in.txt` changed meanwhile
+      before  21b779b0  3 B
+      after   98e11347  8 B
+      help: outputs are kept but not cached; run `rel build a` again
+        done a  [TIME]
+    rel: 1 ran, 0 fresh, in [TIME]
+    ");
+    assert_snapshot!(space.run(["why"]).ok(), @"
+    stale  a
+           its last run was not recorded as a whole
+    ");
+    // Neither recorded nor cached: it runs again.
+    space.build([]).ok().is("a ran");
+    assert_eq!(space.read("x"), "in\nmore\nmore\n");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read() {
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "x"; run "cp in.txt x; echo ready > ready; while ! test -e go; do sleep 0.01; done"; }"#,
+    );
+    space.write("in.txt", "old\n");
+    let job = space.begin(["build"]);
+    space.wait_for("ready");
+    space.write("in.txt", "new\n").write("go", "");
+    assert_snapshot!(job.finish().ok(), @"
+    --- stderr
+         run a  never built here
+    warning: `a` ran, but its input `in.txt` changed meanwhile
+      before  87b86a9f  4 B
+      after   79d1d8da  4 B
+      help: outputs are kept but not cached; run `rel build a` again
+        done a  [TIME]
+    rel: 1 ran, 0 fresh, in [TIME]
+    ");
+    space.build([]).ok().is("a ran");
+    assert_eq!(space.read("x"), "new\n");
+    // Not even back on the old content is the old result believed.
+    space.write("in.txt", "old\n");
+    let _ = space.build([]).ok();
+    assert_eq!(space.read("x"), "old\n");
+}
+
+#[test]
+fn a_failure_is_not_forgotten() {
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "x"; run "touch x; cat in.txt; grep -q good in.txt"; }"#,
+    );
+    space.write("in.txt", "good\n");
+    space.build([]).ok().is("a ran");
+    space.write("in.txt", "bad\n");
+    let _ = space.run(["build"]).fails(1);
+    assert_snapshot!(space.run(["status"]).ok(), @"
+      stale  a  its last run failed  (and 1 more)
+    0 targets fresh, 1 not
+    ");
+    assert_snapshot!(space.run(["log"]).ok(), @"");
+    space.write("in.txt", "good\n");
+    space.build([]).ok().is("a restored");
+}

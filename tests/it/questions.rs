@@ -1,0 +1,360 @@
+//! Questions and the screen: `--json`, colour, quiet, closed pipes, completions, logs.
+
+use std::process::Stdio;
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+fn site() -> Space {
+    Space::new(
+        r#"
+project "site" { version "1.2" }
+target "page" { desc "The page"; outputs "page.html"; run "echo hello > {out}; echo made {version}"; }
+target "check" { needs "page"; run "grep -q hello {page}"; }
+host "here" local=#true root="here"
+environment "staging" {
+    desc "Try it"
+    param "branch" one-of="main next" default="main"
+    needs "page"
+    use "versioned-release" on="here" artifact="{page}" root="{host.root}/{branch}"
+}
+"#,
+    )
+}
+
+#[test]
+fn every_question_answers_machines() {
+    let space = site();
+    let _ = space.build([]).ok();
+    for question in [
+        vec!["list"],
+        vec!["status"],
+        vec!["why", "page"],
+        vec!["hash"],
+        vec!["plan", "check"],
+        vec!["build", "-n"],
+        vec!["log"],
+        vec!["check"],
+        vec!["cache", "size"],
+        vec!["cache", "verify"],
+        vec!["cache", "prune", "--older-than", "1d"],
+        vec!["plan", "staging"],
+    ] {
+        let answer = space.ask(question.iter().copied());
+        assert!(answer.is_object(), "{question:?}: {answer}");
+    }
+    assert_snapshot!(format!("{:#}", space.ask(["list"])), @r#"
+    {
+      "project": "site",
+      "targets": [
+        {
+          "target": "page",
+          "desc": "The page",
+          "state": "fresh",
+          "reasons": []
+        },
+        {
+          "target": "check",
+          "desc": null,
+          "state": "fresh",
+          "reasons": []
+        }
+      ],
+      "environments": [
+        {
+          "environment": "staging",
+          "desc": "Try it",
+          "params": [
+            {
+              "name": "branch",
+              "one_of": [
+                "main",
+                "next"
+              ],
+              "default": "main",
+              "desc": null
+            }
+          ]
+        }
+      ]
+    }
+    "#);
+    space.write("page.html", "other\n");
+    assert_snapshot!(format!("{:#}", space.ask(["why"])), @r#"
+    {
+      "targets": [
+        {
+          "target": "page",
+          "desc": "The page",
+          "state": "stale",
+          "reasons": [
+            "output `page.html` was changed  file 8e4c7c1b -> file c0d6c828"
+          ]
+        },
+        {
+          "target": "check",
+          "desc": null,
+          "state": "pending",
+          "reasons": [
+            "needs `page`, which is not fresh"
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn a_hash_is_the_same_before_and_after() {
+    let space = site();
+    let before = space.run(["hash", "check"]).ok().stdout;
+    assert_eq!(before.trim().len(), 64);
+    let _ = space.build([]).ok();
+    assert_eq!(space.run(["hash", "check"]).ok().stdout, before);
+    let text = space
+        .read("Releasefile.kdl")
+        .replace("echo hello", "echo hallo");
+    space.write("Releasefile.kdl", text);
+    assert_ne!(space.run(["hash", "check"]).ok().stdout, before);
+}
+
+#[test]
+fn rel_alone_is_list() {
+    let space = site();
+    let alone = space.run::<&str>([]).ok();
+    assert_eq!(alone.stdout, space.run(["list"]).ok().stdout);
+    assert_snapshot!(alone, @"
+      stale  page   The page
+    pending  check
+
+    environments, each a command of its own:
+             rel staging [main|next]  Try it
+    ");
+}
+
+#[test]
+fn colour_is_asked_for_or_not_there() {
+    let space = site();
+    let color = |args: &[&str], no_color: &str| {
+        let mut rel = space.rel(args);
+        if !no_color.is_empty() {
+            rel.env("NO_COLOR", no_color);
+        }
+        let output = space.finish(&mut rel);
+        let text = output.stdout + &output.stderr;
+        text.contains('\u{1b}')
+    };
+    assert!(!color(&["list"], ""));
+    assert!(color(&["--color", "always", "list"], ""));
+    assert!(color(&["--color", "always", "list"], "1"));
+    assert!(!color(&["--color", "never", "list"], ""));
+    assert!(color(&["--color", "always", "build", "nothing"], ""));
+    assert!(!color(&["build", "nothing"], "1"));
+    assert!(!color(&["--help"], ""));
+}
+
+/// Runs `rel` on a terminal, as `script` of util-linux gives one.
+fn on_a_terminal(space: &Space, args: &str, no_color: bool) -> String {
+    let mut script = space.program("script");
+    script.args([
+        "-qec",
+        &format!("{} {args}", crate::space::REL),
+        "/dev/null",
+    ]);
+    script.env("TERM", "xterm");
+    if no_color {
+        script.env("NO_COLOR", "1");
+    }
+    space.finish(&mut script).ok().stdout
+}
+
+#[test]
+fn a_terminal_gets_colour_unless_it_is_refused() {
+    let space = site();
+    assert!(on_a_terminal(&space, "list", false).contains("\u{1b}[3"));
+    assert!(!on_a_terminal(&space, "list", true).contains("\u{1b}[3"));
+    let live = on_a_terminal(&space, "build", false);
+    assert!(live.contains("page"), "{live}");
+    assert!(live.contains("2 ran"), "{live}");
+}
+
+#[test]
+fn quiet_says_only_what_went_wrong() {
+    let space = site();
+    assert_snapshot!(space.run(["-q", "build"]).ok(), @"");
+    let space = Space::new("target \"a\" { run \"echo oh no; exit 1\"; }\n");
+    assert_snapshot!(space.run(["-q", "build"]).fails(1), @"
+    --- stderr
+    error: `a` failed: exit status 1
+      command  echo oh no; exit 1
+      printed  oh no
+      key      [KEY]
+    --- exit code 1
+    ");
+}
+
+#[test]
+fn verbose_also_says_what_is_fresh() {
+    let space = site();
+    let _ = space.build([]).ok();
+    assert_snapshot!(space.run(["-v", "build"]).ok(), @"
+    --- stderr
+       fresh page
+       fresh check
+    rel: nothing to do, 2 targets fresh, in [TIME]
+    ");
+}
+
+#[test]
+fn stats_count_what_was_done() {
+    let space = site();
+    let output = space.run(["--stats", "build"]).ok();
+    let processes = output.stderr.lines().find(|l| l.contains("processes"));
+    assert_eq!(processes.map(str::trim), Some("processes  2"), "{output}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let space = Space::new("target \"t\" { matrix { a 1 2 3 4 5 6 7 8 9; b 1 2 3 4 5 6 7 8 9; c 1 2 3 4 5 6 7 8 9; }\n run \"echo {a} {b} {c}\"; }\n".replace(" 1 2 3 4 5 6 7 8 9", " \"1\" \"2\" \"3\" \"4\" \"5\" \"6\" \"7\" \"8\" \"9\"").as_str());
+    let script = "set -o pipefail; $REL list | head -1; $REL list | true; $REL --help | true; $REL completions bash | true; $REL why | head -1";
+    let mut bash = space.program("bash");
+    bash.args(["-euc", script]).env("REL", crate::space::REL);
+    assert_snapshot!(space.finish(&mut bash).ok(), @"
+    stale  t[1,1,1]
+    stale  t[1,1,1]
+    ");
+    let mut list = space.rel(["list"]);
+    list.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = list.spawn().expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn logs_are_replayed() {
+    let space = site();
+    assert_snapshot!(space.run(["log", "page"]).ok(), @"");
+    let _ = space.build([]).ok();
+    assert_snapshot!(space.run(["log", "page"]).ok(), @"made 1.2");
+    assert_snapshot!(space.run(["log"]).ok(), @"
+    page  (took [TIME])
+    check  (took [TIME])
+    ");
+}
+
+#[test]
+fn completions_for_each_shell() {
+    let space = site();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = space.run(["completions", shell]).ok().stdout;
+        assert!(script.len() > 1000, "{shell}");
+        assert!(script.contains("staging"), "{shell}");
+        let elsewhere = Space::empty().run(["completions", shell]).ok().stdout;
+        assert!(elsewhere.contains("build"), "{shell}");
+    }
+    let mut bash = space.program("bash");
+    let script = space.run(["completions", "bash"]).ok().stdout;
+    let _ = space.finish(bash.args(["-n", "-c", &script])).ok();
+}
+
+#[test]
+fn help_names_the_commands() {
+    let space = site();
+    assert_snapshot!(space.run(["--help"]).ok(), @"
+    A make-like release runner: content-hashed targets, parallel builds, SSH recipes
+
+    Usage: rel [OPTIONS] [COMMAND]
+
+    Commands:
+      build        Bring targets up to date: only what is stale, in parallel
+      list         Show targets and environments, described, fresh or stale
+      status       Show what is stale, and why
+      why          Explain why targets are stale: what changed, old -> new
+      hash         Print the key that CI caches a target under
+      plan         Show what would run, changing nothing
+      log          Show what a target's last run printed
+      cache        Look at or clean the local cache
+      check        Report every mistake in the Releasefile and recipes
+      init         Write a starting Releasefile for the project in this directory
+      completions  Print a completion script for a shell
+
+    Options:
+      -C, --directory <DIR>
+              Work as if started in DIR
+
+      -f, --file <FILE>
+              Read this file instead of the nearest Releasefile.kdl
+
+          --hosts <FILE>
+              Take hosts and groups from FILE as well; they replace those of the same name
+
+          --var <NAME=VALUE>
+              Set a variable of the Releasefile
+
+          --color <WHEN>
+              Colour: `NO_COLOR` is honoured
+
+              Possible values:
+              - auto:   When standard error is a terminal and `NO_COLOR` is not set
+              - always: Always
+              - never:  Never
+
+              [default: auto]
+
+      -q, --quiet
+              Say only what went wrong
+
+      -v, --verbose...
+              Also say what is fresh; twice: log what `rel` does
+
+          --json
+              Answer as JSON on standard output
+
+          --stats
+              Say at the end how much was looked at, read and run
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Each environment of the Releasefile is a command too: `rel list` shows them.
+    ");
+    assert_snapshot!(space.run(["--version"]).ok(), @"rel 0.1.0");
+    assert_snapshot!(space.run(["staging", "--help"]).ok(), @"
+    Try it
+
+    Usage: rel staging [OPTIONS] [branch]
+
+    Arguments:
+      [branch]
+              [default: main]
+              [possible values: main, next]
+
+    Options:
+          --plan
+              Show what would happen, host by host, step by step, changing nothing
+
+          --rollback
+              Go back to what was live before the last run
+
+      -j, --jobs <N>
+              Run N jobs at once [default: one for each core]
+
+      -k, --keep-going
+              Go on with what does not need a failed target
+
+          --force
+              Run the named targets even if they are fresh
+
+          --no-cache
+              Neither look into the local cache nor write to it
+
+      -h, --help
+              Print help
+    ");
+}

@@ -1,0 +1,316 @@
+//! The house rules that no compiler checks: what each file opens with, how long it is, what
+//! may not stand in it, and which room may use which.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+/// A file of the repository.
+struct Source {
+    path: PathBuf,
+    /// Relative to the repository, for messages.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    /// Returns the text before the unit tests.
+    fn product(&self) -> &str {
+        self.text.split("#[cfg(test)]").next().unwrap_or_default()
+    }
+
+    /// Returns whether it holds nothing but tests.
+    fn is_test(&self) -> bool {
+        self.name.starts_with("tests/") || self.name.contains("/tests")
+    }
+
+    /// Returns the room: the first part of the path below `src`.
+    fn room(&self) -> String {
+        let below = self.name.trim_start_matches("src/");
+        let room = below.split('/').next().unwrap_or(below);
+        room.trim_end_matches(".rs").to_owned()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the files below some directories with some endings.
+fn files(dirs: &[&str], endings: &[&str]) -> Vec<Source> {
+    let mut found = Vec::new();
+    for dir in dirs {
+        for entry in walkdir::WalkDir::new(root().join(dir)).sort_by_file_name() {
+            let entry = entry.expect("lists");
+            let path = entry.path();
+            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+            if !entry.file_type().is_file() || !endings.contains(&ending) {
+                continue;
+            }
+            found.push(Source {
+                path: path.to_owned(),
+                name: path
+                    .strip_prefix(root())
+                    .expect("below")
+                    .display()
+                    .to_string(),
+                text: std::fs::read_to_string(path).expect("is text"),
+            });
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+#[track_caller]
+fn none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+/// Returns `file:line: text` for each line of `text` that `pattern` is found in.
+fn hits(source: &Source, text: &str, pattern: &Regex) -> Vec<String> {
+    let numbered = text.lines().enumerate();
+    let hit = numbered.filter(|(_, line)| pattern.is_match(line));
+    hit.map(|(i, line)| format!("{}:{}: {}", source.name, i + 1, line.trim()))
+        .collect()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let sources = files(&["src", "tests"], &["rs"]);
+    let bare = sources.iter().filter(|s| !s.text.starts_with("//! "));
+    none(
+        "files without `//!`",
+        bare.map(|s| s.name.clone()).collect(),
+    );
+}
+
+#[test]
+fn no_file_is_too_long() {
+    // The examples' tests are lists of texts; product code has a limit.
+    let sources = files(&["src"], &["rs"]);
+    let lines = |s: &Source| s.text.lines().count();
+    let long = sources.iter().filter(|s| !s.is_test() && lines(s) > 600);
+    none(
+        "files over 600 lines",
+        long.map(|s| format!("{} {}", s.name, lines(s))).collect(),
+    );
+}
+
+#[test]
+fn no_function_is_too_long() {
+    let start =
+        Regex::new(r"^( *)(pub(\([a-z]+\))? )?(const )?(unsafe )?fn (\w+)").expect("a pattern");
+    let mut long = Vec::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let lines: Vec<&str> = source.product().lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let Some(found) = start.captures(line) else {
+                continue;
+            };
+            let end = format!("{}}}", &found[1]);
+            let length = lines[i..]
+                .iter()
+                .position(|l| *l == end)
+                .map_or(0, |n| n + 1);
+            if length > 70 {
+                long.push(format!(
+                    "{}:{} {} has {length} lines",
+                    source.name,
+                    i + 1,
+                    &found[6]
+                ));
+            }
+        }
+    }
+    none("functions over 70 lines", long);
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let words = [
+        "dbg!",
+        "todo!",
+        "unimplemented!",
+        "TODO",
+        "FIXME",
+        "XXX",
+        "#[ignore",
+    ];
+    let pattern = Regex::new(&words.map(regex::escape).join("|")).expect("a pattern");
+    let mut found = Vec::new();
+    for source in files(&["src", "tests", "recipes", "docs"], &["rs", "kdl", "md"]) {
+        if !source.path.ends_with("tests/it/tidy.rs") {
+            found.extend(hits(&source, &source.text, &pattern));
+        }
+    }
+    none("left over", found);
+}
+
+#[test]
+fn the_product_does_not_panic() {
+    let pattern =
+        Regex::new(r"\.unwrap\(\)|\.expect\(|\bpanic!|\bunreachable!|\bassert(_eq|_ne)?!")
+            .expect("a pattern");
+    let sources = files(&["src"], &["rs"]);
+    let product = sources.iter().filter(|s| !s.is_test());
+    let found = product.flat_map(|s| {
+        let code: String = s
+            .product()
+            .lines()
+            .map(|l| l.split("//").next().unwrap_or("").to_owned() + "\n")
+            .collect();
+        hits(s, &code, &pattern)
+    });
+    none("may panic", found.collect());
+}
+
+#[test]
+fn no_file_knows_this_machine() {
+    let pattern = Regex::new(r"(^|[^\w.])/(root|work|home/\w+|tmp/wt)/").expect("a pattern");
+    let dirs = ["src", "tests", "recipes", "docs", "examples"];
+    let mut found = Vec::new();
+    for source in files(&dirs, &["rs", "kdl", "md", "py", "toml", "sh"]) {
+        let is_output = ["/.rel/", "/build/", "/dist/"]
+            .iter()
+            .any(|d| source.name.contains(d));
+        if !is_output && !source.path.ends_with("tests/it/tidy.rs") {
+            found.extend(hits(&source, &source.text, &pattern));
+        }
+    }
+    none("paths of a machine", found);
+}
+
+/// What a room may use, beside itself: the table of `ARCHITECTURE.md`.
+fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let ground = "error fs progress source template";
+    let table = [
+        // Ground: knows nothing but itself.
+        ("error", "source"),
+        ("source", ""),
+        ("fs", "error"),
+        ("progress", "error"),
+        ("template", "fs"),
+        ("range", ""),
+        ("http", "error"),
+        ("stored", "error fs"),
+        // Text -> model -> graph.
+        ("graph", "fs source template error"),
+        ("model", "graph fs source template"),
+        ("glob", "graph fs error source"),
+        (
+            "releasefile",
+            "model graph glob range fs error source template",
+        ),
+        // Keys and work.
+        ("digest", "fs error glob stored"),
+        ("key", "graph digest fs"),
+        ("command", "graph digest key glob fs error template"),
+        ("records", "key stored error"),
+        ("runner", "fs error"),
+        (
+            "stale",
+            "graph digest key glob command model outputs records runner fs error",
+        ),
+        ("outputs", "graph digest key glob cache fs error"),
+        ("cache", "digest key stored fs error"),
+        ("scheduler", "graph"),
+        (
+            "builder",
+            "scheduler stale cache outputs records runner key digest graph glob fs error progress",
+        ),
+        ("compiled", "model digest stored fs glob"),
+        // Events -> people.
+        ("report", "source"),
+        ("ui", "progress error source report deploy"),
+    ];
+    let words = |text: &'static str| text.split(' ').filter(|w| !w.is_empty()).collect();
+    let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
+    // Deploy receives artifacts by digest; it does not know how they were built.
+    let deploy = words(
+        "model graph digest fs error progress range source template http stored runner glob key",
+    );
+    allowed.insert("deploy", deploy);
+    assert!(words(ground).iter().all(|g| allowed.contains_key(g)));
+    allowed
+}
+
+#[test]
+fn rooms_use_only_what_lies_below_them() {
+    let used = Regex::new(r"\bcrate::(\w+)|\bcrate::\{([^}]*)\}").expect("a pattern");
+    let allowed = allowed();
+    let mut found = Vec::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let room = source.room();
+        // The command line may use everything; `main` and `lib` are the door.
+        if ["cli", "main", "lib"].contains(&room.as_str()) {
+            continue;
+        }
+        let Some(may) = allowed.get(room.as_str()) else {
+            found.push(format!(
+                "{}: the room `{room}` is not in the table",
+                source.name
+            ));
+            continue;
+        };
+        for (i, line) in source.product().lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            for hit in used.captures_iter(code) {
+                let list = hit.get(1).or(hit.get(2)).map_or("", |m| m.as_str());
+                for name in list
+                    .split(',')
+                    .map(|n| n.trim().split(':').next().unwrap_or(""))
+                {
+                    if !name.is_empty() && name != room && !may.contains(&name) {
+                        found.push(format!("{}:{} uses `{name}`", source.name, i + 1));
+                    }
+                }
+            }
+        }
+    }
+    none("rooms that look up", found);
+}
+
+/// Rooms that do no I/O: files, time, processes and hosts enter through others.
+#[test]
+fn pure_rooms_touch_nothing() {
+    let pattern = Regex::new(
+        r"std::(fs|net|process|env::[avct][a-z_]+\(|io::std)|SystemTime|Instant|File::|Command::new|rustix::|duct::",
+    )
+    .expect("a pattern");
+    let pure = [
+        "graph",
+        "scheduler",
+        "key",
+        "template",
+        "source",
+        "model",
+        "report",
+    ];
+    let mut found = Vec::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let file = source.name.trim_start_matches("src/");
+        let deploy = [
+            "plan", "check", "expand", "names", "parse", "reader", "program",
+        ];
+        let is_pure_deploy = deploy.iter().any(|d| file == format!("deploy/{d}.rs"));
+        if is_pure_deploy || pure.contains(&source.room().as_str()) {
+            found.extend(hits(source, source.product(), &pattern));
+        }
+    }
+    none("I/O in a pure room", found);
+}
+
+#[test]
+fn only_the_screen_writes() {
+    let pattern = Regex::new(r"\be?print(ln)?!|io::std(out|err)\(").expect("a pattern");
+    let sources = files(&["src"], &["rs"]);
+    let below = sources
+        .iter()
+        .filter(|s| !["ui", "cli"].contains(&s.room().as_str()) && !s.is_test());
+    none(
+        "prints",
+        below.flat_map(|s| hits(s, s.product(), &pattern)).collect(),
+    );
+}
