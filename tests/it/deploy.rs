@@ -63,26 +63,26 @@ fn a_release_goes_to_three_hosts_and_back() {
     assert_snapshot!(plan, @"
       stale  page  never built here
     h1  site (versioned-release)
-      unknown  announce    rel_note release '9e580fd33b57'  unknown until `page` is made
-      unknown  upload      put not-made-yet to [srv]/site/releases/9e580fd33b57/artifact/  unknown until `page` is made
-      unknown  install     cp artifact/page live  unknown until `page` is made
-      unknown  health      wait for: grep -q good live  unknown until `page` is made
-      unknown  switch      [srv]/site/current -> releases/9e580fd33b57  unknown until `page` is made
-      unknown  prune       rel_prune release '5' '[srv]/site'/releases '9e580fd33b57' '-'  unknown until `page` is made
+      unknown  announce    unknown until `page` is made
+      unknown  upload      unknown until `page` is made
+      unknown  install     unknown until `page` is made
+      unknown  health      unknown until `page` is made
+      unknown  switch      unknown until `page` is made
+      unknown  prune       unknown until `page` is made
     h2  site (versioned-release)
-      unknown  announce    rel_note release '9e580fd33b57'  unknown until `page` is made
-      unknown  upload      put not-made-yet to [srv]/site/releases/9e580fd33b57/artifact/  unknown until `page` is made
-      unknown  install     cp artifact/page live  unknown until `page` is made
-      unknown  health      wait for: grep -q good live  unknown until `page` is made
-      unknown  switch      [srv]/site/current -> releases/9e580fd33b57  unknown until `page` is made
-      unknown  prune       rel_prune release '5' '[srv]/site'/releases '9e580fd33b57' '-'  unknown until `page` is made
+      unknown  announce    unknown until `page` is made
+      unknown  upload      unknown until `page` is made
+      unknown  install     unknown until `page` is made
+      unknown  health      unknown until `page` is made
+      unknown  switch      unknown until `page` is made
+      unknown  prune       unknown until `page` is made
     h3  site (versioned-release)
-      unknown  announce    rel_note release '9e580fd33b57'  unknown until `page` is made
-      unknown  upload      put not-made-yet to [srv]/site/releases/9e580fd33b57/artifact/  unknown until `page` is made
-      unknown  install     cp artifact/page live  unknown until `page` is made
-      unknown  health      wait for: grep -q good live  unknown until `page` is made
-      unknown  switch      [srv]/site/current -> releases/9e580fd33b57  unknown until `page` is made
-      unknown  prune       rel_prune release '5' '[srv]/site'/releases '9e580fd33b57' '-'  unknown until `page` is made
+      unknown  announce    unknown until `page` is made
+      unknown  upload      unknown until `page` is made
+      unknown  install     unknown until `page` is made
+      unknown  health      unknown until `page` is made
+      unknown  switch      unknown until `page` is made
+      unknown  prune       unknown until `page` is made
     staging: 18 steps not known yet, 0 fresh, on 3 hosts
     ");
     assert_eq!(served(&hosts), ["nothing", "nothing", "nothing"]);

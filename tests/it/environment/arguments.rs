@@ -158,6 +158,43 @@ fn all_mistakes_are_told_before_anything_starts() {
     recipe(&space, "broken", body);
     assert_snapshot!(space.run(["check"]), @r#"
     --- stderr
+    rel::releasefile::step_action
+
+      × step `both` must have one action of run, put, write, symlink, service, wait, and has 2
+       ╭─[recipes/broken.kdl:4:10]
+     4 │     step "both" { run "true"; write "x" "y" }
+       ·          ───┬──
+       ·             ╰── one act to a step
+       ╰────
+
+    rel::releasefile::unknown_node
+
+      × node `runn` is not known here
+       ╭─[recipes/broken.kdl:5:40]
+     5 │     step "later" on-change="missing" { runn "true" }
+       ·                                        ──┬─
+       ·                                          ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
+       ╰────
+      help: did you mean `run`?
+
+    rel::releasefile::step_action
+
+      × step `later` must have one action of run, put, write, symlink, service, wait, and has 0
+       ╭─[recipes/broken.kdl:5:10]
+     5 │     step "later" on-change="missing" { runn "true" }
+       ·          ───┬───
+       ·             ╰── one act to a step
+       ╰────
+
+    rel::releasefile::unknown_name
+
+      × `{txt}` is not known here
+       ╭─[recipes/note.kdl:5:23]
+     5 │     step "note" { run "echo {text} {txt} >> notes" }
+       ·                       ──────────────┬─────────────
+       ·                                     ╰── here
+       ╰────
+      help: did you mean `{text}`?
     rel::releasefile::unknown_recipe
 
       × there is no recipe `verioned-release`

@@ -70,7 +70,11 @@ fn a_failure_takes_all_back_in_reverse_on_all_hosts() {
 #[test]
 fn there_may_be_nothing_to_go_back_from() {
     let space = ways_back();
-    assert_snapshot!(space.run(["staging", "--rollback"]), @"");
+    assert_snapshot!(space.run(["staging", "--rollback"]), @"
+    --- stderr
+    error: the journals of `staging` have nothing to go back from
+    --- exit code 2
+    ");
     assert!(!space.has("done"));
 }
 

@@ -56,7 +56,7 @@ fn a_plan_is_the_run() {
             "b three/count"
         ]
     );
-    let outcome = told(&space, &["--var", "text=two"]);
+    let outcome = told(&space, &["two"]);
     assert_eq!(steps(&outcome["plan"], "run"), planned);
     assert_eq!(space.lines("hosts/b/counted"), ["one", "mark", "two"]);
     assert_snapshot!(shown(&space.run(["staging", "three", "--plan"]).ok()), @"
