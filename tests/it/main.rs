@@ -4,6 +4,7 @@
 //! and its counters, never by elapsed time. `space` and `hosts` are the ground that the
 //! other modules stand on.
 
+mod bad_hosts;
 mod cached;
 mod deploy;
 mod ends;
