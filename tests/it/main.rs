@@ -19,6 +19,7 @@ mod order;
 mod outputs;
 mod promises;
 mod questions;
+mod random;
 mod space;
 mod state;
 mod tidy;
