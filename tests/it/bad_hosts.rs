@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use insta::assert_snapshot;
 use regex::Regex;
 
 use crate::hosts::{Host, Hosts};
-use crate::space::{Output, PATH, Space, wait_until};
+use crate::space::{Output, Space, wait_until};
 
 /// A site whose second use goes on, once the file `slow` is on the host, until it is ended.
 fn site(hosts: &Hosts) -> Space {
@@ -202,9 +203,9 @@ fn a_host_on_which_nothing_can_be_written() {
     let output = space.run(["-q", "staging"]).fails(1);
     assert_snapshot!(shown(&hosts, &output), @"
     --- stderr
-    error: somebody else is at work on host `h1`
-      who  somebody who just came
-      help: run the same command again when they are done
+    error: host `h1` can not keep a journal
+      directory  /proc/site/.rel/staging
+      says       it can not be made
     --- exit code 1
     ");
 }
@@ -264,14 +265,7 @@ environment "staging" {
         "$REL" -q staging
         cat hosts/a/site/current/artifact/page
         "#;
-    // A file system of its own, as root or as whoever may have namespaces.
-    let mut unshare = space.program("unshare");
-    if !rustix::process::getuid().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    unshare.args(["--mount", "sh", "-euc", script]);
-    unshare.env("REL", crate::space::REL).env("PATH", PATH);
-    let output = space.finish(&mut unshare).ok();
+    let output = space.finish(&mut with_mounts(&space, script)).ok();
     let digest = Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
     assert_snapshot!(digest.replace_all(&output.to_string(), "[DIGEST]"), @"
     exit code 1
@@ -279,6 +273,58 @@ environment "staging" {
     two
     --- stderr
     error: host `a` could not take `[work]/hosts/a/.rel/staging/blobs/82fa05417c03925cb7e8fd2bc2e9f2e2a1c8c421427ccdba1ab0091261e3a840`
-      says  tar: Exiting with failure status due to previous errors
+      says  tar: page: Wrote only 4608 of 10240 bytes
     ");
+}
+
+#[test]
+fn a_host_whose_disk_became_read_only() {
+    let space = Space::new(
+        r#"
+var "word" "one"
+host "a" local=#true root="hosts/a"
+environment "staging" { use "say" on="a" word="{word}"; }
+"#,
+    );
+    let recipe = r#"
+recipe "say" {
+    param "word"
+    step "say" { write "{host.root}/said" "{word}\n" }
+}
+"#;
+    space
+        .write("recipes/say.kdl", recipe)
+        .write("hosts/a/keep", "");
+    let script = r#"
+        mount --bind hosts/a hosts/a
+        "$REL" -q staging
+        mount -o remount,ro,bind hosts/a
+        "$REL" -q staging
+        "$REL" staging --plan --var word=two
+        "$REL" -q staging --var word=two || echo "exit code $?"
+        cat hosts/a/said
+        "#;
+    let output = space.finish(&mut with_mounts(&space, script)).ok();
+    assert_snapshot!(output, @"
+    a  say (say)
+          run  say         write [work]/hosts/a/said  changed since run [RUN]
+    staging: 1 step would run, 0 fresh, on 1 host
+    exit code 1
+    one
+    --- stderr
+    error: host `a` can not keep a journal
+      directory  [work]/hosts/a/.rel/staging
+      says       nothing can be written there
+    ");
+}
+
+/// Returns a script that may mount, as root or as whoever may have namespaces.
+fn with_mounts(space: &Space, script: &str) -> Command {
+    let mut unshare = space.program("unshare");
+    if !rustix::process::getuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    unshare.args(["--mount", "sh", "-euc", script]);
+    unshare.env("REL", crate::space::REL);
+    unshare
 }

@@ -142,19 +142,17 @@ fn all_mistakes_are_told_before_anything_starts() {
     let space = space(
         r#"
     use "verioned-release" on="a"
-    use "note" on="a" txt="typo"
-    use "note" on="nowhere" text="x"
-    use "note" on="a" text="{nobody}"
-    use "note" on="a" text="x" after="nothing"
+    use "note" as="one" on="a" txt="typo"
+    use "note" as="two" on="nowhere" text="x"
+    use "note" as="three" on="a" text="{nobody}"
+    use "note" as="four" on="a" text="x" after="nothing"
     use "broken" on="a""#,
     );
-    let body = r#"
-    param "text"
-    step "note" { run "echo {text} {txt} >> notes" }"#;
-    recipe(&space, "note", body);
+    let note = "    param \"text\"\n    step \"note\" { run \"echo {text} >> notes\" }";
+    recipe(&space, "note", note);
     let body = r#"
     step "both" { run "true"; write "x" "y" }
-    step "later" on-change="missing" { runn "true" }"#;
+    step "later" on-change="missing" { runn "true {txt}" }"#;
     recipe(&space, "broken", body);
     assert_snapshot!(space.run(["check"]), @r#"
     --- stderr
@@ -171,7 +169,7 @@ fn all_mistakes_are_told_before_anything_starts() {
 
       × node `runn` is not known here
        ╭─[recipes/broken.kdl:5:40]
-     5 │     step "later" on-change="missing" { runn "true" }
+     5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·                                        ──┬─
        ·                                          ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
        ╰────
@@ -181,20 +179,11 @@ fn all_mistakes_are_told_before_anything_starts() {
 
       × step `later` must have one action of run, put, write, symlink, service, wait, and has 0
        ╭─[recipes/broken.kdl:5:10]
-     5 │     step "later" on-change="missing" { runn "true" }
+     5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·          ───┬───
        ·             ╰── one act to a step
        ╰────
 
-    rel::releasefile::unknown_name
-
-      × `{txt}` is not known here
-       ╭─[recipes/note.kdl:5:23]
-     5 │     step "note" { run "echo {text} {txt} >> notes" }
-       ·                       ──────────────┬─────────────
-       ·                                     ╰── here
-       ╰────
-      help: did you mean `{text}`?
     rel::releasefile::unknown_recipe
 
       × there is no recipe `verioned-release`
@@ -205,125 +194,54 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╰────
       help: did you mean `versioned-release`?
 
-    rel::releasefile::unknown_recipe
+    rel::releasefile::missing_parameter
 
-      × there is no recipe `note`
+      × recipe `note` needs `text`
        ╭─[Releasefile.kdl:9:9]
-     9 │     use "note" on="a" txt="typo"
+     9 │     use "note" as="one" on="a" txt="typo"
        ·         ───┬──
-       ·            ╰── not a recipe
+       ·            ╰── here
        ╰────
-      help: there are db-copy, evolve, http-check, service, versioned-release, wait-for; a project's
-            own lie in `recipes/NAME.kdl`
 
-    rel::releasefile::duplicate_name
+    rel::releasefile::unknown_parameter
 
-      × two uses are called `note`
-       ╭─[Releasefile.kdl:9:9]
-     9 │     use "note" on="a" txt="typo"
-       ·         ───┬──
-       ·            ╰── first used here
+      × recipe `note` has no parameter `txt`
+       ╭─[Releasefile.kdl:9:36]
+     9 │     use "note" as="one" on="a" txt="typo"
+       ·                                    ───┬──
+       ·                                       ╰── not a parameter
        ╰────
-        ╭─[Releasefile.kdl:10:9]
-     10 │     use "note" on="nowhere" text="x"
-        ·         ───┬──
-        ·            ╰── used again
-        ╰────
-      help: give this one a name of its own with `as="…"`
-
-    rel::releasefile::unknown_recipe
-
-      × there is no recipe `note`
-        ╭─[Releasefile.kdl:10:9]
-     10 │     use "note" on="nowhere" text="x"
-        ·         ───┬──
-        ·            ╰── not a recipe
-        ╰────
-      help: there are db-copy, evolve, http-check, service, versioned-release, wait-for; a project's
-            own lie in `recipes/NAME.kdl`
+      help: did you mean `text`?
 
     rel::releasefile::unknown_host
 
       × there is no host or group `nowhere`
-        ╭─[Releasefile.kdl:10:19]
-     10 │     use "note" on="nowhere" text="x"
-        ·                   ────┬────
-        ·                       ╰── not a host
+        ╭─[Releasefile.kdl:10:28]
+     10 │     use "note" as="two" on="nowhere" text="x"
+        ·                            ────┬────
+        ·                                ╰── not a host
         ╰────
       help: the hosts and groups are `a`, `b`, `both`
 
-    rel::releasefile::duplicate_name
+    rel::releasefile::unknown_name
 
-      × two uses are called `note`
-       ╭─[Releasefile.kdl:9:9]
-     9 │     use "note" on="a" txt="typo"
-       ·         ───┬──
-       ·            ╰── first used here
-       ╰────
-        ╭─[Releasefile.kdl:11:9]
-     11 │     use "note" on="a" text="{nobody}"
-        ·         ───┬──
-        ·            ╰── used again
+      × `{nobody}` is not known here
+        ╭─[Releasefile.kdl:11:39]
+     11 │     use "note" as="three" on="a" text="{nobody}"
+        ·                                       ─────┬────
+        ·                                            ╰── here
         ╰────
-      help: give this one a name of its own with `as="…"`
-
-    rel::releasefile::unknown_recipe
-
-      × there is no recipe `note`
-        ╭─[Releasefile.kdl:11:9]
-     11 │     use "note" on="a" text="{nobody}"
-        ·         ───┬──
-        ·            ╰── not a recipe
-        ╰────
-      help: there are db-copy, evolve, http-check, service, versioned-release, wait-for; a project's
-            own lie in `recipes/NAME.kdl`
-
-    rel::releasefile::duplicate_name
-
-      × two uses are called `note`
-       ╭─[Releasefile.kdl:9:9]
-     9 │     use "note" on="a" txt="typo"
-       ·         ───┬──
-       ·            ╰── first used here
-       ╰────
-        ╭─[Releasefile.kdl:12:9]
-     12 │     use "note" on="a" text="x" after="nothing"
-        ·         ───┬──
-        ·            ╰── used again
-        ╰────
-      help: give this one a name of its own with `as="…"`
-
-    rel::releasefile::unknown_recipe
-
-      × there is no recipe `note`
-        ╭─[Releasefile.kdl:12:9]
-     12 │     use "note" on="a" text="x" after="nothing"
-        ·         ───┬──
-        ·            ╰── not a recipe
-        ╰────
-      help: there are db-copy, evolve, http-check, service, versioned-release, wait-for; a project's
-            own lie in `recipes/NAME.kdl`
+      help: declare it with `var` or `param`, or write `{{` for a brace
 
     rel::releasefile::unknown_use
 
       × no use above this one is called `nothing`
-        ╭─[Releasefile.kdl:12:38]
-     12 │     use "note" on="a" text="x" after="nothing"
-        ·                                      ────┬────
-        ·                                          ╰── not a use
+        ╭─[Releasefile.kdl:12:48]
+     12 │     use "note" as="four" on="a" text="x" after="nothing"
+        ·                                                ────┬────
+        ·                                                    ╰── not a use
         ╰────
-      help: there are `verioned-release`, `note`, `note`, `note`
-
-    rel::releasefile::unknown_recipe
-
-      × there is no recipe `broken`
-        ╭─[Releasefile.kdl:13:9]
-     13 │     use "broken" on="a"
-        ·         ────┬───
-        ·             ╰── not a recipe
-        ╰────
-      help: there are db-copy, evolve, http-check, service, versioned-release, wait-for; a project's
-            own lie in `recipes/NAME.kdl`
+      help: there are `verioned-release`, `one`, `two`, `three`
     --- exit code 2
     "#);
     let output = space.run(["staging"]).fails(2);

@@ -70,7 +70,9 @@ fn an_interrupted_run_says_so_and_is_resumed() {
         done a  slow/before  [TIME]
          run a  slow/slow  never done here
     error: interrupted
+      host  a
       step  slow/slow
+      help: the step and its processes were ended; the next run goes on there
     --- exit code 130
     ");
     resumes(&space);
@@ -96,14 +98,25 @@ fn a_step_that_takes_too_long_is_ended() {
     assert!(!is_alive(&space.read("hosts/a/child")));
 }
 
+/// Who runs a test is another matter everywhere.
+fn who(output: &crate::space::Output) -> String {
+    let pattern = regex::Regex::new(r"tester@\S+").expect("a pattern");
+    pattern.replace_all(&shown(output), "[WHO]").into_owned()
+}
+
 #[test]
 fn one_at_a_time_goes_to_a_host() {
     let space = slow();
     let first = space.begin(["staging"]);
     let _ = space.wait_for("hosts/a/pid");
     let second = space.run(["staging"]);
-    assert_ne!(second.code, 0, "{second}");
-    assert!(second.stderr.contains("tester"), "names who: {second}");
+    assert_snapshot!(who(&second), @"
+    --- stderr
+    error: somebody else is at work on host `a`
+      who  [WHO]
+      help: run the same command again when they are done
+    --- exit code 1
+    ");
     // A question is answered meanwhile.
     let _ = space.run(["staging", "--plan"]).ok();
     space.write("go", "");
