@@ -274,7 +274,10 @@ impl Context {
         let loaded = match releasefile::load(&request) {
             Ok(loaded) => loaded,
             Err(error) => {
-                self.show(&recipes.mistakes, &recipe_sources);
+                if !recipes.mistakes.is_empty() {
+                    self.show(&recipes.mistakes, &recipe_sources);
+                    ui::eprint("\n");
+                }
                 self.broken = Some(error.sources.clone());
                 return Err(error.into_error());
             }

@@ -35,6 +35,10 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn check(&mut self, recipes: &Recipes) {
+        // Its own mistakes are told; what they hide is not guessed.
+        if recipes.is_broken(&self.one.recipe) {
+            return;
+        }
         let Some(recipe) = recipes.get(&self.one.recipe) else {
             let message = format!("there is no recipe `{}`", self.one.recipe);
             let mistake = Mistake::new("unknown_recipe", self.one.place, message, "not a recipe");

@@ -131,7 +131,10 @@ rel_settle() {
 # SIZE: makes the state directory ours, if nobody else is at work; says whether the
 # journal is still as long as when it was read.
 rel_lock() {
-    mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services"
+    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services" 2>/dev/null; then
+        rel_emit refused 'it can not be made'
+        return
+    fi
     rel_n=0
     until [ -n "${rel_locked:-}" ] || mkdir -- "$rel_state/lock" 2>/dev/null; do
         rel_owner='somebody who just came'
@@ -145,6 +148,9 @@ rel_lock() {
         if [ -n "$rel_pid" ]; then
             rel_b=$(rel_birth "$rel_pid") || rel_b=
             if [ "$rel_b" = "$rel_born" ]; then sleep 0.1; else rm -rf -- "$rel_state/lock"; fi
+        elif [ "$rel_n" -gt 20 ] && [ ! -e "$rel_state/lock" ]; then
+            rel_emit refused 'nothing can be written there'
+            return
         elif [ "$rel_n" -gt 20 ]; then
             # Taken by somebody who never came to write their name.
             rm -rf -- "$rel_state/lock"
@@ -203,7 +209,7 @@ rel_receive() {
     rel_want=
     if [ -s "$rel_tmp/want" ]; then read -r rel_want <"$rel_tmp/want"; fi
     if [ "$(cat "$rel_tmp/tar")" != 0 ]; then
-        rel_emit refused "$(tail -n 1 "$rel_tmp/words")"
+        rel_emit refused "$(head -n 1 "$rel_tmp/words")"
     elif [ "$rel_sum" != "$rel_want" ]; then
         rel_emit refused 'the bytes that arrived are not those that were sent'
     else
@@ -234,7 +240,7 @@ rel_send() {
         rel_emit data "$((rel_n))"
         cat "$rel_tmp/chunk"
     done
-    if [ "$(cat "$rel_tmp/tar")" = 0 ]; then rel_emit sent; else rel_emit refused "$(tail -n 1 "$rel_tmp/words")"; fi
+    if [ "$(cat "$rel_tmp/tar")" = 0 ]; then rel_emit sent; else rel_emit refused "$(head -n 1 "$rel_tmp/words")"; fi
 }
 
 rel_emit hello "$rel_root"

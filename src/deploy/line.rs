@@ -49,6 +49,13 @@ impl Hands<'_> {
         let status = match status {
             Ok(status) => status,
             Err(error) => {
+                let is_cut = error.kind == ErrorKind::Interrupted;
+                let error = match (is_cut, follow.at) {
+                    (true, Some(_)) => error.fact("host", host.clone()).hinted(
+                        "the step and its processes were ended; the next run goes on there",
+                    ),
+                    _ => error,
+                };
                 return Err(match follow.at {
                     Some(step) => error.fact("step", step.id.clone()),
                     None => error,

@@ -4,7 +4,7 @@
 //! `recipes/`, which wins by name. Its texts are templates whose names are checked
 //! when it is read, so that a wrong recipe is found before any host is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,6 +217,8 @@ pub enum WaitFor {
 #[derive(Clone, Debug, Default)]
 pub struct Recipes {
     map: BTreeMap<String, Arc<Recipe>>,
+    /// Those that are there and can not be read.
+    broken: BTreeSet<String>,
     /// Mistakes found in the files, with places in the [`Sources`] returned beside.
     pub mistakes: Vec<Mistake>,
 }
@@ -247,13 +249,21 @@ impl Recipes {
         let file = sources.add(path, text);
         match parse::recipe(name, text, file) {
             Ok(recipe) => drop(self.map.insert(name.to_owned(), Arc::new(recipe))),
-            Err(mistakes) => self.mistakes.extend(mistakes),
+            Err(mistakes) => {
+                self.mistakes.extend(mistakes);
+                self.broken.insert(name.to_owned());
+            }
         }
     }
 
     /// Returns the recipe of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Recipe>> {
         self.map.get(name)
+    }
+
+    /// Returns whether a recipe of that name is there, but can not be read.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.broken.contains(name)
     }
 
     /// Returns the names of all recipes.

@@ -10,9 +10,11 @@
     reason = "tests look at the world outside, and print what they saw"
 )]
 
+mod bad_hosts;
 mod cached;
 mod deploy;
 mod ends;
+mod environment;
 mod fresh;
 mod hosts;
 mod init;

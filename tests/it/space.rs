@@ -210,7 +210,7 @@ impl Space {
                 (r"\(pid \d+\)", "(pid [PID])"),
                 (r"(?m)^( +key +)[0-9a-f]{16}$", "$1[KEY]"),
                 (r"\bkey [0-9a-f]{16}\b", "key [KEY]"),
-                (r"\brun [0-9a-f]{8}-[0-9a-f]{4}\b", "run [RUN]"),
+                (r"\brun [0-9a-f]{8}-[0-9a-f]{1,8}\b", "run [RUN]"),
                 (r"\b(ac|cas)/[0-9a-f]{2}(/[0-9a-f]{64})?", "$1/[HEX]"),
                 // Blanks at the end of a line do not survive editors.
                 (r"(?m) +$", ""),

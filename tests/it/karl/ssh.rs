@@ -56,14 +56,12 @@ impl Remote {
     }
 
     /// Runs something while both sites are asked all the time, and a little longer.
-    fn while_asked<T>(&self, what: &str, run: impl FnOnce() -> T) -> (T, Seen) {
+    fn while_asked<T>(&self, run: impl FnOnce() -> T) -> (T, Seen) {
         let prober = self.karl.prober();
         std::thread::sleep(Duration::from_millis(200));
         let result = run();
         std::thread::sleep(Duration::from_millis(500));
-        let seen = prober.stop();
-        println!("{what}: {:?}, slowest {:?}", seen.headings, seen.slowest);
-        (result, seen)
+        (result, prober.stop())
     }
 
     fn trees(&self) -> Vec<std::collections::BTreeMap<String, String>> {
@@ -91,7 +89,7 @@ fn no_request_is_lost_by_a_bad_release_a_good_one_and_the_way_back() {
     let mistake = "if web.release() != \"source\":\n            raise RuntimeError";
     let bad = format!("{health}\n        {mistake}");
     karl.space.write(site, good.replace(health, &bad));
-    let (failed, seen) = remote.while_asked("a bad release", || karl.stage(&[]));
+    let (failed, seen) = remote.while_asked(|| karl.stage(&[]));
     let failed = failed.fails(1);
     for part in ["karl04", "site/start", "what was live before is live again"] {
         assert!(failed.stderr.contains(part), "no `{part}` in\n{failed}");
@@ -102,12 +100,12 @@ fn no_request_is_lost_by_a_bad_release_a_good_one_and_the_way_back() {
     karl.space.remove(site);
     karl.edit(BRAND, OLD, NEW);
     planned(&remote);
-    let (good, seen) = remote.while_asked("a good release", || karl.stage(&[]));
+    let (good, seen) = remote.while_asked(|| karl.stage(&[]));
     let _ = good.ok();
     assert!(seen.only(&[OLD, NEW]) > 100, "{seen:?}");
     nothing_to_do(&remote);
 
-    let (back, seen) = remote.while_asked("the way back", || karl.stage(&["--rollback"]));
+    let (back, seen) = remote.while_asked(|| karl.stage(&["--rollback"]));
     let _ = back.ok();
     assert!(seen.only(&[OLD, NEW]) > 20, "{seen:?}");
     let page = karl.browser("osf").home().expect("answers");

@@ -1,0 +1,65 @@
+//! Environments as people write and run them, with directories as hosts.
+//!
+//! Recipes here do small visible things: a line in a file of the host, a link, a service.
+//! What is asserted is what they leave and what `rel` says of it.
+
+mod arguments;
+mod artifacts;
+mod back;
+mod cut;
+mod stale;
+
+use serde_json::Value;
+
+use crate::space::{Output, Space};
+
+/// Two hosts, a group of them, and an environment with this body.
+fn space(body: &str) -> Space {
+    Space::new(&format!(
+        r#"
+project "small" {{ version "1.0" }}
+host "a" local=#true root="hosts/a"
+host "b" local=#true root="hosts/b"
+group "both" "a" "b"
+environment "staging" {{
+{body}
+}}
+"#
+    ))
+}
+
+/// Writes a recipe of the project.
+fn recipe(space: &Space, name: &str, body: &str) {
+    let text = format!("recipe \"{name}\" {{\n    desc \"Small\"\n{body}\n}}\n");
+    space.write(format!("recipes/{name}.kdl"), text);
+}
+
+/// Runs with `--json`, which must succeed, and returns what machines are told.
+#[track_caller]
+fn told(space: &Space, args: &[&str]) -> Value {
+    let output = space.run([&["--json", "staging"], args].concat()).ok();
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e} in\n{output}"))
+}
+
+/// Returns the steps of a plan that have this verdict: `host id`.
+#[track_caller]
+fn steps(plan: &Value, verdict: &str) -> Vec<String> {
+    let jobs = plan["jobs"].as_array().expect("jobs");
+    let steps = jobs
+        .iter()
+        .flat_map(|j| j["steps"].as_array().expect("steps"));
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    steps
+        .filter(|s| s["verdict"] == verdict)
+        .map(|s| format!("{} {}", word(&s["host"]), word(&s["id"])))
+        .collect()
+}
+
+/// Returns what was printed, without what differs from run to run or machine to machine.
+fn shown(output: &Output) -> String {
+    let run = regex::Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b").expect("a pattern");
+    let digest = regex::Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
+    let text = output.to_string();
+    let text = run.replace_all(&text, "[RUN]");
+    digest.replace_all(&text, "[DIGEST]").into_owned()
+}
