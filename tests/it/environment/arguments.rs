@@ -262,7 +262,7 @@ fn a_step_that_fails_is_told_with_host_step_and_output() {
       status  1
       output  to the one
               to the other
-      help: nothing had been switched; mend it and run `rel staging` again
+      help: nothing had been switched; mend it and run the same command again
     --- exit code 1
     ");
 }
