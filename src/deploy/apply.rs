@@ -78,7 +78,7 @@ impl Hands<'_> {
             if let Err(stop) = self.together(&plan.jobs[at..end], &jobs[at..end], done) {
                 return Err(match stop {
                     Stop::Other(error) => error,
-                    Stop::Step(error) => self.go_back(plan, done, error),
+                    Stop::Step(error) => self.go_back(done, error),
                 });
             }
             at = end;
@@ -228,28 +228,27 @@ impl Hands<'_> {
     }
 
     /// The way back after `cause`: returns the error that tells both.
-    fn go_back(&self, plan: &Plan, done: &Done, cause: Box<Error>) -> Box<Error> {
+    fn go_back(&self, done: &Done, cause: Box<Error>) -> Box<Error> {
         let ran = std::mem::take(&mut *lock(&done.ran));
         let undone = undo::go_back(self, &ran).and_then(|count| {
             self.tell_gone_back(&ran)?;
             Ok(count)
         });
-        let environment = &plan.environment;
         match undone {
-            Ok(0) => cause.hinted(format!(
-                "nothing had been switched; mend it and run `rel {environment}` again"
-            )),
+            Ok(0) => {
+                cause.hinted("nothing had been switched; mend it and run the same command again")
+            }
             Ok(count) => cause
                 .fact(
                     "undone",
                     format!("{count} {}", crate::error::plural(count, "step")),
                 )
-                .hinted(format!(
-                    "what was live before is live again; mend it and run `rel {environment}` again"
-                )),
+                .hinted(
+                    "what was live before is live again; mend it and run the same command again",
+                ),
             Err(error) if error.kind == ErrorKind::Interrupted => cause
                 .fact("undone", "interrupted on the way back")
-                .hinted(format!("`rel {environment} --rollback` goes on with it")),
+                .hinted("the same command with `--rollback` goes on with it"),
             Err(error) => {
                 let mut both = Error::new(ErrorKind::NotRolledBack, cause.message);
                 both.facts = cause.facts;

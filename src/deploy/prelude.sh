@@ -256,6 +256,7 @@ $rel_ready" || rel_ok=
         if [ -f "$rel_sd/log" ]; then
             rel_l=$(cat "$rel_sd/log")
             tail -n 20 -- "$rel_l" 2>/dev/null
+            printf 'more in %s\n' "$rel_l"
         fi
         return 1
     fi

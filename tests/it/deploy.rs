@@ -188,7 +188,7 @@ fn a_failing_health_check_leaves_the_old_release_serving() {
         done page  [TIME]
       failed h1  site/health[3f69d0882558]  exit status 1
       failed h2  site/health[3f69d0882558]  exit status 1
-      help: nothing had been switched; mend it and run `rel staging` again
+      help: nothing had been switched; mend it and run the same command again
       output  it did not hold within 1 s
       status  1
     --- exit code 1
@@ -272,7 +272,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
         done h2  site/upload[b5dfa1fac337]  [TIME]
         done page  [TIME]
       failed h2  gate/command  exit status 1
-      help: what was live before is live again; mend it and run `rel staging` again
+      help: what was live before is live again; mend it and run the same command again
       output  it did not hold within 1 s
       status  1
       undone  2 steps
@@ -367,7 +367,9 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
                 done h1  site/upload[ID]  [TIME]
                  run h1  site/install[ID]  `upload` runs
             error: interrupted
+              host  h1
               step  site/install[ID]
+              help: the step and its processes were ended; the next run goes on there
             --- exit code 130
             ");
         }

@@ -83,7 +83,7 @@ fn a_failing_step_takes_all_before_it_back() {
       status  1
       output  tries
       undone  3 steps
-      help: what was live before is live again; mend it and run `rel staging` again
+      help: what was live before is live again; mend it and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/current")));
     assert_eq!(space.read("hosts/b/file"), "old");
@@ -183,7 +183,7 @@ fn a_step_that_takes_too_long_is_ended() {
       status  ended from outside, or took too long
       output  begins
       undone  1 step
-      help: what was live before is live again; mend it and run `rel staging` again
+      help: what was live before is live again; mend it and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/l")));
 }

@@ -200,13 +200,16 @@ fn a_service_that_ends_at_once_fails_with_its_log() {
         &[("run", "echo no such port; exit 3")],
     );
     let error = space.fails();
-    insta::assert_snapshot!(error.to_string(), @"
+    let root = space.dir.path().display().to_string();
+    let error = error.to_string().replace(&root, "[project]");
+    insta::assert_snapshot!(error, @"
     `staging` stopped: step `db/run` failed on host `a`
       status  1
       output  db has ended
               no such port
+              more in [project]/hosts/a/log/db.log
       undone  1 step
-      help: what was live before is live again; mend it and run `rel staging` again
+      help: what was live before is live again; mend it and run the same command again
     ");
 }
 

@@ -55,7 +55,7 @@ fn parameters_are_given_in_order_or_have_a_default() {
     Arguments:
       <branch>
               what is released
-              
+
               [possible values: main, other]
 
       [text]
@@ -262,7 +262,7 @@ fn a_step_that_fails_is_told_with_host_step_and_output() {
       status  1
       output  to the one
               to the other
-      help: nothing had been switched; mend it and run `rel staging` again
+      help: nothing had been switched; mend it and run the same command again
     --- exit code 1
     ");
 }

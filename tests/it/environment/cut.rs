@@ -92,7 +92,7 @@ fn a_step_that_takes_too_long_is_ended() {
     --- stderr
     error: `staging` stopped: step `slow/slow` failed on host `a`
       status  ended from outside, or took too long
-      help: nothing had been switched; mend it and run `rel staging` again
+      help: nothing had been switched; mend it and run the same command again
     --- exit code 1
     ");
     assert!(!is_alive(&space.read("hosts/a/child")));

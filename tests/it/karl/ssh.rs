@@ -91,7 +91,12 @@ fn no_request_is_lost_by_a_bad_release_a_good_one_and_the_way_back() {
     karl.space.write(site, good.replace(health, &bad));
     let (failed, seen) = remote.while_asked(|| karl.stage(&[]));
     let failed = failed.fails(1);
-    for part in ["karl04", "site/start", "what was live before is live again"] {
+    for part in [
+        "karl04",
+        "site/start",
+        "/branch2/site/log/",
+        "what was live before is live again",
+    ] {
         assert!(failed.stderr.contains(part), "no `{part}` in\n{failed}");
     }
     assert!(seen.only(&[OLD]) > 300, "{seen:?}");
