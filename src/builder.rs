@@ -21,6 +21,7 @@ use crate::records::Records;
 use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 
+mod moved;
 mod settle;
 mod strays;
 mod tokens;

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{self, RepoPath};
 use crate::glob::{self, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
-use crate::key::{Made, OutputState};
+use crate::key::OutputState;
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
 pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
@@ -83,12 +83,11 @@ fn matches(output: &Output, digests: &Digests) -> Result<Vec<RepoPath>> {
 
 /// Makes room before the commands run: directories exist, old outputs do not.
 ///
-/// What is byte for byte `former`, or was left by a run that did not end, is deleted; all
-/// else is moved aside. Returns where to, when anything was moved.
+/// What is byte for byte one of `ours` is deleted; all else is somebody's work and moved
+/// aside. Returns where to, when anything was moved.
 pub fn make_room(
     target: &Target,
-    former: Option<&Made>,
-    is_own_mess: bool,
+    ours: &[OutputState],
     digests: &Digests,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
@@ -103,18 +102,14 @@ pub fn make_room(
     for path in present(target, digests)? {
         let absolute = path.to_absolute(digests.root());
         let content = digests.output(&path)?;
-        let is_former = former.is_some_and(|made| {
-            made.outputs
-                .iter()
-                .any(|o| o.path == path && Some(o.content) == content)
-        });
+        let is_ours = ours
+            .iter()
+            .any(|o| o.path == path && Some(o.content) == content);
         let is_real_dir = std::fs::symlink_metadata(&absolute).is_ok_and(|m| m.is_dir());
         match () {
             // An empty directory goes silently; a full one is somebody's work.
             () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
-            () if (is_former || is_own_mess) && !is_real_dir => {
-                remove_file(&absolute)?;
-            }
+            () if is_ours && !is_real_dir => remove_file(&absolute)?,
             () => move_aside(&path, digests.root(), state_dir, &mut aside)?,
         }
     }

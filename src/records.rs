@@ -1,8 +1,7 @@
 //! Records: what the last run of each target had as key, inputs and outputs.
 //!
 //! Kept in an append-only ledger beside the Releasefile. Before a target's commands start
-//! an entry says so; a `rel` that dies then leaves that mark, and the outputs it may have
-//! half written are known to be its own mess.
+//! an entry says so; a `rel` that dies then leaves that mark, and the target is stale.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::key::{ActionKey, Field, Made};
+use crate::key::{ActionKey, Field, Made, OutputState};
 use crate::stored::Ledger;
 
 /// The result of a target's last successful run.
@@ -37,6 +36,17 @@ pub struct Known {
     pub is_unfinished: bool,
     /// Its last run failed.
     pub failed: bool,
+    /// What a run that did not end in a success left at its outputs: `rel` made it, so
+    /// `rel` may delete it. Anything else there is somebody's work.
+    pub mess: Vec<OutputState>,
+}
+
+impl Known {
+    /// Returns all that `rel` made at the outputs, as far as it knows.
+    pub fn ours(&self) -> Vec<OutputState> {
+        let recorded = self.record.iter().flat_map(|r| &r.made.outputs);
+        recorded.chain(&self.mess).cloned().collect()
+    }
 }
 
 /// All records of a checkout, by target name.
@@ -64,22 +74,18 @@ impl Records {
 
     /// Notes that a target's commands are about to start.
     pub fn start(&mut self, target: &str) -> Result<()> {
-        let record = self.get(target).cloned();
-        let known = Known {
-            record,
-            is_unfinished: true,
-            failed: false,
-        };
-        self.ledger.insert(target.to_owned(), known)
+        let mess = self.known(target).map(|k| k.mess.clone());
+        self.leave(target, false, mess.unwrap_or_default())
     }
 
-    /// Notes that a target failed: its last success is kept, to explain differences.
-    pub fn fail(&mut self, target: &str) -> Result<()> {
-        let record = self.get(target).cloned();
+    /// Notes that a target did not come to a success, and what it left. Its last success
+    /// is kept, to explain differences.
+    pub fn leave(&mut self, target: &str, failed: bool, mess: Vec<OutputState>) -> Result<()> {
         let known = Known {
-            record,
+            record: self.get(target).cloned(),
             is_unfinished: true,
-            failed: true,
+            failed,
+            mess,
         };
         self.ledger.insert(target.to_owned(), known)
     }
@@ -90,6 +96,7 @@ impl Records {
             record: Some(record),
             is_unfinished: false,
             failed: false,
+            mess: Vec::new(),
         };
         self.ledger.insert(target.to_owned(), known)
     }

@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 use crate::fs;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+pub mod register;
+
+use register::Register;
+
 /// Time between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -95,6 +99,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 pub struct Runner {
     groups: Mutex<BTreeSet<i32>>,
     is_interrupted: AtomicBool,
+    register: Option<Register>,
     /// Variables that offer job slots to an inner `make`.
     slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
@@ -108,6 +113,13 @@ impl Runner {
             slots: jobserver.map(offered_slots).unwrap_or_default(),
             ..Self::default()
         }
+    }
+
+    /// Enters every group into `register` while it runs.
+    #[must_use]
+    pub fn registered(mut self, register: Register) -> Self {
+        self.register = Some(register);
+        self
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
@@ -181,6 +193,9 @@ impl Runner {
             handle
         };
         let group = handle.pids().first().map_or(0, |pid| *pid as i32);
+        if let Some(register) = &self.register {
+            register.started(group);
+        }
         let ended = match timeout {
             None => handle.wait().map(Some),
             Some(limit) => handle.wait_timeout(limit),
@@ -193,6 +208,9 @@ impl Runner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&group);
+        if let Some(register) = &self.register {
+            register.ended(group);
+        }
         let (out, err, status) = match handle.wait() {
             Ok(output) => (output.stdout.clone(), output.stderr.clone(), output.status),
             Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::moved::Stamps;
 use super::{Builder, first_reason, log_path};
 use crate::cache::{self, ActionResult};
-use crate::digest::{Content, Digest, shown_size};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::{self, RepoPath};
+use crate::fs;
 use crate::graph::{Target, TargetId};
-use crate::key::{ActionKey, Made};
+use crate::key::{ActionKey, Made, OutputState};
 use crate::outputs;
 use crate::progress::{Event, Settled};
-use crate::records::Record;
+use crate::records::{Known, Record};
 use crate::runner::{Exit, Spec, command_env};
 use crate::stale::{Gathered, StaleReason, interrupted};
 
@@ -29,6 +30,14 @@ pub struct Outcome {
     pub log: Vec<u8>,
     /// Why it was not fresh.
     pub reason: Option<String>,
+}
+
+/// What is to be made, and why.
+struct Job {
+    gathered: Gathered,
+    key: ActionKey,
+    former: Option<Made>,
+    reason: String,
 }
 
 /// How many last lines of a log an error shows.
@@ -59,19 +68,13 @@ impl Builder<'_> {
         let reason = first_reason(&reasons);
         let key = gathered.key(self.graph(), target);
         let former_made = former.map(|r| r.made.clone());
-        let mut is_own_mess = known.as_ref().is_some_and(|k| k.is_unfinished);
+        let mut ours = known.as_ref().map(Known::ours).unwrap_or_default();
         // A target that is too old or forced is meant to run, whatever a cache has.
         let is_run_meant = reasons
             .iter()
             .any(|r| matches!(r, StaleReason::Forced | StaleReason::TooOld { .. }));
         if target.is_cached && !is_run_meant {
-            let restored = self.restore(
-                target,
-                &gathered,
-                key,
-                former_made.as_ref(),
-                &mut is_own_mess,
-            )?;
+            let restored = self.restore(target, &gathered, key, &mut ours)?;
             if let Some((made, log)) = restored {
                 let reason = Some(reason);
                 return Ok(Outcome {
@@ -82,17 +85,23 @@ impl Builder<'_> {
                 });
             }
         }
-        self.make(id, &gathered, key, former_made, is_own_mess, reason)
+        let job = Job {
+            gathered,
+            key,
+            former: former_made,
+            reason,
+        };
+        self.make(id, job, &ours)
     }
 
-    /// Restores a target from the action cache, if that has its key with all blobs.
+    /// Restores a target from the action cache, if that has its key with all blobs. What
+    /// an attempt in vain leaves becomes ours.
     fn restore(
         &self,
         target: &Target,
         gathered: &Gathered,
         key: ActionKey,
-        former: Option<&Made>,
-        is_own_mess: &mut bool,
+        ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Vec<u8>)>> {
         let Some(Some(result)) = self.with_store(|s| s.action(&key)) else {
             return Ok(None);
@@ -100,22 +109,19 @@ impl Builder<'_> {
         let Some(Some(log)) = self.with_store(|s| cache::fetch_bytes(s, &result.log)) else {
             return Ok(None);
         };
-        self.make_room(target, former, *is_own_mess)?;
+        self.make_room(target, ours)?;
         self.records().start(&target.name)?;
-        *is_own_mess = true;
         let digests = self.inspector.digests;
         let put_back =
             self.with_store(|s| outputs::restore(target, &result.made.outputs, digests, s));
-        if put_back != Some(true) {
-            return Ok(None);
-        }
+        let found = outputs::states(target, digests)?;
         // A product is no file: the cache only knows which one it was.
-        if result.made.product.is_some()
-            && self.inspector.product(target, gathered)? != result.made.product
-        {
-            return Ok(None);
-        }
-        if outputs::states(target, digests)? != result.made.outputs {
+        let is_whole = put_back == Some(true)
+            && found == result.made.outputs
+            && (result.made.product.is_none()
+                || self.inspector.product(target, gathered)? == result.made.product);
+        if !is_whole {
+            *ours = found;
             return Ok(None);
         }
         let path = log_path(self.state_dir, &target.name);
@@ -125,9 +131,9 @@ impl Builder<'_> {
         Ok(Some((result.made, log)))
     }
 
-    fn make_room(&self, target: &Target, former: Option<&Made>, is_own_mess: bool) -> Result<()> {
+    fn make_room(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
         let digests = self.inspector.digests;
-        let moved = outputs::make_room(target, former, is_own_mess, digests, self.state_dir)?;
+        let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
         if let Some(dir) = moved {
             let text = format!(
                 "files stood where `{}` writes its outputs; they were moved to `{}`",
@@ -140,45 +146,42 @@ impl Builder<'_> {
     }
 
     /// Runs the commands, and records and stores what they made.
-    fn make(
-        &self,
-        id: TargetId,
-        gathered: &Gathered,
-        key: ActionKey,
-        former: Option<Made>,
-        is_own_mess: bool,
-        reason: String,
-    ) -> Result<Outcome> {
+    fn make(&self, id: TargetId, job: Job, ours: &[OutputState]) -> Result<Outcome> {
         let target = self.graph().target(id);
         self.progress.event(&Event::Started {
             target: &target.name,
-            reason: &reason,
+            reason: &job.reason,
             desc: target.desc.as_deref(),
         });
         self.records().start(&target.name)?;
-        self.make_room(target, former.as_ref(), is_own_mess)?;
+        self.make_room(target, ours)?;
         let started = Instant::now();
-        let watch = self.watch(target, gathered);
-        let run = self.attempts(target, gathered, key);
+        let stamps = Stamps::take(&job.gathered, self.inspector.digests);
+        let watch = self.watch(target, &job.gathered);
+        let run = self.attempts(target, &job.gathered, job.key);
         self.tell_strays(target, &watch);
         let (log, made) = match run {
             Ok(done) => done,
             Err(error) => {
-                if error.kind != ErrorKind::Interrupted {
-                    self.records().fail(&target.name)?;
-                }
+                let mess = outputs::states(target, self.inspector.digests)?;
+                let is_failure = error.kind != ErrorKind::Interrupted;
+                self.records().leave(&target.name, is_failure, mess)?;
                 return Err(error);
             }
         };
         let took = started.elapsed();
-        match self.changed_input(target, gathered) {
-            Some(text) => self.progress.event(&Event::Warning { text: &text }),
+        match self.changed_input(target, &job.gathered, &stamps) {
+            Some(text) => {
+                self.progress.event(&Event::Warning { text: &text });
+                let mess = made.outputs.clone();
+                self.records().leave(&target.name, false, mess)?;
+            }
             None => {
-                self.store(target, key, &made, &log, took);
-                self.record(target, gathered, key, &made, took)?;
+                self.store(target, job.key, &made, &log, took);
+                self.record(target, &job.gathered, job.key, &made, took)?;
             }
         }
-        let is_same = former.as_ref() == Some(&made) && !made.outputs.is_empty();
+        let is_same = job.former.as_ref() == Some(&made) && !made.outputs.is_empty();
         let how = if is_same {
             Settled::RanSame
         } else {
@@ -188,7 +191,7 @@ impl Builder<'_> {
             how,
             made: made.into(),
             log,
-            reason: Some(reason),
+            reason: Some(job.reason),
         })
     }
 
@@ -219,7 +222,8 @@ impl Builder<'_> {
                 why: &error.message,
             });
             attempt += 1;
-            self.make_room(target, None, true)?;
+            let mess = outputs::states(target, self.inspector.digests)?;
+            self.make_room(target, &mess)?;
         }
     }
 
@@ -268,30 +272,6 @@ impl Builder<'_> {
         Ok((text, Made { outputs, product }))
     }
 
-    /// Returns what to tell when an input is not what it was before the run.
-    fn changed_input(&self, target: &Target, before: &Gathered) -> Option<String> {
-        let (path, old, new) = match self.inspector.inputs(target) {
-            Ok(after) if after == before.inputs => return None,
-            Ok(after) => first_change(&before.inputs, &after)?,
-            Err(error) => {
-                return Some(format!(
-                    "`{0}` ran, but now {1}\n  help: outputs are kept but not cached; run `rel build {0}` again",
-                    target.name, error.message
-                ));
-            }
-        };
-        let shown = |content: Option<Content>| match content {
-            Some(c) => format!("{}  {}", c.digest, shown_size(c.digest.size)),
-            None => String::from("(absent)"),
-        };
-        Some(format!(
-            "`{0}` ran, but its input `{path}` changed meanwhile\n  before  {1}\n  after   {2}\n  help: outputs are kept but not cached; run `rel build {0}` again",
-            target.name,
-            shown(old),
-            shown(new),
-        ))
-    }
-
     fn store(&self, target: &Target, key: ActionKey, made: &Made, log: &[u8], took: Duration) {
         if !target.is_cached {
             return;
@@ -329,21 +309,6 @@ impl Builder<'_> {
         };
         self.records().finish(&target.name, record)
     }
-}
-
-/// Returns the first path whose content differs, with both contents.
-fn first_change(
-    before: &[(RepoPath, Content)],
-    after: &[(RepoPath, Content)],
-) -> Option<(String, Option<Content>, Option<Content>)> {
-    let find = |list: &[(RepoPath, Content)], path: &RepoPath| {
-        let at = list.binary_search_by(|(p, _)| p.cmp(path)).ok()?;
-        Some(list[at].1)
-    };
-    let paths = before.iter().chain(after).map(|(path, _)| path);
-    paths
-        .map(|path| (path.to_string(), find(before, path), find(after, path)))
-        .find(|(_, old, new)| old != new)
 }
 
 fn read_all(file: &File) -> std::io::Result<Vec<u8>> {

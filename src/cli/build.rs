@@ -11,6 +11,7 @@ use super::names::find;
 use super::signals::Listener;
 use crate::builder::{Builder, Options, Summary};
 use crate::cache::Store;
+use crate::cache::local::LocalStore;
 use crate::digest::Digests;
 use crate::error::{self, EXIT_OK, Result, plural};
 use crate::graph::{Graph, TargetId};
@@ -18,6 +19,7 @@ use crate::model::Project;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::runner::Runner;
+use crate::runner::register::Register;
 use crate::source::Sources;
 use crate::stale::Inspector;
 use crate::ui::{self, shown_time};
@@ -86,7 +88,8 @@ pub fn run(
     let records = Mutex::new(Records::load(&state_dir));
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
-    let runner = Arc::new(Runner::new(jobserver.as_ref()));
+    let register = Register::open(&state_dir.join("running"))?;
+    let runner = Arc::new(Runner::new(jobserver.as_ref()).registered(register));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));
     let _listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
@@ -100,8 +103,11 @@ pub fn run(
         version,
         Context::now_s(),
     );
-    let store = (!options.no_cache).then(|| context.store()).transpose()?;
     let display = display(context, &project.sources);
+    let store = match options.no_cache {
+        true => None,
+        false => store(context, display.as_ref()),
+    };
     let forced = if options.force {
         roots.to_vec()
     } else {
@@ -236,6 +242,17 @@ pub fn summary_line(summary: &Summary) -> String {
         ),
         false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
     }
+}
+
+/// Returns the local cache. Having no place for one is no reason not to build.
+fn store(context: &Context, display: &dyn Progress) -> Option<LocalStore> {
+    context
+        .store()
+        .inspect_err(|error| {
+            let text = format!("going on without the cache: {error}");
+            display.event(&Event::Warning { text: &text });
+        })
+        .ok()
 }
 
 /// Returns the display for this screen: live on a terminal, else lines.

@@ -450,7 +450,7 @@ pub struct Lock {
 }
 
 /// Creates `.rel`, which hides itself from git.
-fn ensure_state_dir(state_dir: &Path) -> Result<()> {
+pub fn ensure_state_dir(state_dir: &Path) -> Result<()> {
     fs::create_dirs(&state_dir.join("logs"))?;
     let ignore = state_dir.join(".gitignore");
     match ignore.exists() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,17 +13,19 @@ use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{BuildOptions, display};
-use super::context::Context;
+use super::context::{self, Context};
 use super::names::{find, unknown_name, usage};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::{self, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
+use crate::fs;
 use crate::graph::TargetId;
 use crate::key::Made;
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Silent;
 use crate::ui;
+use crate::ui::kept::Kept;
 
 /// What an environment's command takes besides its parameters.
 #[derive(Clone, Debug, clap::Args)]
@@ -234,7 +237,7 @@ impl Job<'_> {
         self.on_hosts(
             &roots,
             &made,
-            options.force,
+            (options.force, true),
             |request, progress, interrupted| {
                 let outcome = deploy::apply(request, progress, interrupted)?;
                 self.tell_outcome(&outcome);
@@ -247,7 +250,7 @@ impl Job<'_> {
         self.on_hosts(
             &[],
             &BTreeMap::new(),
-            false,
+            (false, true),
             |request, progress, interrupted| {
                 let outcome = deploy::rollback(request, progress, interrupted)?;
                 self.tell_outcome(&outcome);
@@ -266,7 +269,7 @@ impl Job<'_> {
                 ui::print(&line);
             }
         }
-        self.on_hosts(&roots, &made, false, |request, _, interrupted| {
+        self.on_hosts(&roots, &made, (false, false), |request, _, interrupted| {
             let plan = deploy::plan(request, &Silent, interrupted)?;
             match self.context.json {
                 true => ui::print(&format!("{:#}\n", to_json(&plan)?)),
@@ -290,7 +293,7 @@ impl Job<'_> {
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
-        is_forced: bool,
+        (is_forced, is_logged): (bool, bool),
         work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
@@ -298,6 +301,11 @@ impl Job<'_> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);
+        let log = match is_logged {
+            true => Some(self.open_log()?),
+            false => None,
+        };
+        let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
         let now = Context::now_s();
         let request = Request {
             project: self.project,
@@ -314,7 +322,21 @@ impl Job<'_> {
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: is_forced,
         };
-        work(&request, display.as_ref(), &interrupted)
+        work(&request, &progress, &interrupted).map_err(|error| match &log {
+            Some((path, _)) => error.fact("log", fs::shown(path.as_os_str())),
+            None => error,
+        })
+    }
+
+    /// Opens the file that keeps what the steps of this run print, and returns its path
+    /// relative to the repository.
+    fn open_log(&self) -> Result<(PathBuf, File)> {
+        let state_dir = Context::state_dir(self.root);
+        context::ensure_state_dir(&state_dir)?;
+        let path = log_path(&state_dir, &self.environment.name, self.params.values());
+        let file = File::create(&path).context("create", &path)?;
+        let shown = path.strip_prefix(self.root).unwrap_or(&path);
+        Ok((shown.to_owned(), file))
     }
 
     /// Returns the files of each needed target, by full name and by base name.
@@ -365,6 +387,29 @@ impl Job<'_> {
 
 fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
+}
+
+/// Returns where the last run of an environment keeps what its steps printed.
+pub fn log_path<'a>(
+    state_dir: &Path,
+    environment: &'a str,
+    params: impl Iterator<Item = &'a String>,
+) -> PathBuf {
+    let words = std::iter::once(environment).chain(params.map(String::as_str));
+    let name: String = words
+        .collect::<Vec<_>>()
+        .join("-")
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(100)
+        .collect();
+    state_dir.join("logs").join(format!("{name}.log"))
 }
 
 /// Returns the digest of one file as `sha256sum` has it; of several files or a directory,

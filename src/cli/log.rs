@@ -1,6 +1,7 @@
-//! `rel log`: what the last run of a target printed.
+//! `rel log`: what the last run of a target, or of an environment from here, printed.
 
 use super::context::Context;
+use super::deploy::log_path as log_of_environment;
 use super::names::find;
 use super::query::Names;
 use crate::builder::log_path;
@@ -13,6 +14,14 @@ use crate::ui::{self, shown_time};
 pub fn log(context: &mut Context, names: &Names) -> Result<u8> {
     let state_dir = Context::state_dir(&context.root()?);
     let (context, project) = context.with_project()?;
+    if let Some((environment, params)) = names.targets.split_first()
+        && project.environments.iter().any(|e| e.name == *environment)
+    {
+        let path = log_of_environment(&state_dir, environment, params.iter());
+        let text = read_optional(&path)?.unwrap_or_default();
+        ui::print(&String::from_utf8_lossy(&text));
+        return Ok(EXIT_OK);
+    }
     let records = Records::load(&state_dir);
     let ids = find(&project.graph, &names.targets)?;
     let mut answers = Vec::new();

@@ -30,6 +30,11 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// Returns everything that needed targets made.
+    pub fn made(&self) -> impl Iterator<Item = &OutputState> {
+        self.needs.iter().flat_map(|(_, made)| &made.outputs)
+    }
+
     /// Returns the key.
     pub fn key(&self, graph: &Graph, target: &Target) -> ActionKey {
         self.with_parts(graph, target, HashKey::of)

@@ -20,6 +20,7 @@ mod hosts;
 mod init;
 mod karl;
 mod mistakes;
+mod moving;
 mod names;
 mod order;
 mod outputs;

@@ -1,0 +1,117 @@
+//! Inputs that move while a command runs: what was read may be neither the old nor the new.
+//!
+//! Contents alone do not tell: a file may change and change back (`git stash`, then
+//! `git stash pop`) while the command reads it. So the stamps of all files are compared as
+//! well. What needed targets made is an input like any other.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::Builder;
+use crate::digest::{Content, Digests, shown_size};
+use crate::fs::{RepoPath, Signature};
+use crate::graph::Target;
+use crate::stale::Gathered;
+
+/// A file's signature and its number of names.
+type Stamp = (Signature, u64);
+
+/// The stamps of everything a command may read, taken before it starts.
+pub(super) struct Stamps(Vec<(RepoPath, Option<Stamp>)>);
+
+impl Stamps {
+    /// Takes the stamps of the inputs and of what needed targets made.
+    pub(super) fn take(gathered: &Gathered, digests: &Digests) -> Self {
+        let inputs = gathered.inputs.iter().map(|(path, _)| path);
+        let made = gathered.made().map(|output| &output.path);
+        let stamps = inputs
+            .chain(made)
+            .map(|path| (path.clone(), stamp(path, digests)));
+        Self(stamps.collect())
+    }
+
+    /// Returns the first file that was written to meanwhile.
+    fn moved(&self, digests: &Digests) -> Option<&RepoPath> {
+        let is_moved = |(path, before): &&(RepoPath, Option<Stamp>)| {
+            let after = stamp(path, digests);
+            match (before, &after) {
+                (Some(before), Some(after)) => !is_untouched(before, after),
+                (before, after) => before.is_some() != after.is_some(),
+            }
+        };
+        self.0.iter().find(is_moved).map(|(path, _)| path)
+    }
+}
+
+/// A link's stamp is that of what it leads to: that is what commands read.
+fn stamp(path: &RepoPath, digests: &Digests) -> Option<Stamp> {
+    let meta = std::fs::metadata(path.to_absolute(digests.root())).ok()?;
+    Some((Signature::of(&meta), meta.nlink()))
+}
+
+/// A new or removed hard link (`cp -l`) sets the change time and nothing else.
+fn is_untouched(before: &Stamp, after: &Stamp) -> bool {
+    let without_ctime = |s: &Signature| Signature { ctime_ns: 0, ..*s };
+    before.0 == after.0
+        || (before.1 != after.1 && without_ctime(&before.0) == without_ctime(&after.0))
+}
+
+impl Builder<'_> {
+    /// Returns what to tell when something a command may have read is not, or was not all
+    /// the time, what the key says.
+    pub(super) fn changed_input(
+        &self,
+        target: &Target,
+        before: &Gathered,
+        stamps: &Stamps,
+    ) -> Option<String> {
+        let name = &target.name;
+        let help =
+            format!("\n  help: outputs are kept but not cached; run `rel build {name}` again");
+        let after = match self.inspector.inputs(target) {
+            Ok(after) => after,
+            Err(error) => return Some(format!("`{name}` ran, but now {}{help}", error.message)),
+        };
+        let digests = self.inspector.digests;
+        let found = first_change(&before.inputs, &after).or_else(|| {
+            let is_other = |o: &&crate::key::OutputState| {
+                !matches!(digests.output(&o.path), Ok(Some(content)) if content == o.content)
+            };
+            let output = before.made().find(is_other)?;
+            let now = digests.output(&output.path).ok().flatten();
+            Some((output.path.to_string(), Some(output.content), now))
+        });
+        if let Some((path, old, new)) = found {
+            return Some(format!(
+                "`{name}` ran, but its input `{path}` changed meanwhile\n  before  {}\n  after   {}{help}",
+                shown(old),
+                shown(new),
+            ));
+        }
+        let moved = stamps.moved(digests)?;
+        Some(format!(
+            "`{name}` ran, but its input `{moved}` was written to meanwhile, and is now what it was before{help}"
+        ))
+    }
+}
+
+fn shown(content: Option<Content>) -> String {
+    match content {
+        Some(c) => format!("{}  {}", c.digest, shown_size(c.digest.size)),
+        None => String::from("(absent)"),
+    }
+}
+
+/// Returns the first path whose content differs, with both contents.
+fn first_change(
+    before: &[(RepoPath, Content)],
+    after: &[(RepoPath, Content)],
+) -> Option<(String, Option<Content>, Option<Content>)> {
+    let find = |list: &[(RepoPath, Content)], path: &RepoPath| {
+        let at = list.binary_search_by(|(p, _)| p.cmp(path)).ok()?;
+        Some(list[at].1)
+    };
+    let paths = before.iter().chain(after).map(|(path, _)| path);
+    paths
+        .map(|path| (path.to_string(), find(before, path), find(after, path)))
+        .find(|(_, old, new)| old != new)
+}
