@@ -12,8 +12,8 @@ use crate::fs::{RepoPath, Signature};
 use crate::graph::Target;
 use crate::stale::Gathered;
 
-/// A file's signature and its number of names.
-type Stamp = (Signature, u64);
+/// A file's signature, its number of names, and whether a needed target made it.
+type Stamp = (Signature, u64, bool);
 
 /// The stamps of everything a command may read, taken before it starts.
 pub(super) struct Stamps(Vec<(RepoPath, Option<Stamp>)>);
@@ -21,18 +21,19 @@ pub(super) struct Stamps(Vec<(RepoPath, Option<Stamp>)>);
 impl Stamps {
     /// Takes the stamps of the inputs and of what needed targets made.
     pub(super) fn take(gathered: &Gathered, digests: &Digests) -> Self {
-        let inputs = gathered.inputs.iter().map(|(path, _)| path);
-        let made = gathered.made().map(|output| &output.path);
+        let inputs = gathered.inputs.iter().map(|(path, _)| (path, false));
+        let made = gathered.made().map(|output| (&output.path, true));
         let stamps = inputs
             .chain(made)
-            .map(|path| (path.clone(), stamp(path, digests)));
+            .map(|(path, is_made)| (path.clone(), stamp(path, is_made, digests)));
         Self(stamps.collect())
     }
 
     /// Returns the first file that was written to meanwhile.
     fn moved(&self, digests: &Digests) -> Option<&RepoPath> {
         let is_moved = |(path, before): &&(RepoPath, Option<Stamp>)| {
-            let after = stamp(path, digests);
+            let is_made = before.is_some_and(|(_, _, is_made)| is_made);
+            let after = stamp(path, is_made, digests);
             match (before, &after) {
                 (Some(before), Some(after)) => !is_untouched(before, after),
                 (before, after) => before.is_some() != after.is_some(),
@@ -43,16 +44,19 @@ impl Stamps {
 }
 
 /// A link's stamp is that of what it leads to: that is what commands read.
-fn stamp(path: &RepoPath, digests: &Digests) -> Option<Stamp> {
+fn stamp(path: &RepoPath, is_made: bool, digests: &Digests) -> Option<Stamp> {
     let meta = std::fs::metadata(path.to_absolute(digests.root())).ok()?;
-    Some((Signature::of(&meta), meta.nlink()))
+    Some((Signature::of(&meta), meta.nlink(), is_made))
 }
 
-/// A new or removed hard link (`cp -l`) sets the change time and nothing else.
+/// A hard link that comes (`cp -l`) sets the change time and nothing else. For what targets
+/// made the change time does not count at all: `git clone` of a made repository links its
+/// objects, and lets go of them when the clone is removed, while nobody edits such files
+/// and puts their times back.
 fn is_untouched(before: &Stamp, after: &Stamp) -> bool {
     let without_ctime = |s: &Signature| Signature { ctime_ns: 0, ..*s };
-    before.0 == after.0
-        || (before.1 != after.1 && without_ctime(&before.0) == without_ctime(&after.0))
+    let is_linked = before.2 || before.1 != after.1;
+    before.0 == after.0 || (is_linked && without_ctime(&before.0) == without_ctime(&after.0))
 }
 
 impl Builder<'_> {

@@ -130,21 +130,22 @@ pub fn run(
     builder.jobserver = jobserver;
     let summary = builder.build(roots);
     drop(builder);
-    // What was learned is kept even after a failure; not being able to is no failure.
-    for saved in [
-        digests.save(),
-        records.lock().map_or(Ok(()), |mut r| r.compact()),
-    ] {
-        if let Err(error) = saved {
-            display.event(&Event::Warning {
-                text: &error.to_string(),
-            });
-        }
-    }
+    keep_learned(&digests, &records, display.as_ref());
     Ok(Report {
         summary: summary?,
         counters: counters(&runner, &digests),
     })
+}
+
+/// Writes down what was learned, also after a failure; not being able to is no failure.
+fn keep_learned(digests: &Digests, records: &Mutex<Records>, display: &dyn Progress) {
+    let compacted = records.lock().map_or(Ok(()), |mut r| r.compact());
+    for saved in [digests.save(), compacted] {
+        if let Err(error) = saved {
+            let text = error.to_string();
+            display.event(&Event::Warning { text: &text });
+        }
+    }
 }
 
 /// Returns how much was done, by name.

@@ -323,8 +323,11 @@ impl Job<'_> {
             force: is_forced,
         };
         work(&request, &progress, &interrupted).map_err(|error| match &log {
-            Some((path, _)) => error.fact("log", fs::shown(path.as_os_str())),
-            None => error,
+            // A run that came to no step has nothing in its log.
+            Some((path, _)) if error.facts.iter().any(|(name, _)| name == "step") => {
+                error.fact("log", fs::shown(path.as_os_str()))
+            }
+            _ => error,
         })
     }
 

@@ -131,6 +131,7 @@ fn a_line_that_is_cut_ends_the_step_and_the_next_run_goes_on() {
     error: the connection to host `h1` ended
       status  255
       step    before/slow
+      log     .rel/logs/staging.log
       help: run the same command again: it asks the host what was done and goes on
     --- exit code 1
     ");
@@ -152,6 +153,7 @@ fn a_line_that_dies_without_a_word_is_noticed() {
     error: the connection to host `h1` ended
       status  255
       step    before/slow
+      log     .rel/logs/staging.log
       help: run the same command again: it asks the host what was done and goes on
     --- exit code 1
     ");
@@ -172,6 +174,7 @@ fn a_host_that_goes_down_in_the_middle_is_named_and_gone_on_with() {
     error: the connection to host `h1` ended
       status  255
       step    before/slow
+      log     .rel/logs/staging.log
       help: run the same command again: it asks the host what was done and goes on
     --- exit code 1
     ");

@@ -369,6 +369,7 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
             error: interrupted
               host  h1
               step  site/install[ID]
+              log   .rel/logs/staging.log
               help: the step and its processes were ended; the next run goes on there
             --- exit code 130
             ");

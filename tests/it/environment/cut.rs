@@ -72,6 +72,7 @@ fn an_interrupted_run_says_so_and_is_resumed() {
     error: interrupted
       host  a
       step  slow/slow
+      log   .rel/logs/staging.log
       help: the step and its processes were ended; the next run goes on there
     --- exit code 130
     ");
