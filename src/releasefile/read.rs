@@ -12,7 +12,7 @@ use crate::error::{IoContext, Result};
 use crate::source::{Mistake, Place, Sources};
 
 /// Includes within includes.
-const DEPTH_MAX: usize = 32;
+const DEPTH_MAX: usize = 64;
 
 /// Reads files, and remembers which.
 pub(crate) struct Reader<'a> {
@@ -113,8 +113,14 @@ impl<'a> Reader<'a> {
             ));
             return Vec::new();
         }
-        if self.read.contains(&path) || self.open.len() >= DEPTH_MAX {
+        if self.read.contains(&path) {
             // Read once, however many files ask for it.
+            return Vec::new();
+        }
+        if self.open.len() >= DEPTH_MAX {
+            let message = format!("files include each other more than {DEPTH_MAX} deep");
+            let mistake = Mistake::new("deep_include", text.place, message, "one too many");
+            found.push(mistake.help("include it from a file further up"));
             return Vec::new();
         }
         match std::fs::read(&path) {

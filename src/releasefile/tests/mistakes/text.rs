@@ -284,3 +284,26 @@ fn a_control_character_can_not_move_the_cursor() {
       help: the targets are `a`
     "##);
 }
+
+#[test]
+fn includes_nested_too_deep() {
+    let mut space = Space::new("include \"0.kdl\"\n");
+    for i in 0..63 {
+        let text = format!("include \"{}.kdl\"\n", i + 1);
+        space = space.file(&format!("{i}.kdl"), &text);
+    }
+    let space = space.file("63.kdl", "target \"a\" { run \"x\" }\n");
+    insta::assert_snapshot!(space.report(), @r##"
+    rel::releasefile::deep_include
+
+      × files include each other more than 64 deep
+       ╭─[62.kdl:1:9]
+     1 │ include "63.kdl"
+       ·         ────┬───
+       ·             ╰── one too many
+       ╰────
+      help: include it from a file further up
+    "##);
+    let space = space.file("62.kdl", "");
+    space.loaded();
+}
