@@ -133,6 +133,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
         None => Vec::new(),
     };
     let (sources, read, absent) = (reader.sources, reader.read, reader.absent);
+    let own = check::own_files(&request.root, read.iter().chain(&absent));
     if reader.has_syntax_errors {
         // Half a file would make every other name unknown.
         return Err(failure(found, sources));
@@ -141,6 +142,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let mut decoded = decode(&nodes, &overrides, request, &sources, &listing, &mut found);
     decoded.project.sources = sources;
     let project = decoded.project;
+    found.extend(check::own_outputs(&project.graph, &own));
     let watched = listing.listed();
     let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {
