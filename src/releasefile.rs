@@ -23,12 +23,14 @@ use crate::glob::{DiskListing, Listing};
 use crate::graph::{Graph, Pool, Target, TargetId};
 use crate::model::{Project, Version};
 use crate::source::{Mistake, Place, Sources, suggest};
+use crate::template::{LENGTH_MAX, TemplateError};
 
 mod axes;
 mod check;
 mod declare;
 mod environment;
 mod hosts;
+mod nesting;
 mod node;
 mod pattern;
 mod read;
@@ -355,10 +357,7 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
                     vars: &vars,
                     sources,
                 });
-                values
-                    .iter()
-                    .flat_map(|v| scope.strings(v, found))
-                    .collect()
+                list(values, &scope, found)
             }
         };
         vars.places.insert(name.text.clone(), name.place);
@@ -377,6 +376,23 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
         }
     }
     vars
+}
+
+/// Returns the values of a variable. Lists made of lists grow as fast as texts do.
+fn list(values: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut len = 0;
+    for text in values {
+        let more = scope.strings(text, found);
+        len += more.iter().map(|v| v.len() + 1).sum::<usize>();
+        if len > LENGTH_MAX {
+            let long = Err::<(), _>(TemplateError::TooLong);
+            scope.reported(long, text, found);
+            return Vec::new();
+        }
+        out.extend(more);
+    }
+    out
 }
 
 fn unknown_override(name: &str, vars: &Vars) -> Mistake {

@@ -30,6 +30,10 @@ impl From<&str> for Value {
     }
 }
 
+/// The longest text that a template may become, in bytes: values made of values double
+/// with each step, and no command could carry more.
+pub const LENGTH_MAX: usize = 1 << 20;
+
 /// How the text of a template will be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -75,6 +79,8 @@ pub enum TemplateError {
     ListInWord(String, usize),
     /// A value has a NUL byte, which no argument can carry.
     Nul(String),
+    /// The text grows longer than [`LENGTH_MAX`].
+    TooLong,
 }
 
 impl fmt::Display for TemplateError {
@@ -96,6 +102,7 @@ impl fmt::Display for TemplateError {
                 )
             }
             Self::Nul(name) => write!(f, "the value of `{{{name}}}` has a NUL byte"),
+            Self::TooLong => write!(f, "the value is longer than 1 MiB"),
         }
     }
 }
@@ -111,6 +118,7 @@ impl TemplateError {
             Self::Unknown(_) => "declare it with `var`, or write `{{` for a literal brace",
             Self::ListInWord(..) => "let it stand alone, outside of quotes",
             Self::Nul(_) => "remove the NUL byte",
+            Self::TooLong => "let it stand in a file",
         }
     }
 }
@@ -147,10 +155,16 @@ impl Template {
     /// Replaces the names that `scope` knows and keeps the others for later.
     pub fn bind(&self, scope: &dyn Fn(&str) -> Option<Value>) -> Result<Self, TemplateError> {
         let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
+        let mut len = 0;
         for piece in &self.pieces {
             let piece = match piece {
                 Piece::Name { name, quote } => match scope(name) {
-                    Some(value) => Piece::Text(quoted(name, &value, *quote)?),
+                    Some(value) => {
+                        let text = quoted(name, &value, *quote)?;
+                        len += text.len();
+                        limited(len)?;
+                        Piece::Text(text)
+                    }
                     None => piece.clone(),
                 },
                 Piece::Text(_) => piece.clone(),
@@ -172,6 +186,7 @@ impl Template {
                 Piece::Name { name, quote } => {
                     let value = scope(name).ok_or_else(|| TemplateError::Unknown(name.clone()))?;
                     out.push(quoted(name, &value, *quote)?);
+                    limited(out.len())?;
                 }
             }
         }
@@ -267,6 +282,13 @@ fn always_quoted(word: &OsStr) -> OsString {
     out.extend(escaped_in_single(word.as_bytes()));
     out.push(b'\'');
     OsString::from_vec(out)
+}
+
+fn limited(len: usize) -> Result<(), TemplateError> {
+    match len > LENGTH_MAX {
+        true => Err(TemplateError::TooLong),
+        false => Ok(()),
+    }
 }
 
 fn no_nul(name: &str, words: &[OsString]) -> Result<(), TemplateError> {
