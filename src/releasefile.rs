@@ -5,14 +5,14 @@
 //! leniently: what is half wrong still counts as declared, so that one mistake does not
 //! breed others.
 //!
-//! | Step                | Room inside             |
-//! |---------------------|-------------------------|
-//! | text, includes      | `read`, `node`          |
-//! | variables, names    | `scope`                 |
-//! | names of targets    | `declare`, `axes`       |
-//! | targets             | `target`, `pattern`     |
-//! | hosts, environments | `hosts`, `environment`  |
-//! | the whole           | `check`                 |
+//! | Step                | Room inside               |
+//! |---------------------|---------------------------|
+//! | text, includes      | `read`, `nesting`, `node` |
+//! | variables, names    | `scope`                   |
+//! | names of targets    | `declare`, `axes`         |
+//! | targets             | `target`, `pattern`       |
+//! | hosts, environments | `hosts`, `environment`    |
+//! | the whole           | `check`                   |
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
