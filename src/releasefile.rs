@@ -5,14 +5,14 @@
 //! leniently: what is half wrong still counts as declared, so that one mistake does not
 //! breed others.
 //!
-//! | Step                | Room inside             |
-//! |---------------------|-------------------------|
-//! | text, includes      | `read`, `node`          |
-//! | variables, names    | `scope`                 |
-//! | names of targets    | `declare`, `axes`       |
-//! | targets             | `target`, `pattern`     |
-//! | hosts, environments | `hosts`, `environment`  |
-//! | the whole           | `check`                 |
+//! | Step                | Room inside               |
+//! |---------------------|---------------------------|
+//! | text, includes      | `read`, `nesting`, `node` |
+//! | variables, names    | `scope`                   |
+//! | names of targets    | `declare`, `axes`         |
+//! | targets             | `target`, `pattern`       |
+//! | hosts, environments | `hosts`, `environment`    |
+//! | the whole           | `check`                   |
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -23,12 +23,14 @@ use crate::glob::{DiskListing, Listing};
 use crate::graph::{Graph, Pool, Target, TargetId};
 use crate::model::{Project, Version};
 use crate::source::{Mistake, Place, Sources, suggest};
+use crate::template::{LENGTH_MAX, TemplateError};
 
 mod axes;
 mod check;
 mod declare;
 mod environment;
 mod hosts;
+mod nesting;
 mod node;
 mod pattern;
 mod read;
@@ -133,6 +135,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
         None => Vec::new(),
     };
     let (sources, read, absent) = (reader.sources, reader.read, reader.absent);
+    let own = check::own_files(&request.root, read.iter().chain(&absent));
     if reader.has_syntax_errors {
         // Half a file would make every other name unknown.
         return Err(failure(found, sources));
@@ -141,6 +144,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let mut decoded = decode(&nodes, &overrides, request, &sources, &listing, &mut found);
     decoded.project.sources = sources;
     let project = decoded.project;
+    found.extend(check::own_outputs(&project.graph, &own));
     let watched = listing.listed();
     let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {
@@ -353,10 +357,7 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
                     vars: &vars,
                     sources,
                 });
-                values
-                    .iter()
-                    .flat_map(|v| scope.strings(v, found))
-                    .collect()
+                list(values, &scope, found)
             }
         };
         vars.places.insert(name.text.clone(), name.place);
@@ -375,6 +376,23 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
         }
     }
     vars
+}
+
+/// Returns the values of a variable. Lists made of lists grow as fast as texts do.
+fn list(values: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut len = 0;
+    for text in values {
+        let more = scope.strings(text, found);
+        len += more.iter().map(|v| v.len() + 1).sum::<usize>();
+        if len > LENGTH_MAX {
+            let long = Err::<(), _>(TemplateError::TooLong);
+            scope.reported(long, text, found);
+            return Vec::new();
+        }
+        out.extend(more);
+    }
+    out
 }
 
 fn unknown_override(name: &str, vars: &Vars) -> Mistake {

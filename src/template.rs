@@ -4,13 +4,16 @@
 //! quotes, so that each placeholder knows whether it stands bare, in double or in
 //! single quotes, and its value is escaped for exactly that context. Where no
 //! escape is safe (back-quotes, `${…}`, here-documents, comments) a placeholder is
-//! refused. `{{` and `}}` are braces.
+//! refused, and so is every one behind a text that shells read differently. `{{` and
+//! `}}` are braces.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use serde::{Deserialize, Serialize};
+
+mod parse;
 
 /// What a name stands for: one word, or a list of words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ impl From<&str> for Value {
         Self::One(text.into())
     }
 }
+
+/// The longest text that a template may become, in bytes: values made of values double
+/// with each step, and no command could carry more.
+pub const LENGTH_MAX: usize = 1 << 20;
 
 /// How the text of a template will be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +79,8 @@ pub enum TemplateError {
     ListInWord(String, usize),
     /// A value has a NUL byte, which no argument can carry.
     Nul(String),
+    /// The text grows longer than [`LENGTH_MAX`].
+    TooLong,
 }
 
 impl fmt::Display for TemplateError {
@@ -93,6 +102,7 @@ impl fmt::Display for TemplateError {
                 )
             }
             Self::Nul(name) => write!(f, "the value of `{{{name}}}` has a NUL byte"),
+            Self::TooLong => write!(f, "the value is longer than 1 MiB"),
         }
     }
 }
@@ -108,6 +118,7 @@ impl TemplateError {
             Self::Unknown(_) => "declare it with `var`, or write `{{` for a literal brace",
             Self::ListInWord(..) => "let it stand alone, outside of quotes",
             Self::Nul(_) => "remove the NUL byte",
+            Self::TooLong => "let it stand in a file",
         }
     }
 }
@@ -115,7 +126,7 @@ impl TemplateError {
 impl Template {
     /// Parses `text`; in shell mode the quoting context of each placeholder is found.
     pub fn parse(text: &str, mode: Mode) -> Result<Self, TemplateError> {
-        Parser::new(text, mode).run()
+        parse::Parser::new(text, mode).run()
     }
 
     /// Returns a template without placeholders; `text` is taken as it is.
@@ -144,10 +155,16 @@ impl Template {
     /// Replaces the names that `scope` knows and keeps the others for later.
     pub fn bind(&self, scope: &dyn Fn(&str) -> Option<Value>) -> Result<Self, TemplateError> {
         let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
+        let mut len = 0;
         for piece in &self.pieces {
             let piece = match piece {
                 Piece::Name { name, quote } => match scope(name) {
-                    Some(value) => Piece::Text(quoted(name, &value, *quote)?),
+                    Some(value) => {
+                        let text = quoted(name, &value, *quote)?;
+                        len += text.len();
+                        limited(len)?;
+                        Piece::Text(text)
+                    }
                     None => piece.clone(),
                 },
                 Piece::Text(_) => piece.clone(),
@@ -169,6 +186,7 @@ impl Template {
                 Piece::Name { name, quote } => {
                     let value = scope(name).ok_or_else(|| TemplateError::Unknown(name.clone()))?;
                     out.push(quoted(name, &value, *quote)?);
+                    limited(out.len())?;
                 }
             }
         }
@@ -266,6 +284,13 @@ fn always_quoted(word: &OsStr) -> OsString {
     OsString::from_vec(out)
 }
 
+fn limited(len: usize) -> Result<(), TemplateError> {
+    match len > LENGTH_MAX {
+        true => Err(TemplateError::TooLong),
+        false => Ok(()),
+    }
+}
+
 fn no_nul(name: &str, words: &[OsString]) -> Result<(), TemplateError> {
     match words.iter().any(|w| w.as_bytes().contains(&0)) {
         true => Err(TemplateError::Nul(name.to_owned())),
@@ -273,323 +298,5 @@ fn no_nul(name: &str, words: &[OsString]) -> Result<(), TemplateError> {
     }
 }
 
-/// Where in shell text the parser is. Nested constructs are kept on a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Context {
-    /// Outside of quotes, at the top or inside `$( … )` and `( … )`.
-    Bare,
-    Double,
-    Single,
-    Back,
-    /// `${ … }`.
-    Parameter,
-    /// `$(( … ))`.
-    Arithmetic,
-    Comment,
-    /// Everything after `<<`: the text of a here-document is not followed.
-    HereDocument,
-}
-
-struct Parser<'a> {
-    chars: std::iter::Peekable<std::str::Chars<'a>>,
-    mode: Mode,
-    stack: Vec<Context>,
-    pieces: Vec<Piece>,
-    text: String,
-    /// The last character of shell text, to tell `# comment` from `a#b`.
-    last: char,
-}
-
-impl<'a> Parser<'a> {
-    fn new(text: &'a str, mode: Mode) -> Self {
-        Self {
-            chars: text.chars().peekable(),
-            mode,
-            stack: vec![Context::Bare],
-            pieces: Vec::new(),
-            text: String::new(),
-            last: ' ',
-        }
-    }
-
-    fn run(mut self) -> Result<Template, TemplateError> {
-        while let Some(c) = self.chars.next() {
-            match c {
-                '{' if self.chars.next_if_eq(&'{').is_some() => self.literal('{'),
-                '}' if self.chars.next_if_eq(&'}').is_some() => self.literal('}'),
-                '{' => self.placeholder()?,
-                _ => self.literal(c),
-            }
-        }
-        self.flush();
-        Ok(Template {
-            pieces: self.pieces,
-        })
-    }
-
-    fn placeholder(&mut self) -> Result<(), TemplateError> {
-        let mut name = String::new();
-        loop {
-            match self.chars.next() {
-                Some('}') => break,
-                Some(c) => name.push(c),
-                None => return Err(TemplateError::Unclosed),
-            }
-        }
-        if !is_name(&name) {
-            return Err(TemplateError::NotAName(name));
-        }
-        let quote = self.quote_here(&name)?;
-        self.flush();
-        self.pieces.push(Piece::Name { name, quote });
-        self.last = 'x';
-        Ok(())
-    }
-
-    fn quote_here(&self, name: &str) -> Result<Quote, TemplateError> {
-        if self.mode == Mode::Plain {
-            return Ok(Quote::Plain);
-        }
-        let refuse = |place| Err(TemplateError::Unquotable(name.to_owned(), place));
-        if self.stack.contains(&Context::Back) {
-            return refuse("back-quotes");
-        }
-        match self.context() {
-            Context::Bare if self.last == '\\' => refuse("a word after a backslash"),
-            Context::Bare if self.last == '$' => refuse("a word after a dollar sign"),
-            Context::Bare => Ok(Quote::Bare),
-            Context::Double if self.last == '$' => refuse("a word after a dollar sign"),
-            Context::Double => Ok(Quote::Double),
-            Context::Single => Ok(Quote::Single),
-            Context::Back => refuse("back-quotes"),
-            Context::Parameter => refuse("`${…}`"),
-            Context::Arithmetic => refuse("`$((…))`"),
-            Context::Comment => refuse("a comment"),
-            Context::HereDocument => refuse("a here-document"),
-        }
-    }
-
-    fn context(&self) -> Context {
-        self.stack.last().copied().unwrap_or(Context::Bare)
-    }
-
-    /// Takes one character of text and follows the shell's quoting.
-    fn literal(&mut self, c: char) {
-        self.text.push(c);
-        if self.mode == Mode::Shell {
-            self.follow(c);
-        }
-    }
-
-    fn follow(&mut self, c: char) {
-        let context = self.context();
-        if c == '\\' && !matches!(context, Context::Single | Context::Comment) {
-            // The next character is taken as it is, unless a placeholder stands there,
-            // which `quote_here` refuses.
-            self.last = '\\';
-            if let Some(next) = self.chars.next_if(|c| !matches!(c, '{' | '}')) {
-                self.text.push(next);
-                self.last = 'x';
-            }
-            return;
-        }
-        match (context, c) {
-            (Context::Single, '\'') | (Context::Double, '"') | (Context::Back, '`') => self.pop(),
-            (Context::Single, _) | (Context::HereDocument, _) => {}
-            (Context::Comment, '\n') => self.pop(),
-            (Context::Comment, _) => {}
-            (Context::Bare | Context::Parameter, '\'') => self.stack.push(Context::Single),
-            (Context::Bare | Context::Parameter | Context::Arithmetic, '"') => {
-                self.stack.push(Context::Double);
-            }
-            (_, '`') => self.stack.push(Context::Back),
-            (_, '$') => self.dollar(),
-            (Context::Parameter, '}') => self.pop(),
-            (Context::Bare, '#') if self.last.is_whitespace() || ";&|()".contains(self.last) => {
-                self.stack.push(Context::Comment);
-            }
-            (Context::Bare, '<') if self.last == '<' => self.stack.push(Context::HereDocument),
-            (Context::Bare | Context::Arithmetic, '(') => self.stack.push(context),
-            (Context::Bare | Context::Arithmetic, ')') => self.pop(),
-            _ => {}
-        }
-        self.last = c;
-    }
-
-    /// After `$`: `$(`, `$((` and `${` (written `${{`) open a construct.
-    fn dollar(&mut self) {
-        match self.chars.peek() {
-            Some('(') => {
-                self.chars.next();
-                self.text.push('(');
-                if self.chars.next_if_eq(&'(').is_some() {
-                    self.text.push('(');
-                    // Two levels, closed by the two `)`.
-                    self.stack.push(Context::Arithmetic);
-                    self.stack.push(Context::Arithmetic);
-                } else {
-                    self.stack.push(Context::Bare);
-                }
-            }
-            Some('{') => {
-                let mut ahead = self.chars.clone();
-                ahead.next();
-                if ahead.peek() == Some(&'{') {
-                    self.chars.next();
-                    self.chars.next();
-                    self.text.push('{');
-                    self.stack.push(Context::Parameter);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Leaves a construct; the bottom one stays, so that a stray `)` is harmless.
-    fn pop(&mut self) {
-        if self.stack.len() > 1 {
-            self.stack.pop();
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.text.is_empty() {
-            let text = std::mem::take(&mut self.text);
-            self.pieces.push(Piece::Text(text.into()));
-        }
-    }
-}
-
-/// Returns whether `text` can stand between braces: `wheel`, `image.stem`,
-/// `host.root`, `wheel[branch2]`.
-fn is_name(text: &str) -> bool {
-    let first = text.chars().next();
-    let is_start = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let is_rest = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    let (head, index) = match text.find('[') {
-        Some(at) if text.ends_with(']') => (&text[..at], &text[at + 1..text.len() - 1]),
-        Some(_) => return false,
-        None => (text, ""),
-    };
-    first.is_some_and(is_start) && head.chars().all(is_rest) && !index.contains(['[', ']', '{'])
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn scope(name: &str) -> Option<Value> {
-        Some(match name {
-            "x" => Value::One("a b'$(c)".into()),
-            "list" => Value::Many(vec!["one 1".into(), "two".into()]),
-            "none" => Value::Many(vec![]),
-            _ => return None,
-        })
-    }
-
-    #[track_caller]
-    fn check(text: &str, mode: Mode, expected: &str) {
-        let found = Template::parse(text, mode).and_then(|t| t.render(&scope));
-        let found = match found {
-            Ok(text) => text.to_string_lossy().into_owned(),
-            Err(error) => format!("error: {error}"),
-        };
-        assert_eq!(found, expected, "{text}");
-    }
-
-    #[test]
-    fn plain_text_is_not_quoted() {
-        check("p/{x}/q", Mode::Plain, "p/a b'$(c)/q");
-        check("{{x}} }", Mode::Plain, "{x} }");
-        check("{", Mode::Plain, "error: `{` is never closed");
-        check(
-            "{print $1}",
-            Mode::Plain,
-            "error: `{print $1}` is not a name",
-        );
-        check("{y}", Mode::Plain, "error: `{y}` is not known here");
-        check(
-            "{list}.x",
-            Mode::Plain,
-            "error: `{list}` has 2 values, but stands where one word must be",
-        );
-    }
-
-    #[test]
-    fn shell_text_is_quoted_for_its_context() {
-        check("echo {x}", Mode::Shell, r"echo 'a b'\''$(c)'");
-        check("echo \"{x}\"", Mode::Shell, r#"echo "a b'\$(c)""#);
-        check("echo '{x}'", Mode::Shell, r"echo 'a b'\''$(c)'");
-        check(
-            "echo \"$(cat {x})\"",
-            Mode::Shell,
-            r#"echo "$(cat 'a b'\''$(c)')""#,
-        );
-        check("cat {list} {none}", Mode::Shell, "cat 'one 1' 'two' ");
-        check(
-            "awk '{{print $1}}' \\\" {x}",
-            Mode::Shell,
-            r#"awk '{print $1}' \" 'a b'\''$(c)'"#,
-        );
-    }
-
-    #[test]
-    fn placeholders_are_refused_where_no_quoting_is_safe() {
-        for (text, place) in [
-            ("echo `cat {x}`", "back-quotes"),
-            ("echo \"`cat {x}`\"", "back-quotes"),
-            ("echo ${{A:-{x}}}", "`${…}`"),
-            ("echo $((1+{x}))", "`$((…))`"),
-            ("true # {x}", "a comment"),
-            ("cat <<E\n{x}\nE", "a here-document"),
-            ("echo ${x}", "a word after a dollar sign"),
-            ("echo \\{x}", "a word after a backslash"),
-        ] {
-            let found = Template::parse(text, Mode::Shell).map(|_| ());
-            assert_eq!(
-                found,
-                Err(TemplateError::Unquotable("x".into(), place)),
-                "{text}"
-            );
-        }
-        check("echo a#{x}", Mode::Shell, r"echo a#'a b'\''$(c)'");
-    }
-
-    #[test]
-    fn early_names_are_bound_and_late_ones_kept() {
-        let template = Template::parse("cp {x} {out}", Mode::Shell).expect("parses");
-        let bound = template.bind(&scope).expect("binds");
-        assert_eq!(bound.names().collect::<Vec<_>>(), ["out"]);
-        let late = |_: &str| Some(Value::from("o"));
-        assert_eq!(
-            bound.render(&late).expect("renders"),
-            r"cp 'a b'\''$(c)' 'o'"
-        );
-    }
-
-    proptest! {
-        /// Whatever the value and the context, the shell sees exactly the value.
-        #[test]
-        fn a_value_never_becomes_syntax(value in "[^\0]{0,24}", which in 0usize..5) {
-            let text = [
-                "printf %s {v}",
-                "printf %s \"{v}\"",
-                "printf %s '{v}'",
-                "printf %s \"$(printf %s {v}; echo x)\"",
-                "(printf %s x{v})",
-            ][which];
-            let template = Template::parse(text, Mode::Shell).expect("parses");
-            let script = template
-                .render(&|_| Some(Value::One(value.clone().into())))
-                .expect("renders");
-            let output = std::process::Command::new("sh").arg("-c").arg(&script).output().expect("runs");
-            let expected = match which {
-                3 => format!("{value}x"),
-                4 => format!("x{value}"),
-                _ => value.clone(),
-            };
-            prop_assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
-        }
-    }
-}
+mod tests;

@@ -5,8 +5,10 @@
 //! index of the glob room.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::fs::RepoPath;
 use crate::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
 use crate::model::Project;
@@ -42,6 +44,54 @@ pub(crate) fn outputs(targets: &[Target]) -> Vec<Mistake> {
                 .also(first.place, format!("with `{}`", first.pattern))
                 .help("give each file to one target only"),
         });
+    }
+    out
+}
+
+/// Returns the patterns of the files that say what to make: those that were read, or would
+/// have been, and the project's recipes.
+pub(crate) fn own_files<'a>(
+    root: &Path,
+    read: impl IntoIterator<Item = &'a PathBuf>,
+) -> Vec<Pattern> {
+    let below = read.into_iter().filter_map(|p| p.strip_prefix(root).ok());
+    let recipes = Pattern::Glob {
+        base: RepoPath::new("recipes"),
+        glob: "recipes/*.kdl".into(),
+    };
+    below
+        .map(|p| Pattern::File(RepoPath::new(p)))
+        .chain([recipes])
+        .collect()
+}
+
+/// Reports outputs that take in a file of `own`: what a target promises is moved away
+/// before it runs.
+pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
+    let index = OutputIndex::new(own);
+    let mut seen = HashSet::new();
+    let mut out = Vec::new();
+    for (target, output) in graph
+        .targets()
+        .flat_map(|(_, t)| t.outputs.iter().map(move |o| (t, o)))
+    {
+        let taken = index.overlapping(&output.pattern);
+        let Some(file) = taken.first().map(|at| &own[*at]) else {
+            continue;
+        };
+        if out.len() < REPORTED_MAX && seen.insert(output.place) {
+            let message = format!(
+                "the output `{}` of `{}` takes in `{file}`, which rel reads itself",
+                output.pattern, target.name
+            );
+            let mistake = Mistake::new(
+                "output_is_source",
+                output.place,
+                message,
+                "a run would replace it",
+            );
+            out.push(mistake.help("write elsewhere, or name fewer files"));
+        }
     }
     out
 }

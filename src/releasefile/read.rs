@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use kdl::{KdlDiagnostic, KdlDocument};
 
+use super::nesting::{LEVELS_MAX, too_deep};
 use super::node::{Mistakes, Node, nodes};
 use crate::error::{IoContext, Result};
 use crate::source::{Mistake, Place, Sources};
 
 /// Includes within includes.
-const DEPTH_MAX: usize = 32;
+const DEPTH_MAX: usize = 64;
 
 /// Reads files, and remembers which.
 pub(crate) struct Reader<'a> {
@@ -63,6 +64,11 @@ impl<'a> Reader<'a> {
             }
         };
         let file = self.sources.add(shown, &text);
+        if let Some(at) = too_deep(&text) {
+            self.has_syntax_errors = true;
+            found.push(nested_too_deep(file, at));
+            return Vec::new();
+        }
         match KdlDocument::parse_v2(&text) {
             Ok(document) => {
                 self.open.push(path.to_owned());
@@ -113,8 +119,14 @@ impl<'a> Reader<'a> {
             ));
             return Vec::new();
         }
-        if self.read.contains(&path) || self.open.len() >= DEPTH_MAX {
+        if self.read.contains(&path) {
             // Read once, however many files ask for it.
+            return Vec::new();
+        }
+        if self.open.len() >= DEPTH_MAX {
+            let message = format!("files include each other more than {DEPTH_MAX} deep");
+            let mistake = Mistake::new("deep_include", text.place, message, "one too many");
+            found.push(mistake.help("include it from a file further up"));
             return Vec::new();
         }
         match std::fs::read(&path) {
@@ -155,6 +167,16 @@ fn not_utf8(file: u16, valid: usize) -> Mistake {
         "the file is not UTF-8 text",
         "the first byte that is not",
     )
+}
+
+fn nested_too_deep(file: u16, at: usize) -> Mistake {
+    let place = Place {
+        file,
+        start: u32::try_from(at).unwrap_or(u32::MAX),
+        len: 1,
+    };
+    let message = format!("the text is nested more than {LEVELS_MAX} deep");
+    Mistake::new("syntax", place, message, "one level too many")
 }
 
 /// Returns a diagnostic of the `kdl` crate in the house's form.

@@ -252,7 +252,7 @@ impl<'a> Scope<'a> {
                     | TemplateError::Unknown(name)
                     | TemplateError::ListInWord(name, _)
                     | TemplateError::Nul(name) => self.narrow(text, name),
-                    TemplateError::Unclosed => text.place,
+                    TemplateError::Unclosed | TemplateError::TooLong => text.place,
                 };
                 let mistake = Mistake::new("bad_template", place, error.to_string(), "here");
                 found.push(mistake.help(error.help()));

@@ -8,8 +8,8 @@ use crate::command::{self, Late};
 use crate::digest::{Content, Digest, Kind};
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
-use crate::glob;
-use crate::graph::{Command, EnvValue, Graph, Target, TargetId};
+use crate::glob::{self, OutputIndex};
+use crate::graph::{Command, EnvValue, Graph, Pattern, Target, TargetId};
 use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts};
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
@@ -73,15 +73,15 @@ impl Inspector<'_> {
         id: TargetId,
         made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
     ) -> Result<Gathered> {
-        self.gather_from(id, made, false)
+        self.gather_from(id, made, None)
     }
 
-    /// Gathers; with `is_sources_only`, files that needed targets make are left out.
+    /// Gathers; with an index of what all targets make, such files are left out.
     fn gather_from(
         &self,
         id: TargetId,
         made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
-        is_sources_only: bool,
+        all_made: Option<&OutputIndex>,
     ) -> Result<Gathered> {
         let target = self.graph.target(id);
         let mut needs = Vec::with_capacity(target.needs.len());
@@ -89,9 +89,9 @@ impl Inspector<'_> {
             let made = made(*need).ok_or_else(|| Error::internal("a need is not settled"))?;
             needs.push((*need, made));
         }
-        let inputs = match is_sources_only {
-            false => self.inputs(target)?,
-            true => self.source_inputs(id)?,
+        let inputs = match all_made {
+            None => self.inputs(target)?,
+            Some(all_made) => self.source_inputs(target, all_made)?,
         };
         let uses_version = command::all(target).any(|c| c.names().any(|n| n == "version"))
             || target
@@ -143,9 +143,13 @@ impl Inspector<'_> {
     pub fn source_keys(&self, order: &[TargetId]) -> Result<Vec<ActionKey>> {
         let mut made: Vec<Option<Arc<Made>>> = vec![None; self.graph.len()];
         let mut keys = Vec::with_capacity(order.len());
+        // One index for all: what a target needs, and what that needs, would be quadratic.
+        let outputs = self.graph.targets().flat_map(|(_, t)| &t.outputs);
+        let all_made = OutputIndex::new(outputs.map(|o| &o.pattern));
         for id in order {
             let target = self.graph.target(*id);
-            let gathered = self.gather_from(*id, &|need| made[need.index()].clone(), true)?;
+            let known = |need: TargetId| made[need.index()].clone();
+            let gathered = self.gather_from(*id, &known, Some(&all_made))?;
             let key = gathered.key(self.graph, target);
             let content = Content {
                 kind: Kind::File,
@@ -169,38 +173,46 @@ impl Inspector<'_> {
 
     /// Returns the input files of a target with their contents, its own outputs left out.
     pub fn inputs(&self, target: &Target) -> Result<Vec<(RepoPath, Content)>> {
-        self.inputs_except(target, &target.outputs, false)
+        let own: Vec<glob::Glob> = target
+            .outputs
+            .iter()
+            .filter_map(|o| glob::compile(&o.pattern).ok())
+            .collect();
+        let is_own = |path: &RepoPath| own.iter().any(|glob| glob.is_match(path));
+        self.inputs_except(target, &is_own, false)
     }
 
     /// Returns the input files that no target makes.
-    fn source_inputs(&self, id: TargetId) -> Result<Vec<(RepoPath, Content)>> {
-        let target = self.graph.target(id);
-        let closure = self.graph.closure(&[id]);
-        let made = closure
-            .iter()
-            .flat_map(|id| self.graph.target(*id).outputs.iter().cloned());
-        self.inputs_except(target, &made.collect::<Vec<_>>(), true)
+    fn source_inputs(
+        &self,
+        target: &Target,
+        all_made: &OutputIndex,
+    ) -> Result<Vec<(RepoPath, Content)>> {
+        let is_made = |path: &RepoPath| {
+            let makers = all_made.overlapping(&Pattern::File(path.clone()));
+            !makers.is_empty()
+        };
+        self.inputs_except(target, &is_made, true)
     }
 
     fn inputs_except(
         &self,
         target: &Target,
-        except: &[crate::graph::Output],
+        is_left_out: &dyn Fn(&RepoPath) -> bool,
         may_miss: bool,
     ) -> Result<Vec<(RepoPath, Content)>> {
+        if target.inputs.is_empty() {
+            return Ok(Vec::new());
+        }
         let expanded = glob::expand(&target.inputs, self.digests)?;
         if let Some(missing) = expanded.unmatched.first().filter(|_| !may_miss) {
             let input = &target.inputs[*missing];
             let mistake = glob::missing_input(&target.name, input, self.digests)?;
             return Err(Error::mistakes(vec![mistake]));
         }
-        let own: Vec<glob::Glob> = except
-            .iter()
-            .filter_map(|o| glob::compile(&o.pattern).ok())
-            .collect();
         let mut inputs = Vec::with_capacity(expanded.files.len());
         for path in expanded.files {
-            if own.iter().any(|glob| glob.is_match(&path)) {
+            if is_left_out(&path) {
                 continue;
             }
             match self.digests.input(&path)? {

@@ -402,3 +402,60 @@ target "top" { needs "use" "gen"; inputs "gen/z.c"; run "x" }
       help: did you mean `gen`?
     "##);
 }
+
+#[test]
+fn outputs_that_are_read_by_rel_itself() {
+    let space = Space::new(
+        r##"
+include "more/hosts.kdl"
+include "local.kdl" optional=#true
+target "a" { outputs "Releasefile.kdl"; run "x" }
+target "b" { outputs "more/"; run "x" }
+target "c" { outputs "recipes/*"; run "x" }
+target "d" { outputs "local.kdl"; run "x" }
+target "e" { outputs "*.txt" "recipes/a/b.kdl" "other.kdl"; run "x" }
+"##,
+    )
+    .file("more/hosts.kdl", "");
+    insta::assert_snapshot!(space.report(), @r##"
+    rel::releasefile::output_is_source
+
+      × the output `Releasefile.kdl` of `a` takes in `Releasefile.kdl`, which rel reads itself
+       ╭─[Releasefile.kdl:4:22]
+     4 │ target "a" { outputs "Releasefile.kdl"; run "x" }
+       ·                      ────────┬────────
+       ·                              ╰── a run would replace it
+       ╰────
+      help: write elsewhere, or name fewer files
+
+    rel::releasefile::output_is_source
+
+      × the output `more/` of `b` takes in `more/hosts.kdl`, which rel reads itself
+       ╭─[Releasefile.kdl:5:22]
+     5 │ target "b" { outputs "more/"; run "x" }
+       ·                      ───┬───
+       ·                         ╰── a run would replace it
+       ╰────
+      help: write elsewhere, or name fewer files
+
+    rel::releasefile::output_is_source
+
+      × the output `recipes/*` of `c` takes in `recipes/*.kdl`, which rel reads itself
+       ╭─[Releasefile.kdl:6:22]
+     6 │ target "c" { outputs "recipes/*"; run "x" }
+       ·                      ─────┬─────
+       ·                           ╰── a run would replace it
+       ╰────
+      help: write elsewhere, or name fewer files
+
+    rel::releasefile::output_is_source
+
+      × the output `local.kdl` of `d` takes in `local.kdl`, which rel reads itself
+       ╭─[Releasefile.kdl:7:22]
+     7 │ target "d" { outputs "local.kdl"; run "x" }
+       ·                      ─────┬─────
+       ·                           ╰── a run would replace it
+       ╰────
+      help: write elsewhere, or name fewer files
+    "##);
+}

@@ -284,3 +284,78 @@ fn a_control_character_can_not_move_the_cursor() {
       help: the targets are `a`
     "##);
 }
+
+#[test]
+fn includes_nested_too_deep() {
+    let mut space = Space::new("include \"0.kdl\"\n");
+    for i in 0..63 {
+        let text = format!("include \"{}.kdl\"\n", i + 1);
+        space = space.file(&format!("{i}.kdl"), &text);
+    }
+    let space = space.file("63.kdl", "target \"a\" { run \"x\" }\n");
+    insta::assert_snapshot!(space.report(), @r##"
+    rel::releasefile::deep_include
+
+      × files include each other more than 64 deep
+       ╭─[62.kdl:1:9]
+     1 │ include "63.kdl"
+       ·         ────┬───
+       ·             ╰── one too many
+       ╰────
+      help: include it from a file further up
+    "##);
+    let space = space.file("62.kdl", "");
+    space.loaded();
+}
+
+#[test]
+fn a_text_nested_too_deep() {
+    for text in ["a {", "a /* ", "a { b \"}\"\n"] {
+        let found = report(&text.repeat(20_000));
+        assert!(found.contains("the text is nested more than 200 deep"));
+    }
+    let deep = |n: usize| format!("a {}{}", "{\na ".repeat(n), "}".repeat(n));
+    insta::assert_snapshot!(report(&deep(201)), @r##"
+    rel::releasefile::syntax
+
+      × the text is nested more than 200 deep
+         ╭─[Releasefile.kdl:201:3]
+     201 │ a {
+         ·   ┬
+         ·   ╰── one level too many
+         ╰────
+    "##);
+    assert!(!report(&deep(200)).contains("nested"));
+}
+
+#[test]
+fn a_value_that_grows_without_end() {
+    let mut text = String::from("var \"v0\" \"0123456789\"\nvar \"l0\" \"a\" \"b\"\n");
+    for i in 1..=32 {
+        let before = i - 1;
+        text += &format!("var \"v{i}\" \"{{v{before}}}{{v{before}}}\"\n");
+        text += &format!("var \"l{i}\" \"{{l{before}}}\" \"{{l{before}}}\"\n");
+    }
+    text += "target \"a\" { run \"echo {v32} {l32}\" }\n";
+    insta::assert_snapshot!(report(&text), @r##"
+    rel::releasefile::bad_template
+
+      × the value is longer than 1 MiB
+        ╭─[Releasefile.kdl:35:11]
+     35 │ var "v17" "{v16}{v16}"
+        ·           ──────┬─────
+        ·                 ╰── here
+        ╰────
+      help: let it stand in a file
+
+    rel::releasefile::bad_template
+
+      × the value is longer than 1 MiB
+        ╭─[Releasefile.kdl:40:19]
+     40 │ var "l19" "{l18}" "{l18}"
+        ·                   ───┬───
+        ·                      ╰── here
+        ╰────
+      help: let it stand in a file
+    "##);
+}

@@ -1,0 +1,106 @@
+//! How deep a text of KDL is nested, found before it is parsed.
+//!
+//! The parser calls itself for each level, and a text of nothing but braces would use up
+//! the stack. Only braces and comments outside of strings count here; whether they fit
+//! together is for the parser to say.
+
+/// Levels that a text may have; far more than a Releasefile needs.
+pub(crate) const LEVELS_MAX: usize = 200;
+
+/// Returns the byte at which the text goes deeper than [`LEVELS_MAX`].
+pub(crate) fn too_deep(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut depth, mut comments, mut at) = (0usize, 0usize, 0);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let is_comment = comments > 0;
+        at += match rest {
+            [b'/', b'*', ..] => {
+                comments += 1;
+                2
+            }
+            [b'*', b'/', ..] if is_comment => {
+                comments -= 1;
+                2
+            }
+            _ if is_comment => 1,
+            [b'/', b'/', ..] => line(rest),
+            [b'"' | b'#', ..] => string(rest),
+            [b'{', ..] => {
+                depth += 1;
+                1
+            }
+            [b'}', ..] => {
+                depth = depth.saturating_sub(1);
+                1
+            }
+            _ => 1,
+        };
+        if depth + comments > LEVELS_MAX {
+            return Some(at - 1);
+        }
+    }
+    None
+}
+
+fn line(rest: &[u8]) -> usize {
+    let end = rest.iter().position(|b| *b == b'\n');
+    end.unwrap_or(rest.len())
+}
+
+/// Returns the length of the string that begins here: quoted, raw, of one or more lines.
+/// One that never ends is one byte: the parser stops there, or reads it otherwise.
+fn string(rest: &[u8]) -> usize {
+    let hashes = rest.iter().take_while(|b| **b == b'#').count();
+    let quotes = rest[hashes..].iter().take_while(|b| **b == b'"').count();
+    let quotes = match quotes {
+        0 => return hashes,
+        // Nothing in between.
+        2 if rest[hashes + 2..].starts_with(&vec![b'#'; hashes]) => return 2 * hashes + 2,
+        1 | 2 => 1,
+        _ => 3,
+    };
+    let close = [&b"\"\"\""[..quotes], &vec![b'#'; hashes]].concat();
+    let mut at = hashes + quotes;
+    while at < rest.len() {
+        match rest[at] {
+            b'\\' if hashes == 0 => at += 2,
+            // Other strings end with their line; only this one goes on.
+            b'\n' if quotes == 1 => break,
+            _ if rest[at..].starts_with(&close) => return at + close.len(),
+            _ => at += 1,
+        }
+    }
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_braces_outside_of_strings_and_comments_count() {
+        let many = "{".repeat(500);
+        for text in [
+            format!("a \"{many}\""),
+            format!("a \"\\\"{many}\""),
+            format!("a #\"\"{many}\"#"),
+            format!("a \"\"\"\n{many}\n\"{many}\n\"\"\""),
+            format!("// {many}\n"),
+            format!("/* {many} */"),
+            "a { }\n".repeat(500),
+        ] {
+            assert_eq!(too_deep(&text), None, "{text}");
+        }
+        for text in [
+            many.clone(),
+            format!("a \"\" \"x\" #\"y\"# #true /* z */ {many}"),
+            "a { b \"}\"\n".repeat(500),
+            "/*".repeat(500),
+        ] {
+            assert!(too_deep(&text).is_some(), "{text}");
+        }
+        assert_eq!(too_deep(&"{".repeat(LEVELS_MAX)), None);
+        assert_eq!(too_deep(&"{".repeat(LEVELS_MAX + 1)), Some(LEVELS_MAX));
+    }
+}
