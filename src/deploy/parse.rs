@@ -428,8 +428,7 @@ impl Reader {
                 let message = format!("step `{}` is there twice", step.name);
                 self.wrong("duplicate_name", step.place, message, "again here");
             }
-            let is_here =
-                step.action.is_operators() || matches!(step.action, Action::Fetch { .. });
+            let is_here = step.action.is_operators() || matches!(step.action, Action::Fetch { .. });
             if step.prepare.is_some() && is_here {
                 let message = format!("`prepare` of step `{}` would never run", step.name);
                 let label = "not carried out on the host";

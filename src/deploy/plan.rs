@@ -223,9 +223,7 @@ impl<'a> Decided<'a> {
         // what the old one has switched in.
         let is_resumed = !self.now.is_forced
             && expired.is_none()
-            && last
-                .as_ref()
-                .is_some_and(|a| !a.is_ended && a.key == key);
+            && last.as_ref().is_some_and(|a| !a.is_ended && a.key == key);
         let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, &key));
         if !is_resumed {
             // What was found now holds; only the name of what is there is the old one.

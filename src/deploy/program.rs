@@ -100,14 +100,18 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
     // Not indented: a value may have several lines.
     let place = format!("cd -- {dir}\n{}", exports(&step.draft));
     // At the root, because it may make the directory in which the action runs.
-    let prepare = step.draft.prepare.as_ref().map_or_else(String::new, |prepare| {
-        format!(
-            "( cd -- {}\n{}eval {} )\n",
-            quote(root),
-            exports(&step.draft),
-            quote(prepare.trim_end())
-        )
-    });
+    let prepare = step
+        .draft
+        .prepare
+        .as_ref()
+        .map_or_else(String::new, |prepare| {
+            format!(
+                "( cd -- {}\n{}eval {} )\n",
+                quote(root),
+                exports(&step.draft),
+                quote(prepare.trim_end())
+            )
+        });
     text.push_str(&format!(
         "rel_action() {{\n{prepare}{place}{}\n}}\n",
         act(&step.draft, root)

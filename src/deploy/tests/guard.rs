@@ -180,7 +180,7 @@ fn a_step_that_takes_too_long_is_ended() {
     let error = space.fails();
     insta::assert_snapshot!(error.to_string(), @"
     `staging` stopped: step `slow/sleep` failed on host `a`
-      status  ended from outside, or took too long
+      status  took longer than 300ms and was ended
       output  begins
       undone  1 step
       help: what was live before is live again; mend it and run the same command again

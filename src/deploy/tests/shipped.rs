@@ -393,7 +393,8 @@ fn cut_off(space: &Space) {
 #[test]
 fn what_was_cut_off_starts_from_nothing_half_done() {
     let mut space = databases();
-    let command = "echo evolved >>data; if [ ! -e {host.root}/cut ]; then : >{host.root}/cut; sleep 60; fi";
+    let command =
+        "echo evolved >>data; if [ ! -e {host.root}/cut ]; then : >{host.root}/cut; sleep 60; fi";
     let arg = |text: &str| Arg {
         text: text.into(),
         place: Place::default(),
