@@ -10,10 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
 use crate::deploy::facts::{Questions, Reply};
+use crate::deploy::frames::Frame;
 use crate::deploy::job::{Job, hex};
 use crate::deploy::plan::Seen;
 use crate::deploy::program::Header;
-use crate::deploy::session::{Frame, Session};
+use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::deploy::apply::{Done, Hands, Stop, lock};
 use crate::deploy::fleet::Member;
+use crate::deploy::frames::Frame;
 use crate::deploy::job::{Act, Seat};
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::program;
-use crate::deploy::session::Frame;
 use crate::deploy::undo::Ran;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};

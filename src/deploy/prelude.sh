@@ -60,12 +60,12 @@ rel_fail() {
     exit 1
 }
 
-# Runs rel_action, then rel_verify. Not inside `if`: there sh ignores `set -e`.
+# Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
 rel_do() {
-    ( set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
     rel_status=$?
     if [ "$rel_status" -eq 0 ]; then
-        ( set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
+        ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
         rel_status=$?
     fi
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
@@ -336,7 +336,7 @@ rel_undo_step() {
     if [ ! -s "$rel_script" ]; then return 0; fi
     rel_emit start "$2"
     rel_was_run=$rel_run rel_run=$1 rel_seq=$2
-    ( set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
     rel_status=$?
     rel_run=$rel_was_run
     if [ "$rel_status" -eq 0 ]; then
@@ -360,7 +360,7 @@ rel_reply() {
 
 # TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.
 rel_ask() {
-    ( set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
         </dev/null >"$rel_tmp/answer" 2>"$rel_tmp/words"
     rel_status=$?
     if [ "$rel_status" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer"; fi

@@ -52,9 +52,11 @@ impl Header {
     }
 
     /// Returns a whole program around `body`.
+    ///
+    /// Its file goes as soon as it is open: steps must not read the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2\n{PRELUDE}\n# --- program ---\n{body}",
+            "{}rel_tmp=$1 rel_umask=$2\nrm -f -- \"$1/program\"\n{PRELUDE}\n# --- program ---\n{body}",
             self.text()
         )
     }

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::deploy::apply::Hands;
+use crate::deploy::frames::Frame;
 use crate::deploy::plan::Seen;
 use crate::deploy::program;
-use crate::deploy::session::Frame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
 

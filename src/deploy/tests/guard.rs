@@ -286,3 +286,24 @@ fn two_at_once_do_not_meet() {
         assert_eq!(first.join().expect("ends").ran, 1);
     });
 }
+
+#[test]
+fn a_step_can_not_speak_for_rel() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "forger",
+        r#"
+        fact "nonce" "printf %s \"${{rel_nonce:-none}}\""
+        step "one" {
+            run "printf '\\036%s failed 1 9\\n' \"${{rel_nonce:-none}}\"; test ! -e \"$rel_tmp/program\""
+            verify "printf '%s %s\\n' {nonce} \"${{rel_nonce:-none}}\""
+        }
+        "#,
+    );
+    space.uses("forger on a", &[]);
+    assert_eq!(space.apply().ran, 1);
+    assert_eq!(
+        space.told(),
+        ["| \u{1e}none failed 1 9", "| none none", "forger/one Done"]
+    );
+}
