@@ -126,11 +126,13 @@ rel_symlink_back() {
 # PATH MODE CONTENT: writes beside, renames over.
 rel_write() {
     rel_make_parent "$1"
+    rel_sum=$(printf '%s' "$3" | sha256sum)
+    rel_sum=${rel_sum%% *}
     if [ -e "$1" ]; then
         cp -p -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
-        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old")"
+        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old") $rel_sum"
     else
-        rel_undo "rm -f -- $(rel_quote "$1")"
+        rel_undo "rel_unwrite $(rel_quote "$1") $rel_sum"
     fi
     rm -f -- "$1.rel-new"
     ( umask 077; printf '%s' "$3" >"$1.rel-new" )
@@ -138,7 +140,32 @@ rel_write() {
     mv -f -- "$1.rel-new" "$1"
 }
 
+# PATH SUM: lays beside what is neither what rel wrote there nor what comes back.
+rel_keep_edit() {
+    if [ ! -f "$1" ]; then return 0; fi
+    rel_found=$(sha256sum <"$1")
+    if [ "${rel_found%% *}" = "$2" ]; then return 0; fi
+    rel_saved=$1.rel-saved
+    rel_n=1
+    while [ -e "$rel_saved" ] || [ -L "$rel_saved" ]; do
+        rel_n=$((rel_n + 1))
+        rel_saved=$1.rel-saved.$rel_n
+    done
+    cp -p -- "$1" "$rel_saved"
+    printf '%s' "$rel_saved" >"$rel_tmp/kept"
+}
+
+# PATH SUM: takes away the file that rel wrote.
+rel_unwrite() {
+    rel_keep_edit "$1" "$2"
+    rm -f -- "$1"
+}
+
+# PATH FORMER [SUM]: brings the former file back.
 rel_write_back() {
+    if [ -n "${3:-}" ] && [ -f "$1" ] && [ "$(sha256sum <"$2")" != "$(sha256sum <"$1")" ]; then
+        rel_keep_edit "$1" "$3"
+    fi
     cp -p -- "$2" "$1.rel-new"
     mv -f -- "$1.rel-new" "$1"
 }
@@ -335,10 +362,12 @@ rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
     if [ ! -s "$rel_script" ]; then return 0; fi
     rel_emit start "$2"
+    rm -f -- "$rel_tmp/kept"
     rel_was_run=$rel_run rel_run=$1 rel_seq=$2
     ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
     rel_status=$?
     rel_run=$rel_was_run
+    if [ -s "$rel_tmp/kept" ]; then rel_emit kept "$(tr '\n' ' ' <"$rel_tmp/kept")"; fi
     if [ "$rel_status" -eq 0 ]; then
         rm -f -- "$rel_script"
         rel_journal undone "$2" "$3" "$1" -
