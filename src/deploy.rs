@@ -10,6 +10,7 @@ pub mod check;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod frames;
 pub mod job;
 pub mod journal;
 pub mod line;

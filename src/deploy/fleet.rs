@@ -10,10 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
 use crate::deploy::facts::{Questions, Reply};
+use crate::deploy::frames::Frame;
 use crate::deploy::job::{Job, hex};
 use crate::deploy::plan::Seen;
 use crate::deploy::program::Header;
-use crate::deploy::session::{Frame, Session};
+use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;
@@ -199,25 +200,40 @@ impl Member {
 
 /// Returns the name of the state directory: the environment with its parameters.
 pub fn state_name(request: &Request<'_>) -> String {
-    let mut name = request.environment.name.clone();
-    for param in &request.environment.params {
-        if let Some(value) = request.params.get(&param.name) {
-            name.push('-');
-            name.push_str(value);
-        }
-    }
+    let params = request.environment.params.iter();
+    let values = params.map(|p| request.params.get(&p.name).map_or("", String::as_str));
+    let parts: Vec<&str> = std::iter::once(request.environment.name.as_str())
+        .chain(values)
+        .collect();
+    join_parts(&parts)
+}
+
+/// Joins parts to one file name; other parts never give the same.
+///
+/// One hyphen stands between parts and two for one within: that can be read back as long
+/// as no part is empty or has a hyphen at its edge. What can not be said so has a digest
+/// behind a `+`, which no plain name has.
+fn join_parts(parts: &[&str]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.chars().all(is_plain) && name.len() < 100 {
+    let is_simple = |part: &&str| {
+        !part.is_empty()
+            && part.chars().all(is_plain)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    let escaped: Vec<String> = parts.iter().map(|p| p.replace('-', "--")).collect();
+    let name = escaped.join("-");
+    if parts.iter().all(is_simple) && name.len() < 100 && !name.starts_with('.') {
         return name;
     }
-    // Two values that differ only in what a file name can not hold stay apart.
-    let digest = hex(name.as_bytes());
+    let lengths: String = parts.iter().map(|p| format!("{} {p}\n", p.len())).collect();
+    let digest = hex(lengths.as_bytes());
     let plain: String = name
         .chars()
         .map(|c| if is_plain(c) { c } else { '_' })
         .take(80)
         .collect();
-    format!("{plain}-{}", &digest[..8])
+    format!("{plain}+{}", &digest[..12])
 }
 
 fn absolute_root(host: &Host, repository: &Path) -> String {
@@ -245,4 +261,40 @@ fn nonce() -> Result<String> {
     std::io::Read::read_exact(&mut file, &mut bytes)
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_directories_of_different_parameters_never_meet() {
+        assert_eq!(join_parts(&["staging"]), "staging");
+        assert_eq!(join_parts(&["staging", "branch2"]), "staging-branch2");
+        assert_eq!(join_parts(&["staging", "fix-it"]), "staging-fix--it");
+        let long = "x".repeat(300);
+        let all: [&[&str]; 18] = [
+            &["p", "1"],
+            &["p-1"],
+            &["p--1"],
+            &["p", "", "1"],
+            &["p", "-1"],
+            &["p-", "1"],
+            &["p", "a-b", "c"],
+            &["p", "a", "b-c"],
+            &["p", "a-", "c"],
+            &["p", "a", "-c"],
+            &["p", "a", "b", "c"],
+            &["p", "a/b"],
+            &["p", "a_b"],
+            &["p", "a b"],
+            &["p", ""],
+            &["p"],
+            &[".."],
+            &["p", &long],
+        ];
+        let names: std::collections::BTreeSet<String> = all.iter().map(|p| join_parts(p)).collect();
+        assert_eq!(names.len(), all.len(), "{names:?}");
+        assert!(names.iter().all(|n| n.len() < 120 && n != ".."));
+    }
 }

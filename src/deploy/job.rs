@@ -93,6 +93,8 @@ pub struct Draft {
     pub id: String,
     /// Who carries it out.
     pub seat: Seat,
+    /// Done before that, each time, at the host's root.
+    pub prepare: Option<String>,
     /// What it does.
     pub act: Act,
     /// Succeeds when it is done already.
@@ -406,6 +408,7 @@ impl Scope<'_> {
             name: step.name.clone(),
             id: crate::deploy::journal::column(&id),
             seat,
+            prepare: self.optional(step.prepare.as_ref())?,
             act: self.act(&step.action)?,
             check: self.optional(step.check.as_ref())?,
             verify: step
@@ -536,6 +539,7 @@ impl Draft {
             Act::Await { command, .. } => fields.push(("wait", command.clone())),
             Act::Ask(wait) => fields.push(("ask", wait.describe())),
         }
+        fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
         fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
         fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
         fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::deploy::apply::{Done, Hands, Stop, lock};
 use crate::deploy::fleet::Member;
+use crate::deploy::frames::Frame;
 use crate::deploy::job::{Act, Seat};
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::program;
-use crate::deploy::session::Frame;
 use crate::deploy::undo::Ran;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
@@ -73,6 +73,8 @@ pub struct Failure {
     pub step: String,
     /// Exit status; -1 when it was ended.
     pub status: i32,
+    /// The time that it exceeded.
+    pub exceeded: Option<Duration>,
     /// The last lines it printed.
     pub output: String,
 }
@@ -121,13 +123,16 @@ impl<'a> Follow<'a> {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        Some(self.start + self.limit()?)
+    }
+
+    fn limit(&self) -> Option<Duration> {
         let draft = &self.at?.draft;
-        let timeout = draft.timeout.or(match draft.act {
+        draft.timeout.or(match draft.act {
             // A try that hangs must not outlast the wait by much.
             Act::Await { within, .. } => Some(within + TRY_GRACE),
             _ => None,
-        });
-        Some(self.start + timeout?)
+        })
     }
 
     fn started(&mut self, seq: &str) -> Option<Instant> {
@@ -166,6 +171,9 @@ impl<'a> Follow<'a> {
         self.failure = Some(Failure {
             step: step.id.clone(),
             status,
+            exceeded: self
+                .limit()
+                .filter(|l| status == -1 && self.start.elapsed() >= *l),
             output: Vec::from(std::mem::take(&mut self.last)).join("\n"),
         });
         self.ended(StepEnd::Failed(status));
@@ -251,7 +259,13 @@ impl<'a> Line<'a> {
             failure.step, self.host
         ));
         error = match failure.status {
-            -1 => error.fact("status", "ended from outside, or took too long"),
+            -1 => match failure.exceeded {
+                Some(limit) => {
+                    let limit = humantime::format_duration(limit);
+                    error.fact("status", format!("took longer than {limit} and was ended"))
+                }
+                None => error.fact("status", "ended from outside"),
+            },
             status => error.fact("status", status.to_string()),
         };
         match failure.output.trim().is_empty() {

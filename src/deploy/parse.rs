@@ -17,7 +17,9 @@ use crate::template::{Mode, Template};
 /// Nodes of a step that are its action.
 const ACTIONS: [&str; 6] = ["run", "put", "write", "symlink", "service", "wait"];
 /// Other nodes of a step.
-const STEP_NODES: [&str; 6] = ["check", "verify", "undo", "dir", "env", "timeout"];
+const STEP_NODES: [&str; 7] = [
+    "prepare", "check", "verify", "undo", "dir", "env", "timeout",
+];
 /// What `wait http=` takes besides.
 const HTTP_PROPERTIES: [&str; 7] = [
     "status", "contains", "header", "login", "user", "password", "ca",
@@ -200,6 +202,7 @@ impl Reader {
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
+            prepare: None,
             action: Action::Run(Template::default()),
             check: None,
             verify: Vec::new(),
@@ -267,6 +270,9 @@ impl Reader {
         };
         step.is_undo_late |= node.get("late").and_then(KdlValue::as_bool) == Some(true);
         match name {
+            "prepare" => {
+                step.prepare = Some(self.template(&text, Mode::Shell, Allow::Late, place));
+            }
             "check" => step.check = Some(self.template(&text, Mode::Shell, Allow::Early, place)),
             "verify" => {
                 let verify = self.template(&text, Mode::Shell, Allow::Late, place);
@@ -421,6 +427,12 @@ impl Reader {
             if names[..index].contains(&step.name.as_str()) {
                 let message = format!("step `{}` is there twice", step.name);
                 self.wrong("duplicate_name", step.place, message, "again here");
+            }
+            let is_here = step.action.is_operators() || matches!(step.action, Action::Fetch { .. });
+            if step.prepare.is_some() && is_here {
+                let message = format!("`prepare` of step `{}` would never run", step.name);
+                let label = "not carried out on the host";
+                self.wrong("wrong_value", step.place, message, label);
             }
             for wanted in &step.on_change {
                 if !names[..index].contains(&wanted.as_str()) {

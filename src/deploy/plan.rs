@@ -167,6 +167,7 @@ struct Decided<'a> {
 struct Ground<'a> {
     job: &'a Job,
     after: String,
+    key: String,
     attempt: Attempt,
     is_resumed: bool,
     expired: Option<String>,
@@ -186,7 +187,7 @@ impl<'a> Decided<'a> {
         let mut is_new_attempt = false;
         if is_changing(&planned) && !ground.is_resumed {
             is_new_attempt = true;
-            attempt = self.new_attempt(job, &symbolic);
+            attempt = self.new_attempt(job, &ground.key);
             planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
         }
         for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
@@ -215,27 +216,32 @@ impl<'a> Decided<'a> {
         let last = self
             .seen(job.host.as_deref())
             .and_then(|s| s.journal.attempt(&job.label));
+        let after = self.after(job, jobs);
+        let expired = self.expired(job, symbolic);
+        let key = attempt_key(symbolic, &after);
+        // An attempt is resumed for what it was begun for, or a new one could work on
+        // what the old one has switched in.
         let is_resumed = !self.now.is_forced
-            && last
-                .as_ref()
-                .is_some_and(|a| !a.is_ended && a.key == job_key(symbolic));
-        let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, symbolic));
+            && expired.is_none()
+            && last.as_ref().is_some_and(|a| !a.is_ended && a.key == key);
+        let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, &key));
         if !is_resumed {
             // What was found now holds; only the name of what is there is the old one.
-            attempt.facts = self.new_attempt(job, symbolic).facts;
+            attempt.facts = self.new_attempt(job, &key).facts;
         }
         Ground {
             job,
-            after: self.after(job, jobs),
+            after,
+            key,
             attempt,
             is_resumed,
-            expired: self.expired(job, symbolic),
+            expired,
             missing: job.missing_artifact().map(str::to_owned),
             is_asking: symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
 
-    fn new_attempt(&self, job: &Job, symbolic: &[Draft]) -> Attempt {
+    fn new_attempt(&self, job: &Job, key: &str) -> Attempt {
         let mut facts = BTreeMap::new();
         for fact in &job.recipe.facts {
             let host = if fact.is_from { &job.from } else { &job.host };
@@ -247,7 +253,7 @@ impl<'a> Decided<'a> {
         }
         Attempt {
             run: self.now.run_id.to_owned(),
-            key: job_key(symbolic),
+            key: key.to_owned(),
             facts,
             is_ended: false,
         }
@@ -462,8 +468,8 @@ fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
     }
 }
 
-/// Digest over what all steps of a job do.
-fn job_key(symbolic: &[Draft]) -> String {
+/// Digest over what all steps of a job do, and what they come after.
+fn attempt_key(symbolic: &[Draft], after: &str) -> String {
     let mut text = String::new();
     for draft in symbolic {
         push_field(&mut text, "id", &draft.id);
@@ -471,6 +477,7 @@ fn job_key(symbolic: &[Draft]) -> String {
             push_field(&mut text, name, &value);
         }
     }
+    push_field(&mut text, "after", after);
     hex(text.as_bytes())[..32].to_owned()
 }
 

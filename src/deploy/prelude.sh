@@ -60,12 +60,12 @@ rel_fail() {
     exit 1
 }
 
-# Runs rel_action, then rel_verify. Not inside `if`: there sh ignores `set -e`.
+# Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
 rel_do() {
-    ( set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
     rel_status=$?
     if [ "$rel_status" -eq 0 ]; then
-        ( set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
+        ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
         rel_status=$?
     fi
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
@@ -126,11 +126,13 @@ rel_symlink_back() {
 # PATH MODE CONTENT: writes beside, renames over.
 rel_write() {
     rel_make_parent "$1"
+    rel_sum=$(printf '%s' "$3" | sha256sum)
+    rel_sum=${rel_sum%% *}
     if [ -e "$1" ]; then
         cp -p -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
-        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old")"
+        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old") $rel_sum"
     else
-        rel_undo "rm -f -- $(rel_quote "$1")"
+        rel_undo "rel_unwrite $(rel_quote "$1") $rel_sum"
     fi
     rm -f -- "$1.rel-new"
     ( umask 077; printf '%s' "$3" >"$1.rel-new" )
@@ -138,7 +140,32 @@ rel_write() {
     mv -f -- "$1.rel-new" "$1"
 }
 
+# PATH SUM: lays beside what is neither what rel wrote there nor what comes back.
+rel_keep_edit() {
+    if [ ! -f "$1" ]; then return 0; fi
+    rel_found=$(sha256sum <"$1")
+    if [ "${rel_found%% *}" = "$2" ]; then return 0; fi
+    rel_saved=$1.rel-saved
+    rel_n=1
+    while [ -e "$rel_saved" ] || [ -L "$rel_saved" ]; do
+        rel_n=$((rel_n + 1))
+        rel_saved=$1.rel-saved.$rel_n
+    done
+    cp -p -- "$1" "$rel_saved"
+    printf '%s' "$rel_saved" >"$rel_tmp/kept"
+}
+
+# PATH SUM: takes away the file that rel wrote.
+rel_unwrite() {
+    rel_keep_edit "$1" "$2"
+    rm -f -- "$1"
+}
+
+# PATH FORMER [SUM]: brings the former file back.
 rel_write_back() {
+    if [ -n "${3:-}" ] && [ -f "$1" ] && [ "$(sha256sum <"$2")" != "$(sha256sum <"$1")" ]; then
+        rel_keep_edit "$1" "$3"
+    fi
     cp -p -- "$2" "$1.rel-new"
     mv -f -- "$1.rel-new" "$1"
 }
@@ -335,10 +362,12 @@ rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
     if [ ! -s "$rel_script" ]; then return 0; fi
     rel_emit start "$2"
+    rm -f -- "$rel_tmp/kept"
     rel_was_run=$rel_run rel_run=$1 rel_seq=$2
-    ( set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
     rel_status=$?
     rel_run=$rel_was_run
+    if [ -s "$rel_tmp/kept" ]; then rel_emit kept "$(tr '\n' ' ' <"$rel_tmp/kept")"; fi
     if [ "$rel_status" -eq 0 ]; then
         rm -f -- "$rel_script"
         rel_journal undone "$2" "$3" "$1" -
@@ -360,7 +389,7 @@ rel_reply() {
 
 # TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.
 rel_ask() {
-    ( set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
         </dev/null >"$rel_tmp/answer" 2>"$rel_tmp/words"
     rel_status=$?
     if [ "$rel_status" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer"; fi

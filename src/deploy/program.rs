@@ -52,9 +52,11 @@ impl Header {
     }
 
     /// Returns a whole program around `body`.
+    ///
+    /// Its file goes as soon as it is open: steps must not read the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2\n{PRELUDE}\n# --- program ---\n{body}",
+            "{}rel_tmp=$1 rel_umask=$2\nrm -f -- \"$1/program\"\n{PRELUDE}\n# --- program ---\n{body}",
             self.text()
         )
     }
@@ -99,8 +101,21 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
     let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
     // Not indented: a value may have several lines.
     let place = format!("cd -- {dir}\n{}", exports(&step.draft));
+    // At the root, because it may make the directory in which the action runs.
+    let prepare = step
+        .draft
+        .prepare
+        .as_ref()
+        .map_or_else(String::new, |prepare| {
+            format!(
+                "( cd -- {}\n{}eval {} )\n",
+                quote(root),
+                exports(&step.draft),
+                quote(prepare.trim_end())
+            )
+        });
     text.push_str(&format!(
-        "rel_action() {{\n{place}{}\n}}\n",
+        "rel_action() {{\n{prepare}{place}{}\n}}\n",
         act(&step.draft, root)
     ));
     if !step.draft.verify.is_empty() {

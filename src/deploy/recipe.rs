@@ -106,6 +106,8 @@ pub struct Step {
     pub on_change: Vec<String>,
     /// Done on the `from` host.
     pub is_from: bool,
+    /// Done before the action, each time: the ground that it starts from.
+    pub prepare: Option<Template>,
     /// What it does.
     pub action: Action,
     /// Succeeds when it is done already.

@@ -1,21 +1,20 @@
 //! One connection to one host: a guard over there, frames coming back.
 //!
-//! The stream has lines of output and, marked by a byte and a nonce that only this
-//! session knows, events; some events are followed by counted bytes. Nothing here
-//! knows what a program does. Dropping a session closes the guard's lifeline.
+//! How frames are told from output is the matter of [`frames`](crate::deploy::frames).
+//! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::deploy::facts::Reply;
+use crate::deploy::frames::{Came, Frame, read_frames};
 use crate::deploy::program::Header;
 use crate::deploy::transport::Transport;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,26 +31,13 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 /// Size of a piece of a transfer.
 const CHUNK: usize = 1 << 18;
 
-/// Something that came from the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// A line that a program printed, without its end.
-    Output(Vec<u8>),
-    /// Words of an event.
-    Event(String),
-    /// An answer to a question.
-    Reply(Reply),
-    /// A piece of a transfer.
-    Data(Vec<u8>),
-}
-
 /// A connection to a host.
 pub struct Session {
     host: Host,
     child: Child,
     input: Arc<Mutex<Option<ChildStdin>>>,
     is_calling: Arc<AtomicBool>,
-    frames: Receiver<Frame>,
+    frames: Receiver<Came>,
     errors: File,
     try_it: String,
     root: Option<String>,
@@ -180,30 +166,67 @@ impl Session {
 
     /// Returns the next frame; an error when the host is gone, silent, or we are to stop.
     fn next(&mut self, deadline: Option<Instant>, interrupted: &AtomicBool) -> Result<Frame> {
+        if let Some(frame) = self.next_until(deadline, interrupted)? {
+            return Ok(frame);
+        }
+        self.cut();
+        Err(
+            Error::host(format!("host `{}` does not answer", self.name()))
+                .fact("waited", humantime::format_duration(HELLO_MAX).to_string())
+                .hinted(format!("try `{}`", self.try_it)),
+        )
+    }
+
+    /// Returns the next frame, or `None` when none has come by then.
+    fn next_until(
+        &mut self,
+        limit: Option<Instant>,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Frame>> {
         loop {
-            match self.frames.recv_timeout(GLANCE) {
-                Ok(frame) => return Ok(frame),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+            // Looked at first: a host that never stops talking must not keep us.
             if interrupted.load(Ordering::SeqCst) {
                 self.cut();
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
-            if deadline.is_some_and(|d| Instant::now() > d) {
-                self.cut();
-                return Err(
-                    Error::host(format!("host `{}` does not answer", self.name()))
-                        .fact("waited", humantime::format_duration(HELLO_MAX).to_string())
-                        .hinted(format!("try `{}`", self.try_it)),
-                );
+            match self.frames.recv_timeout(GLANCE) {
+                Ok(Ok(frame)) => return Ok(Some(frame)),
+                Ok(Err(nonsense)) => return Err(self.nonsense(&nonsense)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if limit.is_some_and(|l| Instant::now() > l) {
+                return Ok(None);
             }
         }
     }
 
+    /// Returns the error for a host that says what no guard says.
+    fn nonsense(&self, text: &str) -> Box<Error> {
+        self.cut();
+        Error::host(format!("host `{}` sent what makes no sense", self.name()))
+            .fact("event", crate::deploy::journal::column(text))
+            .hinted("run the same command again; it asks the host what was done and goes on")
+    }
+
+    /// Waits for the end of the connection, which is ended if need be.
+    fn reap(&mut self) -> Option<std::process::ExitStatus> {
+        self.cut();
+        let start = Instant::now();
+        while start.elapsed() < LEAVE_MAX {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+
     /// Returns the error for a connection that ended.
     fn gone(&mut self) -> Box<Error> {
-        let status = self.child.wait();
+        let status = self.reap();
         let message = match self.root {
             None => format!("cannot reach host `{}`", self.name()),
             Some(_) => format!("the connection to host `{}` ended", self.name()),
@@ -218,7 +241,7 @@ impl Session {
         let last = lines[lines.len().saturating_sub(8)..].join("\n");
         if !last.trim().is_empty() {
             error = error.fact("says", last);
-        } else if let Some(code) = status.ok().and_then(|s| s.code()) {
+        } else if let Some(code) = status.and_then(|s| s.code()) {
             error = error.fact("status", code.to_string());
         }
         match self.root {
@@ -245,7 +268,7 @@ impl Session {
         let mut deadline = None;
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
-            let Some(frame) = self.next_until(limit, interrupted)? else {
+            let Some(frame) = self.next_until(Some(limit), interrupted)? else {
                 // The guard ends the group and writes the journal; then it ends.
                 deadline = None;
                 let _ = self.send(b"stop\n");
@@ -260,23 +283,6 @@ impl Session {
                 deadline = Some(new);
             } else if matches!(frame, Frame::Event(_)) {
                 deadline = None;
-            }
-        }
-    }
-
-    fn next_until(&mut self, limit: Instant, interrupted: &AtomicBool) -> Result<Option<Frame>> {
-        loop {
-            match self.frames.recv_timeout(GLANCE) {
-                Ok(frame) => return Ok(Some(frame)),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if interrupted.load(Ordering::SeqCst) {
-                self.cut();
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
-            if Instant::now() > limit {
-                return Ok(None);
             }
         }
     }
@@ -401,15 +407,7 @@ impl Drop for Session {
     /// Gives the guard time to clean up.
     fn drop(&mut self) {
         self.leave();
-        let start = Instant::now();
-        while start.elapsed() < LEAVE_MAX {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-                _ => return,
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.reap();
     }
 }
 
@@ -464,55 +462,81 @@ impl Write for Chunks<'_> {
     }
 }
 
-/// Reads until the end; a stream that makes no sense ends it as well.
-fn read_frames(stdout: ChildStdout, nonce: &str, sender: &Sender<Frame>) {
-    let mut reader = BufReader::with_capacity(1 << 16, stdout);
-    let mark = [b"\x1e", nonce.as_bytes(), b" "].concat();
-    loop {
-        let mut line = Vec::new();
-        match reader.read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::model::Reach;
+    use crate::source::Place;
+
+    /// A host that says what it likes, and listens to nobody.
+    struct Fake(&'static str);
+
+    impl Transport for Fake {
+        fn command(&self, _: &Host) -> Command {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(format!(
+                "printf '\\036n0 hello /srv\\n'; {}; cat >/dev/null",
+                self.0
+            ));
+            command
         }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        let at = line.windows(mark.len()).position(|w| w == mark);
-        let Some(at) = at else {
-            if sender.send(Frame::Output(line)).is_err() {
-                return;
-            }
-            continue;
-        };
-        // A program may not have ended its last line.
-        if at > 0 && sender.send(Frame::Output(line[..at].to_vec())).is_err() {
-            return;
-        }
-        let text = String::from_utf8_lossy(&line[at + mark.len()..]).into_owned();
-        let Some(frame) = with_bytes(text, &mut reader) else {
-            return;
-        };
-        if sender.send(frame).is_err() {
-            return;
+
+        fn try_it(&self, _: &Host) -> String {
+            "ssh fake".into()
         }
     }
-}
 
-/// Reads the bytes that some events announce.
-fn with_bytes(text: String, reader: &mut dyn BufRead) -> Option<Frame> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let mut take = |count: &str| {
-        let mut bytes = vec![0; count.parse().ok()?];
-        reader.read_exact(&mut bytes).ok()?;
-        Some(bytes)
-    };
-    Some(match words.as_slice() {
-        ["data", count] => Frame::Data(take(count)?),
-        ["reply", tag, status, count] => Frame::Reply(Reply {
-            tag: tag.parse().ok()?,
-            status: status.parse().ok()?,
-            bytes: take(count)?,
-        }),
-        _ => Frame::Event(text),
-    })
+    fn run(says: &'static str, interrupted: &AtomicBool) -> Box<Error> {
+        let host = Host {
+            name: "h".into(),
+            reach: Reach::Local,
+            root: "/srv".into(),
+            vars: std::collections::BTreeMap::new(),
+            place: Place::default(),
+        };
+        let header = Header {
+            nonce: "n0".into(),
+            root: "/srv".into(),
+            state: "/srv/.rel/e".into(),
+            run: "r".into(),
+            who: "me".into(),
+        };
+        let mut session = Session::open(&Fake(says), &host, &header).expect("opens");
+        match session.run("", interrupted, &mut |_| None) {
+            Ok(status) => panic!("ended with {status}"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn a_host_that_talks_nonsense_is_named() {
+        for says in [
+            "printf '\\036n0 reply x 0 99999999\\n'",
+            "printf '\\036n0 data 99999999999\\n'",
+        ] {
+            let error = run(says, &AtomicBool::new(false));
+            assert_eq!(error.message, "host `h` sent what makes no sense");
+        }
+    }
+
+    #[test]
+    fn waiting_for_announced_bytes_ends_with_an_interrupt() {
+        // One announces more than it sends; one never stops.
+        for says in [
+            "printf '\\036n0 reply 0 0 50000000\\n'",
+            "( while :; do echo x; done ) & p=$!; cat >/dev/null; kill $p",
+        ] {
+            let interrupted = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    interrupted.store(true, Ordering::SeqCst);
+                });
+                let error = run(says, &interrupted);
+                assert_eq!(error.kind, ErrorKind::Interrupted);
+            });
+        }
+    }
 }

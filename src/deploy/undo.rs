@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::deploy::apply::Hands;
+use crate::deploy::frames::Frame;
 use crate::deploy::plan::Seen;
 use crate::deploy::program;
-use crate::deploy::session::Frame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
 
@@ -87,6 +87,14 @@ fn one_host(
         .run(&text, hands.interrupted, &mut |frame| {
             match frame {
                 Frame::Output(line) => output.push(String::from_utf8_lossy(line).into_owned()),
+                Frame::Event(text) if text.starts_with("kept ") => {
+                    let saved = text.trim_start_matches("kept ");
+                    let text = format!(
+                        "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
+                        first.host
+                    );
+                    hands.progress.event(&Event::Warning { text: &text });
+                }
                 Frame::Event(text) => {
                     let words: Vec<&str> = text.split(' ').collect();
                     match (words.as_slice(), at) {

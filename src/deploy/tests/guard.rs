@@ -180,7 +180,7 @@ fn a_step_that_takes_too_long_is_ended() {
     let error = space.fails();
     insta::assert_snapshot!(error.to_string(), @"
     `staging` stopped: step `slow/sleep` failed on host `a`
-      status  ended from outside, or took too long
+      status  took longer than 300ms and was ended
       output  begins
       undone  1 step
       help: what was live before is live again; mend it and run the same command again
@@ -285,4 +285,25 @@ fn two_at_once_do_not_meet() {
         std::fs::write(space.path("hosts/a/go"), "").expect("writes");
         assert_eq!(first.join().expect("ends").ran, 1);
     });
+}
+
+#[test]
+fn a_step_can_not_speak_for_rel() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "forger",
+        r#"
+        fact "nonce" "printf %s \"${{rel_nonce:-none}}\""
+        step "one" {
+            run "printf '\\036%s failed 1 9\\n' \"${{rel_nonce:-none}}\"; test ! -e \"$rel_tmp/program\""
+            verify "printf '%s %s\\n' {nonce} \"${{rel_nonce:-none}}\""
+        }
+        "#,
+    );
+    space.uses("forger on a", &[]);
+    assert_eq!(space.apply().ran, 1);
+    assert_eq!(
+        space.told(),
+        ["| \u{1e}none failed 1 9", "| none none", "forger/one Done"]
+    );
 }

@@ -372,3 +372,47 @@ fn mistakes_in_uses_are_all_found() {
     unknown_target: `artifact` takes a target that the environment needs, not `{weel}` (did you mean `{wheel}`?)
     "#);
 }
+
+/// Runs until a step has written `hosts/b/cut`, and interrupts it there.
+fn cut_off(space: &Space) {
+    let mark = space.path("hosts/b/cut");
+    let flag = space.interrupted.clone();
+    let waiter = std::thread::spawn({
+        let mark = mark.clone();
+        move || {
+            wait_for(&mark);
+            flag.store(true, Ordering::SeqCst);
+        }
+    });
+    let error = space.fails();
+    waiter.join().expect("ends");
+    assert_eq!(error.kind, crate::error::ErrorKind::Interrupted);
+    space.interrupted.store(false, Ordering::SeqCst);
+}
+
+#[test]
+fn what_was_cut_off_starts_from_nothing_half_done() {
+    let mut space = databases();
+    let command =
+        "echo evolved >>data; if [ ! -e {host.root}/cut ]; then : >{host.root}/cut; sleep 60; fi";
+    let arg = |text: &str| Arg {
+        text: text.into(),
+        place: Place::default(),
+    };
+    let uses = &mut space.environment.uses;
+    uses[1].args.insert("command".into(), arg(command));
+    cut_off(&space);
+    space.apply();
+    assert_eq!(space.read("hosts/b/data/data"), "level 1\nevolved\n");
+    assert_eq!(space.link("hosts/b/data").rsplit('/').next(), Some("run1"));
+
+    // A snapshot as well.
+    std::fs::remove_file(space.path("hosts/b/cut")).expect("removes");
+    let snapshot = "if [ ! -e {host.root}/cut ]; then : >left; : >{host.root}/cut; sleep 60; fi; cp -R {from.root}/db/. .";
+    space.arg("snapshot", snapshot);
+    cut_off(&space);
+    space.apply();
+    assert!(exists(&space.path("hosts/b/copies/latest/data")));
+    assert!(!exists(&space.path("hosts/b/copies/latest/left")));
+    assert_eq!(space.apply().ran, 0);
+}

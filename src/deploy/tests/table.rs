@@ -283,3 +283,19 @@ fn what_has_not_been_made_is_not_known() {
     table.jobs[0].args.insert("x".into(), bound);
     table.check(&["u/put: Unknown unknown until `wheel` is made"]);
 }
+
+#[test]
+fn an_attempt_is_resumed_only_for_what_it_was_begun_for() {
+    let mut table = Table::new(RECIPE);
+    let mut second = Table::new(DATED).jobs.remove(0);
+    second.label = "v".into();
+    second.after = vec!["u".into()];
+    table.jobs.push(second);
+    table.run(Some("other"));
+    assert_eq!(table.decide().jobs[1].attempt.run, "run1");
+    // `run1` may be switched in by now: nothing else may be made under its name.
+    table.word("new");
+    let plan = table.decide();
+    assert!(plan.jobs[1].is_new_attempt);
+    assert_ne!(plan.jobs[1].attempt.run, "run1");
+}

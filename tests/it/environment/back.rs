@@ -180,3 +180,40 @@ fn a_way_back_that_fails_too_is_told_with_its_own_exit_code() {
     --- exit code 4
     ");
 }
+
+#[test]
+fn what_a_person_wrote_since_is_kept_beside() {
+    let space = space(r#"use "files" on="a""#);
+    let body = r#"
+    step "new" { write "{host.root}/new" "from rel\n" }
+    step "old" { write "{host.root}/old" "from rel\n" }
+    step "same" { write "{host.root}/same" "from rel\n" }"#;
+    recipe(&space, "files", body);
+    space
+        .write("hosts/a/old", "before\n")
+        .write("hosts/a/same", "before\n");
+    let _ = space.run(["staging"]).ok();
+    space
+        .write("hosts/a/new", "by hand\n")
+        .write("hosts/a/old", "by hand\n")
+        .write("hosts/a/old.rel-saved", "an older one\n");
+    let output = space.run(["staging", "--rollback"]).ok();
+    let pattern = regex::Regex::new(r"`[^`]*/hosts/").expect("a pattern");
+    let text = shown(&output);
+    assert_snapshot!(pattern.replace_all(&text, "`[DIR]/"), @"
+    --- stderr
+      undone a  files/same
+    warning: a file on host `a` was changed after rel wrote it: its content is kept as `[DIR]/a/old.rel-saved.2`
+      undone a  files/old
+    warning: a file on host `a` was changed after rel wrote it: its content is kept as `[DIR]/a/new.rel-saved`
+      undone a  files/new
+    rel: staging: went back, 3 steps undone, on 1 host
+    ");
+    assert!(!space.has("hosts/a/new"));
+    assert_eq!(space.read("hosts/a/new.rel-saved"), "by hand\n");
+    assert_eq!(space.read("hosts/a/old"), "before\n");
+    assert_eq!(space.read("hosts/a/old.rel-saved"), "an older one\n");
+    assert_eq!(space.read("hosts/a/old.rel-saved.2"), "by hand\n");
+    assert_eq!(space.read("hosts/a/same"), "before\n");
+    assert!(!space.has("hosts/a/same.rel-saved"));
+}

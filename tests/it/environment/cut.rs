@@ -92,7 +92,7 @@ fn a_step_that_takes_too_long_is_ended() {
     assert_snapshot!(shown(&output), @"
     --- stderr
     error: `staging` stopped: step `slow/slow` failed on host `a`
-      status  ended from outside, or took too long
+      status  took longer than 1s and was ended
       help: nothing had been switched; mend it and run the same command again
     --- exit code 1
     ");
