@@ -171,7 +171,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:5:40]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·                                        ──┬─
-       ·                                          ╰── expected one of run, put, write, symlink, service, wait, check, verify, undo, dir, env, timeout
+       ·                                          ╰── expected one of run, put, write, symlink, service, wait, prepare, check, verify, undo, dir, env, timeout
        ╰────
       help: did you mean `run`?
 

@@ -20,7 +20,7 @@ const MOMENTS: [&str; 10] = [
     "staging-db-copy[osf]/snapshot",
     "staging-db-copy[osf]/transfer",
     "staging-db-copy[anothercustomer]/snapshot",
-    "evolve[osf]/copy",
+    "evolve[osf]/announce",
     "evolve[osf]/evolve",
     "evolve[anothercustomer]/evolve",
     "site/start",
