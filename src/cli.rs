@@ -108,23 +108,6 @@ enum Verb {
     Environment(Vec<OsString>),
 }
 
-/// Names of the commands that are built in; no environment may have one.
-pub const BUILT_IN: [&str; 13] = [
-    "build",
-    "list",
-    "status",
-    "why",
-    "hash",
-    "plan",
-    "log",
-    "cache",
-    "check",
-    "init",
-    "completions",
-    "help",
-    "version",
-];
-
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -250,6 +233,7 @@ fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::releasefile::COMMANDS;
 
     #[test]
     fn the_built_in_names_are_the_commands() {
@@ -259,11 +243,11 @@ mod tests {
             .map(clap::Command::get_name)
             .collect();
         for name in &names {
-            assert!(BUILT_IN.contains(name), "{name}");
+            assert!(COMMANDS.contains(name), "{name}");
         }
         assert_eq!(
             names.len() + 2,
-            BUILT_IN.len(),
+            COMMANDS.len(),
             "`help` and `version` are reserved as well"
         );
         command.debug_assert();

@@ -39,8 +39,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use check::check_inputs;
 use declare::Names;
+pub use environment::COMMANDS;
 use node::{Mistakes, Node, Text, unknown_node};
 use scope::{AxisValue, Never, Scope, Vars, World, bad_name};
 

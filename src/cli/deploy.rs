@@ -24,6 +24,7 @@ use crate::graph::TargetId;
 use crate::key::Made;
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Silent;
+use crate::releasefile::COMMANDS;
 use crate::ui;
 use crate::ui::kept::Kept;
 
@@ -191,7 +192,7 @@ fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environm
     let found = project.environments.iter().find(|e| e.name == name);
     found.ok_or_else(|| {
         let environments = project.environments.iter().map(|e| e.name.as_str());
-        let known: Vec<&str> = environments.chain(super::BUILT_IN).collect();
+        let known: Vec<&str> = environments.chain(COMMANDS.iter().copied()).collect();
         match project.graph.find(name) {
             Some(_) => Error::usage(format!("`{name}` is a target, not a command"))
                 .hinted(format!("rel build {name}")),

@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
-use crate::model::Project;
 use crate::source::{Mistake, Place};
 
 /// Clashes and cycles that are reported at most; one cause makes many of them.
@@ -153,12 +152,9 @@ pub(crate) fn cycles(
 ///
 /// # Errors
 /// A directory can not be listed.
-pub fn check_inputs(project: &Project, listing: &dyn Listing) -> Result<Vec<Mistake>> {
-    inputs(&project.graph, listing, &HashSet::new())
-}
-
-/// Like [`check_inputs`], without those targets whose own mistakes, or whose needs'
-/// mistakes, would make an input look missing.
+///
+/// Left out are targets whose own mistakes, or whose needs' mistakes, would make an input
+/// look missing.
 pub(crate) fn inputs(
     graph: &Graph,
     listing: &dyn Listing,

@@ -16,7 +16,7 @@ use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
 
 /// Commands of `rel` itself, which no environment can be called.
-pub(crate) const COMMANDS: &[&str] = &[
+pub const COMMANDS: &[&str] = &[
     "build",
     "list",
     "status",
