@@ -66,8 +66,6 @@ pub struct Request<'a> {
     pub who: String,
     /// Names this run in journals; never used before.
     pub run_id: String,
-    /// Seconds since 1970, here; ages are judged by each host's own clock.
-    pub now: u64,
     /// Short directory for SSH's control sockets.
     pub control_dir: PathBuf,
     /// The `ssh` to run.

@@ -318,7 +318,6 @@ impl Job<'_> {
             recipes: &recipes,
             who: self.context.who(),
             run_id: run_id(now),
-            now,
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: is_forced,

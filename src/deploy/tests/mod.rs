@@ -190,7 +190,6 @@ impl Space {
             recipes: &recipes,
             who: "ann@here".into(),
             run_id: format!("run{run}"),
-            now: 0,
             control_dir: self.path("control"),
             ssh: "ssh".into(),
             force: false,

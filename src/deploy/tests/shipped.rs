@@ -92,7 +92,6 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 recipes: r.recipes,
                 who: r.who.clone(),
                 run_id: r.run_id.clone(),
-                now: 0,
                 control_dir: r.control_dir.clone(),
                 ssh: r.ssh.clone(),
             };
