@@ -118,7 +118,7 @@ def hashing(lab: Lab) -> Iterator[Row]:
     rel = lab.project("rel", work)
     files = work.targets[0].inputs[:-1]
     title = f"hashing {len(files)} large files, nothing known"
-    hasher = rel.side([str(rel.tool.program), "hash", "large"], before=lambda: forget_records(rel))
+    hasher = rel.side([str(rel.tool.program), "hash", "large"], before=rel.forget_state)
     if "b3sum" in lab.programs:
         b3sum = Side([str(lab.programs["b3sum"]), *files], rel.root)
         ours, theirs = lab.compare(hasher, b3sum, rounds=9, budget_s=15)
@@ -154,7 +154,7 @@ def parse(lab: Lab) -> Iterator[Row]:
     if not (program := os.environ.get("KDL_PARSE")):
         return
     rel = lab.project("rel", many(lab))
-    first = rel.side([str(rel.tool.program), "check"], before=lambda: forget_records(rel))
+    first = rel.side([str(rel.tool.program), "check"], before=rel.forget_state)
     plain = Side([program, str(rel.root / "Releasefile.kdl")], rel.root)
     ours, theirs = lab.compare(first, plain, rounds=5)
     yield row(f"Releasefile of {len(rel.work.targets):,} targets", "the `kdl` crate", ours, theirs, 1.2)
@@ -241,10 +241,6 @@ def expect_restored(lab: Lab, rel: Project) -> None:
     processes = lab.counters(rel)["processes"]
     if processes != 0 or rel.contents() != made:
         raise Failed(f"rel restored other contents, or ran {processes} commands")
-
-
-def forget_records(rel: Project) -> None:
-    shutil.rmtree(rel.root / ".rel", ignore_errors=True)
 
 
 CASES: dict[str, Callable[[Lab], Iterator[Row]]] = {

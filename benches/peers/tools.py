@@ -4,7 +4,6 @@ the same places, and its fastest ordinary way to run them.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 from workloads import Target, Workload
@@ -20,6 +19,9 @@ class Tool:
     env: dict[str, str] = {}
     # Where it keeps what it remembers.
     state: list[str] = []
+    # The command by which it takes over outputs that others made, if it has one: that is how a
+    # workload is made ready in seconds where its own first build takes minutes.
+    adopt: list[str] | None = None
     # Whether its null build writes outputs anew although no command runs.
     rewrites = False
     # How long files must have been still before it sees that they change.
@@ -36,14 +38,6 @@ class Tool:
 
     def write(self, work: Workload, root: Path) -> None:
         raise NotImplementedError
-
-    def forget(self, root: Path) -> None:
-        """Deletes all that it remembers of past builds."""
-        for path in (root / name for name in self.state):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
 
 
 class Rel(Tool):
@@ -93,6 +87,7 @@ class N2(Ninja):
 
 class Make(Tool):
     name = "make"
+    adopt = []
     options = ["-rR", f"-j{JOBS}"]
 
     def write(self, work: Workload, root: Path) -> None:
@@ -109,8 +104,6 @@ class Tup(Tool):
     tick_s = 1.1
 
     def write(self, work: Workload, root: Path) -> None:
-        (root / ".tup").mkdir()
-        (root / ".tup").rmdir()
         with open(root / "Tupfile", "w") as file:
             for target in work.targets:
                 file.write(f": {' '.join(reads(target))} |> {target.command} |> {target.output}\n")
@@ -172,6 +165,7 @@ class Scons(Tool):
 
 class Snakemake(Tool):
     name = "snakemake"
+    adopt = ["--touch", "-c1", "--quiet", "all", "--"]
     options = [f"-c{JOBS}", "--quiet", "all", "--"]
     state = [".snakemake"]
 
@@ -191,6 +185,7 @@ class Snakemake(Tool):
 
 class Dvc(Tool):
     name = "dvc"
+    adopt = ["commit", "--force", "--quiet"]
     options = ["repro", "--quiet"]
     state = [".dvc", "dvc.lock"]
 
