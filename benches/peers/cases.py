@@ -21,7 +21,7 @@ NULL_BOUNDS = {1_000: 0.8, 10_000: 0.5, 100_000: 0.4}
 
 def null_copies(lab: Lab) -> Iterator[Row]:
     """Null build of targets of one input and one output each."""
-    for count in (20, 200) if lab.quick else (100, 1_000, 10_000, 100_000):
+    for count in sizes(lab, (20, 200), (100, 1_000, 10_000, 100_000)):
         work = copies(count)
         rel = lab.project("rel", work)
         for tool in COPYING:
@@ -140,7 +140,7 @@ def large_null(lab: Lab) -> Iterator[Row]:
 
 def memory(lab: Lab) -> Iterator[Row]:
     """Peak memory of a null build."""
-    work = copies(1_000 if lab.quick else 100_000)
+    work = copies(sizes(lab, (1_000,), (1_000, 10_000, 100_000))[-1])
     rel, ninja = lab.project("rel", work), lab.project("ninja", work)
     if ninja:
         ours, theirs = lab.compare(rel.side(), ninja.side(), rounds=3)
@@ -162,10 +162,9 @@ def parse(lab: Lab) -> Iterator[Row]:
 
 def growth(lab: Lab) -> Iterator[Row]:
     """Cost of a target as targets become more."""
-    sizes = [20, 200, 1_000] if lab.quick else [1_000, 3_000, 10_000, 30_000, 100_000]
-    sizes += [300_000] if lab.long else []
+    whole = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
     nulls, colds = [], []
-    for count in sizes:
+    for count in sizes(lab, (20, 200, 1_000), whole):
         rel = lab.project("rel", copies(count))
         nulls.append((count, lab.compare(rel.side(), rounds=5)[0].median()))
         if count <= 30_000:
@@ -184,6 +183,10 @@ def row(title: str, against: str, ours: Series, theirs: Series, bound: float | N
     spread = (ours.least(), theirs.least())
     return Row(title, against, ours.median(), theirs.median(), bound, spread=spread,
                cpu=(ours.median("cpu_s"), theirs.median("cpu_s")))
+
+
+def sizes(lab: Lab, quick: tuple[int, ...], whole: tuple[int, ...]) -> list[int]:
+    return list(quick) if lab.quick else [count for count in whole if count <= lab.most]
 
 
 def many(lab: Lab) -> Workload:

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -107,10 +108,5 @@ def name(side: Side) -> str:
 
 def slope(points: list[tuple[float, float]]) -> float:
     """Returns the exponent of the power law that fits points best: 1 is linear, 2 is quadratic."""
-    return statistics.linear_regression(*map(_logarithms, zip(*points))).slope
-
-
-def _logarithms(values: tuple[float, ...]) -> list[float]:
-    from math import log
-
-    return [log(v) for v in values]
+    logarithms = [(log(x), log(y)) for x, y in points]
+    return statistics.linear_regression(*zip(*logarithms)).slope

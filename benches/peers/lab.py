@@ -3,6 +3,7 @@ what a comparison is worth nothing without. The one idea: nothing is timed befor
 the tool does nothing when nothing changed, and the right thing when something did.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -90,9 +91,9 @@ class Lab:
         self.bin = bin
         self.work = work
         self.say = say
-        # Small sizes and few runs; or sizes that take minutes more.
+        # Small sizes and few runs; and how many targets are not too many.
         self.quick = False
-        self.long = False
+        self.most = 100_000
         # Programs that build nothing.
         self.programs: dict[str, Path] = {}
         # The workload of large files, once it is written.
@@ -182,8 +183,6 @@ class Lab:
 
     def counters(self, project: Project) -> dict[str, int]:
         """Returns what `rel build` counts."""
-        import json
-
         self.clock.run(project.side([*project.tool.build(), "--json"]))
         return json.loads(self.clock.said())["counters"]
 

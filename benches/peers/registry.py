@@ -18,6 +18,10 @@ CARGO = ["b3sum"]
 # The package, and a program that it brings.
 DEBIAN = [("make", "make"), ("tup", "tup"), ("fuse3", "fusermount3")]
 
+# Where a package is not called like what it brings.
+PROGRAM_OF = {"go-task-bin": "task", "rust-just": "just"}
+PEER_OF = {"go-task-bin": "go-task", "rust-just": "just", "@moonrepo/cli": "moon"}
+
 
 @dataclass
 class Peer:
@@ -27,11 +31,19 @@ class Peer:
     # Places relative to where peers are installed, then names on the PATH.
     places: list[str]
     kind: type[tools.Tool] | None = None
-    # Said if it is not there, and for those that no row is about.
+    # Said if it is not there.
     why_not: str = ""
+    # Said of one that no row is about.
+    remark: str = ""
     flag: str = "--version"
     program: Path | None = None
     version: str = ""
+
+    @property
+    def status(self) -> str:
+        """What the table says of it."""
+        said = self.version or f"not had: {self.why_not}"
+        return f"{said}: {self.remark}" if self.remark else said
 
     def find(self, home: Path) -> None:
         """Looks for the program; the environment may name another (`NINJA=path`)."""
@@ -64,7 +76,7 @@ def peers() -> list[Peer]:
         Peer("turbo", ["npm/node_modules/@turbo/linux-64/bin/turbo"], packages.Turbo),
         Peer("moon", ["npm/node_modules/@moonrepo/core-linux-x64-gnu/moon"], packages.Moon),
         Peer("b3sum", ["bin/b3sum", "b3sum"]),
-        Peer("just", ["venv/bin/just"], None, "runs commands; it has no notion of fresh to compare"),
+        Peer("just", ["venv/bin/just"], remark="runs commands; it has no notion of fresh to compare"),
     ]
 
 
@@ -97,10 +109,6 @@ def install(home: Path, say) -> dict[str, str]:
         if os.geteuid() == 0 and not shutil.which(program):
             attempt([name], "apt-get", "install", "-y", "-qq", name)
     return failures
-
-
-PROGRAM_OF = {"go-task-bin": "task", "rust-just": "just"}
-PEER_OF = {"go-task-bin": "go-task", "rust-just": "just", "@moonrepo/cli": "moon"}
 
 
 def look(home: Path, failures: dict[str, str]) -> list[Peer]:

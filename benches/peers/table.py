@@ -77,7 +77,7 @@ def markdown(rows: list[Row], peers: list[Peer], failures: list[str], rel: str, 
     text += line(HEAD) + line(["---"] * len(HEAD))
     text += "".join(line(row.cells()) for row in rows)
     text += "\n" + line(["peer", "version"]) + line(["---"] * 2)
-    text += "".join(line([p.name, p.version or f"not had: {p.why_not}"]) for p in peers)
+    text += "".join(line([peer.name, peer.status]) for peer in peers)
     if failures:
         text += "\nCould not be measured:\n\n" + "".join(f"- {f.splitlines()[0]}\n" for f in failures)
     return text
