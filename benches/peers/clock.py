@@ -103,7 +103,7 @@ class Clock:
 
 def name(side: Side) -> str:
     """Returns a side's command as a message shows it."""
-    return "`" + " ".join(map(str, side.argv[:4])) + "`"
+    return "`" + " ".join([Path(side.argv[0]).name, *side.argv[1:4]]) + "`"
 
 
 def slope(points: list[tuple[float, float]]) -> float:

@@ -33,8 +33,6 @@ class Turbo(Packages):
     options = ["run", "build", "--output-logs=none"]
     env = {**QUIET, "TURBO_TELEMETRY_DISABLED": "1", "TURBO_NO_UPDATE_NOTIFIER": "1"}
     state = [".turbo", "node_modules/.cache"]
-    # Without its daemon it unpacks the outputs at each hit.
-    rewrites = True
 
     def write_package(self, target: Target, home: Path) -> None:
         write_json(home / "package.json", {
@@ -66,7 +64,6 @@ class Moon(Packages):
     options = ["run", ":build", "--quiet"]
     env = {**QUIET, "MOON_TOOLCHAIN_FORCE_GLOBALS": "true"}
     state = [".moon/cache"]
-    rewrites = True
 
     def write_package(self, target: Target, home: Path) -> None:
         task = {

@@ -22,8 +22,6 @@ class Tool:
     # The command by which it takes over outputs that others made, if it has one: that is how a
     # workload is made ready in seconds where its own first build takes minutes.
     adopt: list[str] | None = None
-    # Whether its null build writes outputs anew although no command runs.
-    rewrites = False
     # How long files must have been still before it sees that they change.
     tick_s = 0.05
 
