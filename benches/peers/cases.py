@@ -162,7 +162,7 @@ def parse(lab: Lab) -> Iterator[Row]:
 
 def growth(lab: Lab) -> Iterator[Row]:
     """Cost of a target as targets become more."""
-    whole = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
+    whole = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
     nulls, colds = [], []
     for count in sizes(lab, (20, 200, 1_000), whole):
         rel = lab.project("rel", copies(count))
@@ -190,7 +190,7 @@ def sizes(lab: Lab, quick: tuple[int, ...], whole: tuple[int, ...]) -> list[int]
 
 
 def many(lab: Lab) -> Workload:
-    return copies(1_000 if lab.quick else 10_000)
+    return copies(sizes(lab, (1_000,), (1_000, 10_000))[-1])
 
 
 def layered(lab: Lab) -> Workload:

@@ -5,6 +5,7 @@ for a second is then busy for both sides.
 """
 
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -65,15 +66,21 @@ class Clock:
         argv = [self.launcher, self.result, *side.argv]
         env = {**os.environ, **side.env}
         with open(self.log, "wb") as log:
+            # A session of its own, so that all of it can be ended.
+            child = subprocess.Popen(
+                argv, cwd=side.cwd, env=env, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )
             try:
-                done = subprocess.run(
-                    argv, cwd=side.cwd, env=env, stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=subprocess.STDOUT, timeout=limit_s,
-                )
-            except subprocess.TimeoutExpired:
-                raise Failed(f"{name(side)} took more than {limit_s:.0f} s") from None
-        if done.returncode != 0:
-            raise Failed(f"{name(side)} failed ({done.returncode}):\n{self.said()[-2000:]}")
+                code = child.wait(limit_s)
+            except BaseException as interruption:
+                os.killpg(child.pid, signal.SIGTERM)
+                child.wait()
+                if isinstance(interruption, subprocess.TimeoutExpired):
+                    raise Failed(f"{name(side)} took more than {limit_s:.0f} s") from None
+                raise
+        if code != 0:
+            raise Failed(f"{name(side)} failed ({code}):\n{self.said()[-2000:]}")
         wall_s, cpu_s, rss_kib = self.result.read_text().split()
         return Sample(float(wall_s), float(cpu_s), int(rss_kib))
 
