@@ -34,6 +34,11 @@ class Series:
     def median(self, what: str = "wall_s") -> float:
         return statistics.median(getattr(s, what) for s in self.samples)
 
+    def above(self, other: "Series") -> float:
+        """Returns how much longer it took than the other, turn by turn."""
+        turns = zip(self.samples, other.samples)
+        return statistics.median(ours.wall_s - theirs.wall_s for ours, theirs in turns)
+
     def least(self, what: str = "wall_s") -> float:
         return min(getattr(s, what) for s in self.samples)
 

@@ -54,7 +54,7 @@ class Peer:
         if not program:
             return
         said = subprocess.run([program, self.flag], capture_output=True, text=True, timeout=60)
-        version = re.search(r"\d+\.\d+[\w.+-]*", said.stdout + said.stderr)
+        version = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
         self.program = Path(program).absolute()
         self.version = version.group() if version else "?"
 
