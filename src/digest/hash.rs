@@ -38,7 +38,9 @@ pub fn hash_file(file: &File, size: u64) -> Result<Digest> {
             size,
         }),
         // It has become shorter meanwhile: what is there now counts.
-        (Err(e), _) | (_, Err(e)) if e.kind() == ErrorKind::UnexpectedEof => hash_reader(file),
+        (Err(e), _) | (_, Err(e)) if e.kind() == ErrorKind::UnexpectedEof => {
+            hash_reader(FromStart { file, at: 0 })
+        }
         (Err(e), _) | (_, Err(e)) => Err(e),
     }
 }
@@ -76,7 +78,7 @@ fn hash_small(file: &File, size: u64) -> Result<Digest> {
             }
         }
         match filled as u64 > size {
-            true => hash_reader(file),
+            true => hash_reader(FromStart { file, at: 0 }),
             false => Ok(Digest::of(&buffer[..filled])),
         }
     })
@@ -92,6 +94,20 @@ fn with_buffer<T>(len: u64, work: impl FnOnce(&mut [u8]) -> T) -> T {
     let done = work(&mut buffer[..len]);
     BUFFER.set(buffer);
     done
+}
+
+/// Reads a file from its start, wherever its cursor stands.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 /// Returns the digest of all that `reader` gives, on one thread.
