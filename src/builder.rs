@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
                     }
                     summary.settled.insert(*id, Settled::Fresh);
                     self.progress.event(&Event::Finished {
-                        target: &self.graph().target(*id).name,
+                        target: self.graph().name(*id),
                         how: Settled::Fresh,
                         log: &[],
                         took: Duration::ZERO,
@@ -272,7 +272,7 @@ impl<'a> Builder<'a> {
             Ok(outcome) => {
                 summary.settled.insert(id, outcome.how);
                 self.progress.event(&Event::Finished {
-                    target: &self.graph().target(id).name,
+                    target: self.graph().name(id),
                     how: outcome.how,
                     log: &outcome.log,
                     took,
@@ -297,7 +297,7 @@ impl<'a> Builder<'a> {
 
     fn tell_failed(&self, id: TargetId, error: &Error) {
         self.progress.event(&Event::Failed {
-            target: &self.graph().target(id).name,
+            target: self.graph().name(id),
             error,
         });
     }
@@ -308,7 +308,7 @@ impl<'a> Builder<'a> {
             let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(id) = next else { return };
             let started = Instant::now();
-            let span = trace::target(&self.graph().target(id).name);
+            let span = trace::target(self.graph().name(id));
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
                 .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
             drop(span);
@@ -323,8 +323,10 @@ impl<'a> Builder<'a> {
 
     /// Estimates a target's time from its last run; 1 s for one that never ran.
     fn cost_ms(&self, id: TargetId) -> u64 {
-        let target = self.graph().target(id);
-        let took = self.records().get(&target.name).map(|r| r.took.as_millis());
+        let took = self
+            .records()
+            .get(self.graph().name(id))
+            .map(|r| r.took.as_millis());
         took.map_or(1000, |ms| u64::try_from(ms).unwrap_or(u64::MAX / 1_000_000))
     }
 
@@ -334,7 +336,7 @@ impl<'a> Builder<'a> {
 
     /// Returns what a settled target made.
     fn made(&self, id: TargetId) -> Arc<Made> {
-        let read = || self.records().made(&self.graph().target(id).name);
+        let read = || self.records().made(self.graph().name(id));
         self.made[id.index()].get_or_init(read).clone()
     }
 

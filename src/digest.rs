@@ -24,7 +24,7 @@ mod hash;
 pub mod looks;
 mod memory;
 
-pub use hash::hash_reader;
+pub use hash::{hash_file, hash_reader};
 use memory::{KnownDir, KnownFile, Memory};
 
 /// The digest of some bytes: BLAKE3 hash and size.
@@ -274,6 +274,7 @@ impl Digests {
             && known.signature == signature
             && !known.is_racy
         {
+            looks::note_content(path, known.digest.hash);
             return Ok(Some(Content {
                 kind,
                 digest: known.digest,
@@ -292,6 +293,7 @@ impl Digests {
             is_racy,
         };
         self.memory.learn_file(path, known);
+        looks::note_content(path, digest.hash);
         Ok(Some(Content { kind, digest }))
     }
 
@@ -302,7 +304,7 @@ impl Digests {
 
     fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
-        let digest = hash::hash_file(&File::open(absolute)?, size)?;
+        let digest = hash_file(&File::open(absolute)?, size)?;
         self.counters
             .bytes_hashed
             .fetch_add(digest.size, Ordering::Relaxed);

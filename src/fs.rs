@@ -24,7 +24,7 @@ pub const STATE_DIR: &str = ".rel";
 /// A normalised path relative to the repository root; any bytes but NUL.
 ///
 /// Inputs may also be absolute (`/etc/ssl/ca.pem`) or lead upwards (`../shared/x`).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepoPath(PathBuf);
 
 // Stored as bytes: serde's own way with paths refuses names that are not UTF-8.

@@ -7,16 +7,17 @@
 //! `{wheel}`, `{version}`) is known only when the needed targets are settled.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::RepoPath;
 use crate::source::Place;
 use crate::template::Template;
+
+mod shelf;
+
+use shelf::Shelf;
 
 /// Number of a target in its [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,7 +140,7 @@ pub enum EnvValue {
 }
 
 /// A named unit of local work: inputs, commands, outputs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Unique name, with the values of `each` in brackets: `thumbnail[assets/a.png]`.
     pub name: String,
@@ -186,44 +187,12 @@ pub struct Target {
 /// All targets, and who needs whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graph {
-    targets: Vec<Target>,
+    targets: Shelf,
     pools: Vec<Pool>,
     /// Targets that need this one.
     needed_by: Vec<Vec<TargetId>>,
     /// All targets, each after what it needs.
     order: Vec<TargetId>,
-    /// Made when a name is first looked up: most runs need none.
-    #[serde(skip)]
-    names: Names,
-}
-
-/// Where in a list of targets a name is. Follows from the targets, so all are equal.
-#[derive(Clone, Debug, Default)]
-struct Names(OnceLock<(RandomState, HashTable<TargetId>)>);
-
-impl PartialEq for Names {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Names {}
-
-impl Names {
-    fn find(&self, targets: &[Target], name: &str) -> Option<TargetId> {
-        let name_of = |id: &TargetId| targets[id.index()].name.as_str();
-        let (hasher, ids) = self.0.get_or_init(|| {
-            let hasher = RandomState::new();
-            let mut ids = HashTable::with_capacity(targets.len());
-            for (i, target) in targets.iter().enumerate() {
-                let hash = hasher.hash_one(target.name.as_str());
-                ids.insert_unique(hash, TargetId(i as u32), |id| hasher.hash_one(name_of(id)));
-            }
-            (hasher, ids)
-        });
-        let hash = hasher.hash_one(name);
-        ids.find(hash, |id| name_of(id) == name).copied()
-    }
 }
 
 impl Graph {
@@ -241,17 +210,26 @@ impl Graph {
             }
         }
         Ok(Self {
-            targets,
+            targets: Shelf::new(targets),
             pools,
             needed_by,
             order,
-            names: Names::default(),
         })
     }
 
     /// Returns a target.
     pub fn target(&self, id: TargetId) -> &Target {
-        &self.targets[id.index()]
+        self.targets.target(id)
+    }
+
+    /// Returns a target's name, without reading the rest of it.
+    pub fn name(&self, id: TargetId) -> &str {
+        self.targets.name(id)
+    }
+
+    /// Returns what a target needs, without reading the rest of it.
+    pub fn needs(&self, id: TargetId) -> &[TargetId] {
+        self.targets.needs(id)
     }
 
     /// Returns all targets with their numbers, in the order of the Releasefile.
@@ -262,6 +240,11 @@ impl Graph {
             .map(|(i, t)| (TargetId(i as u32), t))
     }
 
+    /// Returns the numbers of all targets, in the order of the Releasefile.
+    pub fn ids(&self) -> impl Iterator<Item = TargetId> + use<> {
+        (0..self.targets.len()).map(|i| TargetId(i as u32))
+    }
+
     /// Returns how many targets there are.
     pub fn len(&self) -> usize {
         self.targets.len()
@@ -269,7 +252,7 @@ impl Graph {
 
     /// Returns whether there is no target.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.targets.len() == 0
     }
 
     /// Returns the targets that need `id`.
@@ -289,22 +272,22 @@ impl Graph {
 
     /// Returns what a name stands for: one target, or all of `thumbnail[…]`.
     pub fn find(&self, name: &str) -> Option<Vec<TargetId>> {
-        if let Some(id) = self.names.find(&self.targets, name) {
+        if let Some(id) = self.targets.find(name) {
             return Some(vec![id]);
         }
-        let instances = self.targets().filter(|(_, t)| t.base == name);
-        let ids: Vec<TargetId> = instances.map(|(id, _)| id).collect();
+        let is_instance = |id: &TargetId| base_of(self.name(*id)) == name;
+        let ids: Vec<TargetId> = self.ids().filter(is_instance).collect();
         (!ids.is_empty()).then_some(ids)
     }
 
     /// Returns the base names, sorted.
     pub fn base_names(&self) -> impl Iterator<Item = &str> {
-        sorted(self.targets.iter().map(|t| t.base.as_str()))
+        sorted(self.ids().map(|id| base_of(self.name(id))))
     }
 
     /// Returns the full names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        sorted(self.targets.iter().map(|t| t.name.as_str()))
+        sorted(self.ids().map(|id| self.name(id)))
     }
 
     /// Returns `roots` and everything they need, each after what it needs.
@@ -313,7 +296,7 @@ impl Graph {
         let mut stack = roots.to_vec();
         while let Some(id) = stack.pop() {
             if !std::mem::replace(&mut wanted[id.index()], true) {
-                stack.extend(&self.targets[id.index()].needs);
+                stack.extend(self.needs(id));
             }
         }
         self.order
@@ -322,6 +305,11 @@ impl Graph {
             .filter(|id| wanted[id.index()])
             .collect()
     }
+}
+
+/// Returns the name as written in the Releasefile: without the values in brackets.
+fn base_of(name: &str) -> &str {
+    name.split_once('[').map_or(name, |(base, _)| base)
 }
 
 fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {

@@ -75,7 +75,7 @@ impl<'a> Scheduler<'a> {
             scheduler.path_ms[id.index()] = longest + cost_ms(*id).max(1);
         }
         for id in wanted {
-            let needs = &graph.target(*id).needs;
+            let needs = graph.needs(*id);
             let waiting = needs
                 .iter()
                 .filter(|n| scheduler.states[n.index()] == State::Want);
@@ -305,7 +305,7 @@ mod tests {
                 rounds += 1;
                 prop_assert!(rounds < 1000, "hangs");
                 while running.len() < jobs && let Some(id) = scheduler.next() {
-                    for need in &graph.target(id).needs {
+                    for need in graph.needs(id) {
                         prop_assert_eq!(scheduler.state(*need), State::Done);
                     }
                     running.push(id);

@@ -10,23 +10,26 @@
 //! The file is `.rel/fresh.v1`. Looks are grouped by directory, which is opened once, and
 //! are compared where they lie in the file.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::Signature;
+use crate::digest::coarse_now_ns;
+use crate::digest::looks::Look;
+use crate::error::Result;
+use crate::fs::{self, Signature};
 use crate::graph::TargetId;
 use crate::records;
 use crate::stored::{self, Sum};
 
 mod draw;
+mod round;
 
 pub use draw::{Drawing, draw};
+use round::{Found, Round};
 
 /// Name of the file below the state directory.
 const FILE: &str = "fresh.v1";
@@ -104,8 +107,13 @@ impl Mark {
     }
 }
 
-/// Bytes of one look: where its name is, how it was made, and what was seen.
-const ENTRY: usize = 52;
+/// Bytes of one look: where its name is, how it was made, what was seen, and the hash of
+/// the content, or zeros.
+const ENTRY: usize = 84;
+/// Where in an entry what was seen begins.
+const SEEN: usize = 8;
+/// Where in an entry the hash begins.
+const HASH: usize = 52;
 
 /// One look as it lies in the file, little-endian.
 struct Entry;
@@ -114,21 +122,27 @@ impl Entry {
     const FOLLOWS: u32 = 1;
     const IS_THERE: u32 = 2;
 
-    fn new(name: u32, follows: bool, seen: Option<&Signature>) -> [u8; ENTRY] {
+    /// Returns the entry of a look, before it is known where its name will lie.
+    fn of(look: &Look) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
-        let flags = u32::from(follows) * Self::FOLLOWS;
-        bytes[..4].copy_from_slice(&name.to_le_bytes());
-        if let Some(seen) = seen {
-            bytes[4..8].copy_from_slice(&(flags | Self::IS_THERE).to_le_bytes());
-            bytes[8..16].copy_from_slice(&seen.size.to_le_bytes());
-            bytes[16..24].copy_from_slice(&seen.mtime_ns.to_le_bytes());
-            bytes[24..32].copy_from_slice(&seen.ctime_ns.to_le_bytes());
-            bytes[32..40].copy_from_slice(&seen.inode.to_le_bytes());
-            bytes[40..48].copy_from_slice(&seen.device.to_le_bytes());
-            bytes[48..].copy_from_slice(&seen.mode.to_le_bytes());
-        } else {
-            bytes[4..8].copy_from_slice(&flags.to_le_bytes());
+        let follows = u32::from(look.follows) * Self::FOLLOWS;
+        let is_there = u32::from(look.seen.is_some()) * Self::IS_THERE;
+        bytes[4..SEEN].copy_from_slice(&(follows | is_there).to_le_bytes());
+        if let Some(seen) = &look.seen {
+            bytes[SEEN..HASH].copy_from_slice(&Self::seen(seen));
         }
+        bytes[HASH..].copy_from_slice(&look.hash.unwrap_or_default());
+        bytes
+    }
+
+    fn seen(seen: &Signature) -> [u8; HASH - SEEN] {
+        let mut bytes = [0; HASH - SEEN];
+        bytes[..8].copy_from_slice(&seen.size.to_le_bytes());
+        bytes[8..16].copy_from_slice(&seen.mtime_ns.to_le_bytes());
+        bytes[16..24].copy_from_slice(&seen.ctime_ns.to_le_bytes());
+        bytes[24..32].copy_from_slice(&seen.inode.to_le_bytes());
+        bytes[32..40].copy_from_slice(&seen.device.to_le_bytes());
+        bytes[40..].copy_from_slice(&seen.mode.to_le_bytes());
         bytes
     }
 }
@@ -143,6 +157,8 @@ pub struct Snapshot {
     bytes: Vec<u8>,
     records_len: u64,
     records_size: u64,
+    /// Unchanged files look different than in the file.
+    is_moved: bool,
 }
 
 /// What is still as in a snapshot.
@@ -157,6 +173,10 @@ pub struct Seen {
     pub records_len: u64,
     /// How many looks were taken.
     pub looks: u64,
+    /// How many files were read because they looked different.
+    pub files_hashed: u64,
+    /// How many bytes that were.
+    pub bytes_hashed: u64,
     is_all: bool,
 }
 
@@ -232,11 +252,13 @@ impl Snapshot {
             bytes,
             records_len: mark.len,
             records_size,
+            is_moved: false,
         })
     }
 
-    /// Looks at everything again, on `threads` threads.
-    pub fn look(&self, root: &Path, threads: usize) -> Seen {
+    /// Looks at everything again, on `threads` threads. A file that looks different is
+    /// read: when its content is what it was, only its new look is taken note of.
+    pub fn look(&mut self, root: &Path, threads: usize) -> Seen {
         let Some(body) = self.body() else {
             return Seen::default();
         };
@@ -244,93 +266,76 @@ impl Snapshot {
         let threads = if count < PARALLEL_LOOKS { 1 } else { threads };
         let part = count.div_ceil(threads.max(1)).max(1);
         let starts: Vec<usize> = (0..count).step_by(part).collect();
-        let look = |start: usize| changed_looks(&body, root, start..count.min(start + part));
-        let changed: Vec<u32> = match starts.as_slice() {
+        let now_ns = coarse_now_ns();
+        let look = |start: usize| {
+            let mut round = Round::new(&body, now_ns);
+            round.look(root, start..count.min(start + part));
+            round.found
+        };
+        let found: Vec<Found> = match starts.as_slice() {
             [] => Vec::new(),
-            [only] => look(*only),
+            [only] => vec![look(*only)],
             [first, rest @ ..] => std::thread::scope(|scope| {
                 let spawn = |start: &usize| {
                     let start = *start;
                     (start, scope.spawn(move || look(start)))
                 };
                 let others: Vec<_> = rest.iter().map(spawn).collect();
-                let mut changed = look(*first);
+                let mut found = vec![look(*first)];
                 for (start, other) in others {
                     // A thread that failed has seen nothing: all of its part counts as changed.
-                    let all = || (start..count.min(start + part)).map(|i| i as u32).collect();
-                    changed.extend(other.join().unwrap_or_else(|_| all()));
+                    let all = || Found {
+                        changed: (start..count.min(start + part)).map(|i| i as u32).collect(),
+                        ..Found::default()
+                    };
+                    found.push(other.join().unwrap_or_else(|_| all()));
                 }
-                changed
+                found
             }),
         };
+        let changed: Vec<u32> = found.iter().flat_map(|f| f.changed.clone()).collect();
         let unchanged = unchanged_targets(&body, count, &changed);
         let is_all = self.records_len == self.records_size && unchanged.iter().all(|is| *is);
-        Seen {
+        let seen = Seen {
             unchanged,
             touched: Vec::new(),
             records_len: self.records_len,
             looks: count as u64,
+            files_hashed: found.iter().map(|f| f.files_hashed).sum(),
+            bytes_hashed: found.iter().map(|f| f.bytes_hashed).sum(),
             is_all,
+        };
+        self.take_over(found.into_iter().flat_map(|f| f.moved));
+        seen
+    }
+
+    /// Notes how unchanged files look now.
+    fn take_over(&mut self, moved: impl Iterator<Item = (u32, Signature)>) {
+        let Some(body) = self.body() else { return };
+        let start = body.looks.as_ptr() as usize - self.bytes.as_ptr() as usize;
+        for (look, seen) in moved {
+            let at = start + look as usize * ENTRY;
+            if let Some(bytes) = self.bytes.get_mut(at + SEEN..at + HASH) {
+                bytes.copy_from_slice(&Entry::seen(&seen));
+                self.is_moved = true;
+            }
         }
+    }
+
+    /// Writes the snapshot again if unchanged files look different now.
+    pub fn save(&mut self, state_dir: &Path) -> Result<()> {
+        if !self.is_moved {
+            return Ok(());
+        }
+        stored::seal(&mut self.bytes);
+        self.is_moved = false;
+        fs::write_lightly(&state_dir.join(FILE), &self.bytes)
     }
 
     fn body(&self) -> Option<Body<'_>> {
         // The checksum was compared when it was loaded.
         postcard::from_bytes(stored::body_of(&self.bytes)?).ok()
     }
-}
-
-/// Returns which looks of a range find something else than they did.
-fn changed_looks(body: &Body<'_>, root: &Path, range: std::ops::Range<usize>) -> Vec<u32> {
-    let mut changed = Vec::new();
-    let mut at = range.start;
-    let first = body.dirs.partition_point(|(_, end)| *end as usize <= at);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(root) = openat(CWD, root, flags, Mode::empty()) else {
-        return range.map(|i| i as u32).collect();
-    };
-    for (path, end) in &body.dirs[first..] {
-        let end = range.end.min(*end as usize);
-        if at >= end {
-            break;
-        }
-        let path = if path.is_empty() { b"." } else { *path };
-        let dir = openat(&root, path, flags, Mode::empty());
-        while at < end {
-            let is_same = match &dir {
-                Ok(dir) => is_same(body, at, |name, flags| statat(dir, name, flags)),
-                Err(error) => is_same(body, at, |_, _| Err(*error)),
-            };
-            if is_same != Some(true) {
-                changed.push(at as u32);
-            }
-            at += 1;
-        }
-    }
-    changed
-}
-
-/// Returns whether a look finds what it did; `None` when the file makes no sense.
-fn is_same(
-    body: &Body<'_>,
-    at: usize,
-    stat: impl FnOnce(&CStr, AtFlags) -> rustix::io::Result<rustix::fs::Stat>,
-) -> Option<bool> {
-    let entry: &[u8; ENTRY] = body.looks.get(at * ENTRY..)?.first_chunk()?;
-    let name = u32_at(entry, 0)?;
-    let name = CStr::from_bytes_until_nul(body.names.get(name as usize..)?).ok()?;
-    let follows = u32_at(entry, 1)? & Entry::FOLLOWS != 0;
-    let flags = match follows {
-        true => AtFlags::empty(),
-        false => AtFlags::SYMLINK_NOFOLLOW,
-    };
-    let seen = match stat(name, flags) {
-        Ok(stat) => Some(Signature::of_stat(&stat)),
-        Err(Errno::NOENT | Errno::NOTDIR) => None,
-        Err(_) => return Some(false),
-    };
-    // Where a name lies says nothing about what was seen.
-    Some(Entry::new(0, follows, seen.as_ref())[4..] == entry[4..])
 }
 
 fn unchanged_targets(body: &Body<'_>, count: usize, changed: &[u32]) -> Vec<bool> {

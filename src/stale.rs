@@ -57,7 +57,7 @@ impl Survey<'_> {
     fn made(&self, graph: &Graph, id: TargetId) -> Arc<Made> {
         let read = || match &self.verdicts[id.index()] {
             Some(Ok(Verdict::Fresh(Some(made)))) => made.clone(),
-            _ => self.records.made(&graph.target(id).name),
+            _ => self.records.made(graph.name(id)),
         };
         self.made[id.index()].get_or_init(read).clone()
     }
@@ -153,7 +153,7 @@ impl<'a> Inspector<'a> {
         let mut depth = vec![0usize; self.graph.len()];
         let mut levels: Vec<Vec<TargetId>> = Vec::new();
         for id in order {
-            let needs = &self.graph.target(*id).needs;
+            let needs = self.graph.needs(*id);
             let at = needs
                 .iter()
                 .map(|n| depth[n.index()] + 1)
@@ -169,21 +169,20 @@ impl<'a> Inspector<'a> {
     }
 
     fn verdict(&self, id: TargetId, survey: &Survey<'_>) -> Result<Verdict> {
-        let target = self.graph.target(id);
-        let needs = target.needs.iter().copied();
+        let needs = self.graph.needs(id).iter().copied();
         let unsettled: Vec<TargetId> = needs.filter(|n| !survey.is_fresh(*n)).collect();
         if !unsettled.is_empty() {
             return Ok(Verdict::Pending(unsettled));
         }
         if let Some(seen) = &self.seen
             && seen.is_unchanged(id)
-            && !target.needs.iter().any(|n| seen.is_touched(*n))
+            && !self.graph.needs(id).iter().any(|n| seen.is_touched(*n))
         {
             return Ok(Verdict::Fresh(None));
         }
         let (verdict, looks) = looks::noted(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
-        if is_fresh && !looks.is_racy && self.is_lasting(target) {
+        if is_fresh && !looks.is_racy && self.is_lasting(self.graph.target(id)) {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
             noted.push((id, looks.looks));
         }

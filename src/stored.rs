@@ -61,6 +61,14 @@ pub fn sum_of(bytes: &[u8]) -> Option<Sum> {
     rest.first_chunk().copied()
 }
 
+/// Computes the checksum of encoded data anew, after its body was changed.
+pub fn seal(bytes: &mut [u8]) {
+    let start = MAGIC.len() + SUM_LEN;
+    if let Some((head, body)) = bytes.split_at_mut_checked(start) {
+        head[MAGIC.len()..].copy_from_slice(&checksum(body));
+    }
+}
+
 /// Returns the data behind version and checksum, unchecked.
 pub fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     bytes.strip_prefix(MAGIC)?.get(SUM_LEN..)

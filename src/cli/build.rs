@@ -64,15 +64,18 @@ pub struct BuildArgs {
 pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     let started = Instant::now();
     start_trace(context, &args.options);
-    let looked = Looked::early(context)?;
-    let seen = looked.as_ref().and_then(|l| l.seen.as_ref());
+    let mut looked = Looked::early(context)?;
     let lists_targets = context.json || context.screen.is_verbose;
-    if let Some(seen) = seen.filter(|seen| seen.is_all_fresh())
+    if let Some(looked) = &mut looked
+        && let Some(seen) = looked.seen.clone().filter(|seen| seen.is_all_fresh())
         && args.targets.is_empty()
         && !args.options.force
         && !lists_targets
     {
-        tell_all_fresh(context, seen.targets(), seen.looks, started.elapsed());
+        if let Some((root, _)) = context.compiled()? {
+            looked.keep(&Context::state_dir(&root));
+        }
+        tell_all_fresh(context, &seen, started.elapsed());
         write_trace(trace_file(context, &args.options).as_deref(), None)?;
         return Ok(EXIT_OK);
     }
@@ -100,7 +103,7 @@ pub fn run(
 ) -> Result<Report> {
     start_trace(context, options);
     let state_dir = Context::state_dir(&root);
-    let looked = match looked {
+    let mut looked = match looked {
         Some(looked) => looked,
         None => {
             let lock = context.lock(&state_dir)?;
@@ -140,7 +143,7 @@ pub fn run(
     drop(builder);
     let keeping = trace::phase("keep the state");
     let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let drawn = |records: &Records| match &summary {
+    let mut drawn = |records: &Records| match &summary {
         Ok(summary) => looked.draw(context, state_dir.clone(), &inspector, records, summary),
         Err(_) => Ok(()),
     };
@@ -153,8 +156,7 @@ pub fn run(
     }
     drop(keeping);
     let summary = summary?;
-    let looks = inspector.seen.as_ref().map_or(0, |seen| seen.looks);
-    let phases = tally.phases(looks);
+    let phases = tally.phases(inspector.seen.as_ref());
     write_trace(
         trace_file(context, options).as_deref(),
         Some((graph, &summary)),

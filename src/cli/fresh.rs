@@ -46,14 +46,23 @@ impl Looked {
     ) -> Self {
         let env = |name: &str| context.var(name);
         let state_dir = Context::state_dir(root);
-        let snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
+        let mut snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
         let looking = trace::phase("look");
-        let seen = snapshot.as_ref().map(|s| s.look(root, cores()));
+        let seen = snapshot.as_mut().map(|s| s.look(root, cores()));
         drop(looking);
         Self {
             _lock: lock,
             snapshot,
             seen,
+        }
+    }
+
+    /// Takes down how files look that were only touched. Failing to is no error: they are
+    /// read again next time.
+    pub fn keep(&mut self, state_dir: &Path) {
+        let kept = self.snapshot.as_mut().map_or(Ok(()), |s| s.save(state_dir));
+        if let Err(error) = kept {
+            tracing::debug!(%error, "the snapshot was not kept");
         }
     }
 
@@ -69,7 +78,7 @@ impl Looked {
     /// Draws a new snapshot when it is worth it: one that saves the next build a good deal
     /// of work, or all of it.
     pub fn draw(
-        &self,
+        &mut self,
         context: &Context,
         state_dir: PathBuf,
         inspector: &Inspector<'_>,
@@ -81,6 +90,7 @@ impl Looked {
         let count = inspector.graph.len();
         let is_worth_it = !noted.is_empty() && (is_quiet || noted.len() > 64 + count / 20);
         let Some(graph) = context.graph_id().filter(|_| is_worth_it) else {
+            self.keep(&state_dir);
             return Ok(());
         };
         let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());

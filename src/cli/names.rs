@@ -7,7 +7,7 @@ use crate::model::Environment;
 /// Returns the targets that names stand for; all when there are none.
 pub fn find(graph: &Graph, names: &[String]) -> Result<Vec<TargetId>> {
     if names.is_empty() {
-        return Ok(graph.targets().map(|(id, _)| id).collect());
+        return Ok(graph.ids().collect());
     }
     let mut ids = Vec::new();
     for name in names {

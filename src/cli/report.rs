@@ -10,6 +10,7 @@ use crate::builder::Summary;
 use crate::error::{self, IoContext, Result, plural};
 use crate::graph::{Graph, TargetId};
 use crate::progress::{Event, Progress, Settled};
+use crate::snapshot::Seen;
 use crate::trace;
 use crate::ui::{self, shown_time};
 
@@ -41,14 +42,14 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Returns what was done in each phase after the first, which took `looks` looks.
-    pub fn phases(&self, looks: u64) -> Vec<(&'static str, Counts)> {
+    /// Returns what was done in each phase; the first is what was `seen` without the graph.
+    pub fn phases(&self, seen: Option<&Seen>) -> Vec<(&'static str, Counts)> {
         let end = (self.count)();
         let surveyed = self.surveyed.get().cloned().unwrap_or_else(|| end.clone());
         let since = |name: &&'static str, all: u64| all - surveyed.get(name).unwrap_or(&0);
         let run = end.iter().map(|(name, all)| (*name, since(name, *all)));
         vec![
-            (LOOK, look(looks)),
+            (LOOK, seen.map(look).unwrap_or_default()),
             (SURVEY, surveyed.clone()),
             (RUN, run.collect()),
         ]
@@ -71,14 +72,24 @@ pub const SURVEY: &str = "survey";
 /// The phase that restores and runs.
 pub const RUN: &str = "run";
 
-fn look(looks: u64) -> Counts {
-    BTreeMap::from([("stats", looks)])
+fn look(seen: &Seen) -> Counts {
+    BTreeMap::from([
+        ("stats", seen.looks),
+        ("files hashed", seen.files_hashed),
+        ("bytes hashed", seen.bytes_hashed),
+    ])
 }
 
 /// Says that every target is fresh, which was seen without reading the graph.
-pub fn tell_all_fresh(context: &Context, targets: usize, looks: u64, took: Duration) {
-    let line = nothing_to_do(targets, took);
-    tell(context, &[(LOOK, look(looks))], &line);
+pub fn tell_all_fresh(context: &Context, seen: &Seen, took: Duration) {
+    // No process was started and no directory listed.
+    let mut counts = Counts::from([("processes", 0), ("directories listed", 0)]);
+    counts.extend(look(seen));
+    tell(
+        context,
+        &[(LOOK, counts)],
+        &nothing_to_do(seen.targets(), took),
+    );
 }
 
 /// Writes the end of a build for people.
@@ -140,7 +151,7 @@ fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> V
     let ends: BTreeMap<&str, Duration> = targets
         .map(|e| (e.name.as_ref(), e.start + e.took))
         .collect();
-    let end = |id: &TargetId| ends.get(graph.target(*id).name.as_str()).copied();
+    let end = |id: &TargetId| ends.get(graph.name(*id)).copied();
     let last = |ids: &mut dyn Iterator<Item = &TargetId>| {
         let ended = ids.filter_map(|id| Some((end(id)?, *id)));
         ended.max().map(|(_, id)| id)
@@ -148,8 +159,8 @@ fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> V
     let mut at = last(&mut summary.settled.keys());
     let mut path = Vec::new();
     while let Some(id) = at {
-        path.push(graph.target(id).name.clone());
-        at = last(&mut graph.target(id).needs.iter());
+        path.push(graph.name(id).to_owned());
+        at = last(&mut graph.needs(id).iter());
     }
     path
 }
@@ -183,7 +194,7 @@ impl Report {
         };
         let settled = self.summary.settled.iter();
         let targets: serde_json::Map<String, serde_json::Value> = settled
-            .map(|(id, how)| (graph.target(*id).name.clone(), word(how).into()))
+            .map(|(id, how)| (graph.name(*id).to_owned(), word(how).into()))
             .collect();
         let errors = self.summary.errors.iter();
         let errors: Vec<String> = errors.map(|(_, e)| e.message.clone()).collect();

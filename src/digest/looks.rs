@@ -18,6 +18,8 @@ pub struct Look {
     pub follows: bool,
     /// What was there; `None` when nothing was.
     pub seen: Option<Signature>,
+    /// The hash of what was in it, where it was a file that was asked for its content.
+    pub hash: Option<[u8; 32]>,
 }
 
 /// All looks of one question.
@@ -51,7 +53,18 @@ pub(super) fn note(path: &RepoPath, follows: bool, seen: Option<Signature>, is_r
                 path: path.clone(),
                 follows,
                 seen,
+                hash: None,
             });
+        }
+    });
+}
+
+/// Notes the content of the file that was looked at last.
+pub(super) fn note_content(path: &RepoPath, hash: [u8; 32]) {
+    NOTED.with_borrow_mut(|noted| {
+        let last = noted.as_mut().and_then(|looks| looks.looks.last_mut());
+        if let Some(look) = last.filter(|look| look.path == *path) {
+            look.hash = Some(hash);
         }
     });
 }

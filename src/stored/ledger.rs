@@ -4,14 +4,13 @@
 //! where the last entry of each name lies: of 10,000 targets a build mostly wants one. A
 //! torn tail is cut off; an entry that rotted elsewhere is one that is not there.
 
-use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::Bytes;
@@ -31,7 +30,7 @@ pub struct Ledger<V> {
     bytes: Vec<u8>,
     /// Where the last entry of each name begins.
     last: HashTable<usize>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Entries in the file, of which some are overwritten by later ones.
     written: usize,
     values: PhantomData<V>,
@@ -45,7 +44,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
             path,
             file: None,
             last: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             written: 0,
             values: PhantomData,
         };

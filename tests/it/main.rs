@@ -27,6 +27,7 @@ mod outputs;
 mod promises;
 mod questions;
 mod random;
+mod seen;
 mod space;
 mod state;
 mod tidy;
