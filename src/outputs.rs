@@ -99,7 +99,9 @@ pub fn make_room(
             matches!(output.pattern, Pattern::File(_)),
         )?;
     }
-    for path in present(target, digests)? {
+    let mut in_the_way = present(target, digests)?;
+    in_the_way.extend(directories_for_files(target, ours, digests)?);
+    for path in in_the_way {
         let absolute = path.to_absolute(digests.root());
         let content = digests.output(&path)?;
         let is_ours = ours
@@ -120,6 +122,33 @@ pub fn make_room(
         }
     }
     Ok(aside)
+}
+
+/// Returns directories that somebody put where a glob had a file. A glob names files only, so
+/// that they are not among what is present.
+fn directories_for_files(
+    target: &Target,
+    ours: &[OutputState],
+    digests: &Digests,
+) -> Result<Vec<RepoPath>> {
+    let mut found = Vec::new();
+    for output in ours.iter().filter(|o| o.content.kind != Kind::Directory) {
+        let meta = fs::lstat(&output.path.to_absolute(digests.root()))?;
+        if meta.is_some_and(|m| m.is_dir()) && is_of_a_glob(target, &output.path) {
+            found.push(output.path.clone());
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+fn is_of_a_glob(target: &Target, path: &RepoPath) -> bool {
+    let mut globs = target.outputs.iter().map(|o| &o.pattern);
+    globs.any(|pattern| {
+        matches!(pattern, Pattern::Glob { .. })
+            && glob::compile(pattern).is_ok_and(|g| g.is_match(path))
+    })
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -109,6 +109,8 @@ impl Builder<'_> {
         let Some(Some(log)) = self.with_store(|s| cache::fetch_bytes(s, &result.log)) else {
             return Ok(None);
         };
+        // What already is as it will be restored is not somebody's work to be kept aside.
+        ours.extend(result.made.outputs.iter().cloned());
         self.make_room(target, ours)?;
         self.records().start(&target.name)?;
         let digests = self.inspector.digests;

@@ -21,6 +21,9 @@ mod world;
 /// Histories walked unless a person asks for more.
 const HISTORIES: u64 = 2000;
 
+/// Walks to shrink one failure in.
+const SIMPLER_MAX: usize = 250;
+
 /// Seeds that once found something, each with what it was.
 const FOUND: [(u64, &str); 0] = [];
 
@@ -37,7 +40,7 @@ fn walked(seed: u64, history: &History) -> (Counts, Result<(), String>) {
 fn shrunk(seed: u64, history: History, failure: String) -> (History, String) {
     let (mut history, mut failure) = (history, failure);
     let mut attempts = 0;
-    'simpler: while attempts < 600 {
+    'simpler: while attempts < SIMPLER_MAX {
         for simple in simpler(&history) {
             attempts += 1;
             // What depends on the moment of a kill may need more than one walk.
@@ -46,7 +49,7 @@ fn shrunk(seed: u64, history: History, failure: String) -> (History, String) {
                 (history, failure) = (simple, found);
                 continue 'simpler;
             }
-            if attempts >= 600 {
+            if attempts >= SIMPLER_MAX {
                 break;
             }
         }

@@ -347,8 +347,7 @@ impl Tree {
 
     /// Returns whether a name in a command stands for a target's outputs.
     pub fn has_outputs(&self, target: usize) -> bool {
-        let is_there = !self.instances(target).is_empty();
-        is_there && matches!(self.targets[target].out, Out::File | Out::Dir | Out::Glob)
+        !self.targets[target].is_dropped && matches!(self.targets[target].out, Out::File | Out::Dir | Out::Glob)
     }
 
     fn input(&self, input: &In) -> Option<String> {
