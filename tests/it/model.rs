@@ -4,7 +4,8 @@
 //! build runs nothing, and no command ran whose whole action had been done before. `rel` is
 //! the real program, its commands real processes; only the oracle is made up (`oracle.rs`).
 //!
-//! `REL_MODEL_HISTORIES=20000` walks more of them, `REL_MODEL_SEED=17` one, with its story.
+//! `REL_MODEL_HISTORIES=20000` walks more of them, `REL_MODEL_SEED=17` one, or from there on.
+//! The same walk checks what killed and hindered runs leave behind (`crashes.rs`).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use history::{History, of_seed, simpler};
 use walk::{Counts, walk};
 
+mod crashes;
 mod ground;
 mod history;
 mod oracle;
@@ -84,12 +86,9 @@ fn story(seed: u64, history: History, failure: String) -> String {
 
 #[test]
 fn an_incremental_build_equals_a_clean_one() {
-    let one = variable("REL_MODEL_SEED");
-    let count = match one {
-        Some(_) => 1,
-        None => variable("REL_MODEL_HISTORIES").unwrap_or(HISTORIES),
-    };
-    let first = one.unwrap_or(1);
+    let seed = variable("REL_MODEL_SEED");
+    let count = variable("REL_MODEL_HISTORIES").unwrap_or(if seed.is_some() { 1 } else { HISTORIES });
+    let first = seed.unwrap_or(1);
     let next = AtomicU64::new(0);
     let totals = Mutex::new(Counts::default());
     let failures = Mutex::new(Vec::new());

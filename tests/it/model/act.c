@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { LARGE = 1 << 20 };
+
 static char *lines[20000];
 static int count;
 static int is_bad;
@@ -107,6 +109,15 @@ static void make(char mode, const char *out, const char *text) {
     uint64_t h = hash(START, text, strlen(text));
     char path[4096], name[32];
     if (mode == 'n') return;
+    if (mode == 'f' && has('M')) {
+        // Large, so that it takes a while to write and to store.
+        size_t len = strlen(text);
+        char *large = malloc(len + LARGE + 1);
+        memcpy(large, text, len);
+        memset(large + len, '.', LARGE);
+        large[len + LARGE] = 0;
+        text = large;
+    }
     if (mode == 'f' || mode == 'p') {
         write_file(out, "", text, 0);
         return;

@@ -165,7 +165,7 @@ int main(int argc, char **argv) {
     long wanted = atol(argv[1]), count = 0;
     const char *how = argv[2];
     int error = !strncmp(how, "ENOSPC", 6) ? ENOSPC : !strncmp(how, "EROFS", 5) ? EROFS : EIO;
-    int goes_on = strstr(how, "-on") != NULL, kills = !strcmp(how, "kill"), tears = !strcmp(how, "torn");
+    int goes_on = !strcmp(how + strcspn(how, "-"), "-on"), kills = !strcmp(how, "kill"), tears = !strcmp(how, "torn");
     int gate[2];
     if (pipe(gate)) die("pipe");
     pid_t program = fork();

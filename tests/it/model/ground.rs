@@ -11,22 +11,30 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::oracle::Thing;
 use super::world::{Node, Out, TEXTS, Tree, World};
-use crate::space::{PATIENCE, Space};
+use crate::space::{PATIENCE, REL, Space};
 
-/// The command of all targets, compiled once for all tests.
-pub static ACT: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+/// A program in C, compiled once for all tests.
+pub type Program = LazyLock<(tempfile::TempDir, PathBuf)>;
+
+/// The command of all targets.
+pub static ACT: Program = LazyLock::new(|| compile("act"));
+
+/// What lets `rel` fail at its n-th change to a file system.
+pub static FAULTS: Program = LazyLock::new(|| compile("faults"));
+
+fn compile(name: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
-    let program = dir.path().join("act");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/model/act.c");
+    let program = dir.path().join(name);
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/model");
     let status = Command::new("cc")
         .args(["-O1", "-static", "-Wall", "-Werror", "-o"])
         .arg(&program)
-        .arg(source)
+        .arg(sources.join(format!("{name}.c")))
         .status()
         .expect("starts cc: run tests/run");
     assert!(status.success());
     (dir, program)
-});
+}
 
 /// A checkout with what lies outside of it.
 pub struct Ground {
@@ -223,8 +231,20 @@ impl Ground {
 
     /// Starts `rel`; what it says goes into a file beside the checkout.
     pub fn start(&self, world: &World, args: &[&str]) -> Child {
+        self.spawn(world, self.space.rel(args))
+    }
+
+    /// Starts `rel` so that its `n`th change to a file system fails, `how` says in which way.
+    pub fn start_hindered(&self, world: &World, n: usize, how: &str, args: &[&str]) -> Child {
+        let mut command = self.space.program(&FAULTS.1);
+        let report = self.space.base().join("report");
+        command.arg(n.to_string()).arg(how).arg(report);
+        command.arg(REL).args(args);
+        self.spawn(world, command)
+    }
+
+    fn spawn(&self, world: &World, mut command: Command) -> Child {
         let said = File::create(self.space.base().join("said")).expect("creates");
-        let mut command = self.space.rel(args);
         for (n, value) in world.env.iter().enumerate() {
             if let Some(value) = value {
                 command.env(format!("E{n}"), format!("env{value}"));
@@ -251,6 +271,17 @@ impl Ground {
 
     pub fn said(&self) -> String {
         fs::read_to_string(self.space.base().join("said")).unwrap_or_default()
+    }
+
+    /// Copies all that a build may change to one side, or back.
+    pub fn keep(&self, is_back: bool) {
+        let script = match is_back {
+            false => "rm -rf kept; mkdir kept; cp -a work outside cache kept",
+            true => "rm -rf work outside cache; cp -a kept/. .",
+        };
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).current_dir(self.space.base());
+        assert!(command.status().expect("starts").success());
     }
 
     /// Returns how often each instance's commands were started since the last call.

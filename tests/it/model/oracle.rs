@@ -50,6 +50,9 @@ pub struct Expected {
     pub action: String,
 }
 
+/// What `M` adds to a file.
+const LARGE: usize = 1 << 20;
+
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
 fn hash(start: u64, bytes: &[u8]) -> u64 {
@@ -110,7 +113,9 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
     for need in needed() {
         match &need.fate {
             Fate::Made(outputs) => {
-                action += &format!("{outputs:?}\n");
+                let text = format!("{outputs:?}\n");
+                // Large outputs would make for large keys of large maps.
+                action += &format!("{} {:016x}\n", text.len(), hash(START, text.as_bytes()));
                 if target.needs.contains(&need.instance.target) {
                     let things = outputs.iter();
                     files.extend(things.map(|(p, t)| (p.clone(), Read::of(t))));
@@ -265,6 +270,11 @@ fn run(world: &World, instance: &Instance, files: &[(String, Read)]) -> Fate {
     let text = format!("{} {salt} {value}\n{}", instance.id, lines.concat());
     match target.out {
         Out::Product => Fate::Product(text),
+        Out::File if has('M') => {
+            let path = world.tree.output(&instance.id, Out::File);
+            let large = text + &".".repeat(LARGE);
+            Fate::Made(BTreeMap::from([(path, Thing::File(large))]))
+        }
         out => Fate::Made(make(out, &world.tree.output(&instance.id, out), &text)),
     }
 }

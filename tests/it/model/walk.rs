@@ -24,8 +24,8 @@ pub struct Counts {
 }
 
 /// What `rel` is known to know.
-#[derive(Default)]
-struct Past {
+#[derive(Clone, Default)]
+pub struct Past {
     /// By name: the action of the last recorded success.
     recorded: HashMap<String, String>,
     /// By id: the action whose outputs stand untouched in the tree.
@@ -46,8 +46,8 @@ struct Past {
 
 pub struct Walk {
     pub ground: Ground,
-    world: World,
-    past: Past,
+    pub world: World,
+    pub past: Past,
     branches: [Option<(Tree, BTreeMap<String, SystemTime>)>; 2],
     pub counts: Counts,
 }
@@ -60,22 +60,26 @@ struct Asked {
     stops_at_failure: bool,
 }
 
-type Outcome = Result<(), String>;
+pub type Outcome = Result<(), String>;
 
 /// Walks a history to its end, or to the first thing that is wrong.
 pub fn walk(history: &History, is_on_disk: bool) -> (Counts, Outcome) {
-    let mut walk = Walk {
-        ground: Ground::new(&history.world, is_on_disk),
-        world: history.world.clone(),
-        past: Past::default(),
-        branches: [None, None],
-        counts: Counts::default(),
-    };
+    let mut walk = Walk::new(&history.world, is_on_disk);
     let outcome = walk.all(history);
     (walk.counts, outcome)
 }
 
 impl Walk {
+    pub fn new(world: &World, is_on_disk: bool) -> Self {
+        Self {
+            ground: Ground::new(world, is_on_disk),
+            world: world.clone(),
+            past: Past::default(),
+            branches: [None, None],
+            counts: Counts::default(),
+        }
+    }
+
     fn all(&mut self, history: &History) -> Outcome {
         self.check(2).map_err(|e| format!("at first: {e}"))?;
         for (number, step) in history.steps.iter().enumerate() {
@@ -92,7 +96,7 @@ impl Walk {
     }
 
     /// Builds everything, twice.
-    fn check(&mut self, jobs: usize) -> Outcome {
+    pub fn check(&mut self, jobs: usize) -> Outcome {
         let all = |_: usize| true;
         let jobs = format!("-j{jobs}");
         self.build(&["build", "-k", &jobs], Asked::default(), &all)?;
@@ -101,7 +105,7 @@ impl Walk {
     }
 
     /// Nothing is left lying about in the tree.
-    fn leftovers(&self) -> Outcome {
+    pub fn leftovers(&self) -> Outcome {
         let entries = walkdir::WalkDir::new(self.ground.space.path("")).into_iter();
         let paths = entries.flatten().map(|e| e.path().display().to_string());
         let found: Vec<String> = paths
@@ -275,7 +279,7 @@ impl Walk {
     }
 
     /// Lets a run of everything be disturbed, and forgets what can not be known after that.
-    fn disturbed(&mut self, before: &[Expected]) {
+    pub fn disturbed(&mut self, before: &[Expected]) {
         let after = expect(&self.world);
         for e in before.iter().chain(&after) {
             if !self.is_fresh(e) {
@@ -285,7 +289,7 @@ impl Walk {
         self.ground.take_log();
     }
 
-    fn op(&mut self, op: Op) -> Outcome {
+    pub fn op(&mut self, op: Op) -> Outcome {
         use Kind::*;
         match op.kind {
             Edit | Sneak | Touch | TouchOld | TouchFuture | Delete | Rename | ToDir | Chmod
@@ -619,16 +623,17 @@ impl Walk {
                 };
                 self.build(&["build", &jobs], asked, &|_| true)
             }
-            Kind::Kill => self.kill(op.b),
+            Kind::Kill => self.kill(Duration::from_micros(op.b as u64 % 25_000)),
             Kind::EditMeanwhile => self.edit_meanwhile(op),
             _ => self.ask(op.a),
         }
     }
 
-    fn kill(&mut self, n: usize) -> Outcome {
+    /// Kills a run of everything after some time.
+    pub fn kill(&mut self, after: Duration) -> Outcome {
         let expected = expect(&self.world);
         let mut child = self.ground.start(&self.world, &["build", "-k", "-j3"]);
-        std::thread::sleep(Duration::from_micros(n as u64 % 25_000));
+        std::thread::sleep(after);
         child.kill().expect("kills");
         child.wait().expect("ends");
         self.counts.kills += 1;
