@@ -45,7 +45,7 @@ pub struct Options {
 pub struct Summary {
     /// How each wanted target was settled.
     pub settled: BTreeMap<TargetId, Settled>,
-    /// What each settled target made.
+    /// What each of the targets asked for made.
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
@@ -146,9 +146,10 @@ impl<'a> Builder<'a> {
         if !open.is_empty() && summary.errors.is_empty() {
             self.run_open(&open, &mut summary)?;
         }
-        for id in order {
-            if let Some(made) = self.made[id.index()].get() {
-                summary.made.insert(id, made.clone());
+        for id in roots {
+            let how = summary.settled.get(id);
+            if how.is_some_and(|how| !matches!(how, Settled::Failed | Settled::Skipped)) {
+                summary.made.insert(*id, self.made(*id));
             }
         }
         summary.is_interrupted = self.inspector.runner.is_interrupted();
@@ -163,7 +164,9 @@ impl<'a> Builder<'a> {
         for (id, verdict) in order.iter().zip(verdicts) {
             match verdict {
                 Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
-                    let _ = self.made[id.index()].set(made);
+                    if let Some(made) = made {
+                        let _ = self.made[id.index()].set(made);
+                    }
                     summary.settled.insert(*id, Settled::Fresh);
                     self.progress.event(&Event::Finished {
                         target: &self.graph().target(*id).name,
@@ -330,6 +333,12 @@ impl<'a> Builder<'a> {
 
     fn graph(&self) -> &'a Graph {
         self.inspector.graph
+    }
+
+    /// Returns what a settled target made.
+    fn made(&self, id: TargetId) -> Arc<Made> {
+        let read = || self.records().made(&self.graph().target(id).name);
+        self.made[id.index()].get_or_init(read).clone()
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {

@@ -17,6 +17,7 @@ mod build;
 mod cache;
 mod context;
 mod deploy;
+mod fresh;
 mod init;
 mod log;
 mod names;

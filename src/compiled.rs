@@ -7,14 +7,16 @@
 //! `each files=`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, is_racy_since};
-use crate::fs::{RepoPath, Signature};
+use crate::fs::{self, RepoPath, Signature};
 use crate::model::Project;
-use crate::stored;
+use crate::stored::{self, Sum};
 
 /// Name of the file below the state directory.
 const FILE: &str = "graph.v1";
@@ -32,12 +34,22 @@ pub struct Origin {
     pub vars: BTreeMap<String, String>,
 }
 
+/// What stands before the project in the file: enough to know whether it still holds.
 #[derive(Serialize, Deserialize)]
-struct Compiled {
+struct Head {
     origin: Origin,
     files: Vec<(PathBuf, Option<Stamp>)>,
     dirs: Vec<(RepoPath, Option<Stamp>)>,
-    project: Project,
+    /// Of the project behind it.
+    project: Sum,
+}
+
+/// A compiled Releasefile that holds; the project itself has not been read yet.
+pub struct Current {
+    /// Names this very graph: two that differ in anything have different ones.
+    pub id: Sum,
+    file: File,
+    project: Sum,
 }
 
 /// A file or directory as it was. Directories have no digest: any change of time counts.
@@ -71,27 +83,46 @@ impl Stamp {
     }
 }
 
-/// Returns the compiled project, if all that it was made from is unchanged.
-pub fn load(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Project> {
-    let compiled: Compiled = stored::load(&state_dir.join(FILE))?;
+/// Returns the compiled Releasefile, if all that it was made from is unchanged.
+pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current> {
+    let mut file = File::open(state_dir.join(FILE)).ok()?;
+    let mut len = [0; 4];
+    file.read_exact(&mut len).ok()?;
+    let len = u32::from_le_bytes(len);
+    let mut bytes = Vec::new();
+    (&mut file).take(len.into()).read_to_end(&mut bytes).ok()?;
+    let head: Head = stored::decode(&bytes)?;
     let holds = |stamp: &Option<Stamp>, path: &Path| match stamp {
         Some(stamp) => stamp.holds(path),
         None => !path.exists(),
     };
-    let is_current = compiled.origin == *origin
-        && compiled
-            .files
-            .iter()
-            .all(|(path, stamp)| holds(stamp, path))
-        && compiled
+    let is_current = head.origin == *origin
+        && head.files.iter().all(|(path, stamp)| holds(stamp, path))
+        && head
             .dirs
             .iter()
             .all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)));
-    is_current.then_some(compiled.project)
+    let id = stored::sum_of(&bytes)?;
+    is_current.then_some(Current {
+        id,
+        file,
+        project: head.project,
+    })
+}
+
+impl Current {
+    /// Reads the project; `None` when it is not the one that the head was written for.
+    pub fn project(mut self) -> Option<Project> {
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes).ok()?;
+        let is_meant = stored::sum_of(&bytes)? == self.project;
+        is_meant.then(|| stored::decode(&bytes)).flatten()
+    }
 }
 
 /// Keeps a project that was loaded from `start_ns` on, out of `files`, having listed
-/// `dirs`. Failing to write is not an error: the next run parses again.
+/// `dirs`, and returns what names it. Failing to write is not an error: the next run
+/// parses again.
 pub fn save(
     state_dir: &Path,
     root: &Path,
@@ -99,7 +130,7 @@ pub fn save(
     (files, dirs): (&[PathBuf], &[RepoPath]),
     project: &Project,
     start_ns: i64,
-) {
+) -> Option<Sum> {
     let stamp_file = |path: &PathBuf| {
         let sources = project.sources.files();
         // The text that was parsed, not what may stand in the file by now.
@@ -111,13 +142,22 @@ pub fn save(
         (path.clone(), Stamp::of(path, digest, start_ns))
     };
     let stamp_dir = |dir: &RepoPath| Stamp::of(&dir.to_absolute(root), None, start_ns);
-    let compiled = Compiled {
-        origin: origin.clone(),
-        files: files.iter().map(stamp_file).collect(),
-        dirs: dirs.iter().map(|d| (d.clone(), stamp_dir(d))).collect(),
-        project: project.clone(),
+    let write = || -> crate::error::Result<Option<Sum>> {
+        let body = stored::encode(project)?;
+        let head = stored::encode(&Head {
+            origin: origin.clone(),
+            files: files.iter().map(stamp_file).collect(),
+            dirs: dirs.iter().map(|d| (d.clone(), stamp_dir(d))).collect(),
+            project: stored::sum_of(&body).unwrap_or_default(),
+        })?;
+        let mut bytes = (head.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(&head);
+        bytes.extend(body);
+        fs::write_lightly(&state_dir.join(FILE), &bytes)?;
+        Ok(stored::sum_of(&head))
     };
-    if let Err(error) = stored::save(&state_dir.join(FILE), &compiled) {
+    write().unwrap_or_else(|error| {
         tracing::debug!(%error, "the compiled Releasefile was not kept");
-    }
+        None
+    })
 }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{IoContext, Result};
 use crate::fs::{self, RepoPath, Signature};
 use crate::glob::{Entry, Listing};
+
+pub mod looks;
 
 /// The digest of some bytes: BLAKE3 hash and size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -212,15 +215,14 @@ impl Digests {
     /// A link counts with its text and with the file it leads to.
     pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(&absolute)? else {
+        let Some(meta) = self.lstat(path, &absolute)? else {
             return Ok(None);
         };
         if !meta.is_symlink() {
             return self.content(path, &absolute, &meta);
         }
         let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
-        self.counters.stats.fetch_add(1, Ordering::Relaxed);
-        let leads_to = match std::fs::metadata(&absolute) {
+        let leads_to = match self.stat(path, &absolute) {
             Ok(meta) => self.content(path, &absolute, &meta)?,
             Err(_) => None,
         };
@@ -245,7 +247,7 @@ impl Digests {
     /// Returns what stands at an output path, links not followed; `None` when nothing does.
     pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(&absolute)? else {
+        let Some(meta) = self.lstat(path, &absolute)? else {
             return Ok(None);
         };
         if meta.is_symlink() {
@@ -259,16 +261,40 @@ impl Digests {
         self.content(path, &absolute, &meta)
     }
 
-    fn lstat(&self, absolute: &Path) -> Result<Option<std::fs::Metadata>> {
+    /// Returns whether a directory, not a link to one, stands at `path`; `None` when
+    /// nothing does.
+    pub fn is_directory(&self, path: &RepoPath) -> Result<Option<bool>> {
+        let meta = self.lstat(path, &path.to_absolute(&self.root))?;
+        Ok(meta.map(|m| m.is_dir()))
+    }
+
+    /// The only `lstat` and, with [`Digests::stat`], the only way in which a question looks
+    /// at a path: what was seen is counted and noted.
+    fn lstat(&self, path: &RepoPath, absolute: &Path) -> Result<Option<Metadata>> {
         self.counters.stats.fetch_add(1, Ordering::Relaxed);
-        fs::lstat(absolute)
+        let meta = fs::lstat(absolute)?;
+        self.note(path, false, meta.as_ref());
+        Ok(meta)
+    }
+
+    fn stat(&self, path: &RepoPath, absolute: &Path) -> std::io::Result<Metadata> {
+        self.counters.stats.fetch_add(1, Ordering::Relaxed);
+        let meta = std::fs::metadata(absolute);
+        self.note(path, true, meta.as_ref().ok());
+        meta
+    }
+
+    fn note(&self, path: &RepoPath, follows: bool, meta: Option<&Metadata>) {
+        let seen = meta.map(Signature::of);
+        let is_racy = seen.is_some_and(|s| self.is_racy(&s));
+        looks::note(path, follows, seen, is_racy);
     }
 
     fn content(
         &self,
         path: &RepoPath,
         absolute: &Path,
-        meta: &std::fs::Metadata,
+        meta: &Metadata,
     ) -> Result<Option<Content>> {
         if meta.is_dir() {
             return Ok(Some(Content {
@@ -337,8 +363,7 @@ impl Digests {
 impl Listing for Digests {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         let absolute = dir.to_absolute(&self.root);
-        self.counters.stats.fetch_add(1, Ordering::Relaxed);
-        let signature = match std::fs::metadata(&absolute) {
+        let signature = match self.stat(dir, &absolute) {
             Ok(meta) => Signature::of(&meta),
             Err(e) if fs::is_absent(&e) => return Ok(Arc::new([])),
             Err(e) => return Err(e).context("list directory", &absolute),

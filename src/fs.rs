@@ -193,6 +193,21 @@ impl Signature {
         }
     }
 
+    /// Returns the signature of what `fstatat` said.
+    // The types of the fields differ between platforms.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    pub fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        let ns = |s: i64, n: i64| s.wrapping_mul(1_000_000_000).wrapping_add(n);
+        Self {
+            size: stat.st_size as u64,
+            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
+            mode: stat.st_mode as u32,
+        }
+    }
+
     /// Returns the later of the two times.
     pub fn newest_ns(&self) -> i64 {
         self.mtime_ns.max(self.ctime_ns)
@@ -208,13 +223,25 @@ pub fn is_executable(mode: u32) -> bool {
 ///
 /// The parent directory must exist. The data is flushed to disk before the rename.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, true)
+}
+
+/// Writes like [`write_atomically`], without flushing: after a power cut the file may be
+/// torn. For what carries a checksum and is safe to lose.
+pub fn write_lightly(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], is_flushed: bool) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".tmp-")
         .tempfile_in(dir)
         .context("create a temporary file in", dir)?;
     file.write_all(bytes).context("write", path)?;
-    file.as_file().sync_data().context("flush", path)?;
+    if is_flushed {
+        file.as_file().sync_data().context("flush", path)?;
+    }
     file.persist(path)
         .map_err(|e| e.error)
         .context("write", path)?;

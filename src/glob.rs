@@ -375,7 +375,7 @@ pub fn base_of(pattern: &str) -> RepoPath {
 mod expand;
 mod overlap;
 
-pub use expand::{Expanded, expand};
+pub use expand::{Expanded, Named, expand, name};
 pub use missing::missing_input;
 pub(crate) use overlap::is_reserved;
 pub use overlap::{OutputIndex, covers, is_named, overlap};

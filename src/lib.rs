@@ -22,6 +22,7 @@ pub mod outputs;
 pub mod records;
 pub mod runner;
 pub mod scheduler;
+pub mod snapshot;
 pub mod stale;
 pub mod stored;
 
@@ -35,3 +36,4 @@ pub mod progress;
 pub mod range;
 pub mod source;
 pub mod template;
+pub mod trace;

@@ -20,42 +20,55 @@ use crate::key::OutputState;
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
 pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
-    let mut paths = Vec::new();
+    Ok(states_with(target, digests, |path| {
+        Ok(fs::lstat(&path.to_absolute(digests.root()))?.map(|_| ()))
+    })?
+    .into_iter()
+    .map(|(path, ())| path)
+    .collect())
+}
+
+/// Returns the content of every present output.
+pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
+    let found = states_with(target, digests, |path| digests.output(path))?;
+    let state = |(path, content)| OutputState { path, content };
+    Ok(found.into_iter().map(state).collect())
+}
+
+/// Returns what `ask` says of every path where an output is declared, sorted by path.
+fn states_with<T>(
+    target: &Target,
+    digests: &Digests,
+    ask: impl Fn(&RepoPath) -> Result<Option<T>>,
+) -> Result<Vec<(RepoPath, T)>> {
+    let mut paths = Vec::with_capacity(target.outputs.len());
     for output in &target.outputs {
         match &output.pattern {
-            Pattern::File(path) => {
-                if fs::lstat(&path.to_absolute(digests.root()))?.is_some() {
-                    paths.push(path.clone());
-                }
-            }
+            Pattern::File(path) => paths.push(path.clone()),
             Pattern::Dir(dir) => tree(dir, digests, &mut paths)?,
             Pattern::Glob { .. } => paths.extend(matches(output, digests)?),
         }
     }
     paths.sort();
     paths.dedup();
-    Ok(paths)
-}
-
-/// Returns the content of every present output.
-pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
-    let mut states = Vec::new();
-    for path in present(target, digests)? {
-        if let Some(content) = digests.output(&path)? {
-            states.push(OutputState { path, content });
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        if let Some(answer) = ask(&path)? {
+            found.push((path, answer));
         }
     }
-    Ok(states)
+    Ok(found)
 }
 
 /// Lists files, links and empty directories below `dir`; a link in its place is itself.
 fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<()> {
-    let Some(meta) = fs::lstat(&dir.to_absolute(digests.root()))? else {
-        return Ok(());
-    };
-    if !meta.is_dir() {
-        paths.push(dir.clone());
-        return Ok(());
+    match digests.is_directory(dir)? {
+        None => return Ok(()),
+        Some(true) => {}
+        Some(false) => {
+            paths.push(dir.clone());
+            return Ok(());
+        }
     }
     let entries = digests.list(dir)?;
     if entries.is_empty() {

@@ -3,7 +3,8 @@
 //! Kept in an append-only ledger beside the Releasefile. Before a target's commands start
 //! an entry says so; a `rel` that dies then leaves that mark, and the target is stale.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct Record {
     /// The fields of that key, to explain a later difference.
     pub fields: Vec<Field>,
     /// What it made.
-    pub made: Made,
+    pub made: Arc<Made>,
     /// How long its commands took.
     pub took: Duration,
     /// When it ended, in seconds since 1970.
@@ -49,32 +50,48 @@ impl Known {
     }
 }
 
+/// Returns the file that holds the records of a state directory.
+pub fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("records.v1")
+}
+
 /// All records of a checkout, by target name.
 pub struct Records {
-    ledger: Ledger<String, Known>,
+    ledger: Ledger<Known>,
 }
 
 impl Records {
     /// Reads the records in a state directory; what can not be read is unknown.
     pub fn load(state_dir: &Path) -> Self {
         Self {
-            ledger: Ledger::load(state_dir.join("records.v1")),
+            ledger: Ledger::load(path(state_dir)),
         }
     }
 
     /// Returns the last success of a target.
-    pub fn get(&self, target: &str) -> Option<&Record> {
-        self.known(target).and_then(|k| k.record.as_ref())
+    pub fn get(&self, target: &str) -> Option<Record> {
+        self.known(target).and_then(|k| k.record)
+    }
+
+    /// Returns what a target made when it last succeeded; nothing for one without commands.
+    pub fn made(&self, target: &str) -> Arc<Made> {
+        self.get(target).map(|r| r.made).unwrap_or_default()
     }
 
     /// Returns all that is known of a target.
-    pub fn known(&self, target: &str) -> Option<&Known> {
-        self.ledger.get(&target.to_owned())
+    pub fn known(&self, target: &str) -> Option<Known> {
+        self.ledger.get(target)
+    }
+
+    /// Returns the length of the file in bytes, and the targets of which it says something
+    /// behind `len`.
+    pub fn since(&self, len: u64) -> (u64, Vec<&str>) {
+        self.ledger.since(len)
     }
 
     /// Notes that a target's commands are about to start.
     pub fn start(&mut self, target: &str) -> Result<()> {
-        let mess = self.known(target).map(|k| k.mess.clone());
+        let mess = self.known(target).map(|k| k.mess);
         self.leave(target, false, mess.unwrap_or_default())
     }
 
@@ -82,12 +99,12 @@ impl Records {
     /// is kept, to explain differences.
     pub fn leave(&mut self, target: &str, failed: bool, mess: Vec<OutputState>) -> Result<()> {
         let known = Known {
-            record: self.get(target).cloned(),
+            record: self.get(target),
             is_unfinished: true,
             failed,
             mess,
         };
-        self.ledger.insert(target.to_owned(), known)
+        self.ledger.insert(target, &known)
     }
 
     /// Records a success.
@@ -98,7 +115,7 @@ impl Records {
             failed: false,
             mess: Vec::new(),
         };
-        self.ledger.insert(target.to_owned(), known)
+        self.ledger.insert(target, &known)
     }
 
     /// Shortens the file when most of it is outdated.

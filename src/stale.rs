@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
 
+use crate::digest::looks::{self, Look};
 use crate::digest::{Content, Digests};
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
@@ -20,6 +21,7 @@ use crate::model::Version;
 use crate::outputs;
 use crate::records::{Known, Records};
 use crate::runner::Runner;
+use crate::snapshot::Seen;
 
 mod gather;
 mod reason;
@@ -30,12 +32,35 @@ pub use reason::{StaleReason, differences};
 /// Where a target stands, as far as that can be known without running anything.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// Nothing to do; this is what it made.
-    Fresh(Arc<Made>),
+    /// Nothing to do; this is what it made, or `None` where only the records were not read.
+    Fresh(Option<Arc<Made>>),
     /// It must run, or be restored, for these reasons.
     Stale(Vec<StaleReason>),
     /// What it needs is not fresh: it depends on what these make.
     Pending(Vec<TargetId>),
+}
+
+/// The verdicts so far of one survey.
+struct Survey<'a> {
+    verdicts: Vec<Option<Result<Verdict>>>,
+    /// What fresh targets made, where somebody asked.
+    made: Vec<OnceLock<Arc<Made>>>,
+    records: &'a Records,
+}
+
+impl Survey<'_> {
+    fn is_fresh(&self, id: TargetId) -> bool {
+        matches!(self.verdicts[id.index()], Some(Ok(Verdict::Fresh(_))))
+    }
+
+    /// Returns what a fresh target made.
+    fn made(&self, graph: &Graph, id: TargetId) -> Arc<Made> {
+        let read = || match &self.verdicts[id.index()] {
+            Some(Ok(Verdict::Fresh(Some(made)))) => made.clone(),
+            _ => self.records.made(&graph.target(id).name),
+        };
+        self.made[id.index()].get_or_init(read).clone()
+    }
 }
 
 /// An answer that several targets may wait for; asked once.
@@ -58,7 +83,11 @@ pub struct Inspector<'a> {
     pub version: Option<&'a Version>,
     /// Now, in seconds since 1970.
     pub now_s: u64,
+    /// What is known to be unchanged since everything was found fresh.
+    pub seen: Option<Seen>,
     answers: Mutex<HashMap<Question, Answer>>,
+    /// By which looks targets were found fresh in this run.
+    noted: Mutex<Vec<(TargetId, Vec<Look>)>>,
 }
 
 /// Limit on one question: `tool`, `probe`, `product` and the version command.
@@ -81,29 +110,42 @@ impl<'a> Inspector<'a> {
             env,
             version,
             now_s,
+            seen: None,
             answers: Mutex::default(),
+            noted: Mutex::default(),
         }
     }
 
     /// Returns the verdict on each of `order`, in which needs come before their dependents.
     pub fn survey(&self, order: &[TargetId], records: &Records) -> Vec<Result<Verdict>> {
-        let mut verdicts: Vec<Option<Result<Verdict>>> = Vec::new();
-        verdicts.resize_with(self.graph.len(), || None);
+        let mut survey = Survey {
+            verdicts: Vec::new(),
+            made: Vec::new(),
+            records,
+        };
+        survey.verdicts.resize_with(self.graph.len(), || None);
+        survey.made.resize_with(self.graph.len(), OnceLock::new);
         for level in self.levels(order) {
             let found: Vec<_> = level
                 .par_iter()
                 .with_min_len(16)
-                .map(|id| (*id, self.verdict(*id, &verdicts, records)))
+                .map(|id| (*id, self.verdict(*id, &survey)))
                 .collect();
             for (id, verdict) in found {
-                verdicts[id.index()] = Some(verdict);
+                survey.verdicts[id.index()] = Some(verdict);
             }
         }
-        let mut take = |id: &TargetId| verdicts[id.index()].take();
+        let mut take = |id: &TargetId| survey.verdicts[id.index()].take();
         order
             .iter()
             .map(|id| take(id).unwrap_or_else(|| Err(Error::internal("a target was not surveyed"))))
             .collect()
+    }
+
+    /// Returns the targets that were found fresh by looks that will tell every change, with
+    /// these looks.
+    pub fn noted(&self) -> Vec<(TargetId, Vec<Look>)> {
+        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Groups targets so that each level needs only former levels.
@@ -126,34 +168,49 @@ impl<'a> Inspector<'a> {
         levels
     }
 
-    fn verdict(
-        &self,
-        id: TargetId,
-        verdicts: &[Option<Result<Verdict>>],
-        records: &Records,
-    ) -> Result<Verdict> {
+    fn verdict(&self, id: TargetId, survey: &Survey<'_>) -> Result<Verdict> {
         let target = self.graph.target(id);
-        let made = |need: TargetId| match &verdicts[need.index()] {
-            Some(Ok(Verdict::Fresh(made))) => Some(made.clone()),
-            _ => None,
-        };
-        let unsettled: Vec<TargetId> = target
-            .needs
-            .iter()
-            .copied()
-            .filter(|n| made(*n).is_none())
-            .collect();
+        let needs = target.needs.iter().copied();
+        let unsettled: Vec<TargetId> = needs.filter(|n| !survey.is_fresh(*n)).collect();
         if !unsettled.is_empty() {
             return Ok(Verdict::Pending(unsettled));
         }
-        let gathered = self.gather(id, &made)?;
-        let known = records.known(&target.name);
-        let reasons = self.judge(target, &gathered, known)?;
-        match (reasons.is_empty(), known.and_then(|k| k.record.as_ref())) {
-            (true, Some(record)) => Ok(Verdict::Fresh(Arc::new(record.made.clone()))),
-            (true, None) => Ok(Verdict::Fresh(Arc::default())),
+        if let Some(seen) = &self.seen
+            && seen.is_unchanged(id)
+            && !target.needs.iter().any(|n| seen.is_touched(*n))
+        {
+            return Ok(Verdict::Fresh(None));
+        }
+        let (verdict, looks) = looks::noted(|| self.verdict_by_content(id, survey));
+        let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
+        if is_fresh && !looks.is_racy && self.is_lasting(target) {
+            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.push((id, looks.looks));
+        }
+        verdict
+    }
+
+    fn verdict_by_content(&self, id: TargetId, survey: &Survey<'_>) -> Result<Verdict> {
+        let target = self.graph.target(id);
+        let gathered = self.gather(id, &|need| Some(survey.made(self.graph, need)))?;
+        let known = survey.records.known(&target.name);
+        let reasons = self.judge(target, &gathered, known.as_ref())?;
+        match (reasons.is_empty(), known.and_then(|k| k.record)) {
+            (true, Some(record)) => Ok(Verdict::Fresh(Some(record.made))),
+            (true, None) => Ok(Verdict::Fresh(Some(Arc::default()))),
             (false, _) => Ok(Verdict::Stale(reasons)),
         }
+    }
+
+    /// Returns whether a verdict on `target` rests on nothing but files, the environment
+    /// and the records: not on what a process prints, nor on the time.
+    fn is_lasting(&self, target: &Target) -> bool {
+        let asks = !target.tools.is_empty() || !target.probes.is_empty();
+        let is_asked = matches!(self.version, Some(Version::Command(_)));
+        !asks
+            && target.product.is_none()
+            && target.max_age.is_none()
+            && !(is_asked && gather::uses_version(target))
     }
 
     /// Returns why `target` must run; empty when it is fresh.

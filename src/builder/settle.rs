@@ -36,7 +36,7 @@ pub struct Outcome {
 struct Job {
     gathered: Gathered,
     key: ActionKey,
-    former: Option<Made>,
+    former: Option<Arc<Made>>,
     reason: String,
 }
 
@@ -47,10 +47,8 @@ impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
     pub(super) fn settle(&self, id: TargetId) -> Result<Outcome> {
         let target = self.graph().target(id);
-        let gathered = self
-            .inspector
-            .gather(id, &|need| self.made[need.index()].get().cloned())?;
-        let known = self.records().known(&target.name).cloned();
+        let gathered = self.inspector.gather(id, &|need| Some(self.made(need)))?;
+        let known = self.records().known(&target.name);
         let mut reasons = self.inspector.judge(target, &gathered, known.as_ref())?;
         if self.is_forced(id) {
             reasons.insert(0, StaleReason::Forced);
@@ -60,7 +58,7 @@ impl Builder<'_> {
             let made = former.map(|r| r.made.clone()).unwrap_or_default();
             return Ok(Outcome {
                 how: Settled::Fresh,
-                made: made.into(),
+                made,
                 log: vec![],
                 reason: None,
             });
@@ -183,7 +181,7 @@ impl Builder<'_> {
                 self.record(target, &job.gathered, job.key, &made, took)?;
             }
         }
-        let is_same = job.former.as_ref() == Some(&made) && !made.outputs.is_empty();
+        let is_same = job.former.as_deref() == Some(&made) && !made.outputs.is_empty();
         let how = if is_same {
             Settled::RanSame
         } else {
@@ -305,7 +303,7 @@ impl Builder<'_> {
         let record = Record {
             key,
             fields: gathered.fields(self.graph(), target),
-            made: made.clone(),
+            made: made.clone().into(),
             took,
             finished_s: self.inspector.now_s,
         };

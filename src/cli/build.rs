@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::fresh::Looked;
 use super::names::find;
 use super::signals::Listener;
 use crate::builder::{Builder, Options, Summary};
 use crate::cache::Store;
 use crate::cache::local::LocalStore;
-use crate::digest::Digests;
+use crate::digest::{Counters, Digests};
 use crate::error::{self, EXIT_OK, Result, plural};
 use crate::graph::{Graph, TargetId};
 use crate::model::Project;
@@ -20,8 +22,10 @@ use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::runner::Runner;
 use crate::runner::register::Register;
+use crate::snapshot::Seen;
 use crate::source::Sources;
 use crate::stale::Inspector;
+use crate::trace;
 use crate::ui::{self, shown_time};
 
 /// How targets are built; also for the targets that an environment needs.
@@ -55,10 +59,22 @@ pub struct BuildArgs {
 
 /// Runs `rel build`.
 pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
+    let started = Instant::now();
+    let looked = Looked::early(context)?;
+    let seen = looked.as_ref().and_then(|l| l.seen.as_ref());
+    let lists_targets = context.json || context.screen.is_verbose;
+    if let Some(seen) = seen.filter(|seen| seen.is_all_fresh())
+        && args.targets.is_empty()
+        && !args.options.force
+        && !lists_targets
+    {
+        tell_all_fresh(context, seen, started.elapsed());
+        return Ok(EXIT_OK);
+    }
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, &args.targets)?;
-    let report = run(context, project, root, &roots, &args.options)?;
+    let report = run(context, project, root, &roots, &args.options, looked)?;
     report.tell(context, &project.graph);
     match report.summary.is_ok() {
         true => Ok(EXIT_OK),
@@ -80,84 +96,121 @@ pub fn run(
     root: PathBuf,
     roots: &[TargetId],
     options: &BuildOptions,
+    looked: Option<Looked>,
 ) -> Result<Report> {
     let state_dir = Context::state_dir(&root);
-    let _lock = context.lock(&state_dir)?;
+    let looked = match looked {
+        Some(looked) => looked,
+        None => {
+            let lock = context.lock(&state_dir)?;
+            Looked::under(lock, context, &root, context.graph_id())
+        }
+    };
+    let loading = trace::phase("read the state");
     let digests = Digests::load(&root, state_dir.join("stat.v1"));
     digests.take_clock(&state_dir);
-    let records = Mutex::new(Records::load(&state_dir));
+    let records = Records::load(&state_dir);
+    let seen = looked.seen(&project.graph, &records);
+    let records = Mutex::new(records);
+    drop(loading);
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
-    let register = Register::open(&state_dir.join("running"))?;
-    let runner = Arc::new(Runner::new(jobserver.as_ref()).registered(register));
-    let (interrupt, kill) = (runner.clone(), runner.clone());
-    let flag = Arc::new(AtomicBool::new(false));
-    let _listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
+    let (runner, _listener) = start_runner(&state_dir, jobserver.as_ref())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
-    let version = project.version.as_ref();
-    let inspector = Inspector::new(
-        &project.graph,
-        &digests,
-        &runner,
-        &env,
-        version,
-        Context::now_s(),
-    );
+    let (graph, version) = (&project.graph, project.version.as_ref());
+    let now_s = Context::now_s();
+    let mut inspector = Inspector::new(graph, &digests, &runner, &env, version, now_s);
+    inspector.seen = seen;
     let display = display(context, &project.sources);
+    let display = display.as_ref();
     let store = match options.no_cache {
         true => None,
-        false => store(context, display.as_ref()),
-    };
-    let forced = if options.force {
-        roots.to_vec()
-    } else {
-        Vec::new()
-    };
-    let options = Options {
-        jobs,
-        keep_going: options.keep_going,
-        forced,
+        false => store(context, display),
     };
     let store: Option<&dyn Store> = store.as_ref().map(|s| s as &dyn Store);
-    let mut builder = Builder::new(
-        &inspector,
-        &records,
-        store,
-        &state_dir,
-        display.as_ref(),
-        options,
-    );
+    let how = how(options, jobs, roots);
+    let mut builder = Builder::new(&inspector, &records, store, &state_dir, display, how);
     builder.jobserver = jobserver;
     let summary = builder.build(roots);
     drop(builder);
-    keep_learned(&digests, &records, display.as_ref());
-    Ok(Report {
-        summary: summary?,
-        counters: counters(&runner, &digests),
-    })
-}
-
-/// Writes down what was learned, also after a failure; not being able to is no failure.
-fn keep_learned(digests: &Digests, records: &Mutex<Records>, display: &dyn Progress) {
-    let compacted = records.lock().map_or(Ok(()), |mut r| r.compact());
-    for saved in [digests.save(), compacted] {
-        if let Err(error) = saved {
+    let keeping = trace::phase("keep the state");
+    let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let drawn = |records: &Records| match &summary {
+        Ok(summary) => looked.draw(context, state_dir.clone(), &inspector, records, summary),
+        Err(_) => Ok(()),
+    };
+    // Being unable to keep what was learned is no failure of the build.
+    for kept in [records.compact(), digests.save(), drawn(&records)] {
+        if let Err(error) = kept {
             let text = error.to_string();
             display.event(&Event::Warning { text: &text });
         }
     }
+    drop(keeping);
+    let looks = inspector.seen.as_ref().map_or(0, |seen| seen.looks);
+    let processes = runner.started.load(Ordering::Relaxed);
+    Ok(Report {
+        summary: summary?,
+        counters: counters(processes, &digests.counters, looks),
+    })
+}
+
+fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
+    let forced = match options.force {
+        true => roots.to_vec(),
+        false => Vec::new(),
+    };
+    Options {
+        jobs,
+        keep_going: options.keep_going,
+        forced,
+    }
+}
+
+/// Returns a runner that ends what it started when the person says so.
+fn start_runner(
+    state_dir: &Path,
+    jobserver: Option<&jobserver::Client>,
+) -> Result<(Arc<Runner>, Listener)> {
+    let register = Register::open(&state_dir.join("running"))?;
+    let runner = Arc::new(Runner::new(jobserver).registered(register));
+    let (interrupt, kill) = (runner.clone(), runner.clone());
+    let flag = Arc::new(AtomicBool::new(false));
+    let listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
+    Ok((runner, listener))
 }
 
 /// Returns how much was done, by name.
-fn counters(runner: &Runner, digests: &Digests) -> BTreeMap<&'static str, u64> {
-    let count = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+fn counters(processes: u64, digests: &Counters, looks: u64) -> BTreeMap<&'static str, u64> {
+    let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
     BTreeMap::from([
-        ("processes", count(&runner.started)),
-        ("stats", count(&digests.counters.stats)),
-        ("files hashed", count(&digests.counters.files_hashed)),
-        ("bytes hashed", count(&digests.counters.bytes_hashed)),
-        ("directories listed", count(&digests.counters.dirs_listed)),
+        ("processes", processes),
+        ("stats", count(&digests.stats) + looks),
+        ("files hashed", count(&digests.files_hashed)),
+        ("bytes hashed", count(&digests.bytes_hashed)),
+        ("directories listed", count(&digests.dirs_listed)),
     ])
+}
+
+/// Says that every target is fresh, which was seen without reading the graph.
+fn tell_all_fresh(context: &Context, seen: &Seen, took: Duration) {
+    let line = nothing_to_do(seen.targets(), took);
+    tell(
+        context,
+        &counters(0, &Counters::default(), seen.looks),
+        &line,
+    );
+}
+
+/// Writes the end of a build for people.
+fn tell(context: &Context, counters: &BTreeMap<&'static str, u64>, line: &str) {
+    if context.stats {
+        let lines = counters.iter().map(|(n, c)| format!("{n:>20}  {c}\n"));
+        ui::eprint(&lines.collect::<String>());
+    }
+    if !context.screen.is_quiet {
+        ui::eprint(&format!("rel: {line}\n"));
+    }
 }
 
 impl Report {
@@ -175,13 +228,7 @@ impl Report {
             ui::print(&format!("{:#}\n", self.json(graph)));
             return;
         }
-        if context.stats {
-            let lines = self.counters.iter().map(|(n, c)| format!("{n:>20}  {c}\n"));
-            ui::eprint(&lines.collect::<String>());
-        }
-        if !context.screen.is_quiet {
-            ui::eprint(&format!("rel: {}\n", summary_line(&self.summary)));
-        }
+        tell(context, &self.counters, &summary_line(&self.summary));
     }
 
     fn json(&self, graph: &Graph) -> serde_json::Value {
@@ -237,12 +284,14 @@ pub fn summary_line(summary: &Summary) -> String {
         ""
     };
     match parts.is_empty() {
-        true => format!(
-            "{prefix}nothing to do, {fresh} {} fresh, in {took}",
-            plural(fresh, "target")
-        ),
+        true => prefix.to_owned() + &nothing_to_do(fresh, summary.took),
         false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
     }
+}
+
+fn nothing_to_do(fresh: usize, took: Duration) -> String {
+    let (targets, took) = (plural(fresh, "target"), shown_time(took));
+    format!("nothing to do, {fresh} {targets} fresh, in {took}")
 }
 
 /// Returns the local cache. Having no place for one is no reason not to build.
@@ -265,7 +314,8 @@ pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
     }
 }
 
-fn cores() -> usize {
+/// Returns how many processors there are to use.
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -16,6 +16,7 @@ use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
 use crate::source::{Mistake, Sources};
+use crate::stored::Sum;
 use crate::ui::{self, Screen};
 
 use super::Global;
@@ -37,13 +38,24 @@ pub struct Context {
     hosts_file: Option<PathBuf>,
     vars: BTreeMap<String, String>,
     env: BTreeMap<String, OsString>,
+    located: Option<Located>,
     loaded: OnceLock<Loaded>,
     broken: Option<Sources>,
+}
+
+/// The Releasefile, found, and its compiled form if that holds.
+struct Located {
+    root: PathBuf,
+    file: PathBuf,
+    origin: Origin,
+    current: Option<compiled::Current>,
 }
 
 struct Loaded {
     root: PathBuf,
     project: Project,
+    /// What names this graph, once it is compiled.
+    id: OnceLock<Sum>,
     /// Set when the project was parsed now: what to keep for the next run.
     parsed: Option<Parsed>,
 }
@@ -94,6 +106,7 @@ impl Context {
             stats: global.stats,
             vars: super::variables(&global.vars)?,
             env,
+            located: None,
             loaded: OnceLock::new(),
             broken: None,
         })
@@ -227,11 +240,27 @@ impl Context {
             .ok_or_else(|| Error::internal("the Releasefile is not loaded"))
     }
 
-    fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Mistake>)> {
+    /// Returns the root and what names the graph, if the compiled Releasefile holds. The
+    /// graph itself is not read.
+    pub fn compiled(&mut self) -> Result<Option<(PathBuf, Sum)>> {
+        let located = match self.located.take() {
+            Some(located) => located,
+            None => self.locate()?,
+        };
+        let located = self.located.insert(located);
+        let current = located.current.as_ref();
+        Ok(current.map(|current| (located.root.clone(), current.id)))
+    }
+
+    /// Returns what names the loaded graph, if it is compiled.
+    pub fn graph_id(&self) -> Option<Sum> {
+        self.loaded.get()?.id.get().copied()
+    }
+
+    fn locate(&self) -> Result<Located> {
         let file = self.find_file()?;
         let file = std::fs::canonicalize(&file).context("find", &file)?;
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
-        let state_dir = Self::state_dir(&root);
         #[expect(
             clippy::disallowed_methods,
             reason = "which program this is decides the format"
@@ -244,15 +273,33 @@ impl Context {
             hosts_file: self.hosts_file.clone(),
             vars: self.vars.clone(),
         };
-        if may_use_compiled && let Some(project) = compiled::load(&state_dir, &root, &origin) {
-            let loaded = Loaded {
-                root,
-                project,
-                parsed: None,
-            };
-            return Ok((loaded, Vec::new()));
+        let current = compiled::current(&Self::state_dir(&root), &root, &origin);
+        Ok(Located {
+            root,
+            file,
+            origin,
+            current,
+        })
+    }
+
+    fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Mistake>)> {
+        let located = match self.located.take() {
+            Some(located) => located,
+            None => self.locate()?,
+        };
+        if let Some(current) = located.current.filter(|_| may_use_compiled) {
+            let id = current.id;
+            if let Some(project) = current.project() {
+                let loaded = Loaded {
+                    root: located.root,
+                    project,
+                    id: OnceLock::from(id),
+                    parsed: None,
+                };
+                return Ok((loaded, Vec::new()));
+            }
         }
-        self.parse(root, file, &origin)
+        self.parse(located.root, located.file, &located.origin)
     }
 
     /// Parses and checks the Releasefile and shows its warnings.
@@ -308,6 +355,7 @@ impl Context {
             Loaded {
                 root,
                 project,
+                id: OnceLock::new(),
                 parsed,
             },
             missing,
@@ -392,7 +440,7 @@ impl Context {
         {
             let made_from = (parsed.files.as_slice(), parsed.dirs.as_slice());
             let (root, origin) = (&loaded.root, &parsed.origin);
-            compiled::save(
+            let id = compiled::save(
                 state_dir,
                 root,
                 origin,
@@ -400,6 +448,9 @@ impl Context {
                 &loaded.project,
                 parsed.start_ns,
             );
+            if let Some(id) = id {
+                let _ = loaded.id.set(id);
+            }
         }
         Ok(Lock { _file: file })
     }

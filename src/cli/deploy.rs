@@ -222,6 +222,7 @@ impl Job<'_> {
                 self.root.to_owned(),
                 &roots,
                 options,
+                None,
             )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);

@@ -399,7 +399,7 @@ pub fn made(
     let mut open = Vec::new();
     for answer in survey(context, project, root, roots) {
         match &answer.verdict {
-            Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone())),
+            Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
             _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
         }
     }

@@ -21,11 +21,61 @@ pub struct Expanded {
     pub unmatched: Vec<usize>,
 }
 
+/// What a list of patterns names, where literal names have not been looked at yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Files and symbolic links that walks came across, sorted, each once.
+    pub walked: Vec<RepoPath>,
+    /// Literal names that no exclusion takes away, with the index of their pattern.
+    pub literals: Vec<(usize, RepoPath)>,
+    /// Indices of the other patterns that named nothing although they must.
+    pub unmatched: Vec<usize>,
+}
+
 /// Returns the files that `inputs` name.
 ///
 /// Symbolic links are files. A directory under a literal name is no match: it is
 /// written with a trailing slash.
 pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
+    let named = name(inputs, listing)?;
+    let mut files: BTreeSet<RepoPath> = named.walked.into_iter().collect();
+    let mut unmatched = named.unmatched;
+    let literals = (0..inputs.len()).filter(|i| is_literal(&inputs[*i]));
+    for i in literals {
+        let is_kept = named.literals.iter().find(|(of, _)| *of == i);
+        let kind = match is_kept {
+            Some((_, path)) => listing.kind(path)?,
+            None => None,
+        };
+        match (is_kept, kind) {
+            (Some((_, path)), Some(kind)) if kind != EntryKind::Dir => {
+                files.insert(path.clone());
+            }
+            _ if !inputs[i].is_optional => unmatched.push(i),
+            _ => {}
+        }
+    }
+    unmatched.sort_unstable();
+    Ok(Expanded {
+        files: files.into_iter().collect(),
+        unmatched,
+    })
+}
+
+/// Returns what `inputs` name, leaving it to the caller to look whether literal names
+/// are there: one that wants their contents looks anyway.
+pub fn name(inputs: &[Input], listing: &dyn Listing) -> Result<Named> {
+    if inputs.iter().all(is_literal) {
+        let literals = inputs.iter().enumerate();
+        let path = |(i, input): (usize, &Input)| match &input.pattern {
+            Pattern::File(path) => Some((i, path.clone())),
+            _ => None,
+        };
+        return Ok(Named {
+            literals: literals.filter_map(path).collect(),
+            ..Named::default()
+        });
+    }
     let mut globs = Vec::with_capacity(inputs.len());
     for input in inputs {
         globs.push(compile(&input.pattern).map_err(|e| unusable(&input.pattern, &e))?);
@@ -37,10 +87,15 @@ pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
         files: BTreeSet::new(),
         matched: vec![false; inputs.len()],
     };
+    let mut literals = Vec::new();
     let mut bases: ByBase<usize> = ByBase::new();
     for (i, input) in inputs.iter().enumerate().filter(|(_, i)| !i.is_exclusion) {
         match &input.pattern {
-            Pattern::File(path) => walk.literal(i, path)?,
+            Pattern::File(path) => {
+                if !walk.exclusions(i).any(|x| globs[x].is_match(path)) {
+                    literals.push((i, path.clone()));
+                }
+            }
             Pattern::Dir(base) | Pattern::Glob { base, .. } => {
                 bases.entry(base.clone()).or_default().push(i);
             }
@@ -51,13 +106,18 @@ pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
     }
     let is_missing = |i: &usize| {
         let input = &inputs[*i];
-        !input.is_exclusion && !input.is_optional && !walk.matched[*i]
+        !input.is_exclusion && !input.is_optional && !is_literal(input) && !walk.matched[*i]
     };
     let unmatched = (0..inputs.len()).filter(is_missing).collect();
-    Ok(Expanded {
-        files: walk.files.into_iter().collect(),
+    Ok(Named {
+        walked: walk.files.into_iter().collect(),
+        literals,
         unmatched,
     })
+}
+
+fn is_literal(input: &Input) -> bool {
+    !input.is_exclusion && matches!(input.pattern, Pattern::File(_))
 }
 
 fn unusable(pattern: &Pattern, why: &str) -> Box<Error> {
@@ -84,19 +144,6 @@ struct Level {
 }
 
 impl Walk<'_> {
-    fn literal(&mut self, i: usize, path: &RepoPath) -> Result<()> {
-        let is_excluded = self.exclusions(i).any(|x| self.globs[x].is_match(path));
-        let kind = match is_excluded {
-            true => None,
-            false => self.listing.kind(path)?,
-        };
-        if matches!(kind, Some(kind) if kind != EntryKind::Dir) {
-            self.matched[i] = true;
-            self.files.insert(path.clone());
-        }
-        Ok(())
-    }
-
     fn exclusions(&self, after: usize) -> impl Iterator<Item = usize> {
         (after + 1..self.inputs.len()).filter(|x| self.inputs[*x].is_exclusion)
     }

@@ -9,7 +9,7 @@ use crate::digest::{Content, Digest, Kind};
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
 use crate::glob::{self, OutputIndex};
-use crate::graph::{Command, EnvValue, Graph, Pattern, Target, TargetId};
+use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts};
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
@@ -65,6 +65,13 @@ impl Gathered {
     }
 }
 
+/// Returns whether `{version}` stands anywhere in a target.
+pub(super) fn uses_version(target: &Target) -> bool {
+    let in_env = |v: &EnvValue| matches!(v, EnvValue::Set(t) if t.names().any(|n| n == "version"));
+    command::all(target).any(|c| c.names().any(|n| n == "version"))
+        || target.env.values().any(in_env)
+}
+
 impl Inspector<'_> {
     /// Returns everything the key of a target is made of. `made` answers for its needs,
     /// which must all be settled.
@@ -93,12 +100,10 @@ impl Inspector<'_> {
             None => self.inputs(target)?,
             Some(all_made) => self.source_inputs(target, all_made)?,
         };
-        let uses_version = command::all(target).any(|c| c.names().any(|n| n == "version"))
-            || target
-                .env
-                .values()
-                .any(|v| matches!(v, EnvValue::Set(t) if t.names().any(|n| n == "version")));
-        let version = if uses_version { self.version()? } else { None };
+        let version = match uses_version(target) {
+            true => self.version()?,
+            false => None,
+        };
         let late = Late {
             graph: self.graph,
             target,
@@ -176,9 +181,13 @@ impl Inspector<'_> {
         let own: Vec<glob::Glob> = target
             .outputs
             .iter()
+            .filter(|o| !matches!(o.pattern, Pattern::File(_)))
             .filter_map(|o| glob::compile(&o.pattern).ok())
             .collect();
-        let is_own = |path: &RepoPath| own.iter().any(|glob| glob.is_match(path));
+        let is_own = |path: &RepoPath| {
+            let is_file = |o: &Output| matches!(&o.pattern, Pattern::File(p) if p == path);
+            target.outputs.iter().any(is_file) || own.iter().any(|glob| glob.is_match(path))
+        };
         self.inputs_except(target, &is_own, false)
     }
 
@@ -204,38 +213,48 @@ impl Inspector<'_> {
         if target.inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let expanded = glob::expand(&target.inputs, self.digests)?;
-        if let Some(missing) = expanded.unmatched.first().filter(|_| !may_miss) {
-            let input = &target.inputs[*missing];
-            let mistake = glob::missing_input(&target.name, input, self.digests)?;
-            return Err(Error::mistakes(vec![mistake]));
+        let named = glob::name(&target.inputs, self.digests)?;
+        let mut unmatched = named.unmatched;
+        let mut inputs = Vec::with_capacity(named.walked.len() + named.literals.len());
+        for path in named.walked {
+            if !is_left_out(&path) {
+                match self.digests.input(&path)? {
+                    Some(content) => inputs.push((path, content)),
+                    None => return Err(self.unreadable(target, &path)),
+                }
+            }
         }
-        let mut inputs = Vec::with_capacity(expanded.files.len());
-        for path in expanded.files {
+        for (i, path) in named.literals {
             if is_left_out(&path) {
                 continue;
             }
             match self.digests.input(&path)? {
-                Some(content) => inputs.push((path, content)),
-                None if std::fs::symlink_metadata(path.to_absolute(self.digests.root()))
-                    .is_ok() =>
-                {
-                    return Err(Error::failed(format!(
-                        "input `{path}` of `{}` is no regular file",
-                        target.name
-                    ))
-                    .hinted("exclude it with a `!` pattern"));
+                Some(content) if content.kind != Kind::Directory => inputs.push((path, content)),
+                None if self.digests.is_directory(&path)?.is_some() => {
+                    return Err(self.unreadable(target, &path));
                 }
-                None => {
-                    return Err(Error::failed(format!(
-                        "input `{path}` of `{}` does not exist",
-                        target.name
-                    ))
-                    .hinted("create it, or correct `inputs`"));
-                }
+                _ if target.inputs[i].is_optional => {}
+                _ => unmatched.push(i),
             }
         }
+        if let Some(missing) = unmatched.iter().min().filter(|_| !may_miss) {
+            let input = &target.inputs[*missing];
+            let mistake = glob::missing_input(&target.name, input, self.digests)?;
+            return Err(Error::mistakes(vec![mistake]));
+        }
+        inputs.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        inputs.dedup_by(|(a, _), (b, _)| a == b);
         Ok(inputs)
+    }
+
+    fn unreadable(&self, target: &Target, path: &RepoPath) -> Box<Error> {
+        let name = &target.name;
+        match self.digests.is_directory(path) {
+            Ok(Some(_)) => Error::failed(format!("input `{path}` of `{name}` is no regular file"))
+                .hinted("exclude it with a `!` pattern"),
+            _ => Error::failed(format!("input `{path}` of `{name}` does not exist"))
+                .hinted("create it, or correct `inputs`"),
+        }
     }
 
     fn declared_env(

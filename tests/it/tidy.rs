@@ -193,6 +193,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("progress", "error"),
         ("template", "fs"),
         ("range", ""),
+        ("trace", ""),
         ("http", "error"),
         ("stored", "error fs"),
         // Text -> model -> graph.
@@ -208,19 +209,20 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("key", "graph digest fs"),
         ("command", "graph digest key glob fs error template"),
         ("records", "key stored error"),
+        ("snapshot", "digest graph records stored fs error"),
         ("runner", "fs error"),
         (
             "stale",
-            "graph digest key glob command model outputs records runner fs error",
+            "graph digest key glob command model outputs records runner snapshot fs error",
         ),
         ("outputs", "graph digest key glob cache fs error"),
         ("cache", "digest key stored fs error"),
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner key digest graph glob fs error progress",
+            "scheduler stale cache outputs records runner key digest graph glob fs error progress trace",
         ),
-        ("compiled", "model digest stored fs glob"),
+        ("compiled", "model digest stored fs glob error"),
         // Events -> people.
         ("report", "source"),
         ("ui", "progress error source report deploy"),

@@ -1,0 +1,110 @@
+//! The snapshot, from the command line's side: look before anything is read, draw a new one
+//! when a build has ended.
+
+use std::path::{Path, PathBuf};
+
+use super::build::cores;
+use super::context::{Context, Lock};
+use crate::builder::Summary;
+use crate::error::Result;
+use crate::graph::{EnvValue, Graph};
+use crate::progress::Settled;
+use crate::records::Records;
+use crate::snapshot::{self, Basis, Seen, Snapshot};
+use crate::stale::Inspector;
+
+/// A checkout, locked, with what is unchanged in it.
+pub struct Looked {
+    /// Held until the build has ended.
+    _lock: Lock,
+    snapshot: Option<Snapshot>,
+    /// What is unchanged; without a snapshot nothing is known to be.
+    pub seen: Option<Seen>,
+}
+
+impl Looked {
+    /// Looks at the checkout without reading the graph; `None` when there is no snapshot of it.
+    pub fn early(context: &mut Context) -> Result<Option<Self>> {
+        let Some((root, graph)) = context.compiled()? else {
+            return Ok(None);
+        };
+        let state_dir = Context::state_dir(&root);
+        if !snapshot::exists(&state_dir) {
+            return Ok(None);
+        }
+        let lock = context.lock(&state_dir)?;
+        Ok(Some(Self::under(lock, context, &root, Some(graph))))
+    }
+
+    /// Looks at a checkout that is locked.
+    pub fn under(
+        lock: Lock,
+        context: &Context,
+        root: &Path,
+        graph: Option<crate::stored::Sum>,
+    ) -> Self {
+        let env = |name: &str| context.var(name);
+        let state_dir = Context::state_dir(root);
+        let snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
+        let seen = snapshot.as_ref().map(|s| s.look(root, cores()));
+        Self {
+            _lock: lock,
+            snapshot,
+            seen,
+        }
+    }
+
+    /// Returns what is unchanged, now that graph and records are read.
+    pub fn seen(&self, graph: &Graph, records: &Records) -> Option<Seen> {
+        let mut seen = self.seen.clone()?;
+        let (_, names) = records.since(seen.records_len);
+        let ids = names.into_iter().filter_map(|name| graph.find(name));
+        seen.touch(ids.flatten());
+        Some(seen)
+    }
+
+    /// Draws a new snapshot when it is worth it: one that saves the next build a good deal
+    /// of work, or all of it.
+    pub fn draw(
+        &self,
+        context: &Context,
+        state_dir: PathBuf,
+        inspector: &Inspector<'_>,
+        records: &Records,
+        summary: &Summary,
+    ) -> Result<()> {
+        let noted = inspector.noted();
+        let is_quiet = summary.count(Settled::Fresh) == summary.settled.len();
+        let count = inspector.graph.len();
+        let is_worth_it = !noted.is_empty() && (is_quiet || noted.len() > 64 + count / 20);
+        let Some(graph) = context.graph_id().filter(|_| is_worth_it) else {
+            return Ok(());
+        };
+        let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());
+        let mut drawing = snapshot::draw(count, old);
+        for (id, looks) in &noted {
+            drawing.add(*id, looks);
+        }
+        let (records_len, _) = records.since(u64::MAX);
+        drawing.save(
+            &state_dir,
+            basis(graph, context, inspector.graph),
+            records_len,
+        )
+    }
+}
+
+fn basis(graph: crate::stored::Sum, context: &Context, of: &Graph) -> Basis {
+    let inherited = of.targets().flat_map(|(_, target)| {
+        let names = target.env.iter();
+        names.filter(|(_, value)| matches!(value, EnvValue::Inherited))
+    });
+    let mut names: Vec<&String> = inherited.map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let value = |name: &String| snapshot::digest_of(context.var(name));
+    Basis {
+        graph,
+        env: names.into_iter().map(|n| (n.clone(), value(n))).collect(),
+    }
+}

@@ -1,0 +1,359 @@
+//! The snapshot: what everything looked like when it was last found fresh.
+//!
+//! A target's verdict rests on what was seen in the file system (its *looks*), on the
+//! graph, on declared variables and on the records. While all of these are what they
+//! were, the verdict is too, and neither graph nor records nor digests need to be read: a
+//! build with nothing to do is one `stat` for each file. A look holds only what can not
+//! change unseen, so this is no less careful than looking at contents (see *racy* in
+//! `digest.rs`). Targets that ask processes or the clock are never in a snapshot.
+//!
+//! The file is `.rel/fresh.v1`. Looks are grouped by directory, which is opened once, and
+//! are compared where they lie in the file.
+
+use std::ffi::{CStr, OsString};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::fs::Signature;
+use crate::graph::TargetId;
+use crate::records;
+use crate::stored::{self, Sum};
+
+mod draw;
+
+pub use draw::{Drawing, draw};
+
+/// Name of the file below the state directory.
+const FILE: &str = "fresh.v1";
+
+/// Returns whether a state directory has a snapshot, of whatever.
+pub fn exists(state_dir: &Path) -> bool {
+    state_dir.join(FILE).exists()
+}
+
+/// Looks below this number are not worth a second thread.
+const PARALLEL_LOOKS: usize = 2000;
+
+/// What a snapshot is about: it says nothing when one of these is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The compiled Releasefile.
+    pub graph: Sum,
+    /// Environment variables that targets inherit by name, with digests of their values.
+    pub env: Vec<(String, Option<[u8; 32]>)>,
+}
+
+/// Returns the digest under which a variable's value is kept.
+pub fn digest_of(value: Option<OsString>) -> Option<[u8; 32]> {
+    let value = value?;
+    Some(*blake3::hash(value.as_encoded_bytes()).as_bytes())
+}
+
+/// The file's content; what is long lies in it as plain bytes and is not copied.
+#[derive(Serialize, Deserialize)]
+struct Body<'a> {
+    basis: Basis,
+    records: Mark,
+    /// Directories with the number of the first look behind their own.
+    #[serde(borrow)]
+    dirs: Vec<(&'a [u8], u32)>,
+    /// One [`Entry`] each.
+    #[serde(borrow, serialize_with = "as_bytes")]
+    looks: &'a [u8],
+    /// Names below their directory, each with a NUL behind it.
+    #[serde(borrow, serialize_with = "as_bytes")]
+    names: &'a [u8],
+    /// For each target the end of its part of `uses`, as `u32`; the highest bit says that
+    /// the snapshot does not speak of it.
+    #[serde(borrow, serialize_with = "as_bytes")]
+    targets: &'a [u8],
+    /// Numbers of looks, as `u32`.
+    #[serde(borrow, serialize_with = "as_bytes")]
+    uses: &'a [u8],
+}
+
+/// serde would write bytes one by one.
+fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// Says that the snapshot does not speak of a target.
+const IS_OPEN: u32 = 1 << 31;
+
+/// How far the records had been written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    len: u64,
+    /// The last bytes before `len`.
+    tail: [u8; 16],
+}
+
+impl Mark {
+    fn of(file: &File, len: u64) -> Option<Self> {
+        let meta = Signature::of(&file.metadata().ok()?);
+        let mut tail = [0; 16];
+        file.read_exact_at(&mut tail, len.checked_sub(16)?).ok()?;
+        (len <= meta.size).then_some(Self {
+            device: meta.device,
+            inode: meta.inode,
+            len,
+            tail,
+        })
+    }
+}
+
+/// Bytes of one look: where its name is, how it was made, and what was seen.
+const ENTRY: usize = 52;
+
+/// One look as it lies in the file, little-endian.
+struct Entry;
+
+impl Entry {
+    const FOLLOWS: u32 = 1;
+    const IS_THERE: u32 = 2;
+
+    fn new(name: u32, follows: bool, seen: Option<&Signature>) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        let flags = u32::from(follows) * Self::FOLLOWS;
+        bytes[..4].copy_from_slice(&name.to_le_bytes());
+        if let Some(seen) = seen {
+            bytes[4..8].copy_from_slice(&(flags | Self::IS_THERE).to_le_bytes());
+            bytes[8..16].copy_from_slice(&seen.size.to_le_bytes());
+            bytes[16..24].copy_from_slice(&seen.mtime_ns.to_le_bytes());
+            bytes[24..32].copy_from_slice(&seen.ctime_ns.to_le_bytes());
+            bytes[32..40].copy_from_slice(&seen.inode.to_le_bytes());
+            bytes[40..48].copy_from_slice(&seen.device.to_le_bytes());
+            bytes[48..].copy_from_slice(&seen.mode.to_le_bytes());
+        } else {
+            bytes[4..8].copy_from_slice(&flags.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+fn u32_at(bytes: &[u8], index: usize) -> Option<u32> {
+    let bytes = bytes.get(index * 4..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+/// A snapshot that holds as far as its basis goes.
+pub struct Snapshot {
+    bytes: Vec<u8>,
+    records_len: u64,
+    records_size: u64,
+}
+
+/// What is still as in a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// For each target whether all that its verdict rests on looks as it did; the
+    /// verdicts on what it needs come on top.
+    unchanged: Vec<bool>,
+    /// Targets that the records say something new of.
+    touched: Vec<bool>,
+    /// How far the records had been written.
+    pub records_len: u64,
+    /// How many looks were taken.
+    pub looks: u64,
+    is_all: bool,
+}
+
+impl Seen {
+    /// Returns whether a target is what it was, if that holds for all that it needs.
+    pub fn is_unchanged(&self, id: TargetId) -> bool {
+        self.unchanged.get(id.index()).is_some_and(|is| *is) && !self.is_touched(id)
+    }
+
+    /// Returns whether the records say something new of a target.
+    pub fn is_touched(&self, id: TargetId) -> bool {
+        self.touched.get(id.index()).is_some_and(|is| *is)
+    }
+
+    /// Returns whether every target of the graph is fresh.
+    pub fn is_all_fresh(&self) -> bool {
+        self.is_all
+    }
+
+    /// Returns how many targets there are.
+    pub fn targets(&self) -> usize {
+        self.unchanged.len()
+    }
+
+    /// Takes note of targets that the records say something new of.
+    pub fn touch(&mut self, ids: impl Iterator<Item = TargetId>) {
+        self.touched = vec![false; self.unchanged.len()];
+        for id in ids {
+            if let Some(touched) = self.touched.get_mut(id.index()) {
+                *touched = true;
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads the snapshot of a state directory, if it is about `graph`, the environment and
+    /// the records as they are. One that is not is removed: what it says of records that
+    /// were replaced might seem to hold again later.
+    pub fn load(
+        state_dir: &Path,
+        graph: &Sum,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Option<Self> {
+        let path = state_dir.join(FILE);
+        let bytes = std::fs::read(&path).ok()?;
+        let found = Self::hold(bytes, state_dir, graph, env);
+        if found.is_none() {
+            // Where it can not be removed, nothing can be recorded either.
+            let _ = std::fs::remove_file(&path);
+        }
+        found
+    }
+
+    fn hold(
+        bytes: Vec<u8>,
+        state_dir: &Path,
+        graph: &Sum,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Option<Self> {
+        let body: Body<'_> = stored::decode(&bytes)?;
+        let same = |(name, value): &(String, Option<[u8; 32]>)| digest_of(env(name)) == *value;
+        if body.basis.graph != *graph || !body.basis.env.iter().all(same) {
+            return None;
+        }
+        let records = File::open(records::path(state_dir)).ok()?;
+        let mark = body.records;
+        if Mark::of(&records, mark.len)? != mark {
+            return None;
+        }
+        let records_size = records.metadata().ok()?.len();
+        Some(Self {
+            bytes,
+            records_len: mark.len,
+            records_size,
+        })
+    }
+
+    /// Looks at everything again, on `threads` threads.
+    pub fn look(&self, root: &Path, threads: usize) -> Seen {
+        let Some(body) = self.body() else {
+            return Seen::default();
+        };
+        let count = body.looks.len() / ENTRY;
+        let threads = if count < PARALLEL_LOOKS { 1 } else { threads };
+        let part = count.div_ceil(threads.max(1)).max(1);
+        let starts: Vec<usize> = (0..count).step_by(part).collect();
+        let look = |start: usize| changed_looks(&body, root, start..count.min(start + part));
+        let changed: Vec<u32> = match starts.as_slice() {
+            [] => Vec::new(),
+            [only] => look(*only),
+            [first, rest @ ..] => std::thread::scope(|scope| {
+                let spawn = |start: &usize| {
+                    let start = *start;
+                    (start, scope.spawn(move || look(start)))
+                };
+                let others: Vec<_> = rest.iter().map(spawn).collect();
+                let mut changed = look(*first);
+                for (start, other) in others {
+                    // A thread that failed has seen nothing: all of its part counts as changed.
+                    let all = || (start..count.min(start + part)).map(|i| i as u32).collect();
+                    changed.extend(other.join().unwrap_or_else(|_| all()));
+                }
+                changed
+            }),
+        };
+        let unchanged = unchanged_targets(&body, count, &changed);
+        let is_all = self.records_len == self.records_size && unchanged.iter().all(|is| *is);
+        Seen {
+            unchanged,
+            touched: Vec::new(),
+            records_len: self.records_len,
+            looks: count as u64,
+            is_all,
+        }
+    }
+
+    fn body(&self) -> Option<Body<'_>> {
+        // The checksum was compared when it was loaded.
+        postcard::from_bytes(stored::body_of(&self.bytes)?).ok()
+    }
+}
+
+/// Returns which looks of a range find something else than they did.
+fn changed_looks(body: &Body<'_>, root: &Path, range: std::ops::Range<usize>) -> Vec<u32> {
+    let mut changed = Vec::new();
+    let mut at = range.start;
+    let first = body.dirs.partition_point(|(_, end)| *end as usize <= at);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = openat(CWD, root, flags, Mode::empty()) else {
+        return range.map(|i| i as u32).collect();
+    };
+    for (path, end) in &body.dirs[first..] {
+        let end = range.end.min(*end as usize);
+        if at >= end {
+            break;
+        }
+        let path = if path.is_empty() { b"." } else { *path };
+        let dir = openat(&root, path, flags, Mode::empty());
+        while at < end {
+            let is_same = match &dir {
+                Ok(dir) => is_same(body, at, |name, flags| statat(dir, name, flags)),
+                Err(error) => is_same(body, at, |_, _| Err(*error)),
+            };
+            if is_same != Some(true) {
+                changed.push(at as u32);
+            }
+            at += 1;
+        }
+    }
+    changed
+}
+
+/// Returns whether a look finds what it did; `None` when the file makes no sense.
+fn is_same(
+    body: &Body<'_>,
+    at: usize,
+    stat: impl FnOnce(&CStr, AtFlags) -> rustix::io::Result<rustix::fs::Stat>,
+) -> Option<bool> {
+    let entry: &[u8; ENTRY] = body.looks.get(at * ENTRY..)?.first_chunk()?;
+    let name = u32_at(entry, 0)?;
+    let name = CStr::from_bytes_until_nul(body.names.get(name as usize..)?).ok()?;
+    let follows = u32_at(entry, 1)? & Entry::FOLLOWS != 0;
+    let flags = match follows {
+        true => AtFlags::empty(),
+        false => AtFlags::SYMLINK_NOFOLLOW,
+    };
+    let seen = match stat(name, flags) {
+        Ok(stat) => Some(Signature::of_stat(&stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        Err(_) => return Some(false),
+    };
+    // Where a name lies says nothing about what was seen.
+    Some(Entry::new(0, follows, seen.as_ref())[4..] == entry[4..])
+}
+
+fn unchanged_targets(body: &Body<'_>, count: usize, changed: &[u32]) -> Vec<bool> {
+    let mut is_changed = vec![false; count];
+    for look in changed {
+        is_changed[*look as usize] = true;
+    }
+    let mut unchanged = Vec::with_capacity(body.targets.len() / 4);
+    let mut start = 0;
+    for target in 0..body.targets.len() / 4 {
+        let end = u32_at(body.targets, target).unwrap_or(IS_OPEN);
+        let uses = start..(end & !IS_OPEN) as usize;
+        start = uses.end;
+        let is_same = |i: usize| {
+            let look = u32_at(body.uses, i).map(|look| look as usize);
+            look.and_then(|look| is_changed.get(look)) == Some(&false)
+        };
+        unchanged.push(end & IS_OPEN == 0 && (changed.is_empty() || uses.clone().all(is_same)));
+    }
+    unchanged
+}
