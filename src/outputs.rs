@@ -10,13 +10,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::cache::Store;
 use crate::digest::{Content, Digest, Digests, Kind};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::{self, RepoPath};
+use crate::fs::{self, RepoPath, STATE_DIR};
 use crate::glob::{self, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
+
+/// How the names of files start that are being restored onto another file system.
+pub const BESIDE: &str = ".rel-restore-";
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
 pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
@@ -371,7 +376,6 @@ pub fn restore(
 fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
     let Content { kind, digest } = output.content;
     let absolute = output.path.to_absolute(digests.root());
-    let dir = absolute.parent().unwrap_or(digests.root());
     let Some(mut blob) = store.fetch(&digest)? else {
         return Ok(false);
     };
@@ -387,11 +391,8 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute)?;
         return Ok(true);
     }
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".rel-restore-")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(dir)
-        .context("create a temporary file in", dir)?;
+    // Beside the state, where a killed run's leftovers are found and nobody trips over them.
+    let mut temporary = temporary_in(&digests.root().join(STATE_DIR), fs::TEMPORARY)?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
         store.distrust(&digest);
         return Ok(false);
@@ -402,15 +403,38 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         0o666
     };
     let permissions = Permissions::from_mode(mode & !umask());
-    temporary
-        .as_file()
-        .set_permissions(permissions)
-        .context("set the mode of", &absolute)?;
-    temporary
-        .persist_noclobber(&absolute)
-        .map_err(|e| e.error)
-        .context("write", &absolute)?;
+    persist(temporary, permissions, &absolute)?;
     Ok(true)
+}
+
+fn temporary_in(dir: &Path, prefix: &str) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .context("create a temporary file in", dir)
+}
+
+/// Gives a whole file its mode and its name, at which nothing stands.
+fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<()> {
+    let file = temporary.as_file();
+    file.set_permissions(mode.clone())
+        .context("set the mode of", path)?;
+    let Err(refused) = temporary.persist_noclobber(path) else {
+        return Ok(());
+    };
+    if refused.error.kind() != std::io::ErrorKind::CrossesDevices {
+        return Err(refused.error).context("write", path);
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let beside = temporary_in(dir, BESIDE)?;
+    std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
+    beside
+        .as_file()
+        .set_permissions(mode)
+        .context("set the mode of", path)?;
+    let done = beside.persist_noclobber(path).map_err(|e| e.error);
+    done.map(drop).context("write", path)
 }
 
 /// Copies all of `from` and returns its digest.
