@@ -306,7 +306,7 @@ impl Ground {
 
     /// Returns the files that hold the state.
     pub fn state_files(&self) -> Vec<PathBuf> {
-        let names = ["graph.v1", "records.v1", "stat.v1"];
+        let names = ["fresh.v1", "graph.v1", "records.v1", "stat.v1"];
         let paths = names.map(|name| self.space.path(".rel").join(name));
         paths.into_iter().filter(|p| p.exists()).collect()
     }

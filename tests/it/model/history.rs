@@ -101,19 +101,19 @@ pub enum Kind {
     Kill,
     EditMeanwhile,
     Ask,
-    /// Lets files grow older than a clock tick.
-    Pause,
+    /// Lets files grow older than a clock tick, and builds: what is then looked at is trusted.
+    Settle,
 }
 
 /// Kinds with how often they come.
-const KINDS: [(Kind, usize); 54] = {
+const KINDS: [(Kind, usize); 52] = {
     use Kind::*;
     [
         (Edit, 14),
         (Sneak, 8),
         (Touch, 3),
         (TouchOld, 2),
-        (TouchFuture, 2),
+        (TouchFuture, 1),
         (Delete, 4),
         (Rename, 4),
         (ToDir, 3),
@@ -160,9 +160,7 @@ const KINDS: [(Kind, usize); 54] = {
         (Kill, 8),
         (EditMeanwhile, 3),
         (Ask, 2),
-        (Pause, 3),
-        (Edit, 0),
-        (Edit, 0),
+        (Settle, 10),
     ]
 };
 

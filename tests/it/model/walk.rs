@@ -308,7 +308,10 @@ impl Walk {
             Part | Force | NoCache | StopAtFailure | Kill | EditMeanwhile | Ask => {
                 return self.other_run(op);
             }
-            Pause => std::thread::sleep(Duration::from_millis(25)),
+            Settle => {
+                std::thread::sleep(Duration::from_millis(45));
+                return self.check(2);
+            }
         }
         Ok(())
     }
