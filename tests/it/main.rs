@@ -30,4 +30,5 @@ mod questions;
 mod space;
 mod state;
 mod tidy;
+mod time;
 mod tour;
