@@ -13,6 +13,7 @@
 mod bad_hosts;
 mod cached;
 mod deploy;
+mod disks;
 mod ends;
 mod environment;
 mod fresh;

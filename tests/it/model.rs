@@ -77,7 +77,7 @@ fn class(failure: &str) -> Option<&'static str> {
 
 fn story(seed: u64, history: History, failure: String) -> String {
     let (history, failure) = shrunk(seed, history, failure);
-    let [main, more] = history.world.tree.releasefiles("act", "BASE");
+    let [main, more] = history.world.tree.releasefiles("act");
     format!(
         "seed {seed}: {failure}\nsteps: {:#?}\nsources: {:?}\n{main}\n// more.kdl\n{more}",
         history.steps, history.world.tree.sources

@@ -221,3 +221,59 @@ fn one_hindered(walk: &mut Walk, how: &str, n: usize) -> Result<bool, String> {
     checked.map_err(|e| format!("{report}{said}\nand then {e}"))?;
     Ok(is_met)
 }
+
+/// Two checkouts that share a cache, in each of them several runs at once, some of them killed.
+#[test]
+fn together_on_one_cache() {
+    const ROUNDS: usize = 12;
+    let cache = tempfile::tempdir().expect("a directory");
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let (failures, cache) = (&failures, cache.path().join("cache"));
+            scope.spawn(move || {
+                let mut walk = Walk::new(&medium(), false);
+                walk.ground.shared = Some(cache);
+                // What the other has done need not be done here.
+                walk.past.is_unsure = true;
+                let random = &mut Random::new(seed);
+                let outcome = (0..ROUNDS).try_for_each(|round| {
+                    crowd(&mut walk, random).map_err(|e| format!("{seed}, round {round}: {e}"))
+                });
+                if let Err(failure) = outcome.and_then(|()| sound(&walk)) {
+                    failures.lock().expect("is sound").push(failure);
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("is sound");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn crowd(walk: &mut Walk, random: &mut Random) -> Outcome {
+    walk.op(op(Kind::Edit, random.below(1 << 20), 3 * random.below(1 << 18) + 1))?;
+    if random.below(3) == 0 {
+        walk.op(op(Kind::DeleteAllOutputs, 0, 0))?;
+    }
+    let expected = expect(&walk.world);
+    let args = ["build", "-k", "-j2"];
+    let mut children: Vec<_> = (0..3).map(|_| walk.ground.start(&walk.world, &args)).collect();
+    std::thread::sleep(Duration::from_micros(random.below(60_000) as u64));
+    let victim = random.below(4);
+    if let Some(child) = children.get_mut(victim) {
+        child.kill().map_err(|e| e.to_string())?;
+        walk.disturbed(&expected);
+        // Whoever waited for the lock goes on; so may what the killed one had started.
+        let ids = expected.iter().map(|e| e.instance.id.clone());
+        walk.past.late.extend(ids);
+    }
+    for (n, child) in children.into_iter().enumerate() {
+        let code = walk.ground.wait(child);
+        if n != victim && code != Some(0) {
+            let said = walk.ground.said();
+            return Err(format!("one of three ended with {code:?}\n{said}"));
+        }
+    }
+    walk.disturbed(&expected);
+    walk.check(2)
+}

@@ -39,6 +39,8 @@ fn compile(name: &str) -> (tempfile::TempDir, PathBuf) {
 /// A checkout with what lies outside of it.
 pub struct Ground {
     pub space: Space,
+    /// The cache of somebody else, to be used instead of its own.
+    pub shared: Option<PathBuf>,
 }
 
 /// How files are written when a branch is switched to.
@@ -59,7 +61,10 @@ impl Ground {
             false => Space::in_memory(),
         };
         fs::create_dir(space.base().join("outside")).expect("creates");
-        let ground = Self { space };
+        let ground = Self {
+            space,
+            shared: None,
+        };
         ground.write_tree(&world.tree);
         ground.write_outside(world);
         ground
@@ -87,11 +92,10 @@ impl Ground {
     }
 
     pub fn write_releasefiles(&self, tree: &Tree, how: Writing) {
-        let base = self.space.base().display().to_string();
         let act = ACT.1.display().to_string();
         for (name, text) in ["Releasefile.kdl", "more.kdl"]
             .iter()
-            .zip(tree.releasefiles(&act, &base))
+            .zip(tree.releasefiles(&act))
         {
             let path = self.space.path(name);
             let is_same = fs::read_to_string(&path).is_ok_and(|now| now == text);
@@ -250,6 +254,9 @@ impl Ground {
                 command.env(format!("E{n}"), format!("env{value}"));
             }
         }
+        if let Some(cache) = &self.shared {
+            command.env("REL_CACHE_DIR", cache);
+        }
         command.stdout(Stdio::null()).stderr(said);
         command.spawn().expect("starts rel")
     }
@@ -351,9 +358,10 @@ pub fn copy_dir(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     for entry in walkdir::WalkDir::new(from).into_iter().flatten() {
         let path = to.join(entry.path().strip_prefix(from).expect("below"));
-        match entry.file_type().is_dir() {
-            true => fs::create_dir_all(path).expect("creates"),
-            false => drop(fs::copy(entry.path(), path).expect("copies")),
+        match fs::read_link(entry.path()) {
+            Ok(text) => std::os::unix::fs::symlink(text, path).expect("links"),
+            Err(_) if entry.file_type().is_dir() => fs::create_dir_all(path).expect("creates"),
+            Err(_) => drop(fs::copy(entry.path(), path).expect("copies")),
         }
     }
 }

@@ -112,7 +112,7 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
     }
     for need in needed() {
         match &need.fate {
-            Fate::Made(outputs) => {
+            Fate::Made(outputs) if !outputs.is_empty() => {
                 let text = format!("{outputs:?}\n");
                 // Large outputs would make for large keys of large maps.
                 action += &format!("{} {:016x}\n", text.len(), hash(START, text.as_bytes()));
@@ -121,7 +121,8 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
                     files.extend(things.map(|(p, t)| (p.clone(), Read::of(t))));
                 }
             }
-            Fate::Product(text) => action += text,
+            // An identity says nothing without the name of what has it.
+            Fate::Product(text) => action += &format!("{} {text}", need.instance.name),
             _ => {}
         }
     }

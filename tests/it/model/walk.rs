@@ -37,11 +37,11 @@ pub struct Past {
     /// Actions that may ever have been done.
     ever: HashSet<String>,
     /// Nobody knows what a build saw that files changed under.
-    is_unsure: bool,
+    pub is_unsure: bool,
     /// Blobs were changed without a change of size.
     is_cache_lying: bool,
     /// Instances that an orphan of a killed run may still log.
-    late: HashSet<String>,
+    pub late: HashSet<String>,
 }
 
 pub struct Walk {

@@ -241,8 +241,9 @@ impl Tree {
         all
     }
 
-    /// Returns the Releasefile and the file that it includes.
-    pub fn releasefiles(&self, act: &str, base: &str) -> [String; 2] {
+    /// Returns the Releasefile and the file that it includes. Paths lead out of the tree
+    /// relatively, so that another checkout has the same actions.
+    pub fn releasefiles(&self, act: &str) -> [String; 2] {
         let [a, b] = self.vars;
         let mut texts = [
             format!(
@@ -251,12 +252,12 @@ impl Tree {
             String::from("// The other half.\n"),
         ];
         for number in (0..self.targets.len()).filter(|n| !self.targets[*n].is_dropped) {
-            texts[number % 2] += &self.node(number, act, base);
+            texts[number % 2] += &self.node(number, act);
         }
         texts
     }
 
-    fn node(&self, number: usize, act: &str, base: &str) -> String {
+    fn node(&self, number: usize, act: &str) -> String {
         let target = &self.targets[number];
         let mut node = format!("target \"{}\" {{\n", self.name(number));
         let mut add = |line: String| writeln!(node, "    {line}").expect("writes");
@@ -292,12 +293,12 @@ impl Tree {
             Out::File => add(format!("outputs \"{out}\"")),
             Out::Dir => add(format!("outputs \"{out}/\"")),
             Out::Glob => add(format!("outputs \"{out}/*.o\"")),
-            Out::Product => add(format!("product \"{act}\" \"print\" \"{base}/outside/engine{id}\"")),
+            Out::Product => add(format!("product \"{act}\" \"print\" \"../outside/engine{id}\"")),
             Out::Nothing | Out::Group => {}
         }
         for (what, number) in [("tool", target.tool), ("probe", target.probe)] {
             if let Some(n) = number {
-                add(format!("{what} \"{act}\" \"print\" \"{base}/outside/{what}{n}\""));
+                add(format!("{what} \"{act}\" \"print\" \"../outside/{what}{n}\""));
             }
         }
         if let Some(n) = target.env {
@@ -319,13 +320,13 @@ impl Tree {
             Out::File => ("f", out),
             Out::Dir => ("d", out),
             Out::Glob => ("g", out),
-            Out::Product => ("p", format!("{base}/outside/engine{id}")),
+            Out::Product => ("p", format!("../outside/engine{id}")),
             Out::Nothing | Out::Group => ("n", out),
         };
         let variable = target.env.map_or(String::new(), |n| format!("E{n}"));
         let salt = self.salt(number).replace("var:", "{v").replace(':', "}");
         add(format!(
-            "run \"{act}\" \"run\" \"{base}/log\" \"{id}\" \"-{}\" \"{salt}\" \"{variable}\" \"{mode}\" \"{out}\" \"{base}/outside/flaky{id}\" \"--\"{given}{made}",
+            "run \"{act}\" \"run\" \"../log\" \"{id}\" \"-{}\" \"{salt}\" \"{variable}\" \"{mode}\" \"{out}\" \"../outside/flaky{id}\" \"--\"{given}{made}",
             target.flags,
         ));
         node + "}\n"
