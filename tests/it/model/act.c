@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE = 1 << 20 };
+enum { LARGE = 1 << 19 };
 
 static char *lines[20000];
 static int count;

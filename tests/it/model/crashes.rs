@@ -67,7 +67,7 @@ fn small() -> World {
     ])
 }
 
-/// Three dozen targets in layers, a few with outputs of a megabyte.
+/// Three dozen targets in layers, a few with outputs of half a megabyte.
 fn medium() -> World {
     let mut targets = Vec::new();
     for n in 0..36usize {

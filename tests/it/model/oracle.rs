@@ -51,7 +51,7 @@ pub struct Expected {
 }
 
 /// What `M` adds to a file.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 19;
 
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -113,9 +113,7 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
     for need in needed() {
         match &need.fate {
             Fate::Made(outputs) if !outputs.is_empty() => {
-                let text = format!("{outputs:?}\n");
-                // Large outputs would make for large keys of large maps.
-                action += &format!("{} {:016x}\n", text.len(), hash(START, text.as_bytes()));
+                action += &digest(outputs);
                 if target.needs.contains(&need.instance.target) {
                     let things = outputs.iter();
                     files.extend(things.map(|(p, t)| (p.clone(), Read::of(t))));
@@ -127,6 +125,24 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         }
     }
     (run(world, instance, &files), action)
+}
+
+/// Large outputs would make for large actions.
+fn digest(outputs: &BTreeMap<String, Thing>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (path, thing) in outputs {
+        let (kind, text) = match thing {
+            Thing::File(text) => ("file", text.as_str()),
+            Thing::Executable(text) => ("executable", text.as_str()),
+            Thing::Link(text) => ("link", text.as_str()),
+            Thing::EmptyDir => ("directory", ""),
+        };
+        for part in [path, kind, text] {
+            hasher.update(&part.len().to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+    }
+    format!("{}\n", hasher.finalize().to_hex())
 }
 
 /// What a command meets at a path.
