@@ -4,16 +4,15 @@
 //! time and send back how it went. Most targets of most runs are fresh: they are surveyed
 //! all at once beforehand, and only the rest goes through the loop.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cache::Store;
 use crate::error::{Error, Result};
-use crate::fs::RepoPath;
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
@@ -27,6 +26,7 @@ mod strays;
 mod tokens;
 
 pub use settle::Outcome;
+use strays::Strays;
 use tokens::Tokens;
 
 /// What to build, and how.
@@ -89,17 +89,6 @@ pub struct Builder<'a> {
     strays: Strays,
 }
 
-/// What is known while looking for files that no target declares.
-#[derive(Default)]
-struct Strays {
-    /// Targets whose commands run now.
-    at_work: AtomicUsize,
-    /// Targets whose commands were started.
-    started: AtomicU64,
-    /// What was told already.
-    told: Mutex<HashSet<RepoPath>>,
-}
-
 /// What a worker sends back.
 enum Message {
     Settled(TargetId, Result<Outcome>, Duration),
@@ -144,7 +133,9 @@ impl<'a> Builder<'a> {
             stale: open.len(),
         });
         if !open.is_empty() && summary.errors.is_empty() {
-            self.run_open(&open, &mut summary)?;
+            let ended = self.run_open(&open, &mut summary);
+            self.tell_last_strays();
+            ended?;
         }
         for id in roots {
             let how = summary.settled.get(id);

@@ -10,10 +10,11 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::{ActionKey, Made};
 
 pub mod local;
+pub mod small;
 
 /// What a success left behind, stored under its action key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct ActionResult {
     pub log: Digest,
     /// How long they took, in milliseconds.
     pub took_ms: u64,
+    /// Blobs that are too small for a place of their own.
+    pub small: Vec<Vec<u8>>,
 }
 
 /// One cache backend.
@@ -61,4 +64,14 @@ pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>
             Ok(None)
         }
     }
+}
+
+/// Returns the error for a file that is not what it was when its digest was taken.
+fn moving(expected: &Digest, found: &Digest) -> Box<Error> {
+    Error::new(
+        ErrorKind::Cache,
+        format!(
+            "a file changed while it was put into the cache: expected {expected}, found {found}"
+        ),
+    )
 }

@@ -4,17 +4,17 @@
 //! that it started, not only the shell in front. Output goes straight into a file: a
 //! process that stays behind in the background can not keep `rel` waiting on a pipe.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fs;
@@ -100,6 +100,8 @@ pub struct Runner {
     groups: Mutex<BTreeSet<i32>>,
     is_interrupted: AtomicBool,
     register: Option<Register>,
+    /// Where programs lie, by name and `PATH`.
+    programs: Mutex<HashMap<(OsString, OsString), OsString>>,
     /// Variables that offer job slots to an inner `make`.
     slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
@@ -160,7 +162,7 @@ impl Runner {
             Some((program, arguments)) => (program.clone(), arguments),
             None => (OsString::new(), [].as_slice()),
         };
-        let program = locate(&program, spec);
+        let program = self.program(&program, spec);
         let slots = self.slots.iter();
         duct::cmd(program, arguments)
             .dir(&spec.dir)
@@ -179,20 +181,19 @@ impl Runner {
         timeout: Option<Duration>,
     ) -> (Exit, Vec<u8>, Vec<u8>) {
         self.started.fetch_add(1, Ordering::Relaxed);
-        let handle = {
-            // Started and entered under one lock: an interrupt sees the group or prevents it.
-            let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.is_interrupted() {
-                return (Exit::Interrupted, Vec::new(), Vec::new());
-            }
-            let handle = match expression.start() {
-                Ok(handle) => handle,
-                Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
-            };
-            groups.extend(handle.pids().first().map(|pid| *pid as i32));
-            handle
+        if self.is_interrupted() {
+            return (Exit::Interrupted, Vec::new(), Vec::new());
+        }
+        let handle = match expression.start() {
+            Ok(handle) => handle,
+            Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
         };
         let group = handle.pids().first().map_or(0, |pid| *pid as i32);
+        self.groups().insert(group);
+        // An interrupt either finds the group entered, or is seen here.
+        if self.is_interrupted() {
+            signal_group(group, Signal::TERM);
+        }
         if let Some(register) = &self.register {
             register.started(group);
         }
@@ -204,10 +205,7 @@ impl Runner {
         if is_late {
             end_group(group, &handle);
         }
-        self.groups
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&group);
+        self.groups().remove(&group);
         if let Some(register) = &self.register {
             register.ended(group);
         }
@@ -224,14 +222,36 @@ impl Runner {
     }
 
     fn signal_all(&self, signal: Signal) {
-        for group in self
-            .groups
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for group in self.groups().iter() {
             signal_group(*group, signal);
         }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the file of a program; where it lies is found out once for each `PATH`.
+    fn program(&self, program: &OsStr, spec: &Spec) -> OsString {
+        let path = spec.env.iter().find(|(name, _)| name == "PATH");
+        let path = path.map(|(_, dirs)| dirs.clone()).unwrap_or_default();
+        let is_relative = |dir: PathBuf| dir.is_relative();
+        // Such a name means another file in another directory.
+        if program.as_encoded_bytes().contains(&b'/')
+            || std::env::split_paths(&path).any(is_relative)
+        {
+            return locate(program, spec);
+        }
+        let key = (program.to_owned(), path);
+        let known = |runner: &Self| runner.programs.lock().ok()?.get(&key).cloned();
+        if let Some(file) = known(self).filter(|file| is_program(Path::new(file))) {
+            return file;
+        }
+        let file = locate(program, spec);
+        if let Ok(mut programs) = self.programs.lock() {
+            programs.insert(key, file.clone());
+        }
+        file
     }
 }
 
@@ -247,16 +267,17 @@ fn locate(program: &OsStr, spec: &Spec) -> OsString {
     }
     let path = spec.env.iter().find(|(name, _)| name == "PATH");
     let dirs = path.map(|(_, dirs)| std::env::split_paths(dirs));
-    let is_program = |file: &PathBuf| {
-        std::fs::metadata(file).is_ok_and(|m| m.is_file() && fs::is_executable(m.mode()))
-    };
     let mut files = dirs
         .into_iter()
         .flatten()
         .map(|dir| spec.dir.join(dir).join(program));
     files
-        .find(is_program)
+        .find(|file| is_program(file))
         .map_or_else(|| program.to_owned(), PathBuf::into_os_string)
+}
+
+fn is_program(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|m| m.is_file() && fs::is_executable(m.mode()))
 }
 
 /// Returns the variables that tell an inner `make` of job slots, and lets every process

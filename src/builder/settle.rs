@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::moved::Stamps;
 use super::{Builder, first_reason, log_path};
-use crate::cache::{self, ActionResult};
+use crate::cache::small::{Packing, Unpacking};
+use crate::cache::{self, ActionResult, Store};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs;
@@ -104,31 +105,55 @@ impl Builder<'_> {
         let Some(Some(result)) = self.with_store(|s| s.action(&key)) else {
             return Ok(None);
         };
-        let Some(Some(log)) = self.with_store(|s| cache::fetch_bytes(s, &result.log)) else {
+        let bytes = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
+        let Some(Some(log)) = self.with_store(bytes) else {
             return Ok(None);
         };
-        // What already is as it will be restored is not somebody's work to be kept aside.
-        ours.extend(result.made.outputs.iter().cloned());
-        self.make_room(target, ours)?;
-        self.records().start(&target.name)?;
         let digests = self.inspector.digests;
-        let put_back =
-            self.with_store(|s| outputs::restore(target, &result.made.outputs, digests, s));
-        let found = outputs::states(target, digests)?;
+        let is_there = outputs::states(target, digests)? == result.made.outputs;
+        self.records().start(&target.name)?;
         // A product is no file: the cache only knows which one it was.
-        let is_whole = put_back == Some(true)
-            && found == result.made.outputs
+        let is_whole = (is_there || self.put_back(target, &result, ours)?)
             && (result.made.product.is_none()
                 || self.inspector.product(target, gathered)? == result.made.product);
         if !is_whole {
-            *ours = found;
+            *ours = outputs::states(target, digests)?;
             return Ok(None);
         }
-        let path = log_path(self.state_dir, &target.name);
-        std::fs::write(&path, &log).context("write", &path)?;
+        self.keep_log(target, &log)?;
         let took = Duration::from_millis(result.took_ms);
         self.record(target, gathered, key, &result.made, took)?;
         Ok(Some((result.made, log)))
+    }
+
+    /// Writes the outputs of a cached result, each verified on the way.
+    fn put_back(
+        &self,
+        target: &Target,
+        result: &ActionResult,
+        ours: &[OutputState],
+    ) -> Result<bool> {
+        // What already is as it will be restored is not somebody's work to be kept aside.
+        let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
+        self.make_room(target, &ours)?;
+        let done = self.with_store(|store| {
+            let store = Unpacking::new(store, result);
+            outputs::restore(target, &result.made.outputs, self.inspector.digests, &store)
+        });
+        Ok(done == Some(true))
+    }
+
+    /// Keeps what a target's commands printed; most print nothing.
+    fn keep_log(&self, target: &Target, log: &[u8]) -> Result<()> {
+        let path = log_path(self.state_dir, &target.name);
+        let kept = match log {
+            [] => std::fs::remove_file(&path),
+            log => std::fs::write(&path, log),
+        };
+        match kept {
+            Err(e) if !fs::is_absent(&e) => Err(e).context("write", &path),
+            _ => Ok(()),
+        }
     }
 
     fn make_room(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
@@ -159,7 +184,7 @@ impl Builder<'_> {
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
         let watch = self.watch(target, &job.gathered);
         let run = self.attempts(target, &job.gathered, job.key);
-        self.tell_strays(target, &watch);
+        self.tell_strays(id, &watch);
         let (log, made) = match run {
             Ok(done) => done,
             Err(error) => {
@@ -228,15 +253,9 @@ impl Builder<'_> {
     }
 
     fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<(Vec<u8>, Made)> {
-        let path = log_path(self.state_dir, &target.name);
-        let log = File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .append(false)
-            .write(true)
-            .open(&path)
-            .context("create", &path)?;
+        let dir = self.state_dir.join("logs");
+        // One for each attempt: what an earlier command left behind may still write to its own.
+        let log = tempfile::tempfile_in(&dir).context("create a file in", &dir)?;
         let mut failed = None;
         for (i, argv) in gathered.commands.iter().enumerate() {
             let spec = Spec {
@@ -251,7 +270,8 @@ impl Builder<'_> {
                 break;
             }
         }
-        let text = read_all(&log).context("read", &path)?;
+        let text = read_all(&log).context("read a log in", &dir)?;
+        self.keep_log(target, &text)?;
         if let Some((i, exit, dir)) = failed {
             return Err(command_error(target, gathered, (i, &dir), &exit, &text));
         }
@@ -278,16 +298,18 @@ impl Builder<'_> {
         }
         let digest = Digest::of(log);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let result = ActionResult {
-            made: made.clone(),
-            log: digest,
-            took_ms,
-        };
         self.with_store(|store| {
-            outputs::put(&made.outputs, self.inspector.digests, store)?;
-            if !store.missing(&[digest])?.is_empty() {
-                store.put(&digest, &mut &log[..])?;
+            let packing = Packing::new(store);
+            outputs::put(&made.outputs, self.inspector.digests, &packing)?;
+            if !packing.missing(&[digest])?.is_empty() {
+                packing.put(&digest, &mut &log[..])?;
             }
+            let result = ActionResult {
+                made: made.clone(),
+                log: digest,
+                took_ms,
+                small: packing.into_small(),
+            };
             store.put_action(&key, &result)
         });
     }

@@ -6,15 +6,16 @@
 //! directories from before and after: no process is traced, so a file that is overwritten,
 //! or written elsewhere, is not seen. A stray is a warning, never a failure.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Builder;
 use crate::fs::RepoPath;
-use crate::glob::{self, EntryKind, Listing};
-use crate::graph::{Pattern, Target};
+use crate::glob::{self, EntryKind, Listing, OutputIndex};
+use crate::graph::{Pattern, Target, TargetId};
 use crate::outputs::BESIDE;
 use crate::progress::Event;
 use crate::stale::Gathered;
@@ -26,12 +27,40 @@ const NEW_FILES_MAX: usize = 1000;
 /// Strays told of per target.
 const TOLD_MAX: usize = 5;
 
-/// What lay in some directories before a target's commands ran.
+/// Time for which a listing of a directory counts as new, and in which one with many
+/// entries is not listed again: it would cost more than a short command.
+const LISTED_FOR: Duration = Duration::from_millis(100);
+/// Directories with so few entries are listed after each command.
+const FEW: usize = 32;
+
+/// Where a target's commands are watched.
 pub(super) struct Watch {
-    before: Vec<(RepoPath, HashSet<OsString>)>,
+    dirs: Vec<RepoPath>,
     /// How many targets had been started, this one included.
     started: u64,
     was_alone: bool,
+}
+
+/// What is known of a directory that commands write to or read from.
+struct Watched {
+    names: HashSet<OsString>,
+    listed: Instant,
+    /// The last target that ended since, and whether only that one ran.
+    since: Option<(TargetId, bool)>,
+}
+
+/// What is known while looking for files that no target declares.
+#[derive(Default)]
+pub(super) struct Strays {
+    /// Targets whose commands run now.
+    at_work: AtomicUsize,
+    /// Targets whose commands were started.
+    started: AtomicU64,
+    dirs: Mutex<HashMap<RepoPath, Watched>>,
+    /// What was told already.
+    told: Mutex<HashSet<RepoPath>>,
+    /// All outputs, made when first asked for.
+    outputs: OnceLock<OutputIndex>,
 }
 
 impl Builder<'_> {
@@ -45,37 +74,90 @@ impl Builder<'_> {
             }
             dirs.extend(parent(path).filter(RepoPath::is_inside));
         }
-        let names = |dir: RepoPath| {
-            let entries = self.inspector.digests.list(&dir).ok()?;
-            Some((dir, entries.iter().map(|e| e.name.clone()).collect()))
-        };
+        let dirs: Vec<RepoPath> = dirs.into_iter().collect();
+        for dir in &dirs {
+            let is_known = |w: &Watched| w.since.is_some() || w.listed.elapsed() < LISTED_FOR;
+            if self.watched().get(dir).is_some_and(is_known) {
+                continue;
+            }
+            if let Ok(entries) = self.inspector.digests.list(dir) {
+                let watched = Watched {
+                    names: entries.iter().map(|e| e.name.clone()).collect(),
+                    listed: Instant::now(),
+                    since: None,
+                };
+                self.watched().insert(dir.clone(), watched);
+            }
+        }
         Watch {
-            before: dirs.into_iter().filter_map(names).collect(),
+            dirs,
             started: self.strays.started.fetch_add(1, Ordering::SeqCst) + 1,
             was_alone: self.strays.at_work.fetch_add(1, Ordering::SeqCst) == 0,
         }
     }
 
     /// Tells of what is new in those directories, now that the commands have ended.
-    pub(super) fn tell_strays(&self, target: &Target, watch: &Watch) {
+    pub(super) fn tell_strays(&self, id: TargetId, watch: &Watch) {
         self.strays.at_work.fetch_sub(1, Ordering::SeqCst);
         let is_alone =
             watch.was_alone && self.strays.started.load(Ordering::SeqCst) == watch.started;
-        let mut told = 0;
-        for (dir, names) in &watch.before {
-            let Ok(entries) = self.inspector.digests.list(dir) else {
-                continue;
-            };
-            for entry in entries.iter().filter(|e| !names.contains(&e.name)) {
-                let path = dir.join(&entry.name);
-                if told < TOLD_MAX
-                    && let Some(text) = self.stray(target, &path, entry.kind, is_alone)
-                {
-                    told += 1;
-                    self.progress.event(&Event::Warning { text: &text });
+        for dir in &watch.dirs {
+            let is_due = match self.watched().get_mut(dir) {
+                None => false,
+                Some(watched) => {
+                    watched.since = Some((id, is_alone && watched.since.is_none()));
+                    watched.names.len() <= FEW || watched.listed.elapsed() >= LISTED_FOR
                 }
+            };
+            if is_due {
+                self.compare(dir);
             }
         }
+    }
+
+    /// Tells of what is new wherever that was put off.
+    pub(super) fn tell_last_strays(&self) {
+        let is_open = |(dir, w): (&RepoPath, &Watched)| w.since.map(|_| dir.clone());
+        let mut dirs: Vec<RepoPath> = self.watched().iter().filter_map(is_open).collect();
+        dirs.sort();
+        for dir in dirs {
+            self.compare(&dir);
+        }
+    }
+
+    /// Lists a directory again and tells of what was not there before.
+    fn compare(&self, dir: &RepoPath) {
+        let Ok(entries) = self.inspector.digests.list(dir) else {
+            return;
+        };
+        let mut new = Vec::new();
+        let since = {
+            let mut all = self.watched();
+            let Some(watched) = all.get_mut(dir) else {
+                return;
+            };
+            for entry in entries.iter() {
+                if !watched.names.contains(&entry.name) {
+                    new.push((dir.join(&entry.name), entry.kind));
+                    watched.names.insert(entry.name.clone());
+                }
+            }
+            watched.listed = Instant::now();
+            watched.since.take()
+        };
+        let Some((id, is_alone)) = since else { return };
+        let target = self.graph().target(id);
+        let texts = new
+            .iter()
+            .filter_map(|(path, kind)| self.stray(target, path, *kind, is_alone));
+        for text in texts.take(TOLD_MAX) {
+            self.progress.event(&Event::Warning { text: &text });
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<RepoPath, Watched>> {
+        let dirs = self.strays.dirs.lock();
+        dirs.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what to say of a new entry; `None` when it is declared, of `rel` itself,
@@ -88,7 +170,7 @@ impl Builder<'_> {
         is_alone: bool,
     ) -> Option<String> {
         let name = path.as_path().file_name()?.to_string_lossy();
-        if name.starts_with(BESIDE) || self.is_declared(path) {
+        if name.starts_with(BESIDE) || self.is_declared(path, kind) {
             return None;
         }
         crate::fs::lstat(&path.to_absolute(self.inspector.digests.root())).ok()??;
@@ -124,15 +206,17 @@ impl Builder<'_> {
     }
 
     /// Returns whether some target's output is `path`, lies below it, or takes it in.
-    fn is_declared(&self, path: &RepoPath) -> bool {
-        let mut outputs = self.graph().targets().flat_map(|(_, t)| &t.outputs);
-        outputs.any(|output| match &output.pattern {
-            Pattern::File(file) => file.starts_with(path),
-            Pattern::Dir(dir) => dir.starts_with(path) || path.starts_with(dir),
-            pattern @ Pattern::Glob { base, .. } => {
-                base.starts_with(path) || glob::compile(pattern).is_ok_and(|g| g.is_match(path))
-            }
-        })
+    fn is_declared(&self, path: &RepoPath, kind: EntryKind) -> bool {
+        let outputs = || {
+            let all = self.graph().targets().flat_map(|(_, t)| &t.outputs);
+            OutputIndex::new(all.map(|o| &o.pattern))
+        };
+        let path = match kind {
+            EntryKind::Dir => Pattern::Dir(path.clone()),
+            _ => Pattern::File(path.clone()),
+        };
+        let outputs = self.strays.outputs.get_or_init(outputs);
+        !outputs.overlapping(&path).is_empty()
     }
 
     /// Returns a target whose inputs take in `path`, or something below it.

@@ -5,7 +5,9 @@
 //! v1/ac/ab/abcd…    a result, under its action key
 //! ```
 //! Files are written under a temporary name and renamed: a reader sees a whole file or
-//! none. The directory's name has the format's version; another version starts empty.
+//! none. Nothing is flushed: what a power cut tears is found out by its digest or checksum
+//! when it is read, and is a miss. The directory's name has the format's version; another
+//! version starts empty.
 
 use std::collections::HashSet;
 use std::fs::{File, Permissions};
@@ -43,8 +45,8 @@ pub struct LocalStore {
 pub struct Usage {
     /// Number of blobs.
     pub blobs: u64,
-    /// Their sizes, in bytes.
-    pub blob_bytes: u64,
+    /// The sizes of blobs and results, in bytes.
+    pub bytes: u64,
     /// Number of results.
     pub results: u64,
 }
@@ -72,13 +74,16 @@ impl LocalStore {
         let mut usage = Usage::default();
         for (_, meta) in files(&self.cas)? {
             usage.blobs += 1;
-            usage.blob_bytes += meta.len();
+            usage.bytes += meta.len();
         }
-        usage.results = files(&self.actions)?.len() as u64;
+        for (_, meta) in files(&self.actions)? {
+            usage.results += 1;
+            usage.bytes += meta.len();
+        }
         Ok(usage)
     }
 
-    /// Removes results that were not used for `age`, then the oldest until the blobs fit
+    /// Removes results that were not used for `age`, then the oldest until the rest fits
     /// into `bytes_max`, then all blobs that no result names. Returns what was removed.
     pub fn prune(&self, age: Option<Duration>, bytes_max: Option<u64>) -> Result<Usage> {
         let before = self.usage()?;
@@ -88,7 +93,7 @@ impl LocalStore {
             let is_old = age.is_some_and(|age| used.elapsed().is_ok_and(|e| e > age));
             let result: Option<ActionResult> = crate::stored::load(&path);
             match result {
-                Some(result) if !is_old => results.push((used, path, result)),
+                Some(result) if !is_old => results.push((used, path, (meta.len(), result))),
                 _ => remove(&path)?,
             }
         }
@@ -96,13 +101,14 @@ impl LocalStore {
         let mut kept: HashSet<Digest> = HashSet::new();
         let mut kept_bytes = 0;
         let mut is_full = false;
-        for (_, path, result) in results {
+        for (_, path, (len, result)) in results {
             let digests = named_by(&result);
             let new: u64 = digests
                 .iter()
                 .filter(|d| !kept.contains(d))
                 .map(|d| d.size)
                 .sum();
+            let new = new + len;
             is_full |= bytes_max.is_some_and(|max| kept_bytes + new > max);
             match is_full {
                 true => remove(&path)?,
@@ -116,7 +122,7 @@ impl LocalStore {
         let after = self.usage()?;
         Ok(Usage {
             blobs: before.blobs.saturating_sub(after.blobs),
-            blob_bytes: before.blob_bytes.saturating_sub(after.blob_bytes),
+            bytes: before.bytes.saturating_sub(after.bytes),
             results: before.results.saturating_sub(after.results),
         })
     }
@@ -145,7 +151,7 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Reads every blob and removes those whose bytes are not what their name says.
+    /// Reads every file and removes those whose bytes are not what name or checksum says.
     /// Returns how many were read and the names of the removed ones.
     pub fn verify(&self) -> Result<(u64, Vec<String>)> {
         let mut bad = Vec::new();
@@ -162,7 +168,9 @@ impl LocalStore {
                 bad.push(name);
             }
         }
-        for (path, _) in files(&self.actions)? {
+        let results = files(&self.actions)?;
+        let read = (blobs.len() + results.len()) as u64;
+        for (path, _) in results {
             if crate::stored::load::<ActionResult>(&path).is_none() {
                 remove(&path)?;
                 bad.push(
@@ -173,7 +181,7 @@ impl LocalStore {
                 );
             }
         }
-        Ok((blobs.len() as u64, bad))
+        Ok((read, bad))
     }
 }
 
@@ -200,10 +208,10 @@ impl Store for LocalStore {
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
-        let is_whole = |d: &&Digest| {
-            std::fs::metadata(self.blob_path(d)).is_ok_and(|m| m.is_file() && m.len() == d.size)
+        let is_missing = |d: &&Digest| {
+            !std::fs::metadata(self.blob_path(d)).is_ok_and(|m| m.is_file() && m.len() == d.size)
         };
-        Ok(digests.iter().filter(|d| !is_whole(d)).copied().collect())
+        Ok(digests.iter().filter(is_missing).copied().collect())
     }
 
     fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
@@ -230,18 +238,12 @@ impl Store for LocalStore {
             .context("create a temporary file in", dir)?;
         let found = copy(from, file.as_file_mut()).context("write", &path)?;
         if found != *digest {
-            return Err(Error::new(
-                ErrorKind::Cache,
-                format!(
-                    "a file changed while it was put into the cache: expected {digest}, found {found}"
-                ),
-            ));
+            return Err(super::moving(digest, &found));
         }
         let read_only = Permissions::from_mode(0o444);
         file.as_file()
             .set_permissions(read_only)
             .context("set the mode of", &path)?;
-        file.as_file().sync_data().context("flush", &path)?;
         file.persist(&path)
             .map_err(|e| e.error)
             .context("write", &path)?;
@@ -267,14 +269,12 @@ fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
     }
 }
 
+/// Returns the blobs that a result needs and does not hold itself.
 fn named_by(result: &ActionResult) -> Vec<Digest> {
-    result
-        .made
-        .outputs
-        .iter()
-        .map(|o| o.content.digest)
-        .chain([result.log])
-        .collect()
+    let small: Vec<Digest> = result.small.iter().map(|b| Digest::of(b)).collect();
+    let outputs = result.made.outputs.iter().map(|o| o.content.digest);
+    let named = outputs.chain([result.log]);
+    named.filter(|d| !small.contains(d)).collect()
 }
 
 /// Two hex digits as a directory, so that no directory grows to a million entries.
@@ -404,6 +404,7 @@ mod tests {
                 made: Made::default(),
                 log: digest,
                 took_ms: 0,
+                small: Vec::new(),
             };
             let key = ActionKey([i as u8; 32]);
             store.put_action(&key, &result).expect("puts");
@@ -414,12 +415,14 @@ mod tests {
                     .expect("sets");
             }
         }
-        let removed = store.prune(None, Some(6)).expect("prunes");
+        let len = std::fs::metadata(store.action_path(&ActionKey([0; 32])));
+        let len = len.expect("is there").len();
+        let removed = store.prune(None, Some(2 * (3 + len))).expect("prunes");
         assert_eq!(
             removed,
             Usage {
                 blobs: 1,
-                blob_bytes: 3,
+                bytes: 3 + len,
                 results: 1
             }
         );
@@ -428,7 +431,7 @@ mod tests {
             removed,
             Usage {
                 blobs: 1,
-                blob_bytes: 3,
+                bytes: 3 + len,
                 results: 1
             }
         );

@@ -40,14 +40,14 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
             let text = format!(
                 "{}  {} in {} {}, {} {}\n",
                 dir.display(),
-                shown_size(usage.blob_bytes),
+                shown_size(usage.bytes),
                 usage.blobs,
                 plural(usage.blobs as usize, "blob"),
                 usage.results,
                 plural(usage.results as usize, "result"),
             );
             let json = serde_json::json!({
-                "directory": dir, "bytes": usage.blob_bytes, "blobs": usage.blobs, "results": usage.results,
+                "directory": dir, "bytes": usage.bytes, "blobs": usage.blobs, "results": usage.results,
             });
             (text, json)
         }
@@ -68,20 +68,20 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
                 plural(gone.results as usize, "result"),
                 gone.blobs,
                 plural(gone.blobs as usize, "blob"),
-                shown_size(gone.blob_bytes)
+                shown_size(gone.bytes)
             );
             let json = serde_json::json!({
-                "removed_results": gone.results, "removed_blobs": gone.blobs, "removed_bytes": gone.blob_bytes,
+                "removed_results": gone.results, "removed_blobs": gone.blobs, "removed_bytes": gone.bytes,
             });
             (text, json)
         }
         CacheVerb::Verify => {
             let (read, bad) = store.verify()?;
             let text = match bad.len() {
-                0 => format!("{read} {} read, all sound\n", plural(read as usize, "blob")),
+                0 => format!("{read} {} read, all sound\n", plural(read as usize, "file")),
                 n => format!(
                     "{read} {} read, {n} corrupt and removed\n",
-                    plural(read as usize, "blob")
+                    plural(read as usize, "file")
                 ),
             };
             (text, serde_json::json!({ "read": read, "removed": bad }))

@@ -532,7 +532,11 @@ impl Walk {
             Kind::DeleteResults | Kind::CutResults => "ac",
             _ => "cas",
         };
-        let files = self.ground.cache_files(part);
+        let mut files = self.ground.cache_files(part);
+        if op.kind == Kind::FlipBlobs {
+            // Small ones are inside of results.
+            files.extend(self.ground.cache_files("ac"));
+        }
         let chosen = files.iter().skip(op.a % 3).step_by(1 + op.b % 4);
         self.past.cached.clear();
         match op.kind {
