@@ -255,7 +255,11 @@ fn replace(path: &Path, bytes: &[u8], is_flushed: bool) -> Result<()> {
 /// the lock under which such files are written.
 pub fn remove_leftovers(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().as_bytes().starts_with(TEMPORARY.as_bytes()) {
+        if entry
+            .file_name()
+            .as_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
             // One that can not be removed is in nobody's way.
             let _ = std::fs::remove_file(entry.path());
         }

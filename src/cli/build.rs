@@ -148,6 +148,7 @@ pub fn run(
     }
     drop(keeping);
     let looks = inspector.seen.as_ref().map_or(0, |seen| seen.looks);
+    runner.close();
     let processes = runner.started.load(Ordering::Relaxed);
     Ok(Report {
         summary: summary?,
@@ -172,7 +173,7 @@ fn start_runner(
     state_dir: &Path,
     jobserver: Option<&jobserver::Client>,
 ) -> Result<(Arc<Runner>, Listener)> {
-    let register = Register::open(&state_dir.join("running"))?;
+    let register = Register::open(&state_dir.join("running"), &state_dir.join("logs"))?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));

@@ -12,7 +12,10 @@ target "small" { inputs "in"; outputs "out/small"; run "cp" "in" "{out}" }
 target "large" { inputs "in"; outputs "out/large"; run "cat in > {out}; head -c 500000 /dev/zero >> {out}" }
 "#,
     );
-    space.write("in", "one\n").write("out/.keep", "").write(".rel/.keep", "");
+    space
+        .write("in", "one\n")
+        .write("out/.keep", "")
+        .write(".rel/.keep", "");
     space
 }
 
@@ -27,9 +30,18 @@ fn recovers(space: &Space, setup: &str, says: &str) {
     let text = space.read("in");
     assert_eq!(space.read("out/small"), text);
     let large = space.read("out/large");
-    assert_eq!((large.len(), &large[..text.len()]), (500_000 + text.len(), text.as_str()));
+    assert_eq!(
+        (large.len(), &large[..text.len()]),
+        (500_000 + text.len(), text.as_str())
+    );
     let _ = space.build([]).ok().is("large fresh, small fresh");
-    assert!(!space.run(["cache", "verify"]).ok().stdout.contains("corrupt"));
+    assert!(
+        !space
+            .run(["cache", "verify"])
+            .ok()
+            .stdout
+            .contains("corrupt")
+    );
 }
 
 /// As often as it is done: never built, something to run, something to restore.

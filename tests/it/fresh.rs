@@ -313,5 +313,8 @@ target "site" { needs "page"; outputs "out/site"; run "cat /dev/null {page} > {o
     space.build([]).ok().is("site ran");
     assert_eq!(space.read("out/site"), "");
     space.write("pages/a", "a\n");
-    space.build([]).ok().is("page[pages/a] fresh, site restored");
+    space
+        .build([])
+        .ok()
+        .is("page[pages/a] fresh, site restored");
 }

@@ -87,7 +87,8 @@ fn story(seed: u64, history: History, failure: String) -> String {
 #[test]
 fn an_incremental_build_equals_a_clean_one() {
     let seed = variable("REL_MODEL_SEED");
-    let count = variable("REL_MODEL_HISTORIES").unwrap_or(if seed.is_some() { 1 } else { HISTORIES });
+    let count =
+        variable("REL_MODEL_HISTORIES").unwrap_or(if seed.is_some() { 1 } else { HISTORIES });
     let first = seed.unwrap_or(1);
     let next = AtomicU64::new(0);
     let totals = Mutex::new(Counts::default());
@@ -97,10 +98,14 @@ fn an_incremental_build_equals_a_clean_one() {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= count + FOUND.len() as u64 || failures.lock().is_ok_and(|f| f.len() >= 3) {
+                    if n >= count + FOUND.len() as u64
+                        || failures.lock().is_ok_and(|f| f.len() >= 3)
+                    {
                         return;
                     }
-                    let found = FOUND.get(n.wrapping_sub(count) as usize).filter(|_| n >= count);
+                    let found = FOUND
+                        .get(n.wrapping_sub(count) as usize)
+                        .filter(|_| n >= count);
                     let seed = found.map_or(first + n, |(seed, _)| *seed);
                     let history = of_seed(seed);
                     let (counts, outcome) = walked(seed, &history);
@@ -126,5 +131,8 @@ fn an_incremental_build_equals_a_clean_one() {
         totals.targets, totals.operations, totals.builds, totals.runs, totals.kills
     );
     let failures = failures.into_inner().expect("is sound");
-    assert!(failures.is_empty(), "seeds {failures:?}: their stories are above");
+    assert!(
+        failures.is_empty(),
+        "seeds {failures:?}: their stories are above"
+    );
 }

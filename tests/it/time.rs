@@ -79,9 +79,14 @@ fn edited_with_its_time_set_back() {
 fn a_time_of_long_ago_and_one_that_is_yet_to_come() {
     let space = space();
     let now = SystemTime::now();
-    for (n, time) in [SystemTime::UNIX_EPOCH, now - HOUR, now + HOUR, now + 9000 * HOUR]
-        .into_iter()
-        .enumerate()
+    for (n, time) in [
+        SystemTime::UNIX_EPOCH,
+        now - HOUR,
+        now + HOUR,
+        now + 9000 * HOUR,
+    ]
+    .into_iter()
+    .enumerate()
     {
         for text in [format!("{n}a\n"), format!("{n}b\n")] {
             space.write("in", &text);
@@ -230,7 +235,10 @@ fn a_link_led_elsewhere() {
         r#"target "file" { inputs "in"; outputs "out/file"; run "cp" "in" "{out}" }
 target "all" { inputs "src/**"; outputs "out/all"; run "cat {in} > {out}" }"#,
     );
-    space.write("a", "one\n").write("b", "two\n").write("src/a", "a");
+    space
+        .write("a", "one\n")
+        .write("b", "two\n")
+        .write("src/a", "a");
     // All that can be equal is equal: sizes and times of both files and of the link's text.
     set_time(&space, "b", time_of(&space, "a"));
     symlink("a", space.path("in")).expect("links");
@@ -264,11 +272,18 @@ fn a_releasefile_edited_with_its_time_set_back() {
     let space = space();
     let before = time_of(&space, "Releasefile.kdl");
     let text = space.read("Releasefile.kdl").replace("src/**", "src/*a");
-    space.write("Releasefile.kdl", text.replace("\"cp\" \"in\"", "\"cp\" \"src/a\"").replace("\"in\"; ", "\"src/a\"; "));
+    space.write(
+        "Releasefile.kdl",
+        text.replace("\"cp\" \"in\"", "\"cp\" \"src/a\"")
+            .replace("\"in\"; ", "\"src/a\"; "),
+    );
     set_time(&space, "Releasefile.kdl", before);
     space.write("src/a", "two\n").write("src/b", "no\n");
     let _ = space.build([]).ok();
-    assert_eq!((space.read("out/file"), space.read("out/all")), ("two\n".into(), "two\n".into()));
+    assert_eq!(
+        (space.read("out/file"), space.read("out/all")),
+        ("two\n".into(), "two\n".into())
+    );
 }
 
 #[test]

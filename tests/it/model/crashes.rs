@@ -38,9 +38,16 @@ fn world(targets: Vec<Target>) -> World {
         sources: [].into(),
         vars: [0, 0],
     };
-    for (n, path) in ["src/0", "src/1", "src/2", "src/a.txt", "src/d/a.txt", "pics/p"]
-        .iter()
-        .enumerate()
+    for (n, path) in [
+        "src/0",
+        "src/1",
+        "src/2",
+        "src/a.txt",
+        "src/d/a.txt",
+        "pics/p",
+    ]
+    .iter()
+    .enumerate()
     {
         let file = Node::File {
             text: n % 3,
@@ -72,7 +79,10 @@ fn medium() -> World {
     let mut targets = Vec::new();
     for n in 0..36usize {
         let out = [Out::File, Out::Dir, Out::File, Out::Glob][n % 4];
-        let needs: Vec<usize> = [n.checked_sub(6), n.checked_sub(9)].into_iter().flatten().collect();
+        let needs: Vec<usize> = [n.checked_sub(6), n.checked_sub(9)]
+            .into_iter()
+            .flatten()
+            .collect();
         let mut one = target(out, &[In::File(n % 3), In::Glob(n % 2, None)], &needs);
         if n % 8 == 0 {
             one.flags = "M".into();
@@ -120,7 +130,10 @@ fn killed_at_any_moment() {
             });
         }
     });
-    println!("{KILLS} kills of runs of {} targets", medium().tree.targets.len());
+    println!(
+        "{KILLS} kills of runs of {} targets",
+        medium().tree.targets.len()
+    );
     let failures = failures.into_inner().expect("is sound");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -146,7 +159,14 @@ fn kills(walk: &mut Walk, seed: u64, count: usize) -> Outcome {
 
 /// What is done to a change: the process dies before it, or in the middle of it, or it is
 /// refused, once or from then on.
-const HOWS: [&str; 6] = ["kill", "torn", "ENOSPC-on", "EIO-once", "EROFS-on", "ENOSPC-once"];
+const HOWS: [&str; 6] = [
+    "kill",
+    "torn",
+    "ENOSPC-on",
+    "EIO-once",
+    "EROFS-on",
+    "ENOSPC-once",
+];
 
 #[test]
 fn hindered_at_every_change() {
@@ -251,13 +271,19 @@ fn together_on_one_cache() {
 }
 
 fn crowd(walk: &mut Walk, random: &mut Random) -> Outcome {
-    walk.op(op(Kind::Edit, random.below(1 << 20), 3 * random.below(1 << 18) + 1))?;
+    walk.op(op(
+        Kind::Edit,
+        random.below(1 << 20),
+        3 * random.below(1 << 18) + 1,
+    ))?;
     if random.below(3) == 0 {
         walk.op(op(Kind::DeleteAllOutputs, 0, 0))?;
     }
     let expected = expect(&walk.world);
     let args = ["build", "-k", "-j2"];
-    let mut children: Vec<_> = (0..3).map(|_| walk.ground.start(&walk.world, &args)).collect();
+    let mut children: Vec<_> = (0..3)
+        .map(|_| walk.ground.start(&walk.world, &args))
+        .collect();
     std::thread::sleep(Duration::from_micros(random.below(60_000) as u64));
     let victim = random.below(4);
     if let Some(child) = children.get_mut(victim) {

@@ -195,7 +195,9 @@ impl Ground {
         }
         self.write_releasefiles(to, how);
         if how == Writing::KeepingTimes {
-            times.iter().for_each(|(path, time)| self.set_time(path, *time));
+            times
+                .iter()
+                .for_each(|(path, time)| self.set_time(path, *time));
         }
     }
 
@@ -287,7 +289,9 @@ impl Ground {
             true => "rm -rf work outside cache; cp -a kept/. .",
         };
         let mut command = Command::new("sh");
-        command.args(["-euc", script]).current_dir(self.space.base());
+        command
+            .args(["-euc", script])
+            .current_dir(self.space.base());
         assert!(command.status().expect("starts").success());
     }
 

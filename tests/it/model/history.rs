@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::world::{
-    Each, EXCLUSIONS, FILES, GLOBS, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS, Target, Tree,
+    EXCLUSIONS, Each, FILES, GLOBS, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS, Target, Tree,
     World,
 };
 
@@ -371,7 +371,9 @@ pub fn simpler(history: &History) -> Vec<History> {
         for start in (0..targets.len()).step_by(size) {
             let mut simple = history.clone();
             let part = simple.world.tree.targets.iter_mut();
-            part.skip(start).take(size).for_each(|t| t.is_dropped = true);
+            part.skip(start)
+                .take(size)
+                .for_each(|t| t.is_dropped = true);
             found.push(simple);
         }
         size /= 2;

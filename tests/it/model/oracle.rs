@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::world::{Each, EXCLUSIONS, FILES, GLOBS, In, Instance, LINKS, Node, Out, TEXTS, Tree, World};
+use super::world::{
+    EXCLUSIONS, Each, FILES, GLOBS, In, Instance, LINKS, Node, Out, TEXTS, Tree, World,
+};
 
 /// What stands at a path that a command wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,10 +183,14 @@ fn resolve(tree: &Tree, done: &[Expected], path: &str, depth: usize) -> Read {
             is_executable: *is_executable,
         },
         Some(Node::Link(_)) if depth > 8 => Read::Nothing,
-        Some(Node::Link(text)) => {
-            resolve(tree, done, &beside(path, text), depth + 1)
+        Some(Node::Link(text)) => resolve(tree, done, &beside(path, text), depth + 1),
+        None if tree
+            .sources
+            .keys()
+            .any(|p| p.starts_with(&format!("{path}/"))) =>
+        {
+            Read::Dir
         }
-        None if tree.sources.keys().any(|p| p.starts_with(&format!("{path}/"))) => Read::Dir,
         None => {
             let made = done.iter().find_map(|e| match &e.fate {
                 Fate::Made(outputs) => outputs.get(path),

@@ -182,12 +182,7 @@ impl Walk {
     }
 
     /// Checks what ran: all that had to, nothing that need not have.
-    fn runs(
-        &self,
-        expected: &[Expected],
-        log: &BTreeMap<String, usize>,
-        asked: Asked,
-    ) -> Outcome {
+    fn runs(&self, expected: &[Expected], log: &BTreeMap<String, usize>, asked: Asked) -> Outcome {
         let mut open: HashSet<&String> = log.keys().collect();
         for e in expected {
             let id = &e.instance.id;
@@ -355,7 +350,8 @@ impl Walk {
             Kind::Sneak => {
                 let time = self.ground.time_of(&path);
                 self.put(&path, file(other_text(text, op.b, true), is_executable));
-                time.into_iter().for_each(|t| self.ground.set_time(&path, t));
+                time.into_iter()
+                    .for_each(|t| self.ground.set_time(&path, t));
             }
             Kind::Touch => self.ground.set_time(&path, SystemTime::now()),
             Kind::TouchOld => self.ground.set_time(&path, SystemTime::now() - hour),
@@ -382,7 +378,9 @@ impl Walk {
                 }
             }
             Kind::Chmod => self.put(&path, file(text, !is_executable)),
-            Kind::Replace => self.replace(&path, other_text(text, op.b, op.a % 2 == 0), is_executable),
+            Kind::Replace => {
+                self.replace(&path, other_text(text, op.b, op.a % 2 == 0), is_executable)
+            }
             Kind::Relink => {
                 let link = LINKS[op.a % LINKS.len()];
                 let text = LINK_TEXTS[op.b % LINK_TEXTS.len()];
@@ -678,7 +676,13 @@ impl Walk {
             files.iter().map(|f| fs::read(f).expect("reads")).collect()
         };
         let before = read(&self.ground);
-        let question = [["status"].as_slice(), &["why"], &["list"], &["build", "-n"], &["hash"]];
+        let question = [
+            ["status"].as_slice(),
+            &["why"],
+            &["list"],
+            &["build", "-n"],
+            &["hash"],
+        ];
         let child = self.ground.start(&self.world, question[n % 5]);
         let code = self.ground.wait(child);
         let is_same = before == read(&self.ground);

@@ -51,7 +51,9 @@ pub const LINK_TEXTS: [&str; 5] = ["../hid/0", "../hid/1", "../src/0", "../src/d
 /// Patterns with what they name, said a second time.
 pub const GLOBS: [(&str, fn(&str) -> bool); 8] = [
     ("src/*.txt", |p| flat(p, "src/") && p.ends_with(".txt")),
-    ("src/**/*.md", |p| p.starts_with("src/") && p.ends_with(".md")),
+    ("src/**/*.md", |p| {
+        p.starts_with("src/") && p.ends_with(".md")
+    }),
     ("src/d/", |p| p.starts_with("src/d/")),
     ("src/d/**", |p| p.starts_with("src/d/")),
     ("src/**/[ab].*", |p| {
@@ -71,7 +73,8 @@ pub const EXCLUSIONS: [(&str, fn(&str) -> bool); 3] = [
 ];
 
 fn flat(path: &str, dir: &str) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| !rest.contains('/'))
+    path.strip_prefix(dir)
+        .is_some_and(|rest| !rest.contains('/'))
 }
 
 /// What stands at a path of the sources.
@@ -279,7 +282,11 @@ impl Tree {
         }
         if target.out == Out::Group {
             // A name for nothing is a mistake, so one that lost its needs does nothing.
-            let run = if needs.is_empty() { "    run \"true\"\n" } else { "" };
+            let run = if needs.is_empty() {
+                "    run \"true\"\n"
+            } else {
+                ""
+            };
             return node + run + "}\n";
         }
         let mut inputs: Vec<String> = target.inputs.iter().filter_map(|i| self.input(i)).collect();
@@ -293,12 +300,16 @@ impl Tree {
             Out::File => add(format!("outputs \"{out}\"")),
             Out::Dir => add(format!("outputs \"{out}/\"")),
             Out::Glob => add(format!("outputs \"{out}/*.o\"")),
-            Out::Product => add(format!("product \"{act}\" \"print\" \"../outside/engine{id}\"")),
+            Out::Product => add(format!(
+                "product \"{act}\" \"print\" \"../outside/engine{id}\""
+            )),
             Out::Nothing | Out::Group => {}
         }
         for (what, number) in [("tool", target.tool), ("probe", target.probe)] {
             if let Some(n) = number {
-                add(format!("{what} \"{act}\" \"print\" \"../outside/{what}{n}\""));
+                add(format!(
+                    "{what} \"{act}\" \"print\" \"../outside/{what}{n}\""
+                ));
             }
         }
         if let Some(n) = target.env {
@@ -315,7 +326,9 @@ impl Tree {
         }
         let is_named = |n: &&usize| target.needs.contains(n) && self.has_outputs(**n);
         let made = needs.iter().filter(is_named);
-        let made: String = made.map(|n| format!(" \"{{{}}}\"", self.name(*n))).collect();
+        let made: String = made
+            .map(|n| format!(" \"{{{}}}\"", self.name(*n)))
+            .collect();
         let (mode, out) = match target.out {
             Out::File => ("f", out),
             Out::Dir => ("d", out),
@@ -348,7 +361,8 @@ impl Tree {
 
     /// Returns whether a name in a command stands for a target's outputs.
     pub fn has_outputs(&self, target: usize) -> bool {
-        !self.targets[target].is_dropped && matches!(self.targets[target].out, Out::File | Out::Dir | Out::Glob)
+        !self.targets[target].is_dropped
+            && matches!(self.targets[target].out, Out::File | Out::Dir | Out::Glob)
     }
 
     fn input(&self, input: &In) -> Option<String> {
@@ -363,7 +377,11 @@ impl Tree {
             ),
             In::Made(t) if self.targets[*t].is_dropped => return None,
             In::Made(t) => {
-                let slash = if self.targets[*t].out == Out::Dir { "/" } else { "" };
+                let slash = if self.targets[*t].out == Out::Dir {
+                    "/"
+                } else {
+                    ""
+                };
                 let out = self.output(&t.to_string(), self.targets[*t].out);
                 format!("inputs \"{out}{slash}\"")
             }
