@@ -93,6 +93,7 @@ pub enum Kind {
     FlipStateFile,
     KeepState,
     RestoreState,
+    RestoreStateFile,
     // Other runs of `rel`.
     Part,
     Force,
@@ -106,7 +107,7 @@ pub enum Kind {
 }
 
 /// Kinds with how often they come.
-const KINDS: [(Kind, usize); 52] = {
+const KINDS: [(Kind, usize); 53] = {
     use Kind::*;
     [
         (Edit, 14),
@@ -151,8 +152,9 @@ const KINDS: [(Kind, usize); 52] = {
         (DeleteStateFile, 2),
         (CutStateFile, 2),
         (FlipStateFile, 2),
-        (KeepState, 1),
+        (KeepState, 2),
         (RestoreState, 1),
+        (RestoreStateFile, 3),
         (Part, 6),
         (Force, 2),
         (NoCache, 2),
@@ -398,7 +400,7 @@ pub fn simpler(history: &History) -> Vec<History> {
 const SIMPLIFY: [fn(&mut Target); 10] = [
     |t| t.inputs.clear(),
     |t| t.needs.clear(),
-    |t| drop(t.inputs.pop()),
+    |t| t.inputs.truncate(t.inputs.len().saturating_sub(1)),
     |t| t.needs.truncate(t.needs.len().saturating_sub(1)),
     |t| t.flags.clear(),
     |t| (t.tool, t.probe, t.var, t.env) = (None, None, None, None),

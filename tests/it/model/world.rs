@@ -48,8 +48,11 @@ pub const OTHERS: [&str; 9] = [
 pub const LINKS: [&str; 2] = ["lnk/0", "lnk/1"];
 pub const LINK_TEXTS: [&str; 5] = ["../hid/0", "../hid/1", "../src/0", "../src/d", "0"];
 
-/// Patterns with what they name, said a second time.
-pub const GLOBS: [(&str, fn(&str) -> bool); 8] = [
+/// A pattern with what it names, said a second time.
+type Named = (&'static str, fn(&str) -> bool);
+
+/// Patterns that add.
+pub const GLOBS: [Named; 8] = [
     ("src/*.txt", |p| flat(p, "src/") && p.ends_with(".txt")),
     ("src/**/*.md", |p| {
         p.starts_with("src/") && p.ends_with(".md")
@@ -66,7 +69,7 @@ pub const GLOBS: [(&str, fn(&str) -> bool); 8] = [
 ];
 
 /// Patterns that take away.
-pub const EXCLUSIONS: [(&str, fn(&str) -> bool); 3] = [
+pub const EXCLUSIONS: [Named; 3] = [
     ("src/d/e/**", |p| p.starts_with("src/d/e/")),
     ("**/a.txt", |p| p == "a.txt" || p.ends_with("/a.txt")),
     ("src/b.*", |p| flat(p, "src/") && p.starts_with("src/b.")),
