@@ -6,7 +6,8 @@
 //!
 //! `REL_MODEL_HISTORIES=20000` walks more of them, `REL_MODEL_SEED=17` one, or from there on.
 //! What it finds is kept as a test of its own where that behaviour is tested: the numbers that a
-//! seed gives change with the generator. The same walk checks what killed and hindered runs leave behind (`crashes.rs`).
+//! seed gives change with the generator. The same walk checks what killed and hindered runs
+//! leave behind (`crashes.rs`).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
