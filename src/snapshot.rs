@@ -119,7 +119,7 @@ impl Entry {
     const FOLLOWS: u32 = 1;
     const IS_THERE: u32 = 2;
 
-    fn new(name: u32, follows: bool, seen: Option<&Signature>) -> [u8; ENTRY] {
+    fn encoded(name: u32, follows: bool, seen: Option<&Signature>) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         let flags = u32::from(follows) * Self::FOLLOWS;
         bytes[..4].copy_from_slice(&name.to_le_bytes());
@@ -335,7 +335,7 @@ fn is_same(
         Err(_) => return Some(false),
     };
     // Where a name lies says nothing about what was seen.
-    Some(Entry::new(0, follows, seen.as_ref())[4..] == entry[4..])
+    Some(Entry::encoded(0, follows, seen.as_ref())[4..] == entry[4..])
 }
 
 fn unchanged_targets(body: &Body<'_>, count: usize, changed: &[u32]) -> Vec<bool> {

@@ -45,7 +45,7 @@ impl Drawing {
         let mut uses = Vec::with_capacity(looks.len());
         for look in looks {
             let (dir, name) = split(&look.path);
-            let entry = Entry::new(0, look.follows, look.seen.as_ref());
+            let entry = Entry::encoded(0, look.follows, look.seen.as_ref());
             match self.place(dir, name, entry) {
                 Some(number) => uses.push(number),
                 // It looked different to another target: left out, asked again next time.
