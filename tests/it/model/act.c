@@ -15,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE = 1 << 19 };
+// What `L` and `M` add to outputs: more than goes into a cached result, and a lot.
+enum { LARGE = 6000, HUGE_ = 1 << 19 };
 
 static char *lines[20000];
 static int count;
@@ -109,15 +110,6 @@ static void make(char mode, const char *out, const char *text) {
     uint64_t h = hash(START, text, strlen(text));
     char path[4096], name[32];
     if (mode == 'n') return;
-    if (mode == 'f' && has('M')) {
-        // Large, so that it takes a while to write and to store.
-        size_t len = strlen(text);
-        char *large = malloc(len + LARGE + 1);
-        memcpy(large, text, len);
-        memset(large + len, '.', LARGE);
-        large[len + LARGE] = 0;
-        text = large;
-    }
     if (mode == 'f' || mode == 'p') {
         write_file(out, "", text, 0);
         return;
@@ -178,6 +170,8 @@ int main(int argc, char **argv) {
     FILE *memory = open_memstream(&text, &size);
     fprintf(memory, "%s %s %s\n", id, salt, value ? value : "-");
     for (int i = 0; i < count; i++) fputs(lines[i], memory);
+    if (strchr("fdg", mode) && (has('L') || has('M')))
+        for (int i = 0; i < (has('M') ? HUGE_ : LARGE); i++) fputc('.', memory);
     fclose(memory);
     if (has('b') && is_bad) {
         // A failed run may leave something at its outputs.

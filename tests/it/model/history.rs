@@ -274,7 +274,7 @@ fn target(random: &mut Random, tree: &Tree, number: usize) -> Target {
         _ => Each::One,
     };
     let mut flags = String::new();
-    for (flag, n) in [('s', 2), ('b', 4), ('f', 10), ('m', 2), ('x', 3)] {
+    for (flag, n) in [('s', 2), ('b', 4), ('f', 10), ('m', 2), ('x', 3), ('L', 4)] {
         if random.one_in(n) {
             flags.push(flag);
         }

@@ -52,8 +52,9 @@ pub struct Expected {
     pub action: String,
 }
 
-/// What `M` adds to a file.
-const LARGE: usize = 1 << 19;
+/// What `L` and `M` add to outputs: more than goes into a cached result, and a lot.
+const LARGE: usize = 6000;
+const HUGE: usize = 1 << 19;
 
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -290,14 +291,16 @@ fn run(world: &World, instance: &Instance, files: &[(String, Read)]) -> Fate {
     let value = target.env.and_then(|e| world.env[e]);
     let value = value.map_or("-".into(), |v| format!("env{v}"));
     let salt = world.tree.salt_value(instance.target);
-    let text = format!("{} {salt} {value}\n{}", instance.id, lines.concat());
+    let mut text = format!("{} {salt} {value}\n{}", instance.id, lines.concat());
+    if matches!(target.out, Out::File | Out::Dir | Out::Glob) {
+        text += &".".repeat(match (has('L'), has('M')) {
+            (_, true) => HUGE,
+            (true, _) => LARGE,
+            _ => 0,
+        });
+    }
     match target.out {
         Out::Product => Fate::Product(text),
-        Out::File if has('M') => {
-            let path = world.tree.output(&instance.id, Out::File);
-            let large = text + &".".repeat(LARGE);
-            Fate::Made(BTreeMap::from([(path, Thing::File(large))]))
-        }
         out => Fate::Made(make(out, &world.tree.output(&instance.id, out), &text)),
     }
 }
