@@ -19,6 +19,7 @@ use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
+use crate::trace;
 
 mod moved;
 mod settle;
@@ -127,12 +128,15 @@ impl<'a> Builder<'a> {
         let started = Instant::now();
         let order = self.graph().closure(roots);
         let mut summary = Summary::default();
+        let surveying = trace::phase("survey");
         let open = self.survey(&order, &mut summary);
+        drop(surveying);
         self.progress.event(&Event::Planned {
             wanted: order.len(),
             stale: open.len(),
         });
         if !open.is_empty() && summary.errors.is_empty() {
+            let _running = trace::phase("run");
             let ended = self.run_open(&open, &mut summary);
             self.tell_last_strays();
             ended?;
@@ -304,8 +308,10 @@ impl<'a> Builder<'a> {
             let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(id) = next else { return };
             let started = Instant::now();
+            let span = trace::target(&self.graph().target(id).name);
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
                 .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
+            drop(span);
             if messages
                 .send(Message::Settled(id, result, started.elapsed()))
                 .is_err()

@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{ActionKey, Made};
 
+pub mod counted;
 pub mod local;
 pub mod small;
 

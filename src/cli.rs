@@ -22,6 +22,7 @@ mod init;
 mod log;
 mod names;
 mod query;
+mod report;
 mod signals;
 
 use context::Context;

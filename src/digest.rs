@@ -7,14 +7,12 @@
 //! tick, so its entry is marked *racy* and the file is read again next time (git's
 //! "racily clean" rule, `Documentation/technical/racy-git.txt`).
 
-use std::collections::HashMap;
 use std::fmt;
-use std::fs::Metadata;
-use std::io::Read;
+use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +20,12 @@ use crate::error::{IoContext, Result};
 use crate::fs::{self, RepoPath, Signature};
 use crate::glob::{Entry, Listing};
 
+mod hash;
 pub mod looks;
+mod memory;
+
+pub use hash::hash_reader;
+use memory::{KnownDir, KnownFile, Memory};
 
 /// The digest of some bytes: BLAKE3 hash and size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,29 +103,6 @@ pub struct Content {
     pub digest: Digest,
 }
 
-/// One remembered answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
-    signature: Signature,
-    digest: Digest,
-    is_racy: bool,
-}
-
-/// One remembered directory listing.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct KnownDir {
-    signature: Signature,
-    entries: Arc<[Entry]>,
-    is_racy: bool,
-}
-
-/// The remembered answers, as stored in `.rel/stat.v1`.
-#[derive(Default, Serialize, Deserialize)]
-struct StatCache {
-    files: HashMap<RepoPath, Known>,
-    dirs: HashMap<RepoPath, KnownDir>,
-}
-
 /// How much looking and reading was done; asserted in tests, shown by `--stats`.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -140,16 +120,10 @@ pub struct Counters {
 /// Linux kernel (`CONFIG_HZ=100`), doubled.
 const TICK_NS: i64 = 20_000_000;
 
-/// Files above this size are hashed on all cores.
-const PARALLEL_BYTES: usize = 1 << 20;
-
 /// Answers what is in files and directories below one root; safe to share between threads.
 pub struct Digests {
     root: PathBuf,
-    cache_file: PathBuf,
-    old: StatCache,
-    new_files: Mutex<HashMap<RepoPath, Known>>,
-    new_dirs: Mutex<HashMap<RepoPath, KnownDir>>,
+    memory: Memory,
     /// File system time before which a change time is certainly past.
     clock_ns: AtomicI64,
     /// How much work was done.
@@ -161,13 +135,9 @@ impl Digests {
     ///
     /// A cache file that is missing, torn or of another version is an empty one.
     pub fn load(root: &Path, cache_file: PathBuf) -> Self {
-        let old = crate::stored::load(&cache_file).unwrap_or_default();
         Self {
             root: root.to_owned(),
-            cache_file,
-            old,
-            new_files: Mutex::default(),
-            new_dirs: Mutex::default(),
+            memory: Memory::load(cache_file),
             clock_ns: AtomicI64::new(coarse_now_ns()),
             counters: Counters::default(),
         }
@@ -191,18 +161,7 @@ impl Digests {
 
     /// Writes what was learned to the cache file.
     pub fn save(&self) -> Result<()> {
-        let new_files = std::mem::take(&mut *lock(&self.new_files));
-        let new_dirs = std::mem::take(&mut *lock(&self.new_dirs));
-        if new_files.is_empty() && new_dirs.is_empty() {
-            return Ok(());
-        }
-        let mut all = StatCache {
-            files: self.old.files.clone(),
-            dirs: self.old.dirs.clone(),
-        };
-        all.files.extend(new_files);
-        all.dirs.extend(new_dirs);
-        crate::stored::save(&self.cache_file, &all)
+        self.memory.save()
     }
 
     /// Returns the root that paths are relative to.
@@ -311,7 +270,7 @@ impl Digests {
             true => Kind::Executable,
             false => Kind::File,
         };
-        if let Some(known) = self.known(path)
+        if let Some(known) = self.memory.file(path)
             && known.signature == signature
             && !known.is_racy
         {
@@ -321,28 +280,19 @@ impl Digests {
             }));
         }
         // The signature is taken before reading: a change while reading shows next time.
-        let digest = match self.hash_file(absolute) {
+        let digest = match self.hash_file(absolute, signature.size) {
             Ok(digest) => digest,
             Err(e) if fs::is_absent(&e) => return Ok(None),
             Err(e) => return Err(e).context("read", absolute),
         };
         let is_racy = self.is_racy(&signature);
-        lock(&self.new_files).insert(
-            path.clone(),
-            Known {
-                signature,
-                digest,
-                is_racy,
-            },
-        );
+        let known = KnownFile {
+            signature,
+            digest,
+            is_racy,
+        };
+        self.memory.learn_file(path, known);
         Ok(Some(Content { kind, digest }))
-    }
-
-    fn known(&self, path: &RepoPath) -> Option<Known> {
-        if let Some(known) = lock(&self.new_files).get(path) {
-            return Some(*known);
-        }
-        self.old.files.get(path).copied()
     }
 
     /// Times from the last tick or from the future (a clock set back) can not be trusted.
@@ -350,9 +300,9 @@ impl Digests {
         is_racy_since(signature, self.clock_ns.load(Ordering::Relaxed))
     }
 
-    fn hash_file(&self, absolute: &Path) -> std::io::Result<Digest> {
+    fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
-        let digest = hash_reader(std::fs::File::open(absolute)?)?;
+        let digest = hash::hash_file(&File::open(absolute)?, size)?;
         self.counters
             .bytes_hashed
             .fetch_add(digest.size, Ordering::Relaxed);
@@ -369,11 +319,8 @@ impl Listing for Digests {
             Err(e) => return Err(e).context("list directory", &absolute),
         };
         let fits = |known: &KnownDir| known.signature == signature && !known.is_racy;
-        if let Some(known) = lock(&self.new_dirs).get(dir).filter(|k| fits(k)) {
-            return Ok(known.entries.clone());
-        }
-        if let Some(known) = self.old.dirs.get(dir).filter(|k| fits(k)) {
-            return Ok(known.entries.clone());
+        if let Some(known) = self.memory.dir(dir).filter(fits) {
+            return Ok(known.entries);
         }
         self.counters.dirs_listed.fetch_add(1, Ordering::Relaxed);
         let entries: Arc<[Entry]> = crate::glob::list_disk(&absolute)?.into();
@@ -384,47 +331,9 @@ impl Listing for Digests {
             entries: entries.clone(),
             is_racy,
         };
-        lock(&self.new_dirs).insert(dir.clone(), known);
+        self.memory.learn_dir(dir, known);
         Ok(entries)
     }
-}
-
-/// Returns the digest of all that `reader` gives.
-///
-/// Reads through a buffer rather than a memory map: a mapped file that another process
-/// truncates would end this one with a bus error.
-pub fn hash_reader(mut reader: impl Read) -> std::io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0u8; 1 << 16];
-    let mut size = 0u64;
-    let mut filled = 0;
-    loop {
-        let count = match reader.read(&mut buffer[filled..]) {
-            Ok(count) => count,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        filled += count;
-        size += count as u64;
-        if count == 0 || filled == buffer.len() {
-            match filled > PARALLEL_BYTES {
-                true => hasher.update_rayon(&buffer[..filled]),
-                false => hasher.update(&buffer[..filled]),
-            };
-            if count == 0 {
-                break;
-            }
-            // Large files earn a buffer that all cores can share.
-            if buffer.len() < 4 * PARALLEL_BYTES {
-                buffer.resize(buffer.len() * 4, 0);
-            }
-            filled = 0;
-        }
-    }
-    Ok(Digest {
-        hash: *hasher.finalize().as_bytes(),
-        size,
-    })
 }
 
 /// Returns the time as the kernel stamps files, in nanoseconds since 1970.
@@ -438,11 +347,6 @@ pub fn coarse_now_ns() -> i64 {
 /// Returns whether a file may have changed unseen since `start_ns` (of [`coarse_now_ns`]).
 pub fn is_racy_since(signature: &Signature, start_ns: i64) -> bool {
     signature.newest_ns() >= start_ns - TICK_NS
-}
-
-/// Locks a mutex whose data stays valid even if a thread panicked while holding it.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns a size for people: `4.1 kB`.

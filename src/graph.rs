@@ -7,8 +7,11 @@
 //! `{wheel}`, `{version}`) is known only when the needed targets are settled.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::RepoPath;
@@ -189,8 +192,38 @@ pub struct Graph {
     needed_by: Vec<Vec<TargetId>>,
     /// All targets, each after what it needs.
     order: Vec<TargetId>,
-    by_name: BTreeMap<String, TargetId>,
-    by_base: BTreeMap<String, Vec<TargetId>>,
+    /// Made when a name is first looked up: most runs need none.
+    #[serde(skip)]
+    names: Names,
+}
+
+/// Where in a list of targets a name is. Follows from the targets, so all are equal.
+#[derive(Clone, Debug, Default)]
+struct Names(OnceLock<(RandomState, HashTable<TargetId>)>);
+
+impl PartialEq for Names {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Names {}
+
+impl Names {
+    fn find(&self, targets: &[Target], name: &str) -> Option<TargetId> {
+        let name_of = |id: &TargetId| targets[id.index()].name.as_str();
+        let (hasher, ids) = self.0.get_or_init(|| {
+            let hasher = RandomState::new();
+            let mut ids = HashTable::with_capacity(targets.len());
+            for (i, target) in targets.iter().enumerate() {
+                let hash = hasher.hash_one(target.name.as_str());
+                ids.insert_unique(hash, TargetId(i as u32), |id| hasher.hash_one(name_of(id)));
+            }
+            (hasher, ids)
+        });
+        let hash = hasher.hash_one(name);
+        ids.find(hash, |id| name_of(id) == name).copied()
+    }
 }
 
 impl Graph {
@@ -201,12 +234,8 @@ impl Graph {
     pub fn new(targets: Vec<Target>, pools: Vec<Pool>) -> Result<Self, Vec<TargetId>> {
         let order = topological(&targets)?;
         let mut needed_by = vec![Vec::new(); targets.len()];
-        let mut by_name = BTreeMap::new();
-        let mut by_base: BTreeMap<String, Vec<TargetId>> = BTreeMap::new();
         for (i, target) in targets.iter().enumerate() {
             let id = TargetId(u32::try_from(i).unwrap_or(u32::MAX));
-            by_name.insert(target.name.clone(), id);
-            by_base.entry(target.base.clone()).or_default().push(id);
             for need in &target.needs {
                 needed_by[need.index()].push(id);
             }
@@ -216,8 +245,7 @@ impl Graph {
             pools,
             needed_by,
             order,
-            by_name,
-            by_base,
+            names: Names::default(),
         })
     }
 
@@ -261,20 +289,22 @@ impl Graph {
 
     /// Returns what a name stands for: one target, or all of `thumbnail[…]`.
     pub fn find(&self, name: &str) -> Option<Vec<TargetId>> {
-        match self.by_name.get(name) {
-            Some(id) => Some(vec![*id]),
-            None => self.by_base.get(name).cloned(),
+        if let Some(id) = self.names.find(&self.targets, name) {
+            return Some(vec![id]);
         }
+        let instances = self.targets().filter(|(_, t)| t.base == name);
+        let ids: Vec<TargetId> = instances.map(|(id, _)| id).collect();
+        (!ids.is_empty()).then_some(ids)
     }
 
     /// Returns the base names, sorted.
     pub fn base_names(&self) -> impl Iterator<Item = &str> {
-        self.by_base.keys().map(String::as_str)
+        sorted(self.targets.iter().map(|t| t.base.as_str()))
     }
 
     /// Returns the full names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+        sorted(self.targets.iter().map(|t| t.name.as_str()))
     }
 
     /// Returns `roots` and everything they need, each after what it needs.
@@ -292,6 +322,13 @@ impl Graph {
             .filter(|id| wanted[id.index()])
             .collect()
     }
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
 }
 
 /// Returns the targets, each after what it needs, without recursion: a chain of

@@ -80,13 +80,15 @@ impl Records {
 
     /// Returns all that is known of a target.
     pub fn known(&self, target: &str) -> Option<Known> {
-        self.ledger.get(target)
+        self.ledger.get(target.as_bytes())
     }
 
     /// Returns the length of the file in bytes, and the targets of which it says something
     /// behind `len`.
     pub fn since(&self, len: u64) -> (u64, Vec<&str>) {
-        self.ledger.since(len)
+        let (len, names) = self.ledger.since(len);
+        let names = names.into_iter().map(std::str::from_utf8);
+        (len, names.filter_map(std::result::Result::ok).collect())
     }
 
     /// Notes that a target's commands are about to start.
@@ -104,7 +106,7 @@ impl Records {
             failed,
             mess,
         };
-        self.ledger.insert(target, &known)
+        self.ledger.insert(target.as_bytes(), &known)
     }
 
     /// Records a success.
@@ -115,7 +117,7 @@ impl Records {
             failed: false,
             mess: Vec::new(),
         };
-        self.ledger.insert(target, &known)
+        self.ledger.insert(target.as_bytes(), &known)
     }
 
     /// Shortens the file when most of it is outdated.

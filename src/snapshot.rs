@@ -17,7 +17,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::fs::Signature;
 use crate::graph::TargetId;
@@ -63,23 +63,18 @@ struct Body<'a> {
     #[serde(borrow)]
     dirs: Vec<(&'a [u8], u32)>,
     /// One [`Entry`] each.
-    #[serde(borrow, serialize_with = "as_bytes")]
+    #[serde(borrow, with = "serde_bytes")]
     looks: &'a [u8],
     /// Names below their directory, each with a NUL behind it.
-    #[serde(borrow, serialize_with = "as_bytes")]
+    #[serde(borrow, with = "serde_bytes")]
     names: &'a [u8],
     /// For each target the end of its part of `uses`, as `u32`; the highest bit says that
     /// the snapshot does not speak of it.
-    #[serde(borrow, serialize_with = "as_bytes")]
+    #[serde(borrow, with = "serde_bytes")]
     targets: &'a [u8],
     /// Numbers of looks, as `u32`.
-    #[serde(borrow, serialize_with = "as_bytes")]
+    #[serde(borrow, with = "serde_bytes")]
     uses: &'a [u8],
-}
-
-/// serde would write bytes one by one.
-fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
 }
 
 /// Says that the snapshot does not speak of a target.

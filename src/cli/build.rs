@@ -1,32 +1,32 @@
 //! `rel build`: bring targets up to date.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::context::Context;
 use super::fresh::Looked;
 use super::names::find;
+use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
 use super::signals::Listener;
-use crate::builder::{Builder, Options, Summary};
+use crate::builder::{Builder, Options};
 use crate::cache::Store;
+use crate::cache::counted::{Counted, Counters};
 use crate::cache::local::LocalStore;
-use crate::digest::{Counters, Digests};
-use crate::error::{self, EXIT_OK, Result, plural};
-use crate::graph::{Graph, TargetId};
+use crate::digest::Digests;
+use crate::error::{EXIT_OK, Result};
+use crate::graph::TargetId;
 use crate::model::Project;
-use crate::progress::{Event, Progress, Settled};
+use crate::progress::{Event, Progress};
 use crate::records::Records;
 use crate::runner::Runner;
 use crate::runner::register::Register;
-use crate::snapshot::Seen;
 use crate::source::Sources;
 use crate::stale::Inspector;
 use crate::trace;
-use crate::ui::{self, shown_time};
+use crate::ui;
 
 /// How targets are built; also for the targets that an environment needs.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -43,6 +43,9 @@ pub struct BuildOptions {
     /// Neither look into the local cache nor write to it
     #[arg(long)]
     pub no_cache: bool,
+    /// Write when what ran into FILE, for Perfetto or `about:tracing`
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,6 +63,7 @@ pub struct BuildArgs {
 /// Runs `rel build`.
 pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     let started = Instant::now();
+    start_trace(context, &args.options);
     let looked = Looked::early(context)?;
     let seen = looked.as_ref().and_then(|l| l.seen.as_ref());
     let lists_targets = context.json || context.screen.is_verbose;
@@ -68,11 +72,14 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
         && !args.options.force
         && !lists_targets
     {
-        tell_all_fresh(context, seen, started.elapsed());
+        tell_all_fresh(context, seen.targets(), seen.looks, started.elapsed());
+        write_trace(trace_file(context, &args.options).as_deref(), None)?;
         return Ok(EXIT_OK);
     }
+    let reading = trace::phase("read the graph");
     let root = context.root()?;
     let (context, project) = context.with_project()?;
+    drop(reading);
     let roots = find(&project.graph, &args.targets)?;
     let report = run(context, project, root, &roots, &args.options, looked)?;
     report.tell(context, &project.graph);
@@ -80,13 +87,6 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
         true => Ok(EXIT_OK),
         false => Ok(report.exit_code()),
     }
-}
-
-/// What a build did, with its counters.
-pub struct Report {
-    /// How it went.
-    pub summary: Summary,
-    counters: BTreeMap<&'static str, u64>,
 }
 
 /// Builds targets, drawing progress; shared by `build` and the environments.
@@ -98,6 +98,7 @@ pub fn run(
     options: &BuildOptions,
     looked: Option<Looked>,
 ) -> Result<Report> {
+    start_trace(context, options);
     let state_dir = Context::state_dir(&root);
     let looked = match looked {
         Some(looked) => looked,
@@ -122,17 +123,22 @@ pub fn run(
     let mut inspector = Inspector::new(graph, &digests, &runner, &env, version, now_s);
     inspector.seen = seen;
     let display = display(context, &project.sources);
-    let display = display.as_ref();
+    let served = Counters::default();
+    let counts = || counts(&runner, &digests, &served);
+    let tally = Tally::new(display.as_ref(), &counts);
+    let display: &dyn Progress = &tally;
     let store = match options.no_cache {
         true => None,
         false => store(context, display),
     };
+    let store = store.as_ref().map(|s| Counted::new(s, &served));
     let store: Option<&dyn Store> = store.as_ref().map(|s| s as &dyn Store);
     let how = how(options, jobs, roots);
     let mut builder = Builder::new(&inspector, &records, store, &state_dir, display, how);
     builder.jobserver = jobserver;
     let summary = builder.build(roots);
     drop(builder);
+    runner.close();
     let keeping = trace::phase("keep the state");
     let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
     let drawn = |records: &Records| match &summary {
@@ -147,13 +153,42 @@ pub fn run(
         }
     }
     drop(keeping);
+    let summary = summary?;
     let looks = inspector.seen.as_ref().map_or(0, |seen| seen.looks);
-    runner.close();
-    let processes = runner.started.load(Ordering::Relaxed);
-    Ok(Report {
-        summary: summary?,
-        counters: counters(processes, &digests.counters, looks),
-    })
+    let phases = tally.phases(looks);
+    write_trace(
+        trace_file(context, options).as_deref(),
+        Some((graph, &summary)),
+    )?;
+    Ok(Report { summary, phases })
+}
+
+/// Starts the trace, if anything of it will be shown.
+fn start_trace(context: &Context, options: &BuildOptions) {
+    if context.stats || options.trace.is_some() {
+        trace::start();
+    }
+}
+
+fn trace_file(context: &Context, options: &BuildOptions) -> Option<PathBuf> {
+    Some(context.dir.join(options.trace.as_ref()?))
+}
+
+/// Returns how much was done so far.
+fn counts(runner: &Runner, digests: &Digests, served: &Counters) -> Counts {
+    let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
+    let looked = &digests.counters;
+    Counts::from([
+        ("processes", count(&runner.started)),
+        ("stats", count(&looked.stats)),
+        ("files hashed", count(&looked.files_hashed)),
+        ("bytes hashed", count(&looked.bytes_hashed)),
+        ("directories listed", count(&looked.dirs_listed)),
+        ("cache hits", count(&served.hits)),
+        ("cache misses", count(&served.misses)),
+        ("bytes restored", count(&served.bytes_fetched)),
+        ("bytes cached", count(&served.bytes_put)),
+    ])
 }
 
 fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
@@ -179,120 +214,6 @@ fn start_runner(
     let flag = Arc::new(AtomicBool::new(false));
     let listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
     Ok((runner, listener))
-}
-
-/// Returns how much was done, by name.
-fn counters(processes: u64, digests: &Counters, looks: u64) -> BTreeMap<&'static str, u64> {
-    let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
-    BTreeMap::from([
-        ("processes", processes),
-        ("stats", count(&digests.stats) + looks),
-        ("files hashed", count(&digests.files_hashed)),
-        ("bytes hashed", count(&digests.bytes_hashed)),
-        ("directories listed", count(&digests.dirs_listed)),
-    ])
-}
-
-/// Says that every target is fresh, which was seen without reading the graph.
-fn tell_all_fresh(context: &Context, seen: &Seen, took: Duration) {
-    let line = nothing_to_do(seen.targets(), took);
-    tell(
-        context,
-        &counters(0, &Counters::default(), seen.looks),
-        &line,
-    );
-}
-
-/// Writes the end of a build for people.
-fn tell(context: &Context, counters: &BTreeMap<&'static str, u64>, line: &str) {
-    if context.stats {
-        let lines = counters.iter().map(|(n, c)| format!("{n:>20}  {c}\n"));
-        ui::eprint(&lines.collect::<String>());
-    }
-    if !context.screen.is_quiet {
-        ui::eprint(&format!("rel: {line}\n"));
-    }
-}
-
-impl Report {
-    /// Returns the exit code of a build that did not succeed.
-    pub fn exit_code(&self) -> u8 {
-        match self.summary.errors.first() {
-            Some((_, error)) => error.kind.exit_code(),
-            None => error::EXIT_INTERRUPTED,
-        }
-    }
-
-    /// Writes the summary: one line for people, or JSON.
-    pub fn tell(&self, context: &Context, graph: &Graph) {
-        if context.json {
-            ui::print(&format!("{:#}\n", self.json(graph)));
-            return;
-        }
-        tell(context, &self.counters, &summary_line(&self.summary));
-    }
-
-    fn json(&self, graph: &Graph) -> serde_json::Value {
-        let word = |how: &Settled| match how {
-            Settled::Fresh => "fresh",
-            Settled::Restored => "restored",
-            Settled::Ran => "ran",
-            Settled::RanSame => "ran, same result",
-            Settled::Failed => "failed",
-            Settled::Skipped => "skipped",
-        };
-        let targets: serde_json::Map<String, serde_json::Value> = self
-            .summary
-            .settled
-            .iter()
-            .map(|(id, how)| (graph.target(*id).name.clone(), word(how).into()))
-            .collect();
-        let errors: Vec<String> = self
-            .summary
-            .errors
-            .iter()
-            .map(|(_, e)| e.message.clone())
-            .collect();
-        serde_json::json!({
-            "ok": self.summary.is_ok(),
-            "targets": targets,
-            "errors": errors,
-            "counters": self.counters,
-            "seconds": self.summary.took.as_secs_f64(),
-        })
-    }
-}
-
-/// Returns `2 ran, 1 restored, 10 fresh in 1.3 s`.
-pub fn summary_line(summary: &Summary) -> String {
-    let count = |how| summary.count(how);
-    let ran = count(Settled::Ran) + count(Settled::RanSame);
-    let fresh = count(Settled::Fresh);
-    let parts: Vec<String> = [
-        (count(Settled::Failed), "failed"),
-        (count(Settled::Skipped), "not tried"),
-        (ran, "ran"),
-        (count(Settled::Restored), "restored from the cache"),
-    ]
-    .iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, word)| format!("{n} {word}"))
-    .collect();
-    let took = shown_time(summary.took);
-    let prefix = if summary.is_interrupted {
-        "interrupted; "
-    } else {
-        ""
-    };
-    match parts.is_empty() {
-        true => prefix.to_owned() + &nothing_to_do(fresh, summary.took),
-        false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
-    }
-}
-
-fn nothing_to_do(fresh: usize, took: Duration) -> String {
-    let (targets, took) = (plural(fresh, "target"), shown_time(took));
-    format!("nothing to do, {fresh} {targets} fresh, in {took}")
 }
 
 /// Returns the local cache. Having no place for one is no reason not to build.

@@ -231,7 +231,7 @@ impl Job<'_> {
             if !self.context.json && !self.context.screen.is_quiet {
                 ui::eprint(&format!(
                     "rel: {}\n",
-                    super::build::summary_line(&report.summary)
+                    super::report::summary_line(&report.summary)
                 ));
             }
             made = report.summary.made;

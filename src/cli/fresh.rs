@@ -12,6 +12,7 @@ use crate::progress::Settled;
 use crate::records::Records;
 use crate::snapshot::{self, Basis, Seen, Snapshot};
 use crate::stale::Inspector;
+use crate::trace;
 
 /// A checkout, locked, with what is unchanged in it.
 pub struct Looked {
@@ -46,7 +47,9 @@ impl Looked {
         let env = |name: &str| context.var(name);
         let state_dir = Context::state_dir(root);
         let snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
+        let looking = trace::phase("look");
         let seen = snapshot.as_ref().map(|s| s.look(root, cores()));
+        drop(looking);
         Self {
             _lock: lock,
             snapshot,

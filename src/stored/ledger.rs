@@ -1,6 +1,6 @@
 //! The ledger: a map on disk that is changed by appending.
 //!
-//! Each entry is a length, a checksum, a name and its value. Loading it only finds out
+//! Each entry is a length, a checksum, a name (any bytes) and its value. Loading it only finds out
 //! where the last entry of each name lies: of 10,000 targets a build mostly wants one. A
 //! torn tail is cut off; an entry that rotted elsewhere is one that is not there.
 
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use hashbrown::HashTable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_bytes::Bytes;
 
 use super::{body_of, decode, encode};
 use crate::error::{IoContext, Result};
@@ -56,7 +57,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
             ledger.point(before);
         }
         // Only what was written last can be torn without being too short.
-        let is_torn = |entry: &[u8]| decode::<(String, V)>(entry).is_none();
+        let is_torn = |entry: &[u8]| decode::<(&Bytes, V)>(entry).is_none();
         if entry_at(&ledger.bytes, before).is_some_and(is_torn) {
             at = before;
             ledger.bytes.truncate(at);
@@ -67,19 +68,32 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
     }
 
     /// Returns the value of `name`.
-    pub fn get(&self, name: &str) -> Option<V> {
-        let at = self
-            .last
-            .find(self.hash(name), |at| self.is_of(*at, name))?;
-        let (_, value) = decode::<(String, V)>(entry_at(&self.bytes, *at)?)?;
+    pub fn get(&self, name: &[u8]) -> Option<V> {
+        let hash = self.hasher.hash_one(name);
+        let at = self.last.find(hash, |at| self.name_at(*at) == name)?;
+        let (_, value) = decode::<(&Bytes, V)>(entry_at(&self.bytes, *at)?)?;
         Some(value)
     }
 
     /// Sets the value of `name` and appends the change to the file.
-    pub fn insert(&mut self, name: &str, value: &V) -> Result<()> {
-        let body = encode(&(name, value))?;
-        let mut entry = (body.len() as u32).to_le_bytes().to_vec();
-        entry.extend(body);
+    pub fn insert(&mut self, name: &[u8], value: &V) -> Result<()> {
+        self.insert_all([(name, value)])
+    }
+
+    /// Sets several values at once: all of them, or, after a failure, the first few.
+    pub fn insert_all<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'a [u8], &'a V)>,
+    ) -> Result<()>
+    where
+        V: 'a,
+    {
+        let mut entry = Vec::new();
+        for (name, value) in values {
+            let body = encode(&(Bytes::new(name), value))?;
+            entry.extend((body.len() as u32).to_le_bytes());
+            entry.extend(body);
+        }
         let at = self.bytes.len();
         let written = self.open(at)?.write_all(&entry);
         if written.is_err() {
@@ -88,12 +102,12 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
         }
         written.context("append to", &self.path)?;
         self.bytes.extend(entry);
-        self.point(at);
+        self.point_from(at);
         Ok(())
     }
 
     /// Returns the length of the file in bytes, and the names of the entries behind `len`.
-    pub fn since(&self, len: u64) -> (u64, Vec<&str>) {
+    pub fn since(&self, len: u64) -> (u64, Vec<&[u8]>) {
         let mut at = usize::try_from(len).unwrap_or(usize::MAX);
         let mut names = Vec::new();
         while let Some(entry) = entry_at(&self.bytes, at) {
@@ -125,7 +139,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
     /// Makes the entry at `at` the last one of its name.
     fn point(&mut self, at: usize) {
         self.written += 1;
-        let name_at = |at: usize| entry_at(&self.bytes, at).and_then(name_of).unwrap_or("");
+        let name_at = |at: usize| entry_at(&self.bytes, at).and_then(name_of).unwrap_or(b"");
         let name = name_at(at);
         let hash = |at: &usize| self.hasher.hash_one(name_at(*at));
         let is_same = |other: &usize| name_at(*other) == name;
@@ -138,7 +152,10 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
     fn point_anew(&mut self) {
         self.last.clear();
         self.written = 0;
-        let mut at = 0;
+        self.point_from(0);
+    }
+
+    fn point_from(&mut self, mut at: usize) {
         while let Some(entry) = entry_at(&self.bytes, at) {
             let next = at + LEN + entry.len();
             self.point(at);
@@ -146,12 +163,8 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
         }
     }
 
-    fn hash(&self, name: &str) -> u64 {
-        self.hasher.hash_one(name)
-    }
-
-    fn is_of(&self, at: usize, name: &str) -> bool {
-        entry_at(&self.bytes, at).and_then(name_of) == Some(name)
+    fn name_at(&self, at: usize) -> &[u8] {
+        entry_at(&self.bytes, at).and_then(name_of).unwrap_or(b"")
     }
 
     /// Opens the file for appending at `len`: a torn tail would hide all that comes after.
@@ -176,8 +189,8 @@ fn entry_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
 }
 
 /// Returns the name of an entry, without looking at its checksum.
-fn name_of(entry: &[u8]) -> Option<&str> {
-    let (name, _) = postcard::take_from_bytes::<&str>(body_of(entry)?).ok()?;
+fn name_of(entry: &[u8]) -> Option<&[u8]> {
+    let (name, _) = postcard::take_from_bytes::<&Bytes>(body_of(entry)?).ok()?;
     Some(name)
 }
 
@@ -200,18 +213,18 @@ mod tests {
     fn a_ledger_remembers_the_last_value() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut first = ledger(dir.path());
-        first.insert("b", &7).expect("appends");
+        first.insert(b"b", &7).expect("appends");
         for i in 0..300 {
-            first.insert("a", &i).expect("appends");
+            first.insert(b"a", &i).expect("appends");
         }
-        assert_eq!(ledger(dir.path()).get("a"), Some(299));
-        assert_eq!(ledger(dir.path()).get("c"), None);
+        assert_eq!(ledger(dir.path()).get(b"a"), Some(299));
+        assert_eq!(ledger(dir.path()).get(b"c"), None);
         let long = len(dir.path());
         first.compact().expect("compacts");
-        first.insert("c", &1).expect("appends");
+        first.insert(b"c", &1).expect("appends");
         assert!(len(dir.path()) < long / 50);
         let again = ledger(dir.path());
-        let found = ["a", "b", "c"].map(|name| again.get(name));
+        let found = [b"a", b"b", b"c"].map(|name| again.get(name));
         assert_eq!(found, [Some(299), Some(7), Some(1)]);
     }
 
@@ -219,11 +232,14 @@ mod tests {
     fn what_came_later_is_told() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut first = ledger(dir.path());
-        first.insert("a", &1).expect("appends");
+        first.insert(b"a", &1).expect("appends");
         let (then, names) = first.since(0);
-        assert_eq!(names, ["a"]);
-        first.insert("b", &2).expect("appends");
-        assert_eq!(ledger(dir.path()).since(then), (len(dir.path()), vec!["b"]));
+        assert_eq!(names, [b"a"]);
+        first.insert(b"b", &2).expect("appends");
+        assert_eq!(
+            ledger(dir.path()).since(then),
+            (len(dir.path()), vec![b"b".as_slice()])
+        );
     }
 
     #[test]
@@ -232,12 +248,14 @@ mod tests {
         let mut first = ledger(dir.path());
         let mut lengths = Vec::new();
         for i in 0..5 {
-            first.insert(&format!("k{i}"), &i).expect("appends");
+            first
+                .insert(format!("k{i}").as_bytes(), &i)
+                .expect("appends");
             lengths.push(len(dir.path()));
         }
         let whole = std::fs::read(dir.path().join("ledger")).expect("reads");
         let count = |ledger: &Ledger<u32>| {
-            let is_there = |i: &u32| ledger.get(&format!("k{i}")) == Some(*i);
+            let is_there = |i: &u32| ledger.get(format!("k{i}").as_bytes()) == Some(*i);
             (0..5).filter(is_there).count()
         };
         for cut in 0..whole.len() {
@@ -245,10 +263,10 @@ mod tests {
             let expected = lengths.iter().filter(|l| **l <= cut as u64).count();
             let mut torn = ledger(dir.path());
             assert_eq!(count(&torn), expected, "cut at {cut}");
-            torn.insert("new", &9).expect("appends");
+            torn.insert(b"new", &9).expect("appends");
             let healed = ledger(dir.path());
             assert_eq!(count(&healed), expected, "cut at {cut}");
-            assert_eq!(healed.get("new"), Some(9), "cut at {cut}");
+            assert_eq!(healed.get(b"new"), Some(9), "cut at {cut}");
         }
     }
 
@@ -256,7 +274,7 @@ mod tests {
     fn an_entry_that_rotted_is_not_there() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut first = ledger(dir.path());
-        for name in ["a", "b", "c"] {
+        for name in [b"a", b"b", b"c"] {
             first.insert(name, &1000).expect("appends");
         }
         let path = dir.path().join("ledger");
@@ -265,7 +283,7 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).expect("writes");
-            let found = ["a", "b", "c"].map(|name| ledger(dir.path()).get(name));
+            let found = [b"a", b"b", b"c"].map(|name| ledger(dir.path()).get(name));
             assert!(found.contains(&None), "byte {at}: {found:?}");
             let is_right = |value: &Option<u32>| value.is_none_or(|v| v == 1000);
             assert!(found.iter().all(is_right), "byte {at}: {found:?}");

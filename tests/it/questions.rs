@@ -357,6 +357,9 @@ fn help_names_the_commands() {
           --no-cache
               Neither look into the local cache nor write to it
 
+          --trace <FILE>
+              Write when what ran into FILE, for Perfetto or `about:tracing`
+
       -h, --help
               Print help
     ");

@@ -80,6 +80,9 @@ fn parameters_are_given_in_order_or_have_a_default() {
           --no-cache
               Neither look into the local cache nor write to it
 
+          --trace <FILE>
+              Write when what ran into FILE, for Perfetto or `about:tracing`
+
       -h, --help
               Print help
     ");

@@ -1,0 +1,231 @@
+//! What a build tells at its end: the summary, `--stats`, `--json` and `--trace`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::context::Context;
+use crate::builder::Summary;
+use crate::error::{self, IoContext, Result, plural};
+use crate::graph::{Graph, TargetId};
+use crate::progress::{Event, Progress, Settled};
+use crate::trace;
+use crate::ui::{self, shown_time};
+
+/// How much was done, by name.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// What a build did, with its counters.
+pub struct Report {
+    /// How it went.
+    pub summary: Summary,
+    /// How much was done in each phase.
+    pub phases: Vec<(&'static str, Counts)>,
+}
+
+/// Hands events on, and takes the counters when the survey has ended.
+pub struct Tally<'a> {
+    display: &'a dyn Progress,
+    count: &'a (dyn Fn() -> Counts + Sync),
+    surveyed: OnceLock<Counts>,
+}
+
+impl<'a> Tally<'a> {
+    /// Returns a tally in front of `display`.
+    pub fn new(display: &'a dyn Progress, count: &'a (dyn Fn() -> Counts + Sync)) -> Self {
+        Self {
+            display,
+            count,
+            surveyed: OnceLock::new(),
+        }
+    }
+
+    /// Returns what was done in each phase after the first, which took `looks` looks.
+    pub fn phases(&self, looks: u64) -> Vec<(&'static str, Counts)> {
+        let end = (self.count)();
+        let surveyed = self.surveyed.get().cloned().unwrap_or_else(|| end.clone());
+        let since = |name: &&'static str, all: u64| all - surveyed.get(name).unwrap_or(&0);
+        let run = end.iter().map(|(name, all)| (*name, since(name, *all)));
+        vec![
+            (LOOK, look(looks)),
+            (SURVEY, surveyed.clone()),
+            (RUN, run.collect()),
+        ]
+    }
+}
+
+impl Progress for Tally<'_> {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Planned { .. } = event {
+            let _ = self.surveyed.set((self.count)());
+        }
+        self.display.event(event);
+    }
+}
+
+/// The phase that compares with the snapshot.
+pub const LOOK: &str = "look";
+/// The phase that finds out what is stale.
+pub const SURVEY: &str = "survey";
+/// The phase that restores and runs.
+pub const RUN: &str = "run";
+
+fn look(looks: u64) -> Counts {
+    BTreeMap::from([("stats", looks)])
+}
+
+/// Says that every target is fresh, which was seen without reading the graph.
+pub fn tell_all_fresh(context: &Context, targets: usize, looks: u64, took: Duration) {
+    let line = nothing_to_do(targets, took);
+    tell(context, &[(LOOK, look(looks))], &line);
+}
+
+/// Writes the end of a build for people.
+fn tell(context: &Context, phases: &[(&'static str, Counts)], line: &str) {
+    if context.stats {
+        ui::eprint(&stats_text(phases));
+    }
+    if !context.screen.is_quiet {
+        ui::eprint(&format!("rel: {line}\n"));
+    }
+}
+
+/// Returns a line for each counter: its sum, and what each phase had of it; then a line
+/// for the time of each part of the run.
+fn stats_text(phases: &[(&'static str, Counts)]) -> String {
+    let mut text = String::new();
+    for (name, sum) in totals(phases) {
+        let part = |(phase, counts): &(&str, Counts)| {
+            let count = counts.get(name).filter(|c| **c > 0 && **c < sum)?;
+            Some(format!("{phase} {count}"))
+        };
+        let parts: Vec<String> = phases.iter().filter_map(part).collect();
+        let parts = match parts.is_empty() {
+            true => String::new(),
+            false => format!("  ({})", parts.join(", ")),
+        };
+        text += &format!("{name:>20}  {sum}{parts}\n");
+    }
+    for (name, took) in trace::phases(&trace::events()) {
+        text += &format!("{name:>20}  {}\n", shown_time(took));
+    }
+    text
+}
+
+fn totals(phases: &[(&'static str, Counts)]) -> Counts {
+    let mut sums = Counts::new();
+    for (name, count) in phases.iter().flat_map(|(_, counts)| counts) {
+        *sums.entry(name).or_default() += count;
+    }
+    sums
+}
+
+/// Writes the Chrome trace of this run, if one was asked for. `summary` tells which way
+/// through the graph took longest.
+pub fn write_trace(file: Option<&Path>, of: Option<(&Graph, &Summary)>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let events = trace::events();
+    let critical = of.map_or_else(Vec::new, |(graph, summary)| {
+        critical_path(graph, summary, &events)
+    });
+    let text = trace::chrome(&events, &critical).to_string();
+    std::fs::write(file, text).context("write", file)
+}
+
+/// Returns the targets that decided how long the run took: the one that ended last, then
+/// always the one among its needs that ended last.
+fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> Vec<String> {
+    let targets = events.iter().filter(|e| e.kind == "target");
+    let ends: BTreeMap<&str, Duration> = targets
+        .map(|e| (e.name.as_ref(), e.start + e.took))
+        .collect();
+    let end = |id: &TargetId| ends.get(graph.target(*id).name.as_str()).copied();
+    let last = |ids: &mut dyn Iterator<Item = &TargetId>| {
+        let ended = ids.filter_map(|id| Some((end(id)?, *id)));
+        ended.max().map(|(_, id)| id)
+    };
+    let mut at = last(&mut summary.settled.keys());
+    let mut path = Vec::new();
+    while let Some(id) = at {
+        path.push(graph.target(id).name.clone());
+        at = last(&mut graph.target(id).needs.iter());
+    }
+    path
+}
+
+impl Report {
+    /// Returns the exit code of a build that did not succeed.
+    pub fn exit_code(&self) -> u8 {
+        match self.summary.errors.first() {
+            Some((_, error)) => error.kind.exit_code(),
+            None => error::EXIT_INTERRUPTED,
+        }
+    }
+
+    /// Writes the summary: one line for people, or JSON.
+    pub fn tell(&self, context: &Context, graph: &Graph) {
+        if context.json {
+            ui::print(&format!("{:#}\n", self.json(graph)));
+            return;
+        }
+        tell(context, &self.phases, &summary_line(&self.summary));
+    }
+
+    fn json(&self, graph: &Graph) -> serde_json::Value {
+        let word = |how: &Settled| match how {
+            Settled::Fresh => "fresh",
+            Settled::Restored => "restored",
+            Settled::Ran => "ran",
+            Settled::RanSame => "ran, same result",
+            Settled::Failed => "failed",
+            Settled::Skipped => "skipped",
+        };
+        let settled = self.summary.settled.iter();
+        let targets: serde_json::Map<String, serde_json::Value> = settled
+            .map(|(id, how)| (graph.target(*id).name.clone(), word(how).into()))
+            .collect();
+        let errors = self.summary.errors.iter();
+        let errors: Vec<String> = errors.map(|(_, e)| e.message.clone()).collect();
+        let phases: BTreeMap<&str, &Counts> = self.phases.iter().map(|(n, c)| (*n, c)).collect();
+        serde_json::json!({
+            "ok": self.summary.is_ok(),
+            "targets": targets,
+            "errors": errors,
+            "counters": totals(&self.phases),
+            "phases": phases,
+            "seconds": self.summary.took.as_secs_f64(),
+        })
+    }
+}
+
+/// Returns `2 ran, 1 restored, 10 fresh in 1.3 s`.
+pub fn summary_line(summary: &Summary) -> String {
+    let count = |how| summary.count(how);
+    let ran = count(Settled::Ran) + count(Settled::RanSame);
+    let fresh = count(Settled::Fresh);
+    let parts: Vec<String> = [
+        (count(Settled::Failed), "failed"),
+        (count(Settled::Skipped), "not tried"),
+        (ran, "ran"),
+        (count(Settled::Restored), "restored from the cache"),
+    ]
+    .iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, word)| format!("{n} {word}"))
+    .collect();
+    let took = shown_time(summary.took);
+    let prefix = match summary.is_interrupted {
+        true => "interrupted; ",
+        false => "",
+    };
+    match parts.is_empty() {
+        true => prefix.to_owned() + &nothing_to_do(fresh, summary.took),
+        false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
+    }
+}
+
+fn nothing_to_do(fresh: usize, took: Duration) -> String {
+    let (targets, took) = (plural(fresh, "target"), shown_time(took));
+    format!("nothing to do, {fresh} {targets} fresh, in {took}")
+}
