@@ -145,13 +145,10 @@ pub fn run(
         Ok(summary) => looked.draw(context, state_dir.clone(), &inspector, records, summary),
         Err(_) => Ok(()),
     };
-    // Being unable to keep what was learned is no failure of the build.
-    for kept in [records.compact(), digests.save(), drawn(&records)] {
-        if let Err(error) = kept {
-            let text = error.to_string();
-            display.event(&Event::Warning { text: &text });
-        }
-    }
+    tell_unkept(
+        [records.compact(), digests.save(), drawn(&records)],
+        display,
+    );
     drop(keeping);
     let summary = summary?;
     let looks = inspector.seen.as_ref().map_or(0, |seen| seen.looks);
@@ -161,6 +158,14 @@ pub fn run(
         Some((graph, &summary)),
     )?;
     Ok(Report { summary, phases })
+}
+
+/// Being unable to keep what was learned is no failure of the build.
+fn tell_unkept(kept: [Result<()>; 3], display: &dyn Progress) {
+    for error in kept.into_iter().filter_map(Result::err) {
+        let text = error.to_string();
+        display.event(&Event::Warning { text: &text });
+    }
 }
 
 /// Starts the trace, if anything of it will be shown.
