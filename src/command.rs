@@ -39,7 +39,7 @@ impl Late<'_> {
             )),
             "in" | "inputs" => Some(list(self.inputs.iter().map(|(p, _)| self.path(p)))),
             "version" => self.version.map(Value::from),
-            _ => self.need(name),
+            _ => Some(self.need(name)),
         }
     }
 
@@ -55,18 +55,17 @@ impl Late<'_> {
     }
 
     /// `wheel` stands for the outputs of the needed target `wheel`, or of all needed
-    /// instances `wheel[…]`.
-    fn need(&self, name: &str) -> Option<Value> {
+    /// instances `wheel[…]`, of which there may be none: that the name is one of a needed
+    /// target has been checked when the Releasefile was read.
+    fn need(&self, name: &str) -> Value {
         let mut words = Vec::new();
-        let mut is_known = false;
         for (id, made) in self.needs {
             let need = self.graph.target(*id);
             if need.name == name || need.base == name {
-                is_known = true;
                 words.extend(named_outputs(need, made).iter().map(|p| self.path(p)));
             }
         }
-        is_known.then(|| list(words.into_iter()))
+        list(words.into_iter())
     }
 
     fn path(&self, path: &RepoPath) -> OsString {

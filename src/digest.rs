@@ -147,7 +147,7 @@ impl Digests {
     /// network file system's clock may differ from this machine's.
     pub fn take_clock(&self, state_dir: &Path) {
         let probe = tempfile::Builder::new()
-            .prefix(".clock-")
+            .prefix(fs::TEMPORARY)
             .tempfile_in(state_dir);
         let fs_now = probe
             .and_then(|f| f.as_file().metadata())

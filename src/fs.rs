@@ -21,6 +21,9 @@ use crate::error::{IoContext, Result};
 /// Name of the state directory beside the Releasefile.
 pub const STATE_DIR: &str = ".rel";
 
+/// How the names of files start that are renamed once they are whole.
+pub const TEMPORARY: &str = ".tmp-";
+
 /// A normalised path relative to the repository root; any bytes but NUL.
 ///
 /// Inputs may also be absolute (`/etc/ssl/ca.pem`) or lead upwards (`../shared/x`).
@@ -235,7 +238,7 @@ pub fn write_lightly(path: &Path, bytes: &[u8]) -> Result<()> {
 fn replace(path: &Path, bytes: &[u8], is_flushed: bool) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(TEMPORARY)
         .tempfile_in(dir)
         .context("create a temporary file in", dir)?;
     file.write_all(bytes).context("write", path)?;
@@ -246,6 +249,21 @@ fn replace(path: &Path, bytes: &[u8], is_flushed: bool) -> Result<()> {
         .map_err(|e| e.error)
         .context("write", path)?;
     Ok(())
+}
+
+/// Removes what killed runs left of files that they were writing in `dir`. The caller holds
+/// the lock under which such files are written.
+pub fn remove_leftovers(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .as_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
+            // One that can not be removed is in nobody's way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Creates a directory and its parents.

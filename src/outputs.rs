@@ -10,13 +10,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::cache::Store;
 use crate::digest::{Content, Digest, Digests, Kind};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::{self, RepoPath};
+use crate::fs::{self, RepoPath, STATE_DIR};
 use crate::glob::{self, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
+
+/// How the names of files start that are being restored onto another file system.
+pub const BESIDE: &str = ".rel-restore-";
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
 pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
@@ -112,7 +117,9 @@ pub fn make_room(
             matches!(output.pattern, Pattern::File(_)),
         )?;
     }
-    for path in present(target, digests)? {
+    let mut in_the_way = present(target, digests)?;
+    in_the_way.extend(directories_for_files(target, ours, digests)?);
+    for path in in_the_way {
         let absolute = path.to_absolute(digests.root());
         let content = digests.output(&path)?;
         let is_ours = ours
@@ -133,6 +140,33 @@ pub fn make_room(
         }
     }
     Ok(aside)
+}
+
+/// Returns directories that somebody put where a glob had a file. A glob names files only, so
+/// that they are not among what is present.
+fn directories_for_files(
+    target: &Target,
+    ours: &[OutputState],
+    digests: &Digests,
+) -> Result<Vec<RepoPath>> {
+    let mut found = Vec::new();
+    for output in ours.iter().filter(|o| o.content.kind != Kind::Directory) {
+        let meta = fs::lstat(&output.path.to_absolute(digests.root()))?;
+        if meta.is_some_and(|m| m.is_dir()) && is_of_a_glob(target, &output.path) {
+            found.push(output.path.clone());
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+fn is_of_a_glob(target: &Target, path: &RepoPath) -> bool {
+    let mut globs = target.outputs.iter().map(|o| &o.pattern);
+    globs.any(|pattern| {
+        matches!(pattern, Pattern::Glob { .. })
+            && glob::compile(pattern).is_ok_and(|g| g.is_match(path))
+    })
 }
 
 fn remove_file(path: &Path) -> Result<()> {
@@ -342,7 +376,6 @@ pub fn restore(
 fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
     let Content { kind, digest } = output.content;
     let absolute = output.path.to_absolute(digests.root());
-    let dir = absolute.parent().unwrap_or(digests.root());
     let Some(mut blob) = store.fetch(&digest)? else {
         return Ok(false);
     };
@@ -358,11 +391,8 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute)?;
         return Ok(true);
     }
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".rel-restore-")
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(dir)
-        .context("create a temporary file in", dir)?;
+    // Beside the state, where a killed run's leftovers are found and nobody trips over them.
+    let mut temporary = temporary_in(&digests.root().join(STATE_DIR), fs::TEMPORARY)?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
         store.distrust(&digest);
         return Ok(false);
@@ -373,15 +403,38 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         0o666
     };
     let permissions = Permissions::from_mode(mode & !umask());
-    temporary
-        .as_file()
-        .set_permissions(permissions)
-        .context("set the mode of", &absolute)?;
-    temporary
-        .persist_noclobber(&absolute)
-        .map_err(|e| e.error)
-        .context("write", &absolute)?;
+    persist(temporary, permissions, &absolute)?;
     Ok(true)
+}
+
+fn temporary_in(dir: &Path, prefix: &str) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .context("create a temporary file in", dir)
+}
+
+/// Gives a whole file its mode and its name, at which nothing stands.
+fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<()> {
+    let file = temporary.as_file();
+    file.set_permissions(mode.clone())
+        .context("set the mode of", path)?;
+    let Err(refused) = temporary.persist_noclobber(path) else {
+        return Ok(());
+    };
+    if refused.error.kind() != std::io::ErrorKind::CrossesDevices {
+        return Err(refused.error).context("write", path);
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let beside = temporary_in(dir, BESIDE)?;
+    std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
+    beside
+        .as_file()
+        .set_permissions(mode)
+        .context("set the mode of", path)?;
+    let done = beside.persist_noclobber(path).map_err(|e| e.error);
+    done.map(drop).context("write", path)
 }
 
 /// Copies all of `from` and returns its digest.

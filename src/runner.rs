@@ -124,6 +124,13 @@ impl Runner {
         self
     }
 
+    /// Says that this runner will start nothing any more.
+    pub fn close(&self) {
+        if let Some(register) = &self.register {
+            register.close();
+        }
+    }
+
     /// Runs a command to its end, with standard output and standard error in `log`.
     pub fn run(&self, spec: &Spec, log: &File) -> Exit {
         let log = match log.try_clone() {
@@ -183,6 +190,9 @@ impl Runner {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.is_interrupted() {
             return (Exit::Interrupted, Vec::new(), Vec::new());
+        }
+        if let Some(register) = &self.register {
+            register.starting();
         }
         let handle = match expression.start() {
             Ok(handle) => handle,

@@ -133,7 +133,9 @@ impl Builder<'_> {
         result: &ActionResult,
         ours: &[OutputState],
     ) -> Result<bool> {
-        self.make_room(target, ours)?;
+        // What already is as it will be restored is not somebody's work to be kept aside.
+        let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
+        self.make_room(target, &ours)?;
         let done = self.with_store(|store| {
             let store = Unpacking::new(store, result);
             outputs::restore(target, &result.made.outputs, self.inspector.digests, &store)

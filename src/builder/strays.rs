@@ -16,6 +16,7 @@ use super::Builder;
 use crate::fs::RepoPath;
 use crate::glob::{self, EntryKind, Listing, OutputIndex};
 use crate::graph::{Pattern, Target, TargetId};
+use crate::outputs::BESIDE;
 use crate::progress::Event;
 use crate::stale::Gathered;
 
@@ -169,7 +170,7 @@ impl Builder<'_> {
         is_alone: bool,
     ) -> Option<String> {
         let name = path.as_path().file_name()?.to_string_lossy();
-        if name.starts_with(".rel-restore-") || self.is_declared(path, kind) {
+        if name.starts_with(BESIDE) || self.is_declared(path, kind) {
             return None;
         }
         crate::fs::lstat(&path.to_absolute(self.inspector.digests.root())).ok()??;

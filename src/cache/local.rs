@@ -127,17 +127,24 @@ impl LocalStore {
         })
     }
 
-    /// Removes blobs outside of `kept`. Young ones stay: the result that will name them
-    /// may just be on its way from another `rel`.
+    /// Removes blobs outside of `kept`, and what killed runs left half written. Young ones
+    /// stay: the result that will name them may just be on its way from another `rel`.
     fn sweep(&self, kept: &HashSet<Digest>) -> Result<()> {
         const YOUNG: Duration = Duration::from_secs(3600);
         let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
-        for (path, meta) in files(&self.cas)? {
+        let is_kept = |path: &Path| {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-            let is_young = meta
-                .modified()
-                .is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG));
-            if !is_young && !name.is_some_and(|n| kept.contains(&n)) {
+            name.is_some_and(|n| kept.contains(&n))
+        };
+        let blobs = files(&self.cas)?.into_iter();
+        let unused = blobs.filter(|(path, _)| !is_kept(path));
+        let half_written = [listed(&self.cas)?, listed(&self.actions)?].into_iter();
+        let half_written = half_written
+            .flatten()
+            .filter(|(path, _)| is_temporary(path));
+        for (path, meta) in unused.chain(half_written) {
+            let written = meta.modified();
+            if !written.is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG)) {
                 remove(&path)?;
             }
         }
@@ -226,7 +233,7 @@ impl Store for LocalStore {
         let dir = path.parent().unwrap_or(&self.cas);
         fs::create_dirs(dir)?;
         let mut file = tempfile::Builder::new()
-            .prefix(".tmp-")
+            .prefix(fs::TEMPORARY)
             .tempfile_in(dir)
             .context("create a temporary file in", dir)?;
         let found = copy(from, file.as_file_mut()).context("write", &path)?;
@@ -284,6 +291,18 @@ fn remove(path: &Path) -> Result<()> {
 
 /// Lists the finished files of a sharded directory.
 fn files(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
+    let mut files = listed(dir)?;
+    files.retain(|(path, _)| !is_temporary(path));
+    Ok(files)
+}
+
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(fs::TEMPORARY)
+}
+
+/// Lists all files of a sharded directory.
+fn listed(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(dir).min_depth(2).max_depth(2) {
         let entry = match entry {
@@ -296,9 +315,7 @@ fn files(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
                 ));
             }
         };
-        let is_temporary = entry.file_name().to_string_lossy().starts_with(".tmp-");
-        if !is_temporary
-            && let Ok(meta) = entry.metadata()
+        if let Ok(meta) = entry.metadata()
             && meta.is_file()
         {
             found.push((entry.into_path(), meta));

@@ -141,19 +141,17 @@ pub fn run(
     builder.jobserver = jobserver;
     let summary = builder.build(roots);
     drop(builder);
+    runner.close();
     let keeping = trace::phase("keep the state");
     let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut drawn = |records: &Records| match &summary {
         Ok(summary) => looked.draw(context, state_dir.clone(), &inspector, records, summary),
         Err(_) => Ok(()),
     };
-    // Being unable to keep what was learned is no failure of the build.
-    for kept in [records.compact(), digests.save(), drawn(&records)] {
-        if let Err(error) = kept {
-            let text = error.to_string();
-            display.event(&Event::Warning { text: &text });
-        }
-    }
+    tell_unkept(
+        [records.compact(), digests.save(), drawn(&records)],
+        display,
+    );
     drop(keeping);
     let summary = summary?;
     let phases = tally.phases(inspector.seen.as_ref());
@@ -162,6 +160,14 @@ pub fn run(
         Some((graph, &summary)),
     )?;
     Ok(Report { summary, phases })
+}
+
+/// Being unable to keep what was learned is no failure of the build.
+fn tell_unkept(kept: [Result<()>; 3], display: &dyn Progress) {
+    for error in kept.into_iter().filter_map(Result::err) {
+        let text = error.to_string();
+        display.event(&Event::Warning { text: &text });
+    }
 }
 
 /// Starts the trace, if anything of it will be shown.
@@ -209,7 +215,7 @@ fn start_runner(
     state_dir: &Path,
     jobserver: Option<&jobserver::Client>,
 ) -> Result<(Arc<Runner>, Listener)> {
-    let register = Register::open(&state_dir.join("running"))?;
+    let register = Register::open(&state_dir.join("running"), &state_dir.join("logs"))?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));

@@ -420,6 +420,7 @@ impl Context {
             Err(TryLockError::WouldBlock) => wait_for_lock(&mut file, &path)?,
             Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
         }
+        fs::remove_leftovers(state_dir);
         #[expect(
             clippy::disallowed_methods,
             reason = "names this run to one that waits"

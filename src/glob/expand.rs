@@ -28,7 +28,8 @@ pub struct Named {
     pub walked: Vec<RepoPath>,
     /// Literal names that no exclusion takes away, with the index of their pattern.
     pub literals: Vec<(usize, RepoPath)>,
-    /// Indices of the other patterns that named nothing although they must.
+    /// Indices of the patterns that name nothing although they must, whatever is on disk at
+    /// `literals`.
     pub unmatched: Vec<usize>,
 }
 
@@ -40,17 +41,9 @@ pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
     let named = name(inputs, listing)?;
     let mut files: BTreeSet<RepoPath> = named.walked.into_iter().collect();
     let mut unmatched = named.unmatched;
-    let literals = (0..inputs.len()).filter(|i| is_literal(&inputs[*i]));
-    for i in literals {
-        let is_kept = named.literals.iter().find(|(of, _)| *of == i);
-        let kind = match is_kept {
-            Some((_, path)) => listing.kind(path)?,
-            None => None,
-        };
-        match (is_kept, kind) {
-            (Some((_, path)), Some(kind)) if kind != EntryKind::Dir => {
-                files.insert(path.clone());
-            }
+    for (i, path) in named.literals {
+        match listing.kind(&path)? {
+            Some(kind) if kind != EntryKind::Dir => drop(files.insert(path)),
             _ if !inputs[i].is_optional => unmatched.push(i),
             _ => {}
         }
@@ -94,6 +87,8 @@ pub fn name(inputs: &[Input], listing: &dyn Listing) -> Result<Named> {
             Pattern::File(path) => {
                 if !walk.exclusions(i).any(|x| globs[x].is_match(path)) {
                     literals.push((i, path.clone()));
+                    // Whether it is there is for the caller to find out.
+                    walk.matched[i] = true;
                 }
             }
             Pattern::Dir(base) | Pattern::Glob { base, .. } => {
@@ -106,7 +101,7 @@ pub fn name(inputs: &[Input], listing: &dyn Listing) -> Result<Named> {
     }
     let is_missing = |i: &usize| {
         let input = &inputs[*i];
-        !input.is_exclusion && !input.is_optional && !is_literal(input) && !walk.matched[*i]
+        !input.is_exclusion && !input.is_optional && !walk.matched[*i]
     };
     let unmatched = (0..inputs.len()).filter(is_missing).collect();
     Ok(Named {

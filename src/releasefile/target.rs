@@ -66,7 +66,11 @@ pub(crate) fn decode(
     found: &mut Mistakes,
 ) -> Decoded {
     let node = declared.node;
-    let (needs, need_places) = needs(node, &name, scope, names, found);
+    let Needs {
+        ids: needs,
+        places: need_places,
+        empty,
+    } = needs(node, &name, scope, names, found);
     let shell = shell(node, scope, found);
     let mut target = Target {
         name,
@@ -90,7 +94,7 @@ pub(crate) fn decode(
         expect: Vec::new(),
         reject: Vec::new(),
     };
-    let late = LateNames::new(node, &target.needs, names);
+    let late = LateNames::new(node, &target.needs, empty, names);
     for child in &node.children {
         one_child(child, &mut target, &shell, scope, names, &late, found);
     }
@@ -166,14 +170,16 @@ pub(crate) fn duration(node: &Node, found: &mut Mistakes) -> Option<std::time::D
     node.only_arg("a duration", found)?.duration(found)
 }
 
-fn needs(
-    node: &Node,
-    name: &str,
-    scope: &Scope,
-    names: &Names,
-    found: &mut Mistakes,
-) -> (Vec<TargetId>, Vec<Place>) {
-    let (mut ids, mut places) = (Vec::new(), Vec::new());
+/// What a target needs, and where that is written.
+struct Needs {
+    ids: Vec<TargetId>,
+    places: Vec<Place>,
+    /// Targets with `each` over files of which there are none now.
+    empty: Vec<Rc<str>>,
+}
+
+fn needs(node: &Node, name: &str, scope: &Scope, names: &Names, found: &mut Mistakes) -> Needs {
+    let (mut ids, mut places, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for child in node.children.iter().filter(|c| c.is("needs")) {
         for text in child.texts("the name of a target", found) {
@@ -187,6 +193,9 @@ fn needs(
                     found.push(names.unknown(&format!("target `{name}`"), &needed, &text));
                     continue;
                 };
+                if found_ids.is_empty() {
+                    empty.push(needed.as_str().into());
+                }
                 for id in found_ids {
                     if seen.insert(id) {
                         ids.push(id);
@@ -196,7 +205,7 @@ fn needs(
             }
         }
     }
-    (ids, places)
+    Needs { ids, places, empty }
 }
 
 fn shell(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<String> {
@@ -432,7 +441,7 @@ struct LateNames<'a> {
 }
 
 impl<'a> LateNames<'a> {
-    fn new(node: &Node, needs: &[TargetId], names: &'a Names) -> Self {
+    fn new(node: &Node, needs: &[TargetId], empty: Vec<Rc<str>>, names: &'a Names) -> Self {
         let has = |name: &str| node.children.iter().any(|c| c.is(name));
         let base = |id: &TargetId| Rc::clone(&names.bases[id.index()]);
         Self {
@@ -442,7 +451,7 @@ impl<'a> LateNames<'a> {
             is_before_the_run: false,
             names,
             needs: Rc::new(needs.iter().copied().collect()),
-            needed_bases: Rc::new(needs.iter().map(base).collect()),
+            needed_bases: Rc::new(needs.iter().map(base).chain(empty).collect()),
         }
     }
 

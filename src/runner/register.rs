@@ -2,12 +2,16 @@
 //! killed one left behind: an orphan would go on writing into outputs of later runs.
 //!
 //! One line when a group starts, one when it ends: `+PID BIRTH` and `-PID`. A birth is the
-//! start time of the process, which tells it from a later one with the same number.
+//! start time of the process, which tells it from a later one with the same number. A `rel`
+//! may be killed before it has entered what it just started; so the first line is `!BIRTH` of
+//! `rel` itself and the last one `end`, and where that is missing, all processes are asked
+//! whether they print into a log of this checkout.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
@@ -18,13 +22,21 @@ use crate::error::{IoContext, Result};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open register.
-pub struct Register(File);
+pub struct Register {
+    file: File,
+    is_used: AtomicBool,
+}
 
 impl Register {
     /// Ends what a killed `rel` left running, and opens an empty register. The lock of the
-    /// checkout must be held: whoever is registered then is an orphan.
-    pub fn open(path: &Path) -> Result<Self> {
-        for group in orphans(&std::fs::read_to_string(path).unwrap_or_default()) {
+    /// checkout must be held: whoever is registered then is an orphan. Commands print into
+    /// files in `logs`.
+    pub fn open(path: &Path, logs: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        for group in orphans(&text) {
+            end(group);
+        }
+        for group in not_entered(&text, logs) {
             end(group);
         }
         let file = OpenOptions::new()
@@ -33,7 +45,25 @@ impl Register {
             .open(path)
             .context("open", path)?;
         file.set_len(0).context("empty", path)?;
-        Ok(Self(file))
+        Ok(Self {
+            file,
+            is_used: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes that a group is about to start.
+    pub fn starting(&self) {
+        if !self.is_used.swap(true, Ordering::Relaxed) {
+            let birth = birth(std::process::id() as i32).unwrap_or_default();
+            self.line(&format!("!{birth}\n"));
+        }
+    }
+
+    /// Notes that nothing will be started any more.
+    pub fn close(&self) {
+        if self.is_used.load(Ordering::Relaxed) {
+            self.line("end\n");
+        }
     }
 
     /// Notes that a group has started.
@@ -51,7 +81,7 @@ impl Register {
     /// A line is written at once or not at all. One that is missing only means that an
     /// orphan may be overlooked.
     fn line(&self, text: &str) {
-        let _ = (&self.0).write_all(text.as_bytes());
+        let _ = (&self.file).write_all(text.as_bytes());
     }
 }
 
@@ -76,13 +106,50 @@ fn orphans(text: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Returns the groups that a killed `rel` started and did not come to enter. What its
+/// commands left behind on purpose, and what older runs did, is left alone.
+fn not_entered(text: &str, logs: &Path) -> Vec<i32> {
+    let born = text.lines().next().and_then(|l| l.strip_prefix('!'));
+    let Some(born) = born.and_then(|b| b.parse::<u64>().ok()) else {
+        return Vec::new();
+    };
+    if text.ends_with("end\n") {
+        return Vec::new();
+    }
+    let entered = |group: i32| {
+        let mut lines = text.lines().filter_map(|l| l.strip_prefix('+'));
+        lines.any(|l| l.split(' ').next() == Some(group.to_string().as_str()))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut groups = Vec::new();
+    for process in processes {
+        let printed_into = std::fs::read_link(process.path().join("fd/1"));
+        // The root may be seen through another mount; links of /proc are real paths.
+        let is_ours = printed_into.is_ok_and(|file| file.starts_with(logs));
+        let name = process.file_name().into_string().ok();
+        let pid = name.and_then(|n| n.parse::<i32>().ok());
+        let Some(pid) = pid.filter(|_| is_ours) else {
+            continue;
+        };
+        let is_young = birth(pid).and_then(|b| b.parse::<u64>().ok()) >= Some(born);
+        let group = field(pid, 2).and_then(|g| g.parse().ok());
+        groups.extend(group.filter(|g| is_young && *g > 1 && !entered(*g)));
+    }
+    groups
+}
+
 /// Returns when a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`
 /// (proc(5)). `None` where there is no such process, or no /proc.
 fn birth(pid: i32) -> Option<String> {
+    field(pid, 19)
+}
+
+/// Returns a field of `/proc/PID/stat`, counted from the one behind the program's name, which
+/// stands in parentheses and may hold blanks.
+fn field(pid: i32, index: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold blanks.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19).map(str::to_owned)
+    rest.split_whitespace().nth(index).map(str::to_owned)
 }
 
 fn end(group: i32) {
@@ -138,5 +205,34 @@ mod tests {
         end(group);
         child.wait().expect("ends");
         assert!(!is_alive(group));
+    }
+
+    #[test]
+    fn what_was_not_entered_is_known_by_its_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let logs = dir.path().canonicalize().expect("is there");
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & wait"])
+            .process_group(0)
+            .stdout(tempfile::tempfile_in(&logs).expect("a file"))
+            .spawn()
+            .expect("starts");
+        let group = child.id() as i32;
+        let own = birth(std::process::id() as i32).expect("is there");
+        let found = not_entered(&format!("!{own}\n"), &logs);
+        assert!(
+            !found.is_empty() && found.iter().all(|g| *g == group),
+            "{found:?}"
+        );
+        for text in [
+            format!("!{own}\nend\n"),
+            format!("!{own}\n+{group} 1\n-{group}\n"),
+            format!("!{}\n", u64::MAX),
+            String::new(),
+        ] {
+            assert!(not_entered(&text, &logs).is_empty(), "{text}");
+        }
+        end(group);
+        child.wait().expect("ends");
     }
 }

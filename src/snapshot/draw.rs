@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Basis, Body, ENTRY, Entry, FILE, IS_OPEN, Mark, Seen, Snapshot, u32_at};
+use super::{Basis, Body, ENTRY, Entry, FILE, HASH, IS_OPEN, Mark, Seen, Snapshot, u32_at};
 use crate::digest::looks::Look;
 use crate::error::Result;
 use crate::fs::{self, RepoPath};
@@ -112,8 +112,14 @@ impl Drawing {
         if number == next {
             self.looks.push((dir, name.into(), entry));
         }
-        let (_, _, known) = self.looks.get(number as usize)?;
-        (known[4..] == entry[4..]).then_some(number)
+        let (_, _, known) = self.looks.get_mut(number as usize)?;
+        // One target may have asked for the content and the other only whether it is there.
+        if known[HASH..] == [0; ENTRY - HASH] {
+            known[HASH..].copy_from_slice(&entry[HASH..]);
+        }
+        let has_other_content =
+            entry[HASH..] != [0; ENTRY - HASH] && known[HASH..] != entry[HASH..];
+        (known[4..HASH] == entry[4..HASH] && !has_other_content).then_some(number)
     }
 
     /// Writes the snapshot, of records that were written up to `records_len`.

@@ -217,7 +217,7 @@ fn results_of_another_target_are_refused() {
 }
 
 /// Runs `rel build` where `setup` has been done to the mounts, for this command alone.
-fn build_with_mounts(space: &Space, setup: &str) -> Output {
+pub fn build_with_mounts(space: &Space, setup: &str) -> Output {
     let script = format!("{setup}\nexec \"$REL\" build");
     let is_root = rustix::process::getuid().is_root();
     let mut command = space.program("unshare");
@@ -231,6 +231,7 @@ fn build_with_mounts(space: &Space, setup: &str) -> Output {
     command
         .env("REL", REL)
         .env("CACHE", space.cache())
+        .env("WORK", space.path(""))
         .env("PATH", PATH);
     space.finish(&mut command)
 }

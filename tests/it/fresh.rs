@@ -297,3 +297,24 @@ fn a_result_may_be_too_old() {
     });
     assert_ne!(space.read("x"), first);
 }
+
+/// Found by the model test: `{page}` was no name any more once there was no page.
+#[test]
+fn the_last_file_of_an_each_may_go() {
+    let space = Space::new(
+        r#"
+target "page" { each "p" files="pages/*" optional=#true; inputs "{p}"; outputs "out/{p.name}"; run "cp" "{p}" "{out}" }
+target "site" { needs "page"; outputs "out/site"; run "cat /dev/null {page} > {out}" }
+"#,
+    );
+    space.write("pages/a", "a\n");
+    space.build([]).ok().is("page[pages/a] ran, site ran");
+    space.remove("pages/a");
+    space.build([]).ok().is("site ran");
+    assert_eq!(space.read("out/site"), "");
+    space.write("pages/a", "a\n");
+    space
+        .build([])
+        .ok()
+        .is("page[pages/a] fresh, site restored");
+}

@@ -602,3 +602,14 @@ fn every_code_is_shown() {
     let missing: Vec<_> = reported.difference(&seen).collect();
     assert!(missing.is_empty(), "no test shows {missing:?}");
 }
+
+/// Found by the model test.
+#[test]
+fn an_input_that_is_taken_away_again_is_missed_by_a_build_too() {
+    let space = Space::new(
+        r#"target "a" { inputs "src/a.txt" "src/*" "!**/a.txt"; outputs "x"; run "cp" "{in}" "x" }"#,
+    );
+    space.write("src/a.txt", "a\n").write("src/b.txt", "b\n");
+    let output = space.run(["build"]).fails(2);
+    assert!(output.stderr.contains("missing_input"), "{output}");
+}

@@ -78,6 +78,73 @@ fn an_input_that_changes_and_changes_back_is_noticed() {
     assert_eq!(space.read("out"), "9\n");
 }
 
+/// Each way in which an input may move: the result is used, told, neither recorded nor cached.
+#[test]
+fn whatever_moves_is_told_and_not_kept() {
+    let ways = [
+        ("edited", "echo 2 > in/a"),
+        (
+            "edited, same size, time set back",
+            "cp -p in/a old; echo 2 > in/a; touch -r old in/a",
+        ),
+        (
+            "replaced by an older file",
+            "echo 2 > new; touch -d '1 hour ago' new; mv new in/a",
+        ),
+        ("made executable", "chmod +x in/a"),
+        ("removed", "rm in/a"),
+        ("one more", "echo 3 > in/c"),
+        (
+            "one more, and its directory's time set back",
+            "touch -r in old; echo 3 > in/c; touch -r old in",
+        ),
+        ("renamed", "mv in/a in/c"),
+        (
+            "replaced by a directory",
+            "rm in/a; mkdir in/a; echo 2 > in/a/b",
+        ),
+        ("a link led elsewhere", "ln -sfn ../other in/link"),
+        ("what a link leads to", "echo 2 > linked"),
+    ];
+    for (way, script) in ways {
+        let command = gated("true", "cat in/b > out");
+        let space = Space::new(&format!(
+            "target \"t\" {{ inputs \"in/**\"; outputs \"out\"; run \"{command}\" }}
+             target \"after\" {{ needs \"t\"; outputs \"end\"; run \"cp\" \"{{t}}\" \"{{out}}\" }}"
+        ));
+        space.write("in/a", "1\n").write("in/b", "1\n");
+        space.write("linked", "1\n").write("other", "1\n");
+        space.shell("ln -s ../linked in/link; mkdir saved; cp -a in linked saved");
+        let output = build_and(&space, || drop(space.shell(script))).ok();
+        assert!(
+            output.stderr.contains("warning: `t` ran, but"),
+            "{way}: {output}"
+        );
+        assert_eq!(space.read("end"), "1\n", "{way}: the result is used");
+        let why = space.run(["why", "t"]).ok().stdout;
+        assert!(why.contains("stale  t"), "{way}: {why}");
+        // Put back as it was, it is not what was made: nothing of that run is restored.
+        space.shell("rm -r in linked; cp -a saved/in saved/linked .");
+        let told = space.build([]).ok();
+        assert!(told.how("t").starts_with("ran"), "{way}: {}", told.how("t"));
+        let _ = space.build([]).ok().is("after fresh, t fresh");
+    }
+}
+
+#[test]
+fn the_releasefile_may_move_meanwhile() {
+    let command = gated("true", "echo one > out");
+    let text = format!("target \"t\" {{ outputs \"out\"; run \"{command}\" }}");
+    let space = Space::new(&text);
+    let _ = build_and(&space, || {
+        space.write("Releasefile.kdl", text.replace("echo one", "echo two"));
+    })
+    .ok();
+    assert_eq!(space.read("out"), "one\n");
+    let _ = space.build([]).ok().is("t ran");
+    assert_eq!(space.read("out"), "two\n");
+}
+
 #[test]
 fn hard_links_to_inputs_are_no_change() {
     let space = Space::new(r#"target "t" { inputs "in"; outputs "out"; run "ln in out" }"#);

@@ -186,3 +186,19 @@ fn a_changed_mode() {
     ");
     space.build([]).ok().is("a restored");
 }
+
+/// Found by the model test: a glob names files only, so nobody made room.
+#[test]
+fn a_file_of_a_glob_replaced_by_a_directory() {
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "build/*.o"; run "cp in.txt build/x.o; echo ran >> log"; }"#,
+    );
+    space.write("in.txt", "in\n");
+    space.build([]).ok().is("a ran");
+    space.remove("build/x.o").write("build/x.o/y", "mine\n");
+    space.build([]).ok().is("a restored");
+    assert_eq!(aside(&space), [("build/x.o/y".into(), "mine\n".into())]);
+    space.remove("build/x.o").write("build/x.o/y", "mine\n");
+    space.build(["--no-cache"]).ok().is("a ran, same result");
+    space.build([]).ok().is("a fresh");
+}

@@ -48,7 +48,10 @@ fn each_file_is_looked_at_once() {
     };
     assert_eq!(line("stats").as_deref(), Some("stats 7"));
     assert_eq!(line("processes").as_deref(), Some("processes 0"));
-    assert!(line("look").is_some() && line("survey").is_none(), "{output}");
+    assert!(
+        line("look").is_some() && line("survey").is_none(),
+        "{output}"
+    );
 }
 
 #[test]
@@ -86,7 +89,10 @@ fn what_the_records_say_since_counts() {
     space.shell("printf 'a\\n' > src/a");
     let _ = space.build([]).ok();
     assert_eq!(space.read("out/all"), "a\nb\nc\n");
-    space.build([]).ok().is("all fresh, copy[a] fresh, copy[b] fresh, copy[c] fresh");
+    space
+        .build([])
+        .ok()
+        .is("all fresh, copy[a] fresh, copy[b] fresh, copy[c] fresh");
 }
 
 #[test]
@@ -112,7 +118,8 @@ fn a_torn_or_foreign_snapshot_is_none() {
 
 #[test]
 fn an_inherited_variable_is_part_of_what_was_seen() {
-    let space = Space::new(r#"target "t" { env "WORD"; outputs "out"; run "echo $WORD > {out}"; }"#);
+    let space =
+        Space::new(r#"target "t" { env "WORD"; outputs "out"; run "echo $WORD > {out}"; }"#);
     let build = |word: &str| {
         let output = space.finish(space.rel(["build"]).env("WORD", word));
         let _ = output.ok();
@@ -138,9 +145,14 @@ fn a_trace_has_a_row_for_each_worker_and_one_for_the_critical_path() {
         .map(|e| (e["tid"].as_u64().unwrap_or(99), text(&e["args"], "name")))
         .collect();
     let row = |name: &str| rows.iter().find(|(_, n)| n == name).map(|(row, _)| *row);
-    assert!(row("rel").is_some() && row("worker 1").is_some(), "{rows:?}");
+    assert!(
+        row("rel").is_some() && row("worker 1").is_some(),
+        "{rows:?}"
+    );
     let on = |row: Option<u64>| -> Vec<String> {
-        let events = events.iter().filter(|e| e["ph"] == "X" && e["tid"].as_u64() == row);
+        let events = events
+            .iter()
+            .filter(|e| e["ph"] == "X" && e["tid"].as_u64() == row);
         events.map(|e| text(e, "name")).collect()
     };
     assert_eq!(on(row("critical path")), ["copy[b]", "all"]);

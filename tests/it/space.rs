@@ -42,9 +42,23 @@ impl Space {
 
     /// Returns a space with an empty checkout.
     pub fn empty() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// Returns a space with an empty checkout in memory, where the machine has such a place:
+    /// for tests that write thousands of small files.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        match memory.is_dir() {
+            true => Self::below(memory),
+            false => Self::empty(),
+        }
+    }
+
+    fn below(parent: &Path) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("rel-it-")
-            .tempdir()
+            .tempdir_in(parent)
             .expect("a directory");
         let work = dir.path().join("work");
         for name in ["work", "home", "run"] {
