@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cache::Store;
@@ -25,9 +25,12 @@ mod moved;
 mod settle;
 mod strays;
 mod tokens;
+mod undeclared;
+mod workplace;
 
 pub use settle::Outcome;
 use tokens::Tokens;
+pub use undeclared::Finding;
 
 /// What to build, and how.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +41,9 @@ pub struct Options {
     pub keep_going: bool,
     /// Targets that run even if they are fresh.
     pub forced: Vec<TargetId>,
+    /// Targets whose commands run watched, in the tree whatever their sandbox. What they did
+    /// is in [`Summary::findings`]; a result with findings is not recorded.
+    pub traced: Vec<TargetId>,
 }
 
 /// How a build went.
@@ -49,6 +55,8 @@ pub struct Summary {
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
+    /// What traced targets did and do not declare.
+    pub findings: BTreeMap<String, Vec<Finding>>,
     /// Whether Ctrl-C ended it.
     pub is_interrupted: bool,
     /// How long it took.
@@ -87,6 +95,9 @@ pub struct Builder<'a> {
     is_cache_broken: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
     strays: Strays,
+    /// Done once, before the first stage is set up.
+    old_stages: Once,
+    findings: Mutex<BTreeMap<String, Vec<Finding>>>,
 }
 
 /// What is known while looking for files that no target declares.
@@ -130,6 +141,8 @@ impl<'a> Builder<'a> {
             is_cache_broken: AtomicBool::new(false),
             made,
             strays: Strays::default(),
+            old_stages: Once::new(),
+            findings: Mutex::default(),
         }
     }
 
@@ -151,6 +164,8 @@ impl<'a> Builder<'a> {
                 summary.made.insert(id, made.clone());
             }
         }
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        summary.findings = std::mem::take(&mut *findings);
         summary.is_interrupted = self.inspector.runner.is_interrupted();
         summary.took = started.elapsed();
         Ok(summary)

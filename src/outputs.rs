@@ -18,6 +18,10 @@ use crate::glob::{self, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
 
+mod accept;
+
+pub use accept::accept;
+
 /// Returns every path that stands where an output of `target` is declared, sorted.
 pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
     let mut paths = Vec::new();

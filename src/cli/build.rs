@@ -39,6 +39,9 @@ pub struct BuildOptions {
     /// Neither look into the local cache nor write to it
     #[arg(long)]
     pub no_cache: bool,
+    /// Run the named targets watched (`rel check --trace`).
+    #[arg(skip)]
+    pub is_traced: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,15 +111,12 @@ pub fn run(
         true => None,
         false => store(context, display.as_ref()),
     };
-    let forced = if options.force {
-        roots.to_vec()
-    } else {
-        Vec::new()
-    };
+    let all_if = |is: bool| if is { roots.to_vec() } else { Vec::new() };
     let options = Options {
         jobs,
         keep_going: options.keep_going,
-        forced,
+        forced: all_if(options.force || options.is_traced),
+        traced: all_if(options.is_traced),
     };
     let store: Option<&dyn Store> = store.as_ref().map(|s| s as &dyn Store);
     let mut builder = Builder::new(

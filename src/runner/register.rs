@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::error::{IoContext, Result};
+use crate::sandbox::birth;
 
 /// How long orphans may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,15 +75,6 @@ fn orphans(text: &str) -> Vec<i32> {
         .filter(|(group, noted)| *group > 1 && is_same(*group, noted))
         .map(|(group, _)| group)
         .collect()
-}
-
-/// Returns when a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`
-/// (proc(5)). `None` where there is no such process, or no /proc.
-fn birth(pid: i32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold blanks.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
 fn end(group: i32) {

@@ -208,7 +208,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("key", "graph digest fs"),
         ("command", "graph digest key glob fs error template"),
         ("records", "key stored error"),
-        ("runner", "fs error"),
+        ("sandbox", "fs error"),
+        ("runner", "sandbox fs error"),
         (
             "stale",
             "graph digest key glob command model outputs records runner fs error",
@@ -218,7 +219,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner key digest graph glob fs error progress",
+            "scheduler stale cache outputs records runner sandbox key digest graph glob fs error progress",
         ),
         ("compiled", "model digest stored fs glob"),
         // Events -> people.

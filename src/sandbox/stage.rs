@@ -1,0 +1,266 @@
+//! The stage: a private copy of what a command may see of the repository.
+//!
+//! In the repository itself a command could find out by listing and by asking whether a
+//! file is there what no rule keeps from it, and where it may write one output it could
+//! write, rename and remove whatever lies beside. On the stage nothing else is there, and
+//! afterwards a walk shows exactly what was changed. Files are copied, not linked: through
+//! a link the repository would be written to, and its change times would move.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, FileTimes, Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use super::rules::Rules;
+use crate::error::{IoContext, Result};
+use crate::fs::{self, RepoPath, Signature};
+
+/// Links that are followed from one input, as the kernel does.
+const LINKS_MAX: usize = 40;
+
+/// What a command did on the stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Made a file, or a link.
+    New,
+    /// Changed a file that was placed: its content, mode, owner, times or links.
+    Changed,
+    /// Removed a file that was placed.
+    Gone,
+}
+
+/// A stage. It is removed when it is dropped.
+pub struct Stage {
+    /// Holds all the rest.
+    slot: PathBuf,
+    /// The directories that stand for the repository's and some above it.
+    top: PathBuf,
+    /// Stands for the repository.
+    root: PathBuf,
+    /// The repository.
+    source: PathBuf,
+    placed: BTreeMap<PathBuf, Signature>,
+    dirs: HashSet<PathBuf>,
+    /// Declared files that lie where no stage stands for them.
+    outside: Vec<PathBuf>,
+}
+
+impl Stage {
+    /// Returns an empty stage in `slot` for the repository `source`, of which `ups`
+    /// directories above can have declared files. What stands in `slot` goes.
+    pub fn new(slot: PathBuf, source: &Path, ups: usize) -> Result<Self> {
+        clear(&slot)?;
+        let top = slot.join("stage");
+        let names: Vec<_> = source.components().rev().take(ups + 1).collect();
+        let is_name = |c: &&Component<'_>| matches!(c, Component::Normal(_));
+        let root: PathBuf = names.iter().rev().filter(is_name).collect();
+        let root = top.join(root);
+        let mut stage = Self {
+            top,
+            root: root.clone(),
+            source: source.to_owned(),
+            placed: BTreeMap::new(),
+            dirs: HashSet::new(),
+            outside: Vec::new(),
+            slot,
+        };
+        for dir in [&root, &stage.temporary(), &stage.home()] {
+            stage.make_dir(dir)?;
+        }
+        Ok(stage)
+    }
+
+    /// Returns the directory that stands for the repository.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the directory for temporary files.
+    pub fn temporary(&self) -> PathBuf {
+        self.slot.join("tmp")
+    }
+
+    /// Returns the empty home.
+    pub fn home(&self) -> PathBuf {
+        self.slot.join("home")
+    }
+
+    /// Returns the rules for what a command finds here.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            read: self.outside.clone(),
+            write: vec![self.slot.clone()],
+        }
+    }
+
+    /// Returns whether this file was placed.
+    pub fn has(&self, path: &RepoPath) -> bool {
+        self.placed.contains_key(&path.to_absolute(&self.root))
+    }
+
+    /// Makes a directory on the stage.
+    pub fn place_dir(&mut self, dir: &RepoPath) -> Result<()> {
+        self.make_dir(&dir.to_absolute(&self.root))
+    }
+
+    /// Places a copy of what stands at `path`, and of what it leads to if it is a link.
+    pub fn place(&mut self, path: &RepoPath) -> Result<()> {
+        let mut at = path.clone();
+        for _ in 0..LINKS_MAX {
+            match self.place_one(&at)? {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Places one file, link or directory; returns where a link leads.
+    pub fn place_one(&mut self, path: &RepoPath) -> Result<Option<RepoPath>> {
+        let from = path.to_absolute(&self.source);
+        let to = lexical(&path.to_absolute(&self.root));
+        if !to.starts_with(&self.top) {
+            self.outside.push(from);
+            return Ok(None);
+        }
+        let Some(meta) = fs::lstat(&from)? else {
+            return Ok(None);
+        };
+        if meta.is_dir() {
+            self.make_dir(&to)?;
+            return Ok(None);
+        }
+        if self.placed.contains_key(&to) {
+            return Ok(None);
+        }
+        if let Some(parent) = to.parent() {
+            self.make_dir(parent)?;
+        }
+        let next = if meta.is_symlink() {
+            let text = std::fs::read_link(&from).context("read link", &from)?;
+            symlink(&text, &to).context("create link", &to)?;
+            Some(RepoPath::new(path.join("..").as_path().join(text)))
+        } else {
+            copy(&from, &to, &meta)?;
+            None
+        };
+        let placed = fs::lstat(&to)?.map(|m| Signature::of(&m));
+        self.placed.extend(placed.map(|s| (to, s)));
+        Ok(next)
+    }
+
+    fn make_dir(&mut self, dir: &Path) -> Result<()> {
+        if self.dirs.contains(dir) {
+            return Ok(());
+        }
+        fs::create_dirs(dir)?;
+        self.dirs.insert(dir.to_owned());
+        Ok(())
+    }
+
+    /// Returns the path in the repository of what stands at a path on the stage.
+    pub fn in_repository(&self, path: &Path) -> Option<RepoPath> {
+        if let Ok(inside) = path.strip_prefix(&self.root) {
+            return Some(RepoPath::new(inside));
+        }
+        let below = path.strip_prefix(&self.top).ok()?;
+        let ups = self.root.strip_prefix(&self.top).ok()?.components().count();
+        let up: PathBuf = std::iter::repeat_n("..", ups).collect();
+        Some(RepoPath::new(up.join(below)))
+    }
+
+    /// Returns every file that is not as it was placed, in order.
+    pub fn changes(&self) -> Result<Vec<(RepoPath, Change)>> {
+        let mut left = self.placed.clone();
+        let mut found = Vec::new();
+        self.walk(&self.top, &mut left, &mut found)?;
+        found.extend(left.into_keys().map(|path| (path, Change::Gone)));
+        let named = |(path, change): (PathBuf, Change)| Some((self.in_repository(&path)?, change));
+        let mut changes: Vec<_> = found.into_iter().filter_map(named).collect();
+        changes.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(changes)
+    }
+
+    fn walk(
+        &self,
+        dir: &Path,
+        left: &mut BTreeMap<PathBuf, Signature>,
+        found: &mut Vec<(PathBuf, Change)>,
+    ) -> Result<()> {
+        for entry in std::fs::read_dir(dir).context("list directory", dir)? {
+            let entry = entry.context("list directory", dir)?;
+            let path = entry.path();
+            let Some(meta) = fs::lstat(&path)? else {
+                continue;
+            };
+            if meta.is_dir() {
+                self.walk(&path, left, found)?;
+                continue;
+            }
+            match left.remove(&path) {
+                None => found.push((path, Change::New)),
+                Some(placed) if placed == Signature::of(&meta) => {}
+                Some(_) => found.push((path, Change::Changed)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What can not be removed now goes when the next stage is set up.
+        let _ = clear(&self.slot);
+    }
+}
+
+/// Removes a directory with all that is in it, also where a command closed it to itself.
+pub fn clear(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let entries = walkdir::WalkDir::new(dir).into_iter().flatten();
+            for entry in entries.filter(|e| e.file_type().is_dir()) {
+                // If it can not be opened, removing says so.
+                let _ = std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700));
+            }
+            std::fs::remove_dir_all(dir).context("remove", dir)
+        }
+        Err(e) if !fs::is_absent(&e) => Err(e).context("remove", dir),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a file with its mode and its time of modification; shares its blocks where the
+/// file system can.
+fn copy(from: &Path, to: &Path, meta: &Metadata) -> Result<()> {
+    let mut source = fs::open(from)?;
+    let mode = meta.permissions().mode() & 0o7777;
+    let mut copy = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(to)
+        .context("create", to)?;
+    fill(&mut source, &mut copy).context("write", to)?;
+    let times = FileTimes::new().set_modified(meta.modified().context("look at", from)?);
+    copy.set_times(times).context("set the times of", to)?;
+    let made = copy.metadata().context("look at", to)?;
+    if made.permissions().mode() & 0o7777 != mode {
+        copy.set_permissions(Permissions::from_mode(mode))
+            .context("set the mode of", to)?;
+    }
+    Ok(())
+}
+
+fn fill(source: &mut File, copy: &mut File) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if rustix::fs::ioctl_ficlone(&*copy, &*source).is_ok() {
+        return Ok(());
+    }
+    std::io::copy(source, copy).map(drop)
+}
+
+/// Returns the path without `..`; the stage has no links in its own directories.
+fn lexical(path: &Path) -> PathBuf {
+    RepoPath::new(path).as_path().to_owned()
+}
