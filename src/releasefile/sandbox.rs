@@ -34,7 +34,7 @@ pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
         }
     }
     let mut sandbox = Sandbox::default();
-    for child in &node.children {
+    for child in node.children.iter().filter(|c| c.is("read")) {
         child.is_plain(found);
         for text in child.texts("a directory of tools, such as `\"~/.rustup\"`", found) {
             read(&text, scope, &mut sandbox, found);

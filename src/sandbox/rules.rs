@@ -158,7 +158,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &str, expected: &[&str]) {
-        let (root, home) = (Path::new("/home/a/src/p"), Path::new("/home/a"));
+        let (root, home) = (Path::new("/people/a/src/p"), Path::new("/people/a"));
         let found = tools(OsStr::new(path), root, Some(home));
         let expected: Vec<&Path> = expected.iter().map(Path::new).collect();
         assert_eq!(found, expected);
@@ -167,13 +167,13 @@ mod tests {
     #[test]
     fn a_program_brings_its_prefix_but_no_home() {
         check("/usr/local/bin:/bin", &[]);
-        check("/home/a/.cargo/bin", &["/home/a/.cargo"]);
-        check("/home/a/.pyenv/shims", &["/home/a/.pyenv"]);
-        check("/home/a/bin", &["/home/a/bin"]);
+        check("/people/a/.cargo/bin", &["/people/a/.cargo"]);
+        check("/people/a/.pyenv/shims", &["/people/a/.pyenv"]);
+        check("/people/a/bin", &["/people/a/bin"]);
         check("/srv/tool", &["/srv/tool"]);
-        check("/home/a/src/bin", &["/home/a/src/bin"]);
-        check("/home/a/src/p/.venv/bin:relative", &[]);
-        check("/home/a:/", &[]);
+        check("/people/a/src/bin", &["/people/a/src/bin"]);
+        check("/people/a/src/p/.venv/bin:relative", &[]);
+        check("/people/a:/", &[]);
     }
 
     #[test]

@@ -154,7 +154,10 @@ impl Notes<'_> {
                 Some(answer) => *answer,
                 None => {
                     let answer = self.add(&asked);
-                    self.known.insert(asked, answer);
+                    // A process that is not known yet may be one of ours soon.
+                    if !asked.0.starts_with("/proc") {
+                        self.known.insert(asked, answer);
+                    }
                     answer
                 }
             };
@@ -192,6 +195,15 @@ impl Notes<'_> {
         (!is_straight || !self.held.is_unnoted(&path, touch.what)).then_some(path)
     }
 
+    /// Returns whether a path is about a process that is not held. Landlock keeps those from
+    /// all but a privileged user, who may read what they were started with.
+    fn is_foreign(&self, path: &Path) -> bool {
+        let in_proc = path.strip_prefix("/proc").ok();
+        let number = in_proc.and_then(|rest| rest.iter().next()?.to_str()?.parse().ok());
+        let is_held = |pid: u32| self.seen.processes.contains_key(&pid);
+        self.held.rules.is_some() && number.is_some_and(|pid| !is_held(pid))
+    }
+
     /// Notes a path; returns the error with which asking for it must fail.
     fn add(&mut self, (path, what, follows): &Asked) -> Option<i32> {
         let mut refused = None;
@@ -200,6 +212,9 @@ impl Notes<'_> {
             // What is not there, or is meant itself, lies in a directory that is there.
             _ => in_real_parent(path),
         };
+        if self.is_foreign(&real) {
+            return Some(libc::ENOENT);
+        }
         let mut put = |path: PathBuf, what: Use| {
             let meta = std::fs::symlink_metadata(&path).ok();
             if self.held.is_unnoted(&path, what) {

@@ -12,6 +12,7 @@
 
 mod bad_hosts;
 mod cached;
+mod cheats;
 mod deploy;
 mod ends;
 mod environment;
