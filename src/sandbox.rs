@@ -72,8 +72,15 @@ impl Confinement {
         if let Some(rules) = &self.rules {
             rules.enforce()?;
         }
+        let installed = seccomp::install().map_err(|e| {
+            let why = match e.raw_os_error() {
+                Some(libc::EBUSY) => "whoever started rel listens to system calls already",
+                _ => "this kernel has no seccomp listeners",
+            };
+            io::Error::new(io::ErrorKind::Unsupported, format!("{why} ({e})"))
+        })?;
         // Nobody listens only if the watcher panicked; then every call fails by itself.
-        drop(listener.send(seccomp::install()?));
+        drop(listener.send(installed));
         Ok(())
     }
 }

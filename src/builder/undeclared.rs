@@ -38,8 +38,8 @@ pub(super) struct Declared<'a> {
     root: &'a Path,
     /// Files that may be read, absolute; also those that declared links lead to.
     files: HashSet<PathBuf>,
-    /// Directories that a pattern lists.
-    listed: Vec<RepoPath>,
+    /// Directories that a pattern lists; with all below them, or alone.
+    listed: Vec<(RepoPath, bool)>,
     outputs: Vec<Glob>,
 }
 
@@ -64,8 +64,8 @@ impl<'a> Declared<'a> {
             files.insert(absolute);
         }
         let directory = |pattern: &Pattern| match pattern {
-            Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => Some(dir.clone()),
-            Pattern::File(file) => file.as_path().parent().map(RepoPath::new),
+            Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => Some((dir.clone(), true)),
+            Pattern::File(file) => Some((RepoPath::new(file.as_path().parent()?), false)),
         };
         let needed = target
             .needs
@@ -169,7 +169,9 @@ impl<'a> Declared<'a> {
         let Some(dir) = inside else {
             return self.files.iter().any(|file| file.parent() == Some(path));
         };
-        self.listed.iter().any(|base| dir.starts_with(base))
+        let is_at =
+            |(base, is_deep): &(RepoPath, bool)| dir == base || (*is_deep && dir.starts_with(base));
+        self.listed.iter().any(is_at)
     }
 
     fn read(

@@ -278,6 +278,13 @@ impl Workplace {
         };
         let (exit, seen) = runner.run_confined(spec, log, held);
         self.seen.merge(seen);
+        if let Some(kind) = self.seen.error {
+            return Err(Error::failed(format!(
+                "`{}` could not be watched: {}",
+                target.name,
+                crate::error::os_text(&kind.into())
+            )));
+        }
         match exit {
             Exit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
                 let what = match self.stage {

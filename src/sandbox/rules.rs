@@ -65,8 +65,8 @@ impl Rules {
     /// `Unsupported` where the kernel can not enforce all of it: what is less than asked for
     /// would prove nothing. What does not exist needs no rule and is left out.
     pub(super) fn enforce(&self) -> io::Result<()> {
-        let unsupported = |e: &dyn std::fmt::Display| {
-            let text = format!("this kernel has no Landlock of version 3 or later ({e})");
+        let unsupported = || {
+            let text = "this kernel has no Landlock of version 3 or later, or it is turned off";
             io::Error::new(io::ErrorKind::Unsupported, text)
         };
         let read = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
@@ -75,11 +75,11 @@ impl Rules {
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(ABI::V3))
-            .map_err(|e| unsupported(&e))?
+            .map_err(|_| unsupported())?
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(all)
             .and_then(Ruleset::create)
-            .map_err(|e| unsupported(&e))?;
+            .map_err(|_| unsupported())?;
         let devices = DEVICES.iter().map(|d| (Path::new(d), all));
         let read = self.read.iter().map(|p| (p.as_path(), read));
         let write = self.write.iter().map(|p| (p.as_path(), all));
@@ -91,7 +91,7 @@ impl Rules {
         }
         let status = ruleset.restrict_self().map_err(io::Error::other)?;
         match status.ruleset {
-            RulesetStatus::NotEnforced => Err(unsupported(&"it is turned off")),
+            RulesetStatus::NotEnforced => Err(unsupported()),
             _ => Ok(()),
         }
     }

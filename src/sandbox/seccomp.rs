@@ -256,7 +256,10 @@ impl Listener {
 
 /// Returns bytes out of another process's memory: up to `count`, fewer at the end of what is
 /// mapped.
-pub fn read_bytes(pid: u32, address: u64, count: usize) -> Vec<u8> {
+///
+/// # Errors
+/// The system does not let this process look into that one.
+pub fn read_bytes(pid: u32, address: u64, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0u8; count];
     let local = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
@@ -270,27 +273,32 @@ pub fn read_bytes(pid: u32, address: u64, count: usize) -> Vec<u8> {
     #[expect(unsafe_code, reason = "no crate without C wraps this call")]
     let read =
         unsafe { libc::process_vm_readv(pid as i32, &raw const local, 1, &raw const remote, 1, 0) };
+    let error = io::Error::last_os_error();
+    // What is not mapped, or gone with its process, is no path: the call fails by itself.
+    if read < 0 && matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) {
+        return Err(error);
+    }
     bytes.truncate(usize::try_from(read).unwrap_or(0));
-    bytes
+    Ok(bytes)
 }
 
 /// Returns the path that stands at an address of another process.
-pub fn read_path(pid: u32, address: u64) -> Option<OsString> {
+pub fn read_path(pid: u32, address: u64) -> io::Result<Option<OsString>> {
     // Most paths are short; a chunk ends with its page, for the next may not be mapped.
     const CHUNK: u64 = 256;
     let mut bytes: Vec<u8> = Vec::new();
     while address != 0 && bytes.len() < PATH_BYTES_MAX {
         let at = address + bytes.len() as u64;
         let count = (CHUNK - at % CHUNK) as usize;
-        let chunk = read_bytes(pid, at, count);
+        let chunk = read_bytes(pid, at, count)?;
         if let Some(end) = chunk.iter().position(|b| *b == 0) {
             bytes.extend(&chunk[..end]);
-            return Some(OsString::from_vec(bytes));
+            return Ok(Some(OsString::from_vec(bytes)));
         }
         if chunk.len() < count {
-            return None;
+            return Ok(None);
         }
         bytes.extend(chunk);
     }
-    None
+    Ok(None)
 }

@@ -5,9 +5,8 @@
 //! noted. Links are resolved: a link is one file, and what it leads to another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::{OsStr, OsString, c_long};
+use std::ffi::c_long;
 use std::io::{self, PipeReader};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Confinement;
@@ -140,13 +139,23 @@ impl Notes<'_> {
         processes
             .entry(pid)
             .or_insert_with(|| super::birth(pid as i32));
+        match self.answer(call) {
+            Ok(refused) => refused,
+            Err(error) => {
+                self.seen.error.get_or_insert(error.kind());
+                None
+            }
+        }
+    }
+
+    fn answer(&mut self, call: &Call) -> io::Result<Option<i32>> {
         if call.number == libc::SYS_connect {
-            self.seen.addresses.extend(address(call));
-            return None;
+            self.seen.addresses.extend(address(call)?);
+            return Ok(None);
         }
         let mut refused = None;
-        for touch in touches(call).into_iter().flatten() {
-            let Some(path) = self.written(call.pid, &touch) else {
+        for touch in touches(call)?.into_iter().flatten() {
+            let Some(path) = self.written(call.pid, &touch)? else {
                 continue;
             };
             let asked = (path, touch.what, touch.follows);
@@ -163,36 +172,30 @@ impl Notes<'_> {
             };
             refused = refused.or(answer);
         }
-        refused
+        Ok(refused)
     }
 
     /// Returns the absolute path as it was written; `None` for what is of no interest.
-    fn written(&self, pid: u32, touch: &Touch) -> Option<PathBuf> {
+    fn written(&self, pid: u32, touch: &Touch) -> io::Result<Option<PathBuf>> {
         let written = match touch.at {
-            Some(address) => PathBuf::from(read_path(pid, address)?),
+            Some(address) => match read_path(pid, address)? {
+                Some(path) => PathBuf::from(path),
+                None => return Ok(None),
+            },
             None => PathBuf::new(),
         };
-        let is_own = written.as_os_str().is_empty();
-        if is_own && touch.what == Use::Look {
+        if written.as_os_str().is_empty() && touch.what == Use::Look {
             // An open file is asked about: it was noted when it was opened.
-            return None;
+            return Ok(None);
         }
-        let path = match (written.is_absolute(), touch.from) {
-            (true, _) => own_view(written, pid),
-            (false, From::Here) => directory_of(pid)?.join(written),
-            (false, From::Descriptor(fd)) => {
-                let base = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
-                // Pipes and sockets are called `pipe:[1]`.
-                if !base.is_absolute() {
-                    return None;
-                }
-                if is_own { base } else { base.join(&written) }
-            }
+        let Some(path) = absolute(written, pid, touch.from) else {
+            return Ok(None);
         };
         // Most calls end here. In /proc lie links to anywhere.
         let is_straight =
             !path.components().any(|c| c == Component::ParentDir) && !path.starts_with("/proc");
-        (!is_straight || !self.held.is_unnoted(&path, touch.what)).then_some(path)
+        let is_dull = is_straight && self.held.is_unnoted(&path, touch.what);
+        Ok((!is_dull).then_some(path))
     }
 
     /// Returns whether a path is about a process that is not held. Landlock keeps those from
@@ -276,9 +279,30 @@ impl Confinement {
     }
 }
 
+/// Returns a path that a process wrote as an absolute one; `None` for what is no file.
+fn absolute(written: PathBuf, pid: u32, from: From) -> Option<PathBuf> {
+    match from {
+        _ if written.is_absolute() => Some(own_view(written, pid)),
+        From::Here => Some(directory_of(pid)?.join(written)),
+        From::Descriptor(fd) => {
+            let base = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+            // Pipes and sockets are called `pipe:[1]`.
+            let base = Some(base).filter(|b| b.is_absolute())?;
+            match written.as_os_str().is_empty() {
+                true => Some(base),
+                false => Some(base.join(written)),
+            }
+        }
+    }
+}
+
 /// Returns what is connected to; only networks count, not sockets of this machine.
-fn address(call: &Call) -> Option<String> {
-    let bytes = read_bytes(call.pid, call.args[1], (call.args[2] as usize).min(28));
+fn address(call: &Call) -> io::Result<Option<String>> {
+    let bytes = read_bytes(call.pid, call.args[1], (call.args[2] as usize).min(28))?;
+    Ok(shown_address(&bytes))
+}
+
+fn shown_address(bytes: &[u8]) -> Option<String> {
     let family = u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]);
     let port = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
     let address: std::net::IpAddr = match i32::from(family) {
@@ -286,11 +310,13 @@ fn address(call: &Call) -> Option<String> {
         libc::AF_INET6 => <[u8; 16]>::try_from(bytes.get(8..24)?).ok()?.into(),
         _ => return None,
     };
-    Some(std::net::SocketAddr::new(address, port).to_string())
+    // Port 0 asks for a route, not for a peer.
+    let address = std::net::SocketAddr::new(address, port).to_string();
+    (port != 0).then_some(address)
 }
 
 /// Returns the paths that a call touches.
-fn touches(call: &Call) -> [Option<Touch>; 2] {
+fn touches(call: &Call) -> io::Result<[Option<Touch>; 2]> {
     let a = call.args;
     let with = |dir: usize, path: usize, what, follows| {
         let from = match a[dir] as i32 {
@@ -318,7 +344,7 @@ fn touches(call: &Call) -> [Option<Touch>; 2] {
     let one = match call.number {
         libc::SYS_openat => opened(a[2] as i32),
         libc::SYS_openat2 => {
-            let flags = read_bytes(call.pid, a[2], 8);
+            let flags = read_bytes(call.pid, a[2], 8)?;
             opened(<[u8; 8]>::try_from(flags).map_or(0, u64::from_ne_bytes) as i32)
         }
         libc::SYS_newfstatat | libc::SYS_faccessat2 => flagged(Use::Look, 3),
@@ -328,9 +354,9 @@ fn touches(call: &Call) -> [Option<Touch>; 2] {
         libc::SYS_execve => here(a[0], Use::Run, true),
         libc::SYS_execveat => flagged(Use::Run, 4),
         libc::SYS_renameat | libc::SYS_renameat2 => {
-            return [itself(0, 1, Use::Write), itself(2, 3, Use::Write)];
+            return Ok([itself(0, 1, Use::Write), itself(2, 3, Use::Write)]);
         }
-        libc::SYS_linkat => return [itself(0, 1, Use::Read), itself(2, 3, Use::Write)],
+        libc::SYS_linkat => return Ok([itself(0, 1, Use::Read), itself(2, 3, Use::Write)]),
         libc::SYS_symlinkat => itself(1, 2, Use::Write),
         libc::SYS_mkdirat | libc::SYS_mknodat | libc::SYS_unlinkat => itself(0, 1, Use::Write),
         libc::SYS_fchmodat => with(0, 1, Use::Write, true),
@@ -341,9 +367,9 @@ fn touches(call: &Call) -> [Option<Touch>; 2] {
         libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fsetxattr => own,
         libc::SYS_truncate | libc::SYS_setxattr => here(a[0], Use::Write, true),
         libc::SYS_lsetxattr => here(a[0], Use::Write, false),
-        number => return old_touches(number, a),
+        number => return Ok(old_touches(number, a)),
     };
-    [one, None]
+    Ok([one, None])
 }
 
 /// Returns a path that starts at the directory of the process.
@@ -435,9 +461,8 @@ fn lexical(path: &Path) -> PathBuf {
 
 /// Returns the path with the links above its last part resolved.
 fn in_real_parent(path: &Path) -> PathBuf {
-    let name: Option<OsString> = path.file_name().map(OsStr::to_owned);
-    match (path.parent().map(std::fs::canonicalize), name) {
-        (Some(Ok(parent)), Some(name)) => parent.join(OsStr::from_bytes(name.as_bytes())),
+    match (path.parent().map(std::fs::canonicalize), path.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => lexical(path),
     }
 }

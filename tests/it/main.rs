@@ -28,6 +28,7 @@ mod outputs;
 mod promises;
 mod questions;
 mod random;
+mod sandbox;
 mod space;
 mod state;
 mod tidy;
