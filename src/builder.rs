@@ -18,6 +18,7 @@ use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
+use crate::sandbox::Machine;
 use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 
@@ -97,6 +98,7 @@ pub struct Builder<'a> {
     strays: Strays,
     /// Done once, before the first stage is set up.
     old_stages: Once,
+    machine: OnceLock<Arc<Machine>>,
     findings: Mutex<BTreeMap<String, Vec<Finding>>>,
 }
 
@@ -142,6 +144,7 @@ impl<'a> Builder<'a> {
             made,
             strays: Strays::default(),
             old_stages: Once::new(),
+            machine: OnceLock::new(),
             findings: Mutex::default(),
         }
     }

@@ -8,7 +8,7 @@
 //! This room knows paths, not targets: what is declared is the builder's business.
 
 use std::io::{self, PipeWriter};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ mod seccomp;
 mod stage;
 mod watch;
 
-pub use rules::{Rules, system, tools};
+pub use rules::{Machine, Rules, system, tools};
 pub use stage::{Change, Stage, clear};
 pub use watch::{Seen, Uses};
 
@@ -28,8 +28,8 @@ pub use watch::{Seen, Uses};
 pub struct Confinement {
     /// What it may read and write; all, when there are none.
     pub rules: Option<Rules>,
-    /// Directories whose use is not noted.
-    pub unnoted: Vec<PathBuf>,
+    /// Its directories are not noted.
+    pub machine: Arc<Machine>,
 }
 
 /// The watch over a command at work.

@@ -229,12 +229,11 @@ impl<'a> Declared<'a> {
     }
 
     fn lacked(&self, path: &Path, uses: &Uses, stage: &Stage) -> Option<Finding> {
-        let staged = stage.in_repository(path);
-        if staged.is_some() && (uses.was_there || uses.is_written) {
+        if path.starts_with(stage.private()) {
             return None;
         }
-        if staged.is_none() && path.starts_with(stage.home()) || path.starts_with(stage.temporary())
-        {
+        let staged = stage.in_repository(path);
+        if staged.is_some() && (uses.was_there || uses.is_written) {
             return None;
         }
         let (real, inside) = match &staged {

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Builder;
 use super::undeclared::{Declared, Finding};
@@ -18,7 +18,7 @@ use crate::fs::RepoPath;
 use crate::graph::{Pattern, Sandbox, Target};
 use crate::outputs;
 use crate::runner::{Exit, Runner, Spec};
-use crate::sandbox::{self, Change, Confinement, Seen, Stage};
+use crate::sandbox::{self, Change, Confinement, Machine, Rules, Seen, Stage};
 use crate::stale::Gathered;
 
 /// Undeclared files that an error names.
@@ -44,16 +44,18 @@ impl Builder<'_> {
         if self.is_traced(target) {
             place.held = Some(Confinement {
                 rules: None,
-                unnoted: self.machine(None),
+                machine: self.machine(target.sandbox.as_ref()),
             });
         } else if let Some(sandbox) = &target.sandbox {
             let stage = self.stage(target, gathered)?;
             let machine = self.machine(Some(sandbox));
-            let mut rules = stage.rules();
-            rules.read.extend(machine.iter().cloned());
+            let rules = Rules {
+                machine: machine.clone(),
+                ..stage.rules()
+            };
             place.held = Some(Confinement {
                 rules: Some(rules),
-                unnoted: machine,
+                machine,
             });
             place.stage = Some(stage);
         }
@@ -61,27 +63,27 @@ impl Builder<'_> {
     }
 
     /// Returns the directories of the machine: the system's, those of tools, and what the
-    /// sandbox names.
-    fn machine(&self, sandbox: Option<&Sandbox>) -> Vec<PathBuf> {
-        let env = self.inspector.env;
-        let root = self.inspector.digests.root();
-        let home = env("HOME").map(PathBuf::from);
-        let mut dirs = sandbox::system(root);
-        let path = env("PATH").unwrap_or_default();
-        dirs.extend(sandbox::tools(&path, root, home.as_deref()));
-        for dir in sandbox.into_iter().flat_map(|s| &s.read) {
-            match (dir.strip_prefix("~/"), &home) {
-                (Some(below), Some(home)) => dirs.push(home.join(below)),
-                _ => dirs.push(PathBuf::from(dir)),
-            }
+    /// sandbox names. Few targets name any, so the others share what is opened.
+    fn machine(&self, sandbox: Option<&Sandbox>) -> Arc<Machine> {
+        let home = (self.inspector.env)("HOME").map(PathBuf::from);
+        let shared = || {
+            let root = self.inspector.digests.root();
+            let path = (self.inspector.env)("PATH").unwrap_or_default();
+            let tools = sandbox::tools(&path, root, home.as_deref());
+            [sandbox::system(root), tools].concat()
+        };
+        let named = sandbox.map_or(&[][..], |s| &s.read);
+        if named.is_empty() {
+            let machine = self.machine.get_or_init(|| Machine::new(shared()).into());
+            return machine.clone();
         }
-        // Rules are about what a path leads to.
-        let real = dirs.iter().filter_map(|d| std::fs::canonicalize(d).ok());
-        let mut real: Vec<PathBuf> = real.collect();
-        real.extend(dirs);
-        real.sort();
-        real.dedup();
-        real
+        let named = named
+            .iter()
+            .map(|dir| match (dir.strip_prefix("~/"), &home) {
+                (Some(below), Some(home)) => home.join(below),
+                _ => PathBuf::from(dir),
+            });
+        Machine::new(shared().into_iter().chain(named).collect()).into()
     }
 
     /// Sets up a stage with everything that `target` declares.
@@ -257,10 +259,10 @@ impl Workplace {
             }
             return;
         };
-        for (name, dir) in [("HOME", stage.home()), ("TMPDIR", stage.temporary())] {
+        for name in ["HOME", "TMPDIR"] {
             if !declared.iter().any(|(n, _)| n == name) {
                 env.retain(|(n, _)| n != OsStr::new(name));
-                env.push((name.into(), dir.into()));
+                env.push((name.into(), stage.private().into()));
             }
         }
     }

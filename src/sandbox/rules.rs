@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
@@ -49,9 +50,40 @@ const DEVICES: [&str; 9] = [
 /// The last part of a directory of programs whose neighbours belong to them.
 const PROGRAM_DIRS: [&str; 3] = ["bin", "sbin", "shims"];
 
+/// Directories of a machine that any command may read, opened once for all commands.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// As they are written, and as what they lead to.
+    pub dirs: Vec<PathBuf>,
+    opened: Vec<(PathFd, BitFlags<AccessFs>)>,
+}
+
+impl Machine {
+    /// Opens directories; those that do not exist are left out.
+    pub fn new(written: Vec<PathBuf>) -> Self {
+        let devices = DEVICES.map(PathBuf::from);
+        let real = |dir: &PathBuf| std::fs::canonicalize(dir).ok();
+        let mut reals: Vec<PathBuf> = written.iter().filter_map(real).collect();
+        // An outer directory sorts before what is in it, and opens that as well.
+        reals.sort();
+        reals.dedup_by(|inner, outer| inner.starts_with(&*outer));
+        let read = reals.iter().map(|dir| (dir, read()));
+        let write = devices.iter().map(|dir| (dir, AccessFs::from_all(ABI::V5)));
+        Self {
+            opened: read
+                .chain(write)
+                .filter_map(|(dir, access)| opened(dir, access))
+                .collect(),
+            dirs: [written, reals, devices.to_vec()].concat(),
+        }
+    }
+}
+
 /// What may be read and written: these files, and all that is below these directories.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
+    /// What any command may read.
+    pub machine: Arc<Machine>,
     /// May be read, listed and run.
     pub read: Vec<PathBuf>,
     /// May be changed in every way as well.
@@ -69,7 +101,6 @@ impl Rules {
             let text = "this kernel has no Landlock of version 3 or later, or it is turned off";
             io::Error::new(io::ErrorKind::Unsupported, text)
         };
-        let read = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
         let all = AccessFs::from_all(ABI::V5);
         // Before version 3 a file could be truncated that must not be written.
         let mut ruleset = Ruleset::default()
@@ -80,13 +111,13 @@ impl Rules {
             .handle_access(all)
             .and_then(Ruleset::create)
             .map_err(|_| unsupported())?;
-        let devices = DEVICES.iter().map(|d| (Path::new(d), all));
-        let read = self.read.iter().map(|p| (p.as_path(), read));
-        let write = self.write.iter().map(|p| (p.as_path(), all));
-        for (path, access) in devices.chain(read).chain(write) {
-            let Some(rule) = rule(path, access) else {
-                continue;
-            };
+        let own = self.read.iter().map(|path| (path, read()));
+        let own = own.chain(self.write.iter().map(|path| (path, all)));
+        let own: Vec<_> = own
+            .filter_map(|(path, access)| opened(path, access))
+            .collect();
+        for (fd, access) in self.machine.opened.iter().chain(&own) {
+            let rule = PathBeneath::new(fd, *access);
             ruleset = ruleset.add_rule(rule).map_err(io::Error::other)?;
         }
         let status = ruleset.restrict_self().map_err(io::Error::other)?;
@@ -97,13 +128,18 @@ impl Rules {
     }
 }
 
-fn rule(path: &Path, access: BitFlags<AccessFs>) -> Option<PathBeneath<PathFd>> {
+fn read() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute
+}
+
+/// Opens what a rule is about; what does not exist needs none.
+fn opened(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<AccessFs>)> {
     let is_dir = std::fs::metadata(path).ok()?.is_dir();
     let access = match is_dir {
         true => access,
         false => access & AccessFs::from_file(ABI::V5),
     };
-    Some(PathBeneath::new(PathFd::new(path).ok()?, access))
+    Some((PathFd::new(path).ok()?, access))
 }
 
 /// Returns the directories of the system, without what leads to `root`.
@@ -112,7 +148,6 @@ pub fn system(root: &Path) -> Vec<PathBuf> {
     for dir in SYSTEM {
         past(Path::new(dir), root, &mut dirs);
     }
-    dirs.extend(DEVICES.iter().map(PathBuf::from));
     dirs
 }
 

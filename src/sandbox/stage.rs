@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, FileTimes, Metadata, OpenOptions, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -17,6 +18,9 @@ use crate::fs::{self, RepoPath, Signature};
 
 /// Links that are followed from one input, as the kernel does.
 const LINKS_MAX: usize = 40;
+
+/// Name of the private directory, beside what stands for the repository.
+const PRIVATE: &str = ".rel-private";
 
 /// What a command did on the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,9 @@ pub enum Change {
 
 /// A stage. It is removed when it is dropped.
 pub struct Stage {
-    /// Holds all the rest.
+    /// Holds all the rest: what stands for the repository and for some directories above it,
+    /// and the private directory.
     slot: PathBuf,
-    /// The directories that stand for the repository's and some above it.
-    top: PathBuf,
     /// Stands for the repository.
     root: PathBuf,
     /// The repository.
@@ -43,6 +46,8 @@ pub struct Stage {
     dirs: HashSet<PathBuf>,
     /// Declared files that lie where no stage stands for them.
     outside: Vec<PathBuf>,
+    /// Whether files may share their blocks, as far as is known.
+    shares_blocks: bool,
 }
 
 impl Stage {
@@ -50,21 +55,20 @@ impl Stage {
     /// directories above can have declared files. What stands in `slot` goes.
     pub fn new(slot: PathBuf, source: &Path, ups: usize) -> Result<Self> {
         clear(&slot)?;
-        let top = slot.join("stage");
         let names: Vec<_> = source.components().rev().take(ups + 1).collect();
         let is_name = |c: &&Component<'_>| matches!(c, Component::Normal(_));
         let root: PathBuf = names.iter().rev().filter(is_name).collect();
-        let root = top.join(root);
+        let root = slot.join(root);
         let mut stage = Self {
-            top,
             root: root.clone(),
             source: source.to_owned(),
             placed: BTreeMap::new(),
             dirs: HashSet::new(),
             outside: Vec::new(),
+            shares_blocks: true,
             slot,
         };
-        for dir in [&root, &stage.temporary(), &stage.home()] {
+        for dir in [&root, &stage.private()] {
             stage.make_dir(dir)?;
         }
         Ok(stage)
@@ -75,14 +79,10 @@ impl Stage {
         &self.root
     }
 
-    /// Returns the directory for temporary files.
-    pub fn temporary(&self) -> PathBuf {
-        self.slot.join("tmp")
-    }
-
-    /// Returns the empty home.
-    pub fn home(&self) -> PathBuf {
-        self.slot.join("home")
+    /// Returns the empty directory that is a command's own: its home, and the place for its
+    /// temporary files.
+    pub fn private(&self) -> PathBuf {
+        self.slot.join(PRIVATE)
     }
 
     /// Returns the rules for what a command finds here.
@@ -90,6 +90,7 @@ impl Stage {
         Rules {
             read: self.outside.clone(),
             write: vec![self.slot.clone()],
+            ..Rules::default()
         }
     }
 
@@ -119,7 +120,7 @@ impl Stage {
     pub fn place_one(&mut self, path: &RepoPath) -> Result<Option<RepoPath>> {
         let from = path.to_absolute(&self.source);
         let to = lexical(&path.to_absolute(&self.root));
-        if !to.starts_with(&self.top) {
+        if !to.starts_with(&self.slot) {
             self.outside.push(from);
             return Ok(None);
         }
@@ -136,17 +137,43 @@ impl Stage {
         if let Some(parent) = to.parent() {
             self.make_dir(parent)?;
         }
-        let next = if meta.is_symlink() {
-            let text = std::fs::read_link(&from).context("read link", &from)?;
-            symlink(&text, &to).context("create link", &to)?;
-            Some(RepoPath::new(path.join("..").as_path().join(text)))
-        } else {
-            copy(&from, &to, &meta)?;
-            None
-        };
+        if !meta.is_symlink() {
+            let made = self.copy(&from, &to, &meta)?;
+            self.placed.insert(to, Signature::of(&made));
+            return Ok(None);
+        }
+        let text = std::fs::read_link(&from).context("read link", &from)?;
+        symlink(&text, &to).context("create link", &to)?;
         let placed = fs::lstat(&to)?.map(|m| Signature::of(&m));
         self.placed.extend(placed.map(|s| (to, s)));
-        Ok(next)
+        Ok(Some(RepoPath::new(path.join("..").as_path().join(text))))
+    }
+
+    /// Copies a file with its mode and its time of modification; shares its blocks where the
+    /// file system can.
+    fn copy(&mut self, from: &Path, to: &Path, meta: &Metadata) -> Result<Metadata> {
+        let mut source = fs::open(from)?;
+        let mode = meta.permissions().mode() & 0o7777;
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(to)
+            .context("create", to)?;
+        let is_shared = self.shares_blocks && share(&source, &copy);
+        self.shares_blocks = is_shared;
+        if !is_shared {
+            fill(&mut source, &mut copy, meta.len()).context("write", to)?;
+        }
+        let times = FileTimes::new().set_modified(meta.modified().context("look at", from)?);
+        copy.set_times(times).context("set the times of", to)?;
+        let made = copy.metadata().context("look at", to)?;
+        if made.permissions().mode() & 0o7777 == mode {
+            return Ok(made);
+        }
+        copy.set_permissions(Permissions::from_mode(mode))
+            .context("set the mode of", to)?;
+        copy.metadata().context("look at", to)
     }
 
     fn make_dir(&mut self, dir: &Path) -> Result<()> {
@@ -163,8 +190,13 @@ impl Stage {
         if let Ok(inside) = path.strip_prefix(&self.root) {
             return Some(RepoPath::new(inside));
         }
-        let below = path.strip_prefix(&self.top).ok()?;
-        let ups = self.root.strip_prefix(&self.top).ok()?.components().count();
+        let below = path.strip_prefix(&self.slot).ok()?;
+        let ups = self
+            .root
+            .strip_prefix(&self.slot)
+            .ok()?
+            .components()
+            .count();
         let up: PathBuf = std::iter::repeat_n("..", ups).collect();
         Some(RepoPath::new(up.join(below)))
     }
@@ -173,7 +205,7 @@ impl Stage {
     pub fn changes(&self) -> Result<Vec<(RepoPath, Change)>> {
         let mut left = self.placed.clone();
         let mut found = Vec::new();
-        self.walk(&self.top, &mut left, &mut found)?;
+        self.walk(&self.slot, &mut left, &mut found)?;
         found.extend(left.into_keys().map(|path| (path, Change::Gone)));
         let named = |(path, change): (PathBuf, Change)| Some((self.in_repository(&path)?, change));
         let mut changes: Vec<_> = found.into_iter().filter_map(named).collect();
@@ -194,7 +226,9 @@ impl Stage {
                 continue;
             };
             if meta.is_dir() {
-                self.walk(&path, left, found)?;
+                if path != self.private() {
+                    self.walk(&path, left, found)?;
+                }
                 continue;
             }
             match left.remove(&path) {
@@ -230,34 +264,23 @@ pub fn clear(dir: &Path) -> Result<()> {
     }
 }
 
-/// Copies a file with its mode and its time of modification; shares its blocks where the
-/// file system can.
-fn copy(from: &Path, to: &Path, meta: &Metadata) -> Result<()> {
-    let mut source = fs::open(from)?;
-    let mode = meta.permissions().mode() & 0o7777;
-    let mut copy = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(to)
-        .context("create", to)?;
-    fill(&mut source, &mut copy).context("write", to)?;
-    let times = FileTimes::new().set_modified(meta.modified().context("look at", from)?);
-    copy.set_times(times).context("set the times of", to)?;
-    let made = copy.metadata().context("look at", to)?;
-    if made.permissions().mode() & 0o7777 != mode {
-        copy.set_permissions(Permissions::from_mode(mode))
-            .context("set the mode of", to)?;
-    }
-    Ok(())
+fn share(source: &File, copy: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::ioctl_ficlone(copy, source).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
-fn fill(source: &mut File, copy: &mut File) -> std::io::Result<()> {
-    #[cfg(target_os = "linux")]
-    if rustix::fs::ioctl_ficlone(&*copy, &*source).is_ok() {
-        return Ok(());
+/// Copies all of a file that was `len` bytes long; what it grew by since is not left out.
+fn fill(source: &mut File, copy: &mut File, len: u64) -> std::io::Result<()> {
+    const SMALL: usize = 1 << 16;
+    if len >= SMALL as u64 {
+        return std::io::copy(source, copy).map(drop);
     }
-    std::io::copy(source, copy).map(drop)
+    // One call to read and one to write: most files are small.
+    let mut bytes = Vec::with_capacity(len as usize + 1);
+    source.read_to_end(&mut bytes)?;
+    copy.write_all(&bytes)
 }
 
 /// Returns the path without `..`; the stage has no links in its own directories.

@@ -6,7 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::c_long;
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, PipeReader};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Confinement;
@@ -209,23 +213,30 @@ impl Notes<'_> {
 
     /// Notes a path; returns the error with which asking for it must fail.
     fn add(&mut self, (path, what, follows): &Asked) -> Option<i32> {
-        let mut refused = None;
-        let real = match std::fs::canonicalize(path) {
-            Ok(real) if *follows => real,
-            // What is not there, or is meant itself, lies in a directory that is there.
-            _ => in_real_parent(path),
+        // What is not there lies in a directory that is there.
+        let (real, meta) = match resolve(path, *follows) {
+            Some((real, meta)) => (real, Some(meta)),
+            None => (in_real_parent(path), None),
         };
         if self.is_foreign(&real) {
             return Some(libc::ENOENT);
         }
-        let mut put = |path: PathBuf, what: Use| {
-            let meta = std::fs::symlink_metadata(&path).ok();
+        let link = match *follows && may_be_link(path, &real) {
+            true => Some(in_real_parent(path)),
+            false => None,
+        };
+        let mut refused = None;
+        for (path, what, meta) in link
+            .map(|link| (link, Use::Look, meta.clone()))
+            .into_iter()
+            .chain([(real, *what, meta)])
+        {
             if self.held.is_unnoted(&path, what) {
-                return;
+                continue;
             }
             let was_there = meta.is_some();
-            let is_dir = meta.is_some_and(|m| m.is_dir());
             refused = refused.or(self.held.refuses(&path, what.writes(), was_there));
+            let is_dir = meta.is_some_and(|m| m.is_dir());
             let uses = self.seen.files.entry(path).or_insert(Uses {
                 was_there,
                 ..Uses::default()
@@ -238,12 +249,7 @@ impl Notes<'_> {
                 Use::Update => (uses.is_read, uses.is_written) = (true, true),
                 Use::Run => uses.is_run = true,
             }
-        };
-        let link = in_real_parent(path);
-        if link != real {
-            put(link, Use::Look);
         }
-        put(real, *what);
         refused
     }
 }
@@ -257,7 +263,7 @@ impl Use {
 impl Confinement {
     fn is_unnoted(&self, path: &Path, what: Use) -> bool {
         let is_harmless = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
-        (!what.writes() || is_harmless) && self.unnoted.iter().any(|dir| path.starts_with(dir))
+        (!what.writes() || is_harmless) && self.machine.dirs.iter().any(|dir| path.starts_with(dir))
     }
 
     /// Returns the error for a path that no rule opens. To whom it may not be read it is not
@@ -273,8 +279,9 @@ impl Confinement {
             return Some(libc::EACCES);
         }
         let is_above = |dir: &PathBuf| dir.starts_with(path);
-        let is_open = rules.read.iter().any(|dir| is_below(dir) || is_above(dir))
-            || rules.write.iter().any(is_above);
+        let mut read = rules.read.iter().chain(&rules.machine.dirs);
+        let is_open =
+            read.any(|dir| is_below(dir) || is_above(dir)) || rules.write.iter().any(is_above);
         (is_there && !is_open).then_some(libc::ENOENT)
     }
 }
@@ -459,10 +466,33 @@ fn lexical(path: &Path) -> PathBuf {
     out
 }
 
+/// Returns what a path leads to, and what is there: three calls, however long the path.
+fn resolve(path: &Path, follows: bool) -> Option<(PathBuf, Metadata)> {
+    let mut options = OpenOptions::new();
+    let link = if follows { 0 } else { libc::O_NOFOLLOW };
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_PATH | link)
+        .open(path)
+        .ok()?;
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    // A pipe, which has no path; or a file that was removed while it was opened.
+    let is_path = real.is_absolute() && !real.as_os_str().as_bytes().ends_with(b" (deleted)");
+    is_path.then_some(())?;
+    Some((real, file.metadata().ok()?))
+}
+
+/// Returns whether a path ends with a link, if it leads to `real`. A link has another name,
+/// or lies in another directory, than what it leads to.
+fn may_be_link(path: &Path, real: &Path) -> bool {
+    path != real && std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink())
+}
+
 /// Returns the path with the links above its last part resolved.
 fn in_real_parent(path: &Path) -> PathBuf {
-    match (path.parent().map(std::fs::canonicalize), path.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
+    let parent = path.parent().and_then(|dir| resolve(dir, true));
+    match (parent, path.file_name()) {
+        (Some((parent, _)), Some(name)) => parent.join(name),
         _ => lexical(path),
     }
 }

@@ -65,7 +65,7 @@ const CHEATS: &[(&str, &str, Caught)] = &[
     ),
     (
         "in-an-orphan",
-        "(setsid sh -c 'sleep 0.2; cat [work]/secret.txt > out/r.in-an-orphan' &) ; sleep 0.1; echo x > {out}",
+        "(setsid sh -c 'cat [work]/secret.txt > {out}; echo > $TMPDIR/end' &); while ! test -s $TMPDIR/end; do sleep 0.01; done",
         Hidden,
     ),
     (

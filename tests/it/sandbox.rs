@@ -68,7 +68,6 @@ target "t" {
     let mut rel = space.rel(["--json", "build", "t"]);
     let again = space.finish(rel.env("KEPT", "kept")).ok().stdout;
     assert!(again.contains("\"t\": \"fresh\""), "{again}");
-    assert!(!space.has(".rel/sandbox/stage"));
     assert_eq!(space.shell("ls .rel/sandbox"), "");
 }
 
@@ -190,7 +189,7 @@ target "by-nothing" { sandbox "strict"; outputs "c"; run "[home]/sdk/run > {out}
     let told = space.finish(rel.env("PATH", path)).fails(1).stderr;
     assert_eq!(space.read("a"), "hello\n");
     assert_eq!(space.read("b"), "sdk\n");
-    assert!(told.contains("runs `[space]/home/sdk/run`"), "{told}");
+    assert!(told.contains("sdk/run`"), "{told}");
 }
 
 /// Runs a program with one system call missing, as on an older kernel.
