@@ -53,18 +53,21 @@ impl Confinement {
         let held = self.clone();
         // Before the thread that it watches: that one's own calls wait for answers as well.
         let (teller, seen) = channel();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             if let Ok(listener) = receiver.recv() {
                 // Nobody asks any more when the start has failed.
                 let _ = teller.send(watch::watch(&listener, &stopped, &held));
             }
-        });
+        })?;
         let confined = || {
             self.enter(sender)?;
             start()
         };
-        let started = std::thread::scope(|scope| scope.spawn(confined).join())
-            .unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))?;
+        let started = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, confined)?;
+            let panicked = |_| Err(io::Error::other("the starting thread panicked"));
+            thread.join().unwrap_or_else(panicked)
+        })?;
         Ok((started, Watch { seen, stop }))
     }
 

@@ -66,15 +66,17 @@ impl Builder<'_> {
     /// sandbox names. Few targets name any, so the others share what is opened.
     fn machine(&self, sandbox: Option<&Sandbox>) -> Arc<Machine> {
         let home = (self.inspector.env)("HOME").map(PathBuf::from);
+        let root = self.inspector.digests.root();
         let shared = || {
-            let root = self.inspector.digests.root();
             let path = (self.inspector.env)("PATH").unwrap_or_default();
             let tools = sandbox::tools(&path, root, home.as_deref());
-            [sandbox::system(root), tools].concat()
+            [sandbox::system(), tools].concat()
         };
         let named = sandbox.map_or(&[][..], |s| &s.read);
         if named.is_empty() {
-            let machine = self.machine.get_or_init(|| Machine::new(shared()).into());
+            let machine = self
+                .machine
+                .get_or_init(|| Machine::new(shared(), root).into());
             return machine.clone();
         }
         let named = named
@@ -83,7 +85,7 @@ impl Builder<'_> {
                 (Some(below), Some(home)) => home.join(below),
                 _ => PathBuf::from(dir),
             });
-        Machine::new(shared().into_iter().chain(named).collect()).into()
+        Machine::new(shared().into_iter().chain(named).collect(), root).into()
     }
 
     /// Sets up a stage with everything that `target` declares.

@@ -1,8 +1,8 @@
 //! What a sandboxed command may read and write, as Landlock rules.
 //!
 //! Landlock's rules open whole hierarchies and can not close a part of one again. So a
-//! directory of the system that the repository lies in (`/usr/src/app`, `/opt/ci/…`) is
-//! opened child by child, past the one that leads to the repository.
+//! directory that the repository lies in (`/usr/src/app`, `/opt/ci/…`) is opened child by
+//! child, past the one that leads to the repository.
 
 use std::ffi::OsStr;
 use std::io;
@@ -59,11 +59,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens directories; those that do not exist are left out.
-    pub fn new(written: Vec<PathBuf>) -> Self {
+    /// Opens directories, but nothing of what is below `root`; those that do not exist are
+    /// left out.
+    pub fn new(written: Vec<PathBuf>, root: &Path) -> Self {
         let devices = DEVICES.map(PathBuf::from);
-        let real = |dir: &PathBuf| std::fs::canonicalize(dir).ok();
-        let mut reals: Vec<PathBuf> = written.iter().filter_map(real).collect();
+        let (mut dirs, mut reals) = (Vec::new(), Vec::new());
+        for dir in written {
+            let Ok(real) = std::fs::canonicalize(&dir) else {
+                continue;
+            };
+            if !root.starts_with(&real) && !real.starts_with(root) {
+                dirs.push(dir);
+            }
+            past(&real, root, &mut reals);
+        }
         // An outer directory sorts before what is in it, and opens that as well.
         reals.sort();
         reals.dedup_by(|inner, outer| inner.starts_with(&*outer));
@@ -74,7 +83,7 @@ impl Machine {
                 .chain(write)
                 .filter_map(|(dir, access)| opened(dir, access))
                 .collect(),
-            dirs: [written, reals, devices.to_vec()].concat(),
+            dirs: [dirs, reals, devices.to_vec()].concat(),
         }
     }
 }
@@ -142,22 +151,18 @@ fn opened(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<A
     Some((PathFd::new(path).ok()?, access))
 }
 
-/// Returns the directories of the system, without what leads to `root`.
-pub fn system(root: &Path) -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
-    for dir in SYSTEM {
-        past(Path::new(dir), root, &mut dirs);
-    }
-    dirs
+/// Returns the directories of the system.
+pub fn system() -> Vec<PathBuf> {
+    SYSTEM.map(PathBuf::from).to_vec()
 }
 
 /// Adds `dir`, or if `root` lies below it, its children, except for the way to `root`.
 fn past(dir: &Path, root: &Path, dirs: &mut Vec<PathBuf>) {
-    if !root.starts_with(dir) {
-        dirs.push(dir.to_owned());
+    if dir.starts_with(root) {
         return;
     }
-    if root == dir {
+    if !root.starts_with(dir) {
+        dirs.push(dir.to_owned());
         return;
     }
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

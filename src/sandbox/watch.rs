@@ -5,9 +5,9 @@
 //! noted. Links are resolved: a link is one file, and what it leads to another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::c_long;
+use std::ffi::{OsStr, c_long};
 use std::fs::{Metadata, OpenOptions};
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +15,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Confinement;
 use super::seccomp::{Call, FCHMODAT2, Heard, Listener, read_bytes, read_path};
+
+/// What the kernel reads of a script's first line.
+const SHEBANG_BYTES_MAX: u64 = 256;
 
 /// How a file was touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +169,7 @@ impl Notes<'_> {
             let answer = match self.known.get(&asked) {
                 Some(answer) => *answer,
                 None => {
-                    let answer = self.add(&asked);
+                    let answer = self.add(&asked).or_else(|| self.add_interpreter(&asked));
                     // A process that is not known yet may be one of ours soon.
                     if !asked.0.starts_with("/proc") {
                         self.known.insert(asked, answer);
@@ -209,6 +212,24 @@ impl Notes<'_> {
         let number = in_proc.and_then(|rest| rest.iter().next()?.to_str()?.parse().ok());
         let is_held = |pid: u32| self.seen.processes.contains_key(&pid);
         self.held.rules.is_some() && number.is_some_and(|pid| !is_held(pid))
+    }
+
+    /// Notes the interpreter that a script names: the kernel opens it without a call.
+    fn add_interpreter(&mut self, (path, what, _): &Asked) -> Option<i32> {
+        // Opening a pipe would wait for its other end.
+        let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
+        if *what != Use::Run || !is_file {
+            return None;
+        }
+        let mut head = Vec::new();
+        let file = std::fs::File::open(path).ok()?;
+        file.take(SHEBANG_BYTES_MAX).read_to_end(&mut head).ok()?;
+        let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+        let mut words = line.split(|b| b" \t".contains(b));
+        let program = Path::new(OsStr::from_bytes(words.find(|w| !w.is_empty())?));
+        let is_noted = program.is_absolute() && !self.held.is_unnoted(program, *what);
+        let asked = (program.to_owned(), *what, true);
+        is_noted.then(|| self.add(&asked)).flatten()
     }
 
     /// Notes a path; returns the error with which asking for it must fail.

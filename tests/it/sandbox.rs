@@ -248,6 +248,7 @@ fn a_trace_tells_what_is_touched_undeclared() {
         ("ls sub > {out}", &["lists sub/"]),
         ("cp sub/b.txt {out}", &["reads sub/b.txt"]),
         ("./tool > {out}", &["runs tool"]),
+        ("./script > {out}", &["runs script", "runs shell"]),
         ("cat gen > {out}", &["reads gen"]),
         ("echo > {out}; echo >> in.txt", &["writes in.txt"]),
         ("echo > {out}; echo > new.txt", &["writes new.txt"]),
@@ -284,7 +285,8 @@ fn a_trace_tells_what_is_touched_undeclared() {
             space.write(path, "x\n");
         }
         space.write("tool", "#!/bin/sh\n");
-        space.shell("chmod +x tool; ln -s a.txt link");
+        space.write("script", format!("#!{}\n", space.path("shell").display()));
+        space.shell("cp /bin/busybox shell; chmod +x tool script; ln -s a.txt link");
         let found = traced(&space);
         assert_eq!(found, *expected, "{command}");
     }
@@ -332,4 +334,27 @@ fn a_trace_does_not_stand_for_a_sandbox() {
     assert_eq!(traced(&space), Vec::<String>::new());
     space.build([]).ok().is("t ran");
     assert_eq!(traced(&space), Vec::<String>::new());
+}
+
+/// A repository in a directory that is opened to read is not opened with it.
+#[test]
+fn a_directory_of_tools_opens_no_repository() {
+    let space = Space::new(
+        r#"
+target "t" {
+    sandbox "strict" { read "[space]" }
+    outputs "o"
+    run "cat [space]/tool > {out}; cat [space]/work/secret >> {out}"
+}
+"#,
+    );
+    let base = space.base().display().to_string();
+    let text = space.read("Releasefile.kdl").replace("[space]", &base);
+    space
+        .write("Releasefile.kdl", text)
+        .write("../tool", "tool\n")
+        .write("secret", "secret\n");
+    let told = space.run(["build"]).fails(1).stderr;
+    assert!(told.contains("reads `secret`"), "{told}");
+    assert!(!told.contains("tool`"), "{told}");
 }
