@@ -344,12 +344,13 @@ fn a_directory_of_tools_opens_no_repository() {
 target "t" {
     sandbox "strict" { read "[space]" }
     outputs "o"
-    run "cat [space]/tool > {out}; cat [space]/work/secret >> {out}"
+    run "cat [space]/tool > {out}; cat [work]/secret >> {out}"
 }
 "#,
     );
     let base = space.base().display().to_string();
     let text = space.read("Releasefile.kdl").replace("[space]", &base);
+    let text = text.replace("[work]", &space.path("").display().to_string());
     space
         .write("Releasefile.kdl", text)
         .write("../tool", "tool\n")
