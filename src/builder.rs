@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cache::Store;
@@ -18,7 +18,7 @@ use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
-use crate::sandbox::Machine;
+use crate::sandbox::{Machine, Pool};
 use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 
@@ -96,8 +96,8 @@ pub struct Builder<'a> {
     is_cache_broken: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
     strays: Strays,
-    /// Done once, before the first stage is set up.
-    old_stages: Once,
+    /// What stages are made of; opened when the first one is.
+    pool: OnceLock<Arc<Pool>>,
     machine: OnceLock<Arc<Machine>>,
     findings: Mutex<BTreeMap<String, Vec<Finding>>>,
 }
@@ -143,7 +143,7 @@ impl<'a> Builder<'a> {
             is_cache_broken: AtomicBool::new(false),
             made,
             strays: Strays::default(),
-            old_stages: Once::new(),
+            pool: OnceLock::new(),
             machine: OnceLock::new(),
             findings: Mutex::default(),
         }

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+mod pool;
 mod rules;
 mod seccomp;
 mod stage;
 mod watch;
 
+pub use pool::Pool;
 pub use rules::{Machine, Rules, system, tools};
 pub use stage::{Change, Stage, clear};
 pub use watch::{Seen, Uses};

@@ -251,7 +251,7 @@ impl Builder<'_> {
             return Err(self.explain(target, gathered, &place, error));
         }
         check_expectations(target, &text)?;
-        self.take_over(target, gathered, &place)
+        self.take_over(target, gathered, &mut place)
             .map_err(|e| with_tail(e, &text))?;
         let outputs =
             outputs::collect(target, self.inspector.digests).map_err(|e| with_tail(e, &text))?;

@@ -18,7 +18,7 @@ use crate::fs::RepoPath;
 use crate::graph::{Pattern, Sandbox, Target};
 use crate::outputs;
 use crate::runner::{Exit, Runner, Spec};
-use crate::sandbox::{self, Change, Confinement, Machine, Rules, Seen, Stage};
+use crate::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
 use crate::stale::Gathered;
 
 /// Undeclared files that an error names.
@@ -91,8 +91,11 @@ impl Builder<'_> {
     /// Sets up a stage with everything that `target` declares.
     fn stage(&self, target: &Target, gathered: &Gathered) -> Result<Stage> {
         let base = self.state_dir.join("sandbox");
-        // What a killed run left is of no use to anybody.
-        self.old_stages.call_once(|| drop(sandbox::clear(&base)));
+        let pool = self.pool.get_or_init(|| {
+            // What a killed run left is of no use to anybody.
+            let _ = sandbox::clear(&base.join("at-work"));
+            Pool::open(base.join("kept")).into()
+        });
         let name = blake3::hash(target.name.as_bytes()).to_hex();
         let ups = |path: &RepoPath| {
             let components = path.as_path().components();
@@ -100,7 +103,8 @@ impl Builder<'_> {
         };
         let ups = gathered.inputs.iter().map(|(path, _)| ups(path)).max();
         let root = self.inspector.digests.root();
-        let mut stage = Stage::new(base.join(&name[..16]), root, ups.unwrap_or(0))?;
+        let slot = base.join("at-work").join(&name[..16]);
+        let mut stage = Stage::new(slot, root, ups.unwrap_or(0), pool.clone())?;
         for (path, _) in &gathered.inputs {
             stage.place(path)?;
         }
@@ -132,9 +136,9 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &Workplace,
+        place: &mut Workplace,
     ) -> Result<()> {
-        if let Some(stage) = &place.stage {
+        if let Some(stage) = &mut place.stage {
             if place.seen.is_anyone_left {
                 return Err(Error::failed(format!(
                     "`{}` left a process behind, which was ended",
@@ -143,7 +147,8 @@ impl Builder<'_> {
                 .hinted("let the command wait for all that it starts"));
             }
             self.check_changes(target, gathered, stage)?;
-            return outputs::accept(target, stage.root(), self.inspector.digests);
+            outputs::accept(target, stage.root(), self.inspector.digests)?;
+            stage.set_reusable(&place.seen);
         }
         Ok(())
     }

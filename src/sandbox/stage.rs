@@ -6,13 +6,16 @@
 //! afterwards a walk shows exactly what was changed. Files are copied, not linked: through
 //! a link the repository would be written to, and its change times would move.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, FileTimes, Metadata, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use super::pool::Pool;
 use super::rules::Rules;
+use super::watch::Seen;
 use crate::error::{IoContext, Result};
 use crate::fs::{self, RepoPath, Signature};
 
@@ -43,17 +46,21 @@ pub struct Stage {
     /// The repository.
     source: PathBuf,
     placed: BTreeMap<PathBuf, Signature>,
-    dirs: HashSet<PathBuf>,
+    dirs: BTreeSet<PathBuf>,
     /// Declared files that lie where no stage stands for them.
     outside: Vec<PathBuf>,
     /// Whether files may share their blocks, as far as is known.
     shares_blocks: bool,
+    pool: Arc<Pool>,
+    /// Set when all that was placed is as it was.
+    is_reusable: bool,
 }
 
 impl Stage {
     /// Returns an empty stage in `slot` for the repository `source`, of which `ups`
-    /// directories above can have declared files. What stands in `slot` goes.
-    pub fn new(slot: PathBuf, source: &Path, ups: usize) -> Result<Self> {
+    /// directories above can have declared files, out of what is in `pool` as far as that
+    /// goes. What stands in `slot` goes.
+    pub fn new(slot: PathBuf, source: &Path, ups: usize, pool: Arc<Pool>) -> Result<Self> {
         clear(&slot)?;
         let names: Vec<_> = source.components().rev().take(ups + 1).collect();
         let is_name = |c: &&Component<'_>| matches!(c, Component::Normal(_));
@@ -63,9 +70,11 @@ impl Stage {
             root: root.clone(),
             source: source.to_owned(),
             placed: BTreeMap::new(),
-            dirs: HashSet::new(),
+            dirs: BTreeSet::new(),
             outside: Vec::new(),
             shares_blocks: true,
+            pool,
+            is_reusable: false,
             slot,
         };
         for dir in [&root, &stage.private()] {
@@ -154,9 +163,11 @@ impl Stage {
     fn copy(&mut self, from: &Path, to: &Path, meta: &Metadata) -> Result<Metadata> {
         let mut source = fs::open(from)?;
         let mode = meta.permissions().mode() & 0o7777;
+        let is_kept = self.pool.take_file(to);
         let mut copy = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .truncate(is_kept)
+            .create_new(!is_kept)
             .mode(mode)
             .open(to)
             .context("create", to)?;
@@ -176,13 +187,41 @@ impl Stage {
         copy.metadata().context("look at", to)
     }
 
+    /// Makes a directory in the slot, with those above it.
     fn make_dir(&mut self, dir: &Path) -> Result<()> {
         if self.dirs.contains(dir) {
             return Ok(());
         }
-        fs::create_dirs(dir)?;
+        match dir.parent() {
+            Some(parent) if dir != self.slot => self.make_dir(parent)?,
+            _ => {}
+        }
+        if !self.pool.take_dir(dir) {
+            fs::create_dirs(dir)?;
+        }
         self.dirs.insert(dir.to_owned());
         Ok(())
+    }
+
+    /// Says that nothing on the stage was touched but what was accepted: no file, as
+    /// [`Stage::changes`] found, and none of its directories.
+    pub fn set_reusable(&mut self, seen: &Seen) {
+        let is_touched = |dir: &PathBuf| seen.files.get(dir).is_some_and(|u| u.is_written);
+        self.is_reusable = !self.dirs.iter().any(is_touched);
+    }
+
+    /// Keeps what can be used again.
+    fn recycle(&self) {
+        for (path, signature) in &self.placed {
+            // What its owner can not write to can not be filled again.
+            if signature.mode & 0o170_200 == 0o100_200 {
+                self.pool.keep_file(path);
+            }
+        }
+        // What is below a directory sorts behind it.
+        for dir in self.dirs.iter().rev() {
+            self.pool.keep_dir(dir);
+        }
     }
 
     /// Returns the path in the repository of what stands at a path on the stage.
@@ -243,6 +282,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        if self.is_reusable {
+            self.recycle();
+        }
         // What can not be removed now goes when the next stage is set up.
         let _ = clear(&self.slot);
     }

@@ -68,7 +68,7 @@ target "t" {
     let mut rel = space.rel(["--json", "build", "t"]);
     let again = space.finish(rel.env("KEPT", "kept")).ok().stdout;
     assert!(again.contains("\"t\": \"fresh\""), "{again}");
-    assert_eq!(space.shell("ls .rel/sandbox"), "");
+    assert_eq!(space.shell("ls .rel/sandbox/at-work"), "");
 }
 
 #[test]
@@ -358,4 +358,28 @@ target "t" {
     let told = space.run(["build"]).fails(1).stderr;
     assert!(told.contains("reads `secret`"), "{told}");
     assert!(!told.contains("tool`"), "{told}");
+}
+
+/// What one stage was made of is used again for the next: nothing of it may show.
+#[test]
+fn a_stage_shows_nothing_of_a_former_one() {
+    let space = Space::new(
+        r#"
+sandbox "strict"
+target "t" { inputs "in/*"; outputs "o"; run "cat in/*; stat -c '%a %n' in/* > {out}" }
+"#,
+    );
+    space.write("in/a", "a long text\n").write("in/b", "b\n");
+    space.shell("chmod 755 in/a; chmod 640 in/b");
+    space.build([]).ok().is("t ran");
+    assert_eq!(space.read("o"), "755 in/a\n640 in/b\n");
+    space.write("in/a", "a\n").write("in/c", "");
+    space.shell("chmod 600 in/a; chmod 444 in/c");
+    space.build([]).ok().is("t ran");
+    assert_eq!(space.read("o"), "600 in/a\n640 in/b\n444 in/c\n");
+    assert_eq!(space.run(["log", "t"]).ok().stdout, "a\nb\n");
+    space.remove("in/c").write("in/b", "");
+    space.build([]).ok().is("t ran");
+    assert_eq!(space.read("o"), "600 in/a\n640 in/b\n");
+    assert_eq!(space.run(["log", "t"]).ok().stdout, "a\n");
 }
