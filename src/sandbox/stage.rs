@@ -166,15 +166,20 @@ impl Stage {
         let is_kept = self.pool.take_file(to);
         let mut copy = OpenOptions::new()
             .write(true)
-            .truncate(is_kept)
             .create_new(!is_kept)
             .mode(mode)
             .open(to)
             .context("create", to)?;
         let is_shared = self.shares_blocks && share(&source, &copy);
         self.shares_blocks = is_shared;
-        if !is_shared {
-            fill(&mut source, &mut copy, meta.len()).context("write", to)?;
+        let len = match is_shared {
+            true => source.metadata().context("look at", from)?.len(),
+            false => fill(&mut source, &mut copy, meta.len()).context("write", to)?,
+        };
+        // Cut afterwards, not emptied before: ext4 writes a file that was emptied to disk
+        // as soon as it is closed.
+        if is_kept && copy.metadata().context("look at", to)?.len() > len {
+            copy.set_len(len).context("write", to)?;
         }
         let times = FileTimes::new().set_modified(meta.modified().context("look at", from)?);
         copy.set_times(times).context("set the times of", to)?;
@@ -313,16 +318,18 @@ fn share(source: &File, copy: &File) -> bool {
     false
 }
 
-/// Copies all of a file that was `len` bytes long; what it grew by since is not left out.
-fn fill(source: &mut File, copy: &mut File, len: u64) -> std::io::Result<()> {
+/// Copies all of a file that was `len` bytes long, and what it grew by since; returns how
+/// much that is.
+fn fill(source: &mut File, copy: &mut File, len: u64) -> std::io::Result<u64> {
     const SMALL: usize = 1 << 16;
     if len >= SMALL as u64 {
-        return std::io::copy(source, copy).map(drop);
+        return std::io::copy(source, copy);
     }
     // One call to read and one to write: most files are small.
     let mut bytes = Vec::with_capacity(len as usize + 1);
     source.read_to_end(&mut bytes)?;
-    copy.write_all(&bytes)
+    copy.write_all(&bytes)?;
+    Ok(bytes.len() as u64)
 }
 
 /// Returns the path without `..`; the stage has no links in its own directories.
