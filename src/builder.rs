@@ -17,6 +17,7 @@ use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
+use crate::sandbox::{Machine, Pool};
 use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
@@ -25,10 +26,13 @@ mod moved;
 mod settle;
 mod strays;
 mod tokens;
+mod undeclared;
+mod workplace;
 
 pub use settle::Outcome;
 use strays::Strays;
 use tokens::Tokens;
+pub use undeclared::Finding;
 
 /// What to build, and how.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +43,9 @@ pub struct Options {
     pub keep_going: bool,
     /// Targets that run even if they are fresh.
     pub forced: Vec<TargetId>,
+    /// Targets whose commands run watched, in the tree whatever their sandbox. What they did
+    /// is in [`Summary::findings`]; a result with findings is not recorded.
+    pub traced: Vec<TargetId>,
 }
 
 /// How a build went.
@@ -50,6 +57,8 @@ pub struct Summary {
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
+    /// What traced targets did and do not declare.
+    pub findings: BTreeMap<String, Vec<Finding>>,
     /// Whether Ctrl-C ended it.
     pub is_interrupted: bool,
     /// How long it took.
@@ -88,6 +97,10 @@ pub struct Builder<'a> {
     is_cache_broken: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
     strays: Strays,
+    /// What stages are made of; opened when the first one is.
+    pool: OnceLock<Arc<Pool>>,
+    machine: OnceLock<Arc<Machine>>,
+    findings: Mutex<BTreeMap<String, Vec<Finding>>>,
 }
 
 /// What a worker sends back.
@@ -120,6 +133,9 @@ impl<'a> Builder<'a> {
             is_cache_broken: AtomicBool::new(false),
             made,
             strays: Strays::default(),
+            pool: OnceLock::new(),
+            machine: OnceLock::new(),
+            findings: Mutex::default(),
         }
     }
 
@@ -147,6 +163,8 @@ impl<'a> Builder<'a> {
                 summary.made.insert(*id, self.made(*id));
             }
         }
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        summary.findings = std::mem::take(&mut *findings);
         summary.is_interrupted = self.inspector.runner.is_interrupted();
         summary.took = started.elapsed();
         Ok(summary)

@@ -24,6 +24,7 @@ mod names;
 mod query;
 mod report;
 mod signals;
+mod trace;
 
 use context::Context;
 
@@ -97,7 +98,7 @@ enum Verb {
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
-    Check,
+    Check(trace::CheckArgs),
     /// Write a starting Releasefile for the project in this directory
     Init(init::InitArgs),
     /// Print a completion script for a shell
@@ -196,7 +197,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(names)) => log::log(context, &names),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
-        Some(Verb::Check) => query::check(context),
+        Some(Verb::Check(args)) => trace::check(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),
         Some(Verb::Completions { shell }) => completions(context, shell),
         Some(Verb::Environment(_)) => match &args.call {

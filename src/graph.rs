@@ -139,6 +139,13 @@ pub enum EnvValue {
     Set(Template),
 }
 
+/// What `sandbox "strict"` adds to what commands are always allowed to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Directories of tools, absolute or below `~/`.
+    pub read: Vec<String>,
+}
+
 /// A named unit of local work: inputs, commands, outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
@@ -178,6 +185,8 @@ pub struct Target {
     pub max_age: Option<Duration>,
     /// Whether results enter the cache (`cache #false` turns it off).
     pub is_cached: bool,
+    /// Set when the commands see only what is declared (`sandbox "strict"`).
+    pub sandbox: Option<Sandbox>,
     /// Texts the output must contain; without one the run failed.
     pub expect: Vec<String>,
     /// Texts the output must not contain.
@@ -398,6 +407,7 @@ pub(crate) mod tests {
             retries: 0,
             max_age: None,
             is_cached: true,
+            sandbox: None,
             expect: Vec::new(),
             reject: Vec::new(),
         }

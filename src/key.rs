@@ -11,8 +11,10 @@
 //! | outputs of needed targets      | yes        | their *contents*, not keys: early cutoff     |
 //! | output patterns, product       | yes        | a moved output is another result             |
 //! | `expect`, `reject`             | yes        | they decide what counts as success           |
+//! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
 //! | target's name, description     | no         | a renamed target made the same bytes         |
 //! | timeout, retries, pool         | no         | they do not change what a success made       |
+//! | what else a sandbox may read   | no         | where tools are on a machine, like `PATH`    |
 //! | mtime, host name, user, `PATH` | no         | another machine would never hit              |
 //!
 //! The fields are written once, by [`write_key`], for two readers: [`HashKey`] makes the
@@ -75,6 +77,8 @@ pub enum FieldKind {
     Product,
     /// A text that must or must not be printed.
     Expectation,
+    /// How the commands are held.
+    Sandbox,
 }
 
 impl FieldKind {
@@ -93,6 +97,7 @@ impl FieldKind {
             Self::Output => "declared output",
             Self::Product => "product command",
             Self::Expectation => "expected text",
+            Self::Sandbox => "sandbox",
         }
     }
 }
@@ -194,6 +199,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     for text in &target.reject {
         out.text(Expectation, text.as_bytes(), b"reject");
+    }
+    if target.sandbox.is_some() {
+        out.text(Sandbox, b"", b"strict");
     }
 }
 

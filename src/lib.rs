@@ -21,6 +21,7 @@ pub mod key;
 pub mod outputs;
 pub mod records;
 pub mod runner;
+pub mod sandbox;
 pub mod scheduler;
 pub mod snapshot;
 pub mod stale;

@@ -20,6 +20,10 @@ use crate::glob::{self, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
 
+mod accept;
+
+pub use accept::accept;
+
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";
 

@@ -34,6 +34,7 @@ mod nesting;
 mod node;
 mod pattern;
 mod read;
+mod sandbox;
 mod scope;
 mod target;
 #[cfg(test)]
@@ -50,6 +51,7 @@ const TOP: &[&str] = &[
     "var",
     "include",
     "pool",
+    "sandbox",
     "target",
     "host",
     "group",
@@ -229,6 +231,7 @@ fn decode(
     let mut names = Names {
         pools: pools(nodes, found),
         has_version: version.is_some(),
+        sandbox: sandbox::default(nodes, world, found),
         ..Names::default()
     };
     let graph = graph(nodes, world, listing, &mut names, found);

@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fs;
+use crate::sandbox::{Confinement, Seen};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 pub mod register;
@@ -26,6 +27,9 @@ use register::Register;
 
 /// Time between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Time in which what a confined command started must have ended after it.
+const LEFT_GRACE: Duration = Duration::from_secs(1);
 
 /// A command, ready to run.
 pub struct Spec {
@@ -138,13 +142,34 @@ impl Runner {
             Err(e) => return Exit::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
-        self.drive(&expression, spec.timeout).0
+        self.drive(|| expression.start(), spec.timeout).0
+    }
+
+    /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
+    /// outlives it: what is left is ended.
+    pub fn run_confined(&self, spec: &Spec, log: &File, confinement: &Confinement) -> (Exit, Seen) {
+        let log = match log.try_clone() {
+            Ok(log) => log,
+            Err(e) => return (Exit::NotStarted(e), Seen::default()),
+        };
+        let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
+        let mut watch = None;
+        let start = || {
+            let (handle, watching) = confinement.start(|| expression.start())?;
+            watch = Some(watching);
+            Ok(handle)
+        };
+        let (exit, _, _) = self.drive(start, spec.timeout);
+        (
+            exit,
+            watch.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE)),
+        )
     }
 
     /// Runs a question and returns its standard output; standard error is returned second.
     pub fn ask(&self, spec: &Spec) -> (Exit, Vec<u8>, Vec<u8>) {
         let expression = self.expression(spec).stdout_capture().stderr_capture();
-        let (exit, out, err) = self.drive(&expression, spec.timeout);
+        let (exit, out, err) = self.drive(|| expression.start(), spec.timeout);
         (exit, out, err)
     }
 
@@ -184,7 +209,7 @@ impl Runner {
 
     fn drive(
         &self,
-        expression: &duct::Expression,
+        start: impl FnOnce() -> io::Result<duct::Handle>,
         timeout: Option<Duration>,
     ) -> (Exit, Vec<u8>, Vec<u8>) {
         self.started.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +219,7 @@ impl Runner {
         if let Some(register) = &self.register {
             register.starting();
         }
-        let handle = match expression.start() {
+        let handle = match start() {
             Ok(handle) => handle,
             Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
         };

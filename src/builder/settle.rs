@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::moved::Stamps;
+use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
@@ -201,6 +202,10 @@ impl Builder<'_> {
                 let mess = made.outputs.clone();
                 self.records().leave(&target.name, false, mess)?;
             }
+            None if !self.is_proven(target) => {
+                let mess = made.outputs.clone();
+                self.records().leave(&target.name, false, mess)?;
+            }
             None => {
                 self.store(target, job.key, &made, &log, took);
                 self.record(target, &job.gathered, job.key, &made, took)?;
@@ -256,26 +261,18 @@ impl Builder<'_> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = tempfile::tempfile_in(&dir).context("create a file in", &dir)?;
-        let mut failed = None;
-        for (i, argv) in gathered.commands.iter().enumerate() {
-            let spec = Spec {
-                argv: argv.clone(),
-                dir: target.dir.to_absolute(self.inspector.digests.root()),
-                env: command_env(&self.inspector.env, &gathered.env),
-                timeout: target.timeout,
-            };
-            let exit = self.inspector.runner.run(&spec, &log);
-            if !exit.is_ok() {
-                failed = Some((i, exit, spec.dir));
-                break;
-            }
-        }
+        let mut place = self.workplace(target, gathered)?;
+        let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let text = read_all(&log).context("read a log in", &dir)?;
         self.keep_log(target, &text)?;
+        self.find_undeclared(target, gathered, &place);
         if let Some((i, exit, dir)) = failed {
-            return Err(command_error(target, gathered, (i, &dir), &exit, &text));
+            let error = command_error(target, gathered, (i, &dir), &exit, &text);
+            return Err(self.explain(target, gathered, &place, error));
         }
         check_expectations(target, &text)?;
+        self.take_over(target, gathered, &mut place)
+            .map_err(|e| with_tail(e, &text))?;
         let outputs =
             outputs::collect(target, self.inspector.digests).map_err(|e| with_tail(e, &text))?;
         let product = self.inspector.product(target, gathered)?;
@@ -290,6 +287,33 @@ impl Builder<'_> {
             ));
         }
         Ok((text, Made { outputs, product }))
+    }
+
+    /// Runs the commands until one fails; returns which, how, and in which directory.
+    fn run_commands(
+        &self,
+        target: &Target,
+        gathered: &Gathered,
+        place: &mut Workplace,
+        log: &File,
+    ) -> Result<Option<(usize, Exit, PathBuf)>> {
+        for (i, argv) in gathered.commands.iter().enumerate() {
+            let mut env = command_env(&self.inspector.env, &gathered.env);
+            place.equip(&mut env, &gathered.env);
+            let spec = Spec {
+                argv: argv.clone(),
+                dir: target
+                    .dir
+                    .to_absolute(place.root(self.inspector.digests.root())),
+                env,
+                timeout: target.timeout,
+            };
+            let exit = place.run(target, self.inspector.runner, &spec, log)?;
+            if !exit.is_ok() {
+                return Ok(Some((i, exit, spec.dir)));
+            }
+        }
+        Ok(None)
     }
 
     fn store(&self, target: &Target, key: ActionKey, made: &Made, log: &[u8], took: Duration) {

@@ -46,6 +46,9 @@ pub struct BuildOptions {
     /// Write when what ran into FILE, for Perfetto or `about:tracing`
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Run the named targets watched (`rel check --trace`).
+    #[arg(skip)]
+    pub is_traced: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -199,14 +202,12 @@ fn counts(runner: &Runner, digests: &Digests, served: &Counters) -> Counts {
 }
 
 fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
-    let forced = match options.force {
-        true => roots.to_vec(),
-        false => Vec::new(),
-    };
+    let all_if = |is: bool| if is { roots.to_vec() } else { Vec::new() };
     Options {
         jobs,
         keep_going: options.keep_going,
-        forced,
+        forced: all_if(options.force || options.is_traced),
+        traced: all_if(options.is_traced),
     }
 }
 

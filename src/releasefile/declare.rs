@@ -51,6 +51,8 @@ pub(crate) struct Names {
     pub(crate) bases: Vec<Rc<str>>,
     pub(crate) pools: Vec<crate::graph::Pool>,
     pub(crate) has_version: bool,
+    /// The sandbox of targets that do not speak of one.
+    pub(crate) sandbox: Option<crate::graph::Sandbox>,
     /// Targets whose mistakes could make others look wrong.
     pub(crate) broken: HashSet<TargetId>,
 }

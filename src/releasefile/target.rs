@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::declare::{Declared, Names};
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::pattern::patterns;
+use super::sandbox;
 use super::scope::{Late, Scope};
 use crate::fs::{RepoPath, shown};
 use crate::glob::is_reserved;
@@ -17,12 +18,13 @@ use crate::template::{Mode, Template, Value};
 /// The nodes a target may have.
 pub(crate) const CHILDREN: &[&str] = &[
     "desc", "needs", "inputs", "outputs", "product", "run", "shell", "dir", "env", "tool", "probe",
-    "each", "matrix", "pool", "timeout", "retries", "max-age", "cache", "expect", "reject",
+    "each", "matrix", "pool", "timeout", "retries", "max-age", "cache", "sandbox", "expect",
+    "reject",
 ];
 
 /// The nodes that may stand only once in a target.
 const ONCE: &[&str] = &[
-    "desc", "product", "shell", "dir", "pool", "timeout", "retries", "max-age", "cache",
+    "desc", "product", "shell", "dir", "pool", "timeout", "retries", "max-age", "cache", "sandbox",
 ];
 
 /// The shell of a `run` with one string, unless `shell` says otherwise.
@@ -91,6 +93,7 @@ pub(crate) fn decode(
         retries: 0,
         max_age: None,
         is_cached: true,
+        sandbox: names.sandbox.clone(),
         expect: Vec::new(),
         reject: Vec::new(),
     };
@@ -117,11 +120,11 @@ fn one_child(
     let kind = child.name.text.as_str();
     if !matches!(
         kind,
-        "inputs" | "outputs" | "pool" | "env" | "each" | "matrix"
+        "inputs" | "outputs" | "pool" | "env" | "each" | "matrix" | "sandbox"
     ) {
         child.only_props(&[], found);
     }
-    if kind != "matrix" {
+    if !matches!(kind, "matrix" | "sandbox") {
         child.only_children(&[], found);
     }
     match kind {
@@ -152,6 +155,7 @@ fn one_child(
             let arg = child.only_arg("`#true` or `#false`", found);
             target.is_cached = arg.and_then(|a| a.boolean(found)).unwrap_or(true);
         }
+        "sandbox" => target.sandbox = sandbox::sandbox(child, scope, found),
         "expect" => target.expect.extend(strings(child, "a text", scope, found)),
         "reject" => target.reject.extend(strings(child, "a text", scope, found)),
         // `needs` and `shell` are read before, axes when the names are.

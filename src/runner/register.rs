@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::error::{IoContext, Result};
+use crate::sandbox::{birth, field};
 
 /// How long orphans may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -136,20 +137,6 @@ fn not_entered(text: &str, logs: &Path) -> Vec<i32> {
         groups.extend(group.filter(|g| is_young && *g > 1 && !entered(*g)));
     }
     groups
-}
-
-/// Returns when a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`
-/// (proc(5)). `None` where there is no such process, or no /proc.
-fn birth(pid: i32) -> Option<String> {
-    field(pid, 19)
-}
-
-/// Returns a field of `/proc/PID/stat`, counted from the one behind the program's name, which
-/// stands in parentheses and may hold blanks.
-fn field(pid: i32, index: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(index).map(str::to_owned)
 }
 
 fn end(group: i32) {

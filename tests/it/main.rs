@@ -12,6 +12,7 @@
 
 mod bad_hosts;
 mod cached;
+mod cheats;
 mod deploy;
 mod disks;
 mod ends;
@@ -28,6 +29,7 @@ mod order;
 mod outputs;
 mod promises;
 mod questions;
+mod sandbox;
 mod seen;
 mod space;
 mod state;

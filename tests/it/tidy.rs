@@ -210,7 +210,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("command", "graph digest key glob fs error template"),
         ("records", "key stored error"),
         ("snapshot", "digest graph records stored fs error"),
-        ("runner", "fs error"),
+        ("sandbox", "fs error"),
+        ("runner", "sandbox fs error"),
         (
             "stale",
             "graph digest key glob command model outputs records runner snapshot fs error",
@@ -220,7 +221,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner key digest graph glob fs error progress trace",
+            "scheduler stale cache outputs records runner sandbox key digest graph glob fs error progress trace",
         ),
         ("compiled", "model digest stored fs glob error"),
         // Events -> people.

@@ -220,6 +220,7 @@ target "t" {
     retries 2
     max-age "24h"
     cache #false
+    sandbox "strict" { read "~/.rustup" "/srv/{minor}" }
     expect "ok"
     reject "Traceback"
 }
@@ -240,6 +241,8 @@ target "t" {
         (t.retries, t.max_age.map(|d| d.as_secs()), t.is_cached),
         (2, Some(86400), false)
     );
+    let sandbox = t.sandbox.as_ref().expect("a sandbox");
+    assert_eq!(sandbox.read, ["~/.rustup", "/srv/31"]);
     assert_eq!(
         (t.expect.clone(), t.reject.clone()),
         (vec!["ok".into()], vec!["Traceback".into()])
@@ -437,4 +440,18 @@ fn ten_thousand_targets_do_not_meet_each_other() {
     }
     let loaded = Space::new(&text).file("src/a.c", "").loaded();
     assert_eq!(loaded.project.graph.len(), 10_000);
+}
+
+#[test]
+fn a_target_may_leave_the_sandbox_of_all() {
+    let loaded = Space::new(
+        r#"
+sandbox "strict"
+target "held" { run "x" }
+target "free" { sandbox "off"; run "x" }
+"#,
+    )
+    .loaded();
+    assert!(target(&loaded, "held").sandbox.is_some());
+    assert!(target(&loaded, "free").sandbox.is_none());
 }

@@ -99,7 +99,8 @@ whatever
        · ────┬───
        ·     ╰── not known here
        ╰────
-      help: it takes `project`, `var`, `include`, `pool`, `target`, `host`, `group`, `environment`
+      help: it takes `project`, `var`, `include`, `pool`, `sandbox`, `target`, `host`, `group`,
+            `environment`
     "##);
 }
 

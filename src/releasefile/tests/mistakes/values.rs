@@ -361,3 +361,102 @@ environment "e" { use; verify status=200; use "x" { a } }
       help: write `a "…"`
     "##);
 }
+
+#[test]
+fn sandboxes() {
+    insta::assert_snapshot!(report(r#"
+sandbox "strickt"
+sandbox "off"
+target "a" {
+    sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+    sandbox #true
+    run "x"
+}
+"#), @r##"
+    rel::releasefile::unknown_sandbox
+
+      × there is no sandbox `strickt`
+       ╭─[Releasefile.kdl:2:9]
+     2 │ sandbox "strickt"
+       ·         ────┬────
+       ·             ╰── not known
+       ╰────
+      help: did you mean `strict`?
+
+    rel::releasefile::duplicate_node
+
+      × there are two `sandbox` nodes
+       ╭─[Releasefile.kdl:2:1]
+     2 │ sandbox "strickt"
+       · ───┬───
+       ·    ╰── first given here
+       ╰────
+       ╭─[Releasefile.kdl:3:1]
+     3 │ sandbox "off"
+       · ───┬───
+       ·    ╰── given again
+       ╰────
+
+    rel::releasefile::unknown_property
+
+      × `sandbox` has no property `why`
+       ╭─[Releasefile.kdl:5:22]
+     5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+       ·                      ─┬─
+       ·                       ╰── not a property of it
+       ╰────
+
+    rel::releasefile::unknown_node
+
+      × `sandbox` has no node `write`
+       ╭─[Releasefile.kdl:5:32]
+     5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+       ·                                ──┬──
+       ·                                  ╰── not known here
+       ╰────
+      help: it takes `read`
+
+    rel::releasefile::bad_dir
+
+      × `tools` is no directory of tools: it is relative
+       ╭─[Releasefile.kdl:5:49]
+     5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+       ·                                                 ───┬───
+       ·                                                    ╰── not `/…` and not `~/…`
+       ╰────
+      help: what lies in the repository is declared in `inputs`
+
+    rel::releasefile::bad_dir
+
+      × `~x` is no directory of tools: it is relative
+       ╭─[Releasefile.kdl:5:57]
+     5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+       ·                                                         ──┬─
+       ·                                                           ╰── not `/…` and not `~/…`
+       ╰────
+      help: what lies in the repository is declared in `inputs`
+
+    rel::releasefile::duplicate_node
+
+      × `sandbox` is given twice in `target`
+       ╭─[Releasefile.kdl:5:5]
+     5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
+       ·     ───┬───
+       ·        ╰── first given here
+       ╰────
+       ╭─[Releasefile.kdl:6:5]
+     6 │     sandbox #true
+       ·     ───┬───
+       ·        ╰── given again
+       ╰────
+
+    rel::releasefile::wrong_type
+
+      × expected a string, found a boolean
+       ╭─[Releasefile.kdl:6:13]
+     6 │     sandbox #true
+       ·             ──┬──
+       ·               ╰── not a string
+       ╰────
+    "##);
+}

@@ -1,0 +1,85 @@
+//! `rel check`, and `rel check --trace TARGET`: targets are run watched, and what they touch
+//! and do not declare is told.
+
+use serde_json::{Value, json};
+
+use super::build::{self, BuildOptions};
+use super::context::Context;
+use super::names::find;
+use super::query;
+use crate::builder::{Finding, Summary};
+use crate::error::{EXIT_FAILED, EXIT_OK, Result, plural};
+use crate::ui::{self, NAME, Screen};
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Run these targets watched, and tell what they touch that they do not declare
+    #[arg(long, value_name = "TARGET", num_args = 1..)]
+    trace: Vec<String>,
+}
+
+/// Runs `rel check`.
+pub fn check(context: &mut Context, args: &CheckArgs) -> Result<u8> {
+    match args.trace.is_empty() {
+        true => query::check(context),
+        false => trace(context, &args.trace),
+    }
+}
+
+fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let roots = find(&project.graph, targets)?;
+    let options = BuildOptions {
+        is_traced: true,
+        ..BuildOptions::default()
+    };
+    let report = build::run(context, project, root, &roots, &options, None)?;
+    let summary = &report.summary;
+    match context.json {
+        true => ui::print(&format!("{:#}\n", answer(summary))),
+        false => ui::print(&told(context.screen, summary)),
+    }
+    let is_any = summary.findings.values().any(|found| !found.is_empty());
+    match summary.is_ok() {
+        true if is_any => Ok(EXIT_FAILED),
+        true => Ok(EXIT_OK),
+        false => Ok(report.exit_code()),
+    }
+}
+
+fn answer(summary: &Summary) -> Value {
+    let one = |f: &Finding| json!({ "does": f.verb, "what": f.object, "help": f.help });
+    let targets: serde_json::Map<String, Value> = summary
+        .findings
+        .iter()
+        .map(|(name, found)| (name.clone(), found.iter().map(one).collect()))
+        .collect();
+    let is_any = summary.findings.values().any(|found| !found.is_empty());
+    let errors = summary.errors.iter().map(|(_, e)| e.message.clone());
+    json!({
+        "ok": summary.is_ok() && !is_any,
+        "undeclared": targets,
+        "errors": errors.collect::<Vec<_>>(),
+    })
+}
+
+fn told(screen: Screen, summary: &Summary) -> String {
+    let mut text = String::new();
+    for (name, found) in &summary.findings {
+        let name = screen.paint(NAME, name);
+        if found.is_empty() {
+            text.push_str(&format!("{name} touches only what it declares\n"));
+            continue;
+        }
+        let count = found.len();
+        text.push_str(&format!(
+            "{name} does {count} {} undeclared:\n",
+            plural(count, "thing")
+        ));
+        for finding in found {
+            text.push_str(&format!("  {finding}\n      {}\n", finding.help));
+        }
+    }
+    text
+}

@@ -1,0 +1,230 @@
+//! What a sandboxed command may read and write, as Landlock rules.
+//!
+//! Landlock's rules open whole hierarchies and can not close a part of one again. So a
+//! directory that the repository lies in (`/usr/src/app`, `/opt/ci/…`) is opened child by
+//! child, past the one that leads to the repository.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+};
+
+/// Directories of the system: what a machine is, not what a project is. No key holds them.
+const SYSTEM: [&str; 16] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/opt",
+    "/proc",
+    "/sys",
+    "/nix",
+    "/gnu",
+    "/snap",
+    "/var/lib",
+    "/run/systemd/resolve",
+];
+
+/// Devices that keep nothing of what is written to them.
+const DEVICES: [&str; 9] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/fd",
+];
+
+/// The last part of a directory of programs whose neighbours belong to them.
+const PROGRAM_DIRS: [&str; 3] = ["bin", "sbin", "shims"];
+
+/// Directories of a machine that any command may read, opened once for all commands.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// As they are written, and as what they lead to.
+    pub dirs: Vec<PathBuf>,
+    opened: Vec<(PathFd, BitFlags<AccessFs>)>,
+}
+
+impl Machine {
+    /// Opens directories, but nothing of what is below `root`; those that do not exist are
+    /// left out.
+    pub fn new(written: Vec<PathBuf>, root: &Path) -> Self {
+        let devices = DEVICES.map(PathBuf::from);
+        let (mut dirs, mut reals) = (Vec::new(), Vec::new());
+        for dir in written {
+            let Ok(real) = std::fs::canonicalize(&dir) else {
+                continue;
+            };
+            if !root.starts_with(&real) && !real.starts_with(root) {
+                dirs.push(dir);
+            }
+            past(&real, root, &mut reals);
+        }
+        // An outer directory sorts before what is in it, and opens that as well.
+        reals.sort();
+        reals.dedup_by(|inner, outer| inner.starts_with(&*outer));
+        let read = reals.iter().map(|dir| (dir, read()));
+        let write = devices.iter().map(|dir| (dir, AccessFs::from_all(ABI::V5)));
+        Self {
+            opened: read
+                .chain(write)
+                .filter_map(|(dir, access)| opened(dir, access))
+                .collect(),
+            dirs: [dirs, reals, devices.to_vec()].concat(),
+        }
+    }
+}
+
+/// What may be read and written: these files, and all that is below these directories.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// What any command may read.
+    pub machine: Arc<Machine>,
+    /// May be read, listed and run.
+    pub read: Vec<PathBuf>,
+    /// May be changed in every way as well.
+    pub write: Vec<PathBuf>,
+}
+
+impl Rules {
+    /// Restricts the calling thread, and all that it starts, for ever.
+    ///
+    /// # Errors
+    /// `Unsupported` where the kernel can not enforce all of it: what is less than asked for
+    /// would prove nothing. What does not exist needs no rule and is left out.
+    pub(super) fn enforce(&self) -> io::Result<()> {
+        let unsupported = || {
+            let text = "this kernel has no Landlock of version 3 or later, or it is turned off";
+            io::Error::new(io::ErrorKind::Unsupported, text)
+        };
+        let all = AccessFs::from_all(ABI::V5);
+        // Before version 3 a file could be truncated that must not be written.
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(ABI::V3))
+            .map_err(|_| unsupported())?
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(all)
+            .and_then(Ruleset::create)
+            .map_err(|_| unsupported())?;
+        let own = self.read.iter().map(|path| (path, read()));
+        let own = own.chain(self.write.iter().map(|path| (path, all)));
+        let own: Vec<_> = own
+            .filter_map(|(path, access)| opened(path, access))
+            .collect();
+        for (fd, access) in self.machine.opened.iter().chain(&own) {
+            let rule = PathBeneath::new(fd, *access);
+            ruleset = ruleset.add_rule(rule).map_err(io::Error::other)?;
+        }
+        let status = ruleset.restrict_self().map_err(io::Error::other)?;
+        match status.ruleset {
+            RulesetStatus::NotEnforced => Err(unsupported()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute
+}
+
+/// Opens what a rule is about; what does not exist needs none.
+fn opened(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<AccessFs>)> {
+    let is_dir = std::fs::metadata(path).ok()?.is_dir();
+    let access = match is_dir {
+        true => access,
+        false => access & AccessFs::from_file(ABI::V5),
+    };
+    Some((PathFd::new(path).ok()?, access))
+}
+
+/// Returns the directories of the system.
+pub fn system() -> Vec<PathBuf> {
+    SYSTEM.map(PathBuf::from).to_vec()
+}
+
+/// Adds `dir`, or if `root` lies below it, its children, except for the way to `root`.
+fn past(dir: &Path, root: &Path, dirs: &mut Vec<PathBuf>) {
+    if dir.starts_with(root) {
+        return;
+    }
+    if !root.starts_with(dir) {
+        dirs.push(dir.to_owned());
+        return;
+    }
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        past(&entry.path(), root, dirs);
+    }
+}
+
+/// Returns the directories of the programs in a `PATH`, each with what belongs to it: for
+/// `~/.cargo/bin` all of `~/.cargo`. A home, or what the repository lies in, belongs to no
+/// program.
+pub fn tools(path: &OsStr, root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    let is_too_much = |dir: &Path| {
+        dir.parent().is_none() || root.starts_with(dir) || home.is_some_and(|h| h.starts_with(dir))
+    };
+    for dir in std::env::split_paths(path).filter(|d| d.is_absolute()) {
+        let is_programs = dir
+            .file_name()
+            .is_some_and(|n| PROGRAM_DIRS.iter().any(|p| n == *p));
+        let prefix = dir.parent().filter(|p| is_programs && !is_too_much(p));
+        let dir = prefix.unwrap_or(&dir);
+        let is_known = SYSTEM.iter().any(|s| dir.starts_with(s));
+        if !is_known && !is_too_much(dir) && !dir.starts_with(root) {
+            dirs.push(dir.to_owned());
+        }
+    }
+    dirs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: &[&str]) {
+        let (root, home) = (Path::new("/people/a/src/p"), Path::new("/people/a"));
+        let found = tools(OsStr::new(path), root, Some(home));
+        let expected: Vec<&Path> = expected.iter().map(Path::new).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_program_brings_its_prefix_but_no_home() {
+        check("/usr/local/bin:/bin", &[]);
+        check("/people/a/.cargo/bin", &["/people/a/.cargo"]);
+        check("/people/a/.pyenv/shims", &["/people/a/.pyenv"]);
+        check("/people/a/bin", &["/people/a/bin"]);
+        check("/srv/tool", &["/srv/tool"]);
+        check("/people/a/src/bin", &["/people/a/src/bin"]);
+        check("/people/a/src/p/.venv/bin:relative", &[]);
+        check("/people/a:/", &[]);
+    }
+
+    #[test]
+    fn a_repository_in_a_directory_of_the_system_is_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b/c", "b/root/x", "d"] {
+            std::fs::create_dir_all(dir.path().join(name)).expect("creates");
+        }
+        let mut found = Vec::new();
+        past(dir.path(), &dir.path().join("b/root"), &mut found);
+        found.sort();
+        assert_eq!(found, ["a", "b/c", "d"].map(|d| dir.path().join(d)));
+    }
+}
