@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,8 +125,10 @@ const TICK_NS: i64 = 20_000_000;
 pub struct Digests {
     root: PathBuf,
     memory: Memory,
-    /// File system time before which a change time is certainly past.
-    clock_ns: AtomicI64,
+    /// How far the file system's clock is behind this machine's: never more than zero.
+    skew_ns: AtomicI64,
+    /// When that was taken, by both clocks of this machine.
+    taken: (Instant, i64),
     /// How much work was done.
     pub counters: Counters,
 }
@@ -138,7 +141,8 @@ impl Digests {
         Self {
             root: root.to_owned(),
             memory: Memory::load(cache_file),
-            clock_ns: AtomicI64::new(coarse_now_ns()),
+            skew_ns: AtomicI64::new(0),
+            taken: (Instant::now(), coarse_now_ns()),
             counters: Counters::default(),
         }
     }
@@ -152,11 +156,20 @@ impl Digests {
         let fs_now = probe
             .and_then(|f| f.as_file().metadata())
             .map(|m| Signature::of(&m).newest_ns());
-        let now = coarse_now_ns();
-        self.clock_ns.store(
-            fs_now.map_or(now, |fs_now| fs_now.min(now)),
-            Ordering::Relaxed,
-        );
+        if let Ok(fs_now) = fs_now {
+            let skew = fs_now.saturating_sub(coarse_now_ns()).min(0);
+            self.skew_ns.store(skew, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the file system time before which a change time is certainly past; to be
+    /// asked before looking. A clock that is set forward meanwhile does not count, one that is
+    /// set back does. Times from the future (a clock set back) can not be trusted at all.
+    fn clock_ns(&self) -> i64 {
+        let (taken, at_ns) = &self.taken;
+        let elapsed_ns = i64::try_from(taken.elapsed().as_nanos()).unwrap_or(0);
+        let steady_ns = at_ns.saturating_add(elapsed_ns);
+        coarse_now_ns().min(steady_ns) + self.skew_ns.load(Ordering::Relaxed)
     }
 
     /// Writes what was learned to the cache file.
@@ -174,15 +187,16 @@ impl Digests {
     /// A link counts with its text and with the file it leads to.
     pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(path, &absolute)? else {
+        let clock_ns = self.clock_ns();
+        let Some(meta) = self.lstat(path, &absolute, clock_ns)? else {
             return Ok(None);
         };
         if !meta.is_symlink() {
-            return self.content(path, &absolute, &meta);
+            return self.content(path, &absolute, &meta, clock_ns);
         }
         let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
-        let leads_to = match self.stat(path, &absolute) {
-            Ok(meta) => self.content(path, &absolute, &meta)?,
+        let leads_to = match self.stat(path, &absolute, clock_ns) {
+            Ok(meta) => self.content(path, &absolute, &meta, clock_ns)?,
             Err(_) => None,
         };
         let mut hasher = blake3::Hasher::new();
@@ -206,7 +220,8 @@ impl Digests {
     /// Returns what stands at an output path, links not followed; `None` when nothing does.
     pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
-        let Some(meta) = self.lstat(path, &absolute)? else {
+        let clock_ns = self.clock_ns();
+        let Some(meta) = self.lstat(path, &absolute, clock_ns)? else {
             return Ok(None);
         };
         if meta.is_symlink() {
@@ -217,35 +232,35 @@ impl Digests {
                 digest,
             }));
         }
-        self.content(path, &absolute, &meta)
+        self.content(path, &absolute, &meta, clock_ns)
     }
 
     /// Returns whether a directory, not a link to one, stands at `path`; `None` when
     /// nothing does.
     pub fn is_directory(&self, path: &RepoPath) -> Result<Option<bool>> {
-        let meta = self.lstat(path, &path.to_absolute(&self.root))?;
+        let meta = self.lstat(path, &path.to_absolute(&self.root), self.clock_ns())?;
         Ok(meta.map(|m| m.is_dir()))
     }
 
     /// The only `lstat` and, with [`Digests::stat`], the only way in which a question looks
     /// at a path: what was seen is counted and noted.
-    fn lstat(&self, path: &RepoPath, absolute: &Path) -> Result<Option<Metadata>> {
+    fn lstat(&self, path: &RepoPath, absolute: &Path, clock_ns: i64) -> Result<Option<Metadata>> {
         self.counters.stats.fetch_add(1, Ordering::Relaxed);
         let meta = fs::lstat(absolute)?;
-        self.note(path, false, meta.as_ref());
+        self.note(path, false, meta.as_ref(), clock_ns);
         Ok(meta)
     }
 
-    fn stat(&self, path: &RepoPath, absolute: &Path) -> std::io::Result<Metadata> {
+    fn stat(&self, path: &RepoPath, absolute: &Path, clock_ns: i64) -> std::io::Result<Metadata> {
         self.counters.stats.fetch_add(1, Ordering::Relaxed);
         let meta = std::fs::metadata(absolute);
-        self.note(path, true, meta.as_ref().ok());
+        self.note(path, true, meta.as_ref().ok(), clock_ns);
         meta
     }
 
-    fn note(&self, path: &RepoPath, follows: bool, meta: Option<&Metadata>) {
+    fn note(&self, path: &RepoPath, follows: bool, meta: Option<&Metadata>, clock_ns: i64) {
         let seen = meta.map(Signature::of);
-        let is_racy = seen.is_some_and(|s| self.is_racy(&s));
+        let is_racy = seen.is_some_and(|s| is_racy_since(&s, clock_ns));
         looks::note(path, follows, seen, is_racy);
     }
 
@@ -254,6 +269,7 @@ impl Digests {
         path: &RepoPath,
         absolute: &Path,
         meta: &Metadata,
+        clock_ns: i64,
     ) -> Result<Option<Content>> {
         if meta.is_dir() {
             return Ok(Some(Content {
@@ -286,7 +302,7 @@ impl Digests {
             Err(e) if fs::is_absent(&e) => return Ok(None),
             Err(e) => return Err(e).context("read", absolute),
         };
-        let is_racy = self.is_racy(&signature);
+        let is_racy = is_racy_since(&signature, clock_ns);
         let known = KnownFile {
             signature,
             digest,
@@ -295,11 +311,6 @@ impl Digests {
         self.memory.learn_file(path, known);
         looks::note_content(path, digest.hash);
         Ok(Some(Content { kind, digest }))
-    }
-
-    /// Times from the last tick or from the future (a clock set back) can not be trusted.
-    fn is_racy(&self, signature: &Signature) -> bool {
-        is_racy_since(signature, self.clock_ns.load(Ordering::Relaxed))
     }
 
     fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
@@ -315,7 +326,8 @@ impl Digests {
 impl Listing for Digests {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         let absolute = dir.to_absolute(&self.root);
-        let signature = match self.stat(dir, &absolute) {
+        let clock_ns = self.clock_ns();
+        let signature = match self.stat(dir, &absolute, clock_ns) {
             Ok(meta) => Signature::of(&meta),
             Err(e) if fs::is_absent(&e) => return Ok(Arc::new([])),
             Err(e) => return Err(e).context("list directory", &absolute),
@@ -326,7 +338,7 @@ impl Listing for Digests {
         }
         self.counters.dirs_listed.fetch_add(1, Ordering::Relaxed);
         let entries: Arc<[Entry]> = crate::glob::list_disk(&absolute)?.into();
-        let is_racy = self.is_racy(&signature);
+        let is_racy = is_racy_since(&signature, clock_ns);
         // The signature was taken before: an entry that appears while listing shows later.
         let known = KnownDir {
             signature,

@@ -21,6 +21,7 @@ use crate::fs;
 use crate::sandbox::{Confinement, Seen};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+pub mod log;
 pub mod register;
 
 use register::Register;

@@ -17,7 +17,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::coarse_now_ns;
 use crate::digest::looks::Look;
 use crate::error::Result;
 use crate::fs::{self, Signature};
@@ -258,7 +257,8 @@ impl Snapshot {
 
     /// Looks at everything again, on `threads` threads. A file that looks different is
     /// read: when its content is what it was, only its new look is taken note of.
-    pub fn look(&mut self, root: &Path, threads: usize) -> Seen {
+    /// `now_ns` is the file system's time, from before.
+    pub fn look(&mut self, root: &Path, threads: usize, now_ns: i64) -> Seen {
         let Some(body) = self.body() else {
             return Seen::default();
         };
@@ -266,7 +266,6 @@ impl Snapshot {
         let threads = if count < PARALLEL_LOOKS { 1 } else { threads };
         let part = count.div_ceil(threads.max(1)).max(1);
         let starts: Vec<usize> = (0..count).step_by(part).collect();
-        let now_ns = coarse_now_ns();
         let look = |start: usize| {
             let mut round = Round::new(&body, now_ns);
             round.look(root, start..count.min(start + part));

@@ -19,7 +19,7 @@ use crate::key::{ActionKey, Made, OutputState};
 use crate::outputs;
 use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
-use crate::runner::{Exit, Spec, command_env};
+use crate::runner::{Exit, Spec, command_env, log};
 use crate::stale::{Gathered, StaleReason, interrupted};
 
 /// How a target was settled.
@@ -260,7 +260,7 @@ impl Builder<'_> {
     fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<(Vec<u8>, Made)> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
-        let log = tempfile::tempfile_in(&dir).context("create a file in", &dir)?;
+        let log = log::create(&dir).context("create a file in", &dir)?;
         let mut place = self.workplace(target, gathered)?;
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let text = read_all(&log).context("read a log in", &dir)?;

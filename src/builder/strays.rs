@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::Builder;
 use crate::fs::RepoPath;
 use crate::glob::{self, EntryKind, Listing, OutputIndex};
-use crate::graph::{Pattern, Target, TargetId};
+use crate::graph::{Output, Pattern, Target, TargetId};
 use crate::outputs::BESIDE;
 use crate::progress::Event;
 use crate::stale::Gathered;
@@ -170,6 +170,11 @@ impl Builder<'_> {
         is_alone: bool,
     ) -> Option<String> {
         let name = path.as_path().file_name()?.to_string_lossy();
+        // Mostly it is what the target was to make, which need not be looked up.
+        let is_own = |o: &Output| matches!(&o.pattern, Pattern::File(file) if file == path);
+        if target.outputs.iter().any(is_own) {
+            return None;
+        }
         if name.starts_with(BESIDE) || self.is_declared(path, kind) {
             return None;
         }

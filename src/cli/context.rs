@@ -453,7 +453,7 @@ impl Context {
                 let _ = loaded.id.set(id);
             }
         }
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 
@@ -498,7 +498,17 @@ fn is_ancestor(pid: u32) -> bool {
 
 /// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Returns the time as the file system of the checkout stamps files, which may not be this
+    /// machine's: the lock has just been written to.
+    pub fn clock_ns(&self) -> i64 {
+        let now = crate::digest::coarse_now_ns();
+        let written = self.file.metadata().map(|m| Signature::of(&m).newest_ns());
+        written.map_or(now, |written| written.min(now))
+    }
 }
 
 /// Creates `.rel`, which hides itself from git.

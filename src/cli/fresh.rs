@@ -48,7 +48,9 @@ impl Looked {
         let state_dir = Context::state_dir(root);
         let mut snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
         let looking = trace::phase("look");
-        let seen = snapshot.as_mut().map(|s| s.look(root, cores()));
+        let seen = snapshot
+            .as_mut()
+            .map(|s| s.look(root, cores(), lock.clock_ns()));
         drop(looking);
         Self {
             _lock: lock,

@@ -1,7 +1,7 @@
 //! The register of process groups at work, so that the next `rel` can end those that a
 //! killed one left behind: an orphan would go on writing into outputs of later runs.
 //!
-//! One line when a group starts, one when it ends: `+PID BIRTH` and `-PID`. A birth is the
+//! One line when a group starts, one when it ends: `+PID TICKS` and `-PID`. TICKS is the
 //! start time of the process, which tells it from a later one with the same number. A `rel`
 //! may be killed before it has entered what it just started; so the first line is `!BIRTH` of
 //! `rel` itself and the last one `end`, and where that is missing, all processes are asked
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
+use super::log;
 use crate::error::{IoContext, Result};
 use crate::sandbox::{birth, field};
 
@@ -69,9 +70,7 @@ impl Register {
 
     /// Notes that a group has started.
     pub fn started(&self, group: i32) {
-        if let Some(birth) = birth(group) {
-            self.line(&format!("+{group} {birth}\n"));
-        }
+        self.line(&format!("+{group} {}\n", now_ticks()));
     }
 
     /// Notes that a group's leader has ended.
@@ -88,23 +87,34 @@ impl Register {
 
 /// Returns the groups in a register that still run.
 fn orphans(text: &str) -> Vec<i32> {
-    let mut open: BTreeMap<i32, &str> = BTreeMap::new();
+    let mut open: BTreeMap<i32, u64> = BTreeMap::new();
     for line in text.lines() {
-        if let Some((group, birth)) = line.strip_prefix('+').and_then(|l| l.split_once(' ')) {
-            let _ = group.parse().map(|group| open.insert(group, birth));
+        if let Some((group, noted)) = line.strip_prefix('+').and_then(|l| l.split_once(' ')) {
+            if let (Ok(group), Ok(noted)) = (group.parse(), noted.parse()) {
+                open.insert(group, noted);
+            }
         } else if let Some(Ok(group)) = line.strip_prefix('-').map(str::parse) {
             open.remove(&group);
         }
     }
-    let is_same = |group: i32, noted: &str| match birth(group) {
-        Some(born) => born == noted,
+    let is_same = |group: i32, noted: u64| match birth(group).and_then(|b| b.parse::<u64>().ok()) {
+        // One of the same number that came later was born later.
+        Some(born) => born <= noted,
         // The leader is gone. Its number is not given out again while its group has members.
         None => true,
     };
     open.into_iter()
-        .filter(|(group, noted)| *group > 1 && is_same(*group, noted))
+        .filter(|(group, noted)| *group > 1 && is_same(*group, *noted))
         .map(|(group, _)| group)
         .collect()
+}
+
+/// Returns the time since boot in the ticks that births are counted in.
+fn now_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let per_second = rustix::param::clock_ticks_per_second();
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    u64::try_from(now.tv_sec).unwrap_or(0) * per_second + nanoseconds * per_second / 1_000_000_000
 }
 
 /// Returns the groups that a killed `rel` started and did not come to enter. What its
@@ -125,8 +135,7 @@ fn not_entered(text: &str, logs: &Path) -> Vec<i32> {
     let mut groups = Vec::new();
     for process in processes {
         let printed_into = std::fs::read_link(process.path().join("fd/1"));
-        // The root may be seen through another mount; links of /proc are real paths.
-        let is_ours = printed_into.is_ok_and(|file| file.starts_with(logs));
+        let is_ours = printed_into.is_ok_and(|file| log::is_of(&file, logs));
         let name = process.file_name().into_string().ok();
         let pid = name.and_then(|n| n.parse::<i32>().ok());
         let Some(pid) = pid.filter(|_| is_ours) else {
@@ -201,7 +210,7 @@ mod tests {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "sleep 60 & wait"])
             .process_group(0)
-            .stdout(tempfile::tempfile_in(&logs).expect("a file"))
+            .stdout(log::create(&logs).expect("a file"))
             .spawn()
             .expect("starts");
         let group = child.id() as i32;
