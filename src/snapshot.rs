@@ -304,18 +304,21 @@ impl Snapshot {
             bytes_hashed: found.iter().map(|f| f.bytes_hashed).sum(),
             is_all,
         };
-        self.take_over(found.into_iter().flat_map(|f| f.moved));
+        let moved: Vec<_> = found.into_iter().flat_map(|f| f.moved).collect();
+        if !moved.is_empty() {
+            self.take_over(&moved);
+        }
         seen
     }
 
     /// Notes how unchanged files look now.
-    fn take_over(&mut self, moved: impl Iterator<Item = (u32, Signature)>) {
+    fn take_over(&mut self, moved: &[(u32, Signature)]) {
         let Some(body) = self.body() else { return };
         let start = body.looks.as_ptr() as usize - self.bytes.as_ptr() as usize;
         for (look, seen) in moved {
-            let at = start + look as usize * ENTRY;
+            let at = start + *look as usize * ENTRY;
             if let Some(bytes) = self.bytes.get_mut(at + SEEN..at + HASH) {
-                bytes.copy_from_slice(&Entry::seen(&seen));
+                bytes.copy_from_slice(&Entry::seen(seen));
                 self.is_moved = true;
             }
         }

@@ -70,15 +70,15 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     let mut looked = Looked::early(context)?;
     let lists_targets = context.json || context.screen.is_verbose;
     if let Some(looked) = &mut looked
-        && let Some(seen) = looked.seen.clone().filter(|seen| seen.is_all_fresh())
+        && looked.all_fresh().is_some()
         && args.targets.is_empty()
         && !args.options.force
         && !lists_targets
     {
-        if let Some((root, _)) = context.compiled()? {
-            looked.keep(&Context::state_dir(&root));
+        looked.keep();
+        if let Some(seen) = looked.all_fresh() {
+            tell_all_fresh(context, seen, started.elapsed());
         }
-        tell_all_fresh(context, &seen, started.elapsed());
         write_trace(trace_file(context, &args.options).as_deref(), None)?;
         return Ok(EXIT_OK);
     }
@@ -117,7 +117,7 @@ pub fn run(
     let digests = Digests::load(&root, state_dir.join("stat.v1"));
     digests.take_clock(&state_dir);
     let records = Records::load(&state_dir);
-    let seen = looked.seen(&project.graph, &records);
+    let seen = looked.take_seen(&project.graph, &records);
     let records = Mutex::new(records);
     drop(loading);
     let jobs = options.jobs.map_or_else(cores, usize::from);
@@ -148,7 +148,7 @@ pub fn run(
     let keeping = trace::phase("keep the state");
     let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut drawn = |records: &Records| match &summary {
-        Ok(summary) => looked.draw(context, state_dir.clone(), &inspector, records, summary),
+        Ok(summary) => looked.draw(context, &inspector, records, summary),
         Err(_) => Ok(()),
     };
     tell_unkept(

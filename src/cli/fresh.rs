@@ -18,9 +18,10 @@ use crate::trace;
 pub struct Looked {
     /// Held until the build has ended.
     _lock: Lock,
+    state_dir: PathBuf,
     snapshot: Option<Snapshot>,
     /// What is unchanged; without a snapshot nothing is known to be.
-    pub seen: Option<Seen>,
+    seen: Option<Seen>,
 }
 
 impl Looked {
@@ -54,14 +55,21 @@ impl Looked {
         drop(looking);
         Self {
             _lock: lock,
+            state_dir,
             snapshot,
             seen,
         }
     }
 
+    /// Returns what was seen, if that was every target of the graph, and fresh.
+    pub fn all_fresh(&self) -> Option<&Seen> {
+        self.seen.as_ref().filter(|seen| seen.is_all_fresh())
+    }
+
     /// Takes down how files look that were only touched. Failing to is no error: they are
     /// read again next time.
-    pub fn keep(&mut self, state_dir: &Path) {
+    pub fn keep(&mut self) {
+        let state_dir = &self.state_dir;
         let kept = self.snapshot.as_mut().map_or(Ok(()), |s| s.save(state_dir));
         if let Err(error) = kept {
             tracing::debug!(%error, "the snapshot was not kept");
@@ -69,8 +77,8 @@ impl Looked {
     }
 
     /// Returns what is unchanged, now that graph and records are read.
-    pub fn seen(&self, graph: &Graph, records: &Records) -> Option<Seen> {
-        let mut seen = self.seen.clone()?;
+    pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Seen> {
+        let mut seen = self.seen.take()?;
         let (_, names) = records.since(seen.records_len);
         let ids = names.into_iter().filter_map(|name| graph.find(name));
         seen.touch(ids.flatten());
@@ -82,7 +90,6 @@ impl Looked {
     pub fn draw(
         &mut self,
         context: &Context,
-        state_dir: PathBuf,
         inspector: &Inspector<'_>,
         records: &Records,
         summary: &Summary,
@@ -92,7 +99,7 @@ impl Looked {
         let count = inspector.graph.len();
         let is_worth_it = !noted.is_empty() && (is_quiet || noted.len() > 64 + count / 20);
         let Some(graph) = context.graph_id().filter(|_| is_worth_it) else {
-            self.keep(&state_dir);
+            self.keep();
             return Ok(());
         };
         let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());
@@ -102,7 +109,7 @@ impl Looked {
         }
         let (records_len, _) = records.since(u64::MAX);
         drawing.save(
-            &state_dir,
+            &self.state_dir,
             basis(graph, context, inspector.graph),
             records_len,
         )

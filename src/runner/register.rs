@@ -2,7 +2,7 @@
 //! killed one left behind: an orphan would go on writing into outputs of later runs.
 //!
 //! One line when a group starts, one when it ends: `+PID TICKS` and `-PID`. TICKS is the
-//! start time of the process, which tells it from a later one with the same number. A `rel`
+//! time since boot: one with the same number that came later was born later. A `rel`
 //! may be killed before it has entered what it just started; so the first line is `!BIRTH` of
 //! `rel` itself and the last one `end`, and where that is missing, all processes are asked
 //! whether they print into a log of this checkout.
