@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 pub struct Event {
     /// What it was.
     pub name: Cow<'static, str>,
-    /// Its kind: a `phase` of the run, a `target`, or a `part` of one.
+    /// Its kind: a `phase` of the run, or a `target`.
     pub kind: &'static str,
     /// The thread it was on, in the order in which threads were first seen.
     pub row: u32,
@@ -80,11 +81,6 @@ pub fn phase(name: &'static str) -> Span {
     span("phase", || name.into())
 }
 
-/// Begins a part of what is done for a target.
-pub fn part(name: &'static str) -> Span {
-    span("part", || name.into())
-}
-
 /// Begins the work on a target.
 pub fn target(name: &str) -> Span {
     span("target", || name.to_owned().into())
@@ -127,8 +123,8 @@ pub fn chrome(events: &[Event], critical: &[String]) -> Value {
             "ts": us(event.start), "dur": us(event.took),
         })
     };
-    let is_critical =
-        |e: &&Event| e.kind == "target" && critical.iter().any(|name| *name == e.name);
+    let critical: HashSet<&str> = critical.iter().map(String::as_str).collect();
+    let is_critical = |e: &&Event| e.kind == "target" && critical.contains(e.name.as_ref());
     let mut all: Vec<Value> = events.iter().map(|e| shown(e, row_of(e))).collect();
     all.extend(events.iter().filter(is_critical).map(|e| shown(e, PATH)));
     let last = events.iter().map(row_of).max().unwrap_or(0).max(PATH);
