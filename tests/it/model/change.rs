@@ -275,7 +275,8 @@ impl Walk {
             return;
         };
         if file.ends_with("records.v1") {
-            self.past.recorded.clear();
+            let names = self.past.recorded.drain().map(|(name, _)| name);
+            self.past.rotted.extend(names);
         }
         let at = op.b;
         match op.kind {

@@ -52,6 +52,9 @@ pub struct Past {
     pub is_cache_lying: bool,
     /// Instances that an orphan of a killed run may still log.
     pub late: HashSet<String>,
+    /// Names whose record may have rotted. A snapshot, which vouches for itself, can hide
+    /// that for any number of builds; then the target runs once without need.
+    pub rotted: HashSet<String>,
 }
 
 pub struct Walk {
@@ -208,11 +211,12 @@ impl Walk {
             let is_forced = asked.forced == Some(e.instance.target);
             let attempts = if target.is_flaky() { 3 } else { 1 };
             let late = usize::from(self.past.late.contains(id));
+            let rotted = usize::from(self.past.rotted.contains(&e.instance.name));
             let (least, most) = match &e.fate {
                 Fate::Group | Fate::Broken | Fate::Skipped => (0, 0),
                 Fate::Fails => (1, attempts),
                 _ if is_forced => (1, attempts),
-                _ if self.is_fresh(e) || self.is_cached(e, asked) => (0, 0),
+                _ if self.is_fresh(e) || self.is_cached(e, asked) => (0, rotted * attempts),
                 _ if self.past.is_unsure || self.past.ever.contains(&e.action) => (0, attempts),
                 _ => (1, attempts),
             };
@@ -280,6 +284,9 @@ impl Walk {
             }
             self.past.ever.insert(e.action.clone());
             let name = e.instance.name.clone();
+            if has_run {
+                self.past.rotted.remove(&name);
+            }
             self.past.recorded.insert(name, e.action.clone());
             if let Fate::Product(text) = &e.fate {
                 self.past.products.insert(id.clone(), text.clone());
