@@ -190,6 +190,14 @@ impl Walk {
         let Ok(meta) = fs::symlink_metadata(&absolute) else {
             return;
         };
+        // A glob names files: only a record tells that a directory stands where one was.
+        let name = &e.instance.name;
+        let is_known = self.past.recorded.contains_key(name) && !self.past.rotted.contains(name);
+        match op.kind {
+            Kind::DirOutput if out == Out::Glob && !is_known => return,
+            Kind::DirOutput if out == Out::Glob => self.past.dirs.push(absolute.clone()),
+            _ => {}
+        }
         match op.kind {
             Kind::TouchOutput => return self.ground.set_time(&path, SystemTime::now()),
             Kind::ChmodOutput if meta.is_file() => {
@@ -256,6 +264,9 @@ impl Walk {
     pub fn harm_state(&mut self, op: Op) {
         let state = self.ground.space.path(".rel");
         let kept = self.ground.space.base().join("kept");
+        for dir in self.past.dirs.drain(..).filter(|dir| dir.is_dir()) {
+            fs::remove_dir_all(dir).expect("removes");
+        }
         match op.kind {
             Kind::DeleteState => {
                 self.past.recorded.clear();

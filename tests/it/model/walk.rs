@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::ground::Ground;
@@ -55,6 +56,8 @@ pub struct Past {
     /// Names whose record may have rotted. A snapshot, which vouches for itself, can hide
     /// that for any number of builds; then the target runs once without need.
     pub rotted: HashSet<String>,
+    /// Directories that were put where a glob has a file, as long as a record tells so.
+    pub dirs: Vec<PathBuf>,
 }
 
 pub struct Walk {
