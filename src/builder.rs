@@ -22,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
+mod lost;
 mod moved;
 mod settle;
 mod strays;
@@ -96,6 +97,8 @@ pub struct Builder<'a> {
     /// Set once the cache failed: one warning, then the build goes on without.
     is_cache_broken: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
+    /// What stands as its record says, for each target.
+    is_as_recorded: Vec<AtomicBool>,
     strays: Strays,
     /// What stages are made of; opened when the first one is.
     pool: OnceLock<Arc<Pool>>,
@@ -119,9 +122,7 @@ impl<'a> Builder<'a> {
         progress: &'a dyn Progress,
         options: Options,
     ) -> Self {
-        let made = (0..inspector.graph.len())
-            .map(|_| OnceLock::new())
-            .collect();
+        let count = inspector.graph.len();
         Self {
             inspector,
             records,
@@ -131,7 +132,8 @@ impl<'a> Builder<'a> {
             progress,
             options,
             is_cache_broken: AtomicBool::new(false),
-            made,
+            made: (0..count).map(|_| OnceLock::new()).collect(),
+            is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
             strays: Strays::default(),
             pool: OnceLock::new(),
             machine: OnceLock::new(),
@@ -180,6 +182,7 @@ impl<'a> Builder<'a> {
                     if let Some(made) = made {
                         let _ = self.made[id.index()].set(made);
                     }
+                    self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
                     summary.settled.insert(*id, Settled::Fresh);
                     self.progress.event(&Event::Finished {
                         target: self.graph().name(*id),

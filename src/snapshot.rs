@@ -10,6 +10,7 @@
 //! The file is `.rel/fresh.v1`. Looks are grouped by directory, which is opened once, and
 //! are compared where they lie in the file.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::looks::Look;
 use crate::error::Result;
-use crate::fs::{self, Signature};
+use crate::fs::{self, RepoPath, Signature};
 use crate::graph::TargetId;
 use crate::records;
 use crate::stored::{self, Sum};
@@ -166,6 +167,8 @@ pub struct Seen {
     /// For each target whether all that its verdict rests on looks as it did; the
     /// verdicts on what it needs come on top.
     unchanged: Vec<bool>,
+    /// Targets that are what they were but for these paths, which are missing.
+    lost: HashMap<TargetId, Vec<RepoPath>>,
     /// Targets that the records say something new of.
     touched: Vec<bool>,
     /// How far the records had been written.
@@ -183,6 +186,13 @@ impl Seen {
     /// Returns whether a target is what it was, if that holds for all that it needs.
     pub fn is_unchanged(&self, id: TargetId) -> bool {
         self.unchanged.get(id.index()).is_some_and(|is| *is) && !self.is_touched(id)
+    }
+
+    /// Returns the paths that a target lost, if nothing else that its verdict rests on
+    /// looks different.
+    pub fn lost(&self, id: TargetId) -> Option<&[RepoPath]> {
+        let lost = self.lost.get(&id).filter(|_| !self.is_touched(id))?;
+        Some(lost)
     }
 
     /// Returns whether the records say something new of a target.
@@ -292,11 +302,11 @@ impl Snapshot {
                 found
             }),
         };
-        let changed: Vec<u32> = found.iter().flat_map(|f| f.changed.clone()).collect();
-        let unchanged = unchanged_targets(&body, count, &changed);
+        let (unchanged, lost) = targets(&body, count, &found);
         let is_all = self.records_len == self.records_size && unchanged.iter().all(|is| *is);
         let seen = Seen {
             unchanged,
+            lost,
             touched: Vec::new(),
             records_len: self.records_len,
             looks: count as u64,
@@ -340,22 +350,43 @@ impl Snapshot {
     }
 }
 
-fn unchanged_targets(body: &Body<'_>, count: usize, changed: &[u32]) -> Vec<bool> {
+/// Returns for each target whether nothing changed for it, and what it lost where that is all.
+fn targets(
+    body: &Body<'_>,
+    count: usize,
+    found: &[Found],
+) -> (Vec<bool>, HashMap<TargetId, Vec<RepoPath>>) {
     let mut is_changed = vec![false; count];
-    for look in changed {
+    for look in found.iter().flat_map(|f| &f.changed) {
         is_changed[*look as usize] = true;
     }
-    let mut unchanged = Vec::with_capacity(body.targets.len() / 4);
+    let is_quiet = found.iter().all(|f| f.changed.is_empty());
+    let gone: HashMap<u32, &RepoPath> = found
+        .iter()
+        .flat_map(|f| &f.gone)
+        .map(|(look, path)| (*look, path))
+        .collect();
+    let (mut unchanged, mut lost) = (Vec::with_capacity(body.targets.len() / 4), HashMap::new());
     let mut start = 0;
     for target in 0..body.targets.len() / 4 {
         let end = u32_at(body.targets, target).unwrap_or(IS_OPEN);
         let uses = start..(end & !IS_OPEN) as usize;
         start = uses.end;
-        let is_same = |i: usize| {
-            let look = u32_at(body.uses, i).map(|look| look as usize);
-            look.and_then(|look| is_changed.get(look)) == Some(&false)
-        };
-        unchanged.push(end & IS_OPEN == 0 && (changed.is_empty() || uses.clone().all(is_same)));
+        let use_at = |i: usize| u32_at(body.uses, i);
+        let is_same =
+            |look: Option<u32>| look.and_then(|look| is_changed.get(look as usize)) == Some(&false);
+        let is_told = end & IS_OPEN == 0;
+        let is_unchanged = is_told && (is_quiet || uses.clone().all(|i| is_same(use_at(i))));
+        unchanged.push(is_unchanged);
+        if is_told && !is_unchanged && !gone.is_empty() {
+            let others = uses.map(use_at).filter(|look| !is_same(*look));
+            let paths: Option<Vec<RepoPath>> = others
+                .map(|look| gone.get(&look?).map(|path| RepoPath::clone(path)))
+                .collect();
+            if let Some(paths) = paths {
+                lost.insert(TargetId(target as u32), paths);
+            }
+        }
     }
-    unchanged
+    (unchanged, lost)
 }

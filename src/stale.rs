@@ -180,6 +180,10 @@ impl<'a> Inspector<'a> {
         {
             return Ok(Verdict::Fresh(None));
         }
+        if let Some(lost) = self.seen.as_ref().and_then(|seen| seen.lost(id)) {
+            let reasons = lost.iter().cloned().map(StaleReason::OutputMissing);
+            return Ok(Verdict::Stale(reasons.collect()));
+        }
         let (verdict, looks) = looks::noted(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
         if is_fresh && !looks.is_racy && self.is_lasting(self.graph.target(id)) {

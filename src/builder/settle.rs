@@ -48,6 +48,9 @@ const TAIL_LINES: usize = 20;
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
     pub(super) fn settle(&self, id: TargetId) -> Result<Outcome> {
+        if let Some(outcome) = self.restore_lost(id)? {
+            return Ok(outcome);
+        }
         let target = self.graph().target(id);
         let gathered = self.inspector.gather(id, &|need| Some(self.made(need)))?;
         let known = self.records().known(&target.name);
@@ -128,7 +131,7 @@ impl Builder<'_> {
     }
 
     /// Writes the outputs of a cached result, each verified on the way.
-    fn put_back(
+    pub(super) fn put_back(
         &self,
         target: &Target,
         result: &ActionResult,
@@ -145,7 +148,7 @@ impl Builder<'_> {
     }
 
     /// Keeps what a target's commands printed; most print nothing.
-    fn keep_log(&self, target: &Target, log: &[u8]) -> Result<()> {
+    pub(super) fn keep_log(&self, target: &Target, log: &[u8]) -> Result<()> {
         let path = log_path(self.state_dir, &target.name);
         let kept = match log {
             [] => std::fs::remove_file(&path),

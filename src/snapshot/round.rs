@@ -1,9 +1,10 @@
 //! One thread's round through a part of a snapshot's looks.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
@@ -11,17 +12,27 @@ use rustix::io::Errno;
 
 use super::{Body, ENTRY, Entry, HASH, SEEN, u32_at};
 use crate::digest::{hash_file, is_racy_since};
-use crate::fs::{Signature, is_executable};
+use crate::fs::{RepoPath, Signature, is_executable};
 
 /// What a round found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Looks that find something else than they did.
     pub changed: Vec<u32>,
+    /// Those of them that find nothing any more, and what is missing.
+    pub gone: Vec<(u32, RepoPath)>,
     /// Files that look different and hold what they held.
     pub moved: Vec<(u32, Signature)>,
     pub files_hashed: u64,
     pub bytes_hashed: u64,
+}
+
+/// What one look finds, beside what it did.
+enum Finds<'a> {
+    Same,
+    /// What had this name is missing.
+    Nothing(&'a OsStr),
+    Other,
 }
 
 /// A round on its way.
@@ -56,19 +67,25 @@ impl<'a> Round<'a> {
             if at >= end {
                 break;
             }
-            let path = if path.is_empty() { b"." } else { *path };
-            let dir = openat(&root, path, flags, Mode::empty());
+            let named = if path.is_empty() { b"." } else { *path };
+            let dir = openat(&root, named, flags, Mode::empty());
             for look in at..end {
-                if self.is_same(&dir, look) != Some(true) {
-                    self.found.changed.push(look as u32);
+                match self.finds(&dir, look) {
+                    Some(Finds::Same) => continue,
+                    Some(Finds::Nothing(name)) => {
+                        let path = RepoPath::new(OsStr::from_bytes(path)).join(name);
+                        self.found.gone.push((look as u32, path));
+                    }
+                    Some(Finds::Other) | None => {}
                 }
+                self.found.changed.push(look as u32);
             }
             at = end;
         }
     }
 
-    /// Returns whether a look finds what it did; `None` when the file makes no sense.
-    fn is_same(&mut self, dir: &rustix::io::Result<OwnedFd>, at: usize) -> Option<bool> {
+    /// Returns what a look finds; `None` when the file makes no sense.
+    fn finds(&mut self, dir: &rustix::io::Result<OwnedFd>, at: usize) -> Option<Finds<'a>> {
         let entry: &[u8; ENTRY] = self.body.looks.get(at * ENTRY..)?.first_chunk()?;
         let name = u32_at(entry, 0)?;
         let name = CStr::from_bytes_until_nul(self.body.names.get(name as usize..)?).ok()?;
@@ -84,21 +101,24 @@ impl<'a> Round<'a> {
         };
         let seen = match (stat, dir) {
             (Ok(stat), _) => Signature::of_stat(&stat),
-            (Err(Errno::NOENT | Errno::NOTDIR), _) => return Some(!was_there),
-            (Err(_), _) => return Some(false),
+            (Err(Errno::NOENT | Errno::NOTDIR), _) if was_there => {
+                return Some(Finds::Nothing(OsStr::from_bytes(name.to_bytes())));
+            }
+            (Err(Errno::NOENT | Errno::NOTDIR), _) => return Some(Finds::Same),
+            (Err(_), _) => return Some(Finds::Other),
         };
         if !was_there {
-            return Some(false);
+            return Some(Finds::Other);
         }
         if Entry::seen(&seen) == entry[SEEN..HASH] {
-            return Some(true);
+            return Some(Finds::Same);
         }
         let is_same = self.holds_the_same(dir.as_ref().ok()?, name, entry, &seen);
         // A time from just now may stand for something else in a moment.
         if is_same && !is_racy_since(&seen, self.now_ns) {
             self.found.moved.push((at as u32, seen));
         }
-        Some(is_same)
+        Some(if is_same { Finds::Same } else { Finds::Other })
     }
 
     /// Returns whether a file that looks different is of the same kind and content.

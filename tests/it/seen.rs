@@ -81,6 +81,49 @@ fn an_edit_asks_again_about_the_targets_it_reaches() {
 }
 
 #[test]
+fn what_lost_nothing_but_outputs_is_restored_without_asking_for_its_inputs() {
+    let space = looked_at();
+    space.shell("rm -r out");
+    let output = space.run(["build", "--json"]).ok();
+    let json: Value = serde_json::from_str(&output.stdout).expect("is JSON");
+    for target in ["copy[a]", "copy[b]", "copy[c]", "all"] {
+        assert_eq!(json["targets"][target], "restored", "{json:#}");
+    }
+    assert_eq!(json["phases"]["look"]["stats"], 7);
+    assert_eq!(json["phases"]["survey"]["stats"], 0);
+    assert_eq!(json["phases"]["run"]["stats"], 0);
+    assert_eq!(space.read("out/all"), "a\nb\nc\n");
+    // The records are as they were, and what is back is read once.
+    settle();
+    assert_eq!(counted(&space, "look", "files hashed"), 4);
+    assert_eq!(counted(&space, "look", "files hashed"), 0);
+}
+
+#[test]
+fn what_lost_an_output_and_has_another_input_is_asked_as_a_whole() {
+    let space = looked_at();
+    space.shell("rm out/a out/all; echo other > src/b");
+    let told = space.build([]).ok();
+    let hows = ["copy[a]", "copy[b]", "copy[c]", "all"].map(|name| told.how(name));
+    assert_eq!(hows, ["restored", "ran", "fresh", "ran"]);
+    assert_eq!(space.read("out/all"), "a\nother\nc\n");
+}
+
+#[test]
+fn what_is_lost_and_in_no_cache_any_more_is_made_again() {
+    let space = looked_at();
+    space.shell("rm -r out");
+    std::fs::remove_dir_all(space.cache()).expect("removes");
+    let told = space.build([]).ok();
+    let hows = ["copy[a]", "copy[b]", "copy[c]", "all"].map(|name| told.how(name));
+    assert!(
+        hows.iter().all(|how| *how == "ran, same result"),
+        "{hows:?}"
+    );
+    assert_eq!(space.read("out/all"), "a\nb\nc\n");
+}
+
+#[test]
 fn what_the_records_say_since_counts() {
     let space = looked_at();
     space.write("src/a", "other\n");
