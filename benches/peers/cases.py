@@ -1,7 +1,6 @@
 """The cases of the table, each with its bound. A case says what is built, what is done before each
 run, and whom `rel` stands beside; how that is kept fair is the lab's business."""
 
-import os
 import shutil
 import time
 from typing import Callable, Iterator
@@ -150,12 +149,10 @@ def memory(lab: Lab) -> Iterator[Row]:
 
 
 def parse(lab: Lab) -> Iterator[Row]:
-    """Releasefile read for the first time; `KDL_PARSE` names a program that parses its argument."""
-    if not (program := os.environ.get("KDL_PARSE")):
-        return
+    """Releasefile read for the first time, beside a program that only parses it."""
     rel = lab.project("rel", many(lab))
     first = rel.side([str(rel.tool.program), "check"], before=rel.forget_state)
-    plain = Side([program, str(rel.root / "Releasefile.kdl")], rel.root)
+    plain = Side([str(lab.programs["kdl"]), str(rel.root / "Releasefile.kdl")], rel.root)
     ours, theirs = lab.compare(first, plain, rounds=5)
     yield row(f"Releasefile of {len(rel.work.targets):,} targets", "the `kdl` crate", ours, theirs, 1.2)
 

@@ -1,19 +1,37 @@
-//! How deep a text of KDL is nested, found before it is parsed.
+//! How a text of KDL is nested, found before it is parsed.
 //!
 //! The parser calls itself for each level, and a text of nothing but braces would use up
-//! the stack. Only braces and comments outside of strings count here; whether they fit
-//! together is for the parser to say.
+//! the stack. A long text is parsed in parts at once, which takes places between nodes. Only
+//! braces and comments outside of strings count here; whether they fit together is for the
+//! parser to say.
 
 /// Levels that a text may have; far more than a Releasefile needs.
 pub(crate) const LEVELS_MAX: usize = 200;
 
-/// Returns the byte at which the text goes deeper than [`LEVELS_MAX`].
-pub(crate) fn too_deep(text: &str) -> Option<usize> {
+/// Bytes of a part that is worth a thread of its own.
+const PART: usize = 64 * 1024;
+
+/// What braces tell of a text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nesting {
+    /// The byte at which the text goes deeper than [`LEVELS_MAX`].
+    pub(crate) too_deep: Option<usize>,
+    /// Where the text can be cut into parts of some length: behind lines that end a node's
+    /// block. When each part is a document, the text is the document of all their nodes.
+    pub(crate) cuts: Vec<usize>,
+}
+
+/// Follows the braces of a text.
+pub(crate) fn nesting(text: &str) -> Nesting {
     let bytes = text.as_bytes();
     let (mut depth, mut comments, mut at) = (0usize, 0usize, 0);
+    let mut found = Nesting::default();
+    let mut is_block_done = false;
     while at < bytes.len() {
         let rest = &bytes[at..];
         let is_comment = comments > 0;
+        let last_cut = found.cuts.last().copied().unwrap_or(0);
+        let was_block_done = std::mem::take(&mut is_block_done);
         at += match rest {
             [b'/', b'*', ..] => {
                 comments += 1;
@@ -32,15 +50,25 @@ pub(crate) fn too_deep(text: &str) -> Option<usize> {
             }
             [b'}', ..] => {
                 depth = depth.saturating_sub(1);
+                is_block_done = depth == 0;
+                1
+            }
+            [b'\n', ..] if was_block_done && at + 1 - last_cut >= PART => {
+                found.cuts.push(at + 1);
+                1
+            }
+            [b' ' | b'\t' | b'\r', ..] => {
+                is_block_done = was_block_done;
                 1
             }
             _ => 1,
         };
         if depth + comments > LEVELS_MAX {
-            return Some(at - 1);
+            found.too_deep = Some(at - 1);
+            return found;
         }
     }
-    None
+    found
 }
 
 fn line(rest: &[u8]) -> usize {
@@ -90,7 +118,7 @@ mod tests {
             format!("/* {many} */"),
             "a { }\n".repeat(500),
         ] {
-            assert_eq!(too_deep(&text), None, "{text}");
+            assert_eq!(nesting(&text).too_deep, None, "{text}");
         }
         for text in [
             many.clone(),
@@ -98,9 +126,10 @@ mod tests {
             "a { b \"}\"\n".repeat(500),
             "/*".repeat(500),
         ] {
-            assert!(too_deep(&text).is_some(), "{text}");
+            assert!(nesting(&text).too_deep.is_some(), "{text}");
         }
-        assert_eq!(too_deep(&"{".repeat(LEVELS_MAX)), None);
-        assert_eq!(too_deep(&"{".repeat(LEVELS_MAX + 1)), Some(LEVELS_MAX));
+        assert_eq!(nesting(&"{".repeat(LEVELS_MAX)).too_deep, None);
+        let deep = nesting(&"{".repeat(LEVELS_MAX + 1));
+        assert_eq!(deep.too_deep, Some(LEVELS_MAX));
     }
 }

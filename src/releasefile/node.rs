@@ -88,29 +88,36 @@ impl Mistakes {
     }
 }
 
-/// Turns a parsed document into nodes; `file` is the number of the source.
-pub(crate) fn nodes(document: &KdlDocument, file: u16) -> Vec<Node> {
-    document.nodes().iter().map(|n| node(n, file)).collect()
+/// Where a parsed text comes from: the number of the source, and the byte it begins at there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) file: u16,
+    pub(crate) start: usize,
 }
 
-fn node(node: &KdlNode, file: u16) -> Node {
+/// Turns a parsed document into nodes.
+pub(crate) fn nodes(document: &KdlDocument, origin: Origin) -> Vec<Node> {
+    document.nodes().iter().map(|n| node(n, origin)).collect()
+}
+
+fn node(node: &KdlNode, origin: Origin) -> Node {
     let mut out = Node {
         name: Text {
             text: node.name().value().to_owned(),
-            place: place(file, node.name().span()),
+            place: place(origin, node.name().span()),
         },
         args: Vec::new(),
         props: Vec::new(),
-        children: node.children().map_or(Vec::new(), |c| nodes(c, file)),
+        children: node.children().map_or(Vec::new(), |c| nodes(c, origin)),
     };
     for entry in node.entries() {
-        let value = scalar(entry, file);
+        let value = scalar(entry, origin);
         match entry.name() {
             None => out.args.push(value),
             Some(name) => out.props.push(Property {
                 name: Text {
                     text: name.value().to_owned(),
-                    place: place(file, name.span()),
+                    place: place(origin, name.span()),
                 },
                 value,
             }),
@@ -119,10 +126,10 @@ fn node(node: &KdlNode, file: u16) -> Node {
     out
 }
 
-fn scalar(entry: &KdlEntry, file: u16) -> Scalar {
+fn scalar(entry: &KdlEntry, origin: Origin) -> Scalar {
     let repr = entry.format().map(|f| f.value_repr.clone());
     let source = repr.unwrap_or_else(|| entry.value().to_string());
-    let mut at = place(file, entry.span());
+    let mut at = place(origin, entry.span());
     // The value is the tail of `name=value` and of `(type)value`.
     let len = u32::try_from(source.len()).unwrap_or(at.len).min(at.len);
     at.start += at.len - len;
@@ -135,11 +142,11 @@ fn scalar(entry: &KdlEntry, file: u16) -> Scalar {
     }
 }
 
-fn place(file: u16, span: miette::SourceSpan) -> Place {
+fn place(origin: Origin, span: miette::SourceSpan) -> Place {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Place {
-        file,
-        start: number(span.offset()),
+        file: origin.file,
+        start: number(origin.start + span.offset()),
         len: number(span.len()),
     }
 }

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use kdl::{KdlDiagnostic, KdlDocument};
+use kdl::{KdlDiagnostic, KdlDocument, KdlError};
+use rayon::prelude::*;
 
-use super::nesting::{LEVELS_MAX, too_deep};
-use super::node::{Mistakes, Node, nodes};
+use super::nesting::{LEVELS_MAX, nesting};
+use super::node::{Mistakes, Node, Origin, nodes};
 use crate::error::{IoContext, Result};
 use crate::source::{Mistake, Place, Sources};
 
@@ -64,15 +65,16 @@ impl<'a> Reader<'a> {
             }
         };
         let file = self.sources.add(shown, &text);
-        if let Some(at) = too_deep(&text) {
+        let nesting = nesting(&text);
+        if let Some(at) = nesting.too_deep {
             self.has_syntax_errors = true;
             found.push(nested_too_deep(file, at));
             return Vec::new();
         }
-        match KdlDocument::parse_v2(&text) {
-            Ok(document) => {
+        match parse(&text, &nesting.cuts, file) {
+            Ok(nodes) => {
                 self.open.push(path.to_owned());
-                let nodes = self.follow(nodes(&document, file), path, found);
+                let nodes = self.follow(nodes, path, found);
                 self.open.pop();
                 nodes
             }
@@ -155,6 +157,29 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Parses a text, a long one in parts at once: the parser takes most of the time that a first
+/// look at a Releasefile does.
+fn parse(text: &str, cuts: &[usize], file: u16) -> Result<Vec<Node>, KdlError> {
+    let parse = |start: usize, end: usize| {
+        let document = KdlDocument::parse_v2(&text[start..end])?;
+        Ok(nodes(&document, Origin { file, start }))
+    };
+    if !cuts.is_empty() {
+        let starts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain([text.len()]);
+        let parts: Vec<(usize, usize)> = starts.zip(ends).collect();
+        let parsed: Result<Vec<Vec<Node>>, KdlError> = parts
+            .into_par_iter()
+            .map(|(start, end)| parse(start, end))
+            .collect();
+        if let Ok(parts) = parsed {
+            return Ok(parts.into_iter().flatten().collect());
+        }
+        // What is wrong is told of the text as a whole.
+    }
+    parse(0, text.len())
+}
+
 fn not_utf8(file: u16, valid: usize) -> Mistake {
     let place = Place {
         file,
@@ -213,5 +238,45 @@ fn lower_first(text: &str) -> String {
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text of which every line is one that a careless cut would go wrong at.
+    fn long() -> String {
+        let nodes = [
+            "target \"a\" { inputs \"src/*.py\"; run \"cat {in} > {out}\"; }\n",
+            "// } }\n",
+            "/* }\n}\n*/ var \"x\" \"}\"\n",
+            "/- target \"b\" {\n}\n",
+            "target \"c\" {\n  run \"\"\"\n    }\n    }\n    \"\"\"\n} \t\r\n",
+            "pool \"p\" depth=1 \\\n  { }\n/-\nhost \"h\" {}\n",
+            "var \"y\" #\"}\n\"#\n".trim_end_matches("\n\"#\n"),
+            "\"#\n",
+        ];
+        nodes.concat().repeat(900)
+    }
+
+    #[test]
+    fn a_text_in_parts_has_the_nodes_and_places_of_the_whole() {
+        let text = long();
+        let cuts = nesting(&text).cuts;
+        assert!(cuts.len() > 1, "{cuts:?}");
+        let whole = parse(&text, &[], 0).expect("is KDL");
+        let parts = parse(&text, &cuts, 0).expect("is KDL");
+        assert!(format!("{whole:?}") == format!("{parts:?}"));
+        assert_eq!(whole.len(), 900 * 5);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_part_is_told_at_its_place_in_the_whole() {
+        let text = format!("{}target \"x\" {{ run }} }}\n{}", long(), long());
+        let cuts = nesting(&text).cuts;
+        let told = |cuts: &[usize]| format!("{:?}", parse(&text, cuts, 0).err());
+        assert!(told(&[]) != "None");
+        assert_eq!(told(&cuts), told(&[]));
     }
 }
