@@ -515,9 +515,10 @@ impl Lock {
 pub fn ensure_state_dir(state_dir: &Path) -> Result<()> {
     fs::create_dirs(&state_dir.join("logs"))?;
     let ignore = state_dir.join(".gitignore");
-    match ignore.exists() {
-        true => Ok(()),
-        false => fs::write_atomically(&ignore, b"*\n"),
+    // Written in place: nobody holds the lock yet, and who does removes temporary files.
+    match std::fs::metadata(&ignore) {
+        Ok(meta) if meta.len() > 0 => Ok(()),
+        _ => std::fs::write(&ignore, b"*\n").context("write", &ignore),
     }
 }
 
@@ -529,4 +530,33 @@ fn recipe_files(root: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
     files.sort();
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_new_state_directory_stands_a_run_that_tidies_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let is_done = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    fs::remove_leftovers(dir.path());
+                }
+            });
+            let made: Result<Vec<()>> = (0..300)
+                .map(|_| {
+                    let _ = std::fs::remove_file(dir.path().join(".gitignore"));
+                    ensure_state_dir(dir.path())
+                })
+                .collect();
+            is_done.store(true, Ordering::Relaxed);
+            made
+        });
+        assert!(made.is_ok(), "{made:?}");
+    }
 }
