@@ -20,9 +20,11 @@ pub mod plan;
 pub mod program;
 pub mod reader;
 pub mod recipe;
+pub mod rollout;
 pub mod session;
 pub mod transport;
 pub mod undo;
+pub mod waves;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -42,7 +44,7 @@ use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
 pub use crate::deploy::check::check_uses;
-pub use crate::deploy::expand::needed_targets;
+pub use crate::deploy::expand::{Promoted, needed_targets};
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 pub use crate::deploy::recipe::Recipes;
 
@@ -72,6 +74,8 @@ pub struct Request<'a> {
     pub ssh: OsString,
     /// All steps run.
     pub force: bool,
+    /// Which of the hosts that are held back move all the same.
+    pub promoted: Promoted,
 }
 
 /// What a run or a rollback did.
@@ -132,6 +136,7 @@ pub fn apply(
         seen: &looked.seen,
         progress,
         interrupted,
+        rollouts: &request.environment.rollouts,
     };
     let done = Done::default();
     hands.run(&looked.plan, &looked.jobs, &done)?;
@@ -179,6 +184,7 @@ pub fn rollback(
             seen: &seen,
             progress,
             interrupted,
+            rollouts: &request.environment.rollouts,
         };
         undone = undo::go_back(&hands, &ran)?;
         let lines: String = runs
@@ -231,6 +237,7 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
         artifacts: request.artifacts,
         recipes: request.recipes,
         roots,
+        promoted: &request.promoted,
     })
 }
 

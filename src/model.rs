@@ -93,6 +93,8 @@ pub struct Environment {
     pub needs: Vec<(Template, Place)>,
     /// What is done, in order.
     pub uses: Vec<Use>,
+    /// Hosts that move in waves, for the uses that say so.
+    pub rollouts: Vec<Rollout>,
     /// Where the name is written.
     pub place: Place,
 }
@@ -138,8 +140,52 @@ pub struct Use {
     pub max_age: Option<Duration>,
     /// Parameters for the recipe, as written.
     pub args: BTreeMap<String, Arg>,
+    /// Index of the rollout it stands in, which says on which hosts and in which order.
+    pub rollout: Option<usize>,
+    /// It only asks whether a wave may be left behind: each time that something changed there.
+    pub is_gate: bool,
     /// Where it is written.
     pub place: Place,
+}
+
+/// Hosts that move one after the other, with gates between the waves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Name, unique in the environment.
+    pub name: String,
+    /// Hosts and groups, in the order in which they move.
+    pub on: Vec<Template>,
+    /// Sizes of the waves; the last one is that of all that follow. Empty: one wave.
+    pub serial: Vec<Share>,
+    /// How long a changed wave runs before its gates are asked.
+    pub soak: Option<Duration>,
+    /// Hosts that stay as they are until they are promoted.
+    pub hold_back: Vec<Template>,
+    /// So many hosts may fail before the rollout does.
+    pub max_failures: Share,
+    /// What goes back when it fails.
+    pub on_failure: OnFailure,
+    /// Where the name is written.
+    pub place: Place,
+}
+
+/// A number of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Share {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred of the rollout's.
+    Percent(u32),
+}
+
+/// What goes back when a step of a rollout fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// All that the run did.
+    #[default]
+    Back,
+    /// The wave; those before it stay, and the next run goes on.
+    Stop,
 }
 
 /// A value passed to a recipe, as written.

@@ -65,6 +65,8 @@ pub enum Event<'a> {
     },
     /// A target failed; `error` has the last lines of what it printed.
     Failed { target: &'a str, error: &'a Error },
+    /// Hosts of a rollout begin to move, or stand between a wave and its gates.
+    Wave { text: &'a str },
     /// A host is being asked or worked on.
     Host { host: &'a str, text: &'a str },
     /// A step starts on a host.

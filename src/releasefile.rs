@@ -11,7 +11,7 @@
 //! | variables, names    | `scope`                   |
 //! | names of targets    | `declare`, `axes`         |
 //! | targets             | `target`, `pattern`       |
-//! | hosts, environments | `hosts`, `environment`    |
+//! | hosts, environments | `hosts`, `environment`, `rollout` |
 //! | the whole           | `check`                   |
 
 use std::collections::{BTreeMap, HashSet};
@@ -34,6 +34,7 @@ mod nesting;
 mod node;
 mod pattern;
 mod read;
+mod rollout;
 mod sandbox;
 mod scope;
 mod target;

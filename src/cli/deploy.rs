@@ -322,6 +322,7 @@ impl Job<'_> {
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: is_forced,
+            promoted: deploy::Promoted::None,
         };
         work(&request, &progress, &interrupted).map_err(|error| match &log {
             // A run that came to no step has nothing in its log.

@@ -13,10 +13,11 @@ use crate::deploy::fleet::Fleet;
 use crate::deploy::job::{Act, Job, Seat};
 use crate::deploy::line::Line;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::rollout::GivenUp;
 use crate::deploy::undo::{self, Ran};
 use crate::deploy::{archive, program};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Artifact;
+use crate::model::{Artifact, Rollout};
 use crate::progress::{Event, Progress, StepEnd};
 
 /// Runs whose ways back are kept.
@@ -38,6 +39,8 @@ pub struct Hands<'a> {
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.
     pub interrupted: &'a AtomicBool,
+    /// The rollouts of the environment.
+    pub rollouts: &'a [Rollout],
 }
 
 /// What one run has done so far.
@@ -66,52 +69,56 @@ impl From<Box<Error>> for Stop {
 impl Hands<'_> {
     /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
     pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
-        let hosts = touched(plan);
+        let mut given_up = GivenUp::default();
         let mut at = 0;
-        while at < plan.jobs.len() {
-            let label = &plan.jobs[at].label;
-            let end = at
-                + plan.jobs[at..]
-                    .iter()
-                    .take_while(|j| j.label == *label)
-                    .count();
-            if let Err(stop) = self.together(&plan.jobs[at..end], &jobs[at..end], done) {
-                return Err(match stop {
-                    Stop::Other(error) => error,
-                    Stop::Step(error) => self.go_back(done, error),
-                });
+        for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
+            let own = &jobs[at..at + together.len()];
+            at += together.len();
+            self.before(plan, together)?;
+            let mut failed = Vec::new();
+            for (host, stop) in self.together(together, own, (done, &given_up)) {
+                match stop {
+                    // A lost host weighs more than a failed step: nobody can go back for it.
+                    Stop::Other(error) => return Err(error),
+                    Stop::Step(error) => failed.push((host, error)),
+                }
             }
-            at = end;
+            self.settle(plan, together, failed, (done, &mut given_up))?;
         }
-        self.finish(&hosts, jobs)
+        let mut hosts = touched(plan);
+        hosts.retain(|host| !given_up.has(host));
+        self.finish(&hosts, jobs)?;
+        given_up.tell(self.environment)
     }
 
-    /// Does one use on all its hosts at once.
-    fn together(&self, planned: &[PlannedJob], jobs: &[Job], done: &Done) -> Result<(), Stop> {
-        if let ([planned], [job]) = (planned, jobs) {
-            return self.job(planned, job, done);
-        }
-        let results: Vec<Result<(), Stop>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = planned
-                .iter()
-                .zip(jobs)
-                .map(|(planned, job)| scope.spawn(move || self.job(planned, job, done)))
-                .collect();
-            let joined = threads.into_iter().map(|t| {
-                t.join()
-                    .unwrap_or_else(|_| Err(Error::internal("a use's thread panicked").into()))
-            });
-            joined.collect()
-        });
-        // A lost host weighs more than a failed step: nobody can go back for it.
-        let (lost, failed): (Vec<Stop>, Vec<Stop>) = results
-            .into_iter()
-            .filter_map(Result::err)
-            .partition(|s| matches!(s, Stop::Other(_)));
-        match lost.into_iter().chain(failed).next() {
-            Some(stop) => Err(stop),
-            None => Ok(()),
-        }
+    /// Does one use on all its hosts at once; returns where it stopped, the lost hosts first.
+    fn together(
+        &self,
+        planned: &[PlannedJob],
+        jobs: &[Job],
+        (done, given_up): (&Done, &GivenUp),
+    ) -> Vec<(Option<String>, Stop)> {
+        let mut pairs: Vec<(&PlannedJob, &Job)> = planned.iter().zip(jobs).collect();
+        pairs.retain(|(job, _)| !job.host.as_deref().is_some_and(|host| given_up.has(host)));
+        let one = |(planned, job): (&PlannedJob, &Job)| self.job(planned, job, done);
+        let results: Vec<Result<(), Stop>> = match pairs.as_slice() {
+            [only] => vec![one(*only)],
+            _ => std::thread::scope(|scope| {
+                let threads: Vec<_> = pairs
+                    .iter()
+                    .map(|pair| scope.spawn(move || one(*pair)))
+                    .collect();
+                let panicked = |_| Err(Error::internal("a use's thread panicked").into());
+                let joined = threads.into_iter();
+                joined.map(|t| t.join().unwrap_or_else(panicked)).collect()
+            }),
+        };
+        let hosts = pairs.iter().map(|(planned, _)| planned.host.clone());
+        let stopped = hosts.zip(results).filter_map(|(h, r)| Some((h, r.err()?)));
+        let (mut lost, failed): (Vec<_>, Vec<_>) =
+            stopped.partition(|(_, stop)| matches!(stop, Stop::Other(_)));
+        lost.extend(failed);
+        lost
     }
 
     fn job(&self, planned: &PlannedJob, job: &Job, done: &Done) -> Result<(), Stop> {
@@ -141,6 +148,7 @@ impl Hands<'_> {
                     line.at(host)?;
                     line.push_step(step)?;
                 }
+                (Verdict::Held, _) => {}
                 _ => self.tell_fresh(step),
             }
         }
@@ -227,9 +235,16 @@ impl Hands<'_> {
         }
     }
 
-    /// The way back after `cause`: returns the error that tells both.
-    fn go_back(&self, done: &Done, cause: Box<Error>) -> Box<Error> {
-        let ran = std::mem::take(&mut *lock(&done.ran));
+    /// The way back of what ran on some hosts, after `cause`: returns the error that tells both.
+    pub fn go_back(
+        &self,
+        done: &Done,
+        is_wanted: &dyn Fn(&str) -> bool,
+        cause: Box<Error>,
+    ) -> Box<Error> {
+        let all = std::mem::take(&mut *lock(&done.ran));
+        let (ran, others) = all.into_iter().partition(|r: &Ran| is_wanted(&r.host));
+        *lock(&done.ran) = others;
         let undone = undo::go_back(self, &ran).and_then(|count| {
             self.tell_gone_back(&ran)?;
             Ok(count)

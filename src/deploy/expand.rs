@@ -1,15 +1,16 @@
 //! An environment and its parameters -> [`Job`]s. Pure.
 //!
 //! A `use` becomes one job for each value of each axis that its texts mention and
-//! for each host it goes to, in the order written.
+//! for each host it goes to, in the order written; in a rollout wave by wave.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::deploy::job::{Bound, Job, artifact_names};
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
+use crate::deploy::waves::{self, Wave};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Use};
+use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Rollout, Use};
 use crate::range;
 use crate::template::{Mode, Template, Value};
 
@@ -29,6 +30,30 @@ pub struct World<'a> {
     pub recipes: &'a Recipes,
     /// Absolute roots of the hosts, by name.
     pub roots: &'a BTreeMap<String, String>,
+    /// Which of the hosts that are held back move all the same.
+    pub promoted: &'a Promoted,
+}
+
+/// Hosts that are held back no longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Promoted {
+    /// None of them.
+    #[default]
+    None,
+    /// These.
+    Hosts(Vec<String>),
+    /// All.
+    All,
+}
+
+impl Promoted {
+    fn is_promoted(&self, host: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Hosts(hosts) => hosts.iter().any(|h| h == host),
+            Self::All => true,
+        }
+    }
 }
 
 type Scope = BTreeMap<String, Value>;
@@ -37,39 +62,103 @@ impl World<'_> {
     /// Returns all jobs, in the order in which they are done.
     pub fn jobs(&self) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
-        for one in &self.environment.uses {
-            let recipe = self.recipes.get(&one.recipe).ok_or_else(|| {
-                wrong(one, format!("there is no recipe `{}`", one.recipe))
-                    .hinted("`rel check` lists the mistakes of the Releasefile")
-            })?;
-            let axes = mentioned_axes(one, &self.environment.axes);
-            for values in combinations(&axes) {
-                let scope = self.base(&values);
-                let mut label = one.label.clone();
-                if !values.is_empty() {
-                    let texts: Vec<&str> = values.iter().map(|(_, v)| v.as_str()).collect();
-                    label.push_str(&format!("[{}]", texts.join(",")));
-                }
-                let from = match &one.from {
-                    Some(template) => Some(self.one_host(one, template, &scope)?),
-                    None => None,
-                };
-                let hosts = self.hosts_of(one, &scope)?;
-                let hosts: Vec<Option<&Host>> = match hosts.is_empty() {
-                    true => vec![None],
-                    false => hosts.into_iter().map(Some).collect(),
-                };
-                for host in hosts {
-                    let place = Seats {
-                        host,
-                        from,
-                        scope: &scope,
-                    };
-                    jobs.push(self.job(one, recipe, &label, &place)?);
+        for together in self
+            .environment
+            .uses
+            .chunk_by(|a, b| a.rollout == b.rollout)
+        {
+            let rollout = together.first().and_then(|one| one.rollout);
+            match rollout.and_then(|index| Some((index, self.environment.rollouts.get(index)?))) {
+                Some(rollout) => self.rollout(rollout, together, &mut jobs)?,
+                None => {
+                    for one in together {
+                        self.jobs_of(one, None, &mut jobs)?;
+                    }
                 }
             }
         }
         Ok(jobs)
+    }
+
+    /// Adds the jobs of a rollout: all uses on the first wave, then all on the next; what is
+    /// held back comes last.
+    fn rollout(
+        &self,
+        (index, rollout): (usize, &Rollout),
+        uses: &[Use],
+        jobs: &mut Vec<Job>,
+    ) -> Result<()> {
+        let Some(first) = uses.first() else {
+            return Ok(());
+        };
+        let scope = self.base(&[]);
+        let mut hosts = self.hosts_of(first, &rollout.on, &scope)?;
+        let held = self.hosts_of(first, &rollout.hold_back, &scope)?;
+        let is_held = |host: &&Host| {
+            held.iter().any(|h| h.name == host.name) && !self.promoted.is_promoted(&host.name)
+        };
+        let held: Vec<&Host> = hosts.iter().copied().filter(|h| is_held(h)).collect();
+        hosts.retain(|host| !is_held(host));
+        let waves = waves::waves(hosts, &rollout.serial);
+        let of = waves.len();
+        for (number, hosts) in waves.into_iter().chain([held]).enumerate() {
+            // The last are those that stay.
+            let number = if number == of { 0 } else { number + 1 };
+            for one in uses {
+                let wave = Wave {
+                    rollout: index,
+                    number,
+                    of,
+                    is_gate: one.is_gate,
+                };
+                self.jobs_of(one, Some((&wave, &hosts)), jobs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the jobs of one use: on its hosts, or on those of a wave.
+    fn jobs_of(
+        &self,
+        one: &Use,
+        wave: Option<(&Wave, &[&Host])>,
+        jobs: &mut Vec<Job>,
+    ) -> Result<()> {
+        let recipe = self.recipes.get(&one.recipe).ok_or_else(|| {
+            wrong(one, format!("there is no recipe `{}`", one.recipe))
+                .hinted("`rel check` lists the mistakes of the Releasefile")
+        })?;
+        let axes = mentioned_axes(one, &self.environment.axes);
+        for values in combinations(&axes) {
+            let scope = self.base(&values);
+            let mut label = one.label.clone();
+            if !values.is_empty() {
+                let texts: Vec<&str> = values.iter().map(|(_, v)| v.as_str()).collect();
+                label.push_str(&format!("[{}]", texts.join(",")));
+            }
+            let from = match &one.from {
+                Some(template) => Some(self.one_host(one, template, &scope)?),
+                None => None,
+            };
+            let hosts: Vec<Option<&Host>> = match wave {
+                Some((_, hosts)) => hosts.iter().copied().map(Some).collect(),
+                None => match self.hosts_of(one, &one.on, &scope)? {
+                    none if none.is_empty() => vec![None],
+                    hosts => hosts.into_iter().map(Some).collect(),
+                },
+            };
+            for host in hosts {
+                let place = Seats {
+                    host,
+                    from,
+                    scope: &scope,
+                };
+                let mut job = self.job(one, recipe, &label, &place)?;
+                job.wave = wave.map(|(wave, _)| wave.clone());
+                jobs.push(job);
+            }
+        }
+        Ok(())
     }
 
     /// Returns the hosts of all uses, by name, without looking at anything else.
@@ -78,7 +167,7 @@ impl World<'_> {
         for one in &self.environment.uses {
             for values in combinations(&mentioned_axes(one, &self.environment.axes)) {
                 let scope = self.base(&values);
-                for host in self.hosts_of(one, &scope)? {
+                for host in self.hosts_of(one, &one.on, &scope)? {
                     found.insert(host.name.clone(), host.clone());
                 }
                 if let Some(template) = &one.from {
@@ -112,9 +201,9 @@ impl World<'_> {
         scope
     }
 
-    fn hosts_of(&self, one: &Use, scope: &Scope) -> Result<Vec<&Host>> {
+    fn hosts_of(&self, one: &Use, on: &[Template], scope: &Scope) -> Result<Vec<&Host>> {
         let mut found: Vec<&Host> = Vec::new();
-        for template in &one.on {
+        for template in on {
             for host in self.hosts_named(one, template, scope)? {
                 if !found.iter().any(|f| f.name == host.name) {
                     found.push(host);
@@ -217,6 +306,7 @@ impl World<'_> {
             host: seats.host.map(|h| h.name.clone()),
             from: seats.from.map(|h| h.name.clone()),
             after: one.after.clone(),
+            wave: None,
             max_age: one.max_age,
             caller,
             built_in,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
+use crate::deploy::waves::Wave;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpCheck, Wait};
 use crate::model::Artifact;
@@ -34,6 +35,8 @@ pub struct Job {
     pub from: Option<String>,
     /// Names of uses whose change makes this one stale.
     pub after: Vec<String>,
+    /// Where it stands in a rollout.
+    pub wave: Option<Wave>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
     /// Names of the place it is written in.

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::{Attempt, Journal, Record};
+use crate::deploy::waves::Wave;
 use crate::error::Result;
 
 /// What one host said.
@@ -56,6 +57,8 @@ pub enum Verdict {
     Ask,
     /// Can not be known before something else is made.
     Unknown,
+    /// It would run, but its host is held back.
+    Held,
 }
 
 /// A step with its verdict.
@@ -93,6 +96,8 @@ pub struct PlannedJob {
     pub host: Option<String>,
     /// Host that something is taken from.
     pub from: Option<String>,
+    /// Where it stands in a rollout.
+    pub wave: Option<Wave>,
     /// Its steps.
     pub steps: Vec<PlannedStep>,
     /// The attempt it is part of.
@@ -101,6 +106,22 @@ pub struct PlannedJob {
     /// The attempt begins with this run.
     #[serde(skip)]
     pub is_new_attempt: bool,
+}
+
+impl PlannedJob {
+    /// Returns whether two jobs are done at the same time: one use, one wave.
+    pub fn moves_with(&self, other: &Self) -> bool {
+        self.label == other.label
+            && match (&self.wave, &other.wave) {
+                (Some(a), Some(b)) => a.is_with(b),
+                (a, b) => a.is_none() && b.is_none(),
+            }
+    }
+
+    /// Returns whether any of its steps would run.
+    pub fn is_changing(&self) -> bool {
+        self.steps.iter().any(|s| s.verdict == Verdict::Run)
+    }
 }
 
 /// What a run would do.
@@ -114,6 +135,8 @@ pub struct Plan {
     pub to_run: usize,
     /// How many need nothing.
     pub fresh: usize,
+    /// Hosts that would change if they were not held back.
+    pub held_back: BTreeSet<String>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
 }
@@ -152,6 +175,8 @@ pub fn decide(
     plan.fresh = steps()
         .filter(|s| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt))
         .count();
+    let held = steps().filter(|s| s.verdict == Verdict::Held);
+    plan.held_back = held.filter_map(|s| s.host.clone()).collect();
     Ok(plan)
 }
 
@@ -182,6 +207,9 @@ impl<'a> Decided<'a> {
         let is_dated = job.is_dated()?;
         let ground = self.ground(job, jobs, &symbolic);
         let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
+        if job.wave.as_ref().is_some_and(Wave::is_held) {
+            hold(&mut planned);
+        }
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
@@ -202,6 +230,7 @@ impl<'a> Decided<'a> {
             recipe: job.recipe.name.clone(),
             host: job.host.clone(),
             from: job.from.clone(),
+            wave: job.wave.clone(),
             steps: planned,
             attempt,
             is_new_attempt,
@@ -237,7 +266,7 @@ impl<'a> Decided<'a> {
             is_resumed,
             expired,
             missing: job.missing_artifact().map(str::to_owned),
-            is_asking: symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
+            is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
 
@@ -267,7 +296,7 @@ impl<'a> Decided<'a> {
                 .after
                 .iter()
                 .any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")));
-            if !is_named {
+            if !is_named && !guards(job, other) {
                 continue;
             }
             let is_changing = self
@@ -426,6 +455,29 @@ impl<'a> Decided<'a> {
             }
             Some(Record::Done(line)) => run(format!("changed since run {}", line.run)),
         }
+    }
+}
+
+/// Keeps a host as it is.
+fn hold(planned: &mut [PlannedStep]) {
+    for step in planned {
+        if matches!(step.verdict, Verdict::Run | Verdict::Ask) {
+            step.verdict = Verdict::Held;
+        }
+    }
+}
+
+fn is_gate(job: &Job) -> bool {
+    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
+}
+
+/// Returns whether `job` is the gate behind which `other` must have gone well.
+fn guards(job: &Job, other: &Job) -> bool {
+    match (&job.wave, &other.wave) {
+        (Some(gate), Some(wave)) => {
+            gate.is_gate && !wave.is_gate && gate.is_with(wave) && job.host == other.host
+        }
+        _ => false,
     }
 }
 

@@ -10,8 +10,9 @@ use super::axes::{Axis, axes};
 use super::declare::Names;
 use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
+use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
-use crate::model::{self, Arg, Environment, Param, Use};
+use crate::model::{self, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
 
@@ -32,7 +33,7 @@ pub const COMMANDS: &[&str] = &[
     "version",
 ];
 
-const CHILDREN: &[&str] = &["desc", "param", "each", "needs", "use", "verify"];
+const CHILDREN: &[&str] = &["desc", "param", "each", "needs", "use", "verify", "rollout"];
 
 /// Properties of a `use` that are not arguments of its recipe.
 const RESERVED: &[&str] = &["as", "on", "from", "after", "max-age"];
@@ -104,7 +105,7 @@ fn one(
     };
     inside.report_clashes(known.names, found);
     let mut needs = Vec::new();
-    let mut uses: Vec<Use> = Vec::new();
+    let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
         match child.name.text.as_str() {
             "needs" => needs.extend(inside.needs(child, &name, known.names, found)),
@@ -113,6 +114,7 @@ fn one(
                     uses.push(one);
                 }
             }
+            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), known.hosts, found),
             _ => {}
         }
     }
@@ -127,8 +129,26 @@ fn one(
         params,
         needs,
         uses,
+        rollouts,
         place: name.place,
     }
+}
+
+/// Returns the recipe of a `verify`.
+fn verified(node: &Node, found: &mut Mistakes) -> String {
+    if let Some(extra) = node.args.first() {
+        let message = "`verify` takes no argument, but `http=\"https://…\"`";
+        found.push(Mistake::new(
+            "extra_argument",
+            extra.place,
+            message,
+            "not expected here",
+        ));
+    } else if node.prop("http").is_none() && !node.children.iter().any(|c| c.is("http")) {
+        let mistake = node.missing("`http=\"https://…\"`");
+        found.push(mistake.help("write `verify http=\"https://…\" status=200`"));
+    }
+    String::from("http-check")
 }
 
 fn text_of(value: &AxisValue) -> String {
@@ -186,7 +206,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
 }
 
 /// The names that texts of one environment may use.
-struct Inside<'a> {
+pub(super) struct Inside<'a> {
     scope: Scope<'a>,
     params: &'a [Param],
     axes: &'a [Axis],
@@ -304,32 +324,17 @@ impl Inside<'_> {
         (!param.one_of.is_empty()).then(|| param.one_of.clone())
     }
 
-    fn use_(
+    pub(super) fn use_(
         &self,
         node: &Node,
         before: &[Use],
         hosts: &Hosts,
         found: &mut Mistakes,
     ) -> Option<Use> {
-        let is_verify = node.is("verify");
-        let recipe = match is_verify {
-            true => {
-                if let Some(extra) = node.args.first() {
-                    let message = "`verify` takes no argument, but `http=\"https://…\"`";
-                    found.push(Mistake::new(
-                        "extra_argument",
-                        extra.place,
-                        message,
-                        "not expected here",
-                    ));
-                } else if node.prop("http").is_none() && !node.children.iter().any(|c| c.is("http"))
-                {
-                    let mistake = node.missing("`http=\"https://…\"`");
-                    found.push(mistake.help("write `verify http=\"https://…\" status=200`"));
-                }
-                String::from("http-check")
-            }
-            false => node.only_text("the name of a recipe", found)?.text,
+        let recipe = match node.name.text.as_str() {
+            "verify" => verified(node, found),
+            "gate" => gated(node, found)?,
+            _ => node.only_text("the name of a recipe", found)?.text,
         };
         let label = self.label(node, &recipe, before, found);
         Some(Use {
@@ -338,6 +343,8 @@ impl Inside<'_> {
             after: self.after(node, before, found),
             max_age: node.prop("max-age").and_then(|p| p.duration(found)),
             args: self.args(node, found),
+            rollout: None,
+            is_gate: node.is("gate"),
             place: match node.args.first() {
                 Some(arg) => arg.place,
                 None => node.name.place,
@@ -352,10 +359,11 @@ impl Inside<'_> {
         let is_taken = |label: &str| before.iter().find(|u| u.label == label);
         if let Some(given) = &given {
             found.extend(bad_name("a use", given));
-        } else if node.is("verify") {
+        } else if !node.is("use") {
             // A site is often looked at in several ways; nobody names these.
-            let numbers = std::iter::once("verify".into());
-            let mut names = numbers.chain((2..).map(|n: u32| format!("verify-{n}")));
+            let kind = &node.name.text;
+            let numbers = std::iter::once(kind.clone());
+            let mut names = numbers.chain((2..).map(|n: u32| format!("{kind}-{n}")));
             return names
                 .find(|n: &String| is_taken(n).is_none())
                 .unwrap_or_default();
@@ -376,7 +384,7 @@ impl Inside<'_> {
         label.to_owned()
     }
 
-    fn hosts_of(
+    pub(super) fn hosts_of(
         &self,
         node: &Node,
         name: &str,

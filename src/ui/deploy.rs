@@ -52,6 +52,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
             Verdict::Run => (WARN, "run"),
             Verdict::Ask => (NAME, "ask"),
             Verdict::Unknown => (WARN, "unknown"),
+            Verdict::Held => (NAME, "held"),
         };
         let other = match (&step.host, &job.host) {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),

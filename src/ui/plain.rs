@@ -147,6 +147,7 @@ impl<W: Fn(&str) + Sync> Progress for Plain<W> {
             } => {
                 self.finished(target, *how, log, *took, *reason);
             }
+            Event::Wave { text } => self.line(NAME, "wave", text.trim_start_matches("wave ")),
             Event::Host { host, text } => {
                 if self.screen.is_verbose {
                     self.line(

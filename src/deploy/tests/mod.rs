@@ -74,6 +74,7 @@ impl Space {
             params: Vec::new(),
             axes: Vec::new(),
             needs: Vec::new(),
+            rollouts: Vec::new(),
             uses: Vec::new(),
             place: Place::default(),
         };
@@ -127,6 +128,8 @@ impl Space {
         };
         let template = |text: &str| Template::parse(text, Mode::Plain).expect("parses");
         self.environment.uses.push(Use {
+            rollout: None,
+            is_gate: false,
             recipe: words[0].into(),
             label: get("as").unwrap_or(words[0]).into(),
             on: get("on")
@@ -193,6 +196,7 @@ impl Space {
             control_dir: self.path("control"),
             ssh: "ssh".into(),
             force: false,
+            promoted: crate::deploy::Promoted::None,
         })
     }
 

@@ -83,6 +83,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
         space.with(|r| {
             let request = Request {
                 force: true,
+                promoted: crate::deploy::Promoted::None,
                 project: r.project,
                 environment: r.environment,
                 params: r.params.clone(),

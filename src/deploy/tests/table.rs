@@ -35,6 +35,7 @@ impl Table {
             (p.name.clone(), crate::deploy::job::Bound::Text(text))
         });
         let job = Job {
+            wave: None,
             label: "u".into(),
             args: args.collect(),
             recipe,
