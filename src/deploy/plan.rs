@@ -296,7 +296,8 @@ impl<'a> Decided<'a> {
                 .after
                 .iter()
                 .any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")));
-            if !is_named && !guards(job, other) {
+            let is_followed = is_named || is_gate(job) && !is_gate(other);
+            if !is_followed || !is_in_reach(job, other) {
                 continue;
             }
             let is_changing = self
@@ -471,13 +472,14 @@ fn is_gate(job: &Job) -> bool {
     job.wave.as_ref().is_some_and(|wave| wave.is_gate)
 }
 
-/// Returns whether `job` is the gate behind which `other` must have gone well.
-fn guards(job: &Job, other: &Job) -> bool {
-    match (&job.wave, &other.wave) {
-        (Some(gate), Some(wave)) => {
-            gate.is_gate && !wave.is_gate && gate.is_with(wave) && job.host == other.host
-        }
-        _ => false,
+/// Returns whether `job` can follow `other`: within a rollout each host is on its own, because
+/// the others move before it or after it.
+fn is_in_reach(job: &Job, other: &Job) -> bool {
+    let rollout = |job: &Job| job.wave.as_ref().map(|wave| wave.rollout);
+    match (rollout(job), rollout(other)) {
+        (Some(own), Some(others)) if own == others => job.host == other.host,
+        // A gate guards its wave and nothing else.
+        _ => !is_gate(job),
     }
 }
 

@@ -15,10 +15,12 @@ use crate::source::{Mistake, Place, Sources};
 use crate::template::Template;
 
 /// The recipes that ship inside the binary.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: &[(&str, &str)] = &[
     ("db-copy", include_str!("../../recipes/db-copy.kdl")),
     ("evolve", include_str!("../../recipes/evolve.kdl")),
     ("http-check", include_str!("../../recipes/http-check.kdl")),
+    ("changed", include_str!("../../recipes/changed.kdl")),
+    ("log-window", include_str!("../../recipes/log-window.kdl")),
     ("service", include_str!("../../recipes/service.kdl")),
     (
         "versioned-release",

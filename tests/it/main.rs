@@ -29,6 +29,7 @@ mod order;
 mod outputs;
 mod promises;
 mod questions;
+mod rollout;
 mod sandbox;
 mod seen;
 mod space;

@@ -1,0 +1,378 @@
+//! Rollouts: hosts that move in waves, gates between them, hosts that fail or stay behind.
+
+use insta::assert_snapshot;
+use rustix::process::Signal;
+
+use crate::space::{Output, Space, wait_until};
+
+/// Hosts `px1` to `px5` on which a version is written, said in a common log, and asked for
+/// by a gate. `nodes` are properties of the rollout.
+fn fleet(nodes: &str) -> Space {
+    let hosts: String = (1..=5)
+        .map(|n| format!("host \"px{n}\" local=#true root=\"hosts/px{n}\"\n"))
+        .collect();
+    let space = Space::new(&format!(
+        r#"
+{hosts}
+group "ops" "px[1-5]"
+var "v" "1"
+environment "production" {{
+    rollout "upgrade" on="ops" {nodes} {{
+        use "app" version="{{v}}"
+        use "note" after="app" text="up {{host.name}}"
+        gate "note" as="gate" text="gate {{host.name}}" if-there="{{host.root}}/../../healthy"
+    }}
+}}
+"#
+    ));
+    space.write(
+        "recipes/app.kdl",
+        r#"recipe "app" {
+    param "version"
+    step "write" { write "{host.root}/version" "{version}\n"; verify "test ! -e ../../broken-{host.name}"; }
+}"#,
+    );
+    space.write(
+        "recipes/note.kdl",
+        r#"recipe "note" {
+    param "text"
+    param "if-there" default="/"
+    step "note" { run "test -e {if-there} && echo {text} >> ../../order" }
+}"#,
+    );
+    space.write("healthy", "");
+    space
+}
+
+/// Returns the version on each host.
+fn versions(space: &Space) -> String {
+    let read = |n| std::fs::read_to_string(space.path(format!("hosts/px{n}/version")));
+    let versions = (1..=5).map(|n| read(n).unwrap_or_else(|_| "-".into()).trim().to_owned());
+    versions.collect::<Vec<_>>().join(" ")
+}
+
+fn run(space: &Space, version: u32) -> Output {
+    space.run(["--var", &format!("v={version}"), "production"])
+}
+
+/// Returns what was done on the hosts since the last question; hosts of a wave are done at
+/// the same time, so each wave is sorted.
+fn order(space: &Space) -> String {
+    let text = std::fs::read_to_string(space.path("order")).unwrap_or_default();
+    space.remove("order");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = Vec::new();
+    for wave in lines.chunk_by(|a, b| a.split(' ').next() == b.split(' ').next()) {
+        let mut wave = wave.to_vec();
+        wave.sort_unstable();
+        out.push(wave.join(", "));
+    }
+    out.join(" | ")
+}
+
+/// Returns the error at the end of a run.
+fn error(output: &Output) -> &str {
+    let at = output.stderr.find("error:").expect("an error");
+    &output.stderr[at..]
+}
+
+#[test]
+fn hosts_move_in_waves_and_each_gate_stands_behind_its_wave() {
+    let space = fleet("serial=\"1 2\"");
+    let first = run(&space, 1).ok();
+    assert_eq!(
+        order(&space),
+        "up px1 | gate px1 | up px2, up px3 | gate px2, gate px3 | up px4, up px5 | gate px4, gate px5"
+    );
+    let waves: Vec<&str> = first
+        .stderr
+        .lines()
+        .filter(|l| l.contains(" wave "))
+        .collect();
+    assert_eq!(
+        waves,
+        [
+            "    wave 1 of 3 of `upgrade`: px1",
+            "    wave 2 of 3 of `upgrade`: px2 px3",
+            "    wave 3 of 3 of `upgrade`: px4 px5",
+        ]
+    );
+    assert_eq!(versions(&space), "1 1 1 1 1");
+    let again = run(&space, 1).ok();
+    assert!(
+        again
+            .stderr
+            .contains("nothing to do, 15 steps fresh, on 5 hosts, 5 round trips"),
+        "{again}"
+    );
+    assert!(!space.has("order"));
+}
+
+#[test]
+fn a_gate_that_stays_shut_takes_the_whole_run_back() {
+    let space = fleet("serial=2");
+    let _ = run(&space, 1).ok();
+    order(&space);
+    space.write(
+        "recipes/note.kdl",
+        space.read("recipes/note.kdl").replace(
+            "test -e {if-there}",
+            "test -e {if-there} && case {text} in 'gate px3') exit 7 ;; esac",
+        ),
+    );
+    let failed = run(&space, 2).fails(1);
+    assert_eq!(versions(&space), "1 1 1 1 1");
+    assert_snapshot!(error(&failed), @"
+    error: `production` stopped: step `gate/note` failed on host `px3`
+      status  7
+      undone  4 steps
+      help: what was live before is live again; mend it and run the same command again
+    ");
+}
+
+#[test]
+fn waves_that_went_well_may_stay_and_the_next_run_goes_on() {
+    let space = fleet("serial=2 on-failure=\"stop\"");
+    let _ = run(&space, 1).ok();
+    order(&space);
+    space.write("broken-px4", "");
+    let failed = run(&space, 2).fails(1);
+    assert_eq!(versions(&space), "2 2 1 1 1");
+    assert!(failed.stderr.contains("stopped at"), "{failed}");
+    assert_eq!(order(&space), "up px1, up px2 | gate px1, gate px2");
+    space.remove("broken-px4");
+    let _ = run(&space, 2).ok();
+    assert_eq!(versions(&space), "2 2 2 2 2");
+    assert_eq!(
+        order(&space),
+        "up px3, up px4 | gate px3, gate px4 | up px5 | gate px5"
+    );
+}
+
+#[test]
+fn some_hosts_may_fail_without_the_others() {
+    let space = fleet("serial=2 max-failures=\"20%\"");
+    let _ = run(&space, 1).ok();
+    space.write("broken-px2", "");
+    let failed = run(&space, 2).fails(1);
+    assert_eq!(versions(&space), "2 1 2 2 2");
+    assert_snapshot!(error(&failed), @"
+    error: `production` went on without 1 host
+      px2     `production` stopped: step `app/write` failed on host `px2`
+      status  1
+      undone  1 step
+      help: they are as they were before; run the same command again for them
+    ");
+    // One more is one too many.
+    space.write("broken-px5", "");
+    let _ = run(&space, 3).fails(1);
+    assert_eq!(versions(&space), "2 1 2 2 2");
+    space.remove("broken-px2").remove("broken-px5");
+    let _ = run(&space, 3).ok();
+    assert_eq!(versions(&space), "3 3 3 3 3");
+}
+
+#[test]
+fn a_wave_soaks_and_a_run_that_ends_there_asks_the_gates_next_time() {
+    let space = fleet("serial=3 soak=\"1h\"");
+    let job = space.begin(["production"]);
+    wait_until("the first wave is up", || {
+        job.stderr().contains("runs for 1h").then_some(())
+    });
+    assert_eq!(order(&space), "up px1, up px2, up px3");
+    job.signal(Signal::KILL);
+    let _ = job.finish();
+    space.write(
+        "Releasefile.kdl",
+        space.read("Releasefile.kdl").replace("1h", "1ms"),
+    );
+    let _ = space.run(["production"]).ok();
+    assert_eq!(
+        order(&space),
+        "gate px1, gate px2, gate px3 | up px4, up px5 | gate px4, gate px5"
+    );
+}
+
+/// One host with a service that has a log and an identity.
+fn gated(gate: &str) -> Space {
+    let space = Space::new(&format!(
+        r#"
+host "px" local=#true root="hosts/px"
+var "v" "1"
+environment "production" {{
+    rollout "upgrade" on="px" {{
+        use "app" version="{{v}}"
+        {gate}
+    }}
+}}
+"#
+    ));
+    space.write(
+        "recipes/app.kdl",
+        r#"recipe "app" {
+    param "version"
+    step "write" { write "{host.root}/version" "{version}\n"; }
+    step "act" on-change="write" { run "sh ../../act" }
+}"#,
+    );
+    space.write("act", "true\n");
+    space
+}
+
+#[test]
+fn a_log_that_says_too_much_shuts_the_gate() {
+    let space = gated("gate log=\"{host.root}/log\" budget=1");
+    space.write("hosts/px/log", "ERROR long ago\nERROR before\n");
+    space.write("act", "echo ERROR once >> log; echo fine >> log\n");
+    let _ = run(&space, 1).ok();
+    space.write("act", "echo ERROR twice >> log; echo CRITICAL >> log\n");
+    let failed = run(&space, 2).fails(1);
+    assert_snapshot!(error(&failed), @"
+    error: `production` stopped: step `gate/count` failed on host `px`
+      status  1
+      output  2 of 1 allowed lines match
+              ERROR twice
+              CRITICAL
+      undone  1 step
+      help: what was live before is live again; mend it and run the same command again
+    ");
+    assert_eq!(space.read("hosts/px/version"), "1\n");
+    // Turned over meanwhile, and quiet since.
+    space.write("act", "echo fine > log\n");
+    let _ = run(&space, 2).ok();
+    assert_eq!(space.read("hosts/px/version"), "2\n");
+}
+
+#[test]
+fn an_instance_that_is_still_the_old_one_shuts_the_gate() {
+    let space = gated("gate \"changed\" identity=\"cat pid\" within=\"1s\" every=\"50ms\"");
+    space.write("act", "echo 1 > pid\n");
+    let _ = run(&space, 1).ok();
+    space.write("act", "true\n");
+    let failed = run(&space, 2).fails(1);
+    assert!(error(&failed).contains("gate/changed"), "{failed}");
+    space.write("act", "echo 2 > pid\n");
+    let _ = run(&space, 2).ok();
+}
+
+#[test]
+fn mistakes_in_a_rollout_are_shown_where_they_are() {
+    let space = Space::new(
+        r#"
+host "px[1-2]" ssh="{name}"
+environment "production" {
+    rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+        gate
+        use "service" on="px1" run="x"
+    }
+    rollout "upgrade" on="px3" wave=3 { verify http="x"; }
+}
+"#,
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::missing_argument
+
+      × `rollout` needs an argument: `on="HOSTS"`
+       ╭─[Releasefile.kdl:4:5]
+     4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+       ·     ───┬───
+       ·        ╰── nothing follows
+       ╰────
+      help: name the hosts and groups, in the order in which they move
+
+    rel::releasefile::bad_value
+
+      × `0` is no number of hosts
+       ╭─[Releasefile.kdl:4:30]
+     4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+       ·                              ─────┬────
+       ·                                   ╰── expected `3` or `25%`
+       ╰────
+      help: a wave has at least one host
+
+    rel::releasefile::bad_value
+
+      × `some` is no number of hosts
+       ╭─[Releasefile.kdl:4:54]
+     4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+       ·                                                      ───┬──
+       ·                                                         ╰── expected `3` or `25%`
+       ╰────
+      help: for example `2` or `10%`
+
+    rel::releasefile::bad_value
+
+      × `on-failure` can not be `explode`
+       ╭─[Releasefile.kdl:4:72]
+     4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+       ·                                                                        ────┬────
+       ·                                                                            ╰── not known
+       ╰────
+      help: there are `back`, `stop`
+
+    rel::releasefile::missing_argument
+
+      × `gate` needs an argument: what it asks
+       ╭─[Releasefile.kdl:5:9]
+     5 │         gate
+       ·         ──┬─
+       ·           ╰── nothing follows
+       ╰────
+      help: write `gate http="…"`, `gate port="…"`, `gate command="…"`, `gate log="…"` or `gate
+            "RECIPE"`
+
+    rel::releasefile::misplaced
+
+      × inside of a rollout the hosts are those of the wave
+       ╭─[Releasefile.kdl:6:26]
+     6 │         use "service" on="px1" run="x"
+       ·                          ──┬──
+       ·                            ╰── not here
+       ╰────
+      help: leave it out, or put this behind the rollout
+
+    rel::releasefile::duplicate_name
+
+      × two rollouts are called `upgrade`
+       ╭─[Releasefile.kdl:4:13]
+     4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
+       ·             ────┬────
+       ·                 ╰── first declared here
+       ╰────
+       ╭─[Releasefile.kdl:8:13]
+     8 │     rollout "upgrade" on="px3" wave=3 { verify http="x"; }
+       ·             ────┬────
+       ·                 ╰── declared again
+       ╰────
+
+    rel::releasefile::unknown_host
+
+      × there is no host or group `px3`
+       ╭─[Releasefile.kdl:8:26]
+     8 │     rollout "upgrade" on="px3" wave=3 { verify http="x"; }
+       ·                          ──┬──
+       ·                            ╰── not a host
+       ╰────
+      help: did you mean `px1`?
+
+    rel::releasefile::unknown_property
+
+      × `rollout` has no property `wave`
+       ╭─[Releasefile.kdl:8:32]
+     8 │     rollout "upgrade" on="px3" wave=3 { verify http="x"; }
+       ·                                ──┬─
+       ·                                  ╰── not a property of it
+       ╰────
+      help: it takes `on`, `serial`, `soak`, `hold-back`, `max-failures`, `on-failure`
+
+    rel::releasefile::unknown_node
+
+      × `rollout` has no node `verify`
+       ╭─[Releasefile.kdl:8:41]
+     8 │     rollout "upgrade" on="px3" wave=3 { verify http="x"; }
+       ·                                         ───┬──
+       ·                                            ╰── not known here
+       ╰────
+      help: it takes `use`, `gate`
+    "#);
+}
