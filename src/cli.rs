@@ -23,6 +23,7 @@ mod log;
 mod names;
 mod query;
 mod report;
+mod saved;
 mod signals;
 mod trace;
 
@@ -95,6 +96,10 @@ enum Verb {
     Plan(deploy::PlanArgs),
     /// Show what a target's last run printed
     Log(query::Names),
+    /// Carry out a saved plan: exactly that, or nothing
+    Apply(saved::ApplyArgs),
+    /// Approve a saved plan that somebody else made
+    Approve(saved::ApproveArgs),
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
@@ -196,6 +201,8 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Hash(names)) => query::hash(context, &names),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Apply(args)) => saved::apply(context, &args),
+        Some(Verb::Approve(args)) => saved::approve(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
         Some(Verb::Check(args)) => trace::check(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),

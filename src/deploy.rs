@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod archive;
 pub mod check;
+pub mod difference;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
@@ -20,12 +21,14 @@ pub mod plan;
 pub mod program;
 pub mod reader;
 pub mod recipe;
+pub mod saved;
 pub mod session;
 pub mod transport;
 pub mod undo;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -33,11 +36,14 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::deploy::apply::{Done, Hands};
+use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
+use crate::deploy::facts::Depth;
 use crate::deploy::fleet::Fleet;
-use crate::deploy::job::Job;
+use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Circumstances, Seen};
-use crate::error::{Error, Result};
+use crate::deploy::saved::SavedPlan;
+use crate::error::{Error, IoContext, Result};
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
@@ -72,6 +78,8 @@ pub struct Request<'a> {
     pub ssh: OsString,
     /// All steps run.
     pub force: bool,
+    /// The plan that is to be carried out, and nothing but that.
+    pub saved: Option<&'a SavedPlan>,
 }
 
 /// What a run or a rollback did.
@@ -91,6 +99,9 @@ pub struct Outcome {
     pub hosts: Vec<String>,
     /// URLs that answered as they should.
     pub urls: Vec<String>,
+    /// The saved plan was carried out before: when (by the host's clock) and for whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_before: Option<(u64, String)>,
 }
 
 /// Returns what [`apply()`] would do. Changes nothing anywhere.
@@ -99,7 +110,28 @@ pub fn plan(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
-    Ok(look(request, progress, interrupted)?.plan)
+    Ok(look(request, Depth::Show, progress, interrupted)?.plan)
+}
+
+/// Asks the hosts whether a saved plan still holds, and changes nothing.
+pub fn check_saved(
+    request: &Request<'_>,
+    saved: &SavedPlan,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Option<(u64, String)>> {
+    let looked = look(request, Depth::Decide, progress, interrupted)?;
+    let before = saved::applied_before(saved, &looked.seen)?;
+    if before.is_none() {
+        saved.holds(&looked.plan, &looked.seen)?;
+    }
+    Ok(before)
+}
+
+/// Returns the error for a host that could not do its part of a plan.
+pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
+    let (host, why) = plan.unwritable().next()?;
+    Some(fleet::keeps_no_journal(host, why))
 }
 
 /// Brings the hosts to what the environment says.
@@ -108,7 +140,17 @@ pub fn apply(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let mut looked = look(request, progress, interrupted)?;
+    saved::is_allowed(request.environment, request.saved)?;
+    let mut looked = look(request, Depth::Decide, progress, interrupted)?;
+    if let Some(saved) = request.saved
+        && let Some(before) = saved::applied_before(saved, &looked.seen)?
+    {
+        return Ok(Outcome {
+            applied_before: Some(before),
+            hosts: looked.fleet.names().map(str::to_owned).collect(),
+            ..Outcome::default()
+        });
+    }
     if let Some(target) = looked.jobs.iter().find_map(Job::missing_artifact) {
         let name = &request.environment.name;
         return Err(Error::usage(format!(
@@ -117,13 +159,22 @@ pub fn apply(
         .hinted(format!("add `needs \"{target}\"` to the environment")));
     }
     loop {
+        if let Some(saved) = request.saved {
+            saved.holds(&looked.plan, &looked.seen)?;
+        }
         let hosts = apply::touched(&looked.plan);
         if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
             break;
         }
         // Somebody was there between the question and the lock: ask again, under it.
-        looked.seen = looked.fleet.ask(&looked.jobs, interrupted)?;
+        looked.seen = looked
+            .fleet
+            .ask(&looked.jobs, Depth::Decide, interrupted)?;
         looked.decide(request)?;
+    }
+    if let Some(saved) = request.saved {
+        let hosts = apply::touched(&looked.plan);
+        looked.fleet.note(&hosts, &saved.journal_lines(), interrupted)?;
     }
     let hands = Hands {
         environment: &request.environment.name,
@@ -146,6 +197,7 @@ pub fn apply(
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner),
         plan: looked.plan,
+        applied_before: None,
     })
 }
 
@@ -157,10 +209,10 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let mut seen = fleet.ask(&[], interrupted)?;
+    let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
     if !fleet.lock(&names, &seen, interrupted)? {
-        seen = fleet.ask(&[], interrupted)?;
+        seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     }
     let mut undone = 0;
     // A run that left no way back (it only asked, say) is passed over.
@@ -191,7 +243,7 @@ pub fn rollback(
             session.run(&program, interrupted, &mut |_| None).map(drop)
         })?;
         if undone == 0 {
-            seen = fleet.ask(&[], interrupted)?;
+            seen = fleet.ask(&[], Depth::Decide, interrupted)?;
         }
     }
     Ok(Outcome {
@@ -236,6 +288,7 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
 
 fn look(
     request: &Request<'_>,
+    depth: Depth,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Looked> {
@@ -244,7 +297,7 @@ fn look(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
-    let seen = fleet.ask(&jobs, interrupted)?;
+    let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
         fleet,
@@ -252,6 +305,9 @@ fn look(
         plan: Plan::default(),
     };
     looked.decide(request)?;
+    if depth == Depth::Show {
+        looked.compare()?;
+    }
     Ok(looked)
 }
 
@@ -265,6 +321,40 @@ impl Looked {
         self.plan.round_trips = self.fleet.round_trips();
         Ok(())
     }
+
+    /// Adds to each step that would write a file how that differs from what stands there.
+    fn compare(&mut self) -> Result<()> {
+        for (planned, job) in self.plan.jobs.iter_mut().zip(&self.jobs) {
+            for step in planned.steps.iter_mut() {
+                let Some(host) = &step.host else { continue };
+                if step.verdict != Verdict::Run {
+                    continue;
+                }
+                let put = match &step.draft.act {
+                    Act::Put { sha256, .. } => first_bytes(job, sha256)?,
+                    _ => None,
+                };
+                let standing = self.seen.get(host).and_then(|s| s.standing.get(&step.id));
+                step.difference = difference(host, &step.draft, standing, put);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns size and first bytes of an artifact that is one file.
+fn first_bytes(job: &Job, sha256: &str) -> Result<Option<(u64, Vec<u8>)>> {
+    let is_it = |a: &&Artifact| a.is_one_file && a.sha256 == sha256;
+    let Some(path) = job.artifacts().find(is_it).and_then(|a| a.paths.first()) else {
+        return Ok(None);
+    };
+    let file = crate::fs::open(path)?;
+    let size = file.metadata().context("look at", path)?.len();
+    let mut bytes = Vec::new();
+    std::io::Read::take(file, SHOWN_MAX as u64)
+        .read_to_end(&mut bytes)
+        .context("read", path)?;
+    Ok(Some((size, bytes)))
 }
 
 #[cfg(test)]

@@ -93,7 +93,20 @@ pub struct Environment {
     pub needs: Vec<(Template, Place)>,
     /// What is done, in order.
     pub uses: Vec<Use>,
+    /// Who must have approved a plan of it; without it anybody runs it.
+    pub approval: Option<Approval>,
     /// Where the name is written.
+    pub place: Place,
+}
+
+/// Who must have approved a plan before it is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Users who may; anybody but the plan's maker where there are none.
+    pub by: Vec<String>,
+    /// How many of them must have.
+    pub count: usize,
+    /// Where it is written.
     pub place: Place,
 }
 
@@ -159,4 +172,6 @@ pub struct Artifact {
     /// SHA-256 in lower-case hex over content (for a directory: over its sorted tree);
     /// what hosts can check with `sha256sum`.
     pub sha256: String,
+    /// It is one file, and the digest that of its content.
+    pub is_one_file: bool,
 }

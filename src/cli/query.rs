@@ -406,6 +406,24 @@ pub fn made(
     (made, open)
 }
 
+/// Returns what stands at the outputs of targets, whether they are fresh or not.
+pub fn standing(
+    project: &Project,
+    root: &std::path::Path,
+    roots: &[TargetId],
+) -> Result<BTreeMap<TargetId, Arc<Made>>> {
+    let digests = Digests::load(root, Context::state_dir(root).join("stat.v1"));
+    let mut made = BTreeMap::new();
+    for id in roots {
+        let outputs = crate::outputs::states(project.graph.target(*id), &digests)?;
+        if !outputs.is_empty() {
+            let product = None;
+            made.insert(*id, Arc::new(Made { outputs, product }));
+        }
+    }
+    Ok(made)
+}
+
 /// Returns the project's version.
 pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
     inspect(context, project, root, |inspector, _| inspector.version())

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
-use crate::deploy::facts::{Questions, Reply};
+use crate::deploy::facts::{Depth, Questions, Reply};
 use crate::deploy::frames::Frame;
 use crate::deploy::job::{Job, hex};
 use crate::deploy::plan::Seen;
@@ -134,9 +134,14 @@ impl Fleet {
     }
 
     /// Asks all hosts everything that `jobs` depend on: one round trip each.
-    pub fn ask(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<BTreeMap<String, Seen>> {
+    pub fn ask(
+        &self,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<String, Seen>> {
         self.each(&|name, member| {
-            let questions = Questions::new(name, &member.header.state, jobs)?;
+            let questions = Questions::new(name, &member.header.state, jobs, depth)?;
             let program = member.header.program(&questions.body);
             let mut replies: Vec<Reply> = Vec::new();
             member.session().run(&program, interrupted, &mut |frame| {
@@ -147,6 +152,19 @@ impl Fleet {
             })?;
             questions.read(name, &replies)
         })
+    }
+
+    /// Adds lines to the journals of `hosts`, which must be locked.
+    pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
+        self.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let program = member.header.program(body);
+            let mut session = member.session();
+            session.run(&program, interrupted, &mut |_| None).map(drop)
+        })
+        .map(drop)
     }
 
     /// Makes the state directories of `hosts` ours, or says who has them. Returns
@@ -173,9 +191,8 @@ impl Fleet {
                 ))
                 .fact("who", who)
                 .hinted("run the same command again when they are done")),
-                (_, why) => Err(Error::host(format!("host `{name}` can not keep a journal"))
-                    .fact("directory", member.header.state.clone())
-                    .fact("says", why)),
+                (_, why) => Err(keeps_no_journal(name, why)
+                    .fact("directory", member.header.state.clone())),
             }
         })?;
         Ok(same.values().all(|is_same| *is_same))
@@ -196,6 +213,11 @@ impl Member {
     pub fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the error for a host whose state directory can not be written.
+pub fn keeps_no_journal(host: &str, why: &str) -> Box<Error> {
+    Error::host(format!("host `{host}` can not keep a journal")).fact("says", why)
 }
 
 /// Returns the name of the state directory: the environment with its parameters.

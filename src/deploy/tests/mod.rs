@@ -75,6 +75,7 @@ impl Space {
             axes: Vec::new(),
             needs: Vec::new(),
             uses: Vec::new(),
+            approval: None,
             place: Place::default(),
         };
         Self {
@@ -166,6 +167,7 @@ impl Space {
         let artifact = Artifact {
             paths: vec![path],
             sha256: hex(content.as_bytes()),
+            is_one_file: true,
         };
         self.artifacts.insert(name.into(), artifact);
     }
@@ -193,6 +195,7 @@ impl Space {
             control_dir: self.path("control"),
             ssh: "ssh".into(),
             force: false,
+            saved: None,
         })
     }
 
