@@ -27,6 +27,7 @@ mod moving;
 mod names;
 mod order;
 mod outputs;
+mod plans;
 mod promises;
 mod questions;
 mod sandbox;
