@@ -12,6 +12,8 @@ pub mod expand;
 pub mod facts;
 pub mod fleet;
 pub mod frames;
+pub mod history;
+pub mod inventory;
 pub mod job;
 pub mod journal;
 pub mod line;
@@ -23,6 +25,7 @@ pub mod reader;
 pub mod recipe;
 pub mod saved;
 pub mod session;
+pub mod status;
 pub mod transport;
 pub mod undo;
 
@@ -111,6 +114,28 @@ pub fn plan(
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
     Ok(look(request, Depth::Show, progress, interrupted)?.plan)
+}
+
+/// Returns the runs that the journals of an environment's hosts know, newest first.
+pub fn history(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Vec<history::Run>> {
+    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+    Ok(history::runs(&seen))
+}
+
+/// Returns what is live on each host, and whether it is as it should be.
+pub fn status(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Vec<status::HostStatus>> {
+    let looked = look(request, Depth::Decide, progress, interrupted)?;
+    Ok(status::of(&looked.plan, &looked.jobs, &looked.seen))
 }
 
 /// Asks the hosts whether a saved plan still holds, and changes nothing.

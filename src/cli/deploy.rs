@@ -135,7 +135,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
 }
 
 /// Returns the value of each parameter, from the arguments in order.
-fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
+pub(super) fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
     let usage = || format!("rel {}", usage(environment));
     if let Some(extra) = values.get(environment.params.len()) {
         return Err(Error::usage(format!(
@@ -424,7 +424,7 @@ impl Job<'_> {
     }
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
 }
 

@@ -20,10 +20,10 @@ use crate::runner::Runner;
 use crate::stale::{Inspector, StaleReason, Verdict};
 use crate::ui::{self, FAINT, GOOD, NAME, Screen, WARN, shown_time};
 
-/// Targets named on the command line.
+/// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
 pub struct Names {
-    /// Targets; all when none is named
+    /// Targets; all when none is named. For `status` and `log` also an environment
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
 }

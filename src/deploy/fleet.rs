@@ -258,7 +258,7 @@ fn join_parts(parts: &[&str]) -> String {
     format!("{plain}+{}", &digest[..12])
 }
 
-fn absolute_root(host: &Host, repository: &Path) -> String {
+pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
     let root = host.root.trim_end_matches('/');
     match host.reach {
         Reach::Local => repository.join(root).to_string_lossy().into_owned(),
@@ -266,7 +266,7 @@ fn absolute_root(host: &Host, repository: &Path) -> String {
     }
 }
 
-fn make_private(dir: &PathBuf) -> Result<()> {
+pub(super) fn make_private(dir: &PathBuf) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -276,7 +276,7 @@ fn make_private(dir: &PathBuf) -> Result<()> {
 }
 
 /// Returns a word that no output can hold by chance or by intent.
-fn nonce() -> Result<String> {
+pub(super) fn nonce() -> Result<String> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 16];
     let mut file = crate::fs::open(path)?;

@@ -89,7 +89,7 @@ fn shown(output: &Output) -> String {
     let me = String::from_utf8(Command::new("id").arg("-un").output().expect("asks").stdout)
         .expect("a name");
     let text = text.replace(&format!("`{}`", me.trim()), "`[ME]`");
-    let text = text.replace(&format!("made by       {}", me.trim()), "made by       [ME]");
+    let text = text.replace(&format!("made by      {}", me.trim()), "made by      [ME]");
     digest.replace_all(&text, "[DIGEST]").into_owned()
 }
 
@@ -428,7 +428,7 @@ group "all" "a"
     assert_snapshot!(shown(&space.run(["apply", "plan.json"]).fails(2)), @"
     --- stderr
     error: `staging` takes plans with 1 approval, and this one has 0
-      made by      root
+      made by      [ME]
       approved by  nobody
       may approve  daemon bin
       help: `rel approve FILE --reason …`, by another person
