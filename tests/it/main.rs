@@ -27,6 +27,7 @@ mod moving;
 mod names;
 mod order;
 mod outputs;
+mod overview;
 mod plans;
 mod promises;
 mod questions;
