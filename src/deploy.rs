@@ -81,6 +81,8 @@ pub struct Request<'a> {
     pub ssh: OsString,
     /// All steps run.
     pub force: bool,
+    /// Hosts are asked and not changed: those that do not answer are gone without.
+    pub is_question: bool,
     /// The plan that is to be carried out, and nothing but that.
     pub saved: Option<&'a SavedPlan>,
 }
@@ -121,11 +123,14 @@ pub fn history(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Vec<history::Run>> {
+) -> Result<history::History> {
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
-    Ok(history::runs(&seen))
+    let answers = fleet.ask_some(&[], interrupted)?;
+    Ok(history::History {
+        runs: history::runs(&answers.seen),
+        down: answers.down,
+    })
 }
 
 /// Returns what is live on each host, and whether it is as it should be.
@@ -134,8 +139,18 @@ pub fn status(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
-    let looked = look(request, Depth::Decide, progress, interrupted)?;
-    Ok(status::of(&looked.plan, &looked.jobs, &looked.seen))
+    let none = BTreeMap::new();
+    let hosts = world(request, &none)?.hosts()?;
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let roots = fleet.roots();
+    let jobs = world(request, &roots)?.jobs()?;
+    let answers = fleet.ask_some(&jobs, interrupted)?;
+    let now = Circumstances {
+        run_id: &request.run_id,
+        is_forced: false,
+    };
+    let plan = plan::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    Ok(status::of(&plan, &jobs, &answers))
 }
 
 /// Asks the hosts whether a saved plan still holds, and changes nothing.
@@ -156,7 +171,7 @@ pub fn check_saved(
 /// Returns the error for a host that could not do its part of a plan.
 pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
     let (host, why) = plan.unwritable().next()?;
-    Some(fleet::keeps_no_journal(host, why))
+    Some(fleet::keeps_no_journal(host).fact("says", why))
 }
 
 /// Brings the hosts to what the environment says.
@@ -192,14 +207,14 @@ pub fn apply(
             break;
         }
         // Somebody was there between the question and the lock: ask again, under it.
-        looked.seen = looked
-            .fleet
-            .ask(&looked.jobs, Depth::Decide, interrupted)?;
+        looked.seen = looked.fleet.ask(&looked.jobs, Depth::Decide, interrupted)?;
         looked.decide(request)?;
     }
     if let Some(saved) = request.saved {
         let hosts = apply::touched(&looked.plan);
-        looked.fleet.note(&hosts, &saved.journal_lines(), interrupted)?;
+        looked
+            .fleet
+            .note(&hosts, &saved.journal_lines(), interrupted)?;
     }
     let hands = Hands {
         environment: &request.environment.name,

@@ -134,7 +134,11 @@ impl Context {
 
     /// Takes the variables and the file of hosts that a saved plan was made with. Must come
     /// before the Releasefile is loaded.
-    pub fn adopt(&mut self, vars: &BTreeMap<String, String>, hosts_file: Option<&str>) -> Result<()> {
+    pub fn adopt(
+        &mut self,
+        vars: &BTreeMap<String, String>,
+        hosts_file: Option<&str>,
+    ) -> Result<()> {
         if !self.vars.is_empty() || self.hosts_file.is_some() {
             return Err(Error::usage("a saved plan has its own variables and hosts")
                 .hinted("leave out `--var` and `--hosts`"));

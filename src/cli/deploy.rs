@@ -135,7 +135,10 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
 }
 
 /// Returns the value of each parameter, from the arguments in order.
-pub(super) fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
+pub(super) fn params(
+    environment: &Environment,
+    values: &[String],
+) -> Result<BTreeMap<String, String>> {
     let usage = || format!("rel {}", usage(environment));
     if let Some(extra) = values.get(environment.params.len()) {
         return Err(Error::usage(format!(
@@ -220,6 +223,8 @@ pub(super) struct Job<'a> {
 pub(super) struct Way<'a> {
     /// `--force`.
     pub(super) is_forced: bool,
+    /// Nothing is changed, and hosts that do not answer are gone without.
+    pub(super) is_question: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
     /// The plan that is to be carried out.
@@ -257,7 +262,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: options.force,
             is_logged: true,
-            saved: None,
+            ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let outcome = deploy::apply(request, progress, interrupted)?;
@@ -271,11 +276,16 @@ impl Job<'_> {
             is_logged: true,
             ..Way::default()
         };
-        self.on_hosts(&[], &BTreeMap::new(), way, |request, progress, interrupted| {
-            let outcome = deploy::rollback(request, progress, interrupted)?;
-            self.tell_outcome(&outcome);
-            Ok(EXIT_OK)
-        })
+        self.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            way,
+            |request, progress, interrupted| {
+                let outcome = deploy::rollback(request, progress, interrupted)?;
+                self.tell_outcome(&outcome);
+                Ok(EXIT_OK)
+            },
+        )
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
@@ -355,6 +365,7 @@ impl Job<'_> {
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: way.is_forced,
+            is_question: way.is_question,
             saved: way.saved,
         };
         work(&request, &progress, &interrupted).map_err(|error| match &log {

@@ -78,9 +78,7 @@ fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'a Host>> {
         for name in expanded {
             let members = match (project.hosts.get(&name), project.groups.get(&name)) {
                 (Some(host), _) => vec![host],
-                (None, Some(group)) => {
-                    group.iter().filter_map(|m| project.hosts.get(m)).collect()
-                }
+                (None, Some(group)) => group.iter().filter_map(|m| project.hosts.get(m)).collect(),
                 (None, None) => {
                     let known = project.hosts.keys().chain(project.groups.keys());
                     let known: Vec<&str> = known.map(String::as_str).collect();
@@ -110,7 +108,11 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
         let roots = job.needs()?;
         // What stands in the tree is what hosts are held against; nothing is built.
         let made = query::standing(job.project, job.root, &roots)?;
-        job.on_hosts(&roots, &made, Way::default(), |request, _, interrupted| {
+        let way = Way {
+            is_question: true,
+            ..Way::default()
+        };
+        job.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let hosts = deploy::status(request, &Silent, interrupted)?;
             match job.context.json {
                 true => ui::print(&format!("{:#}\n", to_json(&hosts)?)),
@@ -128,13 +130,17 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
     };
     asked(context, name, values, |job| {
         let nothing = std::collections::BTreeMap::new();
-        job.on_hosts(&[], &nothing, Way::default(), |request, _, interrupted| {
-            let mut runs = deploy::history(request, &Silent, interrupted)?;
-            let more = runs.len().saturating_sub(args.limit);
-            runs.truncate(args.limit);
+        let way = Way {
+            is_question: true,
+            ..Way::default()
+        };
+        job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
+            let mut history = deploy::history(request, &Silent, interrupted)?;
+            let more = history.runs.len().saturating_sub(args.limit);
+            history.runs.truncate(args.limit);
             match job.context.json {
-                true => ui::print(&format!("{:#}\n", to_json(&runs)?)),
-                false => ui::print(&ui::hosts::history_text(job.context.screen, &runs, more)),
+                true => ui::print(&format!("{:#}\n", to_json(&history)?)),
+                false => ui::print(&ui::hosts::history_text(job.context.screen, &history, more)),
             }
             Ok(EXIT_OK)
         })

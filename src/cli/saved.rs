@@ -64,12 +64,20 @@ pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let environment = find_environment(project, &saved.body.environment)?;
     let user = Context::user();
-    saved.approve(environment, user.clone(), Context::now_s(), args.reason.trim())?;
+    saved.approve(
+        environment,
+        user.clone(),
+        Context::now_s(),
+        args.reason.trim(),
+    )?;
     let path = context.dir.join(&args.saved);
     fs::write_atomically(&path, saved.text()?.as_bytes())?;
     if context.json {
         let digest = &saved.digest;
-        ui::print(&format!("{:#}\n", serde_json::json!({ "digest": digest, "user": user })));
+        ui::print(&format!(
+            "{:#}\n",
+            serde_json::json!({ "digest": digest, "user": user })
+        ));
         return Ok(EXIT_OK);
     }
     ui::print(&ui::deploy::plan_text(context.screen, &saved.body.plan));
@@ -102,7 +110,9 @@ impl Job<'_> {
         let steps = plan.jobs.iter().flat_map(|j| &j.steps);
         let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
         if is_open || unknown > 0 {
-            let names = roots.iter().map(|id| self.project.graph.target(*id).name.as_str());
+            let names = roots
+                .iter()
+                .map(|id| self.project.graph.target(*id).name.as_str());
             let names: Vec<&str> = names.collect();
             let mut error = Error::usage("a plan is saved when all that it needs is made");
             if unknown > 0 {
@@ -152,7 +162,11 @@ impl Job<'_> {
     /// Returns the digests of the Releasefile, what it includes, and the recipes in use.
     fn files(&self) -> Result<BTreeMap<String, String>> {
         let (recipes, recipe_sources) = self.context.load_recipes(self.root)?;
-        let used = self.environment.uses.iter().filter_map(|u| recipes.get(&u.recipe));
+        let used = self
+            .environment
+            .uses
+            .iter()
+            .filter_map(|u| recipes.get(&u.recipe));
         let used = used.filter_map(|r| recipe_sources.get(r.place));
         let all = self.project.sources.files().iter().chain(used);
         Ok(all
@@ -166,7 +180,10 @@ impl Job<'_> {
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
     fn apply_saved(&self, saved: &SavedPlan, is_question: bool) -> Result<u8> {
         if is_question && !self.context.json {
-            ui::print(&ui::deploy::plan_text(self.context.screen, &saved.body.plan));
+            ui::print(&ui::deploy::plan_text(
+                self.context.screen,
+                &saved.body.plan,
+            ));
         }
         deploy::saved::is_allowed(self.environment, Some(saved))?;
         let mut now = Body {
@@ -191,6 +208,7 @@ impl Job<'_> {
             is_forced: saved.body.is_forced,
             is_logged: !is_question,
             saved: Some(saved),
+            ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             if is_question {

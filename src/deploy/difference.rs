@@ -73,9 +73,7 @@ impl Standing {
         let end = bytes.iter().position(|b| *b == b'\n')?;
         let head = std::str::from_utf8(&bytes[..end]).ok()?;
         match head.split_once(' ') {
-            Some(("file", size)) => {
-                Some(Self::File(size.parse().ok()?, bytes[end + 1..].to_vec()))
-            }
+            Some(("file", size)) => Some(Self::File(size.parse().ok()?, bytes[end + 1..].to_vec())),
             None if head == "none" => Some(Self::Nothing),
             None if head == "same" => Some(Self::Same),
             None if head == "other" => Some(Self::Other),

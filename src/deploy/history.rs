@@ -61,8 +61,19 @@ pub struct Run {
     pub approved: BTreeMap<String, String>,
 }
 
+/// What the hosts that answered know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// All runs, newest first.
+    pub runs: Vec<Run>,
+    /// Hosts that did not answer, with why: what ran there alone is not told.
+    pub down: BTreeMap<String, String>,
+}
+
 #[derive(Default)]
 struct Signs {
+    /// The furthest place in a journal at which it began: tells runs of one second apart.
+    place: usize,
     ended: usize,
     failed: bool,
     interrupted: bool,
@@ -75,7 +86,7 @@ struct Signs {
 pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
     let mut found: BTreeMap<String, (Run, Signs)> = BTreeMap::new();
     for (host, seen) in seen {
-        for line in seen.journal.lines() {
+        for (place, line) in seen.journal.lines().iter().enumerate() {
             if matches!(line.event.as_str(), "rolled-back" | "gone-back")
                 && let Some((_, signs)) = found.get_mut(&line.key)
             {
@@ -97,13 +108,16 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
             run.last = run.last.max(line.time);
             if !run.hosts.contains(host) {
                 run.hosts.push(host.clone());
+                signs.place = signs.place.max(place);
             }
             note(run, signs, host, line);
         }
     }
-    let mut runs: Vec<Run> = found.into_values().map(|(run, signs)| ended(run, &signs)).collect();
-    runs.sort_by(|a, b| (b.begun, &b.run).cmp(&(a.begun, &a.run)));
-    runs
+    let mut runs: Vec<(Run, Signs)> = found.into_values().collect();
+    runs.sort_by_key(|(run, signs)| std::cmp::Reverse((run.begun, signs.place)));
+    runs.into_iter()
+        .map(|(run, signs)| ended(run, &signs))
+        .collect()
 }
 
 fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
@@ -115,7 +129,7 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
         "failed" | "interrupted" => {
             signs.failed |= line.event == "failed";
             signs.interrupted |= line.event == "interrupted";
-            run.at = Some(format!("{} on {host}", line.id));
+            run.at.get_or_insert(format!("{} on {host}", line.id));
         }
         "undone" => run.undone += 1,
         "ok" => signs.ended += 1,
@@ -128,11 +142,19 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
 
 fn ended(mut run: Run, signs: &Signs) -> Run {
     run.end = match signs {
-        Signs { rolled_back: true, .. } => End::RolledBack,
-        Signs { is_rollback: true, .. } => End::Rollback,
-        Signs { went_back: true, .. } => End::WentBack,
+        Signs {
+            rolled_back: true, ..
+        } => End::RolledBack,
+        Signs {
+            is_rollback: true, ..
+        } => End::Rollback,
+        Signs {
+            went_back: true, ..
+        } => End::WentBack,
         Signs { failed: true, .. } => End::Failed,
-        Signs { interrupted: true, .. } => End::Interrupted,
+        Signs {
+            interrupted: true, ..
+        } => End::Interrupted,
         signs if signs.ended == run.hosts.len() => End::Ok,
         _ => End::Open,
     };
@@ -154,18 +176,27 @@ mod tests {
         for (i, line) in lines.iter().enumerate() {
             let c: Vec<&str> = line.split(' ').collect();
             let get = |n: usize| c.get(n).copied().unwrap_or("-");
-            texts.entry(get(0).to_owned()).or_default().push_str(&format!(
-                "1\t{}\t{}\t{}\t1\t{}\t{}\tann@here\t-\n",
-                get(1),
-                100 + i,
-                get(2),
-                get(3),
-                get(4)
-            ));
+            texts
+                .entry(get(0).to_owned())
+                .or_default()
+                .push_str(&format!(
+                    "1\t{}\t{}\t{}\t1\t{}\t{}\tann@here\t-\n",
+                    get(1),
+                    100 + i,
+                    get(2),
+                    get(3),
+                    get(4)
+                ));
         }
         let seen = texts.into_iter().map(|(host, text)| {
             let journal = Journal::parse(text.as_bytes());
-            (host, Seen { journal, ..Seen::default() })
+            (
+                host,
+                Seen {
+                    journal,
+                    ..Seen::default()
+                },
+            )
         });
         let found: Vec<String> = runs(&seen.collect())
             .iter()
@@ -179,13 +210,20 @@ mod tests {
         check(&[], &[]);
         let whole = ["a start r1 web/x", "a done r1 web/x", "a ok r1"];
         check(&whole, &["r1: Ok -"]);
-        check(&[&whole[..], &["b start r1 web/x"]].concat(), &["r1: Open -"]);
+        check(
+            &[&whole[..], &["b start r1 web/x"]].concat(),
+            &["r1: Open -"],
+        );
         let cut = [&whole[..], &["b interrupted r1 web/x"]].concat();
         check(&cut, &["r1: Interrupted web/x on b"]);
         let failed = ["a failed r2 web/x", "a gone-back r2 - r2"];
         check(&failed[..1], &["r2: Failed web/x on a"]);
         check(&failed, &["r2: WentBack web/x on a"]);
-        let back = [&whole[..], &["a undone r3 web/x r1", "a rolled-back r3 - r1"]].concat();
+        let back = [
+            &whole[..],
+            &["a undone r3 web/x r1", "a rolled-back r3 - r1"],
+        ]
+        .concat();
         check(&back, &["r3: Rollback -", "r1: RolledBack -"]);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::deploy::facts::Reply;
-use crate::deploy::fleet::{absolute_root, make_private, nonce};
+use crate::deploy::fleet::{self, absolute_root, make_private, nonce};
 use crate::deploy::frames::Frame;
 use crate::deploy::program::{Header, quote};
 use crate::deploy::session::Session;
@@ -151,7 +151,12 @@ fn one(
         .collect();
     let mut answers = BTreeMap::new();
     session.run(&header.program(&body), stop, &mut |frame| {
-        if let Frame::Reply(Reply { tag, status: 0, bytes }) = frame {
+        if let Frame::Reply(Reply {
+            tag,
+            status: 0,
+            bytes,
+        }) = frame
+        {
             let text = String::from_utf8_lossy(bytes).trim().to_owned();
             answers.insert(*tag, text);
         }
@@ -190,9 +195,5 @@ fn why_not(error: &Error, limit: Duration) -> String {
     if error.kind == ErrorKind::Interrupted {
         return format!("no answer within {}", humantime::format_duration(limit));
     }
-    let said = error.facts.iter().find(|(n, _)| n == "says" || n == "missing");
-    match said {
-        Some((_, text)) => text.lines().last().unwrap_or_default().to_owned(),
-        None => error.message.clone(),
-    }
+    fleet::why_not(error)
 }

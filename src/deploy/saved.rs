@@ -191,9 +191,13 @@ impl SavedPlan {
         compare(&self.body.files, &now.files, &mut |file, change| {
             moved.push((file.to_owned(), change.to_owned()));
         });
-        compare(&self.body.artifacts, &now.artifacts, &mut |target, change| {
-            moved.push((format!("artifact `{target}`"), change.to_owned()));
-        });
+        compare(
+            &self.body.artifacts,
+            &now.artifacts,
+            &mut |target, change| {
+                moved.push((format!("artifact `{target}`"), change.to_owned()));
+            },
+        );
         self.refuse(moved)
     }
 
@@ -374,9 +378,15 @@ fn moved_steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
                     true => String::new(),
                     false => format!("  {}", is.reason),
                 };
-                format!("`{id}`: {} -> {}{why}", was.verdict.word(), is.verdict.word())
+                format!(
+                    "`{id}`: {} -> {}{why}",
+                    was.verdict.word(),
+                    is.verdict.word()
+                )
             }
-            Some(is) if is.verdict == Verdict::Run && (&is.does, &is.key) != (&was.does, &was.key) => {
+            Some(is)
+                if is.verdict == Verdict::Run && (&is.does, &is.key) != (&was.does, &was.key) =>
+            {
                 format!("`{id}` would do something else")
             }
             Some(_) if probe(old, host, id) != probe(now, host, id) => {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::deploy::fleet::Answers;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::journal::Record;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
@@ -23,6 +24,8 @@ pub enum State {
     Stale,
     /// Can not be known before something is made.
     Unknown,
+    /// It did not answer.
+    Down,
 }
 
 /// What is known of one host.
@@ -51,24 +54,23 @@ pub struct HostStatus {
 }
 
 /// Returns the status of all hosts, by name.
-pub fn of(plan: &Plan, jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<HostStatus> {
-    seen.iter()
+pub fn of(plan: &Plan, jobs: &[Job], answers: &Answers) -> Vec<HostStatus> {
+    let seen = answers.seen.iter();
+    let mut all: Vec<HostStatus> = seen
         .map(|(host, seen)| one(host, plan, jobs, seen))
-        .collect()
+        .collect();
+    all.extend(answers.down.iter().map(|(host, why)| HostStatus {
+        reason: Some(why.clone()),
+        ..HostStatus::new(host, State::Down)
+    }));
+    all.sort_by(|a, b| a.host.cmp(&b.host));
+    all
 }
 
 fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     let mut status = HostStatus {
-        host: host.to_owned(),
-        live: BTreeMap::new(),
-        since: None,
-        by: None,
-        run: None,
-        state: State::Fresh,
-        reason: None,
-        more: 0,
-        age: BTreeMap::new(),
         now: seen.now,
+        ..HostStatus::new(host, State::Fresh)
     };
     let runs = seen.journal.runs();
     if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
@@ -80,7 +82,10 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     }
     let mut told = BTreeSet::new();
     for (planned, job) in plan.jobs.iter().zip(jobs) {
-        let here = planned.steps.iter().filter(|s| s.host.as_deref() == Some(host));
+        let here = planned
+            .steps
+            .iter()
+            .filter(|s| s.host.as_deref() == Some(host));
         for step in here {
             if let (Act::Symlink { .. }, Some(found)) = (&step.draft.act, found(seen, step)) {
                 let name = found.rsplit('/').next().unwrap_or(found);
@@ -91,10 +96,13 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
             }
         }
         if job.max_age.is_some() && planned.host.as_deref() == Some(host) {
-            let done = planned.steps.iter().filter_map(|s| match seen.journal.record(&s.id) {
-                Some(Record::Done(line)) => Some(line.time),
-                _ => None,
-            });
+            let done = planned
+                .steps
+                .iter()
+                .filter_map(|s| match seen.journal.record(&s.id) {
+                    Some(Record::Done(line)) => Some(line.time),
+                    _ => None,
+                });
             if let Some(oldest) = done.min() {
                 let age = seen.now.saturating_sub(oldest);
                 status.age.insert(planned.label.clone(), age);
@@ -110,6 +118,21 @@ fn found<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a str> {
 }
 
 impl HostStatus {
+    fn new(host: &str, state: State) -> Self {
+        Self {
+            host: host.to_owned(),
+            live: BTreeMap::new(),
+            since: None,
+            by: None,
+            run: None,
+            state,
+            reason: None,
+            more: 0,
+            age: BTreeMap::new(),
+            now: 0,
+        }
+    }
+
     fn add(&mut self, seen: &Seen, step: &PlannedStep) {
         let state = match step.verdict {
             Verdict::Run => match seen.journal.record(&step.id) {

@@ -116,7 +116,9 @@ fn printable(line: &str) -> String {
 /// Returns the one line at the end of a run: `3 steps ran, 20 fresh, on 2 hosts`.
 pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
     if let Some((_, who)) = &outcome.applied_before {
-        return format!("{environment}: this plan was carried out already, by {who}; nothing was done");
+        return format!(
+            "{environment}: this plan was carried out already, by {who}; nothing was done"
+        );
     }
     let hosts = outcome.hosts.len();
     let on = format!("on {hosts} {}", plural(hosts, "host"));

@@ -1,7 +1,7 @@
 //! Hosts, their status and their history, as text: a line each, columns aligned.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
-use crate::deploy::history::{End, Run};
+use crate::deploy::history::{End, History};
 use crate::deploy::inventory::HostFacts;
 use crate::deploy::status::{HostStatus, State};
 use crate::error::plural;
@@ -16,7 +16,9 @@ pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> String {
             true => (GOOD, "ok"),
             false => (BAD, "down"),
         };
-        let free = host.free_kib.map_or(String::new(), |kib| format!("  {} free", shown_kib(kib)));
+        let free = host
+            .free_kib
+            .map_or(String::new(), |kib| format!("  {} free", shown_kib(kib)));
         let said = match (&host.why, &host.system) {
             (Some(why), _) => why.clone(),
             (None, Some(system)) => format!("{system}{free}"),
@@ -43,6 +45,7 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
             State::Drifted => (BAD, "drifted"),
             State::Stale => (WARN, "stale"),
             State::Unknown => (WARN, "unknown"),
+            State::Down => (BAD, "down"),
         };
         let word = screen.paint(style, format_args!("{word:>7}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
@@ -52,12 +55,13 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
                 let time = shown_date(since);
                 said.push(format!("since {time} by {by}"));
             }
+            _ if host.state == State::Down => said.extend(host.reason.clone()),
             _ => said.push("never released to".into()),
         }
         let ages = host.age.iter();
         said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", shown_age(*age))));
         text.push_str(&format!("{word}  {name}  {}\n", said.join(", ")));
-        if let Some(reason) = &host.reason {
+        if let Some(reason) = host.reason.as_ref().filter(|_| host.state != State::Down) {
             let more = match host.more {
                 0 => String::new(),
                 n => format!("  (and {n} more {})", plural(n, "step")),
@@ -71,8 +75,9 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
 }
 
 /// Returns runs, newest first: when, who, what, and how it ended.
-pub fn history_text(screen: Screen, runs: &[Run], more: usize) -> String {
+pub fn history_text(screen: Screen, history: &History, more: usize) -> String {
     let mut text = String::new();
+    let runs = &history.runs;
     let whos = width(runs.iter().map(|r| r.who.as_str()));
     for run in runs {
         let (style, word) = match run.end {
@@ -106,6 +111,10 @@ pub fn history_text(screen: Screen, runs: &[Run], more: usize) -> String {
             run.who,
             screen.paint(FAINT, &run.run),
         ));
+    }
+    for (host, why) in &history.down {
+        let word = screen.paint(BAD, format_args!("{:>11}", "down"));
+        text.push_str(&format!("{word}  {}  {why}\n", screen.paint(NAME, host)));
     }
     if runs.is_empty() {
         text.push_str("the hosts know of no run\n");

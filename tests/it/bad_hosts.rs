@@ -211,8 +211,8 @@ fn a_host_on_which_nothing_can_be_written() {
     assert_snapshot!(shown(&hosts, &output), @"
     --- stderr
     error: host `h1` can not keep a journal
-      says       it can not be made
       directory  /proc/site/.rel/staging
+      says       it can not be made
     --- exit code 1
     ");
 }
@@ -328,8 +328,8 @@ recipe "say" {
     error: host `a` can not keep a journal
       says  [work]/hosts/a/.rel/staging can not be written
     error: host `a` can not keep a journal
-      says       nothing can be written there
       directory  [work]/hosts/a/.rel/staging
+      says       nothing can be written there
     ");
 }
 

@@ -72,10 +72,7 @@ fn to_run(plan: &Value) -> Vec<String> {
         let (host, id, reason) = (word(&s["host"]), word(&s["id"]), word(&s["reason"]));
         format!("{host} {id}  {reason}")
     };
-    steps
-        .filter(|s| s["verdict"] == "run")
-        .map(shown)
-        .collect()
+    steps.filter(|s| s["verdict"] == "run").map(shown).collect()
 }
 
 /// Returns an output without digests and run ids.
@@ -96,7 +93,11 @@ fn shown(output: &Output) -> String {
 /// Returns `rel`, run by another user of this machine.
 fn as_user(space: &Space, uid: &str, args: &[&str]) -> Output {
     let mut unshare = space.program("unshare");
-    unshare.args(["--user", &format!("--map-user={uid}"), &format!("--map-group={uid}")]);
+    unshare.args([
+        "--user",
+        &format!("--map-user={uid}"),
+        &format!("--map-group={uid}"),
+    ]);
     unshare.arg(REL).args(args);
     space.finish(&mut unshare)
 }
@@ -191,7 +192,8 @@ environment "staging" {
 "#,
     );
     space.write("page.in", "1\n");
-    let recipe = r#"recipe "note" { param "text"; step "note" { write "{host.root}/{use}" "{text}\n"; }; }"#;
+    let recipe =
+        r#"recipe "note" { param "text"; step "note" { write "{host.root}/{use}" "{text}\n"; }; }"#;
     space.write("recipes/note.kdl", recipe);
     let _ = space.run(["staging"]).ok();
     space.write("page.in", "2\n");
@@ -235,7 +237,11 @@ fn only_what_changed_is_reloaded_and_only_where() {
     assert_eq!(first["ran"], 18, "{first:#}");
     let reloads = || -> Vec<String> {
         let read = |h: &crate::hosts::Host| fs::read_to_string(h.srv("reloads")).expect("reads");
-        hosts.all.iter().map(|h| read(h).replace('\n', " ")).collect()
+        hosts
+            .all
+            .iter()
+            .map(|h| read(h).replace('\n', " "))
+            .collect()
     };
     assert_eq!(reloads(), ["web worker ", "web worker ", "web worker "]);
 
@@ -283,7 +289,10 @@ fn a_saved_plan_is_carried_out_as_it_was_read() {
     ");
     assert!(!space.has("plan.json"));
     let _ = space.run(["build"]).ok();
-    let plan = told(&space, &["staging", "--plan-out", "plan.json", "--var", "level=debug"]);
+    let plan = told(
+        &space,
+        &["staging", "--plan-out", "plan.json", "--var", "level=debug"],
+    );
     assert!(!space.has("hosts"), "a plan makes nothing");
     // What is worked on meanwhile is not what was planned, and does not matter.
     space.write("web.ini", "port = 1\n");
@@ -293,7 +302,9 @@ fn a_saved_plan_is_carried_out_as_it_was_read() {
     assert_eq!(to_run(&outcome["plan"]), to_run(&plan));
     let keys = |plan: &Value| {
         let jobs = plan["jobs"].as_array().expect("jobs").clone();
-        let steps = jobs.into_iter().flat_map(|j| j["steps"].as_array().expect("steps").clone());
+        let steps = jobs
+            .into_iter()
+            .flat_map(|j| j["steps"].as_array().expect("steps").clone());
         steps.map(|s| s["key"].to_string()).collect::<Vec<_>>()
     };
     assert_eq!(keys(&outcome["plan"]), keys(&plan));
@@ -401,7 +412,9 @@ fn a_plan_is_refused_when_the_world_has_moved() {
       help: `rel ENVIRONMENT --plan-out FILE` saves one
     --- exit code 2
     ");
-    let over = space.run(["staging", "--plan-out", "Releasefile.kdl"]).fails(2);
+    let over = space
+        .run(["staging", "--plan-out", "Releasefile.kdl"])
+        .fails(2);
     assert_snapshot!(over.stderr, @"
     error: `Releasefile.kdl` is there and is no saved plan
       help: name another file, or remove it first
@@ -435,20 +448,32 @@ group "all" "a"
     --- exit code 2
     ");
     let reason = ["--reason", "read it"];
-    let own = space.run([&["approve", "plan.json"], &reason[..]].concat()).fails(2);
+    let own = space
+        .run([&["approve", "plan.json"], &reason[..]].concat())
+        .fails(2);
     assert_snapshot!(shown(&own), @"
     --- stderr
     error: `[ME]` made this plan: somebody else must approve it
     --- exit code 2
     ");
-    let other = as_user(&space, "3", &[&["approve", "plan.json"], &reason[..]].concat()).fails(2);
+    let other = as_user(
+        &space,
+        "3",
+        &[&["approve", "plan.json"], &reason[..]].concat(),
+    )
+    .fails(2);
     assert_snapshot!(shown(&other), @"
     --- stderr
     error: `sys` may not approve plans of `staging`
       may  daemon bin
     --- exit code 2
     ");
-    let given = as_user(&space, "1", &["-q", "approve", "plan.json", "--reason", "read it"]).ok();
+    let given = as_user(
+        &space,
+        "1",
+        &["-q", "approve", "plan.json", "--reason", "read it"],
+    )
+    .ok();
     assert!(given.stdout.contains("6 steps would run"), "{given}");
 
     // It is bound to what was read.
@@ -460,7 +485,10 @@ group "all" "a"
     space.write("plan.json", &approved);
     assert_eq!(told(&space, &["apply", "plan.json"])["ran"], 6);
     let journal = space.read("hosts/a/.rel/staging/journal");
-    let line = journal.lines().find(|l| l.contains("\tapproved\t")).expect("a line");
+    let line = journal
+        .lines()
+        .find(|l| l.contains("\tapproved\t"))
+        .expect("a line");
     let columns: Vec<&str> = line.split('\t').collect();
     assert_eq!(
         [columns[5], columns[6], columns[8]],
@@ -468,4 +496,14 @@ group "all" "a"
     );
     // The way back waits for nobody.
     let _ = space.run(["staging", "--rollback"]).ok();
+}
+
+#[test]
+fn an_approval_that_nobody_can_give_is_a_mistake() {
+    let check = |text: &str| {
+        let space = Space::new(&format!("environment \"staging\" {{ {text}; }}\n"));
+        space.run(["check"]).fails(2).stderr
+    };
+    assert_snapshot!(check("approval by=\"ann\" count=2"), @"");
+    assert_snapshot!(check("approval \"ann\" from=\"bob\"; approval count=0"), @"");
 }

@@ -195,6 +195,7 @@ impl Space {
             control_dir: self.path("control"),
             ssh: "ssh".into(),
             force: false,
+            is_question: false,
             saved: None,
         })
     }
