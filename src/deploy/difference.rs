@@ -82,6 +82,17 @@ impl Standing {
     }
 }
 
+impl Draft {
+    /// Returns the path of the one file that it writes, if that is what it does.
+    pub fn writes(&self) -> Option<&str> {
+        match &self.act {
+            Act::Write { path, .. } => Some(path),
+            Act::Put { to, .. } if !to.ends_with('/') => Some(to),
+            _ => None,
+        }
+    }
+}
+
 /// Returns how the file that `draft` writes on `host` would change; `None` for a step that
 /// writes none. `put` has size and first bytes of an artifact that is one file.
 pub fn difference(

@@ -571,30 +571,6 @@ impl Draft {
         fields
     }
 
-    /// Returns a digest of everything that is sent for it: another one does something else.
-    pub fn digest(&self) -> String {
-        let mut text = String::new();
-        if let Some(check) = &self.check {
-            push_field(&mut text, "check", check);
-        }
-        if let Some((undo, _)) = &self.undo {
-            push_field(&mut text, "undo", undo);
-        }
-        for (name, value) in self.key_fields() {
-            push_field(&mut text, name, &value);
-        }
-        hex(text.as_bytes())[..32].to_owned()
-    }
-
-    /// Returns the path of the one file that it writes, if that is what it does.
-    pub fn writes(&self) -> Option<&str> {
-        match &self.act {
-            Act::Write { path, .. } => Some(path),
-            Act::Put { to, .. } if !to.ends_with('/') => Some(to),
-            _ => None,
-        }
-    }
-
     /// Returns one line that says what it does.
     pub fn describe(&self) -> String {
         let text = match &self.act {

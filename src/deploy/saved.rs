@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::job::hex;
+use crate::deploy::job::{Draft, hex, push_field};
 use crate::deploy::journal::column;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
 use crate::deploy::program::quote;
@@ -319,6 +319,23 @@ pub fn applied_before(
         ))
         .fact("who", line.who.clone())
         .hinted("the next run goes on where it stopped: plan again")),
+    }
+}
+
+impl Draft {
+    /// Returns a digest of everything that is sent for it: another one does something else.
+    pub fn digest(&self) -> String {
+        let mut text = String::new();
+        if let Some(check) = &self.check {
+            push_field(&mut text, "check", check);
+        }
+        if let Some((undo, _)) = &self.undo {
+            push_field(&mut text, "undo", undo);
+        }
+        for (name, value) in self.key_fields() {
+            push_field(&mut text, name, &value);
+        }
+        hex(text.as_bytes())[..32].to_owned()
     }
 }
 

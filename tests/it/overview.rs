@@ -159,6 +159,14 @@ fn what_ran_is_told_out_of_all_journals() {
     // What one host knows is told when the other is down.
     hosts.all[1].stop();
     let output = space.run(["history", "staging", "-n", "1"]).ok();
-    assert_snapshot!(shown(&hosts, &output), @"");
-    assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"");
+    assert_snapshot!(shown(&hosts, &output), @"
+       rollback  [DATE]  tester@[MACHINE]  [RUN]  1 step undone on h1
+           down  h2  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
+    and 3 older runs
+    ");
+    assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"
+    stale  h1  site [DIGEST], since [DATE] by tester@[MACHINE], note is [AGE] old
+               site/switch: changed since run [RUN]  (and 1 more step)
+     down  h2  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
+    ");
 }

@@ -504,6 +504,45 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
         let space = Space::new(&format!("environment \"staging\" {{ {text}; }}\n"));
         space.run(["check"]).fails(2).stderr
     };
-    assert_snapshot!(check("approval by=\"ann\" count=2"), @"");
-    assert_snapshot!(check("approval \"ann\" from=\"bob\"; approval count=0"), @"");
+    assert_snapshot!(check("approval by=\"ann\" count=2"), @r#"
+    rel::releasefile::bad_number
+
+      × 2 approvals are wanted, and 1 user may give one
+       ╭─[Releasefile.kdl:1:25]
+     1 │ environment "staging" { approval by="ann" count=2; }
+       ·                         ────┬───
+       ·                             ╰── never so many
+       ╰────
+    "#);
+    assert_snapshot!(check("approval \"ann\" from=\"bob\"; approval count=0"), @r#"
+    rel::releasefile::extra_argument
+
+      × `approval` takes no argument, but `by="…"`
+       ╭─[Releasefile.kdl:1:34]
+     1 │ environment "staging" { approval "ann" from="bob"; approval count=0; }
+       ·                                  ──┬──
+       ·                                    ╰── not expected here
+       ╰────
+      help: write `approval by="alice bob" count=1`
+
+    rel::releasefile::unknown_property
+
+      × `approval` has no property `from`
+       ╭─[Releasefile.kdl:1:40]
+     1 │ environment "staging" { approval "ann" from="bob"; approval count=0; }
+       ·                                        ──┬─
+       ·                                          ╰── not a property of it
+       ╰────
+      help: it takes `by`, `count`
+
+    rel::releasefile::duplicate_node
+
+      × `approval` is given twice in `environment`
+       ╭─[Releasefile.kdl:1:52]
+     1 │ environment "staging" { approval "ann" from="bob"; approval count=0; }
+       ·                         ────┬───                   ────┬───
+       ·                             │                          ╰── given again
+       ·                             ╰── first given here
+       ╰────
+    "#);
 }
