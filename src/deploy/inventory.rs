@@ -132,7 +132,7 @@ fn one(
     let mut session = Session::open(&system, host, &header)?;
     let root = match header.root.starts_with('/') {
         true => header.root.clone(),
-        false => session.hello(stop)?,
+        false => session.hello(stop).inspect_err(|_| session.abandon())?,
     };
     let questions = [
         "if [ -r /etc/os-release ]; then . /etc/os-release; printf '%s %s' \"${PRETTY_NAME:-}\" \
@@ -150,7 +150,7 @@ fn one(
         .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
         .collect();
     let mut answers = BTreeMap::new();
-    session.run(&header.program(&body), stop, &mut |frame| {
+    let ran = session.run(&header.program(&body), stop, &mut |frame| {
         if let Frame::Reply(Reply {
             tag,
             status: 0,
@@ -161,8 +161,14 @@ fn one(
             answers.insert(*tag, text);
         }
         None
-    })?;
-    Ok(answers)
+    });
+    match ran {
+        Ok(_) => Ok(answers),
+        Err(error) => {
+            session.abandon();
+            Err(error)
+        }
+    }
 }
 
 impl HostFacts {

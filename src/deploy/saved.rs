@@ -308,13 +308,20 @@ pub fn applied_before(
         .fact("who", line.who.clone())
         .hinted("save a new plan with `--plan-out`"));
     }
-    let ended = lines().find(|l| l.event == "ok" && l.run == *run);
-    if let Some(line) = ended {
-        return Ok(Some((line.time, line.who.clone())));
+    // A host that has a line of the run also has its end, if it came to one there.
+    let mut last = None;
+    for seen in seen.values() {
+        let mut lines = seen.journal.lines().iter().filter(|l| l.run == *run);
+        let Some(first) = lines.next() else { continue };
+        last = Some(lines.find(|l| l.event == "ok").ok_or(first));
+        if matches!(last, Some(Err(_))) {
+            break;
+        }
     }
-    match lines().find(|l| l.run == *run) {
+    match last {
         None => Ok(None),
-        Some(line) => Err(Error::host(format!(
+        Some(Ok(line)) => Ok(Some((line.time, line.who.clone()))),
+        Some(Err(line)) => Err(Error::host(format!(
             "this plan of `{name}` was begun and did not come to its end"
         ))
         .fact("who", line.who.clone())
@@ -415,5 +422,124 @@ fn moved_steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
     }
     for (host, id) in after.keys().filter(|k| !before.contains_key(*k)) {
         moved.push((host.clone(), format!("`{id}` is a new step")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::journal::Journal;
+    use crate::model::Approval;
+    use crate::source::Place;
+
+    fn environment(by: &[&str], count: usize) -> Environment {
+        let by = by.iter().map(|b| (*b).to_owned()).collect();
+        Environment {
+            name: "production".into(),
+            desc: None,
+            params: Vec::new(),
+            axes: Vec::new(),
+            needs: Vec::new(),
+            uses: Vec::new(),
+            approval: Some(Approval {
+                by,
+                count,
+                place: Place::default(),
+            }),
+            place: Place::default(),
+        }
+    }
+
+    fn plan() -> SavedPlan {
+        let body = Body {
+            made_by: "ann".into(),
+            run_id: "r1".into(),
+            ..Body::default()
+        };
+        SavedPlan::new(body).expect("one")
+    }
+
+    #[test]
+    fn approvals_count_once_a_user_and_for_this_plan_only() {
+        let check = |by: &[&str], count: usize, users: &[&str], expected: bool| {
+            let rule = environment(by, count);
+            let mut saved = plan();
+            for user in users {
+                let (user, digest) = match user.strip_prefix("other-plan:") {
+                    Some(user) => (user, "0".repeat(64)),
+                    None => (*user, saved.digest.clone()),
+                };
+                saved.approvals.push(Approved {
+                    user: user.to_owned(),
+                    time: 1,
+                    digest,
+                    reason: "read".into(),
+                });
+            }
+            let found = is_allowed(&rule, Some(&saved)).is_ok();
+            assert_eq!(found, expected, "{by:?} {count} {users:?}");
+        };
+        check(&[], 1, &[], false);
+        check(&[], 1, &["bob"], true);
+        check(&[], 1, &["ann"], false);
+        check(&[], 1, &["other-plan:bob"], false);
+        check(&[], 2, &["bob", "bob"], false);
+        check(&[], 2, &["bob", "eve"], true);
+        check(&["bob"], 1, &["eve"], false);
+        check(&["bob", "eve"], 2, &["eve", "zoe"], false);
+        check(&["bob", "eve"], 2, &["eve", "zoe", "bob"], true);
+        assert!(is_allowed(&environment(&[], 1), None).is_err());
+    }
+
+    #[test]
+    fn a_plan_is_carried_out_once() {
+        let check = |hosts: &[&[&str]], expected: &str| {
+            let seen = hosts.iter().enumerate().map(|(i, lines)| {
+                let line = |l: &&str| {
+                    let c: Vec<&str> = l.split(' ').collect();
+                    let key = c.get(2).unwrap_or(&"-");
+                    format!("1\t{}\t7\t{}\t-\t-\t{key}\tme\t-\n", c[0], c[1])
+                };
+                let text: String = lines.iter().map(line).collect();
+                let journal = Journal::parse(text.as_bytes());
+                let seen = Seen {
+                    journal,
+                    ..Seen::default()
+                };
+                (format!("h{i}"), seen)
+            });
+            let found = match applied_before(&plan(), &seen.collect()) {
+                Ok(None) => String::from("not yet"),
+                Ok(Some((time, who))) => format!("at {time} by {who}"),
+                Err(error) => error.message.replace("this plan of `` was ", ""),
+            };
+            assert_eq!(found, expected, "{hosts:?}");
+        };
+        check(&[&[], &["ok r0"]], "not yet");
+        let whole: &[&str] = &["plan r1", "ok r1"];
+        check(&[whole, whole, &[]], "at 7 by me");
+        let open = "begun and did not come to its end";
+        check(&[whole, &["plan r1"]], open);
+        check(&[&["plan r1"], whole], open);
+        let back = "carried out and taken back";
+        check(&[&["plan r1", "ok r1", "rolled-back r2 r1"]], back);
+    }
+
+    #[test]
+    fn a_file_is_read_back_as_it_was_and_only_so() {
+        let saved = plan();
+        let text = saved.text().expect("text");
+        assert_eq!(
+            SavedPlan::parse("f", &text).expect("reads").digest,
+            saved.digest
+        );
+        for bad in [
+            text.replace("\"ann\"", "\"eve\""),
+            text.replace("rel plan 1", "rel plan 2"),
+            text.replace("\"approvals\"", "\"more\": 1, \"approvals\""),
+            text[..text.len() / 2].to_owned(),
+        ] {
+            assert!(SavedPlan::parse("f", &bad).is_err(), "{bad}");
+        }
     }
 }
