@@ -178,6 +178,25 @@ fn what_is_not_text_or_too_large_is_said_so() {
 }
 
 #[test]
+fn a_file_is_not_laid_into_a_directory_that_stands_in_its_place() {
+    let space = app();
+    let _ = space.run(["staging"]).ok();
+    space.remove("hosts/a/worker.ini");
+    space.write("hosts/a/worker.ini/keep", "");
+    let failed = space.run(["-q", "staging"]).fails(1);
+    assert_snapshot!(shown(&failed), @"
+    --- stderr
+    error: `staging` stopped: step `worker/ini` failed on host `a`
+      status  1
+      output  [work]/hosts/a/worker.ini is a directory
+      help: nothing had been switched; mend it and run the same command again
+    --- exit code 1
+    ");
+    let there = fs::read_dir(space.path("hosts/a/worker.ini")).expect("lists");
+    assert_eq!(there.count(), 1, "nothing was put into it");
+}
+
+#[test]
 fn what_is_not_made_has_no_name_in_a_plan() {
     let space = Space::new(
         r#"
