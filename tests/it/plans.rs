@@ -278,7 +278,7 @@ fn only_what_changed_is_reloaded_and_only_where() {
     // One file on one host, by hand: that host, and the file is named.
     for (path, id) in [("web.ini", "web/ini"), ("web.log.conf", "web/log")] {
         fs::write(hosts.all[1].srv(path), "by hand\n").expect("writes");
-        let plan = told(&space, &["staging", "--plan"]);
+        let plan = told(&space, &["staging", "--plan-out", "plan.json"]);
         let file = format!("{}/{path}", hosts.root(&hosts.all[1]));
         let step = id.split('/').next_back().expect("a step");
         assert_eq!(
@@ -288,7 +288,7 @@ fn only_what_changed_is_reloaded_and_only_where() {
                 format!("h2 web/reload  `{step}` runs"),
             ]
         );
-        let outcome = told(&space, &["staging"]);
+        let outcome = told(&space, &["apply", "plan.json"]);
         assert_eq!(to_run(&outcome["plan"]), to_run(&plan));
         assert_eq!(told(&space, &["staging"])["ran"], 0);
     }
@@ -438,6 +438,39 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     error: `Releasefile.kdl` is there and is no saved plan
       help: name another file, or remove it first
     ");
+}
+
+/// The fact that writes stands for somebody who comes between the question and the lock.
+#[test]
+fn what_moves_between_the_question_and_the_lock_is_seen() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="hosts/a"
+environment "staging" { use "note" on="a"; }
+"#,
+    );
+    let recipe = r#"
+recipe "note" {
+    fact "other" "if [ -e go ]; then rm go; cat line >> .rel/staging/journal; fi"
+    step "note" { write "{host.root}/note" "noted\n" }
+}
+"#;
+    space.write("recipes/note.kdl", recipe);
+    let _ = space.run(["staging"]).ok();
+    space.write("hosts/a/note", "by hand\n");
+    let line = "1\tnote\t1\tr0\t-\tnote\tx\tzoe@there\t-\n";
+    space.write("hosts/a/line", line);
+    let _ = space.run(["-q", "staging", "--plan-out", "plan.json"]).ok();
+    space.write("hosts/a/go", "");
+    assert_snapshot!(space.run(["apply", "plan.json"]).fails(1), @r"
+    --- stderr
+    error: the world has moved since this plan of `staging` was made
+      a  its journal grew: run r0 by zoe@there
+      help: nothing was done; save a new plan with `--plan-out`
+    --- exit code 1
+    ");
+    assert_eq!(space.read("hosts/a/note"), "by hand\n");
+    assert!(!space.has("hosts/a/.rel/staging/lock"));
 }
 
 #[test]
