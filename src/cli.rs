@@ -18,11 +18,13 @@ mod cache;
 mod context;
 mod deploy;
 mod fresh;
+mod hosts;
 mod init;
 mod log;
 mod names;
 mod query;
 mod report;
+mod saved;
 mod signals;
 mod trace;
 
@@ -85,7 +87,7 @@ enum Verb {
     Build(build::BuildArgs),
     /// Show targets and environments, described, fresh or stale
     List,
-    /// Show what is stale, and why
+    /// Show what is stale, and why; of an environment: what is live on each host
     Status(query::Names),
     /// Explain why targets are stale: what changed, old -> new
     Why(query::Names),
@@ -95,6 +97,14 @@ enum Verb {
     Plan(deploy::PlanArgs),
     /// Show what a target's last run printed
     Log(query::Names),
+    /// Show hosts: how they are reached, whether they answer, system and free disk
+    Hosts(hosts::HostsArgs),
+    /// Show the runs of an environment that its hosts know of
+    History(hosts::HistoryArgs),
+    /// Carry out a saved plan: exactly that, or nothing
+    Apply(saved::ApplyArgs),
+    /// Approve a saved plan that somebody else made
+    Approve(saved::ApproveArgs),
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
@@ -191,11 +201,15 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         None | Some(Verb::List) => query::list(context),
         Some(Verb::Build(args)) if args.dry_run => query::plan_targets(context, &args.targets),
         Some(Verb::Build(args)) => build::build(context, &args),
-        Some(Verb::Status(names)) => query::status(context, &names),
+        Some(Verb::Status(names)) => hosts::status(context, &names),
         Some(Verb::Why(names)) => query::why(context, &names),
         Some(Verb::Hash(names)) => query::hash(context, &names),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
+        Some(Verb::History(args)) => hosts::history(context, &args),
+        Some(Verb::Apply(args)) => saved::apply(context, &args),
+        Some(Verb::Approve(args)) => saved::approve(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
         Some(Verb::Check(args)) => trace::check(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),

@@ -6,11 +6,15 @@
 
 pub mod apply;
 pub mod archive;
+pub mod basis;
 pub mod check;
+pub mod difference;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
 pub mod frames;
+pub mod history;
+pub mod inventory;
 pub mod job;
 pub mod journal;
 pub mod line;
@@ -21,13 +25,16 @@ pub mod program;
 pub mod reader;
 pub mod recipe;
 pub mod rollout;
+pub mod saved;
 pub mod session;
+pub mod status;
 pub mod transport;
 pub mod undo;
 pub mod waves;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -35,11 +42,14 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::deploy::apply::{Done, Hands};
+use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
+use crate::deploy::facts::Depth;
 use crate::deploy::fleet::Fleet;
-use crate::deploy::job::Job;
+use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Circumstances, Seen};
-use crate::error::{Error, Result};
+use crate::deploy::saved::SavedPlan;
+use crate::error::{Error, IoContext, Result};
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
@@ -76,6 +86,10 @@ pub struct Request<'a> {
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
     pub promoted: Promoted,
+    /// Hosts are asked and not changed: those that do not answer are gone without.
+    pub is_question: bool,
+    /// The plan that is to be carried out, and nothing but that.
+    pub saved: Option<&'a SavedPlan>,
 }
 
 /// What a run or a rollback did.
@@ -95,6 +109,9 @@ pub struct Outcome {
     pub hosts: Vec<String>,
     /// URLs that answered as they should.
     pub urls: Vec<String>,
+    /// The saved plan was carried out before: when (by the host's clock) and for whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_before: Option<(u64, String)>,
 }
 
 /// Returns what [`apply()`] would do. Changes nothing anywhere.
@@ -103,7 +120,63 @@ pub fn plan(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
-    Ok(look(request, progress, interrupted)?.plan)
+    Ok(look(request, Depth::Show, progress, interrupted)?.plan)
+}
+
+/// Returns the runs that the journals of an environment's hosts know, newest first.
+pub fn history(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<history::History> {
+    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let answers = fleet.ask_some(&[], interrupted)?;
+    Ok(history::History {
+        runs: history::runs(&answers.seen),
+        down: answers.down,
+    })
+}
+
+/// Returns what is live on each host, and whether it is as it should be.
+pub fn status(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Vec<status::HostStatus>> {
+    let none = BTreeMap::new();
+    let hosts = world(request, &none)?.hosts()?;
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let roots = fleet.roots();
+    let jobs = world(request, &roots)?.jobs()?;
+    let answers = fleet.ask_some(&jobs, interrupted)?;
+    let now = Circumstances {
+        run_id: &request.run_id,
+        is_forced: false,
+    };
+    let plan = plan::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    Ok(status::of(&plan, &jobs, &answers))
+}
+
+/// Asks the hosts whether a saved plan still holds, and changes nothing.
+pub fn check_saved(
+    request: &Request<'_>,
+    saved: &SavedPlan,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Option<(u64, String)>> {
+    let looked = look(request, Depth::Decide, progress, interrupted)?;
+    let before = saved::applied_before(saved, &looked.seen)?;
+    if before.is_none() {
+        saved.holds(&looked.plan, &looked.seen)?;
+    }
+    Ok(before)
+}
+
+/// Returns the error for a host that could not do its part of a plan.
+pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
+    let (host, why) = plan.unwritable().next()?;
+    Some(fleet::keeps_no_journal(host).fact("says", why))
 }
 
 /// Brings the hosts to what the environment says.
@@ -112,7 +185,17 @@ pub fn apply(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let mut looked = look(request, progress, interrupted)?;
+    saved::is_allowed(request.environment, request.saved)?;
+    let mut looked = look(request, Depth::Decide, progress, interrupted)?;
+    if let Some(saved) = request.saved
+        && let Some(before) = saved::applied_before(saved, &looked.seen)?
+    {
+        return Ok(Outcome {
+            applied_before: Some(before),
+            hosts: looked.fleet.names().map(str::to_owned).collect(),
+            ..Outcome::default()
+        });
+    }
     if let Some(target) = looked.jobs.iter().find_map(Job::missing_artifact) {
         let name = &request.environment.name;
         return Err(Error::usage(format!(
@@ -121,13 +204,22 @@ pub fn apply(
         .hinted(format!("add `needs \"{target}\"` to the environment")));
     }
     loop {
+        if let Some(saved) = request.saved {
+            saved.holds(&looked.plan, &looked.seen)?;
+        }
         let hosts = apply::touched(&looked.plan);
         if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
             break;
         }
         // Somebody was there between the question and the lock: ask again, under it.
-        looked.seen = looked.fleet.ask(&looked.jobs, interrupted)?;
+        looked.seen = looked.fleet.ask(&looked.jobs, Depth::Decide, interrupted)?;
         looked.decide(request)?;
+    }
+    if let Some(saved) = request.saved {
+        let hosts = apply::touched(&looked.plan);
+        looked
+            .fleet
+            .note(&hosts, &saved.journal_lines(), interrupted)?;
     }
     let hands = Hands {
         environment: &request.environment.name,
@@ -151,6 +243,7 @@ pub fn apply(
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner),
         plan: looked.plan,
+        applied_before: None,
     })
 }
 
@@ -162,10 +255,10 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let mut seen = fleet.ask(&[], interrupted)?;
+    let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
     if !fleet.lock(&names, &seen, interrupted)? {
-        seen = fleet.ask(&[], interrupted)?;
+        seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     }
     let mut undone = 0;
     // A run that left no way back (it only asked, say) is passed over.
@@ -197,7 +290,7 @@ pub fn rollback(
             session.run(&program, interrupted, &mut |_| None).map(drop)
         })?;
         if undone == 0 {
-            seen = fleet.ask(&[], interrupted)?;
+            seen = fleet.ask(&[], Depth::Decide, interrupted)?;
         }
     }
     Ok(Outcome {
@@ -243,6 +336,7 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
 
 fn look(
     request: &Request<'_>,
+    depth: Depth,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Looked> {
@@ -251,7 +345,7 @@ fn look(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
-    let seen = fleet.ask(&jobs, interrupted)?;
+    let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
         fleet,
@@ -259,6 +353,9 @@ fn look(
         plan: Plan::default(),
     };
     looked.decide(request)?;
+    if depth == Depth::Show {
+        looked.compare()?;
+    }
     Ok(looked)
 }
 
@@ -272,6 +369,40 @@ impl Looked {
         self.plan.round_trips = self.fleet.round_trips();
         Ok(())
     }
+
+    /// Adds to each step that would write a file how that differs from what stands there.
+    fn compare(&mut self) -> Result<()> {
+        for (planned, job) in self.plan.jobs.iter_mut().zip(&self.jobs) {
+            for step in planned.steps.iter_mut() {
+                let Some(host) = &step.host else { continue };
+                if step.verdict != Verdict::Run {
+                    continue;
+                }
+                let put = match &step.draft.act {
+                    Act::Put { sha256, .. } => first_bytes(job, sha256)?,
+                    _ => None,
+                };
+                let standing = self.seen.get(host).and_then(|s| s.standing.get(&step.id));
+                step.difference = difference(host, &step.draft, standing, put);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns size and first bytes of an artifact that is one file.
+fn first_bytes(job: &Job, sha256: &str) -> Result<Option<(u64, Vec<u8>)>> {
+    let is_it = |a: &&Artifact| a.is_one_file && a.sha256 == sha256;
+    let Some(path) = job.artifacts().find(is_it).and_then(|a| a.paths.first()) else {
+        return Ok(None);
+    };
+    let file = crate::fs::open(path)?;
+    let size = file.metadata().context("look at", path)?.len();
+    let mut bytes = Vec::new();
+    std::io::Read::take(file, SHOWN_MAX as u64)
+        .read_to_end(&mut bytes)
+        .context("read", path)?;
+    Ok(Some((size, bytes)))
 }
 
 #[cfg(test)]

@@ -95,7 +95,20 @@ pub struct Environment {
     pub uses: Vec<Use>,
     /// Hosts that move in waves, for the uses that say so.
     pub rollouts: Vec<Rollout>,
+    /// Who must have approved a plan of it; without it anybody runs it.
+    pub approval: Option<Approval>,
     /// Where the name is written.
+    pub place: Place,
+}
+
+/// Who must have approved a plan before it is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Users who may; anybody but the plan's maker where there are none.
+    pub by: Vec<String>,
+    /// How many of them must have.
+    pub count: usize,
+    /// Where it is written.
     pub place: Place,
 }
 
@@ -205,4 +218,6 @@ pub struct Artifact {
     /// SHA-256 in lower-case hex over content (for a directory: over its sorted tree);
     /// what hosts can check with `sha256sum`.
     pub sha256: String,
+    /// It is one file, and the digest that of its content.
+    pub is_one_file: bool,
 }

@@ -14,6 +14,7 @@ use crate::source::Sources;
 
 pub mod deploy;
 pub mod fancy;
+pub mod hosts;
 pub mod kept;
 pub mod plain;
 

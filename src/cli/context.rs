@@ -127,6 +127,31 @@ impl Context {
         Ok(self.loaded()?.root.clone())
     }
 
+    /// Returns `--var` and `--hosts` as they were given.
+    pub fn given(&self) -> (&BTreeMap<String, String>, Option<&Path>) {
+        (&self.vars, self.hosts_file.as_deref())
+    }
+
+    /// Takes the variables and the file of hosts that a saved plan was made with. Must come
+    /// before the Releasefile is loaded.
+    pub fn adopt(
+        &mut self,
+        vars: &BTreeMap<String, String>,
+        hosts_file: Option<&str>,
+    ) -> Result<()> {
+        if !self.vars.is_empty() || self.hosts_file.is_some() {
+            return Err(Error::usage("a saved plan has its own variables and hosts")
+                .hinted("leave out `--var` and `--hosts`"));
+        }
+        self.vars = vars.clone();
+        if let Some(file) = hosts_file {
+            let releasefile = self.find_file()?;
+            let dir = releasefile.parent().unwrap_or(&self.dir);
+            self.hosts_file = Some(dir.join(file));
+        }
+        Ok(())
+    }
+
     /// Returns the project together with this context, once it is loaded.
     pub fn with_project(&mut self) -> Result<(&Self, &Project)> {
         self.loaded()?;
@@ -192,6 +217,15 @@ impl Context {
         let user = user.map_or("unknown".into(), |u| u.to_string_lossy().into_owned());
         let name = rustix::system::uname();
         format!("{user}@{}", name.nodename().to_string_lossy())
+    }
+
+    /// Returns the user that the operating system knows this process by.
+    pub fn user() -> String {
+        let named = std::process::Command::new("id").arg("-un").output().ok();
+        let named = named.filter(|o| o.status.success());
+        let name = named.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        let number = || format!("uid-{}", rustix::process::getuid().as_raw());
+        name.filter(|n| !n.is_empty()).unwrap_or_else(number)
     }
 
     /// Returns the Releasefile: `-f`, or the nearest one upwards.

@@ -17,6 +17,7 @@ use super::context::{self, Context};
 use super::names::{find, unknown_name, usage};
 use super::signals::Listener;
 use crate::command::named_outputs;
+use crate::deploy::saved::SavedPlan;
 use crate::deploy::{self, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
@@ -34,6 +35,9 @@ struct EnvironmentArgs {
     /// Show what would happen, host by host, step by step, changing nothing
     #[arg(long)]
     plan: bool,
+    /// Save the plan, for `rel approve` and `rel apply`
+    #[arg(long, value_name = "FILE", conflicts_with = "rollback")]
+    plan_out: Option<PathBuf>,
     /// Go back to what was live before the last run
     #[arg(long, conflicts_with = "plan")]
     rollback: bool,
@@ -122,15 +126,19 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         environment,
         params,
     };
-    match (call.args.plan, call.args.rollback) {
-        (true, _) => job.plan(),
+    let args = &call.args;
+    match (args.plan || args.plan_out.is_some(), args.rollback) {
+        (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
         (_, true) => job.rollback(),
-        _ => job.apply(&call.args.build),
+        _ => job.apply(&args.build),
     }
 }
 
 /// Returns the value of each parameter, from the arguments in order.
-fn params(environment: &Environment, values: &[String]) -> Result<BTreeMap<String, String>> {
+pub(super) fn params(
+    environment: &Environment,
+    values: &[String],
+) -> Result<BTreeMap<String, String>> {
     let usage = || format!("rel {}", usage(environment));
     if let Some(extra) = values.get(environment.params.len()) {
         return Err(Error::usage(format!(
@@ -188,7 +196,7 @@ pub fn plan(context: &mut Context, args: &PlanArgs) -> Result<u8> {
     environment(context, &call)
 }
 
-fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environment> {
+pub(super) fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environment> {
     let found = project.environments.iter().find(|e| e.name == name);
     found.ok_or_else(|| {
         let environments = project.environments.iter().map(|e| e.name.as_str());
@@ -202,17 +210,32 @@ fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environm
 }
 
 /// One call of an environment.
-struct Job<'a> {
-    context: &'a Context,
-    project: &'a Project,
-    root: &'a Path,
-    environment: &'a Environment,
-    params: BTreeMap<String, String>,
+pub(super) struct Job<'a> {
+    pub(super) context: &'a Context,
+    pub(super) project: &'a Project,
+    pub(super) root: &'a Path,
+    pub(super) environment: &'a Environment,
+    pub(super) params: BTreeMap<String, String>,
+}
+
+/// How hosts are gone to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Way<'a> {
+    /// `--force`.
+    pub(super) is_forced: bool,
+    /// Nothing is changed, and hosts that do not answer are gone without.
+    pub(super) is_question: bool,
+    /// What steps print is kept.
+    pub(super) is_logged: bool,
+    /// The plan that is to be carried out.
+    pub(super) saved: Option<&'a SavedPlan>,
 }
 
 impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
     fn apply(&self, options: &BuildOptions) -> Result<u8> {
+        // Said before anything is built.
+        deploy::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
         if !roots.is_empty() {
@@ -236,23 +259,27 @@ impl Job<'_> {
             }
             made = report.summary.made;
         }
-        self.on_hosts(
-            &roots,
-            &made,
-            (options.force, true),
-            |request, progress, interrupted| {
-                let outcome = deploy::apply(request, progress, interrupted)?;
-                self.tell_outcome(&outcome);
-                Ok(EXIT_OK)
-            },
-        )
+        let way = Way {
+            is_forced: options.force,
+            is_logged: true,
+            ..Way::default()
+        };
+        self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+            let outcome = deploy::apply(request, progress, interrupted)?;
+            self.tell_outcome(&outcome);
+            Ok(EXIT_OK)
+        })
     }
 
     fn rollback(&self) -> Result<u8> {
+        let way = Way {
+            is_logged: true,
+            ..Way::default()
+        };
         self.on_hosts(
             &[],
             &BTreeMap::new(),
-            (false, true),
+            way,
             |request, progress, interrupted| {
                 let outcome = deploy::rollback(request, progress, interrupted)?;
                 self.tell_outcome(&outcome);
@@ -262,27 +289,37 @@ impl Job<'_> {
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
-    fn plan(&self) -> Result<u8> {
+    fn plan(&self, is_forced: bool, out: Option<&Path>) -> Result<u8> {
         let roots = self.needs()?;
         let (made, open) =
             super::query::made(self.context, self.project, self.root.to_owned(), &roots);
         if !self.context.json {
-            for line in open {
-                ui::print(&line);
+            for line in &open {
+                ui::print(line);
             }
         }
-        self.on_hosts(&roots, &made, (false, false), |request, _, interrupted| {
+        let way = Way {
+            is_forced,
+            ..Way::default()
+        };
+        self.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let plan = deploy::plan(request, &Silent, interrupted)?;
             match self.context.json {
                 true => ui::print(&format!("{:#}\n", to_json(&plan)?)),
                 false => ui::print(&ui::deploy::plan_text(self.context.screen, &plan)),
+            }
+            if let Some(error) = deploy::unwritable(&plan) {
+                return Err(error);
+            }
+            if let Some(out) = out {
+                self.save(out, &roots, !open.is_empty(), request, plan)?;
             }
             Ok(EXIT_OK)
         })
     }
 
     /// Returns the targets that must be fresh before.
-    fn needs(&self) -> Result<Vec<TargetId>> {
+    pub(super) fn needs(&self) -> Result<Vec<TargetId>> {
         let names = deploy::needed_targets(self.project, self.environment, &self.params)?;
         match names.is_empty() {
             true => Ok(Vec::new()),
@@ -291,11 +328,11 @@ impl Job<'_> {
     }
 
     /// Calls `work` with everything the hosts' side needs.
-    fn on_hosts(
+    pub(super) fn on_hosts(
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
-        (is_forced, is_logged): (bool, bool),
+        way: Way<'_>,
         work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
@@ -303,26 +340,34 @@ impl Job<'_> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);
-        let log = match is_logged {
+        let log = match way.is_logged {
             true => Some(self.open_log()?),
             false => None,
         };
         let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
-        let now = Context::now_s();
+        let saved = way.saved.map(|s| &s.body);
         let request = Request {
             project: self.project,
             environment: self.environment,
             params: self.params.clone(),
             artifacts: &|name| artifacts.get(name).cloned(),
-            version: self.version()?,
+            version: match saved {
+                Some(saved) => saved.version.clone(),
+                None => self.version()?,
+            },
             root: self.root,
             recipes: &recipes,
             who: self.context.who(),
-            run_id: run_id(now),
+            run_id: match saved {
+                Some(saved) => saved.run_id.clone(),
+                None => run_id(Context::now_s()),
+            },
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
-            force: is_forced,
+            force: way.is_forced,
             promoted: deploy::Promoted::None,
+            is_question: way.is_question,
+            saved: way.saved,
         };
         work(&request, &progress, &interrupted).map_err(|error| match &log {
             // A run that came to no step has nothing in its log.
@@ -345,7 +390,7 @@ impl Job<'_> {
     }
 
     /// Returns the files of each needed target, by full name and by base name.
-    fn artifacts(
+    pub(super) fn artifacts(
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
@@ -361,6 +406,7 @@ impl Job<'_> {
             let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(self.root)).collect();
             let artifact = Artifact {
                 sha256: sha256(&paths, made)?,
+                is_one_file: matches!(paths.as_slice(), [one] if one.is_file()),
                 paths,
             };
             artifacts.insert(target.name.clone(), artifact.clone());
@@ -373,7 +419,7 @@ impl Job<'_> {
         super::query::version(self.context, self.project, self.root.to_owned())
     }
 
-    fn tell_outcome(&self, outcome: &deploy::Outcome) {
+    pub(super) fn tell_outcome(&self, outcome: &deploy::Outcome) {
         if self.context.json {
             if let Ok(json) = to_json(outcome) {
                 ui::print(&format!("{json:#}\n"));
@@ -390,7 +436,7 @@ impl Job<'_> {
     }
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|e| Error::internal(format!("cannot write JSON: {e}")))
 }
 

@@ -20,10 +20,10 @@ use crate::runner::Runner;
 use crate::stale::{Inspector, StaleReason, Verdict};
 use crate::ui::{self, FAINT, GOOD, NAME, Screen, WARN, shown_time};
 
-/// Targets named on the command line.
+/// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
 pub struct Names {
-    /// Targets; all when none is named
+    /// Targets; all when none is named. For `status` and `log` also an environment
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
 }
@@ -404,6 +404,24 @@ pub fn made(
         }
     }
     (made, open)
+}
+
+/// Returns what stands at the outputs of targets, whether they are fresh or not.
+pub fn standing(
+    project: &Project,
+    root: &std::path::Path,
+    roots: &[TargetId],
+) -> Result<BTreeMap<TargetId, Arc<Made>>> {
+    let digests = Digests::load(root, Context::state_dir(root).join("stat.v1"));
+    let mut made = BTreeMap::new();
+    for id in roots {
+        let outputs = crate::outputs::states(project.graph.target(*id), &digests)?;
+        if !outputs.is_empty() {
+            let product = None;
+            made.insert(*id, Arc::new(Made { outputs, product }));
+        }
+    }
+    Ok(made)
 }
 
 /// Returns the project's version.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::deploy::job::{Bound, Job, artifact_names};
+use crate::deploy::job::{Bound, Job, NOT_MADE, artifact_names};
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::deploy::waves::{self, Wave};
 use crate::error::{Error, ErrorKind, Result};
@@ -311,9 +311,22 @@ impl World<'_> {
             caller,
             built_in,
             args,
+            missing: self.missing(one, seats.scope),
             place: one.place,
         };
         Ok(job)
+    }
+
+    /// Returns a needed target that texts of a use name and that is not made yet.
+    fn missing(&self, one: &Use, scope: &Scope) -> Option<String> {
+        let made = |name: &str| scope.get(name) != Some(&Value::from(NOT_MADE));
+        let texts = one.args.values().map(|arg| &arg.text);
+        let parsed = texts.filter_map(|text| Template::parse(text, Mode::Plain).ok());
+        let names: Vec<String> = parsed
+            .flat_map(|t| t.names().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let open = names.iter().find(|name| !made(name))?;
+        open.rsplit_once('.').map(|(target, _)| target.to_owned())
     }
 
     fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::difference::{SHOWN_MAX, Standing};
+use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::Journal;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::quote;
@@ -19,6 +20,17 @@ enum About {
     Check(String),
     Found(String),
     Blob(String),
+    Writable,
+    Standing(String),
+}
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What decides.
+    Decide,
+    /// Also what a person wants to read: the files that would be replaced.
+    Show,
 }
 
 /// One program full of questions.
@@ -42,13 +54,16 @@ pub struct Reply {
 
 impl Questions {
     /// Returns the questions to `host` that `jobs` give rise to.
-    pub fn new(host: &str, state: &str, jobs: &[Job]) -> Result<Self> {
+    pub fn new(host: &str, state: &str, jobs: &[Job], depth: Depth) -> Result<Self> {
         let mut questions = Self::default();
         questions.ask(About::Now, "date +%s");
         // Read once: it may grow meanwhile.
         let journal = quote(&format!("{state}/journal"));
         let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
         questions.ask(About::Journal, &script);
+        if depth == Depth::Show {
+            questions.ask(About::Writable, &writable(state));
+        }
         let mut blobs = BTreeSet::new();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
@@ -65,6 +80,9 @@ impl Questions {
                 };
                 if is_here(seat) {
                     questions.about_step(job, &draft, state);
+                    if depth == Depth::Show {
+                        questions.about_file(job, &draft);
+                    }
                 }
             }
             if is_here(&job.host) {
@@ -94,6 +112,12 @@ impl Questions {
                 let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
                 (path, script)
             }
+            // One file under a name of its own must stay as it is; a directory is worked in.
+            Act::Put { sha256, to } if draft.writes().is_some() && job.is_one_file(sha256) => {
+                let word = quote(to);
+                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
+                (to, script)
+            }
             Act::Put { to, .. } | Act::Fetch { to, .. } => {
                 (to, format!("if [ -e {} ]; then printf yes; fi", quote(to)))
             }
@@ -110,6 +134,29 @@ impl Questions {
         if !is_late(job, found.0) {
             self.ask(About::Found(draft.id.clone()), &found.1);
         }
+    }
+
+    /// Asks for what stands where a file would be written, unless it is that very file.
+    fn about_file(&mut self, job: &Job, draft: &Draft) {
+        let Some(path) = draft.writes().filter(|p| !is_late(job, p)) else {
+            return;
+        };
+        let wanted = match &draft.act {
+            _ if draft.is_secret => return,
+            Act::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
+            Act::Write { content, .. } if !is_late(job, content) => hex(content.as_bytes()),
+            Act::Write { .. } => String::from("-"),
+            _ => return,
+        };
+        let path = quote(path);
+        let script = format!(
+            "if [ -f {path} ]; then\n\
+             s=$(sha256sum <{path})\n\
+             if [ \"${{s%% *}}\" = {wanted} ]; then echo same; else\n\
+             n=$(wc -c <{path})\necho \"file $((n))\"\nhead -c {SHOWN_MAX} <{path}\nfi\n\
+             elif [ -e {path} ] || [ -L {path} ]; then echo other; else echo none; fi"
+        );
+        self.ask(About::Standing(draft.id.clone()), &script);
     }
 
     fn ask(&mut self, about: About, script: &str) {
@@ -177,6 +224,15 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
                 seen.probes.entry(id.clone()).or_default().found = Some(first);
             }
         }
+        About::Writable => {
+            seen.unwritable = Some(text().trim().to_owned()).filter(|t| !t.is_empty());
+        }
+        About::Standing(id) if is_ok => {
+            if let Some(standing) = Standing::read(&reply.bytes) {
+                seen.standing.insert(id.clone(), standing);
+            }
+        }
+        About::Standing(_) => {}
         About::Blob(sha256) => {
             if text() == "yes" {
                 seen.blobs.insert(sha256.clone());
@@ -184,6 +240,22 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
     }
     Ok(())
+}
+
+/// Returns a script that says why a journal can not be kept in `state`, changing nothing.
+fn writable(state: &str) -> String {
+    // Root may write everywhere, says the kernel, also where no file can be made.
+    format!(
+        "s={}\nd=$s\n\
+         until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
+         case $d/ in\n\
+         /proc/*|/sys/*) printf 'no file can be made in %s\\n' \"$d\" ;;\n\
+         *) if [ ! -d \"$d\" ]; then printf '%s is no directory\\n' \"$d\"\n\
+         elif ! [ -w \"$d\" -a -x \"$d\" ]; then printf '%s can not be written\\n' \"$d\"\n\
+         elif [ -e \"$s/journal\" ] && [ ! -w \"$s/journal\" ]; then\n\
+         printf 'the journal can not be written\\n'; fi ;;\nesac",
+        quote(state)
+    )
 }
 
 /// Returns whether a symbolic text waits for an answer.

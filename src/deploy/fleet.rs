@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
-use crate::deploy::facts::{Questions, Reply};
+use crate::deploy::facts::{Depth, Questions, Reply};
 use crate::deploy::frames::Frame;
 use crate::deploy::job::{Job, hex};
 use crate::deploy::plan::Seen;
@@ -26,6 +26,15 @@ pub struct Member {
     session: Mutex<Session>,
     /// What its programs begin with.
     pub header: Header,
+}
+
+/// What hosts said, and why others did not.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// What each said that answered.
+    pub seen: BTreeMap<String, Seen>,
+    /// In a line, why each other did not.
+    pub down: BTreeMap<String, String>,
 }
 
 /// All hosts of an environment.
@@ -71,9 +80,15 @@ impl Fleet {
         let mut members = BTreeMap::new();
         for (name, mut session, mut header) in opened {
             if !header.root.starts_with('/') {
-                let root = session.hello(interrupted)?;
-                header.state = format!("{root}/{STATE_DIR}/{}", state_name(request));
-                header.root = root;
+                match session.hello(interrupted) {
+                    Ok(root) => {
+                        header.state = format!("{root}/{STATE_DIR}/{}", state_name(request));
+                        header.root = root;
+                    }
+                    // It will not answer the question either.
+                    Err(error) if error.kind == ErrorKind::Host && request.is_question => {}
+                    Err(error) => return Err(error),
+                }
             }
             let session = Mutex::new(session);
             members.insert(name, Member { session, header });
@@ -111,7 +126,18 @@ impl Fleet {
         &self,
         act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
     ) -> Result<BTreeMap<String, T>> {
-        let results: Vec<(String, Result<T>)> = std::thread::scope(|scope| {
+        self.every(act)
+            .into_iter()
+            .map(|(name, result)| Ok((name, result?)))
+            .collect()
+    }
+
+    /// Does something with every host at once, and returns what became of each.
+    fn every<T: Send>(
+        &self,
+        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+    ) -> Vec<(String, Result<T>)> {
+        std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .members
                 .iter()
@@ -126,27 +152,47 @@ impl Fleet {
                     (name.clone(), result)
                 })
                 .collect()
-        });
-        results
-            .into_iter()
-            .map(|(name, result)| Ok((name, result?)))
-            .collect()
+        })
     }
 
     /// Asks all hosts everything that `jobs` depend on: one round trip each.
-    pub fn ask(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<BTreeMap<String, Seen>> {
-        self.each(&|name, member| {
-            let questions = Questions::new(name, &member.header.state, jobs)?;
-            let program = member.header.program(&questions.body);
-            let mut replies: Vec<Reply> = Vec::new();
-            member.session().run(&program, interrupted, &mut |frame| {
-                if let Frame::Reply(reply) = frame {
-                    replies.push(reply.clone());
+    pub fn ask(
+        &self,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<String, Seen>> {
+        self.each(&|name, member| member.ask(name, jobs, depth, interrupted))
+    }
+
+    /// Asks all hosts, and goes without those that do not answer: for questions only.
+    pub fn ask_some(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<Answers> {
+        let mut answers = Answers::default();
+        for (name, result) in
+            self.every(&|name, member| member.ask(name, jobs, Depth::Decide, interrupted))
+        {
+            match result {
+                Ok(seen) => drop(answers.seen.insert(name, seen)),
+                Err(error) if error.kind == ErrorKind::Host => {
+                    answers.down.insert(name, why_not(&error));
                 }
-                None
-            })?;
-            questions.read(name, &replies)
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Adds lines to the journals of `hosts`, which must be locked.
+    pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
+        self.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let program = member.header.program(body);
+            let mut session = member.session();
+            session.run(&program, interrupted, &mut |_| None).map(drop)
         })
+        .map(drop)
     }
 
     /// Makes the state directories of `hosts` ours, or says who has them. Returns
@@ -173,7 +219,7 @@ impl Fleet {
                 ))
                 .fact("who", who)
                 .hinted("run the same command again when they are done")),
-                (_, why) => Err(Error::host(format!("host `{name}` can not keep a journal"))
+                (_, why) => Err(keeps_no_journal(name)
                     .fact("directory", member.header.state.clone())
                     .fact("says", why)),
             }
@@ -192,10 +238,44 @@ impl Drop for Fleet {
 }
 
 impl Member {
+    fn ask(
+        &self,
+        name: &str,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<Seen> {
+        let questions = Questions::new(name, &self.header.state, jobs, depth)?;
+        let program = self.header.program(&questions.body);
+        let mut replies: Vec<Reply> = Vec::new();
+        self.session().run(&program, interrupted, &mut |frame| {
+            if let Frame::Reply(reply) = frame {
+                replies.push(reply.clone());
+            }
+            None
+        })?;
+        questions.read(name, &replies)
+    }
+
     /// Returns the connection, for one user at a time.
     pub fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns one line that says why a host did not answer.
+pub fn why_not(error: &Error) -> String {
+    let said = error
+        .facts
+        .iter()
+        .find(|(n, _)| n == "says" || n == "missing");
+    let last = said.and_then(|(_, text)| text.lines().last());
+    last.unwrap_or(&error.message).to_owned()
+}
+
+/// Returns the error for a host whose state directory can not be written.
+pub fn keeps_no_journal(host: &str) -> Box<Error> {
+    Error::host(format!("host `{host}` can not keep a journal"))
 }
 
 /// Returns the name of the state directory: the environment with its parameters.
@@ -236,7 +316,7 @@ fn join_parts(parts: &[&str]) -> String {
     format!("{plain}+{}", &digest[..12])
 }
 
-fn absolute_root(host: &Host, repository: &Path) -> String {
+pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
     let root = host.root.trim_end_matches('/');
     match host.reach {
         Reach::Local => repository.join(root).to_string_lossy().into_owned(),
@@ -244,7 +324,7 @@ fn absolute_root(host: &Host, repository: &Path) -> String {
     }
 }
 
-fn make_private(dir: &PathBuf) -> Result<()> {
+pub(super) fn make_private(dir: &PathBuf) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -254,7 +334,7 @@ fn make_private(dir: &PathBuf) -> Result<()> {
 }
 
 /// Returns a word that no output can hold by chance or by intent.
-fn nonce() -> Result<String> {
+pub(super) fn nonce() -> Result<String> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 16];
     let mut file = crate::fs::open(path)?;

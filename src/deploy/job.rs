@@ -45,6 +45,8 @@ pub struct Job {
     pub built_in: BTreeMap<String, Value>,
     /// What is passed.
     pub args: BTreeMap<String, Bound>,
+    /// A target that texts of the use name (`{wheel.id}`) and that is not made yet.
+    pub missing: Option<String>,
     /// Where the use is written.
     pub place: Place,
 }
@@ -77,9 +79,10 @@ pub enum Late<'a> {
 }
 
 /// Who carries out a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Seat {
     /// The host.
+    #[default]
     Host,
     /// The host that something is taken from.
     From,
@@ -88,7 +91,7 @@ pub enum Seat {
 }
 
 /// A step with its texts rendered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draft {
     /// Its name in the recipe.
     pub name: String,
@@ -114,6 +117,8 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
+    /// What it writes is shown nowhere, and what stands there is never fetched.
+    pub is_secret: bool,
 }
 
 /// What a step does, in final texts.
@@ -150,6 +155,12 @@ pub enum Act {
     },
     /// Waits for an answer, from here.
     Ask(Wait),
+}
+
+impl Default for Act {
+    fn default() -> Self {
+        Self::Run(String::new())
+    }
 }
 
 /// A command that stays.
@@ -209,12 +220,19 @@ impl Job {
         })
     }
 
+    /// Returns whether an artifact that is laid down has this digest and is one file.
+    pub fn is_one_file(&self, sha256: &str) -> bool {
+        self.artifacts()
+            .any(|a| a.is_one_file && a.sha256 == sha256)
+    }
+
     /// Returns a target that must be made before this job can be judged.
     pub fn missing_artifact(&self) -> Option<&str> {
-        self.args.values().find_map(|bound| match bound {
+        let of_args = self.args.values().find_map(|bound| match bound {
             Bound::Artifact(target, None) => Some(target.as_str()),
             _ => None,
-        })
+        });
+        of_args.or(self.missing.as_deref())
     }
 
     fn exists(&self, step: &Step) -> bool {
@@ -289,6 +307,11 @@ pub fn hex(bytes: &[u8]) -> String {
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect()
+}
+
+/// Adds a field; lengths stand before values, so that no value can look like two.
+pub fn push_field(text: &mut String, name: &str, value: &str) {
+    text.push_str(&format!("{name} {}\n{value}\n", value.len()));
 }
 
 /// All names, for one rendering.
@@ -424,6 +447,8 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
+            // No action of a recipe holds a secret.
+            is_secret: false,
         })
     }
 

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::job::hex;
+
 /// First column of every line; a line of another version is skipped.
 const VERSION: &str = "1";
 
@@ -42,7 +44,7 @@ pub enum Record<'a> {
 
 /// A try to carry out one use: its run id and facts hold until it has ended, however
 /// many runs that takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// The run that began it; `{run-id}` in texts.
     pub run: String,
@@ -75,6 +77,8 @@ pub struct Journal {
     lines: Vec<Line>,
     /// Length in bytes as it was read: the lock compares it.
     pub size: u64,
+    /// SHA-256 of what was read, in hex.
+    pub sha256: String,
 }
 
 impl Journal {
@@ -87,7 +91,13 @@ impl Journal {
         Self {
             lines,
             size: bytes.len() as u64,
+            sha256: hex(bytes),
         }
+    }
+
+    /// Returns all lines that make sense, oldest first.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// Returns what is known of a step.

@@ -12,9 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
+use crate::deploy::basis::Basis;
+use crate::deploy::difference::{Difference, Standing};
+use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Journal, Record};
 use crate::deploy::waves::Wave;
 use crate::error::Result;
@@ -32,10 +34,14 @@ pub struct Seen {
     pub probes: BTreeMap<String, Probe>,
     /// Digests of the artifacts that lie there.
     pub blobs: BTreeSet<String>,
+    /// Why nothing can be kept there; asked for plans only.
+    pub unwritable: Option<String>,
+    /// What stands where a step would write a file, by id of the step; for plans only.
+    pub standing: BTreeMap<String, Standing>,
 }
 
 /// What was found where a step would leave something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The recipe's own `check` succeeded.
     pub check: Option<bool>,
@@ -44,7 +50,7 @@ pub struct Probe {
 }
 
 /// What is to be done about a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The journal has it, and nothing speaks against it.
@@ -61,8 +67,22 @@ pub enum Verdict {
     Held,
 }
 
+impl Verdict {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Adopt => "adopt",
+            Self::Run => "run",
+            Self::Ask => "ask",
+            Self::Unknown => "unknown",
+            Self::Held => "held",
+        }
+    }
+}
+
 /// A step with its verdict.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlannedStep {
     /// Name in the recipe.
     pub name: String,
@@ -76,8 +96,13 @@ pub struct PlannedStep {
     pub reason: String,
     /// What it does, in one line.
     pub what: String,
-    /// Its key.
+    /// Its key; empty while it is not known.
     pub key: String,
+    /// Digest of all that would be sent for it; empty while that is not known.
+    pub does: String,
+    /// How the file that it would write differs from what stands there; in plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
     /// Position in the run, over all hosts; 0 for what does not run.
     pub seq: u32,
     /// Its texts.
@@ -86,7 +111,7 @@ pub struct PlannedStep {
 }
 
 /// One use on one host, with its steps.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlannedJob {
     /// Name of the use.
     pub label: String,
@@ -125,12 +150,14 @@ impl PlannedJob {
 }
 
 /// What a run would do.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// Name of the environment.
     pub environment: String,
     /// Uses with their steps, in the order in which they are done.
     pub jobs: Vec<PlannedJob>,
+    /// What it rests on, by host.
+    pub hosts: BTreeMap<String, Basis>,
     /// How many steps would run.
     pub to_run: usize,
     /// How many need nothing.
@@ -161,10 +188,12 @@ pub fn decide(
         seen,
         now,
         changing: BTreeSet::new(),
+        unknown: BTreeSet::new(),
         seq: 0,
     };
     let mut plan = Plan {
         environment: environment.to_owned(),
+        hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
         ..Plan::default()
     };
     for job in jobs {
@@ -185,6 +214,8 @@ struct Decided<'a> {
     now: Circumstances<'a>,
     /// Labels and hosts of jobs that will change something.
     changing: BTreeSet<(String, Option<String>)>,
+    /// Labels of jobs that are not known yet.
+    unknown: BTreeSet<String>,
     seq: u32,
 }
 
@@ -197,6 +228,8 @@ struct Ground<'a> {
     is_resumed: bool,
     expired: Option<String>,
     missing: Option<String>,
+    /// A use that it comes after and that is not known yet.
+    waits_for: Option<String>,
     /// It only asks from here: that is cheap, and true only now.
     is_asking: bool,
 }
@@ -224,6 +257,9 @@ impl<'a> Decided<'a> {
         }
         if is_changing(&planned) {
             self.changing.insert((job.label.clone(), job.host.clone()));
+        }
+        if planned.iter().any(|s| s.verdict == Verdict::Unknown) {
+            self.unknown.insert(job.label.clone());
         }
         Ok(PlannedJob {
             label: job.label.clone(),
@@ -266,6 +302,11 @@ impl<'a> Decided<'a> {
             is_resumed,
             expired,
             missing: job.missing_artifact().map(str::to_owned),
+            waits_for: self
+                .unknown
+                .iter()
+                .find(|u| job.after.iter().any(|a| is_use_of(u, a)))
+                .cloned(),
             is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
@@ -292,10 +333,7 @@ impl<'a> Decided<'a> {
     fn after(&self, job: &Job, jobs: &[Job]) -> String {
         let mut runs = String::new();
         for other in jobs {
-            let is_named = job
-                .after
-                .iter()
-                .any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")));
+            let is_named = job.after.iter().any(|a| is_use_of(&other.label, a));
             let is_followed = is_named || is_gate(job) && !is_gate(other);
             if !is_followed || !is_in_reach(job, other) {
                 continue;
@@ -364,7 +402,7 @@ impl<'a> Decided<'a> {
                 true => (Verdict::Run, self.why_all(ground)),
                 false => self.verdict(ground, &draft, host, &key, &planned),
             };
-            planned.push(PlannedStep {
+            let mut step = PlannedStep {
                 name: draft.name.clone(),
                 id: draft.id.clone(),
                 host: host.map(str::to_owned),
@@ -372,9 +410,15 @@ impl<'a> Decided<'a> {
                 reason,
                 what: draft.describe(),
                 key,
+                does: draft.digest(),
+                difference: None,
                 seq: 0,
                 draft,
-            });
+            };
+            if verdict == Verdict::Unknown && ground.missing.is_some() {
+                step.forget(&job.label);
+            }
+            planned.push(step);
         }
         Ok(planned)
     }
@@ -444,19 +488,33 @@ impl<'a> Decided<'a> {
         let record = seen.and_then(|s| s.journal.record(&draft.id));
         match record {
             None if probe.is_some_and(|p| adopts(draft, p)) => {
-                (Verdict::Adopt, "found done".into())
+                ground.settled(Verdict::Adopt, "found done")
             }
             None => run("never done here".into()),
             Some(Record::Unfinished(_)) => run("did not finish last time".into()),
             Some(Record::Done(line)) if line.key == key => {
                 match probe.and_then(|p| drifted(draft, p)) {
                     Some(why) => run(why),
-                    None => (Verdict::Fresh, String::new()),
+                    None => ground.settled(Verdict::Fresh, ""),
                 }
             }
             Some(Record::Done(line)) => run(format!("changed since run {}", line.run)),
         }
     }
+}
+
+impl Ground<'_> {
+    /// Nothing is to be done, unless a use before it may still change something.
+    fn settled(&self, verdict: Verdict, reason: &str) -> (Verdict, String) {
+        match &self.waits_for {
+            Some(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
+            None => (verdict, reason.to_owned()),
+        }
+    }
+}
+
+fn is_gate(job: &Job) -> bool {
+    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
 }
 
 /// Keeps a host as it is.
@@ -468,10 +526,6 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
-fn is_gate(job: &Job) -> bool {
-    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
-}
-
 /// Returns whether `job` can follow `other`: within a rollout each host is on its own, because
 /// the others move before it or after it.
 fn is_in_reach(job: &Job, other: &Job) -> bool {
@@ -481,6 +535,24 @@ fn is_in_reach(job: &Job, other: &Job) -> bool {
         // A gate guards its wave and nothing else.
         _ => !is_gate(job),
     }
+}
+
+impl PlannedStep {
+    /// Takes away what was made up for want of the artifact: names, texts, digests.
+    fn forget(&mut self, label: &str) {
+        let plain = format!("{label}/{}", self.name);
+        if self.id != plain {
+            self.id = format!("{plain}[?]");
+        }
+        for text in [&mut self.what, &mut self.key, &mut self.does] {
+            text.clear();
+        }
+    }
+}
+
+/// Returns whether `label` is the use `name`, or that use for one value of an axis.
+fn is_use_of(label: &str, name: &str) -> bool {
+    label == name || label.strip_prefix(name).is_some_and(|r| r.starts_with('['))
 }
 
 fn host_of(job: &Job, seat: Seat) -> Option<&str> {
@@ -513,10 +585,17 @@ fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
             "" => "the link is gone".into(),
             found => format!("points to {found}"),
         }),
-        Act::Write { content, .. } if found != hex(content.as_bytes()) => {
-            Some("the file was changed".into())
+        Act::Write { path, .. } | Act::Put { to: path, .. } | Act::Fetch { to: path, .. }
+            if found.is_empty() =>
+        {
+            Some(format!("`{path}` is gone"))
         }
-        Act::Put { .. } | Act::Fetch { .. } if found.is_empty() => Some("it is gone".into()),
+        Act::Write { path, content, .. } if found != hex(content.as_bytes()) => {
+            Some(format!("`{path}` was changed"))
+        }
+        Act::Put { sha256, to } if found != "yes" && found != sha256 => {
+            Some(format!("`{to}` was changed"))
+        }
         Act::Service(_) if found.is_empty() => Some("not running".into()),
         _ => None,
     }
@@ -543,9 +622,4 @@ fn step_key(symbolic: &Draft, before: &str, after: &str) -> String {
     push_field(&mut text, "on-change", before);
     push_field(&mut text, "after", after);
     hex(text.as_bytes())[..32].to_owned()
-}
-
-/// Lengths stand before values, so that no value can look like two.
-fn push_field(text: &mut String, name: &str, value: &str) {
-    text.push_str(&format!("{name} {}\n{value}\n", value.len()));
 }

@@ -185,7 +185,12 @@ rel_put() {
     rel_make_parent "$rel_to"
     rm -rf -- "$rel_to.rel-new"
     if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
-        # One file without a slash behind: it keeps the new name.
+        # One file without a slash behind: it keeps the new name. Into a directory that
+        # stands there, mv would move it.
+        if [ -d "$rel_to" ]; then
+            printf '%s is a directory\n' "$rel_to"
+            return 1
+        fi
         cp -p -- "$rel_one" "$rel_to.rel-new"
         mv -f -- "$rel_to.rel-new" "$rel_to"
     elif [ -e "$rel_to" ]; then

@@ -135,6 +135,13 @@ impl Session {
         self.cut();
     }
 
+    /// Ends a connection over which nobody has answered: nothing over there is to be cleaned up.
+    pub fn abandon(&mut self) {
+        if self.root.is_none() {
+            let _ = self.child.kill();
+        }
+    }
+
     /// Waits for the guard's first word; returns the absolute root of the host.
     pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
         if let Some(root) = &self.root {

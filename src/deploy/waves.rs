@@ -3,12 +3,12 @@
 //! `serial` is that of Ansible: a size for each wave, a number or a part of all, the last
 //! one again and again until no host is left.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Share;
 
 /// Where a job stands in a rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wave {
     /// Index of the rollout in its environment.
     pub rollout: usize,

@@ -12,7 +12,7 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
-use crate::model::{self, Arg, Environment, Param, Rollout, Use};
+use crate::model::{self, Approval, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
 
@@ -25,6 +25,10 @@ pub const COMMANDS: &[&str] = &[
     "hash",
     "plan",
     "log",
+    "apply",
+    "approve",
+    "history",
+    "hosts",
     "cache",
     "check",
     "init",
@@ -33,7 +37,9 @@ pub const COMMANDS: &[&str] = &[
     "version",
 ];
 
-const CHILDREN: &[&str] = &["desc", "param", "each", "needs", "use", "verify", "rollout"];
+const CHILDREN: &[&str] = &[
+    "desc", "param", "each", "approval", "needs", "use", "verify", "rollout",
+];
 
 /// Properties of a `use` that are not arguments of its recipe.
 const RESERVED: &[&str] = &["as", "on", "from", "after", "max-age"];
@@ -89,7 +95,7 @@ fn one(
 ) -> Environment {
     node.only_props(&[], found);
     node.only_children(CHILDREN, found);
-    node.once(&["desc"], found);
+    node.once(&["desc", "approval"], found);
     let scope = Scope::new(world);
     let axes = axes(node, &scope, None, found);
     let params = params(node, &scope, found);
@@ -98,6 +104,8 @@ fn one(
         d.is_plain(found);
         d.only_text("one line for people", found)
     });
+    let approval = node.children.iter().find(|c| c.is("approval"));
+    let approval = approval.and_then(|a| approval_of(a, &scope, found));
     let inside = Inside {
         scope,
         params: &params,
@@ -130,6 +138,7 @@ fn one(
         needs,
         uses,
         rollouts,
+        approval,
         place: name.place,
     }
 }
@@ -149,6 +158,44 @@ fn verified(node: &Node, found: &mut Mistakes) -> String {
         found.push(mistake.help("write `verify http=\"https://…\" status=200`"));
     }
     String::from("http-check")
+}
+
+/// Reads `approval by="alice bob" count=1`.
+fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Approval> {
+    node.only_props(&["by", "count"], found);
+    node.only_children(&[], found);
+    if let Some(extra) = node.args.first() {
+        let message = "`approval` takes no argument, but `by=\"…\"`";
+        found.push(
+            Mistake::new("extra_argument", extra.place, message, "not expected here")
+                .help("write `approval by=\"alice bob\" count=1`"),
+        );
+    }
+    let by = node.text_prop("by", found).map_or(Vec::new(), |text| {
+        let words = text.text.split_whitespace().map(|word| Text {
+            text: word.to_owned(),
+            place: text.place,
+        });
+        words.flat_map(|w| scope.strings(&w, found)).collect()
+    });
+    let count = match node.prop("count") {
+        None => 1,
+        Some(count) => count.number(1, found)?,
+    };
+    let place = node.name.place;
+    if !by.is_empty() && count as usize > by.len() {
+        let message = format!(
+            "{count} approvals are wanted, and {} {} may give one",
+            by.len(),
+            crate::error::plural(by.len(), "user")
+        );
+        found.push(Mistake::new("bad_number", place, message, "never so many"));
+    }
+    Some(Approval {
+        by,
+        count: count as usize,
+        place,
+    })
 }
 
 fn text_of(value: &AxisValue) -> String {

@@ -1,6 +1,7 @@
 //! Plans and outcomes of environments, as text.
 
-use super::{FAINT, GOOD, NAME, Screen, WARN};
+use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use crate::deploy::difference::{Change, Difference};
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
 
@@ -46,13 +47,11 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
         screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe))
     );
     for step in shown {
-        let (style, word) = match step.verdict {
-            Verdict::Fresh => (GOOD, "fresh"),
-            Verdict::Adopt => (GOOD, "adopt"),
-            Verdict::Run => (WARN, "run"),
-            Verdict::Ask => (NAME, "ask"),
-            Verdict::Unknown => (WARN, "unknown"),
-            Verdict::Held => (NAME, "held"),
+        let word = step.verdict.word();
+        let style = match step.verdict {
+            Verdict::Fresh | Verdict::Adopt => GOOD,
+            Verdict::Run | Verdict::Unknown => WARN,
+            Verdict::Ask | Verdict::Held => NAME,
         };
         let other = match (&step.host, &job.host) {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),
@@ -69,12 +68,58 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
             step.name,
             screen.paint(FAINT, &step.reason),
         ));
+        if let Some(difference) = &step.difference {
+            text.push_str(&difference_text(screen, difference));
+        }
     }
     text
 }
 
+/// Returns how a file would change, below its step.
+fn difference_text(screen: Screen, difference: &Difference) -> String {
+    let sizes = |old: &Option<u64>, new: &u64| match old {
+        Some(old) => format!("{old} -> {new} bytes"),
+        None => format!("{new} bytes, where nothing stands"),
+    };
+    let said = match &difference.change {
+        Change::Text { unified } => {
+            let lines = unified.lines().map(|line| {
+                let style = match line.as_bytes().first() {
+                    Some(b'+') => GOOD,
+                    Some(b'-') => BAD,
+                    _ => FAINT,
+                };
+                format!("           {}\n", screen.paint(style, printable(line)))
+            });
+            return lines.collect();
+        }
+        Change::Same => String::from("its content stays"),
+        Change::Binary { old, new } => format!("not text: {}", sizes(old, new)),
+        Change::Large { old, new } => format!("too large to be shown: {}", sizes(old, new)),
+        Change::Secret => String::from("a secret, which is not shown"),
+        Change::Unknown => String::from("what stands there could not be asked"),
+        Change::Other => String::from("what stands there is no file"),
+    };
+    format!("           {}\n", screen.paint(FAINT, said))
+}
+
+/// Returns a line of a file with nothing that a terminal would obey.
+fn printable(line: &str) -> String {
+    let shown = |c: char| match c {
+        '\t' => String::from(c),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => String::from(c),
+    };
+    line.chars().map(shown).collect()
+}
+
 /// Returns the one line at the end of a run: `3 steps ran, 20 fresh, on 2 hosts`.
 pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
+    if let Some((_, who)) = &outcome.applied_before {
+        return format!(
+            "{environment}: this plan was carried out already, by {who}; nothing was done"
+        );
+    }
     let hosts = outcome.hosts.len();
     let on = format!("on {hosts} {}", plural(hosts, "host"));
     let trips = outcome.round_trips;

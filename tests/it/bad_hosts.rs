@@ -197,11 +197,15 @@ fn a_host_on_which_nothing_can_be_written() {
     ));
     let recipe = "recipe \"say\" { step \"say\" { run \"echo hello\"; }; }\n";
     space.write("recipes/say.kdl", recipe);
-    let plan = space.run(["staging", "--plan"]);
+    let plan = space.run(["staging", "--plan"]).fails(1);
     assert_snapshot!(shown(&hosts, &plan), @"
     h1  say (say)
           run  say         echo hello  never done here
     staging: 1 step would run, 0 fresh, on 1 host
+    --- stderr
+    error: host `h1` can not keep a journal
+      says  no file can be made in /proc
+    --- exit code 1
     ");
     let output = space.run(["-q", "staging"]).fails(1);
     assert_snapshot!(shown(&hosts, &output), @"
@@ -303,7 +307,7 @@ recipe "say" {
         "$REL" -q staging
         mount -o remount,ro,bind hosts/a
         "$REL" -q staging
-        "$REL" staging --plan --var word=two
+        "$REL" staging --plan --var word=two || echo "exit code $?"
         "$REL" -q staging --var word=two || echo "exit code $?"
         cat hosts/a/said
         "#;
@@ -311,10 +315,18 @@ recipe "say" {
     assert_snapshot!(output, @"
     a  say (say)
           run  say         write [work]/hosts/a/said  changed since run [RUN]
+               --- a:[work]/hosts/a/said
+               +++ a:[work]/hosts/a/said
+               @@ -1 +1 @@
+               -one
+               +two
     staging: 1 step would run, 0 fresh, on 1 host
+    exit code 1
     exit code 1
     one
     --- stderr
+    error: host `a` can not keep a journal
+      says  [work]/hosts/a/.rel/staging can not be written
     error: host `a` can not keep a journal
       directory  [work]/hosts/a/.rel/staging
       says       nothing can be written there

@@ -27,6 +27,8 @@ mod moving;
 mod names;
 mod order;
 mod outputs;
+mod overview;
+mod plans;
 mod promises;
 mod questions;
 mod rollout;

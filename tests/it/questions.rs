@@ -274,11 +274,15 @@ fn help_names_the_commands() {
     Commands:
       build        Bring targets up to date: only what is stale, in parallel
       list         Show targets and environments, described, fresh or stale
-      status       Show what is stale, and why
+      status       Show what is stale, and why; of an environment: what is live on each host
       why          Explain why targets are stale: what changed, old -> new
       hash         Print the key that CI caches a target under
       plan         Show what would run, changing nothing
       log          Show what a target's last run printed
+      hosts        Show hosts: how they are reached, whether they answer, system and free disk
+      history      Show the runs of an environment that its hosts know of
+      apply        Carry out a saved plan: exactly that, or nothing
+      approve      Approve a saved plan that somebody else made
       cache        Look at or clean the local cache
       check        Report every mistake in the Releasefile and recipes
       init         Write a starting Releasefile for the project in this directory
@@ -341,6 +345,9 @@ fn help_names_the_commands() {
     Options:
           --plan
               Show what would happen, host by host, step by step, changing nothing
+
+          --plan-out <FILE>
+              Save the plan, for `rel approve` and `rel apply`
 
           --rollback
               Go back to what was live before the last run

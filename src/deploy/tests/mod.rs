@@ -76,6 +76,7 @@ impl Space {
             needs: Vec::new(),
             rollouts: Vec::new(),
             uses: Vec::new(),
+            approval: None,
             place: Place::default(),
         };
         Self {
@@ -169,6 +170,7 @@ impl Space {
         let artifact = Artifact {
             paths: vec![path],
             sha256: hex(content.as_bytes()),
+            is_one_file: true,
         };
         self.artifacts.insert(name.into(), artifact);
     }
@@ -197,6 +199,8 @@ impl Space {
             ssh: "ssh".into(),
             force: false,
             promoted: crate::deploy::Promoted::None,
+            is_question: false,
+            saved: None,
         })
     }
 

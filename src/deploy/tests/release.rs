@@ -186,6 +186,7 @@ fn a_directory_arrives_with_every_name() {
     let artifact = Artifact {
         paths: vec![dir],
         sha256: hex(b"tree"),
+        is_one_file: false,
     };
     space.artifacts.insert("tree".into(), artifact);
     space.uses(

@@ -45,6 +45,7 @@ impl Table {
             max_age: None,
             caller: BTreeMap::new(),
             built_in: BTreeMap::new(),
+            missing: None,
             place: Place::default(),
         };
         Self {

@@ -65,6 +65,9 @@ fn parameters_are_given_in_order_or_have_a_default() {
           --plan
               Show what would happen, host by host, step by step, changing nothing
 
+          --plan-out <FILE>
+              Save the plan, for `rel approve` and `rel apply`
+
           --rollback
               Go back to what was live before the last run
 

@@ -62,9 +62,19 @@ fn a_plan_is_the_run() {
     assert_snapshot!(shown(&space.run(["staging", "three", "--plan"]).ok()), @"
     a  three (three)
           run  write       write [work]/hosts/a/word  never done here
+               --- a:[work]/hosts/a/word
+               +++ a:[work]/hosts/a/word
+               @@ -1 +1 @@
+               -two
+               +three
           run  count       echo 'three' >> counted  `write` runs
     b  three (three)
           run  write       write [work]/hosts/b/word  never done here
+               --- b:[work]/hosts/b/word
+               +++ b:[work]/hosts/b/word
+               @@ -1 +1 @@
+               -two
+               +three
           run  count       echo 'three' >> counted  `write` runs
     staging: 4 steps would run, 2 fresh, on 2 hosts
     ");

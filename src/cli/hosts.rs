@@ -1,0 +1,167 @@
+//! Questions about hosts: `hosts`, `status ENVIRONMENT`, `history ENVIRONMENT`. They change
+//! nothing anywhere.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::context::Context;
+use super::deploy::{Job, Way, find_environment, params, to_json};
+use super::names::unknown_name;
+use super::query::{self, Names};
+use super::signals::Listener;
+use crate::deploy::{self, inventory};
+use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::model::{Host, Project};
+use crate::progress::Silent;
+use crate::ui;
+
+#[derive(Debug, clap::Args)]
+pub struct HostsArgs {
+    /// Hosts, groups or ranges; all hosts when none is named
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// A host that has not answered by then is not waited for
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    within: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct HistoryArgs {
+    /// The environment, with its parameters
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    names: Vec<String>,
+    /// So many runs at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+/// Runs `rel hosts`.
+pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let limit = humantime::parse_duration(&args.within)
+        .ok()
+        .filter(|t| *t > Duration::ZERO)
+        .ok_or_else(|| {
+            Error::usage(format!("`{}` is no time to wait", args.within))
+                .hinted("for example: --within 30s")
+        })?;
+    let hosts = named(project, &args.names)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
+    let asking = inventory::Asking {
+        root: &root,
+        control_dir: context.control_dir()?,
+        ssh: context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+        limit,
+    };
+    let facts = inventory::ask(&hosts, &asking, &interrupted)?;
+    match context.json {
+        true => ui::print(&format!("{:#}\n", to_json(&facts)?)),
+        false => ui::print(&ui::hosts::hosts_text(context.screen, &facts)),
+    }
+    Ok(match facts.iter().all(|f| f.is_reachable) {
+        true => EXIT_OK,
+        false => EXIT_FAILED,
+    })
+}
+
+/// Returns the hosts that names, groups and ranges stand for, each once.
+fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'a Host>> {
+    if names.is_empty() {
+        return Ok(project.hosts.values().collect());
+    }
+    let mut found: Vec<&Host> = Vec::new();
+    for name in names {
+        let expanded = crate::range::expand(name).map_err(|bad| Error::usage(bad.message))?;
+        for name in expanded {
+            let members = match (project.hosts.get(&name), project.groups.get(&name)) {
+                (Some(host), _) => vec![host],
+                (None, Some(group)) => group.iter().filter_map(|m| project.hosts.get(m)).collect(),
+                (None, None) => {
+                    let known = project.hosts.keys().chain(project.groups.keys());
+                    let known: Vec<&str> = known.map(String::as_str).collect();
+                    return Err(unknown_name("host or group", &name, &known));
+                }
+            };
+            for host in members {
+                if !found.iter().any(|f| f.name == host.name) {
+                    found.push(host);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Runs `rel status`: of targets, or of an environment's hosts.
+pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
+    let Some((name, values)) = names.targets.split_first() else {
+        return query::status(context, names);
+    };
+    let environments = &context.project()?.environments;
+    if !environments.iter().any(|e| e.name == *name) {
+        return query::status(context, names);
+    }
+    asked(context, name, values, |job| {
+        let roots = job.needs()?;
+        // What stands in the tree is what hosts are held against; nothing is built.
+        let made = query::standing(job.project, job.root, &roots)?;
+        let way = Way {
+            is_question: true,
+            ..Way::default()
+        };
+        job.on_hosts(&roots, &made, way, |request, _, interrupted| {
+            let hosts = deploy::status(request, &Silent, interrupted)?;
+            match job.context.json {
+                true => ui::print(&format!("{:#}\n", to_json(&hosts)?)),
+                false => ui::print(&ui::hosts::status_text(job.context.screen, &hosts)),
+            }
+            Ok(EXIT_OK)
+        })
+    })
+}
+
+/// Runs `rel history`.
+pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
+    let Some((name, values)) = args.names.split_first() else {
+        return Err(Error::usage("`history` needs the name of an environment"));
+    };
+    asked(context, name, values, |job| {
+        let nothing = std::collections::BTreeMap::new();
+        let way = Way {
+            is_question: true,
+            ..Way::default()
+        };
+        job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
+            let mut history = deploy::history(request, &Silent, interrupted)?;
+            let more = history.runs.len().saturating_sub(args.limit);
+            history.runs.truncate(args.limit);
+            match job.context.json {
+                true => ui::print(&format!("{:#}\n", to_json(&history)?)),
+                false => ui::print(&ui::hosts::history_text(job.context.screen, &history, more)),
+            }
+            Ok(EXIT_OK)
+        })
+    })
+}
+
+/// Calls `ask` with an environment and its parameters.
+fn asked(
+    context: &mut Context,
+    name: &str,
+    values: &[String],
+    ask: impl FnOnce(&Job<'_>) -> Result<u8>,
+) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let environment = find_environment(project, name)?;
+    ask(&Job {
+        context,
+        project,
+        root: &root,
+        environment,
+        params: params(environment, values)?,
+    })
+}

@@ -1,0 +1,60 @@
+//! What a plan rests on, host by host: kept with a saved plan to see whether it still holds. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::plan::{Plan, Probe, Seen, Verdict};
+
+/// What a host said that the plan rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Length of its journal.
+    pub journal_size: u64,
+    /// SHA-256 of its journal.
+    pub journal_sha256: String,
+    /// Lines of its journal.
+    pub journal_lines: usize,
+    /// What was found where steps would leave something, by id of the step.
+    pub probes: BTreeMap<String, Probe>,
+    /// Why nothing can be kept there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritable: Option<String>,
+}
+
+impl Seen {
+    /// Returns what a plan made of this rests on.
+    pub fn basis(&self) -> Basis {
+        Basis {
+            journal_size: self.journal.size,
+            journal_sha256: self.journal.sha256.clone(),
+            journal_lines: self.journal.lines().len(),
+            probes: self.probes.clone(),
+            unwritable: self.unwritable.clone(),
+        }
+    }
+}
+
+impl Plan {
+    /// Returns the hosts that would have to keep a journal and can not, with why.
+    pub fn unwritable(&self) -> impl Iterator<Item = (&str, &str)> {
+        let would_write = |host: &str, basis: &Basis| {
+            let mut steps = self.jobs.iter().flat_map(|j| {
+                let here = j.host.as_deref() == Some(host);
+                j.steps
+                    .iter()
+                    .filter(move |s| here || s.host.as_deref() == Some(host))
+            });
+            steps.any(|s| match s.verdict {
+                Verdict::Run => true,
+                // Nothing was ever done there: something will be.
+                Verdict::Unknown => basis.journal_lines == 0,
+                _ => false,
+            })
+        };
+        self.hosts.iter().filter_map(move |(host, basis)| {
+            let why = basis.unwritable.as_deref()?;
+            would_write(host, basis).then_some((host.as_str(), why))
+        })
+    }
+}

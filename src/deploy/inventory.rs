@@ -1,0 +1,205 @@
+//! Hosts themselves: whether each answers within a time, its system, its free disk.
+//!
+//! All are asked at once, each in one round trip; one that does not answer is a line of
+//! the answer and no error.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::deploy::facts::Reply;
+use crate::deploy::fleet::{self, absolute_root, make_private, nonce};
+use crate::deploy::frames::Frame;
+use crate::deploy::program::{Header, quote};
+use crate::deploy::session::Session;
+use crate::deploy::transport::System;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Host, Reach};
+
+/// How often the clock is looked at while hosts are asked.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// What asking needs to know of this machine.
+pub struct Asking<'a> {
+    /// Absolute path of the repository's root.
+    pub root: &'a Path,
+    /// Short directory for SSH's control sockets.
+    pub control_dir: PathBuf,
+    /// The `ssh` to run.
+    pub ssh: OsString,
+    /// A host that has not answered by then is not waited for.
+    pub limit: Duration,
+}
+
+/// What a host said of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostFacts {
+    /// Its name in the Releasefile.
+    pub host: String,
+    /// `local`, or where `ssh` goes.
+    pub reach: String,
+    /// Directory that belongs to `rel` there.
+    pub root: String,
+    /// It answered.
+    pub is_reachable: bool,
+    /// Why it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Its operating system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Free space where `root` is, in KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_kib: Option<u64>,
+}
+
+/// Asks all hosts at once.
+pub fn ask(
+    hosts: &[&Host],
+    asking: &Asking<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Vec<HostFacts>> {
+    if hosts.iter().any(|h| h.reach != Reach::Local) {
+        make_private(&asking.control_dir)?;
+    }
+    let nonce = nonce()?;
+    let stop = AtomicBool::new(false);
+    let left = AtomicUsize::new(hosts.len());
+    let deadline = Instant::now() + asking.limit;
+    let told = std::thread::scope(|scope| {
+        let threads: Vec<_> = hosts
+            .iter()
+            .map(|host| {
+                let (nonce, stop, left) = (&nonce, &stop, &left);
+                scope.spawn(move || {
+                    let result = one(host, asking, nonce, stop);
+                    left.fetch_sub(1, Ordering::SeqCst);
+                    result
+                })
+            })
+            .collect();
+        while left.load(Ordering::SeqCst) > 0 {
+            if Instant::now() > deadline || interrupted.load(Ordering::SeqCst) {
+                stop.store(true, Ordering::SeqCst);
+            }
+            std::thread::sleep(GLANCE);
+        }
+        let joined = threads.into_iter().map(|t| t.join());
+        joined.collect::<Vec<_>>()
+    });
+    if interrupted.load(Ordering::SeqCst) {
+        return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+    }
+    let facts = hosts.iter().zip(told).map(|(host, told)| {
+        let mut facts = HostFacts {
+            host: host.name.clone(),
+            reach: shown_reach(host),
+            root: host.root.clone(),
+            ..HostFacts::default()
+        };
+        match told {
+            Ok(Ok(answers)) => facts.take(&answers),
+            Ok(Err(error)) => facts.why = Some(why_not(&error, asking.limit)),
+            Err(_) => facts.why = Some("a host's thread panicked: a bug of rel".into()),
+        }
+        facts
+    });
+    Ok(facts.collect())
+}
+
+fn one(
+    host: &Host,
+    asking: &Asking<'_>,
+    nonce: &str,
+    stop: &AtomicBool,
+) -> Result<BTreeMap<usize, String>> {
+    let system = System {
+        ssh: asking.ssh.clone(),
+        control_dir: asking.control_dir.clone(),
+    };
+    let root = absolute_root(host, asking.root);
+    let header = Header {
+        nonce: nonce.to_owned(),
+        state: root.clone(),
+        root,
+        run: "-".into(),
+        who: "-".into(),
+    };
+    let mut session = Session::open(&system, host, &header)?;
+    let root = match header.root.starts_with('/') {
+        true => header.root.clone(),
+        false => session.hello(stop).inspect_err(|_| session.abandon())?,
+    };
+    let questions = [
+        "if [ -r /etc/os-release ]; then . /etc/os-release; printf '%s %s' \"${PRETTY_NAME:-}\" \
+         \"$(uname -m)\"; else uname -srm; fi"
+            .to_owned(),
+        format!(
+            "d={}; until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
+             set -- $(df -Pk -- \"$d\" | tail -n 1); printf %s \"$4\"",
+            quote(&root)
+        ),
+    ];
+    let body: String = questions
+        .iter()
+        .enumerate()
+        .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
+        .collect();
+    let mut answers = BTreeMap::new();
+    let ran = session.run(&header.program(&body), stop, &mut |frame| {
+        if let Frame::Reply(Reply {
+            tag,
+            status: 0,
+            bytes,
+        }) = frame
+        {
+            let text = String::from_utf8_lossy(bytes).trim().to_owned();
+            answers.insert(*tag, text);
+        }
+        None
+    });
+    match ran {
+        Ok(_) => Ok(answers),
+        Err(error) => {
+            session.abandon();
+            Err(error)
+        }
+    }
+}
+
+impl HostFacts {
+    fn take(&mut self, answers: &BTreeMap<usize, String>) {
+        self.is_reachable = true;
+        self.system = answers
+            .get(&0)
+            .map(|text| crate::deploy::journal::column(text));
+        self.free_kib = answers.get(&1).and_then(|text| text.parse().ok());
+    }
+}
+
+fn shown_reach(host: &Host) -> String {
+    let Reach::Ssh {
+        destination,
+        port,
+        jump,
+        ..
+    } = &host.reach
+    else {
+        return String::from("local");
+    };
+    let port = port.map_or(String::new(), |p| format!(":{p}"));
+    let jump = jump.as_ref().map_or(String::new(), |j| format!(" by {j}"));
+    format!("ssh {destination}{port}{jump}")
+}
+
+/// Returns one line that says why a host did not answer.
+fn why_not(error: &Error, limit: Duration) -> String {
+    if error.kind == ErrorKind::Interrupted {
+        return format!("no answer within {}", humantime::format_duration(limit));
+    }
+    fleet::why_not(error)
+}

@@ -1,0 +1,152 @@
+//! Hosts, their status and their history, as text: a line each, columns aligned.
+
+use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use crate::deploy::history::{End, History};
+use crate::deploy::inventory::HostFacts;
+use crate::deploy::status::{HostStatus, State};
+use crate::error::plural;
+
+/// Returns hosts: how reached, whether they answer, and what they are.
+pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> String {
+    let names = width(hosts.iter().map(|h| h.host.as_str()));
+    let reaches = width(hosts.iter().map(|h| h.reach.as_str()));
+    let mut text = String::new();
+    for host in hosts {
+        let (style, word) = match host.is_reachable {
+            true => (GOOD, "ok"),
+            false => (BAD, "down"),
+        };
+        let free = host
+            .free_kib
+            .map_or(String::new(), |kib| format!("  {} free", shown_kib(kib)));
+        let said = match (&host.why, &host.system) {
+            (Some(why), _) => why.clone(),
+            (None, Some(system)) => format!("{system}{free}"),
+            (None, None) => free,
+        };
+        let word = screen.paint(style, format_args!("{word:>4}"));
+        let name = screen.paint(NAME, format_args!("{:names$}", host.host));
+        text.push_str(format!("{word}  {name}  {:reaches$}  {said}", host.reach).trim_end());
+        text.push('\n');
+    }
+    let up = hosts.iter().filter(|h| h.is_reachable).count();
+    let down = hosts.len() - up;
+    text.push_str(&format!("{up} {} up, {down} down\n", plural(up, "host")));
+    text
+}
+
+/// Returns what is live on each host, since when, and whether it is as it should be.
+pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
+    let names = width(hosts.iter().map(|h| h.host.as_str()));
+    let mut text = String::new();
+    for host in hosts {
+        let (style, word) = match host.state {
+            State::Fresh => (GOOD, "fresh"),
+            State::Drifted => (BAD, "drifted"),
+            State::Stale => (WARN, "stale"),
+            State::Held => (NAME, "held back"),
+            State::Unknown => (WARN, "unknown"),
+            State::Down => (BAD, "down"),
+        };
+        let word = screen.paint(style, format_args!("{word:>7}"));
+        let name = screen.paint(NAME, format_args!("{:names$}", host.host));
+        let mut said: Vec<String> = host.live.iter().map(|(u, l)| format!("{u} {l}")).collect();
+        match (host.since, &host.by) {
+            (Some(since), Some(by)) => {
+                let time = shown_date(since);
+                said.push(format!("since {time} by {by}"));
+            }
+            _ if host.state == State::Down => said.extend(host.reason.clone()),
+            _ => said.push("never released to".into()),
+        }
+        let ages = host.age.iter();
+        said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", shown_age(*age))));
+        text.push_str(&format!("{word}  {name}  {}\n", said.join(", ")));
+        if let Some(reason) = host.reason.as_ref().filter(|_| host.state != State::Down) {
+            let more = match host.more {
+                0 => String::new(),
+                n => format!("  (and {n} more {})", plural(n, "step")),
+            };
+            let line = format!("{:7}  {:names$}  {reason}{more}", "", "");
+            text.push_str(&screen.paint(FAINT, line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Returns runs, newest first: when, who, what, and how it ended.
+pub fn history_text(screen: Screen, history: &History, more: usize) -> String {
+    let mut text = String::new();
+    let runs = &history.runs;
+    let whos = width(runs.iter().map(|r| r.who.as_str()));
+    for run in runs {
+        let (style, word) = match run.end {
+            End::Ok => (GOOD, "ok"),
+            End::WentBack => (BAD, "went back"),
+            End::Failed => (BAD, "failed"),
+            End::Interrupted => (WARN, "interrupted"),
+            End::RolledBack => (WARN, "rolled back"),
+            End::Rollback => (NAME, "rollback"),
+            End::Open => (WARN, "not ended"),
+        };
+        let done: usize = run.done.values().sum();
+        let uses: Vec<&str> = run.done.keys().map(String::as_str).collect();
+        let mut said = match (done, run.undone) {
+            (0, 0) => String::from("nothing"),
+            (0, n) => format!("{n} {} undone", plural(n, "step")),
+            (n, _) => format!("{n} {} of {}", plural(n, "step"), uses.join(" ")),
+        };
+        said.push_str(&format!(" on {}", run.hosts.join(" ")));
+        if let Some(at) = &run.at {
+            said.push_str(&format!(", stopped at {at}"));
+        }
+        if !run.approved.is_empty() {
+            let users: Vec<&str> = run.approved.keys().map(String::as_str).collect();
+            said.push_str(&format!(", approved by {}", users.join(" ")));
+        }
+        text.push_str(&format!(
+            "{}  {}  {:whos$}  {}  {said}\n",
+            screen.paint(style, format_args!("{word:>11}")),
+            shown_date(run.begun),
+            run.who,
+            screen.paint(FAINT, &run.run),
+        ));
+    }
+    for (host, why) in &history.down {
+        let word = screen.paint(BAD, format_args!("{:>11}", "down"));
+        text.push_str(&format!("{word}  {}  {why}\n", screen.paint(NAME, host)));
+    }
+    if runs.is_empty() {
+        text.push_str("the hosts know of no run\n");
+    }
+    if more > 0 {
+        text.push_str(&format!("and {more} older {}\n", plural(more, "run")));
+    }
+    text
+}
+
+fn width<'a>(words: impl Iterator<Item = &'a str>) -> usize {
+    words.map(|w| w.chars().count()).max().unwrap_or(0).min(40)
+}
+
+/// Returns a time of a host's clock in UTC: `2026-11-21 16:50`.
+fn shown_date(seconds: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    text.get(..16).map_or(text.clone(), |t| t.replace('T', " "))
+}
+
+/// Returns an age in its two largest units: `3h 20m`.
+fn shown_age(seconds: u64) -> String {
+    let age = humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
+    age.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn shown_kib(kib: u64) -> String {
+    match kib {
+        0..=9_999 => format!("{kib} KiB"),
+        10_000..=9_999_999 => format!("{} MiB", kib >> 10),
+        _ => format!("{} GiB", kib >> 20),
+    }
+}
