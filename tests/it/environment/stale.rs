@@ -101,6 +101,7 @@ fn what_somebody_changed_on_a_host_is_found() {
     // A host that is set up anew gets all of it; the other nothing.
     space.remove("hosts/b");
     assert_eq!(told(&space, &[])["ran"], 3);
+    assert_eq!(told(&space, &["--force", "--plan"])["to_run"], 6);
     assert_eq!(told(&space, &["--force"])["ran"], 6);
 }
 
