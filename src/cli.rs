@@ -22,6 +22,7 @@ mod hosts;
 mod init;
 mod log;
 mod names;
+mod promote;
 mod query;
 mod report;
 mod saved;
@@ -101,6 +102,8 @@ enum Verb {
     Hosts(hosts::HostsArgs),
     /// Show the runs of an environment that its hosts know of
     History(hosts::HistoryArgs),
+    /// Let hosts that were held back follow the others
+    Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
     Apply(saved::ApplyArgs),
     /// Approve a saved plan that somebody else made
@@ -208,6 +211,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Log(names)) => log::log(context, &names),
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
         Some(Verb::History(args)) => hosts::history(context, &args),
+        Some(Verb::Promote(args)) => promote::promote(context, &args),
         Some(Verb::Apply(args)) => saved::apply(context, &args),
         Some(Verb::Approve(args)) => saved::approve(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),

@@ -22,6 +22,7 @@ pub mod names;
 pub mod parse;
 pub mod plan;
 pub mod program;
+pub mod promote;
 pub mod reader;
 pub mod recipe;
 pub mod rollout;
@@ -54,8 +55,9 @@ use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
 
 pub use crate::deploy::check::check_uses;
-pub use crate::deploy::expand::{Promoted, needed_targets};
+pub use crate::deploy::expand::needed_targets;
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
+pub use crate::deploy::promote::Promoted;
 pub use crate::deploy::recipe::Recipes;
 
 /// What is asked for.
@@ -306,6 +308,7 @@ struct Looked {
     jobs: Vec<Job>,
     fleet: Fleet,
     seen: BTreeMap<String, Seen>,
+    held_back: Vec<String>,
     plan: Plan,
 }
 
@@ -341,7 +344,11 @@ fn look(
     interrupted: &AtomicBool,
 ) -> Result<Looked> {
     let none = BTreeMap::new();
-    let hosts = world(request, &none)?.hosts()?;
+    let world_of = world(request, &none)?;
+    let hosts = world_of.hosts()?;
+    let held_back = world_of.held_back()?;
+    let name = &request.environment.name;
+    request.promoted.check_names(name, &held_back)?;
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
@@ -350,6 +357,7 @@ fn look(
         jobs,
         fleet,
         seen,
+        held_back,
         plan: Plan::default(),
     };
     looked.decide(request)?;
@@ -367,7 +375,7 @@ impl Looked {
         };
         self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
-        Ok(())
+        request.promoted.check_plan(&self.plan, &self.held_back)
     }
 
     /// Adds to each step that would write a file how that differs from what stands there.

@@ -18,7 +18,7 @@ use super::names::{find, unknown_name, usage};
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::saved::SavedPlan;
-use crate::deploy::{self, Request};
+use crate::deploy::{self, Promoted, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
@@ -125,6 +125,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         root: &root,
         environment,
         params,
+        promoted: Promoted::None,
     };
     let args = &call.args;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
@@ -216,6 +217,7 @@ pub(super) struct Job<'a> {
     pub(super) root: &'a Path,
     pub(super) environment: &'a Environment,
     pub(super) params: BTreeMap<String, String>,
+    pub(super) promoted: Promoted,
 }
 
 /// How hosts are gone to.
@@ -233,7 +235,7 @@ pub(super) struct Way<'a> {
 
 impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
-    fn apply(&self, options: &BuildOptions) -> Result<u8> {
+    pub(super) fn apply(&self, options: &BuildOptions) -> Result<u8> {
         // Said before anything is built.
         deploy::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
@@ -289,7 +291,7 @@ impl Job<'_> {
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
-    fn plan(&self, is_forced: bool, out: Option<&Path>) -> Result<u8> {
+    pub(super) fn plan(&self, is_forced: bool, out: Option<&Path>) -> Result<u8> {
         let roots = self.needs()?;
         let (made, open) =
             super::query::made(self.context, self.project, self.root.to_owned(), &roots);
@@ -365,7 +367,7 @@ impl Job<'_> {
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: way.is_forced,
-            promoted: deploy::Promoted::None,
+            promoted: self.promoted.clone(),
             is_question: way.is_question,
             saved: way.saved,
         };

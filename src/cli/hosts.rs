@@ -10,7 +10,7 @@ use super::deploy::{Job, Way, find_environment, params, to_json};
 use super::names::unknown_name;
 use super::query::{self, Names};
 use super::signals::Listener;
-use crate::deploy::{self, inventory};
+use crate::deploy::{self, Promoted, inventory};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::model::{Host, Project};
 use crate::progress::Silent;
@@ -68,7 +68,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
 }
 
 /// Returns the hosts that names, groups and ranges stand for, each once.
-fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'a Host>> {
+pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'a Host>> {
     if names.is_empty() {
         return Ok(project.hosts.values().collect());
     }
@@ -163,5 +163,6 @@ fn asked(
         root: &root,
         environment,
         params: params(environment, values)?,
+        promoted: Promoted::None,
     })
 }

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::deploy::{Job, Way, find_environment};
 use super::query;
 use crate::deploy::saved::{Body, SavedPlan};
-use crate::deploy::{self, Plan, Request, Verdict};
+use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::fs;
 use crate::graph::TargetId;
@@ -50,6 +50,7 @@ pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
         root: &root,
         environment: find_environment(project, &saved.body.environment)?,
         params: saved.body.params.clone(),
+        promoted: Promoted::None,
     };
     job.apply_saved(&saved, args.plan)
 }

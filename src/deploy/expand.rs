@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::deploy::job::{Bound, Job, NOT_MADE, artifact_names};
+use crate::deploy::promote::Promoted;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::deploy::waves::{self, Wave};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,28 +33,6 @@ pub struct World<'a> {
     pub roots: &'a BTreeMap<String, String>,
     /// Which of the hosts that are held back move all the same.
     pub promoted: &'a Promoted,
-}
-
-/// Hosts that are held back no longer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Promoted {
-    /// None of them.
-    #[default]
-    None,
-    /// These.
-    Hosts(Vec<String>),
-    /// All.
-    All,
-}
-
-impl Promoted {
-    fn is_promoted(&self, host: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::Hosts(hosts) => hosts.iter().any(|h| h == host),
-            Self::All => true,
-        }
-    }
 }
 
 type Scope = BTreeMap<String, Value>;
@@ -177,6 +156,19 @@ impl World<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the names of all hosts that some rollout holds back.
+    pub fn held_back(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (index, rollout) in self.environment.rollouts.iter().enumerate() {
+            let mut uses = self.environment.uses.iter();
+            if let Some(one) = uses.find(|one| one.rollout == Some(index)) {
+                let hosts = self.hosts_of(one, &rollout.hold_back, &self.base(&[]))?;
+                names.extend(hosts.into_iter().map(|host| host.name.clone()));
+            }
+        }
+        Ok(names)
     }
 
     /// Names that every text of the environment has.

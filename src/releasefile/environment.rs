@@ -25,6 +25,7 @@ pub const COMMANDS: &[&str] = &[
     "hash",
     "plan",
     "log",
+    "promote",
     "apply",
     "approve",
     "history",

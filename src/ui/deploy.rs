@@ -23,11 +23,12 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         (n, more) => format!("{n} {} would run, {more} not known yet", plural(n, "step")),
     };
     text.push_str(&format!(
-        "{}: {counts}, {} fresh, on {} {}\n",
+        "{}: {counts}, {} fresh, on {} {}{}\n",
         plan.environment,
         plan.fresh,
         hosts.len(),
         plural(hosts.len(), "host"),
+        held_back(plan),
     ));
     text
 }
@@ -140,5 +141,14 @@ pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
             outcome.fresh
         ),
     };
-    format!("{environment}: {did}")
+    let held_back = held_back(&outcome.plan);
+    format!("{environment}: {did}{held_back}")
+}
+
+fn held_back(plan: &Plan) -> String {
+    let hosts: Vec<&str> = plan.held_back.iter().map(String::as_str).collect();
+    match hosts.is_empty() {
+        true => String::new(),
+        false => format!("; held back: {}", hosts.join(" ")),
+    }
 }

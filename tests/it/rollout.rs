@@ -193,6 +193,51 @@ fn a_wave_soaks_and_a_run_that_ends_there_asks_the_gates_next_time() {
     );
 }
 
+#[test]
+fn hosts_that_are_held_back_follow_when_they_are_promoted() {
+    let space = fleet("serial=2 hold-back=\"px[4-5]\"");
+    let promote = |version: u32, more: &[&str]| {
+        let var = format!("v={version}");
+        space.run([&["--var", &var, "promote", "production"], more].concat())
+    };
+    let first = run(&space, 1).ok();
+    assert!(first.stderr.contains("held back: px4 px5"), "{first}");
+    assert_eq!(versions(&space), "1 1 1 - -");
+    let _ = promote(1, &[]).ok();
+    assert_eq!(versions(&space), "1 1 1 1 1");
+    let _ = run(&space, 2).ok();
+    assert_eq!(versions(&space), "2 2 2 1 1");
+    let again = run(&space, 2).ok();
+    assert!(again.stderr.contains("nothing to do"), "{again}");
+    // What the others do not run yet is not tried on these first.
+    assert_snapshot!(promote(3, &[]).fails(1).stderr, @"
+    error: hosts are promoted to what the others already run
+      not up to date  px1 px2 px3
+      help: first: `rel production`
+    ");
+    assert_snapshot!(promote(2, &["--only", "px3"]).fails(2).stderr, @"
+    error: host `px3` is not held back
+      held back  px4 px5
+    ");
+    order(&space);
+    let _ = promote(2, &["--only", "px5"]).ok();
+    assert_eq!(versions(&space), "2 2 2 1 2");
+    assert_eq!(order(&space), "up px5 | gate px5");
+    let plan = space
+        .run(["--var", "v=2", "promote", "production", "--plan"])
+        .ok();
+    assert!(
+        plan.stdout.contains("px4") && !plan.stdout.contains("px5"),
+        "{plan}"
+    );
+    assert_eq!(versions(&space), "2 2 2 1 2");
+    let status = space.run(["--var", "v=2", "status", "production"]).ok();
+    assert!(status.stdout.contains("held back"), "{status}");
+    let back = space.run(["--var", "v=2", "production", "--rollback"]).ok();
+    assert!(back.stderr.contains("went back"), "{back}");
+    assert_eq!(versions(&space), "2 2 2 1 1");
+}
+
 /// One host with a service that has a log and an identity.
 fn gated(gate: &str) -> Space {
     let space = Space::new(&format!(

@@ -1,0 +1,55 @@
+//! `rel promote`: hosts that were held back follow the others.
+
+use super::build::BuildOptions;
+use super::context::Context;
+use super::deploy::{Job, find_environment, params};
+use super::hosts::named;
+use crate::deploy::Promoted;
+use crate::error::{Error, Result};
+use crate::model::Host;
+
+#[derive(Debug, clap::Args)]
+pub struct PromoteArgs {
+    /// The environment, with its parameters
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    names: Vec<String>,
+    /// Only these of the hosts that are held back: hosts, groups or ranges
+    #[arg(long, value_name = "HOST", num_args = 1..)]
+    only: Vec<String>,
+    /// Show what would happen, changing nothing
+    #[arg(long)]
+    plan: bool,
+    #[command(flatten)]
+    build: BuildOptions,
+}
+
+/// Runs `rel promote`.
+pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let (name, values) = args
+        .names
+        .split_first()
+        .ok_or_else(|| Error::usage("no environment"))?;
+    let environment = find_environment(project, name)?;
+    let promoted = match args.only.as_slice() {
+        [] => Promoted::All,
+        words => Promoted::Hosts(names(&named(project, words)?)),
+    };
+    let job = Job {
+        context,
+        project,
+        root: &root,
+        environment,
+        params: params(environment, values)?,
+        promoted,
+    };
+    match args.plan {
+        true => job.plan(false, None),
+        false => job.apply(&args.build),
+    }
+}
+
+fn names(hosts: &[&Host]) -> Vec<String> {
+    hosts.iter().map(|host| host.name.clone()).collect()
+}
