@@ -19,6 +19,7 @@ mod context;
 mod deploy;
 mod fresh;
 mod init;
+mod lock;
 mod log;
 mod names;
 mod query;
@@ -95,6 +96,10 @@ enum Verb {
     Plan(deploy::PlanArgs),
     /// Show what a target's last run printed
     Log(query::Names),
+    /// Hold an environment: nobody else's run begins there
+    Lock(lock::LockArgs),
+    /// Give an environment back, or break somebody else's hold
+    Unlock(lock::UnlockArgs),
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
@@ -196,6 +201,8 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Hash(names)) => query::hash(context, &names),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Lock(args)) => lock::lock(context, &args),
+        Some(Verb::Unlock(args)) => lock::unlock(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
         Some(Verb::Check(args)) => trace::check(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),

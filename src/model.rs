@@ -93,6 +93,8 @@ pub struct Environment {
     pub needs: Vec<(Template, Place)>,
     /// What is done, in order.
     pub uses: Vec<Use>,
+    /// How long its lease holds when nothing is heard of the run.
+    pub lease: Option<Duration>,
     /// Where the name is written.
     pub place: Place,
 }

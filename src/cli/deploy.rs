@@ -114,14 +114,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         ui::print(&command.render_long_help().to_string());
         return Ok(EXIT_OK);
     }
-    let params = params(environment, &call.values)?;
-    let job = Job {
-        context,
-        project,
-        root: &root,
-        environment,
-        params,
-    };
+    let job = Job::new(context, project, &root, &call.name, &call.values)?;
     match (call.args.plan, call.args.rollback) {
         (true, _) => job.plan(),
         (_, true) => job.rollback(),
@@ -202,12 +195,32 @@ fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&'a Environm
 }
 
 /// One call of an environment.
-struct Job<'a> {
-    context: &'a Context,
+pub(super) struct Job<'a> {
+    pub(super) context: &'a Context,
     project: &'a Project,
     root: &'a Path,
     environment: &'a Environment,
     params: BTreeMap<String, String>,
+}
+
+impl<'a> Job<'a> {
+    /// Returns the call of the environment `name` with these arguments.
+    pub(super) fn new(
+        context: &'a Context,
+        project: &'a Project,
+        root: &'a Path,
+        name: &str,
+        values: &[String],
+    ) -> Result<Self> {
+        let environment = find_environment(project, name)?;
+        Ok(Self {
+            context,
+            project,
+            root,
+            environment,
+            params: params(environment, values)?,
+        })
+    }
 }
 
 impl Job<'_> {
@@ -291,7 +304,7 @@ impl Job<'_> {
     }
 
     /// Calls `work` with everything the hosts' side needs.
-    fn on_hosts(
+    pub(super) fn on_hosts(
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
@@ -318,6 +331,7 @@ impl Job<'_> {
             root: self.root,
             recipes: &recipes,
             who: self.context.who(),
+            purpose: self.purpose(),
             run_id: run_id(now),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
@@ -330,6 +344,14 @@ impl Job<'_> {
             }
             _ => error,
         })
+    }
+
+    /// Returns the words that name the environment on the command line.
+    pub(super) fn purpose(&self) -> String {
+        let params = self.environment.params.iter();
+        let values = params.filter_map(|p| self.params.get(&p.name).map(String::as_str));
+        let words = std::iter::once(self.environment.name.as_str()).chain(values);
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Opens the file that keeps what the steps of this run print, and returns its path

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::{Attempt, Journal, Record};
+use crate::deploy::lease::Held;
 use crate::error::Result;
 
 /// What one host said.
@@ -31,6 +32,8 @@ pub struct Seen {
     pub probes: BTreeMap<String, Probe>,
     /// Digests of the artifacts that lie there.
     pub blobs: BTreeSet<String>,
+    /// Who holds the environment there.
+    pub held: Vec<Held>,
 }
 
 /// What was found where a step would leave something.
@@ -116,6 +119,9 @@ pub struct Plan {
     pub fresh: usize,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
+    /// Who holds the environment, by host; those without are left out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Vec<Held>>,
 }
 
 /// What the decision depends on besides the hosts.

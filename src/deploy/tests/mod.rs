@@ -75,6 +75,7 @@ impl Space {
             axes: Vec::new(),
             needs: Vec::new(),
             uses: Vec::new(),
+            lease: None,
             place: Place::default(),
         };
         Self {
@@ -188,6 +189,7 @@ impl Space {
             version: Some("1.0".into()),
             root: self.dir.path(),
             recipes: &recipes,
+            purpose: "staging".into(),
             who: "ann@here".into(),
             run_id: format!("run{run}"),
             control_dir: self.path("control"),
