@@ -5,6 +5,7 @@
 #   lease       the holder, one line; its first column is the fencing token
 #   beat        TOKEN CLOCK: when the holder was last heard of
 #   lease.last  the lease that ended last, so that a late one can be told by whom
+#   revoked     the token that is just being taken over, and by whom
 #   token       the last token that was given; it only grows
 #   freeze      a person's hold across runs
 #   fence       locked (flock), shared, by whoever acts as the holder, as long as it acts;
@@ -37,8 +38,17 @@ rel_grant() {
     fi 2>/dev/null
 }
 
+# From here on the lease that was read is nobody's: what its program does not get done,
+# its guard must not take for a failed step and go back from.
+rel_revoke() {
+    if rel_is_revoked; then return; fi
+    printf '%s\t%s\t%s\t%s\t%s\n' "$rel_h_token" "$rel_who" "$rel_run" "$rel_purpose" \
+        "$(date +%s)" >"$rel_state/revoked.$$" && mv -f -- "$rel_state/revoked.$$" "$rel_state/revoked"
+}
+
 # Ends what a lease that was read left at work. TERM first, as when a line is cut.
 rel_end_work() {
+    rel_revoke
     { read -r rel_pid rel_born <"$rel_h_tmp/work"; } 2>/dev/null || return 0
     rel_b=$(rel_birth "$rel_pid") || rel_b=gone
     # A leader that is gone leaves its number to nobody as long as its session lives.
@@ -70,7 +80,6 @@ rel_grab() {
             if ! rel_is_held && { [ "$1" != run ] || ! rel_is_frozen; }; then
                 if [ -n "$rel_h_token" ]; then
                     rel_left=$rel_h_who
-                    if rel_is_live; then rel_whose=$rel_h_who; fi
                     rel_end_work
                     mv -f -- "$rel_state/lease" "$rel_state/lease.last" 2>/dev/null
                 fi
@@ -106,8 +115,15 @@ rel_lock() {
         return
     fi
     rel_start_watch
-    rel_waits=0 rel_tries=0 rel_why= rel_whose= rel_left= rel_forced= rel_f_token= rel_h_token=
-    if [ "$rel_mode" = break ]; then rel_forced=1; fi
+    rel_waits=0 rel_tries=0 rel_why=
+    if [ -z "${rel_token:-}" ]; then
+        rel_whose= rel_left= rel_forced= rel_f_token= rel_h_token=
+    fi
+    if [ -z "${rel_token:-}" ] && [ "$rel_mode" = break ]; then
+        rel_forced=1
+        rel_purpose="rel unlock $rel_purpose --break"
+        if rel_read_lease "$rel_state/lease" && rel_is_live; then rel_whose=$rel_h_who; fi
+    fi
     while [ -z "${rel_token:-}" ]; do
         if [ "$rel_mode" = run ] && rel_is_frozen; then
             rel_emit locked "$(rel_print_freeze)"
@@ -134,27 +150,28 @@ rel_lock() {
         return
     fi
     rel_size=$(wc -c <"$rel_state/journal")
+    # A line torn by a crash must not swallow the next one.
+    if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi
+    if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
+    rel_left=
     if [ "$((rel_size))" != "$1" ]; then
         rel_emit moved "$rel_token"
         return
-    fi
-    # A line torn by a crash must not swallow the next one.
-    if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi
-    if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then
-        rel_journal taken-over - - "$rel_left" -
-        rel_left=
     fi
     if rel_read_freeze; then rel_emit ready "$rel_token" "$rel_f_reason"; else rel_emit ready "$rel_token"; fi
 }
 
 # Says that this guard is not the holder any more, and who is.
 rel_tell_fenced() {
-    rel_read_lease "$rel_state/lease" || rel_read_lease "$rel_state/lease.last" || :
-    if [ -n "$rel_h_token" ] && [ "$rel_h_token" != "$rel_token" ]; then
-        rel_emit fenced "$(rel_print_lease)"
-    else
+    if rel_read_lease "$rel_state/lease" && [ "$rel_h_token" != "$rel_token" ]; then
+        :
+    elif rel_read_lease "$rel_state/revoked" && [ "$rel_h_token" = "$rel_token" ]; then
+        :
+    elif ! rel_read_lease "$rel_state/lease.last" || [ "$rel_h_token" = "$rel_token" ]; then
         rel_emit fenced
+        return
     fi
+    rel_emit fenced "$(rel_print_lease)"
 }
 
 # COMMAND...: does it as the holder, so that nobody else can be it meanwhile; fails where

@@ -28,8 +28,15 @@ rel_read_lease() {
     [ -n "$rel_h_token" ]
 }
 
+# Whether somebody is at taking over from the holder that was read.
+rel_is_revoked() {
+    { IFS=$rel_tab read -r rel_s rel_b <"$rel_state/revoked"; } 2>/dev/null || return 1
+    [ "$rel_s" = "$rel_h_token" ]
+}
+
 # Whether the holder that was read can still act: its guard lives and has renewed in time.
 rel_is_live() {
+    if rel_is_revoked; then return 1; fi
     rel_b=$(rel_birth "$rel_h_pid") || return 1
     [ "$rel_b" = "$rel_h_born" ] || return 1
     { read -r rel_s rel_beat <"$rel_state/beat"; } 2>/dev/null || rel_s=
@@ -70,7 +77,9 @@ rel_held() {
 }
 
 # Whether this run is still the holder. A run that asks only holds nothing.
-rel_holds() { rel_read_lease "$rel_state/lease" && [ "$rel_h_token" = "${rel_token:-}" ]; }
+rel_holds() {
+    rel_read_lease "$rel_state/lease" && [ "$rel_h_token" = "${rel_token:-}" ] && ! rel_is_revoked
+}
 
 # Ends a program that acts for a holder and is none any more; the guard tells by whom.
 rel_must_hold() { if [ -n "${rel_token:-}" ] && ! rel_holds; then exit 75; fi; }
