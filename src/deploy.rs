@@ -266,7 +266,8 @@ impl Looked {
         interrupted: &AtomicBool,
     ) -> Result<bool> {
         let seen = &self.seen;
-        self.fleet.lock(hosts, seen, Mode::Run, progress, interrupted)
+        self.fleet
+            .lock(hosts, seen, Mode::Run, progress, interrupted)
     }
 
     fn decide(&mut self, request: &Request<'_>) -> Result<()> {
@@ -277,7 +278,9 @@ impl Looked {
         self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
         let held = self.seen.iter().filter(|(_, seen)| !seen.held.is_empty());
-        self.plan.held = held.map(|(n, seen)| (n.clone(), seen.held.clone())).collect();
+        self.plan.held = held
+            .map(|(n, seen)| (n.clone(), seen.held.clone()))
+            .collect();
         Ok(())
     }
 }

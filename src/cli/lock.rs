@@ -42,14 +42,23 @@ pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
     let reason = not_empty(&args.reason)?;
     let span = args.span.as_deref().map(duration).transpose()?;
     with(context, &args.words, |job| {
-        job.on_hosts(&[], &BTreeMap::new(), (false, false), |request, progress, interrupted| {
-            let done = lease::freeze(request, reason, span, progress, interrupted)?;
-            let until = match span {
-                Some(span) => format!("for {}", humantime::format_duration(span)),
-                None => format!("until `rel unlock {}`", request.purpose),
-            };
-            tell(job.context, &done, &format!("{}: held {until}", request.purpose))
-        })
+        job.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            (false, false),
+            |request, progress, interrupted| {
+                let done = lease::freeze(request, reason, span, progress, interrupted)?;
+                let until = match span {
+                    Some(span) => format!("for {}", humantime::format_duration(span)),
+                    None => format!("until `rel unlock {}`", request.purpose),
+                };
+                tell(
+                    job.context,
+                    &done,
+                    &format!("{}: held {until}", request.purpose),
+                )
+            },
+        )
     })
 }
 
@@ -57,22 +66,33 @@ pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
 pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
     let reason = args.reason.as_deref().map(not_empty).transpose()?;
     with(context, &args.words, |job| {
-        job.on_hosts(&[], &BTreeMap::new(), (false, false), |request, progress, interrupted| {
-            let done = lease::unfreeze(request, reason, progress, interrupted)?;
-            let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
-                (true, _) => "nobody held it".to_owned(),
-                (false, []) => "given back".to_owned(),
-                (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
-            };
-            tell(job.context, &done, &format!("{}: {what}", request.purpose))
-        })
+        job.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            (false, false),
+            |request, progress, interrupted| {
+                let done = lease::unfreeze(request, reason, progress, interrupted)?;
+                let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
+                    (true, _) => "nobody held it".to_owned(),
+                    (false, []) => "given back".to_owned(),
+                    (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
+                };
+                tell(job.context, &done, &format!("{}: {what}", request.purpose))
+            },
+        )
     })
 }
 
-fn with(context: &mut Context, words: &[String], act: impl FnOnce(&Job<'_>) -> Result<u8>) -> Result<u8> {
+fn with(
+    context: &mut Context,
+    words: &[String],
+    act: impl FnOnce(&Job<'_>) -> Result<u8>,
+) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let (name, values) = words.split_first().map_or(("", words), |(n, v)| (n.as_str(), v));
+    let (name, values) = words
+        .split_first()
+        .map_or(("", words), |(n, v)| (n.as_str(), v));
     act(&Job::new(context, project, &root, name, values)?)
 }
 
@@ -102,7 +122,9 @@ fn not_empty(reason: &str) -> Result<&str> {
 fn duration(text: &str) -> Result<Duration> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
-        _ => Err(Error::usage(format!("`{text}` is not a duration of a second or more"))
-            .hinted("write it like `30m`, `2h` or `1h 30m`")),
+        _ => Err(
+            Error::usage(format!("`{text}` is not a duration of a second or more"))
+                .hinted("write it like `30m`, `2h` or `1h 30m`"),
+        ),
     }
 }

@@ -167,12 +167,18 @@ impl Fleet {
     ) -> Result<bool> {
         let mut is_same = true;
         let mut own = Vec::new();
-        for (name, member) in self.members.iter().filter(|(n, _)| hosts.contains(&n.as_str())) {
+        for (name, member) in self
+            .members
+            .iter()
+            .filter(|(n, _)| hosts.contains(&n.as_str()))
+        {
             let size = seen.get(name).map_or(0, |s| s.journal.size);
             let call = format!("rel_lock {size} {}\n", mode.word());
             let answer = member.session().call(&call, interrupted)?;
             match answer.split_once(' ').unwrap_or((&answer, "")) {
-                ("ready", rest) => own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned())),
+                ("ready", rest) => {
+                    own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned()))
+                }
                 ("moved", _) => is_same = false,
                 ("locked", held) => return Err(lease::refused(name, &member.header.purpose, held)),
                 (_, why) => {

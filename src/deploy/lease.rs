@@ -85,7 +85,11 @@ impl Held {
             Some(rest) => format!(", {} more", span(rest)),
             None => String::new(),
         };
-        format!("{} {verb} since {}{rest}: {purpose}", self.who, span(self.age))
+        format!(
+            "{} {verb} since {}{rest}: {purpose}",
+            self.who,
+            span(self.age)
+        )
     }
 
     fn facts(&self, mut error: Box<Error>) -> Box<Error> {
@@ -118,9 +122,9 @@ pub fn refused(host: &str, words: &str, says: &str) -> Box<Error> {
     };
     let help = match held.kind {
         Kind::Run => "run the same command again when they are done".to_owned(),
-        Kind::Freeze => format!(
-            "ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly"
-        ),
+        Kind::Freeze => {
+            format!("ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly")
+        }
     };
     held.facts(error).hinted(help)
 }
@@ -273,9 +277,15 @@ mod tests {
     fn a_lost_lease_is_told_by_whom() {
         for (event, expected) in [
             ("ended 0", None),
-            ("fenced run\t7\tbob@b\t66-2\tproduction\t2\t-", Some("bob@b")),
+            (
+                "fenced run\t7\tbob@b\t66-2\tproduction\t2\t-",
+                Some("bob@b"),
+            ),
             ("fenced", Some("somebody who has given it back since")),
-            ("silent", Some("it had heard nothing from here for too long")),
+            (
+                "silent",
+                Some("it had heard nothing from here for too long"),
+            ),
         ] {
             let error = lost("h1", &Frame::Event(event.into()));
             let first = error.as_ref().map(|e| e.facts[0].1.as_str());

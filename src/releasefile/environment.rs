@@ -144,8 +144,13 @@ fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
     let lease = scalar.duration(found)?;
     if lease < Duration::from_secs(1) {
         found.push(
-            Mistake::new("bad_duration", scalar.place, "a lease holds for a second at least", "too short")
-                .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
+            Mistake::new(
+                "bad_duration",
+                scalar.place,
+                "a lease holds for a second at least",
+                "too short",
+            )
+            .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
         );
     }
     Some(lease)

@@ -11,7 +11,11 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     for job in &plan.jobs {
         text.push_str(&job_text(screen, job));
     }
-    for (host, held) in plan.held.iter().flat_map(|(h, all)| all.iter().map(move |l| (h, l))) {
+    for (host, held) in plan
+        .held
+        .iter()
+        .flat_map(|(h, all)| all.iter().map(move |l| (h, l)))
+    {
         let line = held.line();
         text.push_str(&format!(
             "{}  {}\n",

@@ -61,7 +61,10 @@ fn journal(host: &Host) -> Vec<String> {
         let columns: Vec<&str> = line.split('\t').collect();
         format!("{} {} {}", columns[1], columns[7], columns[8])
     };
-    lines(host, ".rel/staging/journal").iter().map(pick).collect()
+    lines(host, ".rel/staging/journal")
+        .iter()
+        .map(pick)
+        .collect()
 }
 
 /// Returns what was printed, without what differs from run to run.
@@ -71,7 +74,10 @@ fn shown(output: &Output) -> String {
         (r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b", "[RUN]"),
         (r"\b[0-9hms]+( \d+s)? ago", "[TIME] ago"),
         (r"\b[0-9hms]+( \d+s)? from now", "[TIME] from now"),
-        (r"since [0-9ms]+(, [0-9ms]+( \d+s)? more)?:", "since [TIME]:"),
+        (
+            r"since [0-9ms]+(, [0-9ms]+( \d+s)? more)?:",
+            "since [TIME]:",
+        ),
     ];
     filters.iter().fold(output.to_string(), |text, (from, to)| {
         let pattern = Regex::new(from).expect("a pattern");
@@ -83,7 +89,9 @@ fn shown(output: &Output) -> String {
 fn at_work<'a>(space: &'a Space, who: &str, host: &Host) -> Job<'a> {
     let before = lines(host, "log").len();
     let job = space.start(&mut rel(space, who, &["-q", "staging", "--force"]));
-    wait_until("the step", || (lines(host, "log").len() > before).then_some(()));
+    wait_until("the step", || {
+        (lines(host, "log").len() > before).then_some(())
+    });
     job
 }
 
@@ -114,9 +122,9 @@ fn of_two_that_race_one_holds_all_hosts_at_a_time() {
     let operators = ["ann", "bob"].map(|who| (who, checkout(&hosts, "30s", STEP)));
     let (mut done, mut refused, mut killed) = (0, 0, 0);
     for race in 0..races {
-        let mut jobs = operators.each_ref().map(|(who, space)| {
-            space.start(&mut rel(space, who, &["-q", "staging", "--force"]))
-        });
+        let mut jobs = operators
+            .each_ref()
+            .map(|(who, space)| space.start(&mut rel(space, who, &["-q", "staging", "--force"])));
         if race % 2 == 1 {
             jobs.reverse();
         }
@@ -172,11 +180,25 @@ fn a_holder_that_sleeps_over_its_end_changes_nothing_when_it_wakes() {
     let _ = hosts.ssh(&ann, host, &script).ok();
     first.signal(Signal::CONT);
     let output = first.finish().fails(1);
-    assert_snapshot!(shown(&output), @"");
+    assert_snapshot!(shown(&output), @"
+    --- stderr
+    error: this run does not hold host `h1` any more: fenced
+      who    bob@[HERE]
+      doing  staging
+      run    [RUN]
+      since  [TIME] ago
+      step   work/work
+      log    .rel/logs/staging.log
+      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+    --- exit code 1
+    ");
     assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
     assert_eq!(lines(host, "ticks").len(), ticks);
     assert_eq!(lines(host, ".rel/staging/journal"), before);
-    assert!(before.iter().any(|l| l.contains("\ttaken-over\t")), "{before:?}");
+    assert!(
+        before.iter().any(|l| l.contains("\ttaken-over\t")),
+        "{before:?}"
+    );
 }
 
 #[test]
@@ -187,13 +209,24 @@ fn a_run_that_is_not_heard_of_is_ended_before_its_lease_is() {
     let first = at_work(&ann, "ann", host);
     first.signal(Signal::STOP);
     wait_until("the guard's end", || {
-        journal(host).iter().any(|l| l.starts_with("interrupted")).then_some(())
+        journal(host)
+            .iter()
+            .any(|l| l.starts_with("interrupted"))
+            .then_some(())
     });
     fs::write(host.srv("go"), "").expect("writes");
     let _ = run(&bob, "bob", &["-q", "staging", "--force"]).ok();
     first.signal(Signal::CONT);
     let output = first.finish().fails(1);
-    assert_snapshot!(shown(&output), @"");
+    assert_snapshot!(shown(&output), @"
+    --- stderr
+    error: host `h1` gave the lease of this run up: fenced
+      why   it had heard nothing from here for too long
+      step  work/work
+      log   .rel/logs/staging.log
+      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+    --- exit code 1
+    ");
     assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
 }
 
@@ -201,22 +234,82 @@ fn a_run_that_is_not_heard_of_is_ended_before_its_lease_is() {
 fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     let hosts = Hosts::start(2);
     let [ann, bob] = [(); 2].map(|()| checkout(&hosts, "30s", STEP));
-    let lock = ["lock", "staging", "--reason", "no releases today", "--for", "30m"];
-    assert_snapshot!(shown(&run(&ann, "ann", &lock).ok()), @"");
-    assert_snapshot!(shown(&run(&bob, "bob", &["staging"]).fails(1)), @"");
-    assert_snapshot!(shown(&run(&bob, "bob", &["lock", "staging", "--reason", "x"]).fails(1)), @"");
-    assert_snapshot!(shown(&run(&bob, "bob", &["staging", "--plan"]).ok()), @"");
+    let lock = [
+        "lock",
+        "staging",
+        "--reason",
+        "no releases today",
+        "--for",
+        "30m",
+    ];
+    assert_snapshot!(shown(&run(&ann, "ann", &lock).ok()), @"
+    --- stderr
+    rel: staging: held for 30m, on 2 hosts
+    ");
+    assert_snapshot!(shown(&run(&bob, "bob", &["staging"]).fails(1)), @r#"
+    --- stderr
+    error: somebody holds `staging` on host `h1`
+      who     ann@[HERE]
+      reason  no releases today
+      since   [TIME] ago
+      until   [TIME] from now
+      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+    --- exit code 1
+    "#);
+    assert_snapshot!(shown(&run(&bob, "bob", &["lock", "staging", "--reason", "x"]).fails(1)), @r#"
+    --- stderr
+    error: somebody holds `staging` on host `h1`
+      who     ann@[HERE]
+      reason  no releases today
+      since   [TIME] ago
+      until   [TIME] from now
+      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+    --- exit code 1
+    "#);
+    assert_snapshot!(shown(&run(&bob, "bob", &["staging", "--plan"]).ok()), @"
+    h1  work (work)
+          run  work        echo $rel_token begin >> log  never done here
+    h2  work (work)
+          run  work        echo $rel_token begin >> log  never done here
+    h1  ann@[HERE] holds it since [TIME]: no releases today
+    h2  ann@[HERE] holds it since [TIME]: no releases today
+    staging: 2 steps would run, 0 fresh, on 2 hosts
+    ");
     let own = shown(&run(&ann, "ann", &["staging"]).ok());
-    assert!(own.contains("you hold this environment yourself: no releases today"), "{own}");
+    assert!(
+        own.contains("you hold this environment yourself: no releases today"),
+        "{own}"
+    );
     // With nothing to do, nobody needs to hold anything.
     let null = run(&bob, "bob", &["staging"]).ok();
     assert!(null.stderr.contains("2 round trips"), "{null}");
-    assert_snapshot!(shown(&run(&bob, "bob", &["unlock", "staging"]).fails(1)), @"");
-    let broken = ["unlock", "staging", "--break", "--reason", "the site is down"];
-    assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"");
+    assert_snapshot!(shown(&run(&bob, "bob", &["unlock", "staging"]).fails(1)), @r#"
+    --- stderr
+    error: somebody holds `staging` on host `h1`
+      who     ann@[HERE]
+      reason  no releases today
+      since   [TIME] ago
+      until   [TIME] from now
+      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+    --- exit code 1
+    "#);
+    let broken = [
+        "unlock",
+        "staging",
+        "--break",
+        "--reason",
+        "the site is down",
+    ];
+    assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"
+    --- stderr
+    rel: staging: broken, it was held by ann@[HERE], on 2 hosts
+    ");
     for host in &hosts.all {
         let lines = lines(host, ".rel/staging/journal");
-        let line = lines.iter().find(|l| l.contains("\tlock-broken\t")).expect("is told");
+        let line = lines
+            .iter()
+            .find(|l| l.contains("\tlock-broken\t"))
+            .expect("is told");
         let columns: Vec<&str> = line.split('\t').collect();
         assert!(columns[6].starts_with("ann@"), "{line}");
         assert!(columns[7].starts_with("bob@"), "{line}");
@@ -224,10 +317,21 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     }
     let _ = run(&bob, "bob", &["staging", "--force"]).ok();
     let _ = run(&ann, "ann", &["lock", "staging", "--reason", "again"]).ok();
-    assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"");
-    assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"");
+    assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"
+    --- stderr
+    rel: staging: given back, on 2 hosts
+    ");
+    assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"
+    --- stderr
+    rel: staging: nobody held it
+    ");
     // One that has expired holds nobody up.
-    let _ = run(&ann, "ann", &["lock", "staging", "--reason", "short", "--for", "1s"]).ok();
+    let _ = run(
+        &ann,
+        "ann",
+        &["lock", "staging", "--reason", "short", "--for", "1s"],
+    )
+    .ok();
     wait_until("the end of the hold", || {
         (run(&bob, "bob", &["-q", "staging", "--force"]).code == 0).then_some(())
     });
@@ -241,11 +345,29 @@ fn a_run_at_work_is_broken_off_and_says_so() {
     let [ann, bob] = [(); 2].map(|()| checkout(&hosts, "30s", SLOW));
     let first = at_work(&ann, "ann", host);
     let broken = ["unlock", "staging", "--break", "--reason", "it hangs"];
-    assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"");
+    assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"
+    --- stderr
+    rel: staging: broken, it was held by ann@[HERE], on 1 host
+    ");
     let output = first.finish().fails(1);
-    assert_snapshot!(shown(&output), @"");
+    assert_snapshot!(shown(&output), @"
+    --- stderr
+    error: this run does not hold host `h1` any more: fenced
+      who    bob@[HERE]
+      doing  rel unlock staging --break
+      run    [RUN]
+      since  [TIME] ago
+      step   work/work
+      log    .rel/logs/staging.log
+      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+    --- exit code 1
+    ");
     assert_eq!(lines(host, "log"), ["1 begin"]);
-    assert!(journal(host).iter().any(|l| l.starts_with("lock-broken bob@")));
+    assert!(
+        journal(host)
+            .iter()
+            .any(|l| l.starts_with("lock-broken bob@"))
+    );
     fs::write(host.srv("go"), "").expect("writes");
     let _ = run(&ann, "ann", &["-q", "staging"]).ok();
     assert_eq!(lines(host, "log"), ["1 begin", "3 begin", "3 end"]);
@@ -295,6 +417,8 @@ fn nothing_of_a_step_is_left_after_an_interrupt_and_a_kill() {
         let _ = job.finish();
         wait_until("the end of all processes", || (left() == "0").then_some(()));
         println!("{signal:?}: nothing left after {:?}", start.elapsed());
-        wait_until("the lease", || (!host.srv(".rel/staging/lease").exists()).then_some(()));
+        wait_until("the lease", || {
+            (!host.srv(".rel/staging/lease").exists()).then_some(())
+        });
     }
 }
