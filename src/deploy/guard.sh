@@ -136,7 +136,8 @@ rel_watch() {
             rel_quiet=$((rel_quiet + 1))
         fi
         rel_heard=$rel_beat
-        if [ "$rel_quiet" -ge 3 ]; then
+        # Also where the guard was killed: this would keep the line open.
+        if [ "$rel_quiet" -ge 3 ] || ! kill -0 "$1" 2>/dev/null; then
             # The guard with all that works for it here, but not this.
             trap '' TERM
             kill -TERM -"$1" 2>/dev/null

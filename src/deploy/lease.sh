@@ -110,7 +110,7 @@ rel_lock() {
         rel_emit refused 'it can not be made'
         return
     fi
-    if ! { : >>"$rel_state/fence"; } 2>/dev/null; then
+    if ! { true >>"$rel_state/fence"; } 2>/dev/null; then
         rel_emit refused 'nothing can be written there'
         return
     fi
@@ -145,7 +145,7 @@ rel_lock() {
             return
         fi
     done
-    if ! { : >>"$rel_state/journal"; } 2>/dev/null; then
+    if ! { true >>"$rel_state/journal"; } 2>/dev/null; then
         rel_emit refused 'the journal can not be written'
         return
     fi
