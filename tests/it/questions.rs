@@ -279,6 +279,8 @@ fn help_names_the_commands() {
       hash         Print the key that CI caches a target under
       plan         Show what would run, changing nothing
       log          Show what a target's last run printed
+      lock         Hold an environment: nobody else's run begins there
+      unlock       Give an environment back, or break somebody else's hold
       cache        Look at or clean the local cache
       check        Report every mistake in the Releasefile and recipes
       init         Write a starting Releasefile for the project in this directory
