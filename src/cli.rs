@@ -20,6 +20,7 @@ mod deploy;
 mod fresh;
 mod hosts;
 mod init;
+mod lock;
 mod log;
 mod names;
 mod promote;
@@ -108,6 +109,10 @@ enum Verb {
     Apply(saved::ApplyArgs),
     /// Approve a saved plan that somebody else made
     Approve(saved::ApproveArgs),
+    /// Hold an environment: nobody else's run begins there
+    Lock(lock::LockArgs),
+    /// Give an environment back, or break somebody else's hold
+    Unlock(lock::UnlockArgs),
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
@@ -214,6 +219,8 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Promote(args)) => promote::promote(context, &args),
         Some(Verb::Apply(args)) => saved::apply(context, &args),
         Some(Verb::Approve(args)) => saved::approve(context, &args),
+        Some(Verb::Lock(args)) => lock::lock(context, &args),
+        Some(Verb::Unlock(args)) => lock::unlock(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
         Some(Verb::Check(args)) => trace::check(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),

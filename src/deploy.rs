@@ -17,6 +17,7 @@ pub mod history;
 pub mod inventory;
 pub mod job;
 pub mod journal;
+pub mod lease;
 pub mod line;
 pub mod names;
 pub mod parse;
@@ -46,7 +47,7 @@ use crate::deploy::apply::{Done, Hands};
 use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
-use crate::deploy::fleet::Fleet;
+use crate::deploy::fleet::{Fleet, Mode};
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Circumstances, Seen};
 use crate::deploy::saved::SavedPlan;
@@ -76,8 +77,10 @@ pub struct Request<'a> {
     pub root: &'a Path,
     /// All recipes.
     pub recipes: &'a Recipes,
-    /// `user@machine`, for journals.
+    /// `user@machine`, for journals and leases.
     pub who: String,
+    /// What was asked, for leases: `production branch2`.
+    pub purpose: String,
     /// Names this run in journals; never used before.
     pub run_id: String,
     /// Short directory for SSH's control sockets.
@@ -210,7 +213,7 @@ pub fn apply(
             saved.holds(&looked.plan, &looked.seen)?;
         }
         let hosts = apply::touched(&looked.plan);
-        if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
+        if hosts.is_empty() || looked.lock(&hosts, progress, interrupted)? {
             break;
         }
         // Somebody was there between the question and the lock: ask again, under it.
@@ -259,7 +262,7 @@ pub fn rollback(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
-    if !fleet.lock(&names, &seen, interrupted)? {
+    if !fleet.lock(&names, &seen, Mode::Run, progress, interrupted)? {
         seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     }
     let mut undone = 0;
@@ -368,6 +371,17 @@ fn look(
 }
 
 impl Looked {
+    fn lock(
+        &self,
+        hosts: &[&str],
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<bool> {
+        let seen = &self.seen;
+        self.fleet
+            .lock(hosts, seen, Mode::Run, progress, interrupted)
+    }
+
     fn decide(&mut self, request: &Request<'_>) -> Result<()> {
         let now = Circumstances {
             run_id: &request.run_id,
@@ -375,6 +389,10 @@ impl Looked {
         };
         self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
+        let held = self.seen.iter().filter(|(_, seen)| !seen.held.is_empty());
+        self.plan.held = held
+            .map(|(n, seen)| (n.clone(), seen.held.clone()))
+            .collect();
         request.promoted.check_plan(&self.plan, &self.held_back)
     }
 

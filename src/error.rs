@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Host,
     /// A step failed after something had been switched, and the way back failed as well.
     NotRolledBack,
+    /// Somebody else holds the environment now: nothing more was changed.
+    Fenced,
     /// A cache is unusable. Never fatal: turned into a warning by the builder.
     Cache,
     /// The file system of this machine refused something.
@@ -51,7 +53,7 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Usage | Self::Releasefile => EXIT_USAGE,
-            Self::Failed | Self::Host | Self::Cache | Self::Io => EXIT_FAILED,
+            Self::Failed | Self::Host | Self::Fenced | Self::Cache | Self::Io => EXIT_FAILED,
             Self::NotRolledBack => EXIT_NOT_ROLLED_BACK,
             Self::Interrupted => EXIT_INTERRUPTED,
             Self::Internal => EXIT_INTERNAL,

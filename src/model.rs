@@ -97,6 +97,8 @@ pub struct Environment {
     pub rollouts: Vec<Rollout>,
     /// Who must have approved a plan of it; without it anybody runs it.
     pub approval: Option<Approval>,
+    /// How long its lease holds when nothing is heard of the run.
+    pub lease: Option<Duration>,
     /// Where the name is written.
     pub place: Place,
 }

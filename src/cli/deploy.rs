@@ -118,15 +118,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         ui::print(&command.render_long_help().to_string());
         return Ok(EXIT_OK);
     }
-    let params = params(environment, &call.values)?;
-    let job = Job {
-        context,
-        project,
-        root: &root,
-        environment,
-        params,
-        promoted: Promoted::None,
-    };
+    let job = Job::new(context, project, &root, &call.name, &call.values)?;
     let args = &call.args;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
@@ -173,6 +165,21 @@ pub(super) fn params(
         params.insert(param.name.clone(), value);
     }
     Ok(params)
+}
+
+/// Calls `act` with the environment and the parameters that `words` are.
+pub(super) fn on_call(
+    context: &mut Context,
+    words: &[String],
+    act: impl FnOnce(&Job<'_>) -> Result<u8>,
+) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let (name, values) = match words.split_first() {
+        Some((name, values)) => (name.as_str(), values),
+        None => ("", words),
+    };
+    act(&Job::new(context, project, &root, name, values)?)
 }
 
 /// Runs `rel plan`.
@@ -231,6 +238,27 @@ pub(super) struct Way<'a> {
     pub(super) is_logged: bool,
     /// The plan that is to be carried out.
     pub(super) saved: Option<&'a SavedPlan>,
+}
+
+impl<'a> Job<'a> {
+    /// Returns the call of the environment `name` with these arguments.
+    pub(super) fn new(
+        context: &'a Context,
+        project: &'a Project,
+        root: &'a Path,
+        name: &str,
+        values: &[String],
+    ) -> Result<Self> {
+        let environment = find_environment(project, name)?;
+        Ok(Self {
+            context,
+            project,
+            root,
+            environment,
+            params: params(environment, values)?,
+            promoted: Promoted::None,
+        })
+    }
 }
 
 impl Job<'_> {
@@ -364,6 +392,7 @@ impl Job<'_> {
                 Some(saved) => saved.run_id.clone(),
                 None => run_id(Context::now_s()),
             },
+            purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
             force: way.is_forced,
@@ -378,6 +407,14 @@ impl Job<'_> {
             }
             _ => error,
         })
+    }
+
+    /// Returns the words that name the environment on the command line.
+    pub(super) fn purpose(&self) -> String {
+        let params = self.environment.params.iter();
+        let values = params.filter_map(|p| self.params.get(&p.name).map(String::as_str));
+        let words = std::iter::once(self.environment.name.as_str()).chain(values);
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Opens the file that keeps what the steps of this run print, and returns its path

@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::context::Context;
-use super::deploy::{Job, Way, find_environment, params, to_json};
+use super::deploy::{Way, on_call, to_json};
 use super::names::unknown_name;
 use super::query::{self, Names};
 use super::signals::Listener;
-use crate::deploy::{self, Promoted, inventory};
+use crate::deploy::{self, inventory};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::model::{Host, Project};
 use crate::progress::Silent;
@@ -97,14 +97,14 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
 
 /// Runs `rel status`: of targets, or of an environment's hosts.
 pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
-    let Some((name, values)) = names.targets.split_first() else {
+    let Some(name) = names.targets.first() else {
         return query::status(context, names);
     };
     let environments = &context.project()?.environments;
     if !environments.iter().any(|e| e.name == *name) {
         return query::status(context, names);
     }
-    asked(context, name, values, |job| {
+    on_call(context, &names.targets, |job| {
         let roots = job.needs()?;
         // What stands in the tree is what hosts are held against; nothing is built.
         let made = query::standing(job.project, job.root, &roots)?;
@@ -125,10 +125,7 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
 
 /// Runs `rel history`.
 pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
-    let Some((name, values)) = args.names.split_first() else {
-        return Err(Error::usage("`history` needs the name of an environment"));
-    };
-    asked(context, name, values, |job| {
+    on_call(context, &args.names, |job| {
         let nothing = std::collections::BTreeMap::new();
         let way = Way {
             is_question: true,
@@ -144,25 +141,5 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
             }
             Ok(EXIT_OK)
         })
-    })
-}
-
-/// Calls `ask` with an environment and its parameters.
-fn asked(
-    context: &mut Context,
-    name: &str,
-    values: &[String],
-    ask: impl FnOnce(&Job<'_>) -> Result<u8>,
-) -> Result<u8> {
-    let root = context.root()?;
-    let (context, project) = context.with_project()?;
-    let environment = find_environment(project, name)?;
-    ask(&Job {
-        context,
-        project,
-        root: &root,
-        environment,
-        params: params(environment, values)?,
-        promoted: Promoted::None,
     })
 }

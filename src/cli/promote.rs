@@ -2,10 +2,10 @@
 
 use super::build::BuildOptions;
 use super::context::Context;
-use super::deploy::{Job, find_environment, params};
+use super::deploy::{Job, on_call};
 use super::hosts::named;
 use crate::deploy::Promoted;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Host;
 
 #[derive(Debug, clap::Args)]
@@ -25,29 +25,21 @@ pub struct PromoteArgs {
 
 /// Runs `rel promote`.
 pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
-    let root = context.root()?;
-    let (context, project) = context.with_project()?;
-    let (name, values) = args
-        .names
-        .split_first()
-        .ok_or_else(|| Error::usage("no environment"))?;
-    let environment = find_environment(project, name)?;
-    let promoted = match args.only.as_slice() {
-        [] => Promoted::All,
-        words => Promoted::Hosts(names(&named(project, words)?)),
-    };
-    let job = Job {
-        context,
-        project,
-        root: &root,
-        environment,
-        params: params(environment, values)?,
-        promoted,
-    };
-    match args.plan {
-        true => job.plan(false, None),
-        false => job.apply(&args.build),
-    }
+    on_call(context, &args.names, |job| {
+        let promoted = match args.only.as_slice() {
+            [] => Promoted::All,
+            words => Promoted::Hosts(names(&named(job.project, words)?)),
+        };
+        let job = Job {
+            promoted,
+            params: job.params.clone(),
+            ..*job
+        };
+        match args.plan {
+            true => job.plan(false, None),
+            false => job.apply(&args.build),
+        }
+    })
 }
 
 fn names(hosts: &[&Host]) -> Vec<String> {

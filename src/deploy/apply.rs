@@ -264,6 +264,8 @@ impl Hands<'_> {
             Err(error) if error.kind == ErrorKind::Interrupted => cause
                 .fact("undone", "interrupted on the way back")
                 .hinted("the same command with `--rollback` goes on with it"),
+            // Whoever holds the hosts now answers for them.
+            Err(error) if error.kind == ErrorKind::Fenced => error.fact("before", cause.message),
             Err(error) => {
                 let mut both = Error::new(ErrorKind::NotRolledBack, cause.message);
                 both.facts = cause.facts;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::deploy::difference::{SHOWN_MAX, Standing};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::Journal;
+use crate::deploy::lease::Held;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::quote;
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 enum About {
     Now,
     Journal,
+    Held,
     Fact(String, String, String),
     Check(String),
     Found(String),
@@ -64,6 +66,8 @@ impl Questions {
         if depth == Depth::Show {
             questions.ask(About::Writable, &writable(state));
         }
+        let script = format!("rel_state={}\nrel_held", quote(state));
+        questions.ask(About::Held, &script);
         let mut blobs = BTreeSet::new();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
@@ -196,6 +200,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
     match about {
         About::Now => seen.now = text().trim().parse().unwrap_or(0),
         About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
+        About::Held => seen.held = text().lines().filter_map(Held::parse).collect(),
         About::Journal => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))

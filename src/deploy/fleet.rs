@@ -12,6 +12,7 @@ use crate::deploy::Request;
 use crate::deploy::facts::{Depth, Questions, Reply};
 use crate::deploy::frames::Frame;
 use crate::deploy::job::{Job, hex};
+use crate::deploy::lease;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::Header;
 use crate::deploy::session::Session;
@@ -73,6 +74,8 @@ impl Fleet {
                 root,
                 run: request.run_id.clone(),
                 who: crate::deploy::journal::column(&request.who),
+                purpose: crate::deploy::journal::column(&request.purpose),
+                lease: request.environment.lease.unwrap_or(lease::LEASE),
             };
             let session = Session::open(&system as &dyn Transport, host, &header)?;
             opened.push((host.name.clone(), session, header));
@@ -195,36 +198,69 @@ impl Fleet {
         .map(drop)
     }
 
-    /// Makes the state directories of `hosts` ours, or says who has them. Returns
-    /// whether the journals are still those that were read.
+    /// Takes the leases of `hosts`, or says who has them. Returns whether the journals
+    /// are still those that were read.
+    ///
+    /// One host after another, in order of names: of two that want the same hosts, one
+    /// gets all. What was taken is given back when the fleet is dropped.
     pub fn lock(
         &self,
         hosts: &[&str],
         seen: &BTreeMap<String, Seen>,
+        mode: Mode,
+        progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<bool> {
-        let same = self.each(&|name, member| {
-            if !hosts.contains(&name) {
-                return Ok(true);
-            }
+        let mut is_same = true;
+        let mut own = Vec::new();
+        for (name, member) in self
+            .members
+            .iter()
+            .filter(|(n, _)| hosts.contains(&n.as_str()))
+        {
             let size = seen.get(name).map_or(0, |s| s.journal.size);
-            let answer = member
-                .session()
-                .call(&format!("rel_lock {size}\n"), interrupted)?;
+            let call = format!("rel_lock {size} {}\n", mode.word());
+            let answer = member.session().call(&call, interrupted)?;
             match answer.split_once(' ').unwrap_or((&answer, "")) {
-                ("ready", _) => Ok(true),
-                ("moved", _) => Ok(false),
-                ("locked", who) => Err(Error::host(format!(
-                    "somebody else is at work on host `{name}`"
-                ))
-                .fact("who", who)
-                .hinted("run the same command again when they are done")),
-                (_, why) => Err(keeps_no_journal(name)
-                    .fact("directory", member.header.state.clone())
-                    .fact("says", why)),
+                ("ready", rest) => {
+                    own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned()))
+                }
+                ("moved", _) => is_same = false,
+                ("locked", held) => return Err(lease::refused(name, &member.header.purpose, held)),
+                (_, why) => {
+                    return Err(keeps_no_journal(name)
+                        .fact("directory", member.header.state.clone())
+                        .fact("says", why));
+                }
             }
-        })?;
-        Ok(same.values().all(|is_same| *is_same))
+        }
+        own.dedup();
+        for reason in own.iter().filter(|_| mode == Mode::Run && is_same) {
+            let text = format!("you hold this environment yourself: {reason}");
+            progress.event(&Event::Note { text: &text });
+        }
+        Ok(is_same)
+    }
+}
+
+/// What a lease is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To work: a person's hold and another run are respected.
+    Run,
+    /// To look at a person's hold: only another run is respected.
+    Any,
+    /// To break what is there.
+    Break,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Any => "any",
+            Self::Break => "break",
+        }
     }
 }
 

@@ -17,7 +17,7 @@ case $rel_root in
 esac
 
 rel_missing=
-for rel_t in cat chmod cp date dd head kill ln mkdir mkfifo mktemp mv readlink rm \
+for rel_t in cat chmod cp date dd flock head kill ln mkdir mkfifo mktemp mv readlink rm \
     sed setsid sha256sum sleep tail tar tee tr wc; do
     command -v "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
 done
@@ -41,10 +41,34 @@ else
     rel_take() { dd bs="$1" count=1 iflag=fullblock 2>/dev/null; }
 fi
 
+# SESSION: its processes that are there and not only waiting to be reaped.
+rel_members() {
+    sed -n "s/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* $1 .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
+}
+
+# LEADER: ends a program with its session: its group, and groups of jobs within it.
 rel_end_group() {
+    if [ -e /proc/self/stat ]; then
+        rel_m=$(rel_members "$1")
+        if [ -z "$rel_m" ]; then return 0; fi
+        kill -TERM $rel_m 2>/dev/null
+        rel_n=0
+        while [ "$rel_n" -lt 10 ] && [ -n "$rel_m" ]; do
+            sleep 0.1
+            rel_n=$((rel_n + 1))
+            rel_m=$(rel_members "$1")
+        done
+        # Twice: one that was just being forked is not in the list.
+        while [ -n "$rel_m" ] && [ "$rel_n" -lt 20 ]; do
+            kill -KILL -"$1" $rel_m 2>/dev/null
+            rel_n=$((rel_n + 1))
+            rel_m=$(rel_members "$1")
+        done
+        return 0
+    fi
     kill -TERM -"$1" 2>/dev/null || return 0
     rel_n=0
-    while [ "$rel_n" -lt 20 ] && kill -0 -"$1" 2>/dev/null; do
+    while [ "$rel_n" -lt 10 ] && kill -0 -"$1" 2>/dev/null; do
         sleep 0.1
         rel_n=$((rel_n + 1))
     done
@@ -55,7 +79,7 @@ rel_end_group() {
 rel_end_program() {
     rel_n=0
     # Between the fork and the number in the file there is a moment.
-    while [ ! -s "$rel_tmp/pid" ] && [ "$rel_n" -lt 20 ]; do
+    while [ ! -s "$rel_tmp/pid" ] && [ ! -e "$rel_tmp/ended" ] && [ "$rel_n" -lt 20 ]; do
         sleep 0.1
         rel_n=$((rel_n + 1))
     done
@@ -63,7 +87,9 @@ rel_end_program() {
 }
 
 # EVENT DETAIL: says in the journal what became of the step at work.
-rel_close_step() {
+rel_close_step() { if [ -s "$rel_tmp/at" ]; then rel_as_holder rel_close_it "$1" "$2"; fi; }
+
+rel_close_it() {
     if [ -s "$rel_tmp/at" ]; then
         { IFS= read -r rel_1; IFS= read -r rel_2; IFS= read -r rel_3; } <"$rel_tmp/at"
         rm -f -- "$rel_tmp/at"
@@ -73,7 +99,8 @@ rel_close_step() {
 
 rel_leave() {
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
-    if [ -n "${rel_locked:-}" ]; then rm -rf -- "$rel_state/lock"; fi
+    rel_as_holder rel_give_back
+    rel_token=
     rm -rf -- "$rel_tmp"
 }
 
@@ -83,42 +110,70 @@ rel_cut() {
     rel_leave
 }
 
-# A line that was cut without a word leaves standard input open: whoever does not
-# hear from rel for half a minute acts as if it had ended.
+# GUARD: renews the lease while rel is heard of. A line that was cut without a word leaves
+# standard input open: whoever hears nothing for half the time of a lease acts as if it had
+# ended, so that the lease is given back before others may take it.
 rel_watch() {
     rel_heard=
     rel_quiet=0
-    while sleep 10; do
-        rel_beat=$(cat "$rel_tmp/beat" 2>/dev/null) || exit 0
-        # While a call is at work, nobody listens: then the line itself must tell.
-        if [ "$rel_beat" = "$rel_heard" ] && [ ! -e "$rel_tmp/busy" ]; then rel_quiet=$((rel_quiet + 1)); else rel_quiet=0; fi
+    rel_dog=
+    trap 'kill "$rel_sleep" 2>/dev/null; exit 0' TERM
+    while :; do
+        sleep "$rel_period" 3>&- &
+        rel_sleep=$!
+        wait "$rel_sleep"
+        { read -r rel_token <"$rel_tmp/token"; } 2>/dev/null || rel_token=
+        { read -r rel_beat <"$rel_tmp/beat"; } 2>/dev/null || [ -e "$rel_tmp/beat" ] || exit 0
+        if [ "$rel_beat" != "$rel_heard" ]; then
+            rel_quiet=0
+            rel_as_holder rel_renew
+        elif [ -e "$rel_tmp/busy" ]; then
+            # While a call is at work, nobody listens: then the line itself must tell. One
+            # that waits for the line keeps no lease alive.
+            rel_quiet=0
+            if [ ! -s "$rel_tmp/busy" ]; then rel_as_holder rel_renew; fi
+        else
+            rel_quiet=$((rel_quiet + 1))
+        fi
         rel_heard=$rel_beat
-        if [ "$rel_quiet" -ge 3 ]; then
-            rel_dog=
+        # Also where the guard was killed: this would keep the line open.
+        if [ "$rel_quiet" -ge 3 ] || ! kill -0 "$1" 2>/dev/null; then
+            # The guard with all that works for it here, but not this.
+            trap '' TERM
+            kill -TERM -"$1" 2>/dev/null
             kill -KILL "$1" 2>/dev/null
+            rel_emit silent >&3
             rel_cut
             exit 0
         fi
     done
 }
 
+rel_start_watch() {
+    if [ -n "${rel_dog:-}" ]; then return; fi
+    printf '0\n' >"$rel_tmp/beat"
+    rel_watch "$$" </dev/null 3>&1 >/dev/null 2>&1 &
+    rel_dog=$!
+}
+
 # The subshell waits, so that the end is told even when the program was killed.
 rel_start() {
-    rm -f -- "$rel_tmp/pid"
+    rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"
     rel_at_work=1
     {
-        setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" </dev/null 2>&1 &
+        setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
         printf '%s' "$!" >"$rel_tmp/pid.new"
         mv -f -- "$rel_tmp/pid.new" "$rel_tmp/pid"
         wait "$!"
-        rel_emit ended "$?"
+        rel_status=$?
+        # Its number may be another's from here on.
+        mv -f -- "$rel_tmp/pid" "$rel_tmp/ended"
+        rm -f -- "$rel_tmp/work"
+        if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
+        rel_emit ended "$rel_status"
     } </dev/null &
     rel_program=$!
-    if [ -z "${rel_dog:-}" ]; then
-        printf 0 >"$rel_tmp/beat"
-        rel_watch "$$" </dev/null >/dev/null 2>&1 &
-        rel_dog=$!
-    fi
+    rel_start_watch
 }
 
 rel_settle() {
@@ -128,58 +183,19 @@ rel_settle() {
     fi
 }
 
-# SIZE: makes the state directory ours, if nobody else is at work; says whether the
-# journal is still as long as when it was read.
-rel_lock() {
-    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services" 2>/dev/null; then
-        rel_emit refused 'it can not be made'
-        return
-    fi
-    rel_n=0
-    until [ -n "${rel_locked:-}" ] || mkdir -- "$rel_state/lock" 2>/dev/null; do
-        rel_owner='somebody who just came'
-        { read -r rel_pid rel_born rel_owner <"$rel_state/lock/owner"; } 2>/dev/null || rel_pid=
-        rel_n=$((rel_n + 1))
-        # A guard whose connection was cut needs some seconds to clean up.
-        if [ "$rel_n" -gt 40 ]; then
-            rel_emit locked "$rel_owner"
-            return
-        fi
-        if [ -n "$rel_pid" ]; then
-            rel_b=$(rel_birth "$rel_pid") || rel_b=
-            if [ "$rel_b" = "$rel_born" ]; then sleep 0.1; else rm -rf -- "$rel_state/lock"; fi
-        elif [ "$rel_n" -gt 20 ] && [ ! -e "$rel_state/lock" ]; then
-            rel_emit refused 'nothing can be written there'
-            return
-        elif [ "$rel_n" -gt 20 ]; then
-            # Taken by somebody who never came to write their name.
-            rm -rf -- "$rel_state/lock"
-        else
-            sleep 0.1
-        fi
-    done
-    if [ -z "${rel_locked:-}" ]; then
-        rel_locked=1
-        printf '%s %s %s\n' "$$" "$(rel_birth "$$")" "$rel_who" >"$rel_state/lock/owner"
-    fi
-    if ! : >>"$rel_state/journal"; then
-        rel_emit refused 'the journal can not be written'
-        return
-    fi
-    rel_size=$(wc -c <"$rel_state/journal")
-    if [ "$((rel_size))" != "$1" ]; then
-        rel_emit moved
-        return
-    fi
-    # A line torn by a crash must not swallow the next one.
-    if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi
-    rel_emit ready
+rel_heard_of() {
+    rel_beats=$((${rel_beats:-0} + 1))
+    printf '%s\n' "$rel_beats" >"$rel_tmp/beat"
 }
 
+# Each piece is a sign of life.
 rel_chunks() {
+    printf line >"$rel_tmp/busy"
     while IFS=' ' read -r rel_size rel_sum; do
+        rel_heard_of
         if [ "$rel_size" = 0 ]; then
             printf '%s\n' "$rel_sum" >"$rel_tmp/want"
+            : >"$rel_tmp/busy"
             return
         fi
         rel_take "$rel_size" || return
@@ -188,13 +204,21 @@ rel_chunks() {
 
 # TO: a directory that arrives as a tar stream in chunks; in place whole or not at all.
 rel_receive() {
+    if ! rel_as_holder rel_receive_it "$1"; then
+        # The bytes are on their way: they must not be read as commands.
+        rel_chunks >/dev/null
+        rel_tell_fenced
+    fi
+}
+
+rel_receive_it() {
     rel_part=${1%/}.rel-part
     rm -rf -- "$rel_part" "$rel_tmp/fifo" "$rel_tmp/want"
     if ! mkdir -p -- "$rel_part"; then
         # The bytes are on their way: they must not be read as commands.
         rel_chunks >/dev/null
         rel_emit refused 'its directory can not be made'
-        return
+        return 0
     fi
     mkfifo "$rel_tmp/fifo"
     sha256sum <"$rel_tmp/fifo" >"$rel_tmp/sum" &
@@ -221,10 +245,12 @@ rel_receive() {
         rm -rf -- "${1%/}.rel-old"
     fi
     rm -rf -- "$rel_part"
+    return 0
 }
 
 # PATH: a directory's content, or one file, as a tar stream.
 rel_send() {
+    printf line >"$rel_tmp/busy"
     {
         if [ -d "$1" ]; then
             tar -C "$1" -cf - . 2>"$rel_tmp/words"
@@ -237,6 +263,7 @@ rel_send() {
         rel_take 1048576 >"$rel_tmp/chunk"
         rel_n=$(wc -c <"$rel_tmp/chunk")
         if [ "$((rel_n))" -eq 0 ]; then break; fi
+        rel_heard_of
         rel_emit data "$((rel_n))"
         cat "$rel_tmp/chunk"
     done
@@ -247,8 +274,7 @@ rel_emit hello "$rel_root"
 while IFS= read -r rel_line; do
     case $rel_line in
     beat)
-        rel_beats=$((${rel_beats:-0} + 1))
-        printf '%s' "$rel_beats" >"$rel_tmp/beat"
+        rel_heard_of
         ;;
     run\ *)
         rel_settle

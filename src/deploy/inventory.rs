@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::deploy::facts::Reply;
 use crate::deploy::fleet::{self, absolute_root, make_private, nonce};
 use crate::deploy::frames::Frame;
+use crate::deploy::lease;
 use crate::deploy::program::{Header, quote};
 use crate::deploy::session::Session;
 use crate::deploy::transport::System;
@@ -128,6 +129,8 @@ fn one(
         root,
         run: "-".into(),
         who: "-".into(),
+        purpose: "-".into(),
+        lease: lease::LEASE,
     };
     let mut session = Session::open(&system, host, &header)?;
     let root = match header.root.starts_with('/') {

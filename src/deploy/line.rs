@@ -284,7 +284,7 @@ impl<'a> Line<'a> {
         let result = self.act(step, host);
         let took = start.elapsed();
         if let Err(error) = &result
-            && (error.kind == ErrorKind::Interrupted
+            && (matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
                 || self.hands.interrupted.load(Ordering::SeqCst))
         {
             return Err(Stop::Other(

@@ -18,6 +18,7 @@ use crate::deploy::basis::Basis;
 use crate::deploy::difference::{Difference, Standing};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Journal, Record};
+use crate::deploy::lease::Held;
 use crate::deploy::waves::Wave;
 use crate::error::Result;
 
@@ -38,6 +39,8 @@ pub struct Seen {
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
     pub standing: BTreeMap<String, Standing>,
+    /// Who holds the environment there.
+    pub held: Vec<Held>,
 }
 
 /// What was found where a step would leave something.
@@ -166,6 +169,9 @@ pub struct Plan {
     pub held_back: BTreeSet<String>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
+    /// Who holds the environment, by host; those without are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Vec<Held>>,
 }
 
 /// What the decision depends on besides the hosts.

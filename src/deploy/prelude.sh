@@ -1,10 +1,98 @@
 # The words that programs, guards and undo scripts are written in.
 #
 # POSIX sh; runs in dash, bash and busybox. Set before it by rel: rel_nonce,
-# rel_state, rel_root, rel_run, rel_who. Functions that undo scripts call are a
+# rel_state, rel_root, rel_run, rel_who, rel_purpose, rel_ttl. Functions that undo scripts call are a
 # stored format, because a later rel runs them: they may gain, never change.
 
 rel_emit() { printf '\036%s %s\n' "$rel_nonce" "$*"; }
+
+# --- the lease --------------------------------------------------------------
+# The rest of it is the guard's (lease.sh), with the files that it lies in.
+
+rel_tab=$(printf '\t')
+
+# Sets rel_clock: hundredths of a second, by a clock that nobody sets where there is one.
+rel_tick() {
+    if { read -r rel_clock rel_s </proc/uptime; } 2>/dev/null; then
+        rel_clock=${rel_clock%.*}${rel_clock#*.}
+    else
+        rel_clock=$(date +%s)00
+    fi
+}
+
+# FILE: reads a lease into rel_h_…; fails when there is none.
+rel_read_lease() {
+    rel_h_token=
+    { IFS=$rel_tab read -r rel_h_token rel_h_who rel_h_run rel_h_purpose rel_h_since rel_h_pid \
+        rel_h_born rel_h_ttl rel_h_clock rel_h_tmp <"$1"; } 2>/dev/null || :
+    [ -n "$rel_h_token" ]
+}
+
+# Whether somebody is at taking over from the holder that was read.
+rel_is_revoked() {
+    { IFS=$rel_tab read -r rel_s rel_b <"$rel_state/revoked"; } 2>/dev/null || return 1
+    [ "$rel_s" = "$rel_h_token" ]
+}
+
+# Whether the holder that was read can still act: its guard lives and has renewed in time.
+rel_is_live() {
+    if rel_is_revoked; then return 1; fi
+    rel_b=$(rel_birth "$rel_h_pid") || return 1
+    [ "$rel_b" = "$rel_h_born" ] || return 1
+    { read -r rel_s rel_beat <"$rel_state/beat"; } 2>/dev/null || rel_s=
+    if [ "$rel_s" != "$rel_h_token" ]; then rel_beat=$rel_h_clock; fi
+    rel_tick
+    [ "$((rel_clock - rel_beat))" -le "$((rel_h_ttl))" ]
+}
+
+# Reads a person's hold into rel_f_…; fails when there is none, or none any more.
+rel_read_freeze() {
+    rel_f_token=
+    { IFS=$rel_tab read -r rel_f_token rel_f_who rel_f_reason rel_f_since rel_f_until \
+        <"$rel_state/freeze"; } 2>/dev/null || :
+    [ -n "$rel_f_token" ] && { [ "$rel_f_until" = - ] || [ "$(date +%s)" -lt "$rel_f_until" ]; }
+}
+
+rel_is_frozen() { rel_read_freeze && [ "$rel_f_who" != "$rel_who" ]; }
+
+# The holder that was read, as one line: kind, token, who, run, purpose, age, -.
+rel_print_lease() {
+    printf 'run\t%s\t%s\t%s\t%s\t%s\t-\n' "$rel_h_token" "$rel_h_who" "$rel_h_run" \
+        "$rel_h_purpose" "$(($(date +%s) - rel_h_since))"
+}
+
+# A person's hold that was read: kind, token, who, -, reason, age and rest in seconds.
+rel_print_freeze() {
+    rel_now=$(date +%s)
+    rel_rest=-
+    if [ "$rel_f_until" != - ]; then rel_rest=$((rel_f_until - rel_now)); fi
+    printf 'freeze\t%s\t%s\t-\t%s\t%s\t%s\n' "$rel_f_token" "$rel_f_who" "$rel_f_reason" \
+        "$((rel_now - rel_f_since))" "$rel_rest"
+}
+
+# Says who holds this environment: a line for a person, one for a run.
+rel_held() {
+    if rel_read_freeze; then rel_print_freeze; fi
+    if rel_read_lease "$rel_state/lease" && rel_is_live; then rel_print_lease; fi
+}
+
+# Whether this run is still the holder. A run that asks only holds nothing.
+rel_holds() {
+    rel_read_lease "$rel_state/lease" && [ "$rel_h_token" = "${rel_token:-}" ] && ! rel_is_revoked
+}
+
+# Ends a program that acts for a holder and is none any more; the guard tells by whom.
+rel_must_hold() { if [ -n "${rel_token:-}" ] && ! rel_holds; then exit 75; fi; }
+
+# A program's first act: as long as it lives nobody takes the lease over. What it runs does
+# not hold the fence, or what goes on in the background would hold it for ever.
+rel_enter() {
+    if [ -z "${rel_token:-}" ]; then return 0; fi
+    exec 9>>"$rel_state/fence"
+    printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_tmp/work" 2>/dev/null
+    flock -s 9
+    rel_must_hold
+}
 
 # One line of the journal: EVENT SEQ ID KEY DETAIL, `-` where there is none.
 rel_journal() {
@@ -40,6 +128,7 @@ rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late";
 # SEQ ID KEY: from here on until rel_do, this step is at work. What can not be written
 # down is not begun.
 rel_step() {
+    rel_must_hold
     rel_seq=$1 rel_id=$2 rel_key=$3
     rel_emit start "$1"
     if ! {
@@ -62,10 +151,10 @@ rel_fail() {
 
 # Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
 rel_do() {
-    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
     rel_status=$?
     if [ "$rel_status" -eq 0 ]; then
-        ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1
+        ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-
         rel_status=$?
     fi
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
@@ -366,10 +455,11 @@ rel_tidy_blobs() {
 rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
     if [ ! -s "$rel_script" ]; then return 0; fi
+    rel_must_hold
     rel_emit start "$2"
     rm -f -- "$rel_tmp/kept"
     rel_was_run=$rel_run rel_run=$1 rel_seq=$2
-    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1 9>&-
     rel_status=$?
     rel_run=$rel_was_run
     if [ -s "$rel_tmp/kept" ]; then rel_emit kept "$(tr '\n' ' ' <"$rel_tmp/kept")"; fi

@@ -14,8 +14,13 @@ use crate::template::shell_quote;
 
 /// The functions that programs call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
+/// The guard's part that takes, renews and gives back the lease.
+pub const LEASE: &str = include_str!("lease.sh");
 /// The loop that starts programs and ends them with the connection.
 pub const GUARD: &str = include_str!("guard.sh");
+
+/// Looks of a guard within the time of a lease; after half of them without a word it leaves.
+const LOOKS: u32 = 6;
 
 /// What every program on one host begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,25 +35,39 @@ pub struct Header {
     pub run: String,
     /// Who runs `rel`.
     pub who: String,
+    /// What this run is for, as it was asked: `production branch2`.
+    pub purpose: String,
+    /// How long its lease holds when nothing is heard of it.
+    pub lease: Duration,
 }
 
 impl Header {
     fn text(&self) -> String {
+        let ttl = (self.lease.as_millis() / 10).to_string();
+        let period = format!("{:.3}", self.period().as_secs_f64());
         [
             ("rel_nonce", &self.nonce),
             ("rel_root", &self.root),
             ("rel_state", &self.state),
             ("rel_run", &self.run),
             ("rel_who", &self.who),
+            ("rel_purpose", &self.purpose),
+            ("rel_ttl", &ttl),
+            ("rel_period", &period),
         ]
         .iter()
         .map(|(name, value)| format!("{name}={}\n", quote(value)))
         .collect()
     }
 
+    /// Returns how often a guard looks whether `rel` is still there.
+    pub fn period(&self) -> Duration {
+        self.lease / LOOKS
+    }
+
     /// Returns the guard, ready to be evaluated by the host's first shell.
     pub fn guard(&self) -> String {
-        format!("{}{PRELUDE}{GUARD}", self.text())
+        format!("{}{PRELUDE}{LEASE}{GUARD}", self.text())
     }
 
     /// Returns a whole program around `body`.
@@ -56,7 +75,7 @@ impl Header {
     /// Its file goes as soon as it is open: steps must not read the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2\nrm -f -- \"$1/program\"\n{PRELUDE}\n# --- program ---\n{body}",
+            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{PRELUDE}\nrel_enter\n# --- program ---\n{body}",
             self.text()
         )
     }

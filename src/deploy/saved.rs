@@ -441,6 +441,7 @@ mod tests {
             axes: Vec::new(),
             needs: Vec::new(),
             rollouts: Vec::new(),
+            lease: None,
             uses: Vec::new(),
             approval: Some(Approval {
                 by,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::deploy::frames::{Came, Frame, read_frames};
+use crate::deploy::lease::lost;
 use crate::deploy::program::Header;
 use crate::deploy::transport::Transport;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +23,7 @@ use crate::model::Host;
 
 /// A host that has not said hello by then is called silent.
 const HELLO_MAX: Duration = Duration::from_secs(30);
-/// How often the guard is told that we are still there.
+/// How often the guard is told that we are still there, at least.
 const BEAT: Duration = Duration::from_secs(5);
 /// How often a wait looks up to see whether it was interrupted.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -85,17 +86,17 @@ impl Session {
         let guard = header.guard();
         // A shell that is gone already is noticed when it does not answer.
         let _ = session.send(format!("{}\n{guard}", guard.len()).as_bytes());
-        session.beat();
+        session.beat(BEAT.min(header.period()));
         Ok(session)
     }
 
     /// Tells the guard from time to time that we are there, until input is closed.
-    fn beat(&self) {
+    fn beat(&self, every: Duration) {
         let input = Arc::downgrade(&self.input);
         let is_calling = self.is_calling.clone();
         std::thread::spawn(move || {
             loop {
-                std::thread::sleep(BEAT);
+                std::thread::sleep(every);
                 let Some(input) = input.upgrade() else {
                     return;
                 };
@@ -197,7 +198,12 @@ impl Session {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
             match self.frames.recv_timeout(GLANCE) {
-                Ok(Ok(frame)) => return Ok(Some(frame)),
+                Ok(Ok(frame)) => {
+                    return match lost(&self.host.name, &frame) {
+                        Some(error) => Err(error),
+                        None => Ok(Some(frame)),
+                    };
+                }
                 Ok(Err(nonsense)) => return Err(self.nonsense(&nonsense)),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -509,6 +515,8 @@ mod tests {
             state: "/srv/.rel/e".into(),
             run: "r".into(),
             who: "me".into(),
+            purpose: "e".into(),
+            lease: Duration::from_secs(60),
         };
         let mut session = Session::open(&Fake(says), &host, &header).expect("opens");
         match session.run("", interrupted, &mut |_| None) {

@@ -5,6 +5,7 @@
 //! name does not wait for the one person who passes that value.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::axes::{Axis, axes};
 use super::declare::Names;
@@ -34,12 +35,14 @@ pub const COMMANDS: &[&str] = &[
     "check",
     "init",
     "completions",
+    "lock",
+    "unlock",
     "help",
     "version",
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "approval", "needs", "use", "verify", "rollout",
+    "desc", "param", "each", "approval", "lease", "needs", "use", "verify", "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -96,7 +99,7 @@ fn one(
 ) -> Environment {
     node.only_props(&[], found);
     node.only_children(CHILDREN, found);
-    node.once(&["desc", "approval"], found);
+    node.once(&["desc", "approval", "lease"], found);
     let scope = Scope::new(world);
     let axes = axes(node, &scope, None, found);
     let params = params(node, &scope, found);
@@ -113,6 +116,8 @@ fn one(
         axes: &axes,
     };
     inside.report_clashes(known.names, found);
+    let lease = node.children.iter().find(|c| c.is("lease"));
+    let lease = lease.and_then(|l| lease_of(l, found));
     let mut needs = Vec::new();
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
@@ -140,6 +145,7 @@ fn one(
         uses,
         rollouts,
         approval,
+        lease,
         place: name.place,
     }
 }
@@ -197,6 +203,25 @@ fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Appro
         count: count as usize,
         place,
     })
+}
+
+/// Reads `lease "60s"`: shorter than a second is no time for a line to be slow.
+fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
+    node.is_plain(found);
+    let scalar = node.only_arg("how long it holds unheard of", found)?;
+    let lease = scalar.duration(found)?;
+    if lease < Duration::from_secs(1) {
+        found.push(
+            Mistake::new(
+                "bad_duration",
+                scalar.place,
+                "a lease holds for a second at least",
+                "too short",
+            )
+            .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
+        );
+    }
+    Some(lease)
 }
 
 fn text_of(value: &AxisValue) -> String {

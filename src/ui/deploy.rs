@@ -12,6 +12,18 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     for job in &plan.jobs {
         text.push_str(&job_text(screen, job));
     }
+    for (host, held) in plan
+        .held
+        .iter()
+        .flat_map(|(h, all)| all.iter().map(move |l| (h, l)))
+    {
+        let line = held.line();
+        text.push_str(&format!(
+            "{}  {}\n",
+            screen.paint(NAME, host),
+            screen.paint(WARN, line)
+        ));
+    }
     let hosts: std::collections::BTreeSet<_> =
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);

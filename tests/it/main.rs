@@ -21,6 +21,7 @@ mod fresh;
 mod hosts;
 mod init;
 mod karl;
+mod lease;
 mod mistakes;
 mod model;
 mod moving;

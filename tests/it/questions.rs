@@ -281,8 +281,11 @@ fn help_names_the_commands() {
       log          Show what a target's last run printed
       hosts        Show hosts: how they are reached, whether they answer, system and free disk
       history      Show the runs of an environment that its hosts know of
+      promote      Let hosts that were held back follow the others
       apply        Carry out a saved plan: exactly that, or nothing
       approve      Approve a saved plan that somebody else made
+      lock         Hold an environment: nobody else's run begins there
+      unlock       Give an environment back, or break somebody else's hold
       cache        Look at or clean the local cache
       check        Report every mistake in the Releasefile and recipes
       init         Write a starting Releasefile for the project in this directory

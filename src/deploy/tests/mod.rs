@@ -77,6 +77,7 @@ impl Space {
             rollouts: Vec::new(),
             uses: Vec::new(),
             approval: None,
+            lease: None,
             place: Place::default(),
         };
         Self {
@@ -193,6 +194,7 @@ impl Space {
             version: Some("1.0".into()),
             root: self.dir.path(),
             recipes: &recipes,
+            purpose: "staging".into(),
             who: "ann@here".into(),
             run_id: format!("run{run}"),
             control_dir: self.path("control"),

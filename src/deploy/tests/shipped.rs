@@ -92,6 +92,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 root: r.root,
                 recipes: r.recipes,
                 who: r.who.clone(),
+                purpose: r.purpose.clone(),
                 run_id: r.run_id.clone(),
                 control_dir: r.control_dir.clone(),
                 ssh: r.ssh.clone(),

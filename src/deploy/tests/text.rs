@@ -1,7 +1,7 @@
 //! The program as a text, and the prelude in every shell at hand.
 
 use super::*;
-use crate::deploy::program::{GUARD, Header, PRELUDE};
+use crate::deploy::program::{GUARD, Header, LEASE, PRELUDE};
 
 #[test]
 fn a_program_can_be_read() {
@@ -96,6 +96,8 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         state: "/r/.rel/e".into(),
         run: "run".into(),
         who: "me".into(),
+        purpose: "e".into(),
+        lease: std::time::Duration::from_secs(60),
     };
     let mut tried = 0;
     for shell in [
@@ -104,7 +106,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         &["busybox", "sh"],
         &["sh"],
     ] {
-        for text in [PRELUDE, GUARD, &header.guard(), &header.program("")] {
+        for text in [PRELUDE, LEASE, GUARD, &header.guard(), &header.program("")] {
             let output = std::process::Command::new(shell[0])
                 .args(&shell[1..])
                 .args(["-n", "-c", text])

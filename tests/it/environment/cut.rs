@@ -101,8 +101,11 @@ fn a_step_that_takes_too_long_is_ended() {
 
 /// Who runs a test is another matter everywhere.
 fn who(output: &crate::space::Output) -> String {
-    let pattern = regex::Regex::new(r"tester@\S+").expect("a pattern");
-    pattern.replace_all(&shown(output), "[WHO]").into_owned()
+    let who = regex::Regex::new(r"tester@\S+").expect("a pattern");
+    let age = regex::Regex::new(r"\S+ ago").expect("a pattern");
+    let text = shown(output);
+    let text = who.replace_all(&text, "[WHO]");
+    age.replace_all(&text, "[TIME] ago").into_owned()
 }
 
 #[test]
@@ -114,7 +117,10 @@ fn one_at_a_time_goes_to_a_host() {
     assert_snapshot!(who(&second), @"
     --- stderr
     error: somebody else is at work on host `a`
-      who  [WHO]
+      who    [WHO]
+      doing  staging
+      run    [RUN]
+      since  [TIME] ago
       help: run the same command again when they are done
     --- exit code 1
     ");

@@ -1,0 +1,117 @@
+//! `rel lock` and `rel unlock`: an environment held by a person, across runs.
+//!
+//! The hold lies on the hosts (`deploy::lease`); here are only the words and the answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::context::Context;
+use super::deploy::{Way, on_call};
+use crate::deploy::lease::{self, Locked};
+use crate::error::{EXIT_OK, Error, Result, plural};
+use crate::ui;
+
+#[derive(Debug, clap::Args)]
+pub struct LockArgs {
+    /// An environment with its parameters
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    words: Vec<String>,
+    /// Why; others are told
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Give it back by itself after this time, such as `30m`; else `rel unlock` does
+    #[arg(long = "for", value_name = "TIME")]
+    span: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct UnlockArgs {
+    /// An environment with its parameters
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    words: Vec<String>,
+    /// End somebody else's hold, and a run that is at work
+    #[arg(long = "break", requires = "reason")]
+    is_broken: bool,
+    /// Why it is broken; the journals of the hosts keep it
+    #[arg(long, value_name = "TEXT", requires = "is_broken")]
+    reason: Option<String>,
+}
+
+/// Runs `rel lock`.
+pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
+    let reason = not_empty(&args.reason)?;
+    let span = args.span.as_deref().map(duration).transpose()?;
+    on_call(context, &args.words, |job| {
+        job.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            Way::default(),
+            |request, progress, interrupted| {
+                let done = lease::freeze(request, reason, span, progress, interrupted)?;
+                let until = match span {
+                    Some(span) => format!("for {}", humantime::format_duration(span)),
+                    None => format!("until `rel unlock {}`", request.purpose),
+                };
+                tell(
+                    job.context,
+                    &done,
+                    &format!("{}: held {until}", request.purpose),
+                )
+            },
+        )
+    })
+}
+
+/// Runs `rel unlock`.
+pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
+    let reason = args.reason.as_deref().map(not_empty).transpose()?;
+    on_call(context, &args.words, |job| {
+        job.on_hosts(
+            &[],
+            &BTreeMap::new(),
+            Way::default(),
+            |request, progress, interrupted| {
+                let done = lease::unfreeze(request, reason, progress, interrupted)?;
+                let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
+                    (true, _) => "nobody held it".to_owned(),
+                    (false, []) => "given back".to_owned(),
+                    (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
+                };
+                tell(job.context, &done, &format!("{}: {what}", request.purpose))
+            },
+        )
+    })
+}
+
+fn tell(context: &Context, done: &Locked, line: &str) -> Result<u8> {
+    if context.json {
+        let json = serde_json::to_value(done)
+            .map_err(|e| Error::internal(format!("cannot write JSON: {e}")))?;
+        ui::print(&format!("{json:#}\n"));
+    } else if !context.screen.is_quiet {
+        let hosts = done.hosts.len();
+        let on = match hosts {
+            0 => String::new(),
+            _ => format!(", on {hosts} {}", plural(hosts, "host")),
+        };
+        ui::eprint(&format!("rel: {line}{on}\n"));
+    }
+    Ok(EXIT_OK)
+}
+
+fn not_empty(reason: &str) -> Result<&str> {
+    match reason.trim() {
+        "" => Err(Error::usage("`--reason` says nothing").hinted("say why: others are told")),
+        reason => Ok(reason),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        _ => Err(
+            Error::usage(format!("`{text}` is not a duration of a second or more"))
+                .hinted("write it like `30m`, `2h` or `1h 30m`"),
+        ),
+    }
+}

@@ -1,0 +1,233 @@
+# The lease of an environment on one host: who may change anything here, one at a time.
+# Part of the guard; what programs need of it stands in the prelude.
+#
+# In the state directory:
+#   lease       the holder, one line; its first column is the fencing token
+#   beat        TOKEN CLOCK: when the holder was last heard of
+#   lease.last  the lease that ended last, so that a late one can be told by whom
+#   revoked     the token that is just being taken over, and by whom
+#   token       the last token that was given; it only grows
+#   freeze      a person's hold across runs
+#   fence       locked (flock), shared, by whoever acts as the holder, as long as it acts;
+#               alone by who takes the lease over, with their number and birth in it
+#
+# A lease can be had when there is none, when its guard is dead, or when its guard has not
+# renewed it for as long as it said. Clocks of two machines are never compared.
+
+# Writes the lease anew under the next token. Under the fence, alone.
+rel_grant() {
+    rel_last=0
+    { read -r rel_last <"$rel_state/token"; } 2>/dev/null
+    # A file torn by a power cut must not make numbers come back.
+    for rel_n in "${rel_last:-0}" "${rel_h_token:-0}" "${rel_f_token:-0}"; do
+        case $rel_n in
+        '' | *[!0-9]*) ;;
+        *) if [ "$rel_n" -gt "${rel_next:-0}" ]; then rel_next=$rel_n; fi ;;
+        esac
+    done
+    rel_next=$((${rel_next:-0} + 1))
+    rel_tick
+    if printf '%s\n' "$rel_next" >"$rel_state/token.new" &&
+        mv -f -- "$rel_state/token.new" "$rel_state/token" &&
+        printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$rel_next" "$rel_who" "$rel_run" \
+            "$rel_purpose" "$(date +%s)" "$$" "$(rel_birth "$$")" "$rel_ttl" "$rel_clock" \
+            "$rel_tmp" >"$rel_state/lease.new" &&
+        printf '%s\n' "$rel_next" >"$rel_tmp/token"; then
+        rm -f -- "$rel_state/beat"
+        mv -f -- "$rel_state/lease.new" "$rel_state/lease" && rel_token=$rel_next
+    fi 2>/dev/null
+}
+
+# From here on the lease that was read is nobody's: what its program does not get done,
+# its guard must not take for a failed step and go back from.
+rel_revoke() {
+    if rel_is_revoked; then return; fi
+    printf '%s\t%s\t%s\t%s\t%s\n' "$rel_h_token" "$rel_who" "$rel_run" "$rel_purpose" \
+        "$(date +%s)" >"$rel_state/revoked.$$" && mv -f -- "$rel_state/revoked.$$" "$rel_state/revoked"
+}
+
+# Ends what a lease that was read left at work. TERM first, as when a line is cut.
+rel_end_work() {
+    rel_revoke
+    { read -r rel_pid rel_born <"$rel_h_tmp/work"; } 2>/dev/null || return 0
+    rel_b=$(rel_birth "$rel_pid") || rel_b=gone
+    # A leader that is gone leaves its number to nobody as long as its session lives.
+    if [ "$rel_b" = "$rel_born" ] || [ "$rel_b" = gone ]; then rel_end_group "$rel_pid"; fi
+    rm -f -- "$rel_h_tmp/work"
+}
+
+# PID BIRTH: kills a guard with all that works for it.
+rel_end_guard() {
+    rel_b=$(rel_birth "$1") || return 0
+    if [ "$rel_b" = "$2" ] && [ "$1" != "$$" ]; then
+        kill -KILL -"$1" 2>/dev/null || kill -KILL "$1" 2>/dev/null
+    fi
+    return 0
+}
+
+# Whether the lease can not be had now. With rel_forced a living holder does not count.
+rel_is_held() {
+    rel_read_lease "$rel_state/lease" || return 1
+    if rel_is_live; then [ -z "${rel_forced:-}" ]; else return 1; fi
+}
+
+# Tries once to take a lease that can be had. Who still acts under it is ended first: a
+# program holds the fence while it acts, and a guard that does is ended after half a second.
+rel_grab() {
+    {
+        if flock -n 9; then
+            printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_state/fence"
+            if ! rel_is_held && { [ "$1" != run ] || ! rel_is_frozen; }; then
+                if [ -n "$rel_h_token" ]; then
+                    rel_left=$rel_h_who
+                    rel_end_work
+                    mv -f -- "$rel_state/lease" "$rel_state/lease.last" 2>/dev/null
+                fi
+                rel_grant
+                if [ -z "${rel_token:-}" ]; then rel_why='nothing can be written there'; fi
+            fi
+        else
+            if [ -n "$rel_h_token" ]; then
+                rel_end_work
+                if [ "$rel_tries" -ge 5 ]; then rel_end_guard "$rel_h_pid" "$rel_h_born"; fi
+            fi
+            # Somebody who is at the taking over, and does not come to an end with it.
+            if [ "$rel_tries" -ge 60 ] && read -r rel_pid rel_born <"$rel_state/fence"; then
+                rel_end_guard "$rel_pid" "$rel_born"
+            fi
+            if [ "$rel_tries" -ge 150 ]; then rel_why='something there holds its fence and can not be ended'; fi
+            rel_tries=$((rel_tries + 1))
+            sleep 0.1
+        fi
+    } 9>>"$rel_state/fence"
+}
+
+# SIZE [MODE]: takes the lease; says whether the journal is still as long as when it was
+# read. Modes: run (minds a freeze), any (does not), break (minds nobody).
+rel_lock() {
+    rel_mode=${2:-run}
+    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services" 2>/dev/null; then
+        rel_emit refused 'it can not be made'
+        return
+    fi
+    if ! { true >>"$rel_state/fence"; } 2>/dev/null; then
+        rel_emit refused 'nothing can be written there'
+        return
+    fi
+    rel_start_watch
+    rel_waits=0 rel_tries=0 rel_why=
+    if [ -z "${rel_token:-}" ]; then
+        rel_whose= rel_left= rel_forced= rel_f_token= rel_h_token=
+    fi
+    if [ -z "${rel_token:-}" ] && [ "$rel_mode" = break ]; then
+        rel_forced=1
+        rel_purpose="rel unlock $rel_purpose --break"
+        if rel_read_lease "$rel_state/lease" && rel_is_live; then rel_whose=$rel_h_who; fi
+    fi
+    while [ -z "${rel_token:-}" ]; do
+        if [ "$rel_mode" = run ] && rel_is_frozen; then
+            rel_emit locked "$(rel_print_freeze)"
+            return
+        fi
+        if rel_is_held; then
+            # A guard whose connection was cut needs some seconds to clean up.
+            rel_waits=$((rel_waits + 1))
+            if [ "$rel_waits" -gt 40 ]; then
+                rel_emit locked "$(rel_print_lease)"
+                return
+            fi
+            sleep 0.1
+            continue
+        fi
+        rel_grab "$rel_mode"
+        if [ -n "$rel_why" ]; then
+            rel_emit refused "$rel_why"
+            return
+        fi
+    done
+    if ! { true >>"$rel_state/journal"; } 2>/dev/null; then
+        rel_emit refused 'the journal can not be written'
+        return
+    fi
+    rel_size=$(wc -c <"$rel_state/journal")
+    # A line torn by a crash must not swallow the next one.
+    if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi
+    if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
+    rel_left=
+    if [ "$((rel_size))" != "$1" ]; then
+        rel_emit moved "$rel_token"
+        return
+    fi
+    if rel_read_freeze; then rel_emit ready "$rel_token" "$rel_f_reason"; else rel_emit ready "$rel_token"; fi
+}
+
+# Says that this guard is not the holder any more, and who is.
+rel_tell_fenced() {
+    if rel_read_lease "$rel_state/lease" && [ "$rel_h_token" != "$rel_token" ]; then
+        :
+    elif rel_read_lease "$rel_state/revoked" && [ "$rel_h_token" = "$rel_token" ]; then
+        :
+    elif ! rel_read_lease "$rel_state/lease.last" || [ "$rel_h_token" = "$rel_token" ]; then
+        rel_emit fenced
+        return
+    fi
+    rel_emit fenced "$(rel_print_lease)"
+}
+
+# COMMAND...: does it as the holder, so that nobody else can be it meanwhile; fails where
+# this guard is not the holder any more.
+rel_as_holder() {
+    if [ -z "${rel_token:-}" ]; then return 1; fi
+    {
+        flock -s 9
+        if rel_holds; then "$@"; else false; fi
+    } 9>>"$rel_state/fence"
+}
+
+rel_renew() {
+    rel_tick
+    printf '%s %s\n' "$rel_token" "$rel_clock" >"$rel_state/beat.new" &&
+        mv -f -- "$rel_state/beat.new" "$rel_state/beat"
+}
+
+rel_give_back() {
+    mv -f -- "$rel_state/lease" "$rel_state/lease.last"
+    rm -f -- "$rel_state/beat"
+}
+
+# REASON SECONDS: holds the environment for a person when this guard has left.
+rel_freeze() {
+    rel_until=-
+    if [ "$2" != - ]; then rel_until=$(($(date +%s) + $2)); fi
+    if rel_as_holder rel_write_freeze "$1"; then rel_emit frozen; else rel_tell_fenced; fi
+}
+
+rel_write_freeze() {
+    printf '%s\t%s\t%s\t%s\t%s\n' "$rel_token" "$rel_who" "$1" "$(date +%s)" "$rel_until" \
+        >"$rel_state/freeze.new" &&
+        mv -f -- "$rel_state/freeze.new" "$rel_state/freeze" &&
+        rel_journal locked - - "$rel_token" "$1"
+}
+
+# [REASON]: ends a person's hold; somebody else's only with a reason.
+rel_unfreeze() {
+    rel_read_freeze || rel_f_who=
+    if [ -n "$rel_f_who" ] && [ "$rel_f_who" != "$rel_who" ] && [ -z "$1" ]; then
+        rel_emit locked "$(rel_print_freeze)"
+    elif rel_as_holder rel_end_freeze "$1"; then
+        rel_emit unlocked "$rel_f_who$rel_tab$rel_whose"
+    else
+        rel_tell_fenced
+    fi
+}
+
+rel_end_freeze() {
+    if [ -n "$1" ] && [ -n "$rel_whose" ]; then rel_journal lock-broken - - "$rel_whose" "$1"; fi
+    if [ -z "$rel_f_who" ]; then return 0; fi
+    if [ "$rel_f_who" = "$rel_who" ]; then
+        rel_journal unlocked - - "$rel_f_token" -
+    else
+        rel_journal lock-broken - - "$rel_f_who" "$1"
+    fi
+    rm -f -- "$rel_state/freeze"
+}
