@@ -117,7 +117,9 @@ pub fn apply(
         .hinted(format!("add `needs \"{target}\"` to the environment")));
     }
     loop {
-        let hosts = apply::touched(&looked.plan);
+        let mut hosts = apply::touched(&looked.plan);
+        // What a former run could not leave is left with the lock.
+        hosts.extend(looked.plan.owed.keys().map(String::as_str));
         if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
             break;
         }

@@ -39,7 +39,11 @@ impl Checker<'_> {
         if recipes.is_broken(&self.one.recipe) {
             return;
         }
-        let Some(recipe) = recipes.get(&self.one.recipe) else {
+        let recipe = match recipes.of_use(self.one) {
+            Ok(recipe) => recipe,
+            Err(mistake) => return self.mistakes.push(*mistake),
+        };
+        let Some(recipe) = recipe.as_deref() else {
             let message = format!("there is no recipe `{}`", self.one.recipe);
             let mistake = Mistake::new("unknown_recipe", self.one.place, message, "not a recipe");
             let known: Vec<&str> = recipes.names().collect();
@@ -120,8 +124,11 @@ impl Checker<'_> {
     }
 
     fn argument(&mut self, recipe: &Recipe, name: &str, kind: Kind, arg: &Arg) {
-        if kind == Kind::Artifact {
-            return self.artifact(name, arg);
+        match kind {
+            Kind::Artifact => return self.artifact(name, arg),
+            // Found, or it would not have been read together with the recipe.
+            Kind::Driver => return,
+            Kind::Text | Kind::Command => {}
         }
         let mode = match kind {
             Kind::Command => Mode::Shell,
@@ -204,7 +211,7 @@ impl Checker<'_> {
         known.extend(self.environment.params.iter().map(|p| p.name.clone()));
         known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
         if kind == Kind::Command {
-            let texts = recipe.params.iter().filter(|p| p.kind == Kind::Text);
+            let texts = recipe.params.iter().filter(|p| p.kind != Kind::Artifact);
             known.extend(texts.map(|p| p.name.clone()));
             known.extend(recipe.lets.iter().map(|l| l.name.clone()));
             known.extend(recipe.facts.iter().map(|f| f.name.clone()));

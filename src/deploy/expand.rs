@@ -38,7 +38,8 @@ impl World<'_> {
     pub fn jobs(&self) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
         for one in &self.environment.uses {
-            let recipe = self.recipes.get(&one.recipe).ok_or_else(|| {
+            let recipe = self.recipes.of_use(one);
+            let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
                 wrong(one, format!("there is no recipe `{}`", one.recipe))
                     .hinted("`rel check` lists the mistakes of the Releasefile")
             })?;
@@ -65,7 +66,7 @@ impl World<'_> {
                         from,
                         scope: &scope,
                     };
-                    jobs.push(self.job(one, recipe, &label, &place)?);
+                    jobs.push(self.job(one, &recipe, &label, &place)?);
                 }
             }
         }
@@ -229,6 +230,7 @@ impl World<'_> {
     fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {
         Ok(match kind {
             Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
+            Kind::Driver => Bound::Text(arg.text.clone()),
             Kind::Command => Bound::Command(arg.text.clone()),
             Kind::Artifact => {
                 let target = match artifact_target(&arg.text) {

@@ -19,6 +19,7 @@ enum About {
     Check(String),
     Found(String),
     Blob(String),
+    Scopes,
 }
 
 /// One program full of questions.
@@ -49,6 +50,11 @@ impl Questions {
         let journal = quote(&format!("{state}/journal"));
         let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
         questions.ask(About::Journal, &script);
+        let scopes = quote(&format!("{state}/scopes"));
+        let script = format!(
+            "if [ -d {scopes} ]; then cd -- {scopes}; for s in *; do if [ -s \"$s\" ]; then printf '%s\\n' \"$s\"; fi; done; fi"
+        );
+        questions.ask(About::Scopes, &script);
         let mut blobs = BTreeSet::new();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
@@ -105,7 +111,7 @@ impl Questions {
                 );
                 (&service.name, script)
             }
-            Act::Run(_) | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
+            Act::Run(_) | Act::Scope { .. } | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
             self.ask(About::Found(draft.id.clone()), &found.1);
@@ -177,6 +183,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
                 seen.probes.entry(id.clone()).or_default().found = Some(first);
             }
         }
+        About::Scopes => seen.scopes = text().lines().map(str::to_owned).collect(),
         About::Blob(sha256) => {
             if text() == "yes" {
                 seen.blobs.insert(sha256.clone());

@@ -168,6 +168,11 @@ impl Fleet {
             match answer.split_once(' ').unwrap_or((&answer, "")) {
                 ("ready", _) => Ok(true),
                 ("moved", _) => Ok(false),
+                ("owed", scope) => Err(Error::host(format!(
+                    "`{scope}` on host `{name}` can not be left"
+                ))
+                .fact("log", format!("{}/scopes.log", member.header.state))
+                .hinted("mend what its way out needs, and run the same command again")),
                 ("locked", who) => Err(Error::host(format!(
                     "somebody else is at work on host `{name}`"
                 ))

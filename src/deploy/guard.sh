@@ -73,6 +73,7 @@ rel_close_step() {
 
 rel_leave() {
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
+    if [ -n "${rel_locked:-}" ]; then rel_scopes_leave left; fi
     if [ -n "${rel_locked:-}" ]; then rm -rf -- "$rel_state/lock"; fi
     rm -rf -- "$rel_tmp"
 }
@@ -80,6 +81,8 @@ rel_leave() {
 rel_cut() {
     if [ -n "${rel_at_work:-}" ]; then rel_end_program; fi
     rel_close_step interrupted 'the connection ended'
+    # Not held any more: what was done under it is done again.
+    if [ -n "${rel_locked:-}" ]; then rel_scopes_leave undone; fi
     rel_leave
 }
 
@@ -164,6 +167,11 @@ rel_lock() {
     fi
     if ! : >>"$rel_state/journal"; then
         rel_emit refused 'the journal can not be written'
+        return
+    fi
+    rel_scopes_leave undone
+    if [ -n "$rel_owed" ]; then
+        rel_emit owed "$rel_owed"
         return
     fi
     rel_size=$(wc -c <"$rel_state/journal")

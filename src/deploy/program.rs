@@ -205,6 +205,15 @@ fn act(draft: &Draft, root: &str) -> String {
             mode,
         } => format!("rel_write {} {mode} {}", quote(path), quote(content)),
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
+        Act::Scope { name, enter, leave } => {
+            let leave = format!("{}{}", place(draft, root), leave.trim_end());
+            format!(
+                "rel_scope {} {}\neval {}",
+                quote(name),
+                quote(&leave),
+                quote(enter.trim_end())
+            )
+        }
         Act::Await {
             command,
             within,

@@ -1,0 +1,242 @@
+//! Live databases that evolve: real SQLite, PostgreSQL and ZODB behind ZEO, with a writer at
+//! work all the time, scripts that fail, and a `rel` that is killed at random moments.
+//!
+//! The writer notes each write that was acknowledged to it. Whatever happens, all of these
+//! are in the live database in the end, it can be written to, and each script was done once.
+//! `REL_DATA_KILLS` says how often each driver's `rel` is killed.
+
+mod back;
+mod postgres;
+mod sqlite;
+mod zodb;
+
+use std::collections::BTreeSet;
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::space::{Output, Space, wait_until};
+
+/// Kills for each driver when nothing else is asked for.
+const KILLS: usize = 8;
+
+/// A database with its driver.
+trait Database {
+    /// Arguments of the `use`, but for `into` and `scripts`.
+    fn arguments(&self) -> String;
+    /// Name and text of an evolve script that notes itself in the database; one that is bad
+    /// fails after that.
+    fn script(&self, number: usize, is_bad: bool) -> (String, String);
+    /// Starts writing, noting what was acknowledged in a file.
+    fn writer(&self, space: &Space, acks: &PathBuf) -> Child;
+    /// The numbers in the live database, and the scripts that noted themselves there.
+    fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>);
+}
+
+/// A space with an environment that evolves a database on the host `db`.
+struct Ground<D: Database> {
+    space: Space,
+    database: D,
+    writer: Option<Child>,
+    done: Vec<String>,
+}
+
+impl<D: Database> Ground<D> {
+    fn new(make: impl FnOnce(&Space) -> D) -> Self {
+        let space = Space::empty();
+        fs::create_dir_all(space.path("hosts/db/scripts")).expect("creates");
+        space.shell(&format!("mkdir -p recipes && cp {}/recipes/*.kdl recipes/", env!("CARGO_MANIFEST_DIR")));
+        let database = make(&space);
+        let ground = Self {
+            space,
+            database,
+            writer: None,
+            done: Vec::new(),
+        };
+        ground.releasefile("{host.root}/copies", "");
+        ground
+    }
+
+    fn releasefile(&self, into: &str, more: &str) {
+        let arguments = self.database.arguments();
+        let text = format!(
+            "project \"data\" {{ version \"1\" }}\n\
+             host \"db\" local=#true root=\"hosts/db\"\n\
+             environment \"production\" {{\n    \
+             use \"evolve-live\" as=\"evolve\" on=\"db\" into=\"{into}\" scripts=\"{{host.root}}/scripts\" {arguments}\n\
+             {more}\n}}\n"
+        );
+        self.space.write("Releasefile.kdl", text);
+    }
+
+    fn acks(&self) -> PathBuf {
+        self.space.base().join("acks")
+    }
+
+    fn acknowledged(&self) -> Vec<u64> {
+        let text = fs::read_to_string(self.acks()).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|l| l.parse().expect("a number"))
+            .collect()
+    }
+
+    fn start_writing(&mut self) {
+        self.writer = Some(self.database.writer(&self.space, &self.acks()));
+        self.is_writable();
+    }
+
+    fn stop_writing(&mut self) {
+        let mut writer = self.writer.take().expect("it writes");
+        end_group(&mut writer);
+    }
+
+    /// Waits until writes are acknowledged again.
+    #[track_caller]
+    fn is_writable(&self) {
+        let before = self.acknowledged().len();
+        wait_until("an acknowledged write", || {
+            (self.acknowledged().len() > before + 2).then_some(())
+        });
+    }
+
+    fn add_script(&self, number: usize, is_bad: bool) -> String {
+        let (name, text) = self.database.script(number, is_bad);
+        let path = format!("hosts/db/scripts/{name}");
+        self.space.write(&path, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.space.path(path), mode).expect("sets");
+        name
+    }
+
+    fn evolve(&self) -> Output {
+        self.space.run(["production"])
+    }
+
+    fn told(&self) -> Value {
+        let output = self.space.run(["--json", "production"]).ok();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e} in\n{output}"))
+    }
+
+    /// Kills a run after a while, and waits until the host has noticed.
+    fn kill(&self, after: Duration) {
+        let job = self.space.begin(["production"]);
+        std::thread::sleep(after);
+        job.signal(Signal::KILL);
+        let _ = job.finish();
+        wait_until("the host's guard", || {
+            (!self.space.has("hosts/db/.rel/production/lock")).then_some(())
+        });
+    }
+
+    /// All that was acknowledged is there, and each script was done once.
+    #[track_caller]
+    fn has_lost_nothing(&self) {
+        let (words, done) = self.database.content(&self.space);
+        let lost: Vec<u64> = self
+            .acknowledged()
+            .into_iter()
+            .filter(|n| !words.contains(n))
+            .collect();
+        assert!(lost.is_empty(), "lost {} writes: {lost:?}", lost.len());
+        assert_eq!(done, self.done);
+    }
+
+    /// The way of a database through everything that may happen to it.
+    fn walk(mut self) {
+        let nothing = self.told();
+        assert_eq!(nothing["ran"], 0, "{nothing:#}");
+        self.start_writing();
+
+        let start = Instant::now();
+        self.done.push(self.add_script(1, false));
+        let _ = self.evolve().ok();
+        let took = start.elapsed();
+        self.is_writable();
+        assert_eq!(self.database.content(&self.space).1, self.done);
+        let again = self.told();
+        assert_eq!(
+            (&again["ran"], &again["round_trips"]),
+            (&0.into(), &1.into())
+        );
+
+        let bad = self.add_script(2, true);
+        let failed = self.evolve().fails(1);
+        assert!(failed.stderr.contains("evolve/evolve"), "{failed}");
+        self.is_writable();
+        assert_eq!(self.database.content(&self.space).1, self.done);
+        self.space.remove(format!("hosts/db/scripts/{bad}"));
+
+        let kills = std::env::var("REL_DATA_KILLS").ok();
+        let kills = kills.map_or(KILLS, |text| text.parse().expect("a number"));
+        let mut ended_new = 0;
+        for number in 3..3 + kills {
+            let name = self.add_script(number, false);
+            let chance = RandomState::new().build_hasher().finish();
+            let after = took.mul_f64((chance % 1100) as f64 / 1000.0);
+            let before = self.done.len();
+            self.done.push(name);
+            self.kill(after);
+            self.is_writable();
+            let (_, done) = self.database.content(&self.space);
+            let is_whole = done.len() <= before || done == self.done;
+            assert!(is_whole, "killed after {after:?}: {done:?}");
+            ended_new += usize::from(done == self.done);
+        }
+        let _ = self.evolve().ok();
+        self.is_writable();
+        self.stop_writing();
+        self.has_lost_nothing();
+        assert_eq!(self.told()["ran"], 0);
+        println!(
+            "{kills} kills within {took:?}: {ended_new} ended on the new database; {} writes acknowledged, none lost",
+            self.acknowledged().len()
+        );
+    }
+}
+
+impl<D: Database> Drop for Ground<D> {
+    fn drop(&mut self) {
+        if let Some(mut writer) = self.writer.take() {
+            end_group(&mut writer);
+        }
+        if std::thread::panicking() {
+            for name in ["journal", "scopes.log"] {
+                let path = self.space.path("hosts/db/.rel/production").join(name);
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let last: Vec<&str> = text.lines().rev().take(30).collect();
+                println!("--- last of {name}, latest first\n{}", last.join("\n"));
+            }
+        }
+    }
+}
+
+/// Starts a program in a group of its own, in the space's environment.
+fn start(command: &mut Command) -> Child {
+    use std::os::unix::process::CommandExt;
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+fn end_group(child: &mut Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    let _ = child.wait();
+}
+
+/// Returns the path of a file beside these tests.
+fn beside(name: &str) -> PathBuf {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/data");
+    tests.join(name)
+}
