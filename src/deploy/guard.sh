@@ -113,6 +113,7 @@ rel_start() {
         setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" </dev/null 2>&1 &
         printf '%s' "$!" >"$rel_tmp/pid.new"
         mv -f -- "$rel_tmp/pid.new" "$rel_tmp/pid"
+        if [ -n "${rel_locked:-}" ]; then printf '%s %s\n' "$!" "$(rel_birth "$!")" >"$rel_state/program"; fi
         wait "$!"
         rel_emit ended "$?"
     } </dev/null &
@@ -129,6 +130,14 @@ rel_settle() {
         wait "$rel_program"
         rel_at_work=
     fi
+}
+
+# A program whose guard was killed goes on by itself: it must not while another works.
+rel_end_orphan() {
+    { read -r rel_pid rel_born <"$rel_state/program"; } 2>/dev/null || return 0
+    rel_b=$(rel_birth "$rel_pid") || rel_b=
+    if [ -n "$rel_b" ] && [ "$rel_b" = "$rel_born" ]; then rel_end_group "$rel_pid"; fi
+    rm -f -- "$rel_state/program"
 }
 
 # SIZE: makes the state directory ours, if nobody else is at work; says whether the
@@ -169,6 +178,7 @@ rel_lock() {
         rel_emit refused 'the journal can not be written'
         return
     fi
+    rel_end_orphan
     rel_scopes_leave undone
     if [ -n "$rel_owed" ]; then
         rel_emit owed "$rel_owed"

@@ -457,6 +457,12 @@ impl<'a> Decided<'a> {
         let seen = self.seen.get(host);
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
         let record = seen.and_then(|s| s.journal.record(&draft.id));
+        match (&draft.act, seen) {
+            (Act::Scope { name, .. }, Some(seen)) if seen.scopes.contains(name) => {
+                return run("was not left last time".into());
+            }
+            _ => {}
+        }
         match record {
             None if probe.is_some_and(|p| adopts(draft, p)) => {
                 (Verdict::Adopt, "found done".into())

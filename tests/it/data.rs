@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ trait Database {
     /// fails after that.
     fn script(&self, number: usize, is_bad: bool) -> (String, String);
     /// Starts writing, noting what was acknowledged in a file.
-    fn writer(&self, space: &Space, acks: &PathBuf) -> Child;
+    fn writer(&self, space: &Space, acks: &Path) -> Child;
     /// The numbers in the live database, and the scripts that noted themselves there.
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>);
 }
@@ -59,18 +59,20 @@ impl<D: Database> Ground<D> {
             writer: None,
             done: Vec::new(),
         };
-        ground.releasefile("{host.root}/copies", "");
+        ground.releasefile("{host.root}/copies", "", "");
         ground
     }
 
-    fn releasefile(&self, into: &str, more: &str) {
+    /// Writes the Releasefile, with more arguments for the driver and more uses before.
+    fn releasefile(&self, into: &str, more: &str, before: &str) {
         let arguments = self.database.arguments();
         let text = format!(
             "project \"data\" {{ version \"1\" }}\n\
              host \"db\" local=#true root=\"hosts/db\"\n\
-             environment \"production\" {{\n    \
-             use \"evolve-live\" as=\"evolve\" on=\"db\" into=\"{into}\" scripts=\"{{host.root}}/scripts\" {arguments}\n\
-             {more}\n}}\n"
+             environment \"production\" {{\n{before}\n    \
+             use \"evolve-live\" as=\"evolve\" on=\"db\" into=\"{into}\" scripts=\"{{host.root}}/scripts\" {arguments} {more}\n}}\n\
+             environment \"nightly\" {{\n    \
+             use \"backup\" on=\"db\" into=\"{{host.root}}/backups\" increments=1 keep=2 max-age=\"1h\" {arguments}\n}}\n"
         );
         self.space.write("Releasefile.kdl", text);
     }
@@ -149,6 +151,24 @@ impl<D: Database> Ground<D> {
         assert_eq!(done, self.done);
     }
 
+    /// Full, then incremental, each restored before it counts; nothing while it is young.
+    fn backs_up(&self) {
+        let kinds = ["full", "incremental, number 1", "full"];
+        for (i, kind) in kinds.into_iter().enumerate() {
+            let output = self.space.run(["nightly", "--force"]).ok();
+            assert!(output.stderr.contains(kind), "no `{kind}` in {output}");
+            let latest = fs::read_link(self.space.path("hosts/db/backups/latest"));
+            let name = latest.expect("a link").display().to_string();
+            let mark = format!("hosts/db/backups/{name}.rel-copy");
+            assert!(self.space.read(mark).contains("restored and found sound"));
+            let dirs = fs::read_dir(self.space.path("hosts/db/backups")).expect("lists");
+            // Two are kept, each with its mark, and the link; nothing of the scratch place.
+            assert_eq!(dirs.count(), [3, 5, 5][i]);
+        }
+        let output = self.space.run(["--json", "nightly"]).ok();
+        assert!(output.stdout.contains("\"ran\": 0"), "{output}");
+    }
+
     /// The way of a database through everything that may happen to it.
     fn walk(mut self) {
         let nothing = self.told();
@@ -195,6 +215,7 @@ impl<D: Database> Ground<D> {
         self.stop_writing();
         self.has_lost_nothing();
         assert_eq!(self.told()["ran"], 0);
+        self.backs_up();
         println!(
             "{kills} kills within {took:?}: {ended_new} ended on the new database; {} writes acknowledged, none lost",
             self.acknowledged().len()

@@ -109,7 +109,7 @@ impl Database for Postgres {
         (name, text)
     }
 
-    fn writer(&self, space: &Space, acks: &PathBuf) -> Child {
+    fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut sh = space.program("sh");
         sh.arg(beside("postgres_writer.sh"));
         start(sh.arg(self.port.to_string()).arg(acks))

@@ -1,7 +1,7 @@
 //! SQLite, with blobs.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Child;
 
 use super::{Database, Ground, beside, start};
@@ -32,7 +32,7 @@ impl Database for Sqlite {
         (name, text)
     }
 
-    fn writer(&self, space: &Space, acks: &PathBuf) -> Child {
+    fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program("python3");
         python.arg(beside("sqlite_writer.py"));
         start(python.arg(space.path("hosts/db/live")).arg(acks))

@@ -92,7 +92,7 @@ impl Database for Zodb {
         (name, text)
     }
 
-    fn writer(&self, space: &Space, acks: &PathBuf) -> Child {
+    fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program(venv().join("bin/python"));
         python.arg(beside("zodb_writer.py")).arg(self.port.to_string());
         start(python.arg(acks).arg(space.base().join("client-blobs")))
