@@ -21,10 +21,24 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::space::{Output, Space, wait_until};
+use crate::space::{Output, Space, is_alive, wait_until};
 
 /// Kills for each driver when nothing else is asked for.
 const KILLS: usize = 8;
+
+/// Steps during which, or a while after which, runs are killed.
+const STEPS: [&str; 10] = [
+    "pending",
+    "full",
+    "read-only",
+    "incremental",
+    "restore",
+    "evolve",
+    "hold",
+    "switch",
+    "health",
+    "writable",
+];
 
 /// A database with its driver.
 trait Database {
@@ -127,9 +141,14 @@ impl<D: Database> Ground<D> {
         serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e} in\n{output}"))
     }
 
-    /// Kills a run after a while, and waits until the host has noticed.
-    fn kill(&self, after: Duration) {
+    /// Kills a run some time after a step has begun, and waits until the host has noticed.
+    fn kill(&self, step: &str, after: Duration) {
         let job = self.space.begin(["production"]);
+        let pid = job.pid().as_raw_nonzero().to_string();
+        wait_until(step, || {
+            let has_begun = job.stderr().contains(&format!("evolve/{step}  "));
+            (has_begun || !is_alive(&pid)).then_some(())
+        });
         std::thread::sleep(after);
         job.signal(Signal::KILL);
         let _ = job.finish();
@@ -200,14 +219,15 @@ impl<D: Database> Ground<D> {
         for number in 3..3 + kills {
             let name = self.add_script(number, false);
             let chance = RandomState::new().build_hasher().finish();
-            let after = took.mul_f64((chance % 1100) as f64 / 1000.0);
+            let step = STEPS[chance as usize % STEPS.len()];
+            let after = took.mul_f64((chance >> 32) as f64 / f64::from(u32::MAX) / 6.0);
             let before = self.done.len();
             self.done.push(name);
-            self.kill(after);
+            self.kill(step, after);
             self.is_writable();
             let (_, done) = self.database.content(&self.space);
             let is_whole = done.len() <= before || done == self.done;
-            assert!(is_whole, "killed after {after:?}: {done:?}");
+            assert!(is_whole, "killed {after:?} after `{step}`: {done:?}");
             ended_new += usize::from(done == self.done);
         }
         let _ = self.evolve().ok();
