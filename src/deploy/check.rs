@@ -63,6 +63,9 @@ impl Checker<'_> {
                 None => self.unknown_param(recipe, name, arg),
             }
         }
+        if self.lacks_driver(recipe) {
+            return self.hosts(recipe);
+        }
         for param in &recipe.params {
             if param.default.is_none() && !self.one.args.contains_key(&param.name) {
                 let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
@@ -74,6 +77,28 @@ impl Checker<'_> {
             }
         }
         self.hosts(recipe);
+    }
+
+    /// Without its driver a recipe lacks so much that only the driver is worth a word.
+    fn lacks_driver(&mut self, recipe: &Recipe) -> bool {
+        let is_given = |name: &str| self.one.args.contains_key(name);
+        let lacking = recipe.params.iter().filter(|p| p.kind == Kind::Command);
+        let lacking = lacking.filter(|p| p.default.is_none() && !is_given(&p.name));
+        let lacking: Vec<&str> = lacking.map(|p| p.name.as_str()).collect();
+        let is_lacking = match recipe.driver_param() {
+            Some(param) => !is_given(&param.name) && !lacking.is_empty(),
+            None => false,
+        };
+        if is_lacking {
+            let message = format!("recipe `{}` needs a `driver`", recipe.name);
+            self.mistakes.push(
+                Mistake::new("missing_parameter", self.one.place, message, "here").help(format!(
+                    "or the commands that one gives: {}",
+                    lacking.join(", ")
+                )),
+            );
+        }
+        is_lacking
     }
 
     fn unknown_param(&mut self, recipe: &Recipe, name: &str, arg: &Arg) {

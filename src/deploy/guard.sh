@@ -79,6 +79,8 @@ rel_leave() {
 }
 
 rel_cut() {
+    # What follows may take longer than a silence.
+    if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; rel_dog=; fi
     if [ -n "${rel_at_work:-}" ]; then rel_end_program; fi
     rel_close_step interrupted 'the connection ended'
     # Not held any more: what was done under it is done again.

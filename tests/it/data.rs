@@ -65,7 +65,6 @@ impl<D: Database> Ground<D> {
     fn new(make: impl FnOnce(&Space) -> D) -> Self {
         let space = Space::empty();
         fs::create_dir_all(space.path("hosts/db/scripts")).expect("creates");
-        space.shell(&format!("mkdir -p recipes && cp {}/recipes/*.kdl recipes/", env!("CARGO_MANIFEST_DIR")));
         let database = make(&space);
         let ground = Self {
             space,
@@ -249,9 +248,11 @@ impl<D: Database> Drop for Ground<D> {
             end_group(&mut writer);
         }
         if std::thread::panicking() {
-            for name in ["journal", "scopes.log"] {
-                let path = self.space.path("hosts/db/.rel/production").join(name);
-                let text = fs::read_to_string(path).unwrap_or_default();
+            let state = self.space.path("hosts/db/.rel/production");
+            let paths = [state.join("journal"), state.join("scopes.log")];
+            for path in paths.into_iter().chain([words_of(&self.acks())]) {
+                let name = path.display();
+                let text = fs::read_to_string(&path).unwrap_or_default();
                 let last: Vec<&str> = text.lines().rev().take(30).collect();
                 println!("--- last of {name}, latest first\n{}", last.join("\n"));
             }
@@ -260,13 +261,14 @@ impl<D: Database> Drop for Ground<D> {
 }
 
 /// Starts a program in a group of its own, in the space's environment.
-fn start(command: &mut Command) -> Child {
+fn start(command: &mut Command, words: &Path) -> Child {
     use std::os::unix::process::CommandExt;
+    let words = fs::File::create(words).expect("creates");
     command
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stderr(words);
     command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
@@ -274,6 +276,11 @@ fn end_group(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     let _ = child.wait();
+}
+
+/// Returns where a writer says what it met.
+fn words_of(acks: &Path) -> PathBuf {
+    acks.with_extension("words")
 }
 
 /// Returns the path of a file beside these tests.

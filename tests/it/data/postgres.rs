@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use super::{Database, Ground, beside, start};
+use super::{Database, Ground, beside, start, words_of};
 use crate::hosts::free_port;
 use crate::space::{PATH, Space};
 
@@ -112,7 +112,7 @@ impl Database for Postgres {
     fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut sh = space.program("sh");
         sh.arg(beside("postgres_writer.sh"));
-        start(sh.arg(self.port.to_string()).arg(acks))
+        start(sh.arg(self.port.to_string()).arg(acks), &words_of(acks))
     }
 
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>) {

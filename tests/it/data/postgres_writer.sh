@@ -8,5 +8,5 @@ while :; do
     while [ "$i" -le "$number" ]; do
         printf 'INSERT INTO words (number) VALUES (%s);\n\\echo %s\n\\! sleep 0.01\n' "$i" "$i"
         i=$((i + 1))
-    done | psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$1" -U postgres -d app >>"$2" 2>/dev/null || sleep 0.02
+    done | psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$1" -U postgres -d app >>"$2" || sleep 0.02
 done

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Child;
 
-use super::{Database, Ground, beside, start};
+use super::{Database, Ground, beside, start, words_of};
 use crate::space::Space;
 
 /// A database below `hosts/db/live`, which is a link.
@@ -35,7 +35,7 @@ impl Database for Sqlite {
     fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program("python3");
         python.arg(beside("sqlite_writer.py"));
-        start(python.arg(space.path("hosts/db/live")).arg(acks))
+        start(python.arg(space.path("hosts/db/live")).arg(acks), &words_of(acks))
     }
 
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>) {

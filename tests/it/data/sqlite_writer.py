@@ -29,7 +29,8 @@ while True:
             os.rename(os.path.join(directory, blob + ".new"), os.path.join(directory, blob))
         connection.execute("INSERT INTO words (number, blob) VALUES (?, ?)", (number, blob))
         log.write("%d\n" % number)
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError) as error:
+        print(number, error, file=sys.stderr, flush=True)
         if connection is not None:
             connection.close()
         connection = None

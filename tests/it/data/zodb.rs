@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::{Database, Ground, beside, start};
+use super::{Database, Ground, beside, start, words_of};
 use crate::hosts::free_port;
 use crate::space::Space;
 
@@ -54,9 +52,9 @@ impl Zodb {
 
     fn restart(&self) -> String {
         format!(
-            "sh {} {} {} {}",
-            beside("zeo.sh").display(),
-            venv().display(),
+            "{} {} {} {}",
+            venv().join("bin/python").display(),
+            beside("zeo.py").display(),
             self.dir.display(),
             self.port
         )
@@ -65,10 +63,8 @@ impl Zodb {
 
 impl Drop for Zodb {
     fn drop(&mut self) {
-        let pid = std::fs::read_to_string(self.dir.join("zeo.pid")).unwrap_or_default();
-        if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        let stop = format!("{} stop", self.restart());
+        let _ = Command::new("sh").args(["-c", &stop]).status();
     }
 }
 
@@ -95,7 +91,7 @@ impl Database for Zodb {
     fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program(venv().join("bin/python"));
         python.arg(beside("zodb_writer.py")).arg(self.port.to_string());
-        start(python.arg(acks).arg(space.base().join("client-blobs")))
+        start(python.arg(acks).arg(space.base().join("client-blobs")), &words_of(acks))
     }
 
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>) {

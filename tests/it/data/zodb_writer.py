@@ -18,12 +18,13 @@ port, acks, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 logging.disable(logging.CRITICAL)
 log = open(acks, "a", buffering=1)
 db = None
+storage = None
 number = 0
 while True:
     number += 1
     try:
         if db is None:
-            storage = ClientStorage(("127.0.0.1", port), wait_timeout=2, blob_dir=directory, shared_blob_dir=False)
+            storage = ClientStorage(("127.0.0.1", port), wait_timeout=10, blob_dir=directory, shared_blob_dir=False)
             db = DB(storage)
             connection = db.open()
         root = connection.root()
@@ -38,12 +39,14 @@ while True:
             root["words"][number] = "word"
         transaction.commit()
         log.write("%d\n" % number)
-    except Exception:
+    except Exception as error:
+        print(number, type(error).__name__, error, file=sys.stderr, flush=True)
         transaction.abort()
-        if db is not None:
+        for one in [db, storage]:
             try:
-                db.close()
+                if one is not None:
+                    one.close()
             except Exception:
                 pass
-        db = None
+        db = storage = None
     time.sleep(0.005)
