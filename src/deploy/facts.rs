@@ -111,7 +111,11 @@ impl Questions {
                 );
                 (&service.name, script)
             }
-            Act::Run(_) | Act::Scope { .. } | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
+            Act::Run(_)
+            | Act::Scope { .. }
+            | Act::Managed { .. }
+            | Act::Await { .. }
+            | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
             self.ask(About::Found(draft.id.clone()), &found.1);

@@ -96,7 +96,9 @@ impl Names {
                 if mode == Mode::Plain {
                     return Err((
                         format!("the command `{{{name}}}` stands where no shell reads it"),
-                        Some(format!("write `run \"{{{name}}}\"`, or `eval {{{name}}}` in a command")),
+                        Some(format!(
+                            "write `run \"{{{name}}}\"`, or `eval {{{name}}}` in a command"
+                        )),
                     ));
                 }
             }

@@ -10,16 +10,12 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
-use crate::deploy::recipe::{
-    Action, DUE, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor,
-};
+use crate::deploy::recipe::{Action, DUE, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
 /// Nodes of a step that are its action.
-const ACTIONS: [&str; 7] = [
-    "run", "put", "write", "symlink", "service", "scope", "wait",
-];
+const ACTIONS: [&str; 7] = ["run", "put", "write", "symlink", "service", "scope", "wait"];
 /// Other nodes of a step.
 const STEP_NODES: [&str; 7] = [
     "prepare", "check", "verify", "undo", "dir", "env", "timeout",
@@ -50,8 +46,7 @@ pub fn with_driver(
     (driver_text, driver_file): (&str, u16),
 ) -> Result<Recipe, Vec<Mistake>> {
     let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
-    let driver_document =
-        KdlDocument::parse(driver_text).map_err(|e| syntax(&e, driver_file))?;
+    let driver_document = KdlDocument::parse(driver_text).map_err(|e| syntax(&e, driver_file))?;
     let mut reader = Reader::new(driver_file);
     let nodes = reader.heading("driver", driver, &driver_document);
     reader.file = file;
@@ -65,7 +60,11 @@ pub fn with_driver(
 /// Returns whether a file of the directory `recipes/` holds a driver.
 pub fn is_driver(text: &str) -> bool {
     let document = KdlDocument::parse(text);
-    document.is_ok_and(|d| d.nodes().first().is_some_and(|n| n.name().value() == "driver"))
+    document.is_ok_and(|d| {
+        d.nodes()
+            .first()
+            .is_some_and(|n| n.name().value() == "driver")
+    })
 }
 
 fn of_kind<'n>(nodes: &'n [KdlNode], kinds: &[&str]) -> impl Iterator<Item = &'n KdlNode> {

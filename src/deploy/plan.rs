@@ -256,7 +256,8 @@ impl<'a> Decided<'a> {
         // what the old one has switched in.
         let due = job.recipe.has_due.then(|| self.new_attempt(job, &key));
         let due = due.and_then(|mut now| now.facts.remove(DUE));
-        let is_same = |a: &Attempt| a.key == key && (due.is_none() || a.facts.get(DUE) == due.as_ref());
+        let is_same =
+            |a: &Attempt| a.key == key && (due.is_none() || a.facts.get(DUE) == due.as_ref());
         let is_resumed = !self.now.is_forced
             && expired.is_none()
             && last.as_ref().is_some_and(|a| !a.is_ended && is_same(a));

@@ -326,15 +326,13 @@ impl Recipes {
             let message = format!("there is no driver `{}`", arg.text);
             let mistake = Mistake::new("unknown_driver", arg.place, message, "not a driver");
             let known: Vec<&str> = self.drivers.keys().map(String::as_str).collect();
-            return Err(Box::new(
-                match suggest(&arg.text, known.iter().copied()) {
-                    Some(near) => mistake.help(format!("did you mean `{near}`?")),
-                    None => mistake.help(format!(
-                        "there are {}; a project's own lie in `recipes/NAME.kdl`",
-                        known.join(", ")
-                    )),
-                },
-            ));
+            return Err(Box::new(match suggest(&arg.text, known.iter().copied()) {
+                Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                None => mistake.help(format!(
+                    "there are {}; a project's own lie in `recipes/NAME.kdl`",
+                    known.join(", ")
+                )),
+            }));
         };
         let base = (text.as_str(), *file);
         let read = parse::with_driver(&recipe.name, base, &arg.text, (driver, *driver_file));

@@ -12,7 +12,9 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         for scope in scopes {
             let host = screen.paint(NAME, host);
             let word = screen.paint(WARN, "pending");
-            text.push_str(&format!("{host}  {word}  the end of `{scope}`: before anything else\n"));
+            text.push_str(&format!(
+                "{host}  {word}  the end of `{scope}`: before anything else\n"
+            ));
         }
     }
     for job in &plan.jobs {

@@ -269,7 +269,9 @@ fn start(command: &mut Command, words: &Path) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(words);
-    command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 fn end_group(child: &mut Child) {

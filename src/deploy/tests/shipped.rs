@@ -475,5 +475,8 @@ fn a_driver_gives_what_a_recipe_needs() {
     space.environment.uses.clear();
     space.uses("moves on a", &[("driver", "car"), ("road", "A 1")]);
     space.apply();
-    assert_eq!(space.read("hosts/a/log"), "it's A 1 1 garage\nit's A 1 2 garage\n");
+    assert_eq!(
+        space.read("hosts/a/log"),
+        "it's A 1 1 garage\nit's A 1 2 garage\n"
+    );
 }

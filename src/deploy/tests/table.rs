@@ -356,9 +356,6 @@ fn a_scope_that_was_not_left_is_entered_again() {
     table.run(None);
     table.check(&[]);
     table.host().scopes.push("shop".into());
-    table.check(&[
-        "u/close: was not left last time",
-        "u/work: `close` runs",
-    ]);
+    table.check(&["u/close: was not left last time", "u/work: `close` runs"]);
     assert_eq!(table.decide().owed["h"], ["shop"]);
 }

@@ -26,13 +26,19 @@ impl Postgres {
             port: free_port(),
         };
         let data = server.data();
-        server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-N"]);
+        server.run(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "-N"],
+        );
         let options = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c shared_buffers=16MB",
             server.port
         );
         let log = format!("{}/log", server.dir.path().display());
-        server.run("pg_ctl", &["-D", &data, "-w", "-l", &log, "-o", &options, "start"]);
+        server.run(
+            "pg_ctl",
+            &["-D", &data, "-w", "-l", &log, "-o", &options, "start"],
+        );
         for sql in [
             "CREATE ROLE owner",
             "CREATE DATABASE app OWNER owner",
@@ -71,10 +77,15 @@ impl Postgres {
             false => Command::new(program),
         };
         command.current_dir(self.dir.path()).args(args);
-        command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C.UTF-8");
         // The server keeps what it inherits.
         let words = fs::File::create(self.dir.path().join("words")).expect("creates");
-        command.stdout(words.try_clone().expect("a handle")).stderr(words);
+        command
+            .stdout(words.try_clone().expect("a handle"))
+            .stderr(words);
         let status = command.status().expect("runs");
         let words = fs::read_to_string(self.dir.path().join("words")).unwrap_or_default();
         assert!(status.success(), "{command:?}: {words}");
@@ -82,8 +93,24 @@ impl Postgres {
 
     pub fn sql(&self, space: &Space, database: &str, sql: &str) -> String {
         let mut psql = space.program("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"]);
-        psql.args(["-U", "postgres", "-p", &self.port.to_string(), "-d", database]);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "127.0.0.1",
+        ]);
+        psql.args([
+            "-U",
+            "postgres",
+            "-p",
+            &self.port.to_string(),
+            "-d",
+            database,
+        ]);
         space.finish(psql.args(["-c", sql])).ok().stdout
     }
 }
@@ -104,7 +131,11 @@ impl Database for Postgres {
 
     fn script(&self, number: usize, is_bad: bool) -> (String, String) {
         let name = format!("{number:03}.sql");
-        let end = if is_bad { "SELECT * FROM nowhere;\n" } else { "" };
+        let end = if is_bad {
+            "SELECT * FROM nowhere;\n"
+        } else {
+            ""
+        };
         let text = format!("INSERT INTO public.evolved (name) VALUES ('{name}');\n{end}");
         (name, text)
     }

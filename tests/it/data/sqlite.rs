@@ -27,7 +27,11 @@ impl Database for Sqlite {
 
     fn script(&self, number: usize, is_bad: bool) -> (String, String) {
         let name = format!("{number:03}.sql");
-        let end = if is_bad { "SELECT * FROM nowhere;\n" } else { "" };
+        let end = if is_bad {
+            "SELECT * FROM nowhere;\n"
+        } else {
+            ""
+        };
         let text = format!("INSERT INTO evolved VALUES ('{name}');\n{end}");
         (name, text)
     }
@@ -35,7 +39,10 @@ impl Database for Sqlite {
     fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program("python3");
         python.arg(beside("sqlite_writer.py"));
-        start(python.arg(space.path("hosts/db/live")).arg(acks), &words_of(acks))
+        start(
+            python.arg(space.path("hosts/db/live")).arg(acks),
+            &words_of(acks),
+        )
     }
 
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>) {

@@ -34,7 +34,9 @@ impl Zodb {
         };
         let dir = server.dir.display();
         let mut python = space.program(venv().join("bin/python"));
-        python.arg(beside("zodb_new.py")).arg(server.dir.join("first"));
+        python
+            .arg(beside("zodb_new.py"))
+            .arg(server.dir.join("first"));
         let _ = space.finish(&mut python).ok();
         space.write("hosts/db/first/mode.conf", "%define readonly false\n");
         space.write(
@@ -46,7 +48,10 @@ impl Zodb {
                 server.port
             ),
         );
-        space.shell(&format!("cd hosts/db && ln -s first live && {}", server.restart()));
+        space.shell(&format!(
+            "cd hosts/db && ln -s first live && {}",
+            server.restart()
+        ));
         server
     }
 
@@ -79,7 +84,11 @@ impl Database for Zodb {
 
     fn script(&self, number: usize, is_bad: bool) -> (String, String) {
         let name = format!("{number:03}.py");
-        let end = if is_bad { "raise SystemExit('told to fail')\n" } else { "" };
+        let end = if is_bad {
+            "raise SystemExit('told to fail')\n"
+        } else {
+            ""
+        };
         let text = format!(
             "import sys\nimport transaction\nfrom ZODB import DB\nfrom ZODB.FileStorage import FileStorage\n\
              db = DB(FileStorage(sys.argv[1], blob_dir=sys.argv[2]))\nroot = db.open().root()\n\
@@ -90,8 +99,13 @@ impl Database for Zodb {
 
     fn writer(&self, space: &Space, acks: &Path) -> Child {
         let mut python = space.program(venv().join("bin/python"));
-        python.arg(beside("zodb_writer.py")).arg(self.port.to_string());
-        start(python.arg(acks).arg(space.base().join("client-blobs")), &words_of(acks))
+        python
+            .arg(beside("zodb_writer.py"))
+            .arg(self.port.to_string());
+        start(
+            python.arg(acks).arg(space.base().join("client-blobs")),
+            &words_of(acks),
+        )
     }
 
     fn content(&self, space: &Space) -> (BTreeSet<u64>, Vec<String>) {
