@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod archive;
 pub mod check;
+pub mod draft;
 pub mod expand;
 pub mod facts;
 pub mod fleet;

@@ -207,12 +207,8 @@ fn act(draft: &Draft, root: &str) -> String {
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
         Act::Scope { name, enter, leave } => {
             let leave = format!("{}{}", place(draft, root), leave.trim_end());
-            format!(
-                "rel_scope {} {}\neval {}",
-                quote(name),
-                quote(&leave),
-                quote(enter.trim_end())
-            )
+            let (name, leave) = (quote(name), quote(&leave));
+            format!("rel_scope {name} {leave}\neval {}", quote(enter.trim_end()))
         }
         Act::Await {
             command,
