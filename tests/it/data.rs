@@ -55,8 +55,9 @@ trait Database {
 
 /// A space with an environment that evolves a database on the host `db`.
 struct Ground<D: Database> {
-    space: Space,
+    // Its server ends before its directory goes.
     database: D,
+    space: Space,
     writer: Option<Child>,
     done: Vec<String>,
 }
