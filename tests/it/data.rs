@@ -160,14 +160,18 @@ impl<D: Database> Ground<D> {
     /// All that was acknowledged is there, and each script was done once.
     #[track_caller]
     fn has_lost_nothing(&self) {
+        assert_eq!(self.is_complete(), self.done);
+    }
+
+    /// All that was acknowledged up to now is there; returns the scripts that are.
+    #[track_caller]
+    fn is_complete(&self) -> Vec<String> {
+        let acknowledged = self.acknowledged();
         let (words, done) = self.database.content(&self.space);
-        let lost: Vec<u64> = self
-            .acknowledged()
-            .into_iter()
-            .filter(|n| !words.contains(n))
-            .collect();
+        let lost = acknowledged.into_iter().filter(|n| !words.contains(n));
+        let lost: Vec<u64> = lost.collect();
         assert!(lost.is_empty(), "lost {} writes: {lost:?}", lost.len());
-        assert_eq!(done, self.done);
+        done
     }
 
     /// Full, then incremental, each restored before it counts; nothing while it is young.
@@ -225,7 +229,7 @@ impl<D: Database> Ground<D> {
             self.done.push(name);
             self.kill(step, after);
             self.is_writable();
-            let (_, done) = self.database.content(&self.space);
+            let done = self.is_complete();
             let is_whole = done.len() <= before || done == self.done;
             assert!(is_whole, "killed {after:?} after `{step}`: {done:?}");
             ended_new += usize::from(done == self.done);

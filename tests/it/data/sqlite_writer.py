@@ -34,4 +34,4 @@ while True:
         if connection is not None:
             connection.close()
         connection = None
-    time.sleep(0.005)
+    time.sleep(0.02)

@@ -49,4 +49,4 @@ while True:
             except Exception:
                 pass
         db = storage = None
-    time.sleep(0.005)
+    time.sleep(0.02)
