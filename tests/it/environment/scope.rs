@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{recipe, shown, space, steps, told};
+use crate::hosts::Hosts;
 use crate::space::{Space, is_alive, wait_until};
 
 /// A mode around a step that goes on until the file `go` is there; `stuck` keeps the mode
@@ -113,6 +114,27 @@ fn what_a_killed_guard_left_at_work_is_ended_before_its_scope() {
     assert_eq!(log, ["closed", "work", "open", "closed", "work"]);
     space.write("hosts/a/go", "");
     let _ = job.finish().ok();
+}
+
+#[test]
+fn a_host_that_died_leaves_its_scope_before_anything_else_is_done_there() {
+    let mut hosts = Hosts::start(1);
+    let space = closed();
+    let nodes = hosts.kdl();
+    space.write(
+        "Releasefile.kdl",
+        format!("{nodes}\nenvironment \"staging\" {{ use \"closed\" on=\"h1\"; }}\n"),
+    );
+    let log = hosts.all[0].srv("log");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    let job = space.begin(["staging"]);
+    wait_until("the step", || lines().contains("work").then_some(()));
+    hosts.reboot(0);
+    let _ = job.finish();
+    assert_eq!(lines(), "closed\nwork\n");
+    std::fs::write(hosts.all[0].srv("go"), "").expect("writes");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(), "closed\nwork\nopen\nclosed\nwork\nopen\n");
 }
 
 fn parent(pid: i32) -> i32 {
