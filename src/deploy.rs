@@ -9,6 +9,7 @@ pub mod archive;
 pub mod basis;
 pub mod check;
 pub mod difference;
+pub mod draft;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
@@ -212,7 +213,9 @@ pub fn apply(
         if let Some(saved) = request.saved {
             saved.holds(&looked.plan, &looked.seen)?;
         }
-        let hosts = apply::touched(&looked.plan);
+        let mut hosts = apply::touched(&looked.plan);
+        // What a former run could not leave is left with the lease.
+        hosts.extend(looked.plan.owed.keys().map(String::as_str));
         if hosts.is_empty() || looked.lock(&hosts, progress, interrupted)? {
             break;
         }

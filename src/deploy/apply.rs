@@ -122,6 +122,9 @@ impl Hands<'_> {
     }
 
     fn job(&self, planned: &PlannedJob, job: &Job, done: &Done) -> Result<(), Stop> {
+        for text in &planned.told {
+            self.progress.event(&Event::Warning { text });
+        }
         let mut line = Line::new(self, planned, done);
         if planned.steps.iter().any(|s| s.verdict == Verdict::Run) {
             self.send_artifacts(planned, job)?;

@@ -39,7 +39,11 @@ impl Checker<'_> {
         if recipes.is_broken(&self.one.recipe) {
             return;
         }
-        let Some(recipe) = recipes.get(&self.one.recipe) else {
+        let recipe = match recipes.of_use(self.one) {
+            Ok(recipe) => recipe,
+            Err(mistake) => return self.mistakes.push(*mistake),
+        };
+        let Some(recipe) = recipe.as_deref() else {
             let message = format!("there is no recipe `{}`", self.one.recipe);
             let mistake = Mistake::new("unknown_recipe", self.one.place, message, "not a recipe");
             let known: Vec<&str> = recipes.names().collect();
@@ -59,6 +63,9 @@ impl Checker<'_> {
                 None => self.unknown_param(recipe, name, arg),
             }
         }
+        if self.lacks_driver(recipe) {
+            return self.hosts(recipe);
+        }
         for param in &recipe.params {
             if param.default.is_none() && !self.one.args.contains_key(&param.name) {
                 let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
@@ -70,6 +77,28 @@ impl Checker<'_> {
             }
         }
         self.hosts(recipe);
+    }
+
+    /// Without its driver a recipe lacks so much that only the driver is worth a word.
+    fn lacks_driver(&mut self, recipe: &Recipe) -> bool {
+        let is_given = |name: &str| self.one.args.contains_key(name);
+        let lacking = recipe.params.iter().filter(|p| p.kind == Kind::Command);
+        let lacking = lacking.filter(|p| p.default.is_none() && !is_given(&p.name));
+        let lacking: Vec<&str> = lacking.map(|p| p.name.as_str()).collect();
+        let is_lacking = match recipe.driver_param() {
+            Some(param) => !is_given(&param.name) && !lacking.is_empty(),
+            None => false,
+        };
+        if is_lacking {
+            let message = format!("recipe `{}` needs a `driver`", recipe.name);
+            self.mistakes.push(
+                Mistake::new("missing_parameter", self.one.place, message, "here").help(format!(
+                    "or the commands that one gives: {}",
+                    lacking.join(", ")
+                )),
+            );
+        }
+        is_lacking
     }
 
     fn unknown_param(&mut self, recipe: &Recipe, name: &str, arg: &Arg) {
@@ -120,8 +149,11 @@ impl Checker<'_> {
     }
 
     fn argument(&mut self, recipe: &Recipe, name: &str, kind: Kind, arg: &Arg) {
-        if kind == Kind::Artifact {
-            return self.artifact(name, arg);
+        match kind {
+            Kind::Artifact => return self.artifact(name, arg),
+            // Found, or it would not have been read together with the recipe.
+            Kind::Driver => return,
+            Kind::Text | Kind::Command => {}
         }
         let mode = match kind {
             Kind::Command => Mode::Shell,
@@ -204,7 +236,7 @@ impl Checker<'_> {
         known.extend(self.environment.params.iter().map(|p| p.name.clone()));
         known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
         if kind == Kind::Command {
-            let texts = recipe.params.iter().filter(|p| p.kind == Kind::Text);
+            let texts = recipe.params.iter().filter(|p| p.kind != Kind::Artifact);
             known.extend(texts.map(|p| p.name.clone()));
             known.extend(recipe.lets.iter().map(|l| l.name.clone()));
             known.extend(recipe.facts.iter().map(|f| f.name.clone()));

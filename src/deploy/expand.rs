@@ -103,7 +103,8 @@ impl World<'_> {
         wave: Option<(&Wave, &[&Host])>,
         jobs: &mut Vec<Job>,
     ) -> Result<()> {
-        let recipe = self.recipes.get(&one.recipe).ok_or_else(|| {
+        let recipe = self.recipes.of_use(one);
+        let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
             wrong(one, format!("there is no recipe `{}`", one.recipe))
                 .hinted("`rel check` lists the mistakes of the Releasefile")
         })?;
@@ -132,7 +133,7 @@ impl World<'_> {
                     from,
                     scope: &scope,
                 };
-                let mut job = self.job(one, recipe, &label, &place)?;
+                let mut job = self.job(one, &recipe, &label, &place)?;
                 job.wave = wave.map(|(wave, _)| wave.clone());
                 jobs.push(job);
             }
@@ -324,6 +325,7 @@ impl World<'_> {
     fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {
         Ok(match kind {
             Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
+            Kind::Driver => Bound::Text(arg.text.clone()),
             Kind::Command => Bound::Command(arg.text.clone()),
             Kind::Artifact => {
                 let target = match artifact_target(&arg.text) {

@@ -24,6 +24,7 @@ enum About {
     Blob(String),
     Writable,
     Standing(String),
+    Scopes,
 }
 
 /// How much is asked.
@@ -68,6 +69,11 @@ impl Questions {
         }
         let script = format!("rel_state={}\nrel_held", quote(state));
         questions.ask(About::Held, &script);
+        let scopes = quote(&format!("{state}/scopes"));
+        let script = format!(
+            "if [ -d {scopes} ]; then cd -- {scopes}; for s in *; do if [ -s \"$s\" ]; then printf '%s\\n' \"$s\"; fi; done; fi"
+        );
+        questions.ask(About::Scopes, &script);
         let mut blobs = BTreeSet::new();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
@@ -133,7 +139,11 @@ impl Questions {
                 );
                 (&service.name, script)
             }
-            Act::Run(_) | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
+            Act::Run(_)
+            | Act::Scope { .. }
+            | Act::Managed { .. }
+            | Act::Await { .. }
+            | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
             self.ask(About::Found(draft.id.clone()), &found.1);
@@ -238,6 +248,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             }
         }
         About::Standing(_) => {}
+        About::Scopes => seen.scopes = text().lines().map(str::to_owned).collect(),
         About::Blob(sha256) => {
             if text() == "yes" {
                 seen.blobs.insert(sha256.clone());

@@ -226,6 +226,13 @@ impl Fleet {
                     own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned()))
                 }
                 ("moved", _) => is_same = false,
+                ("owed", scope) => {
+                    return Err(
+                        Error::host(format!("`{scope}` on host `{name}` can not be left"))
+                            .fact("log", format!("{}/scopes.log", member.header.state))
+                            .hinted("mend what its way out needs, and run the same command again"),
+                    );
+                }
                 ("locked", held) => return Err(lease::refused(name, &member.header.purpose, held)),
                 (_, why) => {
                     return Err(keeps_no_journal(name)

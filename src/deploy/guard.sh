@@ -99,14 +99,19 @@ rel_close_it() {
 
 rel_leave() {
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
+    rel_as_holder rel_scopes_leave left
     rel_as_holder rel_give_back
     rel_token=
     rm -rf -- "$rel_tmp"
 }
 
 rel_cut() {
+    # What follows may take longer than a silence.
+    if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; rel_dog=; fi
     if [ -n "${rel_at_work:-}" ]; then rel_end_program; fi
     rel_close_step interrupted 'the connection ended'
+    # Not held any more: what was done under it is done again.
+    rel_as_holder rel_scopes_leave undone
     rel_leave
 }
 

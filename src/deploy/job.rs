@@ -4,6 +4,7 @@
 //! is what a key is made of, so that a host's answer never makes a step stale. And
 //! really, once the host has answered: that is what runs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -147,6 +148,12 @@ pub enum Act {
         stop: String,
         within: Duration,
     },
+    /// Enters what is left when the run ends.
+    Scope {
+        name: String,
+        enter: String,
+        leave: String,
+    },
     /// Waits for a command on the host.
     Await {
         command: String,
@@ -251,6 +258,7 @@ impl Job {
             job: self,
             late,
             names: self.built_in.clone(),
+            depth: Cell::new(0),
         };
         for (name, bound) in &self.args {
             match bound {
@@ -319,7 +327,12 @@ struct Scope<'a> {
     job: &'a Job,
     late: Late<'a>,
     names: BTreeMap<String, Value>,
+    /// So many commands within commands are being rendered.
+    depth: Cell<usize>,
 }
+
+/// Commands may name commands, so deep.
+const DEPTH_MAX: usize = 8;
 
 impl Scope<'_> {
     fn get(&self, name: &str) -> Option<Value> {
@@ -344,10 +357,30 @@ impl Scope<'_> {
         }
     }
 
+    /// The names of a recipe's text: a command is one word there, for `eval`.
+    fn get_or_command(&self, name: &str) -> Option<Value> {
+        self.get(name).or_else(|| self.command(name))
+    }
+
     /// The names of a caller's command: the recipe's, then those of the Releasefile.
     fn get_for_caller(&self, name: &str) -> Option<Value> {
         self.get(name)
             .or_else(|| self.job.caller.get(name).cloned())
+            .or_else(|| self.command(name))
+    }
+
+    fn command(&self, name: &str) -> Option<Value> {
+        let Some(Bound::Command(text)) = self.job.args.get(name) else {
+            return None;
+        };
+        if self.depth.get() == DEPTH_MAX {
+            return None;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let command = self.parse_command(text).ok();
+        let value = command.and_then(|c| c.render(&|name| self.get_for_caller(name)).ok());
+        self.depth.set(self.depth.get() - 1);
+        value.map(Value::One)
     }
 
     /// A digest of what the caller wrote: names of the recipe stand for themselves,
@@ -383,7 +416,7 @@ impl Scope<'_> {
                     .map_err(|e| self.refuse(text, &e))?
             }
             _ => template
-                .render(&|name| self.get(name))
+                .render(&|name| self.get_or_command(name))
                 .map_err(|e| self.refuse(&template.source(), &e))?,
         };
         rendered.into_string().map_err(|text| {
@@ -505,6 +538,11 @@ impl Scope<'_> {
                 stop: self.optional(stop.as_ref())?.unwrap_or_default(),
                 within: self.duration(within)?,
             },
+            Action::Scope { name, enter, leave } => Act::Scope {
+                name: self.render(name)?.replace('/', "_"),
+                enter: self.render(enter)?,
+                leave: self.render(leave)?,
+            },
             Action::Wait(wait) => self.wait(wait)?,
         })
     }
@@ -529,69 +567,5 @@ impl Scope<'_> {
                 Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
             }
         })
-    }
-}
-
-impl Draft {
-    /// Returns everything that decides what the step does, for its key.
-    ///
-    /// Not in it: `check` and `undo` (they do not change the result), time limits.
-    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![("seat", format!("{:?}", self.seat))];
-        match &self.act {
-            Act::Run(text) => fields.push(("run", text.clone())),
-            Act::Put { sha256, to } => {
-                fields.extend([("put", sha256.clone()), ("to", to.clone())]);
-            }
-            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
-            Act::Write {
-                path,
-                content,
-                mode,
-            } => fields.extend([
-                ("write", path.clone()),
-                ("content", content.clone()),
-                ("mode", mode.clone()),
-            ]),
-            Act::Symlink { path, to } => {
-                fields.extend([("symlink", path.clone()), ("to", to.clone())]);
-            }
-            Act::Service(s) => fields.extend([
-                ("service", s.name.clone()),
-                ("run", s.run.clone()),
-                ("log", s.log.clone()),
-                ("stop", s.stop.clone()),
-                ("ready", s.ready.clone()),
-            ]),
-            Act::Managed { start, .. } => fields.push(("start", start.clone())),
-            Act::Await { command, .. } => fields.push(("wait", command.clone())),
-            Act::Ask(wait) => fields.push(("ask", wait.describe())),
-        }
-        fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
-        fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
-        fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
-        fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
-        fields
-    }
-
-    /// Returns one line that says what it does.
-    pub fn describe(&self) -> String {
-        let text = match &self.act {
-            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
-            Act::Put { sha256, to } => {
-                format!(
-                    "put {} to {to}",
-                    sha256.chars().take(12).collect::<String>()
-                )
-            }
-            Act::Fetch { path, to } => format!("copy {path} to {to}"),
-            Act::Write { path, .. } => format!("write {path}"),
-            Act::Symlink { path, to } => format!("{path} -> {to}"),
-            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
-            Act::Managed { start, .. } => start.trim().to_owned(),
-            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
-            Act::Ask(wait) => wait.describe(),
-        };
-        crate::deploy::journal::column(&text)
     }
 }

@@ -149,6 +149,12 @@ rel_lock() {
         rel_emit refused 'the journal can not be written'
         return
     fi
+    # What a former run could not leave is left before anything else is done.
+    rel_as_holder rel_scopes_leave undone
+    if [ -n "${rel_owed:-}" ]; then
+        rel_emit owed "$rel_owed"
+        return
+    fi
     rel_size=$(wc -c <"$rel_state/journal")
     # A line torn by a crash must not swallow the next one.
     if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi

@@ -70,7 +70,7 @@ impl Names {
         place: Place,
     ) -> Option<Mistake> {
         for name in template.names() {
-            if let Err((message, help)) = self.check_one(name, template, mode, allow) {
+            if let Err((message, help)) = self.check_one(name, mode, allow) {
                 let mistake = Mistake::new("unknown_name", place, message, "here");
                 return Some(match help {
                     Some(help) => mistake.help(help),
@@ -84,20 +84,21 @@ impl Names {
     fn check_one(
         &self,
         name: &str,
-        template: &Template,
         mode: Mode,
         allow: Allow,
     ) -> Result<(), (String, Option<String>)> {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         let kind = self.params.get(name).or_else(|| self.params.get(head));
         match kind {
-            Some(Kind::Text) if tail.is_empty() => {}
+            Some(Kind::Text | Kind::Driver) if tail.is_empty() => {}
             Some(Kind::Command) if tail == "id" => {}
             Some(Kind::Command) if tail.is_empty() => {
-                if template.only_name().is_none() || mode == Mode::Plain {
+                if mode == Mode::Plain {
                     return Err((
-                        format!("the command `{{{name}}}` must stand alone"),
-                        Some(format!("make it a step of its own: `run \"{{{name}}}\"`")),
+                        format!("the command `{{{name}}}` stands where no shell reads it"),
+                        Some(format!(
+                            "write `run \"{{{name}}}\"`, or `eval {{{name}}}` in a command"
+                        )),
                     ));
                 }
             }

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
-use crate::deploy::names::{Allow, Names};
+use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
-use crate::deploy::recipe::{Action, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
+use crate::deploy::recipe::{Action, DUE, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
 /// Nodes of a step that are its action.
-const ACTIONS: [&str; 6] = ["run", "put", "write", "symlink", "service", "wait"];
+const ACTIONS: [&str; 7] = ["run", "put", "write", "symlink", "service", "scope", "wait"];
 /// Other nodes of a step.
 const STEP_NODES: [&str; 7] = [
     "prepare", "check", "verify", "undo", "dir", "env", "timeout",
@@ -28,16 +28,54 @@ const HTTP_PROPERTIES: [&str; 7] = [
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
 pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>> {
     let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
-    let mut reader = Reader {
-        file,
-        mistakes: Vec::new(),
-        names: Names::default(),
-    };
-    let recipe = reader.file(name, &document);
+    let mut reader = Reader::new(file);
+    let recipe = reader.file(name, &document, None);
     match reader.mistakes.is_empty() {
         true => Ok(recipe),
         false => Err(reader.mistakes),
     }
+}
+
+/// Parses a recipe together with a driver: its parameters and derived names go before
+/// those of the recipe, and stand for them where they have the same name. Each is given
+/// as text and number of its file.
+pub fn with_driver(
+    name: &str,
+    (text, file): (&str, u16),
+    driver: &str,
+    (driver_text, driver_file): (&str, u16),
+) -> Result<Recipe, Vec<Mistake>> {
+    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
+    let driver_document = KdlDocument::parse(driver_text).map_err(|e| syntax(&e, driver_file))?;
+    let mut reader = Reader::new(driver_file);
+    let nodes = reader.heading("driver", driver, &driver_document);
+    reader.file = file;
+    let recipe = reader.file(name, &document, Some((nodes, driver_file)));
+    match reader.mistakes.is_empty() {
+        true => Ok(recipe),
+        false => Err(reader.mistakes),
+    }
+}
+
+/// Returns whether a file of the directory `recipes/` holds a driver.
+pub fn is_driver(text: &str) -> bool {
+    let document = KdlDocument::parse(text);
+    document.is_ok_and(|d| {
+        d.nodes()
+            .first()
+            .is_some_and(|n| n.name().value() == "driver")
+    })
+}
+
+fn of_kind<'n>(nodes: &'n [KdlNode], kinds: &[&str]) -> impl Iterator<Item = &'n KdlNode> {
+    nodes.iter().filter(|n| kinds.contains(&n.name().value()))
+}
+
+/// Returns whether `nodes` have one of the same kind and name.
+fn is_declared(nodes: &[KdlNode], node: &KdlNode) -> bool {
+    nodes
+        .iter()
+        .any(|n| n.name() == node.name() && n.get(0) == node.get(0))
 }
 
 fn is_variable(name: &str) -> bool {
@@ -46,42 +84,90 @@ fn is_variable(name: &str) -> bool {
 }
 
 impl Reader {
-    fn file(&mut self, name: &str, document: &KdlDocument) -> Recipe {
+    fn file(
+        &mut self,
+        name: &str,
+        document: &KdlDocument,
+        driver: Option<(&[KdlNode], u16)>,
+    ) -> Recipe {
         let mut recipe = Recipe {
             name: name.to_owned(),
+            place: self.place(document.span()),
             ..Recipe::default()
         };
+        let nodes = self.heading("recipe", name, document);
+        if let [node] = document.nodes() {
+            recipe.place = self.place(node.span());
+        }
+        let own = self.file;
+        let parts = [driver.unwrap_or_default(), (nodes, own)];
+        for (nodes, _) in parts.iter().rev() {
+            self.collect_names(nodes);
+        }
+        // Derived names first, the recipe's before the driver's: commands may use them all.
+        for (nodes, file) in parts.iter().rev() {
+            self.file = *file;
+            for node in of_kind(nodes, &["let"]) {
+                let is_replaced = *file == own && is_declared(parts[0].0, node);
+                if !is_replaced {
+                    self.derived(node, &mut recipe);
+                }
+            }
+        }
+        for (nodes, file) in parts {
+            self.file = file;
+            for node in of_kind(nodes, &["param"]) {
+                if file != own || !is_declared(parts[0].0, node) {
+                    self.param(node, &mut recipe);
+                }
+            }
+        }
+        for (nodes, file) in parts {
+            self.file = file;
+            for node in nodes {
+                match (file == own, node.name().value()) {
+                    (_, "let" | "param") => {}
+                    (true, _) => self.recipe_node(node, &mut recipe),
+                    (false, "desc") => drop(self.argument(node)),
+                    (false, other) => {
+                        let place = self.place(node.name().span());
+                        self.unknown("node", other, &["desc", "param", "let"], place);
+                    }
+                }
+            }
+        }
+        self.file = own;
+        self.check_references(&recipe);
+        recipe
+    }
+
+    /// Returns what is within the only node of a file, which must be named like the file.
+    fn heading<'d>(&mut self, kind: &str, name: &str, document: &'d KdlDocument) -> &'d [KdlNode] {
         let [node] = document.nodes() else {
             let place = self.place(document.span());
             self.wrong(
                 "recipe_file",
                 place,
                 format!(
-                    "the file must hold one `recipe \"{name}\"`, not {} nodes",
+                    "the file must hold one `{kind} \"{name}\"`, not {} nodes",
                     document.nodes().len()
                 ),
-                "one recipe to a file",
+                &format!("one {kind} to a file"),
             );
-            return recipe;
+            return &[];
         };
-        recipe.place = self.place(node.span());
+        let place = self.place(node.span());
         let said = self.argument(node).map(|(text, _)| text);
-        if node.name().value() != "recipe" || said.as_deref() != Some(name) {
+        if node.name().value() != kind || said.as_deref() != Some(name) {
             self.wrong(
                 "recipe_file",
-                recipe.place,
-                format!("the file `{name}.kdl` must hold `recipe \"{name}\"`"),
+                place,
+                format!("the file `{name}.kdl` must hold `{kind} \"{name}\"`"),
                 "named otherwise",
             );
         }
         self.properties(node, &[]);
-        let nodes = node.children().map_or(&[][..], KdlDocument::nodes);
-        self.collect_names(nodes);
-        for node in nodes {
-            self.recipe_node(node, &mut recipe);
-        }
-        self.check_references(&recipe);
-        recipe
+        node.children().map_or(&[][..], KdlDocument::nodes)
     }
 
     fn collect_names(&mut self, nodes: &[KdlNode]) {
@@ -98,6 +184,7 @@ impl Reader {
                     };
                     self.names.params.insert(name.to_owned(), kind);
                 }
+                "due" => drop(self.names.facts.insert(DUE.to_owned())),
                 "fact" => drop(self.names.facts.insert(name.to_owned())),
                 _ => {}
             }
@@ -107,17 +194,14 @@ impl Reader {
     fn recipe_node(&mut self, node: &KdlNode, recipe: &mut Recipe) {
         match node.name().value() {
             "desc" => recipe.desc = self.argument(node).map(|(text, _)| text),
-            "param" => self.param(node, recipe),
-            "let" => {
-                self.properties(node, &["digest"]);
-                if let Some([(name, _), (value, place)]) = self.arguments(node) {
-                    let value = self.template(&value, Mode::Plain, Allow::Let, place);
-                    self.names.declare_let(&name, &value);
-                    let is_digest = node.get("digest").and_then(KdlValue::as_bool) == Some(true);
-                    recipe.lets.push(Let {
-                        name,
-                        value,
-                        is_digest,
+            "due" => {
+                self.properties(node, &[]);
+                if let Some((command, place)) = self.argument(node) {
+                    recipe.has_due = true;
+                    recipe.facts.push(Fact {
+                        name: DUE.to_owned(),
+                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        is_from: false,
                     });
                 }
             }
@@ -141,10 +225,24 @@ impl Reader {
                 self.unknown(
                     "node",
                     other,
-                    &["desc", "param", "let", "fact", "step"],
+                    &["desc", "param", "let", "due", "fact", "step"],
                     place,
                 );
             }
+        }
+    }
+
+    fn derived(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        self.properties(node, &["digest"]);
+        if let Some([(name, _), (value, place)]) = self.arguments(node) {
+            let value = self.template(&value, Mode::Plain, Allow::Let, place);
+            self.names.declare_let(&name, &value);
+            let is_digest = node.get("digest").and_then(KdlValue::as_bool) == Some(true);
+            recipe.lets.push(Let {
+                name,
+                value,
+                is_digest,
+            });
         }
     }
 
@@ -157,8 +255,10 @@ impl Reader {
             None | Some("text") => Kind::Text,
             Some("command") => Kind::Command,
             Some("artifact") => Kind::Artifact,
+            Some("driver") => Kind::Driver,
             Some(other) => {
-                self.unknown("type", other, &["text", "command", "artifact"], place);
+                let known = ["text", "command", "artifact", "driver"];
+                self.unknown("type", other, &known, place);
                 Kind::Text
             }
         };
@@ -171,12 +271,12 @@ impl Reader {
             );
         }
         let default = node.get("default").and_then(text_of).inspect(|text| {
-            let mode = match kind {
-                Kind::Command => Mode::Shell,
-                _ => Mode::Plain,
+            let (mode, allow) = match kind {
+                Kind::Command => (Mode::Shell, Allow::Late),
+                _ => (Mode::Plain, Allow::Early),
             };
             // Checked here, read again where it is used: there it may be empty or not.
-            self.template(text, mode, Allow::Early, place);
+            self.template(text, mode, allow, place);
         });
         recipe.params.push(Param {
             name,
@@ -292,6 +392,7 @@ impl Reader {
             "symlink" => &["to"],
             "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
             "service" => &["run", "log", "stop", "ready", "within"],
+            "scope" => &["enter", "leave"],
             "wait" => return self.wait(node),
             _ => &[],
         };
@@ -334,6 +435,14 @@ impl Reader {
                     stop: self.property(node, "stop", Mode::Shell, Allow::Late),
                     ready: self.property(node, "ready", Mode::Shell, Allow::Late),
                     within: self.within(node),
+                }
+            }
+            "scope" => {
+                let name = self.argument(node)?;
+                Action::Scope {
+                    name: late(self, name, Mode::Plain),
+                    enter: self.required(node, "enter", Mode::Shell)?,
+                    leave: self.required(node, "leave", Mode::Shell)?,
                 }
             }
             _ => self.put(node)?,

@@ -19,6 +19,7 @@ use crate::deploy::difference::{Difference, Standing};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Journal, Record};
 use crate::deploy::lease::Held;
+use crate::deploy::recipe::DUE;
 use crate::deploy::waves::Wave;
 use crate::error::Result;
 
@@ -41,6 +42,8 @@ pub struct Seen {
     pub standing: BTreeMap<String, Standing>,
     /// Who holds the environment there.
     pub held: Vec<Held>,
+    /// Scopes that a run entered and could not leave.
+    pub scopes: Vec<String>,
 }
 
 /// What was found where a step would leave something.
@@ -126,6 +129,9 @@ pub struct PlannedJob {
     pub from: Option<String>,
     /// Where it stands in a rollout.
     pub wave: Option<Wave>,
+    /// What a person should know, though nothing is done about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
     /// Its steps.
     pub steps: Vec<PlannedStep>,
     /// The attempt it is part of.
@@ -167,6 +173,8 @@ pub struct Plan {
     pub fresh: usize,
     /// Hosts that would change if they were not held back.
     pub held_back: BTreeSet<String>,
+    /// Scopes, by host, that are left before anything else is done.
+    pub owed: BTreeMap<String, Vec<String>>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
     /// Who holds the environment, by host; those without are left out.
@@ -205,6 +213,10 @@ pub fn decide(
     for job in jobs {
         plan.jobs.push(decided.job(job, jobs)?);
     }
+    let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
+    plan.owed = owed
+        .map(|(host, s)| (host.clone(), s.scopes.clone()))
+        .collect();
     let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
     plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
     plan.fresh = steps()
@@ -238,6 +250,16 @@ struct Ground<'a> {
     waits_for: Option<String>,
     /// It only asks from here: that is cheap, and true only now.
     is_asking: bool,
+    /// What the host says is due, where the recipe asks for that.
+    due: Option<String>,
+}
+
+impl Ground<'_> {
+    /// Lines that begin with `!` are told, and are nothing to do.
+    fn is_nothing_due(&self) -> bool {
+        let due = self.due.as_deref();
+        due.is_some_and(|d| d.lines().all(|l| l.trim().is_empty() || l.starts_with('!')))
+    }
 }
 
 impl<'a> Decided<'a> {
@@ -245,6 +267,9 @@ impl<'a> Decided<'a> {
         let symbolic = job.steps(Late::Symbolic)?;
         let is_dated = job.is_dated()?;
         let ground = self.ground(job, jobs, &symbolic);
+        let told = ground.due.iter().flat_map(|d| d.lines());
+        let told = told.filter_map(|l| l.strip_prefix("! "));
+        let told = told.map(|l| format!("`{}`: {l}", job.label)).collect();
         let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
         if job.wave.as_ref().is_some_and(Wave::is_held) {
             hold(&mut planned);
@@ -252,7 +277,14 @@ impl<'a> Decided<'a> {
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
-        if is_changing(&planned) && !ground.is_resumed {
+        // What comes before may lay down what is due then.
+        let is_open = self.follows_change(job, jobs);
+        if ground.is_nothing_due() && !self.now.is_forced && !is_open {
+            for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
+                step.verdict = Verdict::Fresh;
+                step.reason = String::from("nothing is due");
+            }
+        } else if !ground.is_resumed && (is_changing(&planned) || ground.due.is_some()) {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
             planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
@@ -273,6 +305,7 @@ impl<'a> Decided<'a> {
             host: job.host.clone(),
             from: job.from.clone(),
             wave: job.wave.clone(),
+            told,
             steps: planned,
             attempt,
             is_new_attempt,
@@ -292,9 +325,13 @@ impl<'a> Decided<'a> {
         let key = attempt_key(symbolic, &after);
         // An attempt is resumed for what it was begun for, or a new one could work on
         // what the old one has switched in.
+        let due = job.recipe.has_due.then(|| self.new_attempt(job, &key));
+        let due = due.and_then(|mut now| now.facts.remove(DUE));
+        let is_same =
+            |a: &Attempt| a.key == key && (due.is_none() || a.facts.get(DUE) == due.as_ref());
         let is_resumed = !self.now.is_forced
             && expired.is_none()
-            && last.as_ref().is_some_and(|a| !a.is_ended && a.key == key);
+            && last.as_ref().is_some_and(|a| !a.is_ended && is_same(a));
         let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, &key));
         if !is_resumed {
             // What was found now holds; only the name of what is there is the old one.
@@ -313,6 +350,7 @@ impl<'a> Decided<'a> {
                 .iter()
                 .find(|u| job.after.iter().any(|a| is_use_of(u, a)))
                 .cloned(),
+            due,
             is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
@@ -339,15 +377,11 @@ impl<'a> Decided<'a> {
     fn after(&self, job: &Job, jobs: &[Job]) -> String {
         let mut runs = String::new();
         for other in jobs {
-            let is_named = job.after.iter().any(|a| is_use_of(&other.label, a));
-            let is_followed = is_named || is_gate(job) && !is_gate(other);
+            let is_followed = comes_after(job, other) || is_gate(job) && !is_gate(other);
             if !is_followed || !is_in_reach(job, other) {
                 continue;
             }
-            let is_changing = self
-                .changing
-                .contains(&(other.label.clone(), other.host.clone()));
-            let run = match is_changing {
+            let run = match self.is_changing(other) {
                 true => Some(self.now.run_id.to_owned()),
                 false => self
                     .seen(other.host.as_deref())
@@ -358,6 +392,17 @@ impl<'a> Decided<'a> {
             runs.push_str(&format!("{} {host} {run}\n", other.label));
         }
         runs
+    }
+
+    fn is_changing(&self, job: &Job) -> bool {
+        self.changing
+            .contains(&(job.label.clone(), job.host.clone()))
+    }
+
+    /// Returns whether a use that this one comes after will change something.
+    fn follows_change(&self, job: &Job, jobs: &[Job]) -> bool {
+        jobs.iter()
+            .any(|other| comes_after(job, other) && self.is_changing(other))
     }
 
     /// One step that is too old makes all of them so: they were done together.
@@ -431,8 +476,12 @@ impl<'a> Decided<'a> {
 
     fn why_all(&self, ground: &Ground<'_>) -> String {
         let is_first = ground.attempt.run == self.now.run_id;
+        let due = ground.due.as_deref().map(due_names);
         match (&ground.expired, is_first) {
             (Some(expired), _) => expired.clone(),
+            _ if due.as_ref().is_some_and(|d| !d.is_empty()) => {
+                format!("due: {}", due.unwrap_or_default())
+            }
             (None, true) => "never done here".into(),
             (None, false) => "a new one is made whole".into(),
         }
@@ -492,6 +541,12 @@ impl<'a> Decided<'a> {
         let seen = self.seen.get(host);
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
         let record = seen.and_then(|s| s.journal.record(&draft.id));
+        match (&draft.act, seen) {
+            (Act::Scope { name, .. }, Some(seen)) if seen.scopes.contains(name) => {
+                return run("was not left last time".into());
+            }
+            _ => {}
+        }
         match record {
             None if probe.is_some_and(|p| adopts(draft, p)) => {
                 ground.settled(Verdict::Adopt, "found done")
@@ -566,6 +621,18 @@ fn host_of(job: &Job, seat: Seat) -> Option<&str> {
         Seat::From => job.from.as_deref(),
         Seat::Host | Seat::Operator => job.host.as_deref(),
     }
+}
+
+fn comes_after(job: &Job, other: &Job) -> bool {
+    let mut after = job.after.iter();
+    after.any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")))
+}
+
+/// Returns the last word of each line of what is due: in `DIGEST NAME`, the name.
+fn due_names(due: &str) -> String {
+    let lines = due.lines().filter(|l| !l.starts_with('!'));
+    let names: Vec<&str> = lines.filter_map(|l| l.split_whitespace().last()).collect();
+    names.join(" ")
 }
 
 /// Returns whether what was found is as good as a record.

@@ -170,8 +170,19 @@ rel_drop() { rel_journal drop "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | t
 # NOTE KEEP DIR CURRENT FORMER VALUES...: removes the oldest noted ones below DIR, with
 # their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted.
 rel_prune() {
-    rel_noted=$1 rel_keep=$2 rel_dir=$3 rel_now=$4 rel_former=$5
-    shift 5
+    rel_noted=$1 rel_dir=$3 rel_keeps=$2
+    shift 3
+    rel_old "$rel_keeps" "$@" | while IFS= read -r rel_v; do
+        rm -rf -- "$rel_dir/$rel_v" "$rel_dir/$rel_v.rel-copy"
+        rel_drop "$rel_noted" "$rel_v"
+    done
+}
+
+# KEEP CURRENT FORMER VALUES...: those of the oldest that go, until KEEP are left; never
+# CURRENT or FORMER. One a line.
+rel_old() {
+    rel_keep=$1 rel_now=$2 rel_former=$3
+    shift 3
     rel_n=1
     for rel_v in "$@"; do
         if [ "$rel_v" != "$rel_now" ]; then rel_n=$((rel_n + 1)); fi
@@ -179,8 +190,7 @@ rel_prune() {
     for rel_v in "$@"; do
         if [ "$rel_n" -le "$rel_keep" ]; then break; fi
         if [ "$rel_v" = "$rel_now" ] || [ "$rel_v" = "$rel_former" ]; then continue; fi
-        rm -rf -- "$rel_dir/$rel_v" "$rel_dir/$rel_v.rel-copy"
-        rel_drop "$rel_noted" "$rel_v"
+        printf '%s\n' "$rel_v"
         rel_n=$((rel_n - 1))
     done
 }
@@ -424,6 +434,76 @@ rel_managed() {
     if [ "$rel_s" -ne 0 ]; then return "$rel_s"; fi
     rel_wait "$4" 0.2 "$2"
 }
+
+# --- scopes ------------------------------------------------------------------
+
+# NAME LEAVE: from here on LEAVE is owed. It is written down before the scope is entered;
+# the end of the run, however it ends, pays it, or else the next run.
+rel_scope() {
+    rel_undo "rel_scope_leave $(rel_quote "$1")"
+    rel_scope_owe "$1" "$2"
+}
+
+# NAME LEAVE: the same for a way back, which has none itself.
+rel_scope_owe() {
+    mkdir -p -- "$rel_state/scopes"
+    {
+        printf '# %s %s\n# %s\n' "$rel_run" "$rel_seq" "${rel_id:--}"
+        printf '%s\n' "$2"
+    } >"$rel_tmp/scope"
+    mv -f -- "$rel_tmp/scope" "$rel_state/scopes/$1"
+}
+
+# NAME: nothing is owed any more.
+rel_scope_end() { rm -f -- "$rel_state/scopes/$1"; }
+
+# NAME: pays what is owed, if anything is. A shell of its own: `set -e` must hold in it.
+rel_scope_leave() {
+    if [ ! -s "$rel_state/scopes/$1" ]; then return 0; fi
+    ( umask "$rel_umask"; cd -- "$rel_root"; exec sh -eu "$rel_state/scopes/$1" ) </dev/null 9>&- &&
+        rel_scope_end "$1"
+}
+
+# EVENT: pays all that is owed; the journal gets EVENT for each step that entered one.
+# rel_owed is a scope that could not be left.
+rel_scopes_leave() {
+    rel_owed=
+    for rel_f in "$rel_state/scopes"/*; do
+        if [ ! -s "$rel_f" ]; then continue; fi
+        { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$rel_f"
+        if rel_scope_leave "${rel_f##*/}" >>"$rel_state/scopes.log" 2>&1; then
+            rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+        else
+            rel_owed=${rel_f##*/}
+        fi
+    done
+}
+
+# --- what is due -------------------------------------------------------------
+
+# DIR APPLIED: the files of DIR that are not among APPLIED, in order, as `DIGEST NAME`.
+# One that was applied and has changed since is told by a `!`, and is not due.
+rel_due() (
+    LC_ALL=C
+    if [ ! -d "$1" ]; then printf '! there is no directory %s\n' "$1"; fi
+    for rel_f in "$1"/*; do
+        if [ ! -f "$rel_f" ]; then continue; fi
+        rel_sum=$(sha256sum <"$rel_f")
+        rel_line="${rel_sum%% *} ${rel_f##*/}"
+        rel_seen=
+        while IFS= read -r rel_l; do
+            if [ "$rel_l" = "$rel_line" ]; then rel_seen=same; break; fi
+            if [ "${rel_l#* }" = "${rel_f##*/}" ]; then rel_seen=other; fi
+        done <<END
+$2
+END
+        case $rel_seen in
+        same) ;;
+        other) printf '! %s was applied, and has changed since\n' "${rel_f##*/}" ;;
+        *) printf '%s\n' "$rel_line" ;;
+        esac
+    done
+)
 
 # PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.
 rel_retire() {

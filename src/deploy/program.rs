@@ -224,6 +224,11 @@ fn act(draft: &Draft, root: &str) -> String {
             mode,
         } => format!("rel_write {} {mode} {}", quote(path), quote(content)),
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
+        Act::Scope { name, enter, leave } => {
+            let leave = format!("{}{}", place(draft, root), leave.trim_end());
+            let (name, leave) = (quote(name), quote(&leave));
+            format!("rel_scope {name} {leave}\neval {}", quote(enter.trim_end()))
+        }
         Act::Await {
             command,
             within,

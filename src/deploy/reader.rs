@@ -56,6 +56,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(file: u16) -> Self {
+        Self {
+            file,
+            mistakes: Vec::new(),
+            names: Names::default(),
+        }
+    }
+
     pub(super) fn place(&self, span: miette::SourceSpan) -> Place {
         place_of(span, self.file)
     }

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use crate::deploy::parse;
 use crate::error::{IoContext, Result};
-use crate::source::{Mistake, Place, Sources};
+use crate::model::Use;
+use crate::source::{Mistake, Place, Sources, suggest};
 use crate::template::Template;
 
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[
+    ("backup", include_str!("../../recipes/backup.kdl")),
     ("db-copy", include_str!("../../recipes/db-copy.kdl")),
     ("evolve", include_str!("../../recipes/evolve.kdl")),
+    ("evolve-live", include_str!("../../recipes/evolve-live.kdl")),
     ("http-check", include_str!("../../recipes/http-check.kdl")),
     ("changed", include_str!("../../recipes/changed.kdl")),
     ("log-window", include_str!("../../recipes/log-window.kdl")),
@@ -27,6 +30,13 @@ const SHIPPED: &[(&str, &str)] = &[
         include_str!("../../recipes/versioned-release.kdl"),
     ),
     ("wait-for", include_str!("../../recipes/wait-for.kdl")),
+];
+
+/// The drivers that ship inside the binary.
+const DRIVERS: [(&str, &str); 3] = [
+    ("postgres", include_str!("../../recipes/postgres.kdl")),
+    ("sqlite", include_str!("../../recipes/sqlite.kdl")),
+    ("zodb", include_str!("../../recipes/zodb.kdl")),
 ];
 
 /// Remote work that can be reused: what to ask, what to do, how to go back.
@@ -44,9 +54,14 @@ pub struct Recipe {
     pub facts: Vec<Fact>,
     /// What is done, in order.
     pub steps: Vec<Step>,
+    /// The fact [`DUE`] says whether there is anything to do.
+    pub has_due: bool,
     /// Where the name is written.
     pub place: Place,
 }
+
+/// The fact that the node `due` asks for.
+pub const DUE: &str = "due";
 
 /// How the value of a parameter is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +69,10 @@ pub enum Kind {
     /// A text.
     #[default]
     Text,
-    /// Shell text of the caller; stands alone where it is used.
+    /// Shell text of the caller; alone it is that text, elsewhere one word for `eval`.
     Command,
+    /// Name of a driver: parameters and names that are read together with the recipe.
+    Driver,
     /// Files made by a needed target.
     Artifact,
 }
@@ -191,6 +208,15 @@ pub enum Action {
         /// How long it may take to come up.
         within: Template,
     },
+    /// Enters a mode that is left when the run ends, however it ends.
+    Scope {
+        /// Name among the scopes of this environment.
+        name: Template,
+        /// Enters it.
+        enter: Template,
+        /// Leaves it; also run when it was entered in part.
+        leave: Template,
+    },
     /// Waits until something holds.
     Wait(Wait),
 }
@@ -221,6 +247,9 @@ pub enum WaitFor {
 #[derive(Clone, Debug, Default)]
 pub struct Recipes {
     map: BTreeMap<String, Arc<Recipe>>,
+    /// Texts of those that take a driver, and of the drivers: they are read together.
+    texts: BTreeMap<String, (String, u16)>,
+    drivers: BTreeMap<String, (String, u16)>,
     /// Those that are there and can not be read.
     broken: BTreeSet<String>,
     /// Mistakes found in the files, with places in the [`Sources`] returned beside.
@@ -239,20 +268,38 @@ impl Recipes {
             let path = PathBuf::from(format!("(shipped) recipes/{name}.kdl"));
             recipes.add(name, path, text, &mut sources);
         }
+        for (name, text) in DRIVERS {
+            let path = PathBuf::from(format!("(shipped) recipes/{name}.kdl"));
+            recipes.add_driver(name, path, text, &mut sources);
+        }
         for path in project_files(project_dir)? {
             let text = std::fs::read_to_string(&path).context("read recipe", &path)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             // As a person finds it from the Releasefile.
             let shown = Path::new("recipes").join(path.file_name().unwrap_or_default());
-            recipes.add(&name, shown, &text, &mut sources);
+            match parse::is_driver(&text) {
+                true => recipes.add_driver(&name, shown, &text, &mut sources),
+                false => recipes.add(&name, shown, &text, &mut sources),
+            }
         }
         Ok((recipes, sources))
+    }
+
+    fn add_driver(&mut self, name: &str, path: PathBuf, text: &str, sources: &mut Sources) {
+        let file = sources.add(path, text);
+        self.drivers
+            .insert(name.to_owned(), (text.to_owned(), file));
     }
 
     fn add(&mut self, name: &str, path: PathBuf, text: &str, sources: &mut Sources) {
         let file = sources.add(path, text);
         match parse::recipe(name, text, file) {
-            Ok(recipe) => drop(self.map.insert(name.to_owned(), Arc::new(recipe))),
+            Ok(recipe) => {
+                if recipe.driver_param().is_some() {
+                    self.texts.insert(name.to_owned(), (text.to_owned(), file));
+                }
+                self.map.insert(name.to_owned(), Arc::new(recipe));
+            }
             Err(mistakes) => {
                 self.mistakes.extend(mistakes);
                 self.broken.insert(name.to_owned());
@@ -263,6 +310,47 @@ impl Recipes {
     /// Returns the recipe of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Recipe>> {
         self.map.get(name)
+    }
+
+    /// Returns the recipe that a `use` names, read together with the driver that it names.
+    pub fn of_use(&self, one: &Use) -> Result<Option<Arc<Recipe>>, Box<Mistake>> {
+        let Some(recipe) = self.map.get(&one.recipe) else {
+            return Ok(None);
+        };
+        let arg = recipe
+            .driver_param()
+            .and_then(|param| one.args.get(&param.name))
+            .filter(|arg| !arg.text.is_empty());
+        let (Some(arg), Some((text, file))) = (arg, self.texts.get(&one.recipe)) else {
+            return Ok(Some(recipe.clone()));
+        };
+        let Some((driver, driver_file)) = self.drivers.get(&arg.text) else {
+            let message = format!("there is no driver `{}`", arg.text);
+            let mistake = Mistake::new("unknown_driver", arg.place, message, "not a driver");
+            let known: Vec<&str> = self.drivers.keys().map(String::as_str).collect();
+            return Err(Box::new(match suggest(&arg.text, known.iter().copied()) {
+                Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                None => mistake.help(format!(
+                    "there are {}; a project's own lie in `recipes/NAME.kdl`",
+                    known.join(", ")
+                )),
+            }));
+        };
+        let base = (text.as_str(), *file);
+        let read = parse::with_driver(&recipe.name, base, &arg.text, (driver, *driver_file));
+        match read {
+            Ok(recipe) => Ok(Some(Arc::new(recipe))),
+            Err(mistakes) => {
+                let what = mistakes.first().map_or("", |m| m.message.as_str());
+                let message = format!("driver `{}` does not fit: {what}", arg.text);
+                Err(Box::new(Mistake::new(
+                    "bad_driver",
+                    arg.place,
+                    message,
+                    "named here",
+                )))
+            }
+        }
     }
 
     /// Returns whether a recipe of that name is there, but can not be read.
@@ -300,6 +388,11 @@ impl Recipe {
     /// Returns the parameter of that name.
     pub fn param(&self, name: &str) -> Option<&Param> {
         self.params.iter().find(|p| p.name == name)
+    }
+
+    /// Returns the parameter that names a driver.
+    pub fn driver_param(&self) -> Option<&Param> {
+        self.params.iter().find(|p| p.kind == Kind::Driver)
     }
 
     /// Returns whether anything is taken from a `from` host.

@@ -19,7 +19,7 @@ use crate::deploy::lease::lost;
 use crate::deploy::program::Header;
 use crate::deploy::transport::Transport;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Host;
+use crate::model::{Host, Reach};
 
 /// A host that has not said hello by then is called silent.
 const HELLO_MAX: Duration = Duration::from_secs(30);
@@ -232,6 +232,11 @@ impl Session {
                 Ok(status) => return status,
                 Err(_) => return None,
             }
+        }
+        // A guard on this machine goes on until it has left what it must; of one elsewhere
+        // only the line ends here.
+        if self.host.reach == Reach::Local && self.root.is_some() {
+            return None;
         }
         let _ = self.child.kill();
         self.child.wait().ok()
@@ -480,7 +485,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::model::Reach;
+
     use crate::source::Place;
 
     /// A host that says what it likes, and listens to nobody.

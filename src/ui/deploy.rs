@@ -9,7 +9,19 @@ use crate::error::plural;
 /// counted, unless the screen is verbose.
 pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     let mut text = String::new();
+    for (host, scopes) in &plan.owed {
+        for scope in scopes {
+            let host = screen.paint(NAME, host);
+            let word = screen.paint(WARN, "pending");
+            text.push_str(&format!(
+                "{host}  {word}  the end of `{scope}`: before anything else\n"
+            ));
+        }
+    }
     for job in &plan.jobs {
+        for told in &job.told {
+            text.push_str(&format!("{} {told}\n", screen.paint(WARN, "note:")));
+        }
         text.push_str(&job_text(screen, job));
     }
     for (host, held) in plan

@@ -7,6 +7,7 @@ mod arguments;
 mod artifacts;
 mod back;
 mod cut;
+mod scope;
 mod stale;
 
 use serde_json::Value;

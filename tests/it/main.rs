@@ -13,6 +13,7 @@
 mod bad_hosts;
 mod cached;
 mod cheats;
+mod data;
 mod deploy;
 mod disks;
 mod ends;

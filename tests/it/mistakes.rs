@@ -407,6 +407,55 @@ fn a_value_of_the_command_line_that_is_not_declared() {
 }
 
 #[test]
+fn a_driver_that_is_not_there_or_does_not_fit() {
+    let space = Space::new(
+        r#"
+project "karl" { version "1" }
+host "a" local=#true root="a"
+environment "staging" {
+    use "backup" on="a" driver="sqlight" into="/b"
+    use "backup" as="b" on="a" driver="boat" into="/b"
+    use "backup" as="c" on="a" into="/b"
+}
+"#,
+    );
+    space.write(
+        "recipes/boat.kdl",
+        "driver \"boat\" { step \"row\" { run \"true\"; }; }\n",
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unknown_driver
+
+      × there is no driver `sqlight`
+       ╭─[Releasefile.kdl:5:32]
+     5 │     use "backup" on="a" driver="sqlight" into="/b"
+       ·                                ────┬────
+       ·                                    ╰── not a driver
+       ╰────
+      help: there are boat, postgres, sqlite, zodb; a project's own lie in `recipes/NAME.kdl`
+
+    rel::releasefile::bad_driver
+
+      × driver `boat` does not fit: node `step` is not known here
+       ╭─[Releasefile.kdl:6:39]
+     6 │     use "backup" as="b" on="a" driver="boat" into="/b"
+       ·                                       ───┬──
+       ·                                          ╰── named here
+       ╰────
+
+    rel::releasefile::missing_parameter
+
+      × recipe `backup` needs a `driver`
+       ╭─[Releasefile.kdl:7:9]
+     7 │     use "backup" as="c" on="a" into="/b"
+       ·         ────┬───
+       ·             ╰── here
+       ╰────
+      help: or the commands that one gives: full, incremental, restore, check, drop
+    "#);
+}
+
+#[test]
 fn a_recipe_of_the_project_with_mistakes() {
     let space = Space::new("");
     space.write(
@@ -430,13 +479,13 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╭─[recipes/mine.kdl:3:16]
      3 │     step "a" { rum "true"; }
        ·                ─┬─
-       ·                 ╰── expected one of run, put, write, symlink, service, wait, prepare, check, verify, undo, dir, env, timeout
+       ·                 ╰── expected one of run, put, write, symlink, service, scope, wait, prepare, check, verify, undo, dir, env, timeout
        ╰────
       help: did you mean `run`?
 
     rel::releasefile::step_action
 
-      × step `a` must have one action of run, put, write, symlink, service, wait, and has 0
+      × step `a` must have one action of run, put, write, symlink, service, scope, wait, and has 0
        ╭─[recipes/mine.kdl:3:10]
      3 │     step "a" { rum "true"; }
        ·          ─┬─

@@ -299,6 +299,7 @@ fn pure_rooms_touch_nothing() {
             "basis",
             "check",
             "difference",
+            "draft",
             "expand",
             "history",
             "names",
@@ -306,7 +307,9 @@ fn pure_rooms_touch_nothing() {
             "reader",
             "program",
             "saved",
+            "promote",
             "status",
+            "waves",
         ];
         let is_pure_deploy = deploy.iter().any(|d| file == format!("deploy/{d}.rs"));
         if is_pure_deploy || pure.contains(&source.room().as_str()) {

@@ -419,3 +419,68 @@ fn what_was_cut_off_starts_from_nothing_half_done() {
     assert!(!exists(&space.path("hosts/b/copies/latest/left")));
     assert_eq!(space.apply().ran, 0);
 }
+
+#[test]
+fn a_driver_gives_what_a_recipe_needs() {
+    let mut space = Space::new(&["a"]);
+    let texts = [
+        (
+            "moves",
+            r#"recipe "moves" {
+                param "driver" type="driver" default=""
+                param "go" type="command"
+                param "back" type="command" default="echo back >>log"
+                let "place" "nowhere"
+                step "go" {
+                    run "for i in 1 2; do eval {go}; done"
+                    undo "{back}"
+                }
+            }"#,
+        ),
+        (
+            "car",
+            r#"driver "car" {
+                desc "By road"
+                param "road"
+                let "place" "garage"
+                param "words" type="command" default="printf '%s ' \"it's\" {road}"
+                param "go" type="command" default="eval {words} >>log; echo $i {place} >>log"
+            }"#,
+        ),
+        ("boat", r#"driver "boat" { step "row" { run "true" }; }"#),
+    ];
+    for (name, text) in texts {
+        let path = space.path(&format!("recipes/{name}.kdl"));
+        std::fs::create_dir_all(path.parent().expect("one")).expect("makes");
+        std::fs::write(path, text).expect("writes");
+    }
+    let wrong: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("driver", "cra")],
+        &[("driver", "boat")],
+        &[("driver", "car"), ("raod", "A 1")],
+    ];
+    for args in wrong {
+        space.uses("moves on a", args);
+    }
+    space.project.environments.push(space.environment.clone());
+    let found = space.with(|r| check_uses(r.project, r.recipes));
+    let text = found.iter().map(|m| {
+        let help = m.help.as_deref().unwrap_or("");
+        format!("{}: {} ({help})", m.code, m.message)
+    });
+    insta::assert_snapshot!(text.collect::<Vec<_>>().join("\n"), @"
+    missing_parameter: recipe `moves` needs a `driver` (or the commands that one gives: go)
+    unknown_driver: there is no driver `cra` (did you mean `car`?)
+    bad_driver: driver `boat` does not fit: node `step` is not known here ()
+    unknown_parameter: recipe `moves` has no parameter `raod` (did you mean `road`?)
+    missing_parameter: recipe `moves` needs `road` ()
+    ");
+    space.environment.uses.clear();
+    space.uses("moves on a", &[("driver", "car"), ("road", "A 1")]);
+    space.apply();
+    assert_eq!(
+        space.read("hosts/a/log"),
+        "it's A 1 1 garage\nit's A 1 2 garage\n"
+    );
+}

@@ -301,3 +301,63 @@ fn an_attempt_is_resumed_only_for_what_it_was_begun_for() {
     assert!(plan.jobs[1].is_new_attempt);
     assert_ne!(plan.jobs[1].attempt.run, "run1");
 }
+
+const DUE: &str = r#"recipe "r" {
+    due "cat due"
+    step "copy" { run "cp x {run-id}" }
+    step "evolve" on-change="copy" { run "evolve {run-id}" }
+}"#;
+
+impl Table {
+    fn due(&mut self, due: &str) {
+        let name = (String::from("u"), String::from("due"));
+        self.host().facts.insert(name, due.into());
+    }
+}
+
+#[test]
+fn what_is_due_decides_alone() {
+    let mut table = Table::new(DUE);
+    table.due("");
+    table.check(&[]);
+    table.due("! a was applied, and has changed since");
+    table.check(&[]);
+    assert_eq!(
+        table.decide().jobs[0].told,
+        ["`u`: a was applied, and has changed since"]
+    );
+    table.due("d1 a\nd2 b");
+    table.check(&["u/copy: due: a b", "u/evolve: due: a b"]);
+    table.run(None);
+    // Done, and still due: it was lost since, and is done again.
+    table.check(&["u/copy: due: a b", "u/evolve: due: a b"]);
+    table.due("");
+    table.check(&[]);
+}
+
+#[test]
+fn an_attempt_is_resumed_only_while_the_same_is_due() {
+    let mut table = Table::new(DUE);
+    table.due("d1 a");
+    table.run(Some("evolve"));
+    table.check(&["u/evolve: did not finish last time"]);
+    table.due("d2 a");
+    table.check(&["u/copy: due: a", "u/evolve: due: a"]);
+    // It had come to its end when it was cut off.
+    table.due("");
+    table.check(&[]);
+}
+
+#[test]
+fn a_scope_that_was_not_left_is_entered_again() {
+    let recipe = r#"recipe "r" {
+        step "close" { scope "shop" enter="close" leave="open" }
+        step "work" on-change="close" { run "work" }
+    }"#;
+    let mut table = Table::new(recipe);
+    table.run(None);
+    table.check(&[]);
+    table.host().scopes.push("shop".into());
+    table.check(&["u/close: was not left last time", "u/work: `close` runs"]);
+    assert_eq!(table.decide().owed["h"], ["shop"]);
+}

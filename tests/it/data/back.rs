@@ -1,0 +1,92 @@
+//! What is refused, what goes back, and what is told.
+
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::zodb::Zodb;
+use super::{Database, Ground};
+
+/// Evolving what `into` and `more` say is refused for this reason, and nothing has changed.
+#[track_caller]
+fn refused<D: Database>(mut ground: Ground<D>, into: &str, more: &str, reason: &str) {
+    ground.releasefile(into, more, "");
+    let _ = ground.add_script(1, false);
+    ground.start_writing();
+    let refused = ground.evolve().fails(1);
+    assert!(refused.stderr.contains(reason), "{refused}");
+    ground.is_writable();
+    ground.stop_writing();
+    ground.has_lost_nothing();
+}
+
+#[test]
+fn the_live_database_is_refused() {
+    let into = "{host.root}/live/copies";
+    let reason = "hosts/db/first/: it evolves only as a copy";
+    refused(Ground::new(Sqlite::new), into, "", reason);
+    refused(Ground::new(Zodb::new), into, "", reason);
+    let reason = "app is the live database: it evolves only as a copy";
+    let copies = "{host.root}/copies";
+    refused(Ground::new(Postgres::new), copies, "next=\"app\"", reason);
+}
+
+#[test]
+fn a_rollback_goes_back_to_the_former_data_while_nobody_has_written() {
+    let mut ground = Ground::new(Sqlite::new);
+    ground.start_writing();
+    ground.stop_writing();
+    let _ = ground.add_script(1, false);
+    let _ = ground.evolve().ok();
+    let link = ground.space.path("hosts/db/live");
+    let evolved = std::fs::read_link(&link).expect("a link");
+    let _ = ground.space.run(["production", "--rollback"]).ok();
+    assert_ne!(std::fs::read_link(&link).expect("a link"), evolved);
+    ground.start_writing();
+    ground.stop_writing();
+    ground.has_lost_nothing();
+}
+
+#[test]
+fn a_rollback_does_not_lose_what_was_written_since() {
+    let mut ground = Ground::new(Sqlite::new);
+    ground.start_writing();
+    ground.done.push(ground.add_script(1, false));
+    let _ = ground.evolve().ok();
+    ground.is_writable();
+    let output = ground.space.run(["production", "--rollback"]);
+    assert_ne!(output.code, 0, "{output}");
+    let words = "was written to since the switch: it stays the live one";
+    assert!(output.stderr.contains(words), "{output}");
+    ground.is_writable();
+    ground.stop_writing();
+    ground.has_lost_nothing();
+}
+
+#[test]
+fn a_script_that_has_changed_since_it_was_applied_is_told_and_not_done_again() {
+    let mut ground = Ground::new(Sqlite::new);
+    ground.done.push(ground.add_script(1, false));
+    let _ = ground.evolve().ok();
+    let _ = ground.add_script(1, true);
+    for args in [&["production"][..], &["production", "--plan"]] {
+        let output = ground.space.run(args).ok().to_string();
+        let words = "`evolve`: 001.sql was applied, and has changed since";
+        assert!(output.contains(words), "{output}");
+    }
+    ground.has_lost_nothing();
+}
+
+#[test]
+fn scripts_that_come_with_the_same_run_are_done_in_it() {
+    let mut ground = Ground::new(Sqlite::new);
+    let name = ground.add_script(1, false);
+    let text = ground.space.read(format!("hosts/db/scripts/{name}"));
+    ground.space.remove("hosts/db/scripts");
+    ground.done.push(name);
+    let lay = "recipe \"lay\" { param \"text\"; step \"lay\" { write \"{host.root}/scripts/001.sql\" \"{text}\"; }; }";
+    ground.space.write("recipes/lay.kdl", lay);
+    let before = format!("    use \"lay\" on=\"db\" text=\"{}\"", text.trim());
+    ground.releasefile("{host.root}/copies", "after=\"lay\"", &before);
+    let _ = ground.evolve().ok();
+    ground.has_lost_nothing();
+    assert_eq!(ground.told()["ran"], 0);
+}

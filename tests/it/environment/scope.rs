@@ -1,0 +1,145 @@
+//! Scopes: modes that end with the run, however it ends.
+
+use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{recipe, shown, space, steps, told};
+use crate::hosts::Hosts;
+use crate::space::{Space, is_alive, wait_until};
+
+/// A mode around a step that goes on until the file `go` is there; `stuck` keeps the mode
+/// from ending.
+fn closed() -> Space {
+    let space = space("use \"closed\" on=\"a\"");
+    let body = r#"
+    step "closed" {
+        scope "{use}" enter="echo closed >> log; : > closed" leave="test ! -e stuck; rm -f closed; echo open >> log"
+    }
+    step "work" on-change="closed" { run "echo work >> log; echo $$ > pid; test ! -e bad; while ! test -e go; do sleep 0.02; done" }"#;
+    recipe(&space, "closed", body);
+    space
+}
+
+fn begin_and_cut(space: &Space, cut: impl FnOnce(&crate::space::Job<'_>, i32)) {
+    let job = space.begin(["staging"]);
+    let pid = space.wait_for("hosts/a/pid");
+    cut(&job, pid.trim().parse().expect("a number"));
+    let _ = job.finish();
+    space.remove("hosts/a/pid");
+}
+
+fn is_left(space: &Space) {
+    wait_until("the host's guard", || {
+        (!space.has("hosts/a/.rel/staging/lock")).then_some(())
+    });
+}
+
+#[test]
+fn a_scope_ends_with_a_run_that_ends_well_and_is_fresh_then() {
+    let space = closed();
+    space.write("hosts/a/go", "");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(space.lines("hosts/a/log"), ["closed", "work", "open"]);
+    assert_eq!(told(&space, &[])["ran"], 0);
+}
+
+#[test]
+fn a_scope_ends_when_a_step_fails_and_is_entered_again() {
+    let space = closed();
+    space.write("hosts/a/bad", "").write("hosts/a/go", "");
+    let _ = space.run(["staging"]).fails(1);
+    assert_eq!(space.lines("hosts/a/log"), ["closed", "work", "open"]);
+    space.remove("hosts/a/bad");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(space.lines("hosts/a/log")[3..], ["closed", "work", "open"]);
+}
+
+#[test]
+fn a_scope_ends_when_rel_is_killed_and_what_was_done_under_it_is_done_again() {
+    let space = closed();
+    begin_and_cut(&space, |job, _| job.signal(Signal::KILL));
+    is_left(&space);
+    assert_eq!(space.lines("hosts/a/log"), ["closed", "work", "open"]);
+    let plan = told(&space, &["--plan"]);
+    assert_eq!(steps(&plan, "run"), ["a closed/closed", "a closed/work"]);
+    space.write("hosts/a/go", "");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(space.lines("hosts/a/log")[3..], ["closed", "work", "open"]);
+}
+
+#[test]
+fn a_scope_that_can_not_be_left_is_pending_until_it_is() {
+    let space = closed();
+    space.write("hosts/a/stuck", "");
+    begin_and_cut(&space, |job, _| job.signal(Signal::KILL));
+    is_left(&space);
+    assert!(space.has("hosts/a/closed"));
+    assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok()), @"
+    a  pending  the end of `closed`: before anything else
+    a  closed (closed)
+          run  closed      until the run ends: closed  was not left last time
+          run  work        echo work >> log; echo $$ > pid; test ! -e bad; while ! test -e go; do sleep 0.02; done  `closed` runs
+    staging: 2 steps would run, 0 fresh, on 1 host
+    ");
+    assert_snapshot!(shown(&space.run(["staging"]).fails(1)), @"
+    --- stderr
+    error: `closed` on host `a` can not be left
+      log  [work]/hosts/a/.rel/staging/scopes.log
+      help: mend what its way out needs, and run the same command again
+    --- exit code 1
+    ");
+    space.remove("hosts/a/stuck").write("hosts/a/go", "");
+    let _ = space.run(["staging"]).ok();
+    let log = space.lines("hosts/a/log");
+    assert_eq!(log, ["closed", "work", "open", "closed", "work", "open"]);
+    assert_eq!(told(&space, &["--plan"])["owed"], serde_json::json!({}));
+}
+
+#[test]
+fn what_a_killed_guard_left_at_work_is_ended_before_its_scope() {
+    let space = closed();
+    let mut program = 0;
+    begin_and_cut(&space, |job, pid| {
+        program = pid;
+        let guard = parent(parent(pid));
+        kill_process(Pid::from_raw(guard).expect("a process"), Signal::KILL).expect("is there");
+        job.signal(Signal::KILL);
+    });
+    assert!(is_alive(&program.to_string()));
+    assert_eq!(space.lines("hosts/a/log"), ["closed", "work"]);
+    let job = space.begin(["staging"]);
+    let _ = space.wait_for("hosts/a/pid");
+    assert!(!is_alive(&program.to_string()));
+    let log = space.lines("hosts/a/log");
+    assert_eq!(log, ["closed", "work", "open", "closed", "work"]);
+    space.write("hosts/a/go", "");
+    let _ = job.finish().ok();
+}
+
+#[test]
+fn a_host_that_died_leaves_its_scope_before_anything_else_is_done_there() {
+    let mut hosts = Hosts::start(1);
+    let space = closed();
+    let nodes = hosts.kdl();
+    space.write(
+        "Releasefile.kdl",
+        format!("{nodes}\nenvironment \"staging\" {{ use \"closed\" on=\"h1\"; }}\n"),
+    );
+    let log = hosts.all[0].srv("log");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    let job = space.begin(["staging"]);
+    wait_until("the step", || lines().contains("work").then_some(()));
+    hosts.reboot(0);
+    let _ = job.finish();
+    assert_eq!(lines(), "closed\nwork\n");
+    std::fs::write(hosts.all[0].srv("go"), "").expect("writes");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(), "closed\nwork\nopen\nclosed\nwork\nopen\n");
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("is alive");
+    let behind = stat.rsplit_once(") ").expect("a name").1;
+    let word = behind.split(' ').nth(1).expect("a number");
+    word.parse().expect("a number")
+}
