@@ -8,6 +8,7 @@ pub mod apply;
 pub mod archive;
 pub mod basis;
 pub mod check;
+pub mod decide;
 pub mod difference;
 pub mod draft;
 pub mod expand;
@@ -45,12 +46,13 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::deploy::apply::{Done, Hands};
+use crate::deploy::decide::Circumstances;
 use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
 use crate::deploy::job::{Act, Job};
-use crate::deploy::plan::{Circumstances, Seen};
+use crate::deploy::plan::Seen;
 use crate::deploy::saved::SavedPlan;
 use crate::error::{Error, IoContext, Result};
 use crate::model::{Artifact, Environment, Project};
@@ -160,7 +162,7 @@ pub fn status(
         run_id: &request.run_id,
         is_forced: false,
     };
-    let plan = plan::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    let plan = decide::decide(&request.environment.name, &jobs, &answers.seen, now)?;
     Ok(status::of(&plan, &jobs, &answers))
 }
 
@@ -390,7 +392,7 @@ impl Looked {
             run_id: &request.run_id,
             is_forced: request.force,
         };
-        self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
+        self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
         let held = self.seen.iter().filter(|(_, seen)| !seen.held.is_empty());
         self.plan.held = held

@@ -298,6 +298,7 @@ fn pure_rooms_touch_nothing() {
             "plan",
             "basis",
             "check",
+            "decide",
             "difference",
             "draft",
             "expand",

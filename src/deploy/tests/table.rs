@@ -1,8 +1,9 @@
 //! The plan as a table: what a host says -> what runs, and why. No process, no disk.
 
 use super::*;
+use crate::deploy::decide::decide;
 use crate::deploy::journal::Journal;
-use crate::deploy::plan::{Probe, decide};
+use crate::deploy::plan::Probe;
 
 const RECIPE: &str = r#"recipe "r" {
     param "word" default="w"
