@@ -89,6 +89,8 @@ struct Ground<'a> {
     is_asking: bool,
     /// What the host says is due, where the recipe asks for that.
     due: Option<String>,
+    /// A use that it comes after and that will change something.
+    follows: Option<String>,
 }
 
 impl Ground<'_> {
@@ -115,8 +117,7 @@ impl<'a> Decided<'a> {
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
         // What comes before may lay down what is due then.
-        let is_open = self.follows_change(job, jobs);
-        if ground.is_nothing_due() && !self.now.is_forced && !is_open {
+        if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
             for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
                 step.verdict = Verdict::Fresh;
                 step.reason = String::from("nothing is due");
@@ -188,6 +189,7 @@ impl<'a> Decided<'a> {
                 .find(|u| job.after.iter().any(|a| is_use_of(u, a)))
                 .cloned(),
             due,
+            follows: self.follows_change(job, jobs),
             is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
         }
     }
@@ -214,8 +216,7 @@ impl<'a> Decided<'a> {
     fn after(&self, job: &Job, jobs: &[Job]) -> String {
         let mut runs = String::new();
         for other in jobs {
-            let is_followed = comes_after(job, other) || is_gate(job) && !is_gate(other);
-            if !is_followed || !is_in_reach(job, other) {
+            if !follows(job, other) {
                 continue;
             }
             let run = match self.is_changing(other) {
@@ -236,10 +237,11 @@ impl<'a> Decided<'a> {
             .contains(&(job.label.clone(), job.host.clone()))
     }
 
-    /// Returns whether a use that this one comes after will change something.
-    fn follows_change(&self, job: &Job, jobs: &[Job]) -> bool {
-        jobs.iter()
-            .any(|other| comes_after(job, other) && self.is_changing(other))
+    /// Returns a use that this one comes after and that will change something.
+    fn follows_change(&self, job: &Job, jobs: &[Job]) -> Option<String> {
+        let mut changing = jobs.iter().filter(|other| self.is_changing(other));
+        let other = changing.find(|other| follows(job, other))?;
+        Some(other.label.clone())
     }
 
     /// One step that is too old makes all of them so: they were done together.
@@ -385,7 +387,8 @@ impl<'a> Decided<'a> {
             _ => {}
         }
         match record {
-            None if probe.is_some_and(|p| adopts(draft, p)) => {
+            // What is found now was done before that: it is done again, as with a record.
+            None if ground.follows.is_none() && probe.is_some_and(|p| adopts(draft, p)) => {
                 ground.settled(Verdict::Adopt, "found done")
             }
             None => run("never done here".into()),
@@ -422,6 +425,12 @@ fn hold(planned: &mut [PlannedStep]) {
             step.verdict = Verdict::Held;
         }
     }
+}
+
+/// Returns whether a change of `other` makes `job` stale.
+fn follows(job: &Job, other: &Job) -> bool {
+    let is_guarded = is_gate(job) && !is_gate(other);
+    (comes_after(job, other) || is_guarded) && is_in_reach(job, other)
 }
 
 /// Returns whether `job` can follow `other`: within a rollout each host is on its own, because

@@ -35,6 +35,7 @@ mod promises;
 mod questions;
 mod rollout;
 mod sandbox;
+mod sarracenia;
 mod seen;
 mod space;
 mod state;

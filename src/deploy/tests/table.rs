@@ -362,3 +362,65 @@ fn a_scope_that_was_not_left_is_entered_again() {
     table.check(&["u/close: was not left last time", "u/work: `close` runs"]);
     assert_eq!(table.decide().owed["h"], ["shop"]);
 }
+
+#[test]
+fn what_is_found_done_is_done_again_behind_a_use_that_changes() {
+    let mut table = Table::new(r#"recipe "r" { step "up" { check "is-up"; run "go-up" } }"#);
+    table.probe("u/up", Some(true), None);
+    table.check(&["u/up: Adopt found done"]);
+    // Stopped by a use before it: that it was up at the time of the question says nothing.
+    let mut stop = table.jobs[0].clone();
+    let recipe = r#"recipe "stop" { step "down" { run "go-down" } }"#;
+    stop.recipe = Arc::new(crate::deploy::parse::recipe("stop", recipe, 0).expect("parses"));
+    stop.label = "stop".into();
+    table.jobs[0].after.push("stop".into());
+    table.jobs.insert(0, stop);
+    table.check(&["stop/down: never done here", "u/up: never done here"]);
+    table.run(None);
+    table.check(&[]);
+}
+
+/// One use on three hosts of a rollout, with a gate behind each wave.
+fn rollout() -> Table {
+    let mut table =
+        Table::new(r#"recipe "r" { param "word" default="1"; step "go" { run "go {word}" } }"#);
+    let one = table.jobs[0].clone();
+    table.jobs.clear();
+    for (number, host) in ["h", "i", "j"].into_iter().enumerate() {
+        table.seen.insert(host.into(), Seen::default());
+        for is_gate in [false, true] {
+            let mut job = one.clone();
+            job.label = if is_gate { "gate".into() } else { "u".into() };
+            job.host = Some(host.into());
+            job.args.clear();
+            let word = if is_gate { "gate" } else { "1" };
+            let bound = crate::deploy::job::Bound::Text(word.into());
+            job.args.insert("word".into(), bound);
+            job.wave = Some(crate::deploy::waves::Wave {
+                rollout: 0,
+                // The last host is held back.
+                number: if number == 2 { 0 } else { number + 1 },
+                of: 2,
+                is_gate,
+            });
+            table.jobs.push(job);
+        }
+    }
+    table
+}
+
+#[test]
+fn a_gate_is_asked_where_its_wave_changed_and_what_is_held_back_stays() {
+    let mut table = rollout();
+    table.check(&[
+        "u/go: never done here",
+        "gate/go: never done here",
+        "u/go: never done here",
+        "gate/go: never done here",
+        "u/go: Held never done here",
+        "gate/go: Held never done here",
+    ]);
+    let plan = table.decide();
+    assert_eq!(plan.held_back.iter().collect::<Vec<_>>(), ["j"]);
+    assert!(!plan.jobs[0].moves_with(&plan.jobs[2]) && plan.jobs[0].moves_with(&plan.jobs[0]));
+}
