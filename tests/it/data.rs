@@ -153,7 +153,7 @@ impl<D: Database> Ground<D> {
         job.signal(Signal::KILL);
         let _ = job.finish();
         wait_until("the host's guard", || {
-            (!self.space.has("hosts/db/.rel/production/lock")).then_some(())
+            (!self.space.has("hosts/db/.rel/production/lease")).then_some(())
         });
     }
 

@@ -470,7 +470,7 @@ recipe "note" {
     --- exit code 1
     ");
     assert_eq!(space.read("hosts/a/note"), "by hand\n");
-    assert!(!space.has("hosts/a/.rel/staging/lock"));
+    assert!(!space.has("hosts/a/.rel/staging/lease"));
 }
 
 #[test]

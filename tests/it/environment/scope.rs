@@ -30,7 +30,7 @@ fn begin_and_cut(space: &Space, cut: impl FnOnce(&crate::space::Job<'_>, i32)) {
 
 fn is_left(space: &Space) {
     wait_until("the host's guard", || {
-        (!space.has("hosts/a/.rel/staging/lock")).then_some(())
+        (!space.has("hosts/a/.rel/staging/lease")).then_some(())
     });
 }
 
