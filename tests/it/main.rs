@@ -22,6 +22,7 @@ mod fresh;
 mod hosts;
 mod init;
 mod karl;
+mod kills;
 mod lease;
 mod mistakes;
 mod model;
