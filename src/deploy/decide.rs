@@ -186,7 +186,7 @@ impl<'a> Decided<'a> {
             waits_for: self
                 .unknown
                 .iter()
-                .find(|u| job.after.iter().any(|a| is_use_of(u, a)))
+                .find(|u| jobs.iter().any(|o| o.label == **u && follows(job, o)))
                 .cloned(),
             due,
             follows: self.follows_change(job, jobs),

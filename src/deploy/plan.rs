@@ -119,7 +119,7 @@ pub struct PlannedJob {
     /// Where it stands in a rollout.
     pub wave: Option<Wave>,
     /// What a person should know, though nothing is done about it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
     /// Its steps.
     pub steps: Vec<PlannedStep>,

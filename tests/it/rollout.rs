@@ -421,3 +421,23 @@ environment "production" {
       help: it takes `use`, `gate`
     "#);
 }
+
+#[test]
+fn a_gate_behind_what_is_not_known_is_not_known_either() {
+    let space = Space::new(
+        r#"
+host "px" local=#true root="hosts/px"
+target "page" { outputs "build/page"; run "echo page > {out}"; }
+environment "production" {
+    needs "page"
+    rollout "upgrade" on="px" {
+        use "versioned-release" artifact="{page}" root="{host.root}/site"
+        gate command="true"
+    }
+}
+"#,
+    );
+    let plan = space.run(["production", "--plan"]).ok();
+    let gate = plan.stdout.lines().find(|l| l.contains("  command  "));
+    assert!(gate.is_some_and(|l| l.contains("unknown")), "{plan}");
+}
