@@ -444,11 +444,6 @@ fn is_in_reach(job: &Job, other: &Job) -> bool {
     }
 }
 
-/// Returns whether `label` is the use `name`, or that use for one value of an axis.
-fn is_use_of(label: &str, name: &str) -> bool {
-    label == name || label.strip_prefix(name).is_some_and(|r| r.starts_with('['))
-}
-
 fn host_of(job: &Job, seat: Seat) -> Option<&str> {
     match seat {
         Seat::From => job.from.as_deref(),

@@ -427,7 +427,7 @@ fn a_gate_behind_what_is_not_known_is_not_known_either() {
     let space = Space::new(
         r#"
 host "px" local=#true root="hosts/px"
-target "page" { outputs "build/page"; run "echo page > {out}"; }
+target "page" { inputs "page.in"; outputs "build/page"; run "cp page.in {out}"; }
 environment "production" {
     needs "page"
     rollout "upgrade" on="px" {
@@ -437,6 +437,9 @@ environment "production" {
 }
 "#,
     );
+    space.write("page.in", "1\n");
+    let _ = space.run(["production"]).ok();
+    space.write("page.in", "2\n");
     let plan = space.run(["production", "--plan"]).ok();
     let gate = plan.stdout.lines().find(|l| l.contains("  command  "));
     assert!(gate.is_some_and(|l| l.contains("unknown")), "{plan}");
