@@ -25,6 +25,7 @@ mod names;
 mod query;
 mod report;
 mod saved;
+mod secrets;
 mod signals;
 mod trace;
 

@@ -9,9 +9,11 @@ pub mod archive;
 pub mod basis;
 pub mod check;
 pub mod difference;
+pub mod draft;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod found;
 pub mod frames;
 pub mod history;
 pub mod inventory;
@@ -26,6 +28,7 @@ pub mod reader;
 pub mod recipe;
 pub mod rollout;
 pub mod saved;
+pub mod secret;
 pub mod session;
 pub mod status;
 pub mod transport;
@@ -49,6 +52,7 @@ use crate::deploy::fleet::Fleet;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Circumstances, Seen};
 use crate::deploy::saved::SavedPlan;
+use crate::deploy::secret::{Hidden, Secret};
 use crate::error::{Error, IoContext, Result};
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
@@ -74,6 +78,10 @@ pub struct Request<'a> {
     pub root: &'a Path,
     /// All recipes.
     pub recipes: &'a Recipes,
+    /// The secrets that its uses name, with their values.
+    pub secrets: &'a BTreeMap<String, Secret>,
+    /// Variables of our own environment that hold secrets: no process gets them.
+    pub secret_vars: Vec<OsString>,
     /// `user@machine`, for journals.
     pub who: String,
     /// Names this run in journals; never used before.
@@ -149,6 +157,7 @@ pub fn status(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
     let answers = fleet.ask_some(&jobs, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
@@ -329,6 +338,7 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
         version: request.version.as_deref(),
         artifacts: request.artifacts,
         recipes: request.recipes,
+        secrets: request.secrets,
         roots,
         promoted: &request.promoted,
     })
@@ -345,6 +355,7 @@ fn look(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
     let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,

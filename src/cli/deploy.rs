@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::build::{BuildOptions, display};
 use super::context::{self, Context};
 use super::names::{find, unknown_name, usage};
+use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::saved::SavedPlan;
@@ -225,6 +226,8 @@ pub(super) struct Way<'a> {
     pub(super) is_forced: bool,
     /// Nothing is changed, and hosts that do not answer are gone without.
     pub(super) is_question: bool,
+    /// Only journals decide: no secret is asked for.
+    pub(super) is_by_journal: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
     /// The plan that is to be carried out.
@@ -273,6 +276,7 @@ impl Job<'_> {
 
     fn rollback(&self) -> Result<u8> {
         let way = Way {
+            is_by_journal: true,
             is_logged: true,
             ..Way::default()
         };
@@ -337,6 +341,16 @@ impl Job<'_> {
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
+        let secrets = match way.is_by_journal {
+            true => BTreeMap::new(),
+            false => secrets::load(
+                self.context,
+                self.project,
+                self.environment,
+                self.root,
+                &recipes,
+            )?,
+        };
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);
@@ -357,6 +371,8 @@ impl Job<'_> {
             },
             root: self.root,
             recipes: &recipes,
+            secrets: &secrets,
+            secret_vars: secrets::variables(self.project),
             who: self.context.who(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),

@@ -9,6 +9,7 @@ use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::Journal;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::quote;
+use crate::deploy::secret::{Hidden, Seal};
 use crate::error::{Error, Result};
 
 /// What an answer is about.
@@ -19,6 +20,8 @@ enum About {
     Fact(String, String, String),
     Check(String),
     Found(String),
+    /// A file with secrets: what is found is known by its keyed hash alone.
+    Sealed(String, Seal),
     Blob(String),
     Writable,
     Standing(String),
@@ -37,6 +40,7 @@ pub enum Depth {
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
     abouts: Vec<About>,
+    hidden: Hidden,
     /// The program's text.
     pub body: String,
 }
@@ -55,7 +59,10 @@ pub struct Reply {
 impl Questions {
     /// Returns the questions to `host` that `jobs` give rise to.
     pub fn new(host: &str, state: &str, jobs: &[Job], depth: Depth) -> Result<Self> {
-        let mut questions = Self::default();
+        let mut questions = Self {
+            hidden: Hidden::of(jobs),
+            ..Self::default()
+        };
         questions.ask(About::Now, "date +%s");
         // Read once: it may grow meanwhile.
         let journal = quote(&format!("{state}/journal"));
@@ -132,7 +139,11 @@ impl Questions {
             Act::Run(_) | Act::Managed { .. } | Act::Await { .. } | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
-            self.ask(About::Found(draft.id.clone()), &found.1);
+            let about = match &draft.sealed {
+                Some(sealed) => About::Sealed(draft.id.clone(), sealed.key().clone()),
+                None => About::Found(draft.id.clone()),
+            };
+            self.ask(about, &found.1);
         }
     }
 
@@ -142,7 +153,7 @@ impl Questions {
             return;
         };
         let wanted = match &draft.act {
-            _ if draft.is_secret => return,
+            _ if draft.sealed.is_some() => return,
             Act::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
             Act::Write { content, .. } if !is_late(job, content) => hex(content.as_bytes()),
             Act::Write { .. } => String::from("-"),
@@ -181,7 +192,11 @@ impl Questions {
             let Some(about) = self.abouts.get(reply.tag) else {
                 continue;
             };
-            read_one(host, about, reply, &mut seen)?;
+            let mut reply = reply.clone();
+            if matches!(about, About::Fact(..) | About::Standing(_)) {
+                reply.bytes = self.hidden.hide(reply.bytes);
+            }
+            read_one(host, about, &reply, &mut seen)?;
         }
         Ok(seen)
     }
@@ -217,6 +232,11 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }
+        About::Sealed(id, seal) if is_ok => {
+            let found = seal.file(text().split("  -").next().unwrap_or(""));
+            seen.probes.entry(id.clone()).or_default().found = Some(found);
+        }
+        About::Sealed(..) => {}
         About::Found(id) => {
             // What could not be looked at is not known; a record stands as it is.
             if is_ok {

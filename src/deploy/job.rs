@@ -12,6 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
+use crate::deploy::secret::{Sealed, Secret};
 use crate::deploy::waves::Wave;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpCheck, Wait};
@@ -60,6 +61,8 @@ pub enum Bound {
     Command(String),
     /// A needed target, with its files if it has been made.
     Artifact(String, Option<Artifact>),
+    /// A secret.
+    Secret(Secret),
 }
 
 /// What is known when texts are rendered.
@@ -117,8 +120,9 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
-    /// What it writes is shown nowhere, and what stands there is never fetched.
-    pub is_secret: bool,
+    /// The file that it writes, where that holds a secret: shown nowhere, and what stands
+    /// there is never fetched. The texts above have marks instead.
+    pub sealed: Option<Sealed>,
 }
 
 /// What a step does, in final texts.
@@ -135,6 +139,7 @@ pub enum Act {
         path: String,
         content: String,
         mode: String,
+        owner: Option<String>,
     },
     /// Points a symbolic link somewhere.
     Symlink { path: String, to: String },
@@ -241,7 +246,7 @@ impl Job {
         };
         match self.args.get(param) {
             Some(Bound::Text(text) | Bound::Command(text)) => !text.is_empty(),
-            Some(Bound::Artifact(..)) => true,
+            Some(Bound::Artifact(..) | Bound::Secret(_)) => true,
             None => false,
         }
     }
@@ -262,6 +267,10 @@ impl Job {
                     scope
                         .names
                         .insert(format!("{name}.id"), Value::from(id.as_str()));
+                }
+                Bound::Secret(secret) => {
+                    let mark = Value::from(secret.mark().as_str());
+                    scope.names.insert(name.clone(), mark);
                 }
                 Bound::Artifact(_, artifact) => {
                     for (tail, value) in artifact_names(artifact.as_ref()) {
@@ -447,9 +456,32 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
-            // No action of a recipe holds a secret.
-            is_secret: false,
+            sealed: self.sealed(&step.action)?,
         })
+    }
+
+    /// Returns the file that a step writes, if there is a secret in it.
+    fn sealed(&self, action: &Action) -> Result<Option<Sealed>> {
+        let Action::Write { content, .. } = action else {
+            return Ok(None);
+        };
+        let secret = |name: &str| match self.job.args.get(name) {
+            Some(Bound::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        let Some(first) = content.names().find_map(secret) else {
+            return Ok(None);
+        };
+        let value = |name: &str| match secret(name) {
+            Some(secret) => Some(Value::from(secret.value())),
+            None => self.get(name),
+        };
+        let text = content.render(&value);
+        let text = text.map_err(|e| self.refuse(&content.source(), &e))?;
+        let text = text
+            .into_string()
+            .map_err(|_| Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8"))?;
+        Ok(Some(first.seal(text)))
     }
 
     fn act(&self, action: &Action) -> Result<Act> {
@@ -470,10 +502,12 @@ impl Scope<'_> {
                 path,
                 content,
                 mode,
+                owner,
             } => Act::Write {
                 path: self.render(path)?,
                 content: self.render(content)?,
                 mode: mode.clone(),
+                owner: self.optional(owner.as_ref())?,
             },
             Action::Symlink { path, to } => Act::Symlink {
                 path: self.render(path)?,
@@ -529,69 +563,5 @@ impl Scope<'_> {
                 Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
             }
         })
-    }
-}
-
-impl Draft {
-    /// Returns everything that decides what the step does, for its key.
-    ///
-    /// Not in it: `check` and `undo` (they do not change the result), time limits.
-    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![("seat", format!("{:?}", self.seat))];
-        match &self.act {
-            Act::Run(text) => fields.push(("run", text.clone())),
-            Act::Put { sha256, to } => {
-                fields.extend([("put", sha256.clone()), ("to", to.clone())]);
-            }
-            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
-            Act::Write {
-                path,
-                content,
-                mode,
-            } => fields.extend([
-                ("write", path.clone()),
-                ("content", content.clone()),
-                ("mode", mode.clone()),
-            ]),
-            Act::Symlink { path, to } => {
-                fields.extend([("symlink", path.clone()), ("to", to.clone())]);
-            }
-            Act::Service(s) => fields.extend([
-                ("service", s.name.clone()),
-                ("run", s.run.clone()),
-                ("log", s.log.clone()),
-                ("stop", s.stop.clone()),
-                ("ready", s.ready.clone()),
-            ]),
-            Act::Managed { start, .. } => fields.push(("start", start.clone())),
-            Act::Await { command, .. } => fields.push(("wait", command.clone())),
-            Act::Ask(wait) => fields.push(("ask", wait.describe())),
-        }
-        fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
-        fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
-        fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
-        fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
-        fields
-    }
-
-    /// Returns one line that says what it does.
-    pub fn describe(&self) -> String {
-        let text = match &self.act {
-            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
-            Act::Put { sha256, to } => {
-                format!(
-                    "put {} to {to}",
-                    sha256.chars().take(12).collect::<String>()
-                )
-            }
-            Act::Fetch { path, to } => format!("copy {path} to {to}"),
-            Act::Write { path, .. } => format!("write {path}"),
-            Act::Symlink { path, to } => format!("{path} -> {to}"),
-            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
-            Act::Managed { start, .. } => start.trim().to_owned(),
-            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
-            Act::Ask(wait) => wait.describe(),
-        };
-        crate::deploy::journal::column(&text)
     }
 }

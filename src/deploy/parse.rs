@@ -94,6 +94,7 @@ impl Reader {
                     let kind = match node.get("type").and_then(KdlValue::as_string) {
                         Some("command") => Kind::Command,
                         Some("artifact") => Kind::Artifact,
+                        Some("secret") => Kind::Secret,
                         _ => Kind::Text,
                     };
                     self.names.params.insert(name.to_owned(), kind);
@@ -157,8 +158,14 @@ impl Reader {
             None | Some("text") => Kind::Text,
             Some("command") => Kind::Command,
             Some("artifact") => Kind::Artifact,
+            Some("secret") => Kind::Secret,
             Some(other) => {
-                self.unknown("type", other, &["text", "command", "artifact"], place);
+                self.unknown(
+                    "type",
+                    other,
+                    &["text", "command", "artifact", "secret"],
+                    place,
+                );
                 Kind::Text
             }
         };
@@ -168,6 +175,15 @@ impl Reader {
                 place,
                 format!("parameter `{name}` is declared twice"),
                 "again here",
+            );
+        }
+        if kind == Kind::Secret && node.get("default").is_some() {
+            let message = format!("the secret `{name}` can have no default");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "a value in a recipe is no secret",
             );
         }
         let default = node.get("default").and_then(text_of).inspect(|text| {
@@ -288,7 +304,7 @@ impl Reader {
         let name = node.name().value();
         let allowed: &[&str] = match name {
             "put" => &["to", "from"],
-            "write" => &["mode"],
+            "write" => &["mode", "owner"],
             "symlink" => &["to"],
             "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
             "service" => &["run", "log", "stop", "ready", "within"],
@@ -305,11 +321,13 @@ impl Reader {
                 Action::Run(late(self, text, Mode::Shell))
             }
             "write" => {
-                let [path, content] = self.arguments(node)?;
+                let [path, (text, place)] = self.arguments(node)?;
+                let content = self.template(&text, Mode::Plain, Allow::Content, place);
                 Action::Write {
                     path: late(self, path, Mode::Plain),
-                    content: late(self, content, Mode::Plain),
-                    mode: self.mode(node),
+                    mode: self.mode(node, &content),
+                    owner: self.property(node, "owner", Mode::Plain, Allow::Late),
+                    content,
                 }
             }
             "symlink" => {
@@ -402,11 +420,23 @@ impl Reader {
         }))
     }
 
-    fn mode(&mut self, node: &KdlNode) -> String {
-        let mode = node
-            .get("mode")
-            .and_then(text_of)
-            .unwrap_or_else(|| "0644".into());
+    /// Permission bits: a file with a secret in it is nobody else's, unless it is said whose.
+    fn mode(&mut self, node: &KdlNode, content: &Template) -> String {
+        let is_secret = |name: &str| self.names.params.get(name) == Some(&Kind::Secret);
+        let is_secret = content.names().any(is_secret);
+        let usual = if is_secret { "0600" } else { "0644" };
+        let mode = node.get("mode").and_then(text_of);
+        let mode = mode.unwrap_or_else(|| usual.into());
+        if is_secret && !mode.ends_with('0') {
+            let place = self.place(node.span());
+            let message = format!("a file with a secret in it can not have mode `{mode}`");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "everybody on the host could use it",
+            );
+        }
         let is_octal =
             (3..=4).contains(&mode.len()) && mode.chars().all(|c| ('0'..='7').contains(&c));
         if !is_octal {

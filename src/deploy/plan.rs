@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::basis::Basis;
 use crate::deploy::difference::{Difference, Standing};
+use crate::deploy::found::{adopts, drifted};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Journal, Record};
 use crate::deploy::waves::Wave;
@@ -559,45 +560,6 @@ fn host_of(job: &Job, seat: Seat) -> Option<&str> {
     match seat {
         Seat::From => job.from.as_deref(),
         Seat::Host | Seat::Operator => job.host.as_deref(),
-    }
-}
-
-/// Returns whether what was found is as good as a record.
-fn adopts(draft: &Draft, probe: &Probe) -> bool {
-    if let Some(check) = probe.check {
-        return check;
-    }
-    match (&draft.act, &probe.found) {
-        (Act::Symlink { to, .. }, Some(found)) => found == to,
-        (Act::Write { content, .. }, Some(found)) => *found == hex(content.as_bytes()),
-        _ => false,
-    }
-}
-
-/// Returns what speaks against a record.
-fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
-    if probe.check == Some(false) {
-        return Some("its check fails".into());
-    }
-    let found = probe.found.as_deref()?;
-    match &draft.act {
-        Act::Symlink { to, .. } if found != to => Some(match found {
-            "" => "the link is gone".into(),
-            found => format!("points to {found}"),
-        }),
-        Act::Write { path, .. } | Act::Put { to: path, .. } | Act::Fetch { to: path, .. }
-            if found.is_empty() =>
-        {
-            Some(format!("`{path}` is gone"))
-        }
-        Act::Write { path, content, .. } if found != hex(content.as_bytes()) => {
-            Some(format!("`{path}` was changed"))
-        }
-        Act::Put { sha256, to } if found != "yes" && found != sha256 => {
-            Some(format!("`{to}` was changed"))
-        }
-        Act::Service(_) if found.is_empty() => Some("not running".into()),
-        _ => None,
     }
 }
 

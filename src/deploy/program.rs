@@ -194,16 +194,35 @@ fn exports(draft: &Draft) -> String {
         .collect()
 }
 
+/// The call that writes a file. A secret is over there already, in no text of ours.
+fn write(draft: &Draft) -> String {
+    let Act::Write {
+        path,
+        content,
+        mode,
+        owner,
+    } = &draft.act
+    else {
+        return String::from(":");
+    };
+    let path = quote(path);
+    let owned = owner.as_deref().map(quote);
+    match (&draft.sealed, owned) {
+        (Some(_), owned) => {
+            let owner = owned.unwrap_or_else(|| "''".into());
+            format!("rel_write_secret {path} {mode} {owner}")
+        }
+        (None, None) => format!("rel_write {path} {mode} {}", quote(content)),
+        (None, Some(owner)) => format!("rel_write {path} {mode} {} {owner}", quote(content)),
+    }
+}
+
 /// The call that does it.
 fn act(draft: &Draft, root: &str) -> String {
     match &draft.act {
         Act::Run(text) => format!("eval {}", quote(text.trim_end())),
         Act::Put { sha256, to } => format!("rel_put {} {}", quote(sha256), quote(to)),
-        Act::Write {
-            path,
-            content,
-            mode,
-        } => format!("rel_write {} {mode} {}", quote(path), quote(content)),
+        Act::Write { .. } => write(draft),
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
         Act::Await {
             command,

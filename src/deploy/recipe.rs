@@ -58,6 +58,8 @@ pub enum Kind {
     Command,
     /// Files made by a needed target.
     Artifact,
+    /// A value that only the text of a `write` may hold.
+    Secret,
 }
 
 /// A parameter of a recipe.
@@ -157,6 +159,8 @@ pub enum Action {
         content: Template,
         /// Permission bits, octal.
         mode: String,
+        /// User, with a group behind a colon; else whoever logs in.
+        owner: Option<Template>,
     },
     /// Points a symbolic link somewhere.
     Symlink {

@@ -442,6 +442,7 @@ mod tests {
             needs: Vec::new(),
             rollouts: Vec::new(),
             uses: Vec::new(),
+            secrets: BTreeMap::new(),
             approval: Some(Approval {
                 by,
                 count,

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::deploy::frames::{Came, Frame, read_frames};
 use crate::deploy::program::Header;
+use crate::deploy::secret::Hidden;
 use crate::deploy::transport::Transport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Host;
@@ -41,6 +42,8 @@ pub struct Session {
     errors: File,
     try_it: String,
     root: Option<String>,
+    /// What is kept out of all that is printed over there.
+    pub hidden: Hidden,
     /// How many times the host was asked and answered.
     pub round_trips: usize,
 }
@@ -80,6 +83,7 @@ impl Session {
             errors,
             try_it: transport.try_it(host),
             root: None,
+            hidden: Hidden::default(),
             round_trips: 0,
         };
         let guard = header.guard();
@@ -197,7 +201,7 @@ impl Session {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
             match self.frames.recv_timeout(GLANCE) {
-                Ok(Ok(frame)) => return Ok(Some(frame)),
+                Ok(Ok(frame)) => return Ok(Some(self.hidden.frame(frame))),
                 Ok(Err(nonsense)) => return Err(self.nonsense(&nonsense)),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -303,6 +307,27 @@ impl Session {
         }
         self.round_trips += 1;
         self.event(interrupted)
+    }
+
+    /// Hands over what the step `seq` will write: a file of its own, named in no program.
+    pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        let call = format!("rel_keep {seq} {}\n", bytes.len());
+        let mut text = format!("call {}\n{call}", call.len()).into_bytes();
+        text.extend_from_slice(bytes);
+        let sent = self.send(&text);
+        self.hello(interrupted)?;
+        if sent.is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        match self.event(interrupted)?.split_once(' ') {
+            Some(("refused", why)) => Err(Error::host(format!(
+                "host `{}` could not take a secret",
+                self.name()
+            ))
+            .fact("says", why.trim())),
+            _ => Ok(()),
+        }
     }
 
     fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {

@@ -33,6 +33,7 @@ mod promises;
 mod questions;
 mod rollout;
 mod sandbox;
+mod secrets;
 mod seen;
 mod space;
 mod state;

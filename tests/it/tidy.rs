@@ -306,6 +306,9 @@ fn pure_rooms_touch_nothing() {
             "reader",
             "program",
             "saved",
+            "secret",
+            "draft",
+            "found",
             "status",
         ];
         let is_pure_deploy = deploy.iter().any(|d| file == format!("deploy/{d}.rs"));

@@ -76,6 +76,7 @@ impl Space {
             needs: Vec::new(),
             rollouts: Vec::new(),
             uses: Vec::new(),
+            secrets: BTreeMap::new(),
             approval: None,
             place: Place::default(),
         };
@@ -193,6 +194,8 @@ impl Space {
             version: Some("1.0".into()),
             root: self.dir.path(),
             recipes: &recipes,
+            secrets: &BTreeMap::new(),
+            secret_vars: Vec::new(),
             who: "ann@here".into(),
             run_id: format!("run{run}"),
             control_dir: self.path("control"),

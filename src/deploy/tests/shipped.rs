@@ -90,6 +90,8 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 artifacts: r.artifacts,
                 version: r.version.clone(),
                 root: r.root,
+                secrets: r.secrets,
+                secret_vars: Vec::new(),
                 recipes: r.recipes,
                 who: r.who.clone(),
                 run_id: r.run_id.clone(),

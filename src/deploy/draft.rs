@@ -1,0 +1,80 @@
+//! What a step is known by: the fields of its key, and one line for people. Pure.
+
+use crate::deploy::job::{Act, Draft, hex};
+
+impl Draft {
+    /// Returns everything that decides what the step does, for its key.
+    ///
+    /// Not in it: `check` and `undo` (they do not change the result), time limits.
+    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![("seat", format!("{:?}", self.seat))];
+        match &self.act {
+            Act::Run(text) => fields.push(("run", text.clone())),
+            Act::Put { sha256, to } => {
+                fields.extend([("put", sha256.clone()), ("to", to.clone())]);
+            }
+            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
+            Act::Write {
+                path,
+                content,
+                mode,
+                owner,
+            } => {
+                fields.extend([
+                    ("write", path.clone()),
+                    ("content", content.clone()),
+                    ("mode", mode.clone()),
+                ]);
+                fields.extend(owner.iter().map(|o| ("owner", o.clone())));
+            }
+            Act::Symlink { path, to } => {
+                fields.extend([("symlink", path.clone()), ("to", to.clone())]);
+            }
+            Act::Service(s) => fields.extend([
+                ("service", s.name.clone()),
+                ("run", s.run.clone()),
+                ("log", s.log.clone()),
+                ("stop", s.stop.clone()),
+                ("ready", s.ready.clone()),
+            ]),
+            Act::Managed { start, .. } => fields.push(("start", start.clone())),
+            Act::Await { command, .. } => fields.push(("wait", command.clone())),
+            Act::Ask(wait) => fields.push(("ask", wait.describe())),
+        }
+        fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
+        fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
+        fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
+        fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
+        fields
+    }
+
+    /// Returns what a probe finds where it has written its file.
+    pub fn written(&self) -> Option<String> {
+        match (&self.sealed, &self.act) {
+            (Some(sealed), _) => Some(sealed.file()),
+            (None, Act::Write { content, .. }) => Some(hex(content.as_bytes())),
+            _ => None,
+        }
+    }
+
+    /// Returns one line that says what it does.
+    pub fn describe(&self) -> String {
+        let text = match &self.act {
+            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
+            Act::Put { sha256, to } => {
+                format!(
+                    "put {} to {to}",
+                    sha256.chars().take(12).collect::<String>()
+                )
+            }
+            Act::Fetch { path, to } => format!("copy {path} to {to}"),
+            Act::Write { path, .. } => format!("write {path}"),
+            Act::Symlink { path, to } => format!("{path} -> {to}"),
+            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
+            Act::Managed { start, .. } => start.trim().to_owned(),
+            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
+            Act::Ask(wait) => wait.describe(),
+        };
+        crate::deploy::journal::column(&text)
+    }
+}
