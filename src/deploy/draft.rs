@@ -41,6 +41,7 @@ impl Draft {
             Act::Await { command, .. } => fields.push(("wait", command.clone())),
             Act::Ask(wait) => fields.push(("ask", wait.describe())),
         }
+        fields.extend(self.user.iter().map(|u| ("as", u.clone())));
         fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
         fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
         fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));

@@ -8,7 +8,7 @@ use crate::deploy::difference::{SHOWN_MAX, Standing};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::Journal;
 use crate::deploy::plan::Seen;
-use crate::deploy::program::quote;
+use crate::deploy::program::{as_user, quote};
 use crate::deploy::secret::{Hidden, Seal};
 use crate::error::{Error, Result};
 
@@ -110,6 +110,7 @@ impl Questions {
                 Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
                 None => check.clone(),
             };
+            let script = as_user(draft, &script);
             self.ask(About::Check(draft.id.clone()), &script);
         }
         let found = match &draft.act {

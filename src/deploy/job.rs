@@ -102,6 +102,8 @@ pub struct Draft {
     pub id: String,
     /// Who carries it out.
     pub seat: Seat,
+    /// The user that its commands run as, if that is not whoever logs in.
+    pub user: Option<String>,
     /// Done before that, each time, at the host's root.
     pub prepare: Option<String>,
     /// What it does.
@@ -443,6 +445,7 @@ impl Scope<'_> {
             name: step.name.clone(),
             id: crate::deploy::journal::column(&id),
             seat,
+            user: self.optional(step.user.as_ref())?,
             prepare: self.optional(step.prepare.as_ref())?,
             act: self.act(&step.action)?,
             check: self.optional(step.check.as_ref())?,

@@ -203,7 +203,7 @@ impl Reader {
     }
 
     fn step(&mut self, node: &KdlNode) -> Option<Step> {
-        self.properties(node, &["if", "on-change", "host", "per"]);
+        self.properties(node, &["if", "on-change", "host", "per", "as"]);
         let (name, place) = self.argument(node)?;
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
         let mut actions: Vec<Action> = Vec::new();
@@ -218,6 +218,7 @@ impl Reader {
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
+            user: self.property(node, "as", Mode::Plain, Allow::Early),
             prepare: None,
             action: Action::Run(Template::default()),
             check: None,
@@ -462,6 +463,16 @@ impl Reader {
             if step.prepare.is_some() && is_here {
                 let message = format!("`prepare` of step `{}` would never run", step.name);
                 let label = "not carried out on the host";
+                self.wrong("wrong_value", step.place, message, label);
+            }
+            let is_command = match &step.action {
+                Action::Run(_) => true,
+                Action::Wait(wait) => matches!(wait.what, WaitFor::Command(_)),
+                _ => false,
+            };
+            if step.user.is_some() && !is_command {
+                let message = format!("`as` of step `{}` is for commands", step.name);
+                let label = "not `run` and not `wait command=`";
                 self.wrong("wrong_value", step.place, message, label);
             }
             for wanted in &step.on_change {

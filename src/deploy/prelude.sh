@@ -277,6 +277,49 @@ rel_wait() (
     done
 )
 
+# USER SCRIPT: runs a script as another user. Nobody but that user and root may end what it
+# starts, so it watches a line that ends with us, and then ends all that is its own.
+rel_as() {
+    rel_me=$(id -un)
+    if [ "$rel_me" = "$1" ]; then
+        ( set -eu; eval "$2" )
+        return
+    fi
+    rel_inner='
+        exec 3<&0
+        ( trap "" TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 1; kill -KILL 0 ) &
+        rel_watch=$!
+        ( set -eu; eval "$1" ) </dev/null 3<&- &
+        wait "$!"
+        rel_s=$?
+        kill -KILL "$rel_watch" 2>/dev/null
+        exit "$rel_s"'
+    if [ "$rel_me" = root ] && command -v runuser >/dev/null 2>&1; then
+        set -- "$2" runuser -u "$1" --
+    elif command -v sudo >/dev/null 2>&1; then
+        set -- "$2" sudo -n -u "$1" --
+    elif command -v doas >/dev/null 2>&1; then
+        set -- "$2" doas -n -u "$1"
+    else
+        printf 'nothing here lets %s run commands as %s: no runuser, sudo or doas\n' "$rel_me" "$1"
+        return 1
+    fi
+    rel_script=$1
+    shift
+    if ! "$@" sh -c : </dev/null; then
+        printf '%s may not run commands so: %s; allow it without a password\n' "$rel_me" "$*"
+        return 1
+    fi
+    rm -f -- "$rel_tmp/line"
+    mkfifo "$rel_tmp/line"
+    sleep 2147483 >"$rel_tmp/line" 2>/dev/null &
+    rel_line=$!
+    rel_s=0
+    "$@" sh -c "$rel_inner" sh "$rel_script" <"$rel_tmp/line" || rel_s=$?
+    kill -KILL "$rel_line" 2>/dev/null || :
+    return "$rel_s"
+}
+
 # --- services --------------------------------------------------------------
 
 # PID: when it was born, in words that no later process of that number shares.

@@ -110,6 +110,8 @@ pub struct Step {
     pub on_change: Vec<String>,
     /// Done on the `from` host.
     pub is_from: bool,
+    /// The user that its commands run as; without it whoever logs in.
+    pub user: Option<Template>,
     /// Done before the action, each time: the ground that it starts from.
     pub prepare: Option<Template>,
     /// What it does.

@@ -26,6 +26,7 @@ mod model;
 mod moving;
 mod names;
 mod order;
+mod other_users;
 mod outputs;
 mod overview;
 mod plans;
