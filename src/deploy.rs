@@ -15,6 +15,7 @@ pub mod facts;
 pub mod fleet;
 pub mod found;
 pub mod frames;
+pub mod guards;
 pub mod history;
 pub mod inventory;
 pub mod job;
@@ -49,6 +50,7 @@ use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::Fleet;
+use crate::deploy::guards::Overrides;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Circumstances, Seen};
 use crate::deploy::saved::SavedPlan;
@@ -90,6 +92,8 @@ pub struct Request<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// Guards that are gone over.
+    pub overrides: Overrides,
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -216,6 +220,7 @@ pub fn apply(
         if let Some(saved) = request.saved {
             saved.holds(&looked.plan, &looked.seen)?;
         }
+        looked.is_let_through(request)?;
         let hosts = apply::touched(&looked.plan);
         if hosts.is_empty() || looked.fleet.lock(&hosts, &looked.seen, interrupted)? {
             break;
@@ -230,6 +235,7 @@ pub fn apply(
             .fleet
             .note(&hosts, &saved.journal_lines(), interrupted)?;
     }
+    looked.note_overrides(request, interrupted)?;
     let hands = Hands {
         environment: &request.environment.name,
         run_id: &request.run_id,
@@ -378,6 +384,31 @@ impl Looked {
         };
         self.plan = plan::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
+        Ok(())
+    }
+
+    /// Guards stop what would change anything, and nothing else.
+    fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
+        let blocked = match self.plan.to_run {
+            0 => &[],
+            _ => self.plan.blocked.as_slice(),
+        };
+        let name = &request.environment.name;
+        request.overrides.check(name, &self.jobs, blocked)
+    }
+
+    /// Tells the journals of the hosts that are changed which guards were gone over, and why.
+    fn note_overrides(&self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        if request.overrides.guards.is_empty() {
+            return Ok(());
+        }
+        let hosts = apply::touched(&self.plan);
+        for host in &hosts {
+            let lines = request.overrides.journal_lines(host, &self.plan.blocked);
+            if !lines.is_empty() {
+                self.fleet.note(&[host], &lines, interrupted)?;
+            }
+        }
         Ok(())
     }
 

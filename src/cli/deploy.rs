@@ -18,6 +18,7 @@ use super::names::{find, unknown_name, usage};
 use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
+use crate::deploy::guards::Overrides;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::{self, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
@@ -42,6 +43,12 @@ struct EnvironmentArgs {
     /// Go back to what was live before the last run
     #[arg(long, conflicts_with = "plan")]
     rollback: bool,
+    /// Go on although this guard says no; with `--reason`
+    #[arg(long = "override", value_name = "GUARD", requires = "reason")]
+    guards: Vec<String>,
+    /// Why; kept in the journals of the hosts that are changed
+    #[arg(long, value_name = "TEXT", requires = "guards")]
+    reason: Option<String>,
     #[command(flatten)]
     build: BuildOptions,
 }
@@ -131,7 +138,13 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
         (_, true) => job.rollback(),
-        _ => job.apply(&args.build),
+        _ => {
+            let overrides = Overrides {
+                guards: args.guards.clone(),
+                reason: args.reason.clone().unwrap_or_default(),
+            };
+            job.apply(&args.build, &overrides)
+        }
     }
 }
 
@@ -230,13 +243,15 @@ pub(super) struct Way<'a> {
     pub(super) is_by_journal: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
+    /// Guards that are gone over.
+    pub(super) overrides: Option<&'a Overrides>,
     /// The plan that is to be carried out.
     pub(super) saved: Option<&'a SavedPlan>,
 }
 
 impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
-    fn apply(&self, options: &BuildOptions) -> Result<u8> {
+    fn apply(&self, options: &BuildOptions, overrides: &Overrides) -> Result<u8> {
         // Said before anything is built.
         deploy::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
@@ -265,6 +280,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: options.force,
             is_logged: true,
+            overrides: Some(overrides),
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
@@ -380,6 +396,7 @@ impl Job<'_> {
             },
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            overrides: way.overrides.cloned().unwrap_or_default(),
             force: way.is_forced,
             promoted: deploy::Promoted::None,
             is_question: way.is_question,

@@ -19,6 +19,7 @@ enum About {
     Journal,
     Fact(String, String, String),
     Check(String),
+    Guard(String, String),
     Found(String),
     /// A file with secrets: what is found is known by its keyed hash alone.
     Sealed(String, Seal),
@@ -78,6 +79,11 @@ impl Questions {
                 if is_here(if is_from { &job.from } else { &job.host }) {
                     let about = About::Fact(job.label.clone(), name, command.clone());
                     questions.ask(about, &command);
+                }
+            }
+            if is_here(&job.host) {
+                for (name, command) in job.guards()? {
+                    questions.ask(About::Guard(job.label.clone(), name), &command);
                 }
             }
             for draft in job.steps(Late::Symbolic)? {
@@ -194,7 +200,10 @@ impl Questions {
                 continue;
             };
             let mut reply = reply.clone();
-            if matches!(about, About::Fact(..) | About::Standing(_)) {
+            if matches!(
+                about,
+                About::Fact(..) | About::Guard(..) | About::Standing(_)
+            ) {
                 reply.bytes = self.hidden.hide(reply.bytes);
             }
             read_one(host, about, &reply, &mut seen)?;
@@ -229,6 +238,11 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
                 .fact("says", text()));
             }
             seen.facts.insert((label.clone(), name.clone()), text());
+        }
+        About::Guard(..) if is_ok => {}
+        About::Guard(label, name) => {
+            let evidence = text().trim_end().to_owned();
+            seen.blocked.insert((label.clone(), name.clone()), evidence);
         }
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);

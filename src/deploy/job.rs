@@ -198,6 +198,15 @@ impl Job {
             .collect()
     }
 
+    /// Returns the questions that must succeed before anything is changed: name and command.
+    pub fn guards(&self) -> Result<Vec<(String, String)>> {
+        let scope = self.scope(Late::Symbolic)?;
+        let guards = self.recipe.guards.iter();
+        guards
+            .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
+            .collect()
+    }
+
     /// Returns whether texts name the run, so that each attempt makes something new.
     pub fn is_dated(&self) -> Result<bool> {
         let symbolic = self.steps(Late::Symbolic)?;

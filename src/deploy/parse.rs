@@ -10,7 +10,7 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::names::{Allow, Names};
 use crate::deploy::reader::{Reader, syntax, text_of};
-use crate::deploy::recipe::{Action, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
+use crate::deploy::recipe::{Action, Fact, Guard, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
@@ -132,6 +132,13 @@ impl Reader {
                     });
                 }
             }
+            "guard" => {
+                self.properties(node, &[]);
+                if let Some([(name, _), (command, place)]) = self.arguments(node) {
+                    let command = self.template(&command, Mode::Shell, Allow::Early, place);
+                    recipe.guards.push(Guard { name, command });
+                }
+            }
             "step" => {
                 if let Some(step) = self.step(node) {
                     recipe.steps.push(step);
@@ -142,7 +149,7 @@ impl Reader {
                 self.unknown(
                     "node",
                     other,
-                    &["desc", "param", "let", "fact", "step"],
+                    &["desc", "param", "let", "fact", "guard", "step"],
                     place,
                 );
             }

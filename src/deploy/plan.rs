@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::deploy::basis::Basis;
 use crate::deploy::difference::{Difference, Standing};
 use crate::deploy::found::{adopts, drifted};
+use crate::deploy::guards::{self, Blocked};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Journal, Record};
 use crate::deploy::waves::Wave;
@@ -35,6 +36,8 @@ pub struct Seen {
     pub probes: BTreeMap<String, Probe>,
     /// Digests of the artifacts that lie there.
     pub blobs: BTreeSet<String>,
+    /// Guards that did not succeed, by label of the use and name, with the evidence.
+    pub blocked: BTreeMap<(String, String), String>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
@@ -165,6 +168,9 @@ pub struct Plan {
     pub fresh: usize,
     /// Hosts that would change if they were not held back.
     pub held_back: BTreeSet<String>,
+    /// Guards that stop it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
 }
@@ -195,6 +201,7 @@ pub fn decide(
     let mut plan = Plan {
         environment: environment.to_owned(),
         hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
+        blocked: guards::blocked(jobs, seen),
         ..Plan::default()
     };
     for job in jobs {

@@ -16,6 +16,15 @@ use crate::template::Template;
 
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[
+    (
+        "clean-checkout",
+        include_str!("../../recipes/clean-checkout.kdl"),
+    ),
+    ("host-facts", include_str!("../../recipes/host-facts.kdl")),
+    (
+        "forbidden-pattern",
+        include_str!("../../recipes/forbidden-pattern.kdl"),
+    ),
     ("db-copy", include_str!("../../recipes/db-copy.kdl")),
     ("evolve", include_str!("../../recipes/evolve.kdl")),
     ("http-check", include_str!("../../recipes/http-check.kdl")),
@@ -42,6 +51,8 @@ pub struct Recipe {
     pub lets: Vec<Let>,
     /// What the host is asked before the first step.
     pub facts: Vec<Fact>,
+    /// What must hold on the host before anything is changed anywhere.
+    pub guards: Vec<Guard>,
     /// What is done, in order.
     pub steps: Vec<Step>,
     /// Where the name is written.
@@ -95,6 +106,15 @@ pub struct Fact {
     pub command: Template,
     /// Asked on the `from` host.
     pub is_from: bool,
+}
+
+/// A question that must succeed before anything is changed.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Name, by which a person overrides it.
+    pub name: String,
+    /// Fails, and prints the evidence.
+    pub command: Template,
 }
 
 /// One act of a recipe.

@@ -18,6 +18,7 @@ mod disks;
 mod ends;
 mod environment;
 mod fresh;
+mod guards;
 mod hosts;
 mod init;
 mod karl;

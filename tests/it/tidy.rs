@@ -309,6 +309,7 @@ fn pure_rooms_touch_nothing() {
             "secret",
             "draft",
             "found",
+            "guards",
             "status",
         ];
         let is_pure_deploy = deploy.iter().any(|d| file == format!("deploy/{d}.rs"));

@@ -200,6 +200,7 @@ impl Space {
             run_id: format!("run{run}"),
             control_dir: self.path("control"),
             ssh: "ssh".into(),
+            overrides: Default::default(),
             force: false,
             promoted: crate::deploy::Promoted::None,
             is_question: false,
