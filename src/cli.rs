@@ -27,6 +27,7 @@ mod promote;
 mod query;
 mod report;
 mod saved;
+mod secrets;
 mod signals;
 mod trace;
 

@@ -14,7 +14,9 @@ pub mod draft;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod found;
 pub mod frames;
+pub mod guards;
 pub mod history;
 pub mod inventory;
 pub mod job;
@@ -30,6 +32,7 @@ pub mod reader;
 pub mod recipe;
 pub mod rollout;
 pub mod saved;
+pub mod secret;
 pub mod session;
 pub mod status;
 pub mod transport;
@@ -51,9 +54,11 @@ use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
+use crate::deploy::guards::Overrides;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::Seen;
 use crate::deploy::saved::SavedPlan;
+use crate::deploy::secret::{Hidden, Secret};
 use crate::error::{Error, IoContext, Result};
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Progress;
@@ -80,6 +85,10 @@ pub struct Request<'a> {
     pub root: &'a Path,
     /// All recipes.
     pub recipes: &'a Recipes,
+    /// The secrets that its uses name, with their values.
+    pub secrets: &'a BTreeMap<String, Secret>,
+    /// Variables of our own environment that hold secrets: no process gets them.
+    pub secret_vars: Vec<OsString>,
     /// `user@machine`, for journals and leases.
     pub who: String,
     /// What was asked, for leases: `production branch2`.
@@ -90,6 +99,8 @@ pub struct Request<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// Guards that are gone over.
+    pub overrides: Overrides,
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -157,6 +168,7 @@ pub fn status(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
     let answers = fleet.ask_some(&jobs, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
@@ -215,6 +227,7 @@ pub fn apply(
         if let Some(saved) = request.saved {
             saved.holds(&looked.plan, &looked.seen)?;
         }
+        looked.is_let_through(request)?;
         let mut hosts = apply::touched(&looked.plan);
         // What a former run could not leave is left with the lease.
         hosts.extend(looked.plan.owed.keys().map(String::as_str));
@@ -231,6 +244,7 @@ pub fn apply(
             .fleet
             .note(&hosts, &saved.journal_lines(), interrupted)?;
     }
+    looked.note_overrides(request, interrupted)?;
     let hands = Hands {
         environment: &request.environment.name,
         run_id: &request.run_id,
@@ -340,6 +354,7 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
         version: request.version.as_deref(),
         artifacts: request.artifacts,
         recipes: request.recipes,
+        secrets: request.secrets,
         roots,
         promoted: &request.promoted,
     })
@@ -360,6 +375,7 @@ fn look(
     let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roots = fleet.roots();
     let jobs = world(request, &roots)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
     let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
@@ -399,6 +415,31 @@ impl Looked {
             .map(|(n, seen)| (n.clone(), seen.held.clone()))
             .collect();
         request.promoted.check_plan(&self.plan, &self.held_back)
+    }
+
+    /// Guards stop what would change anything, and nothing else.
+    fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
+        let blocked = match self.plan.to_run {
+            0 => &[],
+            _ => self.plan.blocked.as_slice(),
+        };
+        let name = &request.environment.name;
+        request.overrides.check(name, &self.jobs, blocked)
+    }
+
+    /// Tells the journals of the hosts that are changed which guards were gone over, and why.
+    fn note_overrides(&self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        if request.overrides.guards.is_empty() {
+            return Ok(());
+        }
+        let hosts = apply::touched(&self.plan);
+        for host in &hosts {
+            let lines = request.overrides.journal_lines(host, &self.plan.blocked);
+            if !lines.is_empty() {
+                self.fleet.note(&[host], &lines, interrupted)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds to each step that would write a file how that differs from what stands there.

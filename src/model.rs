@@ -30,6 +30,8 @@ pub struct Project {
     pub hosts: BTreeMap<String, Host>,
     /// Groups: names of hosts, in order, after expansion.
     pub groups: BTreeMap<String, Vec<String>>,
+    /// Secrets that every environment may use, by name.
+    pub secrets: BTreeMap<String, Secret>,
     /// Environments, in the order written.
     pub environments: Vec<Environment>,
     /// The files it was read from.
@@ -95,12 +97,34 @@ pub struct Environment {
     pub uses: Vec<Use>,
     /// Hosts that move in waves, for the uses that say so.
     pub rollouts: Vec<Rollout>,
+    /// Secrets of its own, over those of the project.
+    pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.
     pub approval: Option<Approval>,
     /// How long its lease holds when nothing is heard of the run.
     pub lease: Option<Duration>,
     /// Where the name is written.
     pub place: Place,
+}
+
+/// A value that is shown nowhere: here is only where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Where its value comes from, each time that it is needed.
+    pub from: SecretFrom,
+    /// Where the name is written.
+    pub place: Place,
+}
+
+/// Where the value of a secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretFrom {
+    /// Printed by a command, such as `pass show karl/db`.
+    Command(Command),
+    /// A variable of `rel`'s own environment.
+    Env(String),
+    /// A file, relative to the Releasefile.
+    File(String),
 }
 
 /// Who must have approved a plan before it is carried out.

@@ -11,7 +11,7 @@
 //! | variables, names    | `scope`                   |
 //! | names of targets    | `declare`, `axes`         |
 //! | targets             | `target`, `pattern`       |
-//! | hosts, environments | `hosts`, `environment`, `rollout` |
+//! | hosts, environments | `hosts`, `environment`, `rollout`, `secret` |
 //! | the whole           | `check`                   |
 
 use std::collections::{BTreeMap, HashSet};
@@ -37,6 +37,7 @@ mod read;
 mod rollout;
 mod sandbox;
 mod scope;
+mod secret;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ const TOP: &[&str] = &[
     "target",
     "host",
     "group",
+    "secret",
     "environment",
 ];
 
@@ -242,6 +244,7 @@ fn decode(
         names: &names,
         hosts: &hosts,
     };
+    let secrets = secret::decode(nodes, world, found);
     let environments = environment::decode(nodes, world, &known, found);
     let is_fit_for_recipes = !found.since(before).iter().any(breeds_in_recipes);
     if !found.has_errors() {
@@ -253,6 +256,7 @@ fn decode(
         graph,
         hosts: hosts.hosts,
         groups: hosts.groups,
+        secrets,
         environments,
         sources: Sources::default(),
         vars: vars.values,

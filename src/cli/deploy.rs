@@ -15,8 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::build::{BuildOptions, display};
 use super::context::{self, Context};
 use super::names::{find, unknown_name, usage};
+use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
+use crate::deploy::guards::Overrides;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::{self, Promoted, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
@@ -42,7 +44,30 @@ struct EnvironmentArgs {
     #[arg(long, conflicts_with = "plan")]
     rollback: bool,
     #[command(flatten)]
+    overrides: OverrideArgs,
+    #[command(flatten)]
     build: BuildOptions,
+}
+
+/// Guards that a person goes over.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OverrideArgs {
+    /// Go on although this guard says no; with `--reason`
+    #[arg(long = "override", value_name = "GUARD", requires = "reason")]
+    guards: Vec<String>,
+    /// Why; kept in the journals of the hosts that are changed
+    #[arg(long, value_name = "TEXT", requires = "guards")]
+    reason: Option<String>,
+}
+
+impl OverrideArgs {
+    /// Returns them as the hosts' side takes them.
+    pub(super) fn taken(&self) -> Overrides {
+        Overrides {
+            guards: self.guards.clone(),
+            reason: self.reason.clone().unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,7 +148,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
         (_, true) => job.rollback(),
-        _ => job.apply(&args.build),
+        _ => job.apply(&args.build, &args.overrides.taken()),
     }
 }
 
@@ -234,8 +259,12 @@ pub(super) struct Way<'a> {
     pub(super) is_forced: bool,
     /// Nothing is changed, and hosts that do not answer are gone without.
     pub(super) is_question: bool,
+    /// Only journals decide: no secret is asked for.
+    pub(super) is_by_journal: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
+    /// Guards that are gone over.
+    pub(super) overrides: Option<&'a Overrides>,
     /// The plan that is to be carried out.
     pub(super) saved: Option<&'a SavedPlan>,
 }
@@ -263,7 +292,7 @@ impl<'a> Job<'a> {
 
 impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
-    pub(super) fn apply(&self, options: &BuildOptions) -> Result<u8> {
+    pub(super) fn apply(&self, options: &BuildOptions, overrides: &Overrides) -> Result<u8> {
         // Said before anything is built.
         deploy::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
@@ -292,6 +321,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: options.force,
             is_logged: true,
+            overrides: Some(overrides),
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
@@ -303,6 +333,7 @@ impl Job<'_> {
 
     fn rollback(&self) -> Result<u8> {
         let way = Way {
+            is_by_journal: true,
             is_logged: true,
             ..Way::default()
         };
@@ -367,6 +398,16 @@ impl Job<'_> {
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
+        let secrets = match way.is_by_journal {
+            true => BTreeMap::new(),
+            false => secrets::load(
+                self.context,
+                self.project,
+                self.environment,
+                self.root,
+                &recipes,
+            )?,
+        };
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);
@@ -387,6 +428,8 @@ impl Job<'_> {
             },
             root: self.root,
             recipes: &recipes,
+            secrets: &secrets,
+            secret_vars: secrets::variables(self.project),
             who: self.context.who(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),
@@ -395,6 +438,7 @@ impl Job<'_> {
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            overrides: way.overrides.cloned().unwrap_or_default(),
             force: way.is_forced,
             promoted: self.promoted.clone(),
             is_question: way.is_question,

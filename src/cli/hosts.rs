@@ -9,6 +9,7 @@ use super::context::Context;
 use super::deploy::{Way, on_call, to_json};
 use super::names::unknown_name;
 use super::query::{self, Names};
+use super::secrets;
 use super::signals::Listener;
 use crate::deploy::{self, inventory};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
@@ -54,6 +55,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         root: &root,
         control_dir: context.control_dir()?,
         ssh: context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+        secret_vars: secrets::variables(project),
         limit,
     };
     let facts = inventory::ask(&hosts, &asking, &interrupted)?;
@@ -129,6 +131,7 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
         let nothing = std::collections::BTreeMap::new();
         let way = Way {
             is_question: true,
+            is_by_journal: true,
             ..Way::default()
         };
         job.on_hosts(&[], &nothing, way, |request, _, interrupted| {

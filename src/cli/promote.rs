@@ -2,7 +2,7 @@
 
 use super::build::BuildOptions;
 use super::context::Context;
-use super::deploy::{Job, on_call};
+use super::deploy::{Job, OverrideArgs, on_call};
 use super::hosts::named;
 use crate::deploy::Promoted;
 use crate::error::Result;
@@ -19,6 +19,8 @@ pub struct PromoteArgs {
     /// Show what would happen, changing nothing
     #[arg(long)]
     plan: bool,
+    #[command(flatten)]
+    overrides: OverrideArgs,
     #[command(flatten)]
     build: BuildOptions,
 }
@@ -37,7 +39,7 @@ pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
         };
         match args.plan {
             true => job.plan(false, None),
-            false => job.apply(&args.build),
+            false => job.apply(&args.build, &args.overrides.taken()),
         }
     })
 }

@@ -4,6 +4,7 @@
 //! mistake in an environment is reported with all others and before any host is asked.
 
 use crate::deploy::expand::artifact_target;
+use crate::deploy::names::only_in_files;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::model::{Arg, Environment, Project, Use};
 use crate::source::{Mistake, suggest};
@@ -127,7 +128,7 @@ impl Checker<'_> {
                     .is_some_and(|d| !d.is_empty()),
             },
         };
-        let needs_host = !recipe.facts.is_empty()
+        let needs_host = !(recipe.facts.is_empty() && recipe.guards.is_empty())
             || recipe
                 .steps
                 .iter()
@@ -153,6 +154,7 @@ impl Checker<'_> {
             Kind::Artifact => return self.artifact(name, arg),
             // Found, or it would not have been read together with the recipe.
             Kind::Driver => return,
+            Kind::Secret => return self.secret(name, arg),
             Kind::Text | Kind::Command => {}
         }
         let mode = match kind {
@@ -171,6 +173,12 @@ impl Checker<'_> {
         };
         for used in template.names() {
             if !self.is_known(used, recipe, kind) {
+                if recipe.param(used).is_some_and(|p| p.kind == Kind::Secret) {
+                    let (message, help) = only_in_files(used);
+                    let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+                    self.mistakes.push(mistake.help(help.unwrap_or_default()));
+                    continue;
+                }
                 let known = self.known(recipe, kind);
                 let message = format!("`{{{used}}}` is not known here");
                 let mistake = Mistake::new("unknown_name", arg.place, message, "here");
@@ -201,6 +209,28 @@ impl Checker<'_> {
                 Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
                 None => mistake.help(format!("add `needs \"{base}\"` to the environment")),
             });
+    }
+
+    fn secret(&mut self, name: &str, arg: &Arg) {
+        let own = self.environment.secrets.keys();
+        let known: Vec<&str> = own
+            .chain(self.project.secrets.keys())
+            .map(String::as_str)
+            .collect();
+        if known.contains(&arg.text.as_str()) {
+            return;
+        }
+        let message = format!("`{name}` takes the name of a secret");
+        let mistake = Mistake::new(
+            "unknown_secret",
+            arg.place,
+            message,
+            "no secret is called so",
+        );
+        self.mistakes.push(match suggest(&arg.text, known) {
+            Some(near) => mistake.help(format!("did you mean `{near}`?")),
+            None => mistake.help("declare it: `secret \"NAME\" command=\"pass show …\"`"),
+        });
     }
 
     /// Base names of the needed targets.

@@ -12,9 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::found::{adopts, drifted};
+use crate::deploy::guards;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
 use crate::deploy::journal::{Attempt, Record};
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Probe, Seen, Verdict};
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::recipe::DUE;
 use crate::deploy::waves::Wave;
 use crate::error::Result;
@@ -45,6 +47,7 @@ pub fn decide(
     let mut plan = Plan {
         environment: environment.to_owned(),
         hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
+        blocked: guards::blocked(jobs, seen),
         ..Plan::default()
     };
     for job in jobs {
@@ -461,45 +464,6 @@ fn due_names(due: &str) -> String {
     let lines = due.lines().filter(|l| !l.starts_with('!'));
     let names: Vec<&str> = lines.filter_map(|l| l.split_whitespace().last()).collect();
     names.join(" ")
-}
-
-/// Returns whether what was found is as good as a record.
-fn adopts(draft: &Draft, probe: &Probe) -> bool {
-    if let Some(check) = probe.check {
-        return check;
-    }
-    match (&draft.act, &probe.found) {
-        (Act::Symlink { to, .. }, Some(found)) => found == to,
-        (Act::Write { content, .. }, Some(found)) => *found == hex(content.as_bytes()),
-        _ => false,
-    }
-}
-
-/// Returns what speaks against a record.
-fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
-    if probe.check == Some(false) {
-        return Some("its check fails".into());
-    }
-    let found = probe.found.as_deref()?;
-    match &draft.act {
-        Act::Symlink { to, .. } if found != to => Some(match found {
-            "" => "the link is gone".into(),
-            found => format!("points to {found}"),
-        }),
-        Act::Write { path, .. } | Act::Put { to: path, .. } | Act::Fetch { to: path, .. }
-            if found.is_empty() =>
-        {
-            Some(format!("`{path}` is gone"))
-        }
-        Act::Write { path, content, .. } if found != hex(content.as_bytes()) => {
-            Some(format!("`{path}` was changed"))
-        }
-        Act::Put { sha256, to } if found != "yes" && found != sha256 => {
-            Some(format!("`{to}` was changed"))
-        }
-        Act::Service(_) if found.is_empty() => Some("not running".into()),
-        _ => None,
-    }
 }
 
 /// Digest over what all steps of a job do, and what they come after.

@@ -102,7 +102,7 @@ pub fn difference(
     put: Option<(u64, Vec<u8>)>,
 ) -> Option<Difference> {
     let path = draft.writes()?.to_owned();
-    if draft.is_secret {
+    if draft.sealed.is_some() {
         let change = Change::Secret;
         return Some(Difference { path, change });
     }
@@ -171,6 +171,7 @@ mod tests {
                 path: "/srv/app.ini".into(),
                 content: content.into(),
                 mode: "0644".into(),
+                owner: None,
             },
             ..Draft::default()
         }
@@ -221,9 +222,12 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_shown() {
+        let seal = crate::deploy::secret::Seal::new([0; 32]);
+        let secret = crate::deploy::secret::Secret::new("x", b"sesame".to_vec(), &seal);
+        let sealed = secret.expect("a secret").seal("sesame\n".into());
         let draft = Draft {
-            is_secret: true,
-            ..write("sesame\n")
+            sealed: Some(sealed),
+            ..write("[secret x]\n")
         };
         let standing = Standing::File(5, b"open\n".to_vec());
         let found = difference("h1", &draft, Some(&standing), None).expect("one");

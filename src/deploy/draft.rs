@@ -1,6 +1,6 @@
 //! What a rendered step says of itself: to its key, and to a person. Pure.
 
-use crate::deploy::job::{Act, Draft};
+use crate::deploy::job::{Act, Draft, hex};
 
 impl Draft {
     /// Returns everything that decides what the step does, for its key.
@@ -19,11 +19,15 @@ impl Draft {
                 path,
                 content,
                 mode,
-            } => fields.extend([
-                ("write", path.clone()),
-                ("content", content.clone()),
-                ("mode", mode.clone()),
-            ]),
+                owner,
+            } => {
+                fields.extend([
+                    ("write", path.clone()),
+                    ("content", content.clone()),
+                    ("mode", mode.clone()),
+                ]);
+                fields.extend(owner.iter().map(|o| ("owner", o.clone())));
+            }
             Act::Symlink { path, to } => {
                 fields.extend([("symlink", path.clone()), ("to", to.clone())]);
             }
@@ -41,11 +45,21 @@ impl Draft {
             Act::Await { command, .. } => fields.push(("wait", command.clone())),
             Act::Ask(wait) => fields.push(("ask", wait.describe())),
         }
+        fields.extend(self.user.iter().map(|u| ("as", u.clone())));
         fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
         fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
         fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
         fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
         fields
+    }
+
+    /// Returns what a probe finds where it has written its file.
+    pub fn written(&self) -> Option<String> {
+        match (&self.sealed, &self.act) {
+            (Some(sealed), _) => Some(sealed.file()),
+            (None, Act::Write { content, .. }) => Some(hex(content.as_bytes())),
+            _ => None,
+        }
     }
 
     /// Returns one line that says what it does.

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use crate::deploy::job::{Bound, Job, NOT_MADE, artifact_names};
 use crate::deploy::promote::Promoted;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
+use crate::deploy::secret::Secret;
 use crate::deploy::waves::{self, Wave};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Rollout, Use};
@@ -29,6 +30,8 @@ pub struct World<'a> {
     pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
     /// All recipes.
     pub recipes: &'a Recipes,
+    /// Values of the secrets that are used.
+    pub secrets: &'a BTreeMap<String, Secret>,
     /// Absolute roots of the hosts, by name.
     pub roots: &'a BTreeMap<String, String>,
     /// Which of the hosts that are held back move all the same.
@@ -327,6 +330,10 @@ impl World<'_> {
             Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
             Kind::Driver => Bound::Text(arg.text.clone()),
             Kind::Command => Bound::Command(arg.text.clone()),
+            Kind::Secret => match self.secrets.get(&arg.text) {
+                Some(secret) => Bound::Secret(secret.clone()),
+                None => return Err(wrong(one, format!("there is no secret `{}`", arg.text))),
+            },
             Kind::Artifact => {
                 let target = match artifact_target(&arg.text) {
                     Some(target) => target.to_owned(),

@@ -9,7 +9,8 @@ use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
 use crate::deploy::journal::Journal;
 use crate::deploy::lease::Held;
 use crate::deploy::plan::Seen;
-use crate::deploy::program::quote;
+use crate::deploy::program::{as_user, quote};
+use crate::deploy::secret::{Hidden, Seal};
 use crate::error::{Error, Result};
 
 /// What an answer is about.
@@ -20,7 +21,10 @@ enum About {
     Held,
     Fact(String, String, String),
     Check(String),
+    Guard(String, String),
     Found(String),
+    /// A file with secrets: what is found is known by its keyed hash alone.
+    Sealed(String, Seal),
     Blob(String),
     Writable,
     Standing(String),
@@ -40,6 +44,7 @@ pub enum Depth {
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
     abouts: Vec<About>,
+    hidden: Hidden,
     /// The program's text.
     pub body: String,
 }
@@ -58,7 +63,10 @@ pub struct Reply {
 impl Questions {
     /// Returns the questions to `host` that `jobs` give rise to.
     pub fn new(host: &str, state: &str, jobs: &[Job], depth: Depth) -> Result<Self> {
-        let mut questions = Self::default();
+        let mut questions = Self {
+            hidden: Hidden::of(jobs),
+            ..Self::default()
+        };
         questions.ask(About::Now, "date +%s");
         // Read once: it may grow meanwhile.
         let journal = quote(&format!("{state}/journal"));
@@ -81,6 +89,11 @@ impl Questions {
                 if is_here(if is_from { &job.from } else { &job.host }) {
                     let about = About::Fact(job.label.clone(), name, command.clone());
                     questions.ask(about, &command);
+                }
+            }
+            if is_here(&job.host) {
+                for (name, command) in job.guards()? {
+                    questions.ask(About::Guard(job.label.clone(), name), &command);
                 }
             }
             for draft in job.steps(Late::Symbolic)? {
@@ -113,6 +126,7 @@ impl Questions {
                 Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
                 None => check.clone(),
             };
+            let script = as_user(draft, &script);
             self.ask(About::Check(draft.id.clone()), &script);
         }
         let found = match &draft.act {
@@ -146,7 +160,11 @@ impl Questions {
             | Act::Ask(_) => return,
         };
         if !is_late(job, found.0) {
-            self.ask(About::Found(draft.id.clone()), &found.1);
+            let about = match &draft.sealed {
+                Some(sealed) => About::Sealed(draft.id.clone(), sealed.key().clone()),
+                None => About::Found(draft.id.clone()),
+            };
+            self.ask(about, &found.1);
         }
     }
 
@@ -156,7 +174,7 @@ impl Questions {
             return;
         };
         let wanted = match &draft.act {
-            _ if draft.is_secret => return,
+            _ if draft.sealed.is_some() => return,
             Act::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
             Act::Write { content, .. } if !is_late(job, content) => hex(content.as_bytes()),
             Act::Write { .. } => String::from("-"),
@@ -195,7 +213,14 @@ impl Questions {
             let Some(about) = self.abouts.get(reply.tag) else {
                 continue;
             };
-            read_one(host, about, reply, &mut seen)?;
+            let mut reply = reply.clone();
+            if matches!(
+                about,
+                About::Fact(..) | About::Guard(..) | About::Standing(_)
+            ) {
+                reply.bytes = self.hidden.hide(reply.bytes);
+            }
+            read_one(host, about, &reply, &mut seen)?;
         }
         Ok(seen)
     }
@@ -229,9 +254,19 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             }
             seen.facts.insert((label.clone(), name.clone()), text());
         }
+        About::Guard(..) if is_ok => {}
+        About::Guard(label, name) => {
+            let evidence = text().trim_end().to_owned();
+            seen.blocked.insert((label.clone(), name.clone()), evidence);
+        }
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }
+        About::Sealed(id, seal) if is_ok => {
+            let found = seal.file(text().split("  -").next().unwrap_or(""));
+            seen.probes.entry(id.clone()).or_default().found = Some(found);
+        }
+        About::Sealed(..) => {}
         About::Found(id) => {
             // What could not be looked at is not known; a record stands as it is.
             if is_ok {

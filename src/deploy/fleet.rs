@@ -15,6 +15,7 @@ use crate::deploy::job::{Job, hex};
 use crate::deploy::lease;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::Header;
+use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -56,6 +57,7 @@ impl Fleet {
         let system = System {
             ssh: request.ssh.clone(),
             control_dir: request.control_dir.clone(),
+            secret_vars: request.secret_vars.clone(),
         };
         if hosts.values().any(|h| h.reach != Reach::Local) {
             make_private(&request.control_dir)?;
@@ -122,6 +124,13 @@ impl Fleet {
     /// Returns how often hosts were asked, over all of them.
     pub fn round_trips(&self) -> usize {
         self.members.values().map(|m| m.session().round_trips).sum()
+    }
+
+    /// Keeps secrets out of everything that hosts print from now on.
+    pub fn hide(&self, hidden: &Hidden) {
+        for member in self.members.values() {
+            member.session().hidden = hidden.clone();
+        }
     }
 
     /// Does something with every host at once; the first error in order of names wins.

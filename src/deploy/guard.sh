@@ -275,6 +275,19 @@ rel_send() {
     if [ "$(cat "$rel_tmp/tar")" = 0 ]; then rel_emit sent; else rel_emit refused "$(head -n 1 "$rel_tmp/words")"; fi
 }
 
+# SEQ SIZE: the next bytes are a secret that step SEQ writes. They lie in a private file until
+# then; where there is no room, they must not be read as commands.
+rel_keep() {
+    rel_take "$2" | { cat >"$rel_tmp/secret.$1" 2>/dev/null || cat >/dev/null; }
+    rel_n=$(wc -c <"$rel_tmp/secret.$1") || rel_n=0
+    if [ "$((rel_n))" -eq "$2" ]; then
+        rel_emit ready
+    else
+        rm -f -- "$rel_tmp/secret.$1"
+        rel_emit refused 'there is no room for it'
+    fi
+}
+
 rel_emit hello "$rel_root"
 while IFS= read -r rel_line; do
     case $rel_line in

@@ -32,6 +32,8 @@ pub struct Asking<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// Variables that hold secrets, which no process gets.
+    pub secret_vars: Vec<OsString>,
     /// A host that has not answered by then is not waited for.
     pub limit: Duration,
 }
@@ -121,6 +123,7 @@ fn one(
     let system = System {
         ssh: asking.ssh.clone(),
         control_dir: asking.control_dir.clone(),
+        secret_vars: asking.secret_vars.clone(),
     };
     let root = absolute_root(host, asking.root);
     let header = Header {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
+use crate::deploy::secret::{Sealed, Secret};
 use crate::deploy::waves::Wave;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpCheck, Wait};
@@ -61,6 +62,8 @@ pub enum Bound {
     Command(String),
     /// A needed target, with its files if it has been made.
     Artifact(String, Option<Artifact>),
+    /// A secret.
+    Secret(Secret),
 }
 
 /// What is known when texts are rendered.
@@ -100,6 +103,8 @@ pub struct Draft {
     pub id: String,
     /// Who carries it out.
     pub seat: Seat,
+    /// The user that its commands run as, if that is not whoever logs in.
+    pub user: Option<String>,
     /// Done before that, each time, at the host's root.
     pub prepare: Option<String>,
     /// What it does.
@@ -118,8 +123,9 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
-    /// What it writes is shown nowhere, and what stands there is never fetched.
-    pub is_secret: bool,
+    /// The file that it writes, where that holds a secret: shown nowhere, and what stands
+    /// there is never fetched. The texts above have marks instead.
+    pub sealed: Option<Sealed>,
 }
 
 /// What a step does, in final texts.
@@ -136,6 +142,7 @@ pub enum Act {
         path: String,
         content: String,
         mode: String,
+        owner: Option<String>,
     },
     /// Points a symbolic link somewhere.
     Symlink { path: String, to: String },
@@ -198,6 +205,15 @@ impl Job {
             .collect()
     }
 
+    /// Returns the questions that must succeed before anything is changed: name and command.
+    pub fn guards(&self) -> Result<Vec<(String, String)>> {
+        let scope = self.scope(Late::Symbolic)?;
+        let guards = self.recipe.guards.iter();
+        guards
+            .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
+            .collect()
+    }
+
     /// Returns whether texts name the run, so that each attempt makes something new.
     pub fn is_dated(&self) -> Result<bool> {
         let symbolic = self.steps(Late::Symbolic)?;
@@ -248,7 +264,7 @@ impl Job {
         };
         match self.args.get(param) {
             Some(Bound::Text(text) | Bound::Command(text)) => !text.is_empty(),
-            Some(Bound::Artifact(..)) => true,
+            Some(Bound::Artifact(..) | Bound::Secret(_)) => true,
             None => false,
         }
     }
@@ -270,6 +286,10 @@ impl Job {
                     scope
                         .names
                         .insert(format!("{name}.id"), Value::from(id.as_str()));
+                }
+                Bound::Secret(secret) => {
+                    let mark = Value::from(secret.mark().as_str());
+                    scope.names.insert(name.clone(), mark);
                 }
                 Bound::Artifact(_, artifact) => {
                     for (tail, value) in artifact_names(artifact.as_ref()) {
@@ -467,6 +487,7 @@ impl Scope<'_> {
             name: step.name.clone(),
             id: crate::deploy::journal::column(&id),
             seat,
+            user: self.optional(step.user.as_ref())?,
             prepare: self.optional(step.prepare.as_ref())?,
             act: self.act(&step.action)?,
             check: self.optional(step.check.as_ref())?,
@@ -480,9 +501,32 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
-            // No action of a recipe holds a secret.
-            is_secret: false,
+            sealed: self.sealed(&step.action)?,
         })
+    }
+
+    /// Returns the file that a step writes, if there is a secret in it.
+    fn sealed(&self, action: &Action) -> Result<Option<Sealed>> {
+        let Action::Write { content, .. } = action else {
+            return Ok(None);
+        };
+        let secret = |name: &str| match self.job.args.get(name) {
+            Some(Bound::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        let Some(first) = content.names().find_map(secret) else {
+            return Ok(None);
+        };
+        let value = |name: &str| match secret(name) {
+            Some(secret) => Some(Value::from(secret.value())),
+            None => self.get(name),
+        };
+        let text = content.render(&value);
+        let text = text.map_err(|e| self.refuse(&content.source(), &e))?;
+        let text = text
+            .into_string()
+            .map_err(|_| Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8"))?;
+        Ok(Some(first.seal(text)))
     }
 
     fn act(&self, action: &Action) -> Result<Act> {
@@ -503,10 +547,12 @@ impl Scope<'_> {
                 path,
                 content,
                 mode,
+                owner,
             } => Act::Write {
                 path: self.render(path)?,
                 content: self.render(content)?,
                 mode: mode.clone(),
+                owner: self.optional(owner.as_ref())?,
             },
             Action::Symlink { path, to } => Act::Symlink {
                 path: self.render(path)?,

@@ -232,8 +232,14 @@ impl<'a> Line<'a> {
 
     /// Adds a step to what waits.
     pub fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), Stop> {
-        let root = &self.hands.fleet.member(&self.host)?.header.root;
-        self.push(&program::step(step, root));
+        let member = self.hands.fleet.member(&self.host)?;
+        if let Some(sealed) = &step.draft.sealed {
+            // Not earlier than it must: what waits goes before it.
+            self.flush()?;
+            let mut session = member.session();
+            session.keep(step.seq, sealed.bytes(), self.hands.interrupted)?;
+        }
+        self.push(&program::step(step, &member.header.root));
         self.steps.push(step);
         Ok(())
     }

@@ -30,8 +30,18 @@ pub enum Allow {
     Early,
     /// Those and `{run-id}`.
     Let,
-    /// All.
+    /// All but secrets.
     Late,
+    /// All.
+    Content,
+}
+
+/// Says where a secret may stand.
+pub fn only_in_files(name: &str) -> (String, Option<String>) {
+    (
+        format!("the secret `{{{name}}}` can stand only in the text of a `write`"),
+        Some("write it into a file, and name the file here".into()),
+    )
 }
 
 /// The names that one recipe declares.
@@ -103,6 +113,8 @@ impl Names {
                 }
             }
             Some(Kind::Artifact) if matches!(tail, "sha256" | "id" | "name") => {}
+            Some(Kind::Secret) if tail.is_empty() && allow == Allow::Content => {}
+            Some(Kind::Secret) => return Err(only_in_files(name)),
             Some(Kind::Artifact) => {
                 return Err((
                     format!("the artifact `{{{name}}}` can not stand in a text"),
@@ -122,7 +134,7 @@ impl Names {
             }
         }
         let is_allowed = match allow {
-            Allow::Late => true,
+            Allow::Late | Allow::Content => true,
             Allow::Let => !self.facts.contains(name) && head != "notes",
             Allow::Early => !self.is_late(name),
         };

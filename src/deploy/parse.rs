@@ -10,7 +10,9 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
-use crate::deploy::recipe::{Action, DUE, Fact, Kind, Let, Param, Recipe, Step, Wait, WaitFor};
+use crate::deploy::recipe::{
+    Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, Wait, WaitFor,
+};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
@@ -180,6 +182,7 @@ impl Reader {
                     let kind = match node.get("type").and_then(KdlValue::as_string) {
                         Some("command") => Kind::Command,
                         Some("artifact") => Kind::Artifact,
+                        Some("secret") => Kind::Secret,
                         _ => Kind::Text,
                     };
                     self.names.params.insert(name.to_owned(), kind);
@@ -215,6 +218,13 @@ impl Reader {
                     });
                 }
             }
+            "guard" => {
+                self.properties(node, &[]);
+                if let Some([(name, _), (command, place)]) = self.arguments(node) {
+                    let command = self.template(&command, Mode::Shell, Allow::Early, place);
+                    recipe.guards.push(Guard { name, command });
+                }
+            }
             "step" => {
                 if let Some(step) = self.step(node) {
                     recipe.steps.push(step);
@@ -225,7 +235,7 @@ impl Reader {
                 self.unknown(
                     "node",
                     other,
-                    &["desc", "param", "let", "due", "fact", "step"],
+                    &["desc", "param", "let", "due", "fact", "guard", "step"],
                     place,
                 );
             }
@@ -256,8 +266,9 @@ impl Reader {
             Some("command") => Kind::Command,
             Some("artifact") => Kind::Artifact,
             Some("driver") => Kind::Driver,
+            Some("secret") => Kind::Secret,
             Some(other) => {
-                let known = ["text", "command", "artifact", "driver"];
+                let known = ["text", "command", "artifact", "driver", "secret"];
                 self.unknown("type", other, &known, place);
                 Kind::Text
             }
@@ -268,6 +279,15 @@ impl Reader {
                 place,
                 format!("parameter `{name}` is declared twice"),
                 "again here",
+            );
+        }
+        if kind == Kind::Secret && node.get("default").is_some() {
+            let message = format!("the secret `{name}` can have no default");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "a value in a recipe is no secret",
             );
         }
         let default = node.get("default").and_then(text_of).inspect(|text| {
@@ -287,7 +307,7 @@ impl Reader {
     }
 
     fn step(&mut self, node: &KdlNode) -> Option<Step> {
-        self.properties(node, &["if", "on-change", "host", "per"]);
+        self.properties(node, &["if", "on-change", "host", "per", "as"]);
         let (name, place) = self.argument(node)?;
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
         let mut actions: Vec<Action> = Vec::new();
@@ -302,6 +322,7 @@ impl Reader {
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
+            user: self.property(node, "as", Mode::Plain, Allow::Early),
             prepare: None,
             action: Action::Run(Template::default()),
             check: None,
@@ -388,7 +409,7 @@ impl Reader {
         let name = node.name().value();
         let allowed: &[&str] = match name {
             "put" => &["to", "from"],
-            "write" => &["mode"],
+            "write" => &["mode", "owner"],
             "symlink" => &["to"],
             "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
             "service" => &["run", "log", "stop", "ready", "within"],
@@ -406,11 +427,13 @@ impl Reader {
                 Action::Run(late(self, text, Mode::Shell))
             }
             "write" => {
-                let [path, content] = self.arguments(node)?;
+                let [path, (text, place)] = self.arguments(node)?;
+                let content = self.template(&text, Mode::Plain, Allow::Content, place);
                 Action::Write {
                     path: late(self, path, Mode::Plain),
-                    content: late(self, content, Mode::Plain),
-                    mode: self.mode(node),
+                    mode: self.mode(node, &content),
+                    owner: self.property(node, "owner", Mode::Plain, Allow::Late),
+                    content,
                 }
             }
             "symlink" => {
@@ -511,11 +534,23 @@ impl Reader {
         }))
     }
 
-    fn mode(&mut self, node: &KdlNode) -> String {
-        let mode = node
-            .get("mode")
-            .and_then(text_of)
-            .unwrap_or_else(|| "0644".into());
+    /// Permission bits: a file with a secret in it is nobody else's, unless it is said whose.
+    fn mode(&mut self, node: &KdlNode, content: &Template) -> String {
+        let is_secret = |name: &str| self.names.params.get(name) == Some(&Kind::Secret);
+        let is_secret = content.names().any(is_secret);
+        let usual = if is_secret { "0600" } else { "0644" };
+        let mode = node.get("mode").and_then(text_of);
+        let mode = mode.unwrap_or_else(|| usual.into());
+        if is_secret && !mode.ends_with('0') {
+            let place = self.place(node.span());
+            let message = format!("a file with a secret in it can not have mode `{mode}`");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "everybody on the host could use it",
+            );
+        }
         let is_octal =
             (3..=4).contains(&mode.len()) && mode.chars().all(|c| ('0'..='7').contains(&c));
         if !is_octal {
@@ -541,6 +576,16 @@ impl Reader {
             if step.prepare.is_some() && is_here {
                 let message = format!("`prepare` of step `{}` would never run", step.name);
                 let label = "not carried out on the host";
+                self.wrong("wrong_value", step.place, message, label);
+            }
+            let is_command = match &step.action {
+                Action::Run(_) => true,
+                Action::Wait(wait) => matches!(wait.what, WaitFor::Command(_)),
+                _ => false,
+            };
+            if step.user.is_some() && !is_command {
+                let message = format!("`as` of step `{}` is for commands", step.name);
+                let label = "not `run` and not `wait command=`";
                 self.wrong("wrong_value", step.place, message, label);
             }
             for wanted in &step.on_change {

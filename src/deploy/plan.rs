@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::basis::Basis;
 use crate::deploy::difference::{Difference, Standing};
+use crate::deploy::guards::Blocked;
 use crate::deploy::job::Draft;
 use crate::deploy::journal::{Attempt, Journal};
 use crate::deploy::lease::Held;
@@ -25,6 +26,8 @@ pub struct Seen {
     pub probes: BTreeMap<String, Probe>,
     /// Digests of the artifacts that lie there.
     pub blobs: BTreeSet<String>,
+    /// Guards that did not succeed, by label of the use and name, with the evidence.
+    pub blocked: BTreeMap<(String, String), String>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
@@ -164,6 +167,9 @@ pub struct Plan {
     pub held_back: BTreeSet<String>,
     /// Scopes, by host, that are left before anything else is done.
     pub owed: BTreeMap<String, Vec<String>>,
+    /// Guards that stop it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
     /// Who holds the environment, by host; those without are left out.

@@ -222,7 +222,7 @@ rel_symlink_back() {
     if [ -n "$2" ]; then rel_symlink "$1" "$2" back; else rm -f -- "$1"; fi
 }
 
-# PATH MODE CONTENT: writes beside, renames over.
+# PATH MODE CONTENT OWNER: writes beside, renames over.
 rel_write() {
     rel_make_parent "$1"
     rel_sum=$(printf '%s' "$3" | sha256sum)
@@ -235,8 +235,70 @@ rel_write() {
     fi
     rm -f -- "$1.rel-new"
     ( umask 077; printf '%s' "$3" >"$1.rel-new" )
+    if [ -n "${4:-}" ]; then chown -- "$4" "$1.rel-new"; fi
     chmod "$2" "$1.rel-new"
     mv -f -- "$1.rel-new" "$1"
+}
+
+# PATH MODE OWNER: writes what rel_keep took for this step. Owner and mode come before the
+# content. The former file waits in a private archive, and no digest of either is kept: what is
+# newer than the mark was written there by somebody else.
+rel_write_secret() {
+    if [ -d "$1" ]; then
+        printf '%s is a directory\n' "$1"
+        return 1
+    fi
+    rel_make_parent "$1"
+    rel_old=$rel_state/undo/$rel_run/$rel_seq.tar
+    rel_mark=$rel_state/undo/$rel_run/$rel_seq.mark
+    if [ -e "$1" ] || [ -L "$1" ]; then
+        rel_p=$(rel_parent "$1")
+        ( umask 077; tar -C "${rel_p%x}" -cf "$rel_old" -- "${1##*/}" )
+        rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") $(rel_quote "$rel_old")"
+    else
+        rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") ''"
+    fi
+    rm -f -- "$1.rel-new"
+    (
+        umask 077
+        {
+            if [ -n "$3" ]; then chown -- "$3" "$1.rel-new"; fi
+            chmod "$2" "$1.rel-new"
+            cat -- "$rel_tmp/secret.$rel_seq" >&3
+        } 3>"$1.rel-new"
+    )
+    rm -f -- "$rel_tmp/secret.$rel_seq"
+    mv -f -- "$1.rel-new" "$1"
+    : >"$rel_mark"
+}
+
+# PATH MARK FORMER: brings the former file back, or takes away what was written.
+rel_secret_back() {
+    if [ -f "$2" ] && [ -f "$1" ] && [ "$1" -nt "$2" ]; then
+        rel_saved=$(rel_beside "$1"; printf x)
+        rel_saved=${rel_saved%x}
+        ( umask 077; cp -p -- "$1" "$rel_saved" )
+        printf '%s' "$rel_saved" >"$rel_tmp/kept"
+    fi
+    if [ -z "$3" ]; then
+        rm -f -- "$1"
+        return 0
+    fi
+    rm -rf -- "$1.rel-new"
+    ( umask 077; mkdir -- "$1.rel-new"; tar -C "$1.rel-new" -xpf "$3" )
+    mv -f -- "$1.rel-new/${1##*/}" "$1"
+    rm -rf -- "$1.rel-new"
+}
+
+# PATH: a name beside it that nothing has.
+rel_beside() {
+    rel_b=$1.rel-saved
+    rel_n=1
+    while [ -e "$rel_b" ] || [ -L "$rel_b" ]; do
+        rel_n=$((rel_n + 1))
+        rel_b=$1.rel-saved.$rel_n
+    done
+    printf '%s' "$rel_b"
 }
 
 # PATH SUM: lays beside what is neither what rel wrote there nor what comes back.
@@ -244,12 +306,8 @@ rel_keep_edit() {
     if [ ! -f "$1" ]; then return 0; fi
     rel_found=$(sha256sum <"$1")
     if [ "${rel_found%% *}" = "$2" ]; then return 0; fi
-    rel_saved=$1.rel-saved
-    rel_n=1
-    while [ -e "$rel_saved" ] || [ -L "$rel_saved" ]; do
-        rel_n=$((rel_n + 1))
-        rel_saved=$1.rel-saved.$rel_n
-    done
+    rel_saved=$(rel_beside "$1"; printf x)
+    rel_saved=${rel_saved%x}
     cp -p -- "$1" "$rel_saved"
     printf '%s' "$rel_saved" >"$rel_tmp/kept"
 }
@@ -317,6 +375,49 @@ rel_wait() (
         sleep "$2"
     done
 )
+
+# USER SCRIPT: runs a script as another user. Nobody but that user and root may end what it
+# starts, so it watches a line that ends with us, and then ends all that is its own.
+rel_as() {
+    rel_me=$(id -un)
+    if [ "$rel_me" = "$1" ]; then
+        ( set -eu; eval "$2" )
+        return
+    fi
+    rel_inner='
+        exec 3<&0
+        ( trap "" TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 1; kill -KILL 0 ) &
+        rel_watch=$!
+        ( set -eu; eval "$1" ) </dev/null 3<&- &
+        wait "$!"
+        rel_s=$?
+        kill -KILL "$rel_watch" 2>/dev/null
+        exit "$rel_s"'
+    if [ "$rel_me" = root ] && command -v runuser >/dev/null 2>&1; then
+        set -- "$2" runuser -u "$1" --
+    elif command -v sudo >/dev/null 2>&1; then
+        set -- "$2" sudo -n -u "$1" --
+    elif command -v doas >/dev/null 2>&1; then
+        set -- "$2" doas -n -u "$1"
+    else
+        printf 'nothing here lets %s run commands as %s: no runuser, sudo or doas\n' "$rel_me" "$1"
+        return 1
+    fi
+    rel_script=$1
+    shift
+    if ! "$@" sh -c : </dev/null; then
+        printf '%s may not run commands so: %s; allow it without a password\n' "$rel_me" "$*"
+        return 1
+    fi
+    rm -f -- "$rel_tmp/line"
+    mkfifo "$rel_tmp/line"
+    sleep 2147483 >"$rel_tmp/line" 2>/dev/null &
+    rel_line=$!
+    rel_s=0
+    "$@" sh -c "$rel_inner" sh "$rel_script" <"$rel_tmp/line" || rel_s=$?
+    kill -KILL "$rel_line" 2>/dev/null || :
+    return "$rel_s"
+}
 
 # --- services --------------------------------------------------------------
 

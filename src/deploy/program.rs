@@ -103,12 +103,16 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
         };
         let dir = step.draft.dir.as_deref().unwrap_or(root);
         let script = format!(
-            "( cd -- {dir} 2>/dev/null || cd {root}\n{}eval {} )",
+            "cd -- {dir} 2>/dev/null || cd {root}\n{}eval {}",
             exports(&step.draft),
             quote(undo.trim_end()),
             dir = quote(dir),
             root = quote(root),
         );
+        let script = match &step.draft.user {
+            Some(_) => as_user(&step.draft, &script),
+            None => format!("( {script} )"),
+        };
         text.push_str(&format!("{word} {}\n", quote(&script)));
     }
     text
@@ -126,21 +130,34 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
         .prepare
         .as_ref()
         .map_or_else(String::new, |prepare| {
-            format!(
-                "( cd -- {}\n{}eval {} )\n",
+            let script = format!(
+                "cd -- {}\n{}eval {}",
                 quote(root),
                 exports(&step.draft),
                 quote(prepare.trim_end())
-            )
+            );
+            match &step.draft.user {
+                Some(_) => as_user(&step.draft, &script) + "\n",
+                None => format!("( {script} )\n"),
+            }
         });
-    text.push_str(&format!(
-        "rel_action() {{\n{prepare}{place}{}\n}}\n",
-        act(&step.draft, root)
-    ));
+    let action = match (&step.draft.user, &step.draft.act) {
+        (Some(_), Act::Run(text)) => as_user(&step.draft, &format!("{place}{}", text.trim_end())),
+        (Some(_), act) => wait_as(&step.draft, act, &place),
+        (None, _) => format!("{place}{}", act(&step.draft, root)),
+    };
+    text.push_str(&format!("rel_action() {{\n{prepare}{action}\n}}\n"));
     if !step.draft.verify.is_empty() {
-        text.push_str(&format!("rel_verify() {{\n{place}"));
-        for verify in &step.draft.verify {
-            text.push_str(&format!("eval {}\n", quote(verify.trim_end())));
+        let is_other = step.draft.user.is_some();
+        let first = if is_other { "" } else { &place };
+        text.push_str(&format!("rel_verify() {{\n{first}"));
+        for verify in step.draft.verify.iter().map(|v| v.trim_end()) {
+            let line = match is_other {
+                true => as_user(&step.draft, &format!("{place}{verify}")),
+                false => format!("eval {}", quote(verify)),
+            };
+            text.push_str(&line);
+            text.push('\n');
         }
         text.push_str("}\n");
     }
@@ -213,16 +230,58 @@ fn exports(draft: &Draft) -> String {
         .collect()
 }
 
+/// Returns a script as it is run by the step's own user.
+pub fn as_user(draft: &Draft, script: &str) -> String {
+    match &draft.user {
+        Some(user) => format!("rel_as {} {}", quote(user), quote(script)),
+        None => script.to_owned(),
+    }
+}
+
+/// The call that waits for a command of another user: the wait itself is ours.
+fn wait_as(draft: &Draft, act: &Act, place: &str) -> String {
+    let Act::Await {
+        command,
+        within,
+        every,
+    } = act
+    else {
+        return String::from(":");
+    };
+    let script = as_user(draft, &format!("{place}{}", command.trim_end()));
+    let every = every.as_secs_f64();
+    format!("rel_wait {} {every} {}", seconds(*within), quote(&script))
+}
+
+/// The call that writes a file. A secret is over there already, in no text of ours.
+fn write(draft: &Draft) -> String {
+    let Act::Write {
+        path,
+        content,
+        mode,
+        owner,
+    } = &draft.act
+    else {
+        return String::from(":");
+    };
+    let path = quote(path);
+    let owned = owner.as_deref().map(quote);
+    match (&draft.sealed, owned) {
+        (Some(_), owned) => {
+            let owner = owned.unwrap_or_else(|| "''".into());
+            format!("rel_write_secret {path} {mode} {owner}")
+        }
+        (None, None) => format!("rel_write {path} {mode} {}", quote(content)),
+        (None, Some(owner)) => format!("rel_write {path} {mode} {} {owner}", quote(content)),
+    }
+}
+
 /// The call that does it.
 fn act(draft: &Draft, root: &str) -> String {
     match &draft.act {
         Act::Run(text) => format!("eval {}", quote(text.trim_end())),
         Act::Put { sha256, to } => format!("rel_put {} {}", quote(sha256), quote(to)),
-        Act::Write {
-            path,
-            content,
-            mode,
-        } => format!("rel_write {} {mode} {}", quote(path), quote(content)),
+        Act::Write { .. } => write(draft),
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
         Act::Scope { name, enter, leave } => {
             let leave = format!("{}{}", place(draft, root), leave.trim_end());

@@ -18,6 +18,15 @@ use crate::template::Template;
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[
     ("backup", include_str!("../../recipes/backup.kdl")),
+    (
+        "clean-checkout",
+        include_str!("../../recipes/clean-checkout.kdl"),
+    ),
+    ("host-facts", include_str!("../../recipes/host-facts.kdl")),
+    (
+        "forbidden-pattern",
+        include_str!("../../recipes/forbidden-pattern.kdl"),
+    ),
     ("db-copy", include_str!("../../recipes/db-copy.kdl")),
     ("evolve", include_str!("../../recipes/evolve.kdl")),
     ("evolve-live", include_str!("../../recipes/evolve-live.kdl")),
@@ -52,6 +61,8 @@ pub struct Recipe {
     pub lets: Vec<Let>,
     /// What the host is asked before the first step.
     pub facts: Vec<Fact>,
+    /// What must hold on the host before anything is changed anywhere.
+    pub guards: Vec<Guard>,
     /// What is done, in order.
     pub steps: Vec<Step>,
     /// The fact [`DUE`] says whether there is anything to do.
@@ -75,6 +86,8 @@ pub enum Kind {
     Driver,
     /// Files made by a needed target.
     Artifact,
+    /// A value that only the text of a `write` may hold.
+    Secret,
 }
 
 /// A parameter of a recipe.
@@ -112,6 +125,15 @@ pub struct Fact {
     pub is_from: bool,
 }
 
+/// A question that must succeed before anything is changed.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Name, by which a person overrides it.
+    pub name: String,
+    /// Fails, and prints the evidence.
+    pub command: Template,
+}
+
 /// One act of a recipe.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -125,6 +147,8 @@ pub struct Step {
     pub on_change: Vec<String>,
     /// Done on the `from` host.
     pub is_from: bool,
+    /// The user that its commands run as; without it whoever logs in.
+    pub user: Option<Template>,
     /// Done before the action, each time: the ground that it starts from.
     pub prepare: Option<Template>,
     /// What it does.
@@ -174,6 +198,8 @@ pub enum Action {
         content: Template,
         /// Permission bits, octal.
         mode: String,
+        /// User, with a group behind a colon; else whoever logs in.
+        owner: Option<Template>,
     },
     /// Points a symbolic link somewhere.
     Symlink {

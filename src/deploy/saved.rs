@@ -443,6 +443,7 @@ mod tests {
             rollouts: Vec::new(),
             lease: None,
             uses: Vec::new(),
+            secrets: BTreeMap::new(),
             approval: Some(Approval {
                 by,
                 count,

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::deploy::frames::{Came, Frame, read_frames};
 use crate::deploy::lease::lost;
 use crate::deploy::program::Header;
+use crate::deploy::secret::Hidden;
 use crate::deploy::transport::Transport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
@@ -42,6 +43,8 @@ pub struct Session {
     errors: File,
     try_it: String,
     root: Option<String>,
+    /// What is kept out of all that is printed over there.
+    pub hidden: Hidden,
     /// How many times the host was asked and answered.
     pub round_trips: usize,
 }
@@ -81,6 +84,7 @@ impl Session {
             errors,
             try_it: transport.try_it(host),
             root: None,
+            hidden: Hidden::default(),
             round_trips: 0,
         };
         let guard = header.guard();
@@ -199,6 +203,7 @@ impl Session {
             }
             match self.frames.recv_timeout(GLANCE) {
                 Ok(Ok(frame)) => {
+                    let frame = self.hidden.frame(frame);
                     return match lost(&self.host.name, &frame) {
                         Some(error) => Err(error),
                         None => Ok(Some(frame)),
@@ -314,6 +319,27 @@ impl Session {
         }
         self.round_trips += 1;
         self.event(interrupted)
+    }
+
+    /// Hands over what the step `seq` will write: a file of its own, named in no program.
+    pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        let call = format!("rel_keep {seq} {}\n", bytes.len());
+        let mut text = format!("call {}\n{call}", call.len()).into_bytes();
+        text.extend_from_slice(bytes);
+        let sent = self.send(&text);
+        self.hello(interrupted)?;
+        if sent.is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        match self.event(interrupted)?.split_once(' ') {
+            Some(("refused", why)) => Err(Error::host(format!(
+                "host `{}` could not take a secret",
+                self.name()
+            ))
+            .fact("says", why.trim())),
+            _ => Ok(()),
+        }
     }
 
     fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {

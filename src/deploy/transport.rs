@@ -31,6 +31,8 @@ pub struct System {
     pub ssh: OsString,
     /// Directory for control sockets; short, because their paths have a limit.
     pub control_dir: PathBuf,
+    /// Variables that hold secrets, which no process gets.
+    pub secret_vars: Vec<OsString>,
 }
 
 impl System {
@@ -77,7 +79,7 @@ impl System {
 
 impl Transport for System {
     fn command(&self, host: &Host) -> Command {
-        match &host.reach {
+        let mut command = match &host.reach {
             Reach::Local => {
                 let mut command = Command::new("sh");
                 command.arg("-c").arg(BOOTSTRAP).current_dir("/");
@@ -90,7 +92,11 @@ impl Transport for System {
                 command.arg(format!("exec sh -c {}", quote(BOOTSTRAP)));
                 command
             }
+        };
+        for name in &self.secret_vars {
+            command.env_remove(name);
         }
+        command
     }
 
     fn try_it(&self, host: &Host) -> String {
@@ -123,6 +129,7 @@ mod tests {
         let system = System {
             ssh: "ssh".into(),
             control_dir: "/run/rel".into(),
+            secret_vars: Vec::new(),
         };
         let host = Host {
             name: "karl04".into(),

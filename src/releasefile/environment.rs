@@ -13,6 +13,7 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
+use super::secret;
 use crate::model::{self, Approval, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
@@ -42,7 +43,7 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "approval", "lease", "needs", "use", "verify", "rollout",
+    "desc", "param", "each", "secret", "approval", "lease", "needs", "use", "verify", "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -144,6 +145,7 @@ fn one(
         needs,
         uses,
         rollouts,
+        secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
         place: name.place,

@@ -36,6 +36,19 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(WARN, line)
         ));
     }
+    for blocked in &plan.blocked {
+        text.push_str(&format!(
+            "{}  {}\n",
+            screen.paint(NAME, &blocked.host),
+            screen.paint(
+                BAD,
+                format_args!("stopped by the guard `{}`", blocked.guard)
+            ),
+        ));
+        for line in blocked.evidence.lines() {
+            text.push_str(&format!("           {}\n", printable(line)));
+        }
+    }
     let hosts: std::collections::BTreeSet<_> =
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);

@@ -309,6 +309,10 @@ fn pure_rooms_touch_nothing() {
             "program",
             "saved",
             "promote",
+            "secret",
+            "draft",
+            "found",
+            "guards",
             "status",
             "waves",
         ];

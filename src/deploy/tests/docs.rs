@@ -61,9 +61,11 @@ fn every_example_is_right() {
             let seen = space.with(|r| {
                 let roots = BTreeMap::new();
                 let jobs = world(r, &roots)?.jobs()?;
-                jobs.iter()
-                    .map(|j| j.steps(crate::deploy::job::Late::Symbolic).map(|s| s.len()))
-                    .sum::<Result<usize>>()
+                let acts = |j: &Job| {
+                    let steps = j.steps(crate::deploy::job::Late::Symbolic)?;
+                    Ok(steps.len() + j.recipe.guards.len())
+                };
+                jobs.iter().map(acts).sum::<Result<usize>>()
             });
             assert!(seen.is_ok_and(|count| count > 0), "{block}");
         }

@@ -82,6 +82,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
     for _ in 0..3 {
         space.with(|r| {
             let request = Request {
+                overrides: Default::default(),
                 force: true,
                 promoted: crate::deploy::Promoted::None,
                 project: r.project,
@@ -90,6 +91,8 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 artifacts: r.artifacts,
                 version: r.version.clone(),
                 root: r.root,
+                secrets: r.secrets,
+                secret_vars: Vec::new(),
                 recipes: r.recipes,
                 who: r.who.clone(),
                 purpose: r.purpose.clone(),

@@ -100,7 +100,7 @@ whatever
        ·     ╰── not known here
        ╰────
       help: it takes `project`, `var`, `include`, `pool`, `sandbox`, `target`, `host`, `group`,
-            `environment`
+            `secret`, `environment`
     "##);
 }
 

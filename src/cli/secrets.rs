@@ -1,0 +1,195 @@
+//! Secrets: their values, from where the Releasefile says, and the key of their hashes.
+//!
+//! Values are asked for once a run, before anything is shown, so that a command may ask the
+//! person for a passphrase. They go no further than into the request.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::context::Context;
+use crate::command::render_plain;
+use crate::deploy::Recipes;
+use crate::deploy::recipe::Kind;
+use crate::deploy::secret::{Seal, Secret};
+use crate::error::{Error, ErrorKind, IoContext, Result, os_text};
+use crate::fs;
+use crate::graph::Command;
+use crate::model::{self, Environment, Project, SecretFrom};
+
+/// Name of the key's file, below the user's state.
+const KEY: &str = "rel/secret-key";
+
+/// Returns the secrets that the uses of an environment name, with their values.
+pub fn load(
+    context: &Context,
+    project: &Project,
+    environment: &Environment,
+    root: &Path,
+    recipes: &Recipes,
+) -> Result<BTreeMap<String, Secret>> {
+    let mut wanted = BTreeMap::new();
+    for one in &environment.uses {
+        let params = recipes.get(&one.recipe).map_or(&[][..], |r| &r.params);
+        for param in params.iter().filter(|p| p.kind == Kind::Secret) {
+            let name = one.args.get(&param.name).map(|arg| &arg.text);
+            let of = |name| {
+                let own = environment.secrets.get(name);
+                own.or_else(|| project.secrets.get(name))
+            };
+            if let Some((name, secret)) = name.and_then(|n| Some((n, of(n)?))) {
+                wanted.insert(name, secret);
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let seal = seal(context)?;
+    let vars = variables(project);
+    let mut found = BTreeMap::new();
+    for (name, secret) in wanted {
+        let value = value(context, root, name, secret, &vars).map_err(|error| {
+            let at = project.sources.locate(secret.place);
+            error.fact("declared", at)
+        })?;
+        found.insert(name.clone(), Secret::new(name, value, &seal)?);
+    }
+    Ok(found)
+}
+
+/// Returns the variables that secrets of any environment come from.
+pub fn variables(project: &Project) -> Vec<OsString> {
+    let all = project.environments.iter().map(|e| &e.secrets);
+    let all = all.chain([&project.secrets]).flat_map(BTreeMap::values);
+    let vars = all.filter_map(|secret| match &secret.from {
+        SecretFrom::Env(name) => Some(OsString::from(name)),
+        _ => None,
+    });
+    vars.collect()
+}
+
+fn value(
+    context: &Context,
+    root: &Path,
+    name: &str,
+    secret: &model::Secret,
+    vars: &[OsString],
+) -> Result<Vec<u8>> {
+    let no = |what: String| Error::usage(format!("there is no secret `{name}`: {what}"));
+    let mut bytes = match &secret.from {
+        SecretFrom::Env(var) => match context.var(var) {
+            Some(value) => return Ok(value.into_encoded_bytes()),
+            None => return Err(no(format!("the variable `{var}` is not set"))),
+        },
+        SecretFrom::File(path) => {
+            let path = root.join(path);
+            let read = std::fs::read(&path);
+            read.map_err(|e| no(format!("cannot read `{}`: {}", path.display(), os_text(&e))))?
+        }
+        SecretFrom::Command(command) => {
+            let mut program = program(command, root, vars)?;
+            let output = program.output();
+            let output = output.map_err(|e| no(format!("its command: {}", os_text(&e))))?;
+            if !output.status.success() {
+                let status = output.status.code().unwrap_or(-1);
+                return Err(no(format!("its command ended with status {status}")));
+            }
+            output.stdout
+        }
+    };
+    // Whoever writes a line ends it.
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+/// Returns the command of a secret: it may ask the person, and has the whole environment
+/// but other secrets.
+fn program(command: &Command, root: &Path, vars: &[OsString]) -> Result<std::process::Command> {
+    let words = render_plain(command)?;
+    let Some((first, rest)) = words.split_first() else {
+        return Err(Error::internal("a command without words"));
+    };
+    let mut program = std::process::Command::new(first);
+    program
+        .args(rest)
+        .current_dir(root)
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit());
+    for var in vars {
+        program.env_remove(var);
+    }
+    Ok(program)
+}
+
+/// Returns the key of the user's keyed hashes; it is made when it is wanted first.
+fn seal(context: &Context) -> Result<Seal> {
+    let path = key_path(context)?;
+    if !path.exists() {
+        make_key(&path)?;
+    }
+    let wrong = || {
+        Error::usage(format!("`{}` is no key of yours alone", path.display())).hinted(
+            "remove it: a new one is made, and every step that writes a secret runs once more",
+        )
+    };
+    let mut file = fs::open(&path)?;
+    let meta = file.metadata().context("look at", &path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).context("read", &path)?;
+    let is_private = meta.mode() & 0o077 == 0;
+    match <[u8; 32]>::try_from(bytes) {
+        Ok(key) if is_private && meta.uid() == rustix::process::getuid().as_raw() => {
+            Ok(Seal::new(key))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn key_path(context: &Context) -> Result<PathBuf> {
+    let absolute = |name: &str| {
+        let dir = context.var(name).map(PathBuf::from);
+        dir.filter(|d| d.is_absolute())
+    };
+    if let Some(dir) = absolute("XDG_STATE_HOME") {
+        return Ok(dir.join(KEY));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".local/state").join(KEY)),
+        None => Err(
+            Error::usage("there is no home directory to keep the key of secrets in")
+                .hinted("set `XDG_STATE_HOME` or `HOME`"),
+        ),
+    }
+}
+
+/// Makes the key whole or not at all; one that somebody else made meanwhile stays.
+fn make_key(path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.context("create directory", dir)?;
+    let mut key = [0; 32];
+    let random = Path::new("/dev/urandom");
+    let read = File::open(random).and_then(|mut file| file.read_exact(&mut key));
+    read.context("read", random)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).context("create a file in", dir)?;
+    let private = file
+        .as_file()
+        .set_permissions(Permissions::from_mode(0o600));
+    private
+        .and_then(|()| file.write_all(&key))
+        .context("write", path)?;
+    match file.persist_noclobber(path) {
+        Err(e) if e.error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::new(
+            ErrorKind::Io,
+            format!("cannot write `{}`: {}", path.display(), os_text(&e.error)),
+        )),
+        _ => Ok(()),
+    }
+}

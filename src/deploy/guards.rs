@@ -1,0 +1,107 @@
+//! Guards: what recipes ask before anything is changed, and who went on all the same. Pure.
+//!
+//! A guard is a question that must succeed; what it prints is the evidence. It is asked with
+//! the facts, so that nothing has been changed anywhere when it stops a run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::job::Job;
+use crate::deploy::journal::column;
+use crate::deploy::plan::Seen;
+use crate::deploy::program::quote;
+use crate::error::{Error, Result};
+
+/// A guard that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// Where it was asked.
+    pub host: String,
+    /// The use it belongs to.
+    pub label: String,
+    /// Its name.
+    pub guard: String,
+    /// What it printed.
+    pub evidence: String,
+}
+
+/// Guards that stop nobody, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Names of guards.
+    pub guards: Vec<String>,
+    /// Said by a person; kept in journals.
+    pub reason: String,
+}
+
+/// Returns the guards that did not succeed, in the order of the uses.
+pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
+    let mut found = Vec::new();
+    for job in jobs {
+        let Some((host, seen)) = job.host.as_ref().and_then(|h| Some((h, seen.get(h)?))) else {
+            continue;
+        };
+        for guard in &job.recipe.guards {
+            let name = (job.label.clone(), guard.name.clone());
+            if let Some(evidence) = seen.blocked.get(&name) {
+                found.push(Blocked {
+                    host: host.clone(),
+                    label: job.label.clone(),
+                    guard: guard.name.clone(),
+                    evidence: evidence.clone(),
+                });
+            }
+        }
+    }
+    found
+}
+
+impl Overrides {
+    /// Returns an error with the evidence of all guards that are not overridden.
+    pub fn check(&self, environment: &str, jobs: &[Job], blocked: &[Blocked]) -> Result<()> {
+        let all = jobs.iter().flat_map(|j| &j.recipe.guards);
+        let known: Vec<&str> = all.map(|g| g.name.as_str()).collect();
+        if let Some(other) = self.guards.iter().find(|g| !known.contains(&g.as_str())) {
+            let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
+            return Err(match known.is_empty() {
+                true => error,
+                false => error.fact("guards", known.join(" ")),
+            });
+        }
+        let mut open = blocked.iter().filter(|b| !self.guards.contains(&b.guard));
+        let Some(first) = open.next() else {
+            return Ok(());
+        };
+        let mut error = Error::host(format!(
+            "`{environment}` is stopped by the guard `{}` on host `{}`",
+            first.guard, first.host
+        ))
+        .fact("evidence", first.evidence.clone());
+        for other in open {
+            error = error.fact(
+                format!("{} on {}", other.guard, other.host),
+                other.evidence.clone(),
+            );
+        }
+        Err(error.hinted(format!(
+            "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
+            first.guard
+        )))
+    }
+
+    /// Returns the lines that tell the journal of `host` what was gone over, and why.
+    pub fn journal_lines(&self, host: &str, blocked: &[Blocked]) -> String {
+        let here = blocked.iter().filter(|b| b.host == host);
+        let over = here.filter(|b| self.guards.contains(&b.guard));
+        over.map(|b| {
+            format!(
+                "rel_journal overridden - {} {} {}\n",
+                quote(&b.label),
+                quote(&column(&b.guard)),
+                quote(&column(&self.reason))
+            )
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! Guards on real hosts: they stop a run before anything is changed, with the evidence, and a
+//! person may go on, with a reason that is kept.
+
+use std::fs;
+
+use insta::assert_snapshot;
+
+use crate::hosts::Hosts;
+use crate::space::{Output, Space};
+
+/// An environment that writes one file, behind the guards of `uses`.
+fn app(hosts: &Hosts, uses: &str) -> Space {
+    let space = Space::new(&format!(
+        "{}\nenvironment \"e\" {{\n use \"file\" on=\"h1 h2\";\n {uses}\n}}\n",
+        hosts.kdl()
+    ));
+    let recipe = "recipe \"file\" {\n step \"w\" { write \"{host.root}/file\" \"x\"; }\n}\n";
+    space.write("recipes/file.kdl", recipe);
+    space
+}
+
+fn shown(hosts: &Hosts, output: &Output) -> String {
+    let text = output.to_string();
+    hosts
+        .all
+        .iter()
+        .fold(text, |text, host| text.replace(&hosts.root(host), "[srv]"))
+}
+
+#[test]
+fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
+    let hosts = Hosts::start(2);
+    let space = app(
+        &hosts,
+        "use \"clean-checkout\" on=\"h2\" path=\"{host.root}/copy\"",
+    );
+    let host = &hosts.all[1];
+    let at = |script: &str| {
+        let name = "-c user.name=t -c user.email=t@example.org";
+        let root = hosts.root(host);
+        let script = script.replace("git ", &format!("git {name} "));
+        let output = hosts.ssh(&space, host, &format!("set -eu; cd {root}; {script}"));
+        let _ = output.ok();
+    };
+    at("git init -q -b main up; cd up; echo 1 >a; git add a; git commit -qm 1");
+    at("git clone -q up copy; echo 2 >copy/a; echo 3 >copy/new");
+    let stopped = space.run(["e"]).fails(1);
+    assert_snapshot!(shown(&hosts, &stopped), @r#"
+    --- stderr
+    error: `e` is stopped by the guard `clean-checkout` on host `h2`
+      evidence   M a
+                ?? new
+      help: nothing was changed; to go on all the same: `--override clean-checkout --reason "…"`
+    --- exit code 1
+    "#);
+    assert!(!hosts.all[0].srv("file").exists() && !hosts.all[0].srv(".rel").exists());
+    let plan = space.run(["e", "--plan"]).ok();
+    assert_snapshot!(shown(&hosts, &plan), @r"
+    h1  file (file)
+          run  w           write [srv]/file  never done here
+               --- /dev/null
+               +++ h1:[srv]/file
+               @@ -0,0 +1 @@
+               +x
+               \ No newline at end of file
+    h2  file (file)
+          run  w           write [srv]/file  never done here
+               --- /dev/null
+               +++ h2:[srv]/file
+               @@ -0,0 +1 @@
+               +x
+               \ No newline at end of file
+    h2  stopped by the guard `clean-checkout`
+                M a
+               ?? new
+    e: 2 steps would run, 0 fresh, on 2 hosts
+    ");
+
+    // Overriding takes a reason, and the guard's name.
+    let _ = space.run(["e", "--override", "clean-checkout"]).fails(2);
+    let other = space
+        .run(["e", "--override", "x", "--reason", "y"])
+        .fails(2);
+    assert_snapshot!(other.stderr, @"
+    error: `e` has no guard `x`
+      guards  clean-checkout
+    ");
+    let reason = ["--reason", "it's a hot fix"];
+    let args = ["e", "--override", "clean-checkout"].into_iter();
+    let _ = space.run(args.chain(reason)).ok();
+    let journal = fs::read_to_string(host.srv(".rel/e/journal")).expect("reads");
+    let line = journal.lines().find(|l| l.contains("\toverridden\t"));
+    let columns: Vec<&str> = line.expect("a line").split('\t').collect();
+    assert_eq!(columns[5..7], ["clean-checkout", "clean-checkout"]);
+    assert!(columns[7].starts_with("tester@"));
+    assert_eq!(columns[8], "it's a hot fix");
+    // With nothing to do there is nothing to stop.
+    let _ = space.run(["e"]).ok();
+
+    // Diverged, although all is committed.
+    fs::remove_file(hosts.all[0].srv("file")).expect("removes");
+    at(
+        "cd copy; git add .; git commit -qm 2; cd ../up; echo 4 >b; git add b; git commit -qm 3; cd ../copy; git fetch -q",
+    );
+    let stopped = space.run(["e"]).fails(1);
+    assert!(
+        stopped
+            .stderr
+            .contains("diverged: 1 commits here, 1 in origin/main"),
+        "{stopped}"
+    );
+    at("cd copy; git reset -q --hard origin/main");
+    let _ = space.run(["e"]).ok();
+}
+
+#[test]
+fn a_host_without_room_or_with_what_is_forbidden_stops_a_run() {
+    let hosts = Hosts::start(2);
+    let check = |uses: &str| {
+        let space = app(&hosts, uses);
+        let output = space.run(["e"]);
+        assert!(output.code == 0 || !hosts.all[0].srv("file").exists());
+        shown(&hosts, &output)
+    };
+    let disk = check("use \"host-facts\" on=\"h1\" disk=99999999");
+    assert!(disk.contains("guard `disk` on host `h1`"), "{disk}");
+    assert!(
+        disk.contains("MiB are free in [srv], of 99999999 wanted"),
+        "{disk}"
+    );
+    let memory = check("use \"host-facts\" on=\"h1\" memory=99999999");
+    assert!(
+        memory.contains("of memory are available, of 99999999"),
+        "{memory}"
+    );
+    let version = check("use \"host-facts\" on=\"h1 h2\" check=\"echo old; exit 1\"");
+    assert_snapshot!(version, @r#"
+    --- stderr
+    error: `e` is stopped by the guard `version` on host `h1`
+      evidence       old
+      version on h2  old
+      help: nothing was changed; to go on all the same: `--override version --reason "…"`
+    --- exit code 1
+    "#);
+    fs::write(
+        hosts.all[0].srv("a.ini"),
+        "[mail]\nhost = smtp.example.org\n",
+    )
+    .expect("writes");
+    let forbidden =
+        "use \"forbidden-pattern\" on=\"h1\" file=\"{host.root}/a.ini\" pattern=\"host *= *smtp\"";
+    assert_snapshot!(check(forbidden), @r#"
+    --- stderr
+    error: `e` is stopped by the guard `forbidden-pattern` on host `h1`
+      evidence  2:host = smtp.example.org
+      help: nothing was changed; to go on all the same: `--override forbidden-pattern --reason "…"`
+    --- exit code 1
+    "#);
+    fs::write(hosts.all[0].srv("a.ini"), "[mail]\nhost = localhost\n").expect("writes");
+    let all =
+        format!("{forbidden}; use \"host-facts\" on=\"h1 h2\" disk=1 memory=1 check=\"true\"");
+    assert!(check(&all).contains("2 steps ran"));
+}
