@@ -43,14 +43,31 @@ struct EnvironmentArgs {
     /// Go back to what was live before the last run
     #[arg(long, conflicts_with = "plan")]
     rollback: bool,
+    #[command(flatten)]
+    overrides: OverrideArgs,
+    #[command(flatten)]
+    build: BuildOptions,
+}
+
+/// Guards that are gone over.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct OverrideArgs {
     /// Go on although this guard says no; with `--reason`
     #[arg(long = "override", value_name = "GUARD", requires = "reason")]
     guards: Vec<String>,
     /// Why; kept in the journals of the hosts that are changed
     #[arg(long, value_name = "TEXT", requires = "guards")]
     reason: Option<String>,
-    #[command(flatten)]
-    build: BuildOptions,
+}
+
+impl OverrideArgs {
+    /// Returns what the deploy room wants to know.
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides {
+            guards: self.guards.clone(),
+            reason: self.reason.clone().unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -138,13 +155,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
         (_, true) => job.rollback(),
-        _ => {
-            let overrides = Overrides {
-                guards: args.guards.clone(),
-                reason: args.reason.clone().unwrap_or_default(),
-            };
-            job.apply(&args.build, &overrides)
-        }
+        _ => job.apply(&args.build, &args.overrides.overrides()),
     }
 }
 

@@ -62,7 +62,10 @@ fn every_example_is_right() {
                 let roots = BTreeMap::new();
                 let jobs = world(r, &roots)?.jobs()?;
                 jobs.iter()
-                    .map(|j| j.steps(crate::deploy::job::Late::Symbolic).map(|s| s.len()))
+                    .map(|j| {
+                        let steps = j.steps(crate::deploy::job::Late::Symbolic)?.len();
+                        Ok(steps + j.guards()?.len())
+                    })
                     .sum::<Result<usize>>()
             });
             assert!(seen.is_ok_and(|count| count > 0), "{block}");
