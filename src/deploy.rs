@@ -11,6 +11,7 @@ pub mod check;
 pub mod decide;
 pub mod difference;
 pub mod draft;
+pub mod driver;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
@@ -38,6 +39,7 @@ pub mod status;
 pub mod transport;
 pub mod undo;
 pub mod waves;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -49,9 +49,9 @@ struct EnvironmentArgs {
     build: BuildOptions,
 }
 
-/// Guards that a person goes over.
+/// Guards that are gone over.
 #[derive(Clone, Debug, clap::Args)]
-pub struct OverrideArgs {
+pub(super) struct OverrideArgs {
     /// Go on although this guard says no; with `--reason`
     #[arg(long = "override", value_name = "GUARD", requires = "reason")]
     guards: Vec<String>,
@@ -61,8 +61,8 @@ pub struct OverrideArgs {
 }
 
 impl OverrideArgs {
-    /// Returns them as the hosts' side takes them.
-    pub(super) fn taken(&self) -> Overrides {
+    /// Returns what the deploy room wants to know.
+    pub(super) fn overrides(&self) -> Overrides {
         Overrides {
             guards: self.guards.clone(),
             reason: self.reason.clone().unwrap_or_default(),
@@ -148,7 +148,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
         (_, true) => job.rollback(),
-        _ => job.apply(&args.build, &args.overrides.taken()),
+        _ => job.apply(&args.build, &args.overrides.overrides()),
     }
 }
 

@@ -39,7 +39,7 @@ pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
         };
         match args.plan {
             true => job.plan(false, None),
-            false => job.apply(&args.build, &args.overrides.taken()),
+            false => job.apply(&args.build, &args.overrides.overrides()),
         }
     })
 }

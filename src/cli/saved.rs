@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
-use super::deploy::{Job, Way, find_environment};
+use super::deploy::{Job, OverrideArgs, Way, find_environment};
 use super::query;
+use crate::deploy::guards::Overrides;
 use crate::deploy::saved::{Body, SavedPlan};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
@@ -27,6 +28,8 @@ pub struct ApplyArgs {
     /// Show the plan and whether it still holds, changing nothing
     #[arg(long)]
     plan: bool,
+    #[command(flatten)]
+    overrides: OverrideArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,7 +55,7 @@ pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
         params: saved.body.params.clone(),
         promoted: Promoted::None,
     };
-    job.apply_saved(&saved, args.plan)
+    job.apply_saved(&saved, args.plan, &args.overrides.overrides())
 }
 
 /// Runs `rel approve`.
@@ -172,14 +175,19 @@ impl Job<'_> {
         let all = self.project.sources.files().iter().chain(used);
         Ok(all
             .map(|file| {
-                let digest = deploy::job::hex(file.text.as_bytes());
+                let digest = deploy::words::hex(file.text.as_bytes());
                 (file.path.display().to_string(), digest)
             })
             .collect())
     }
 
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
-    fn apply_saved(&self, saved: &SavedPlan, is_question: bool) -> Result<u8> {
+    fn apply_saved(
+        &self,
+        saved: &SavedPlan,
+        is_question: bool,
+        overrides: &Overrides,
+    ) -> Result<u8> {
         if is_question && !self.context.json {
             ui::print(&ui::deploy::plan_text(
                 self.context.screen,
@@ -208,6 +216,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: saved.body.is_forced,
             is_logged: !is_question,
+            overrides: Some(overrides),
             saved: Some(saved),
             ..Way::default()
         };

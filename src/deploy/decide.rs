@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::found::{adopts, drifted};
 use crate::deploy::guards;
-use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex, push_field};
+use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::{Attempt, Record};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::recipe::DUE;
 use crate::deploy::waves::Wave;
+use crate::deploy::words::{hex, push_field};
 use crate::error::Result;
 
 /// What the decision depends on besides the hosts.

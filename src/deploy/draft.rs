@@ -1,6 +1,7 @@
 //! What a rendered step says of itself: to its key, and to a person. Pure.
 
-use crate::deploy::job::{Act, Draft, hex};
+use crate::deploy::job::{Act, Draft};
+use crate::deploy::words::hex;
 
 impl Draft {
     /// Returns everything that decides what the step does, for its key.

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::deploy::job::{Bound, Job, NOT_MADE, artifact_names};
+use crate::deploy::job::{Bound, Job, NOT_MADE};
 use crate::deploy::promote::Promoted;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
 use crate::deploy::secret::Secret;
 use crate::deploy::waves::{self, Wave};
+use crate::deploy::words::artifact_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Rollout, Use};
 use crate::range;

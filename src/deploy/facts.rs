@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use crate::deploy::difference::{SHOWN_MAX, Standing};
-use crate::deploy::job::{Act, Draft, Job, Late, Seat, hex};
+use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::Journal;
 use crate::deploy::lease::Held;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::{as_user, quote};
 use crate::deploy::secret::{Hidden, Seal};
+use crate::deploy::words::hex;
 use crate::error::{Error, Result};
 
 /// What an answer is about.

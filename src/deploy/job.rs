@@ -10,11 +10,10 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
 use crate::deploy::secret::{Sealed, Secret};
 use crate::deploy::waves::Wave;
+use crate::deploy::words::{artifact_names, hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpCheck, Wait};
 use crate::model::Artifact;
@@ -309,37 +308,6 @@ impl Job {
         }
         Ok(scope)
     }
-}
-
-/// Returns what an artifact adds to the names: `{wheel.sha256}`, `{wheel.id}`, `{wheel.name}`.
-pub fn artifact_names(artifact: Option<&Artifact>) -> [(&'static str, Value); 3] {
-    let Some(artifact) = artifact else {
-        return ["sha256", "id", "name"].map(|tail| (tail, Value::from(NOT_MADE)));
-    };
-    let id: String = artifact.sha256.chars().take(12).collect();
-    let names: Vec<OsString> = artifact
-        .paths
-        .iter()
-        .filter_map(|p| p.file_name().map(OsString::from))
-        .collect();
-    [
-        ("sha256", Value::from(artifact.sha256.as_str())),
-        ("id", Value::from(id.as_str())),
-        ("name", Value::Many(names)),
-    ]
-}
-
-/// Returns the SHA-256 of `bytes` in lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
-}
-
-/// Adds a field; lengths stand before values, so that no value can look like two.
-pub fn push_field(text: &mut String, name: &str, value: &str) {
-    text.push_str(&format!("{name} {}\n{value}\n", value.len()));
 }
 
 /// All names, for one rendering.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::deploy::job::hex;
+use crate::deploy::words::hex;
 
 /// First column of every line; a line of another version is skipped.
 const VERSION: &str = "1";

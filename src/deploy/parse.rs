@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
+use crate::deploy::driver::{is_declared, of_kind};
 use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
 use crate::deploy::recipe::{
@@ -57,27 +58,6 @@ pub fn with_driver(
         true => Ok(recipe),
         false => Err(reader.mistakes),
     }
-}
-
-/// Returns whether a file of the directory `recipes/` holds a driver.
-pub fn is_driver(text: &str) -> bool {
-    let document = KdlDocument::parse(text);
-    document.is_ok_and(|d| {
-        d.nodes()
-            .first()
-            .is_some_and(|n| n.name().value() == "driver")
-    })
-}
-
-fn of_kind<'n>(nodes: &'n [KdlNode], kinds: &[&str]) -> impl Iterator<Item = &'n KdlNode> {
-    nodes.iter().filter(|n| kinds.contains(&n.name().value()))
-}
-
-/// Returns whether `nodes` have one of the same kind and name.
-fn is_declared(nodes: &[KdlNode], node: &KdlNode) -> bool {
-    nodes
-        .iter()
-        .any(|n| n.name() == node.name() && n.get(0) == node.get(0))
 }
 
 fn is_variable(name: &str) -> bool {

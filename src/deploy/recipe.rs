@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::deploy::parse;
+use crate::deploy::{driver, parse};
 use crate::error::{IoContext, Result};
 use crate::model::Use;
 use crate::source::{Mistake, Place, Sources, suggest};
@@ -303,7 +303,7 @@ impl Recipes {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             // As a person finds it from the Releasefile.
             let shown = Path::new("recipes").join(path.file_name().unwrap_or_default());
-            match parse::is_driver(&text) {
+            match driver::is_driver(&text) {
                 true => recipes.add_driver(&name, shown, &text, &mut sources),
                 false => recipes.add(&name, shown, &text, &mut sources),
             }

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::job::{Draft, hex, push_field};
+use crate::deploy::job::Draft;
 use crate::deploy::journal::column;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
 use crate::deploy::program::quote;
+use crate::deploy::words::{hex, push_field};
 use crate::error::{Error, Result, plural};
 use crate::model::Environment;
 

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use crate::deploy::frames::Frame;
-use crate::deploy::job::{Bound, Job, hex};
+use crate::deploy::job::{Bound, Job};
+use crate::deploy::words::hex;
 use crate::error::{Error, Result};
 
 /// Shorter secrets are not looked for in what steps print: they would be found everywhere.

@@ -94,6 +94,13 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
     assert_eq!(columns[5..7], ["clean-checkout", "clean-checkout"]);
     assert!(columns[7].starts_with("tester@"));
     assert_eq!(columns[8], "it's a hot fix");
+    // A saved plan is stopped as well, and let through as well.
+    fs::remove_file(host.srv("file")).expect("removes");
+    let _ = space.run(["e", "--plan-out", "plan.json"]).ok();
+    let stopped = space.run(["apply", "plan.json"]).fails(1);
+    assert!(stopped.stderr.contains("stopped by the guard"), "{stopped}");
+    let args = ["apply", "plan.json", "--override", "clean-checkout"].into_iter();
+    let _ = space.run(args.chain(reason)).ok();
     // With nothing to do there is nothing to stop.
     let _ = space.run(["e"]).ok();
 

@@ -301,6 +301,7 @@ fn pure_rooms_touch_nothing() {
             "decide",
             "difference",
             "draft",
+            "driver",
             "expand",
             "history",
             "names",
@@ -315,6 +316,7 @@ fn pure_rooms_touch_nothing() {
             "guards",
             "status",
             "waves",
+            "words",
         ];
         let is_pure_deploy = deploy.iter().any(|d| file == format!("deploy/{d}.rs"));
         if is_pure_deploy || pure.contains(&source.room().as_str()) {
