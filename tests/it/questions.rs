@@ -355,6 +355,12 @@ fn help_names_the_commands() {
           --rollback
               Go back to what was live before the last run
 
+          --override <GUARD>
+              Go on although this guard says no; with `--reason`
+
+          --reason <TEXT>
+              Why; kept in the journals of the hosts that are changed
+
       -j, --jobs <N>
               Run N jobs at once [default: one for each core]
 
