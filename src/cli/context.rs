@@ -221,7 +221,9 @@ impl Context {
 
     /// Returns the user that the operating system knows this process by.
     pub fn user() -> String {
-        let named = std::process::Command::new("id").arg("-un").output().ok();
+        // It needs no variable, and one may hold a secret.
+        let mut id = std::process::Command::new("id");
+        let named = id.arg("-un").env_clear().output().ok();
         let named = named.filter(|o| o.status.success());
         let name = named.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
         let number = || format!("uid-{}", rustix::process::getuid().as_raw());

@@ -266,7 +266,8 @@ impl Checker<'_> {
         known.extend(self.environment.params.iter().map(|p| p.name.clone()));
         known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
         if kind == Kind::Command {
-            let texts = recipe.params.iter().filter(|p| p.kind != Kind::Artifact);
+            let is_text = |k: Kind| !matches!(k, Kind::Artifact | Kind::Secret);
+            let texts = recipe.params.iter().filter(|p| is_text(p.kind));
             known.extend(texts.map(|p| p.name.clone()));
             known.extend(recipe.lets.iter().map(|l| l.name.clone()));
             known.extend(recipe.facts.iter().map(|f| f.name.clone()));

@@ -119,13 +119,13 @@ fn watch(is_over: &AtomicBool) -> Vec<String> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.map(|e| e.path()).collect()
     };
+    let is_rel = |proc: &Path| fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == *REL);
     while !is_over.load(Ordering::SeqCst) {
         let mut files = Vec::new();
         for proc in listed(Path::new("/proc")) {
             // The source of one of them is the environment of `rel` itself.
-            let is_rel = fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == Path::new(REL));
             files.push(proc.join("cmdline"));
-            if !is_rel {
+            if !is_rel(&proc) {
                 files.push(proc.join("environ"));
             }
         }
@@ -135,6 +135,10 @@ fn watch(is_over: &AtomicBool) -> Vec<String> {
         files.extend(dirs.flat_map(|d| ["program", "answer", "words", "at"].map(|f| d.join(f))));
         for file in files {
             if traces.is_match(&fs::read(&file).unwrap_or_default()) {
+                // A child that has become `rel` since it was looked at.
+                if file.ends_with("environ") && is_rel(&file.with_file_name("")) {
+                    continue;
+                }
                 let words = fs::read(file.with_file_name("cmdline")).unwrap_or_default();
                 let words = String::from_utf8_lossy(&words).replace('\0', " ");
                 seen.push(format!("{} {words}", file.display()));
@@ -367,15 +371,6 @@ recipe "u" {
 }
 "#;
     assert_snapshot!(mistakes("environment \"e\"\n", recipe), @r#"
-    rel::releasefile::wrong_value
-
-      × the secret `y` can have no default
-       ╭─[recipes/u.kdl:4:11]
-     4 │     param "y" type="secret" default="sesame"
-       ·           ─┬─
-       ·            ╰── a value in a recipe is no secret
-       ╰────
-
     rel::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
@@ -385,6 +380,15 @@ recipe "u" {
        ·               ╰── here
        ╰────
       help: write it into a file, and name the file here
+
+    rel::releasefile::wrong_value
+
+      × the secret `y` can have no default
+       ╭─[recipes/u.kdl:4:11]
+     4 │     param "y" type="secret" default="sesame"
+       ·           ─┬─
+       ·            ╰── a value in a recipe is no secret
+       ╰────
 
     rel::releasefile::unknown_name
 
