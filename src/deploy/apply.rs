@@ -69,12 +69,12 @@ impl From<Box<Error>> for Stop {
 impl Hands<'_> {
     /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
     pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
-        let mut given_up = GivenUp::default();
+        let (mut given_up, mut told) = (GivenUp::default(), None);
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
             let own = &jobs[at..at + together.len()];
             at += together.len();
-            self.before(plan, together)?;
+            self.before(together, &mut told)?;
             let mut failed = Vec::new();
             for (host, stop) in self.together(together, own, (done, &given_up)) {
                 match stop {

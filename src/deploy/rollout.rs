@@ -50,23 +50,20 @@ impl GivenUp {
 
 impl Hands<'_> {
     /// Says that a wave begins, and lets a changed one run for a while before its gates.
-    pub(super) fn before(&self, plan: &Plan, together: &[PlannedJob]) -> Result<()> {
+    /// `told` is the one of which that was said last.
+    pub(super) fn before(&self, together: &[PlannedJob], told: &mut Option<Wave>) -> Result<()> {
         let Some((wave, rollout)) = self.wave(together) else {
             return Ok(());
         };
-        if wave.is_held() || !together.iter().any(PlannedJob::is_changing) {
+        let is_changing = together.iter().any(PlannedJob::is_changing);
+        if wave.is_held() || !is_changing || told.as_ref() == Some(wave) {
             return Ok(());
         }
-        let is_of_wave = |job: &&PlannedJob| job.wave.as_ref().is_some_and(|w| w.is_with(wave));
-        let is_first = |job: &PlannedJob, is_gate: bool| {
-            let mut jobs = plan.jobs.iter().filter(is_of_wave);
-            let mut jobs = jobs.by_ref().filter(|j| is_gate_job(j) == is_gate);
-            jobs.find(|j| j.is_changing())
-                .is_some_and(|j| std::ptr::eq(j, job))
-        };
-        let is_first = together.iter().any(|job| is_first(job, wave.is_gate));
-        match (is_first, wave.is_gate, rollout.soak) {
-            (true, false, _) => {
+        *told = Some(wave.clone());
+        match (wave.is_gate, rollout.soak) {
+            (true, Some(soak)) => self.soak(wave, soak),
+            (true, None) => Ok(()),
+            (false, _) => {
                 let text = format!(
                     "wave {} of {} of `{}`: {}",
                     wave.number,
@@ -77,8 +74,6 @@ impl Hands<'_> {
                 self.progress.event(&Event::Wave { text: &text });
                 Ok(())
             }
-            (true, true, Some(soak)) => self.soak(wave, soak),
-            _ => Ok(()),
         }
     }
 
@@ -157,10 +152,6 @@ impl Hands<'_> {
         let wave = together.first()?.wave.as_ref()?;
         Some((wave, self.rollouts.get(wave.rollout)?))
     }
-}
-
-fn is_gate_job(job: &PlannedJob) -> bool {
-    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
 }
 
 fn hosts_of(jobs: &[PlannedJob]) -> Vec<&str> {
