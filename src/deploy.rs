@@ -150,8 +150,7 @@ pub fn history(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<history::History> {
-    let hosts = world(request, &BTreeMap::new())?.hosts()?;
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let fleet = open(request, progress, interrupted)?;
     let answers = fleet.ask_some(&[], interrupted)?;
     Ok(history::History {
         runs: history::runs(&answers.seen),
@@ -165,12 +164,8 @@ pub fn status(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
-    let none = BTreeMap::new();
-    let hosts = world(request, &none)?.hosts()?;
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let roots = fleet.roots();
-    let jobs = world(request, &roots)?.jobs()?;
-    fleet.hide(&Hidden::of(&jobs));
+    let fleet = open(request, progress, interrupted)?;
+    let jobs = jobs(request, &fleet)?;
     let answers = fleet.ask_some(&jobs, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
@@ -233,7 +228,12 @@ pub fn apply(
         let mut hosts = apply::touched(&looked.plan);
         // What a former run could not leave is left with the lease.
         hosts.extend(looked.plan.owed.keys().map(String::as_str));
-        if hosts.is_empty() || looked.lock(&hosts, progress, interrupted)? {
+        if hosts.is_empty() {
+            break;
+        }
+        let seen = &looked.seen;
+        let fleet = &looked.fleet;
+        if fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
             break;
         }
         // Somebody was there between the question and the lock: ask again, under it.
@@ -248,13 +248,12 @@ pub fn apply(
     }
     looked.note_overrides(request, interrupted)?;
     let hands = Hands {
-        environment: &request.environment.name,
+        environment: request.environment,
         run_id: &request.run_id,
         fleet: &looked.fleet,
         seen: &looked.seen,
         progress,
         interrupted,
-        rollouts: &request.environment.rollouts,
     };
     let done = Done::default();
     hands.run(&looked.plan, &looked.jobs, &done)?;
@@ -279,8 +278,7 @@ pub fn rollback(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let hosts = world(request, &BTreeMap::new())?.hosts()?;
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let fleet = open(request, progress, interrupted)?;
     let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
     if !fleet.lock(&names, &seen, Mode::Run, progress, interrupted)? {
@@ -297,24 +295,19 @@ pub fn rollback(
             )));
         }
         let hands = Hands {
-            environment: &request.environment.name,
+            environment: request.environment,
             run_id: &request.run_id,
             fleet: &fleet,
             seen: &seen,
             progress,
             interrupted,
-            rollouts: &request.environment.rollouts,
         };
         undone = undo::go_back(&hands, &ran)?;
         let lines: String = runs
             .iter()
             .map(|run| format!("rel_journal rolled-back - - {} -\n", program::quote(run)))
             .collect();
-        fleet.each(&|_, member| {
-            let program = member.header.program(&lines);
-            let mut session = member.session();
-            session.run(&program, interrupted, &mut |_| None).map(drop)
-        })?;
+        fleet.note(&names, &lines, interrupted)?;
         if undone == 0 {
             seen = fleet.ask(&[], Depth::Decide, interrupted)?;
         }
@@ -362,22 +355,31 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
     })
 }
 
+/// Opens all hosts of the environment.
+fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool) -> Result<Fleet> {
+    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+    Fleet::open(request, &hosts, progress, interrupted)
+}
+
+/// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
+fn jobs(request: &Request<'_>, fleet: &Fleet) -> Result<Vec<Job>> {
+    let roots = fleet.roots();
+    let jobs = world(request, &roots)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
+    Ok(jobs)
+}
+
 fn look(
     request: &Request<'_>,
     depth: Depth,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Looked> {
-    let none = BTreeMap::new();
-    let world_of = world(request, &none)?;
-    let hosts = world_of.hosts()?;
-    let held_back = world_of.held_back()?;
+    let held_back = world(request, &BTreeMap::new())?.held_back()?;
     let name = &request.environment.name;
     request.promoted.check_names(name, &held_back)?;
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
-    let roots = fleet.roots();
-    let jobs = world(request, &roots)?.jobs()?;
-    fleet.hide(&Hidden::of(&jobs));
+    let fleet = open(request, progress, interrupted)?;
+    let jobs = jobs(request, &fleet)?;
     let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
@@ -394,17 +396,6 @@ fn look(
 }
 
 impl Looked {
-    fn lock(
-        &self,
-        hosts: &[&str],
-        progress: &dyn Progress,
-        interrupted: &AtomicBool,
-    ) -> Result<bool> {
-        let seen = &self.seen;
-        self.fleet
-            .lock(hosts, seen, Mode::Run, progress, interrupted)
-    }
-
     fn decide(&mut self, request: &Request<'_>) -> Result<()> {
         let now = Circumstances {
             run_id: &request.run_id,
@@ -412,10 +403,6 @@ impl Looked {
         };
         self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.round_trips = self.fleet.round_trips();
-        let held = self.seen.iter().filter(|(_, seen)| !seen.held.is_empty());
-        self.plan.held = held
-            .map(|(n, seen)| (n.clone(), seen.held.clone()))
-            .collect();
         request.promoted.check_plan(&self.plan, &self.held_back)
     }
 

@@ -80,6 +80,17 @@ pub enum Reach {
     Local,
 }
 
+impl Project {
+    /// Returns the host of this name, or the members of the group; ranges are expanded before.
+    pub fn hosts_named(&self, name: &str) -> Option<Vec<&Host>> {
+        if let Some(host) = self.hosts.get(name) {
+            return Some(vec![host]);
+        }
+        let members = self.groups.get(name)?.iter();
+        Some(members.filter_map(|m| self.hosts.get(m)).collect())
+    }
+}
+
 /// A named place that a release goes to; a command of `rel`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {

@@ -7,8 +7,6 @@ use std::sync::atomic::Ordering;
 
 use super::Builder;
 use super::settle::Outcome;
-use crate::cache::small::Unpacking;
-use crate::cache::{self, Store};
 use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::graph::{Target, TargetId};
@@ -24,11 +22,7 @@ impl Builder<'_> {
             return Ok(None);
         };
         let target = self.graph().target(id);
-        let Some(Some(result)) = self.with_store(|s| s.action(&record.key)) else {
-            return Ok(None);
-        };
-        let log = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
-        let Some(Some(log)) = self.with_store(log) else {
+        let Some((result, log)) = self.cached(&record.key) else {
             return Ok(None);
         };
         if result.made != *record.made || !self.put_back(target, &result, &record.made.outputs)? {

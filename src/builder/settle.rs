@@ -106,11 +106,7 @@ impl Builder<'_> {
         key: ActionKey,
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Vec<u8>)>> {
-        let Some(Some(result)) = self.with_store(|s| s.action(&key)) else {
-            return Ok(None);
-        };
-        let bytes = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
-        let Some(Some(log)) = self.with_store(bytes) else {
+        let Some((result, log)) = self.cached(&key) else {
             return Ok(None);
         };
         let digests = self.inspector.digests;
@@ -128,6 +124,14 @@ impl Builder<'_> {
         let took = Duration::from_millis(result.took_ms);
         self.record(target, gathered, key, &result.made, took)?;
         Ok(Some((result.made, log)))
+    }
+
+    /// Returns the result that the action cache has under a key, with its log.
+    pub(super) fn cached(&self, key: &ActionKey) -> Option<(ActionResult, Vec<u8>)> {
+        let result = self.with_store(|s| s.action(key))??;
+        let log = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
+        let log = self.with_store(log)??;
+        Some((result, log))
     }
 
     /// Writes the outputs of a cached result, each verified on the way.

@@ -259,7 +259,7 @@ pub(super) struct Way<'a> {
     pub(super) is_forced: bool,
     /// Nothing is changed, and hosts that do not answer are gone without.
     pub(super) is_question: bool,
-    /// Only journals decide: no secret is asked for.
+    /// No step is looked at, only journals and leases: no secret is asked for.
     pub(super) is_by_journal: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,

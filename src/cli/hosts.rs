@@ -78,15 +78,11 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
     for name in names {
         let expanded = crate::range::expand(name).map_err(|bad| Error::usage(bad.message))?;
         for name in expanded {
-            let members = match (project.hosts.get(&name), project.groups.get(&name)) {
-                (Some(host), _) => vec![host],
-                (None, Some(group)) => group.iter().filter_map(|m| project.hosts.get(m)).collect(),
-                (None, None) => {
-                    let known = project.hosts.keys().chain(project.groups.keys());
-                    let known: Vec<&str> = known.map(String::as_str).collect();
-                    return Err(unknown_name("host or group", &name, &known));
-                }
-            };
+            let members = project.hosts_named(&name).ok_or_else(|| {
+                let known = project.hosts.keys().chain(project.groups.keys());
+                let known: Vec<&str> = known.map(String::as_str).collect();
+                unknown_name("host or group", &name, &known)
+            })?;
             for host in members {
                 if !found.iter().any(|f| f.name == host.name) {
                     found.push(host);

@@ -3,12 +3,15 @@
 //! The hold lies on the hosts (`deploy::lease`); here are only the words and the answers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::context::Context;
-use super::deploy::{Way, on_call};
+use super::deploy::{Way, on_call, to_json};
+use crate::deploy::Request;
 use crate::deploy::lease::{self, Locked};
 use crate::error::{EXIT_OK, Error, Result, plural};
+use crate::progress::Progress;
 use crate::ui;
 
 #[derive(Debug, clap::Args)]
@@ -41,42 +44,48 @@ pub struct UnlockArgs {
 pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
     let reason = not_empty(&args.reason)?;
     let span = args.span.as_deref().map(duration).transpose()?;
-    on_call(context, &args.words, |job| {
-        job.on_hosts(
-            &[],
-            &BTreeMap::new(),
-            Way::default(),
-            |request, progress, interrupted| {
-                let done = lease::freeze(request, reason, span, progress, interrupted)?;
-                let until = match span {
-                    Some(span) => format!("for {}", humantime::format_duration(span)),
-                    None => format!("until `rel unlock {}`", request.purpose),
-                };
-                tell(
-                    job.context,
-                    &done,
-                    &format!("{}: held {until}", request.purpose),
-                )
-            },
-        )
+    on_leases(context, &args.words, |request, progress, interrupted| {
+        let done = lease::freeze(request, reason, span, progress, interrupted)?;
+        let until = match span {
+            Some(span) => format!("for {}", humantime::format_duration(span)),
+            None => format!("until `rel unlock {}`", request.purpose),
+        };
+        Ok((done, format!("held {until}")))
     })
 }
 
 /// Runs `rel unlock`.
 pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
     let reason = args.reason.as_deref().map(not_empty).transpose()?;
-    on_call(context, &args.words, |job| {
+    on_leases(context, &args.words, |request, progress, interrupted| {
+        let done = lease::unfreeze(request, reason, progress, interrupted)?;
+        let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
+            (true, _) => "nobody held it".to_owned(),
+            (false, []) => "given back".to_owned(),
+            (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
+        };
+        Ok((done, what))
+    })
+}
+
+/// Does something with the leases of an environment, and tells what was done. No secret is
+/// asked for.
+fn on_leases(
+    context: &mut Context,
+    words: &[String],
+    act: impl FnOnce(&Request<'_>, &dyn Progress, &AtomicBool) -> Result<(Locked, String)>,
+) -> Result<u8> {
+    let way = Way {
+        is_by_journal: true,
+        ..Way::default()
+    };
+    on_call(context, words, |job| {
         job.on_hosts(
             &[],
             &BTreeMap::new(),
-            Way::default(),
+            way,
             |request, progress, interrupted| {
-                let done = lease::unfreeze(request, reason, progress, interrupted)?;
-                let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
-                    (true, _) => "nobody held it".to_owned(),
-                    (false, []) => "given back".to_owned(),
-                    (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
-                };
+                let (done, what) = act(request, progress, interrupted)?;
                 tell(job.context, &done, &format!("{}: {what}", request.purpose))
             },
         )
@@ -85,9 +94,7 @@ pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
 
 fn tell(context: &Context, done: &Locked, line: &str) -> Result<u8> {
     if context.json {
-        let json = serde_json::to_value(done)
-            .map_err(|e| Error::internal(format!("cannot write JSON: {e}")))?;
-        ui::print(&format!("{json:#}\n"));
+        ui::print(&format!("{:#}\n", to_json(done)?));
     } else if !context.screen.is_quiet {
         let hosts = done.hosts.len();
         let on = match hosts {

@@ -163,15 +163,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Returns the digests of the Releasefile, what it includes, and the recipes in use.
+    /// Returns the digests of the Releasefile, what it includes, and the recipes and drivers
+    /// in use.
     fn files(&self) -> Result<BTreeMap<String, String>> {
         let (recipes, recipe_sources) = self.context.load_recipes(self.root)?;
-        let used = self
-            .environment
-            .uses
-            .iter()
-            .filter_map(|u| recipes.get(&u.recipe));
-        let used = used.filter_map(|r| recipe_sources.get(r.place));
+        let uses = self.environment.uses.iter();
+        let places = uses.flat_map(|one| recipes.places_of(one));
+        let used = places.filter_map(|place| recipe_sources.get(place));
         let all = self.project.sources.files().iter().chain(used);
         Ok(all
             .map(|file| {

@@ -17,7 +17,7 @@ use crate::deploy::rollout::GivenUp;
 use crate::deploy::undo::{self, Ran};
 use crate::deploy::{archive, program};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Artifact, Rollout};
+use crate::model::{Artifact, Environment};
 use crate::progress::{Event, Progress, StepEnd};
 
 /// Runs whose ways back are kept.
@@ -27,8 +27,8 @@ const HERE: &str = "here";
 
 /// Carries out plans.
 pub struct Hands<'a> {
-    /// Name of the environment.
-    pub environment: &'a str,
+    /// The environment.
+    pub environment: &'a Environment,
     /// Id of this run.
     pub run_id: &'a str,
     /// The hosts.
@@ -39,8 +39,6 @@ pub struct Hands<'a> {
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.
     pub interrupted: &'a AtomicBool,
-    /// The rollouts of the environment.
-    pub rollouts: &'a [Rollout],
 }
 
 /// What one run has done so far.
@@ -88,7 +86,7 @@ impl Hands<'_> {
         let mut hosts = touched(plan);
         hosts.retain(|host| !given_up.has(host));
         self.finish(&hosts, jobs)?;
-        given_up.tell(self.environment)
+        given_up.tell(&self.environment.name)
     }
 
     /// Does one use on all its hosts at once; returns where it stopped, the lost hosts first.
@@ -285,17 +283,8 @@ impl Hands<'_> {
             "rel_journal gone-back - - {} -\n",
             program::quote(self.run_id)
         );
-        self.fleet.each(&|name, member| {
-            if !ran.iter().any(|r| r.host == name) {
-                return Ok(());
-            }
-            let program = member.header.program(&line);
-            member
-                .session()
-                .run(&program, self.interrupted, &mut |_| None)
-                .map(drop)
-        })?;
-        Ok(())
+        let hosts: Vec<&str> = ran.iter().map(|r| r.host.as_str()).collect();
+        self.fleet.note(&hosts, &line, self.interrupted)
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.

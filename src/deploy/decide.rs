@@ -58,6 +58,10 @@ pub fn decide(
     plan.owed = owed
         .map(|(host, s)| (host.clone(), s.scopes.clone()))
         .collect();
+    let leased = seen.iter().filter(|(_, s)| !s.held.is_empty());
+    plan.held = leased
+        .map(|(host, s)| (host.clone(), s.held.clone()))
+        .collect();
     let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
     plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
     plan.fresh = steps()
@@ -114,9 +118,6 @@ impl<'a> Decided<'a> {
         let told = told.filter_map(|l| l.strip_prefix("! "));
         let told = told.map(|l| format!("`{}`: {l}", job.label)).collect();
         let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
-        if job.wave.as_ref().is_some_and(Wave::is_held) {
-            hold(&mut planned);
-        }
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
@@ -130,6 +131,11 @@ impl<'a> Decided<'a> {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
             planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
+        }
+        // Last: whatever was found to be done, on these hosts it is not.
+        if job.wave.as_ref().is_some_and(Wave::is_held) {
+            hold(&mut planned);
+            is_new_attempt = false;
         }
         for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
             self.seq += 1;

@@ -234,18 +234,11 @@ impl World<'_> {
                 }
             })?;
             for name in names {
-                match (
-                    self.project.hosts.get(&name),
-                    self.project.groups.get(&name),
-                ) {
-                    (Some(host), _) => found.push(host),
-                    (None, Some(members)) => {
-                        found.extend(members.iter().filter_map(|m| self.project.hosts.get(m)));
-                    }
-                    (None, None) => {
-                        return Err(wrong(one, format!("there is no host or group `{name}`")));
-                    }
-                }
+                let hosts = self.project.hosts_named(&name);
+                found
+                    .extend(hosts.ok_or_else(|| {
+                        wrong(one, format!("there is no host or group `{name}`"))
+                    })?);
             }
         }
         Ok(found)

@@ -11,6 +11,7 @@ use crate::deploy::job::Job;
 use crate::deploy::journal::column;
 use crate::deploy::plan::Seen;
 use crate::deploy::program::quote;
+use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
 
 /// A guard that did not succeed.
@@ -35,10 +36,12 @@ pub struct Overrides {
     pub reason: String,
 }
 
-/// Returns the guards that did not succeed, in the order of the uses.
+/// Returns the guards that did not succeed, in the order of the uses; what is held back is not
+/// changed, and stops nobody.
 pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
     let mut found = Vec::new();
-    for job in jobs {
+    let is_held = |job: &&Job| job.wave.as_ref().is_some_and(Wave::is_held);
+    for job in jobs.iter().filter(|job| !is_held(job)) {
         let Some((host, seen)) = job.host.as_ref().and_then(|h| Some((h, seen.get(h)?))) else {
             continue;
         };

@@ -232,9 +232,7 @@ fn all_hosts(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Fleet> {
-    let none = BTreeMap::new();
-    let hosts = super::world(request, &none)?.hosts()?;
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let fleet = super::open(request, progress, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
     fleet.lock(&names, &BTreeMap::new(), mode, progress, interrupted)?;
     Ok(fleet)

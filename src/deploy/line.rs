@@ -259,7 +259,7 @@ impl<'a> Line<'a> {
     }
 
     fn error(&self, failure: Failure) -> Box<Error> {
-        let environment = self.hands.environment;
+        let environment = &self.hands.environment.name;
         let mut error = Error::host(format!(
             "`{environment}` stopped: step `{}` failed on host `{}`",
             failure.step, self.host

@@ -52,10 +52,8 @@ impl Promoted {
         if *self == Self::None {
             return Ok(());
         }
-        let is_other = |host: &&str| {
-            let host = (*host).to_owned();
-            !held_back.contains(&host) || !self.is_promoted(&host)
-        };
+        let is_other =
+            |host: &&str| !held_back.iter().any(|held| held == host) || !self.is_promoted(host);
         let moving = plan
             .jobs
             .iter()

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::deploy::{driver, parse};
 use crate::error::{IoContext, Result};
-use crate::model::Use;
+use crate::model::{Arg, Use};
 use crate::source::{Mistake, Place, Sources, suggest};
 use crate::template::Template;
 
@@ -343,10 +343,7 @@ impl Recipes {
         let Some(recipe) = self.map.get(&one.recipe) else {
             return Ok(None);
         };
-        let arg = recipe
-            .driver_param()
-            .and_then(|param| one.args.get(&param.name))
-            .filter(|arg| !arg.text.is_empty());
+        let arg = driver_arg(recipe, one);
         let (Some(arg), Some((text, file))) = (arg, self.texts.get(&one.recipe)) else {
             return Ok(Some(recipe.clone()));
         };
@@ -377,6 +374,19 @@ impl Recipes {
                 )))
             }
         }
+    }
+
+    /// Returns places in the files that a use is read from: its recipe's, and its driver's.
+    pub fn places_of(&self, one: &Use) -> Vec<Place> {
+        let Some(recipe) = self.map.get(&one.recipe) else {
+            return Vec::new();
+        };
+        let driver = driver_arg(recipe, one).and_then(|arg| self.drivers.get(&arg.text));
+        let driver = driver.map(|(_, file)| Place {
+            file: *file,
+            ..Place::default()
+        });
+        [Some(recipe.place), driver].into_iter().flatten().collect()
     }
 
     /// Returns whether a recipe of that name is there, but can not be read.
@@ -442,4 +452,10 @@ impl Action {
             })
         )
     }
+}
+
+/// Returns the argument that names the driver of a use.
+fn driver_arg<'a>(recipe: &Recipe, one: &'a Use) -> Option<&'a Arg> {
+    let param = recipe.driver_param()?;
+    one.args.get(&param.name).filter(|arg| !arg.text.is_empty())
 }

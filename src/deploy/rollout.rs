@@ -109,8 +109,7 @@ impl Hands<'_> {
             let own = job.wave.as_ref();
             own.is_some_and(|w| w.rollout == wave.rollout && !w.is_held())
         });
-        let of: Vec<PlannedJob> = of_rollout.cloned().collect();
-        let allowed = waves::count(rollout.max_failures, hosts_of(&of).len());
+        let allowed = waves::count(rollout.max_failures, hosts_of(of_rollout).len());
         if given_up.hosts.len() + failed.len() <= allowed {
             for (host, error) in failed {
                 let host = host.unwrap_or_default();
@@ -150,12 +149,13 @@ impl Hands<'_> {
 
     fn wave<'p>(&self, together: &'p [PlannedJob]) -> Option<(&'p Wave, &Rollout)> {
         let wave = together.first()?.wave.as_ref()?;
-        Some((wave, self.rollouts.get(wave.rollout)?))
+        Some((wave, self.environment.rollouts.get(wave.rollout)?))
     }
 }
 
-fn hosts_of(jobs: &[PlannedJob]) -> Vec<&str> {
-    let mut hosts: Vec<&str> = jobs.iter().filter_map(|j| j.host.as_deref()).collect();
+fn hosts_of<'p>(jobs: impl IntoIterator<Item = &'p PlannedJob>) -> Vec<&'p str> {
+    let hosts = jobs.into_iter();
+    let mut hosts: Vec<&str> = hosts.filter_map(|j| j.host.as_deref()).collect();
     hosts.sort_unstable();
     hosts.dedup();
     hosts

@@ -424,3 +424,33 @@ fn a_gate_is_asked_where_its_wave_changed_and_what_is_held_back_stays() {
     assert_eq!(plan.held_back.iter().collect::<Vec<_>>(), ["j"]);
     assert!(!plan.jobs[0].moves_with(&plan.jobs[2]) && plan.jobs[0].moves_with(&plan.jobs[0]));
 }
+
+#[test]
+fn what_is_held_back_stays_whatever_is_due_or_guarded() {
+    let recipe = r#"recipe "r" {
+        guard "full" "df"
+        due "ls scripts"
+        step "go" { run "go {due}" }
+    }"#;
+    let mut table = Table::new(recipe);
+    let wave = |number| {
+        Some(crate::deploy::waves::Wave {
+            rollout: 0,
+            number,
+            of: 1,
+            is_gate: false,
+        })
+    };
+    let host = table.host();
+    host.facts.insert(("u".into(), "due".into()), "1.py".into());
+    let guard = ("u".into(), "full".into());
+    host.blocked.insert(guard, "no room".into());
+    table.jobs[0].wave = wave(1);
+    let plan = table.decide();
+    assert_eq!((plan.to_run, plan.blocked.len()), (1, 1));
+    table.jobs[0].wave = wave(0);
+    let plan = table.decide();
+    assert_eq!((plan.to_run, plan.blocked.len()), (0, 0));
+    assert_eq!(plan.held_back.len(), 1);
+    assert!(!plan.jobs[0].is_new_attempt);
+}
