@@ -222,8 +222,17 @@ rel_symlink_back() {
     if [ -n "$2" ]; then rel_symlink "$1" "$2" back; else rm -f -- "$1"; fi
 }
 
+# PATH: refuses what stands where a file will be written: mv would move that into it.
+rel_no_directory() {
+    if [ -d "$1" ]; then
+        printf '%s is a directory\n' "$1"
+        return 1
+    fi
+}
+
 # PATH MODE CONTENT OWNER: writes beside, renames over.
 rel_write() {
+    rel_no_directory "$1"
     rel_make_parent "$1"
     rel_sum=$(printf '%s' "$3" | sha256sum)
     rel_sum=${rel_sum%% *}
@@ -244,10 +253,7 @@ rel_write() {
 # content. The former file waits in a private archive, and no digest of either is kept: what is
 # newer than the mark was written there by somebody else.
 rel_write_secret() {
-    if [ -d "$1" ]; then
-        printf '%s is a directory\n' "$1"
-        return 1
-    fi
+    rel_no_directory "$1"
     rel_make_parent "$1"
     rel_old=$rel_state/undo/$rel_run/$rel_seq.tar
     rel_mark=$rel_state/undo/$rel_run/$rel_seq.mark
@@ -344,10 +350,7 @@ rel_put() {
     if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
         # One file without a slash behind: it keeps the new name. Into a directory that
         # stands there, mv would move it.
-        if [ -d "$rel_to" ]; then
-            printf '%s is a directory\n' "$rel_to"
-            return 1
-        fi
+        rel_no_directory "$rel_to"
         cp -p -- "$rel_one" "$rel_to.rel-new"
         mv -f -- "$rel_to.rel-new" "$rel_to"
     elif [ -e "$rel_to" ]; then

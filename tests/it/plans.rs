@@ -194,6 +194,14 @@ fn a_file_is_not_laid_into_a_directory_that_stands_in_its_place() {
     ");
     let there = fs::read_dir(space.path("hosts/a/worker.ini")).expect("lists");
     assert_eq!(there.count(), 1, "nothing was put into it");
+    space.shell("rm -r hosts/a/worker.ini hosts/a/web.log.conf && mkdir hosts/a/web.log.conf");
+    let failed = space.run(["-q", "staging"]).fails(1);
+    assert!(
+        failed
+            .stderr
+            .contains("hosts/a/web.log.conf is a directory"),
+        "{failed}"
+    );
 }
 
 #[test]
