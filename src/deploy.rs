@@ -220,26 +220,7 @@ pub fn apply(
         ))
         .hinted(format!("add `needs \"{target}\"` to the environment")));
     }
-    loop {
-        if let Some(saved) = request.saved {
-            saved.holds(&looked.plan, &looked.seen)?;
-        }
-        looked.is_let_through(request)?;
-        let mut hosts = apply::touched(&looked.plan);
-        // What a former run could not leave is left with the lease.
-        hosts.extend(looked.plan.owed.keys().map(String::as_str));
-        if hosts.is_empty() {
-            break;
-        }
-        let seen = &looked.seen;
-        let fleet = &looked.fleet;
-        if fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
-            break;
-        }
-        // Somebody was there between the question and the lock: ask again, under it.
-        looked.seen = looked.fleet.ask(&looked.jobs, Depth::Decide, interrupted)?;
-        looked.decide(request)?;
-    }
+    looked.take_leases(request, progress, interrupted)?;
     if let Some(saved) = request.saved {
         let hosts = apply::touched(&looked.plan);
         looked
@@ -396,6 +377,31 @@ fn look(
 }
 
 impl Looked {
+    /// Takes the leases of the hosts that will change, for a plan that holds under them.
+    fn take_leases(
+        &mut self,
+        request: &Request<'_>,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<()> {
+        loop {
+            if let Some(saved) = request.saved {
+                saved.holds(&self.plan, &self.seen)?;
+            }
+            self.is_let_through(request)?;
+            let mut hosts = apply::touched(&self.plan);
+            // What a former run could not leave is left with the lease.
+            hosts.extend(self.plan.owed.keys().map(String::as_str));
+            let (fleet, seen) = (&self.fleet, &self.seen);
+            if hosts.is_empty() || fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
+                return Ok(());
+            }
+            // Somebody was there between the question and the lock: ask again, under it.
+            self.seen = self.fleet.ask(&self.jobs, Depth::Decide, interrupted)?;
+            self.decide(request)?;
+        }
+    }
+
     fn decide(&mut self, request: &Request<'_>) -> Result<()> {
         let now = Circumstances {
             run_id: &request.run_id,
