@@ -250,16 +250,16 @@ rel_write() {
 }
 
 # PATH MODE OWNER: writes what rel_keep took for this step. Owner and mode come before the
-# content. The former file waits in a private archive, and no digest of either is kept: what is
-# newer than the mark was written there by somebody else.
+# content. The former file waits in a private directory with its times whole, and no digest of
+# either is kept: what is newer than the mark was written there by somebody else.
 rel_write_secret() {
     rel_no_directory "$1"
     rel_make_parent "$1"
-    rel_old=$rel_state/undo/$rel_run/$rel_seq.tar
+    rel_old=$rel_state/undo/$rel_run/$rel_seq.old
     rel_mark=$rel_state/undo/$rel_run/$rel_seq.mark
     if [ -e "$1" ] || [ -L "$1" ]; then
-        rel_p=$(rel_parent "$1")
-        ( umask 077; tar -C "${rel_p%x}" -cf "$rel_old" -- "${1##*/}" )
+        ( umask 077; mkdir -p -- "$rel_old" )
+        cp -pP -- "$1" "$rel_old/"
         rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") $(rel_quote "$rel_old")"
     else
         rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") ''"
@@ -291,9 +291,8 @@ rel_secret_back() {
         return 0
     fi
     rm -rf -- "$1.rel-new"
-    ( umask 077; mkdir -- "$1.rel-new"; tar -C "$1.rel-new" -xpf "$3" )
-    mv -f -- "$1.rel-new/${1##*/}" "$1"
-    rm -rf -- "$1.rel-new"
+    ( umask 077; cp -pP -- "$3/${1##*/}" "$1.rel-new" )
+    mv -f -- "$1.rel-new" "$1"
 }
 
 # PATH: a name beside it that nothing has.

@@ -225,9 +225,10 @@ fn secrets_are_found_in_their_files_and_nowhere_else() {
         let mut found = found_below(&host.srv("."));
         // What stood there before a run waits for the way back.
         found.retain(|path| {
-            let meta = fs::metadata(host.srv(path)).expect("is there");
-            let is_kept = path.contains("/undo/") && path.ends_with(".tar");
-            assert!(!is_kept || meta.mode() & 0o777 == 0o600, "{path}");
+            let kept = std::path::PathBuf::from(host.srv(path));
+            let room = fs::metadata(kept.parent().expect("lies in one")).expect("is there");
+            let is_kept = path.contains("/undo/") && path.contains(".old/");
+            assert!(!is_kept || room.mode() & 0o777 == 0o700, "{path}");
             !is_kept
         });
         assert_eq!(found, ["app/db.conf", "app/key"]);
@@ -274,19 +275,21 @@ fn a_secret_is_written_with_its_owner_and_mode_and_taken_back() {
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);
     assert_eq!(read(), content(3));
 
-    // The way back brings content and mode, and keeps what somebody wrote meanwhile.
+    // The way back brings content, mode and times, and keeps what somebody wrote meanwhile,
+    // also where a way back brought that.
+    let saved = |name: &str| fs::read_to_string(host.srv(name)).unwrap_or_else(|_| "none".into());
     let back = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!(read(), "edited\n", "{back}");
     let back = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!((read(), mode("app/db.conf")), (content(0), 0o640), "{back}");
+    assert_eq!(saved("app/db.conf.rel-saved"), "edited\n", "{back}");
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(&conf, "edited again\n").expect("writes");
     let back = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!(read(), content(0), "{back}");
     assert!(back.stderr.contains("its content is kept as"), "{back}");
-    let saved = fs::read_to_string(host.srv("app/db.conf.rel-saved"));
-    assert_eq!(saved.expect("is kept"), "edited again\n");
+    assert_eq!(saved("app/db.conf.rel-saved.2"), "edited again\n");
     let _ = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!(read(), "nothing");
 }
