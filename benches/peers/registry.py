@@ -19,8 +19,8 @@ CARGO = ["b3sum"]
 DEBIAN = [("make", "make"), ("tup", "tup"), ("fuse3", "fusermount3")]
 
 # Where a package is not called like what it brings.
-PROGRAM_OF = {"go-task-bin": "task", "rust-just": "just"}
-PEER_OF = {"go-task-bin": "go-task", "rust-just": "just", "@moonrepo/cli": "moon"}
+PROGRAM_OF = {"go-task-bin": "task", "rust-just": "just", "ansible-core": "ansible-playbook"}
+PEER_OF = {"go-task-bin": "go-task", "rust-just": "just", "@moonrepo/cli": "moon", "ansible-core": "ansible"}
 
 
 @dataclass
@@ -80,23 +80,34 @@ def peers() -> list[Peer]:
     ]
 
 
+def try_install(home: Path, say, names: Iterable[str], *command: str) -> dict[str, str]:
+    """Runs a command that installs something; returns why it could not."""
+    say(f"installs {' '.join(names)}")
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    if done.returncode == 0:
+        return {}
+    lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+    return {name: lines[-1][:120] for name in names}
+
+
+def install_python(attempt, home: Path, packages: list[str]) -> None:
+    """Installs what is missing of some packages into a virtual environment below `home`."""
+    if not (home / "venv/bin/pip").exists():
+        attempt(packages, sys.executable, "-m", "venv", "venv")
+    for name in packages:
+        if not any((home / "venv/bin").glob(PROGRAM_OF.get(name, name))):
+            attempt([PEER_OF.get(name, name)], "venv/bin/python", "-m", "pip", "install", "-q", name)
+
+
 def install(home: Path, say) -> dict[str, str]:
     """Installs what is missing from the registries; returns why some could not be."""
     home.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
 
     def attempt(names: Iterable[str], *command: str) -> None:
-        say(f"installs {' '.join(names)}")
-        done = subprocess.run(command, cwd=home, capture_output=True, text=True)
-        if done.returncode != 0:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-            failures.update({name: lines[-1][:120] for name in names})
+        failures.update(try_install(home, say, names, *command))
 
-    if not (home / "venv/bin/pip").exists():
-        attempt(PYPI, sys.executable, "-m", "venv", "venv")
-    for name in PYPI:
-        if not any((home / "venv/bin").glob(PROGRAM_OF.get(name, name))):
-            attempt([PEER_OF.get(name, name)], "venv/bin/python", "-m", "pip", "install", "-q", name)
+    install_python(attempt, home, PYPI)
     (home / "npm").mkdir(exist_ok=True)
     for name in NPM:
         if not (home / "npm/node_modules" / name).exists():
@@ -111,9 +122,8 @@ def install(home: Path, say) -> dict[str, str]:
     return failures
 
 
-def look(home: Path, failures: dict[str, str]) -> list[Peer]:
-    """Returns all peers, found or with the reason why not."""
-    found = peers()
+def look(home: Path, found: list[Peer], failures: dict[str, str]) -> list[Peer]:
+    """Returns peers, found or with the reason why not."""
     for peer in found:
         peer.find(home)
         if not peer.program:

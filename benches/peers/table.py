@@ -9,9 +9,6 @@ from pathlib import Path
 
 from registry import Peer
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-
-
 @dataclass
 class Row:
     """One comparison; without `theirs` the bound is a limit on `ours` itself."""
@@ -92,11 +89,12 @@ def machine() -> str:
     return f"{kind}, {os.cpu_count()} cores, {gib:.0f} GiB, Linux {platform.release()}, load {load:.1f}"
 
 
-def into(page: Path, table: str) -> None:
-    """Replaces what stands between the markers of a page."""
-    old = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def into(page: Path, name: str, table: str) -> None:
+    """Replaces what stands between the markers of that name in a page."""
+    opening, closing = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = page.read_text() if page.exists() else f"{opening}\n{closing}\n"
+    before, begin, rest = old.partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise SystemExit(f"`{page}` has no `{BEGIN}` and `{END}`")
-    page.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
+        raise SystemExit(f"`{page}` has no `{opening}` and `{closing}`")
+    page.write_text(f"{before}{opening}\n{table}{closing}{after}")
