@@ -46,8 +46,7 @@ pub enum Depth {
 pub struct Questions {
     abouts: Vec<About>,
     hidden: Hidden,
-    /// The program's text.
-    pub body: String,
+    body: String,
 }
 
 /// One answer, as it came.
@@ -68,21 +67,22 @@ impl Questions {
             hidden: Hidden::of(jobs),
             ..Self::default()
         };
-        questions.ask(About::Now, "date +%s");
+        // Paths may be relative to it.
+        questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
+        questions.look(About::Now, "date +%s");
         // Read once: it may grow meanwhile.
         let journal = quote(&format!("{state}/journal"));
         let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
-        questions.ask(About::Journal, &script);
+        questions.look(About::Journal, &script);
         if depth == Depth::Show {
-            questions.ask(About::Writable, &writable(state));
+            questions.look(About::Writable, &writable(state));
         }
-        let script = format!("rel_state={}\nrel_held", quote(state));
-        questions.ask(About::Held, &script);
+        questions.look(About::Held, "rel_held");
         let scopes = quote(&format!("{state}/scopes"));
         let script = format!(
-            "if [ -d {scopes} ]; then cd -- {scopes}; for s in *; do if [ -s \"$s\" ]; then printf '%s\\n' \"$s\"; fi; done; fi"
+            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
         );
-        questions.ask(About::Scopes, &script);
+        questions.look(About::Scopes, &script);
         let mut blobs = BTreeSet::new();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
@@ -103,7 +103,7 @@ impl Questions {
                     Seat::Host | Seat::Operator => &job.host,
                 };
                 if is_here(seat) {
-                    questions.about_step(job, &draft, state);
+                    questions.about_step(job, &draft);
                     if depth == Depth::Show {
                         questions.about_file(job, &draft);
                     }
@@ -116,12 +116,12 @@ impl Questions {
         for blob in blobs {
             let path = quote(&format!("{state}/blobs/{blob}"));
             let script = format!("if [ -d {path} ]; then printf yes; fi");
-            questions.ask(About::Blob(blob), &script);
+            questions.look(About::Blob(blob), &script);
         }
         Ok(questions)
     }
 
-    fn about_step(&mut self, job: &Job, draft: &Draft, state: &str) {
+    fn about_step(&mut self, job: &Job, draft: &Draft) {
         if let Some(check) = &draft.check {
             let script = match &draft.dir {
                 Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
@@ -148,8 +148,7 @@ impl Questions {
             }
             Act::Service(service) => {
                 let script = format!(
-                    "rel_state={}\nif rel_service_alive {}; then printf yes; fi",
-                    quote(state),
+                    "if rel_service_alive {}; then printf yes; fi",
                     quote(&service.name)
                 );
                 (&service.name, script)
@@ -165,7 +164,7 @@ impl Questions {
                 Some(sealed) => About::Sealed(draft.id.clone(), sealed.key().clone()),
                 None => About::Found(draft.id.clone()),
             };
-            self.ask(about, &found.1);
+            self.look(about, &found.1);
         }
     }
 
@@ -193,10 +192,24 @@ impl Questions {
     }
 
     fn ask(&mut self, about: About, script: &str) {
+        self.push("rel_ask", about, script);
+    }
+
+    /// Asks in words of our own.
+    fn look(&mut self, about: About, script: &str) {
+        self.push("rel_look", about, script);
+    }
+
+    fn push(&mut self, how: &str, about: About, script: &str) {
         let tag = self.abouts.len();
-        self.body
-            .push_str(&format!("rel_ask {tag} {}\n", quote(script)));
+        let line = format!("{how} {tag} {}\n", quote(script));
+        self.body.push_str(&line);
         self.abouts.push(about);
+    }
+
+    /// Returns the text of the program that asks all.
+    pub fn program(&self) -> String {
+        format!("{}rel_replies\n", self.body)
     }
 
     /// Returns what the replies say together.

@@ -299,11 +299,11 @@ impl Member {
         interrupted: &AtomicBool,
     ) -> Result<Seen> {
         let questions = Questions::new(name, &self.header.state, jobs, depth)?;
-        let program = self.header.program(&questions.body);
+        let program = self.header.program(&questions.program());
         let mut replies: Vec<Reply> = Vec::new();
         self.session().run(&program, interrupted, &mut |frame| {
-            if let Frame::Reply(reply) = frame {
-                replies.push(reply.clone());
+            if let Frame::Replies(more) = frame {
+                replies.extend_from_slice(more);
             }
             None
         })?;

@@ -23,8 +23,8 @@ pub enum Frame {
     Output(Vec<u8>),
     /// Words of an event.
     Event(String),
-    /// An answer to a question.
-    Reply(Reply),
+    /// The answers to all questions of a program.
+    Replies(Vec<Reply>),
     /// A piece of a transfer.
     Data(Vec<u8>),
 }
@@ -89,34 +89,46 @@ pub fn read_frames(stream: impl Read, nonce: &str, sender: &Sender<Came>) {
 
 /// Reads the bytes that some events announce; `None` when the stream ends before them.
 fn with_bytes(text: String, reader: &mut dyn BufRead) -> Option<Came> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let nonsense = || Some(Err(text.chars().take(80).collect()));
-    let (count, max) = match words.as_slice() {
-        ["data", count] => (*count, DATA_MAX),
-        ["reply", _, _, count] => (*count, REPLY_MAX),
+    let (word, rest) = text.split_once(' ').unwrap_or((&text, ""));
+    let announced = match word {
+        "data" => data_size(rest).map(|size| vec![(0, 0, size)]),
+        "replies" => reply_sizes(rest),
         _ => return Some(Ok(Frame::Event(text))),
     };
-    let count: u64 = match count.parse() {
-        Ok(count) if count <= max => count,
-        _ => return nonsense(),
+    let Some(announced) = announced else {
+        return Some(Err(text.chars().take(80).collect()));
     };
-    let reply = match words.as_slice() {
-        ["reply", tag, status, _] => match (tag.parse(), status.parse()) {
-            (Ok(tag), Ok(status)) => Some((tag, status)),
-            _ => return nonsense(),
-        },
-        _ => None,
-    };
-    // Grows with what comes: no memory is taken for what is only announced.
-    let mut bytes = Vec::new();
-    let read = reader.take(count).read_to_end(&mut bytes).ok()?;
-    if read as u64 != count {
-        return None;
+    let mut replies = Vec::new();
+    for (tag, status, size) in announced {
+        // Grows with what comes: no memory is taken for what is only announced.
+        let mut bytes = Vec::new();
+        let read = reader.take(size).read_to_end(&mut bytes).ok()?;
+        if read as u64 != size {
+            return None;
+        }
+        if word == "data" {
+            return Some(Ok(Frame::Data(bytes)));
+        }
+        replies.push(Reply { tag, status, bytes });
     }
-    Some(Ok(match reply {
-        Some((tag, status)) => Frame::Reply(Reply { tag, status, bytes }),
-        None => Frame::Data(bytes),
-    }))
+    Some(Ok(Frame::Replies(replies)))
+}
+
+fn data_size(rest: &str) -> Option<u64> {
+    rest.parse().ok().filter(|size| *size <= DATA_MAX)
+}
+
+/// Reads tag, status and size of each answer.
+fn reply_sizes(rest: &str) -> Option<Vec<(usize, i32, u64)>> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (triples, []) = words.as_chunks::<3>() else {
+        return None;
+    };
+    let read = |[tag, status, size]: &[&str; 3]| {
+        let size = size.parse().ok().filter(|size| *size <= REPLY_MAX)?;
+        Some((tag.parse().ok()?, status.parse().ok()?, size))
+    };
+    triples.iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -132,11 +144,16 @@ mod tests {
 
     #[test]
     fn lines_and_events_are_told_apart() {
-        let stream = b"hi\n\nopen\x1en0 done 1\n\x1en1 done 2\n\x1en0 reply 3 0 4\na\nb\n\x1en0 data 1\nxlast";
+        let stream = b"hi\n\nopen\x1en0 done 1\n\x1en1 done 2\n\x1en0 replies 3 0 4 4 1 0\na\nb\n\x1en0 data 1\nxlast";
         let reply = Reply {
             tag: 3,
             status: 0,
             bytes: b"a\nb\n".to_vec(),
+        };
+        let nothing = Reply {
+            tag: 4,
+            status: 1,
+            bytes: Vec::new(),
         };
         let expected = [
             Frame::Output(b"hi".to_vec()),
@@ -144,7 +161,7 @@ mod tests {
             Frame::Output(b"open".to_vec()),
             Frame::Event("done 1".into()),
             Frame::Output(b"\x1en1 done 2".to_vec()),
-            Frame::Reply(reply),
+            Frame::Replies(vec![reply, nothing]),
             Frame::Data(b"x".to_vec()),
             Frame::Output(b"last".to_vec()),
         ];
@@ -156,9 +173,10 @@ mod tests {
         for text in [
             "data 99999999999",
             "data -1",
-            "reply x 0 99999999",
-            "reply 0 0 99999999",
-            "reply x 0 1",
+            "replies x 0 99999999",
+            "replies 0 0 99999999",
+            "replies x 0 1",
+            "replies 0 0",
             "data 18446744073709551616",
         ] {
             let came = read(format!("\x1en0 {text}\nrest\n").as_bytes());

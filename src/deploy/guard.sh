@@ -34,11 +34,14 @@ if ! rel_tmp=$(mktemp -d "${TMPDIR:-/tmp}/rel.XXXXXX" 2>&1); then
 fi
 trap '' HUP PIPE
 
-# N: exactly N bytes of standard input and not one more. busybox's head reads ahead.
-if [ "$(printf ab | { head -c 1 >/dev/null; cat; })" = b ]; then
+# N: exactly N bytes of standard input and not one more. busybox's head reads ahead, and not
+# every dd reads on after a short read; rel's first words have tried.
+if [ -n "${rel_dd:-}" ]; then
+    rel_take() { dd bs="$1" count=1 iflag=fullblock 2>/dev/null; }
+elif [ "$(printf ab | { head -c 1 >/dev/null; cat; })" = b ]; then
     rel_take() { head -c "$1"; }
 else
-    rel_take() { dd bs="$1" count=1 iflag=fullblock 2>/dev/null; }
+    rel_take() { dd bs=1 count="$1" 2>/dev/null; }
 fi
 
 # SESSION: its processes that are there and not only waiting to be reaped.
@@ -83,7 +86,9 @@ rel_end_program() {
         sleep 0.1
         rel_n=$((rel_n + 1))
     done
-    if [ -s "$rel_tmp/pid" ]; then rel_end_group "$(cat "$rel_tmp/pid")"; fi
+    rel_leader=
+    { read -r rel_leader <"$rel_tmp/pid"; } 2>/dev/null
+    if [ -n "$rel_leader" ]; then rel_end_group "$rel_leader"; fi
 }
 
 # EVENT DETAIL: says in the journal what became of the step at work.
@@ -163,17 +168,18 @@ rel_start_watch() {
 
 # The subshell waits, so that the end is told even when the program was killed.
 rel_start() {
-    rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"
+    if [ -e "$rel_tmp/pid" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"; fi
     rel_at_work=1
     {
         setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
-        printf '%s' "$!" >"$rel_tmp/pid.new"
-        mv -f -- "$rel_tmp/pid.new" "$rel_tmp/pid"
+        # One write: it is there whole or not yet.
+        printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
         rel_status=$?
         # Its number may be another's from here on.
-        mv -f -- "$rel_tmp/pid" "$rel_tmp/ended"
-        rm -f -- "$rel_tmp/work"
+        : >"$rel_tmp/ended"
+        : >"$rel_tmp/pid"
+        if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
         if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
         rel_emit ended "$rel_status"
     } </dev/null &

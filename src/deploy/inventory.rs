@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::deploy::facts::Reply;
 use crate::deploy::fleet::{self, absolute_root, make_private, nonce};
 use crate::deploy::frames::Frame;
 use crate::deploy::lease;
@@ -154,17 +153,15 @@ fn one(
         .iter()
         .enumerate()
         .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
+        .chain([String::from("rel_replies\n")])
         .collect();
     let mut answers = BTreeMap::new();
     let ran = session.run(&header.program(&body), stop, &mut |frame| {
-        if let Frame::Reply(Reply {
-            tag,
-            status: 0,
-            bytes,
-        }) = frame
-        {
-            let text = String::from_utf8_lossy(bytes).trim().to_owned();
-            answers.insert(*tag, text);
+        if let Frame::Replies(replies) = frame {
+            for reply in replies.iter().filter(|r| r.status == 0) {
+                let text = String::from_utf8_lossy(&reply.bytes).trim().to_owned();
+                answers.insert(reply.tag, text);
+            }
         }
         None
     });

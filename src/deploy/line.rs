@@ -118,7 +118,7 @@ impl<'a> Follow<'a> {
                 }
                 None
             }
-            Frame::Reply(_) | Frame::Data(_) => None,
+            Frame::Replies(_) | Frame::Data(_) => None,
         }
     }
 

@@ -658,18 +658,38 @@ rel_undo_step() {
 
 # --- questions -------------------------------------------------------------
 
-# TAG STATUS: sends the file $rel_tmp/answer.
-rel_reply() {
-    rel_n=$(wc -c <"$rel_tmp/answer")
-    rel_emit reply "$1" "$2" "$((rel_n))"
-    cat -- "$rel_tmp/answer"
-}
-
 # TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.
 rel_ask() {
     ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
-        </dev/null >"$rel_tmp/answer" 2>"$rel_tmp/words"
-    rel_status=$?
-    if [ "$rel_status" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer"; fi
-    rel_reply "$1" "$rel_status"
+        </dev/null >"$rel_tmp/answer.$1" 2>"$rel_tmp/words"
+    rel_answered "$1" "$?"
+}
+
+# TAG SCRIPT: the same for words of our own, which need no shell to themselves.
+rel_look() {
+    eval "$2" </dev/null >"$rel_tmp/answer.$1" 2>"$rel_tmp/words"
+    rel_answered "$1" "$?"
+}
+
+rel_answered() {
+    if [ "$2" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer.$1"; fi
+    rel_answers="${rel_answers:-} $1 $2"
+}
+
+# Sends all answers at once: tag, status and size of each, and then their bytes.
+rel_replies() {
+    cd -- "$rel_tmp"
+    set -- $rel_answers
+    rel_files=
+    while [ "$#" -gt 0 ]; do
+        rel_files="$rel_files answer.$1"
+        shift 2
+    done
+    set -- $rel_answers
+    rel_line=$(wc -c $rel_files | while [ "$#" -gt 0 ] && read -r rel_n rel_s; do
+        printf ' %s %s %s' "$1" "$2" "$rel_n"
+        shift 2
+    done)
+    rel_emit "replies$rel_line"
+    cat $rel_files
 }

@@ -559,7 +559,7 @@ mod tests {
     #[test]
     fn a_host_that_talks_nonsense_is_named() {
         for says in [
-            "printf '\\036n0 reply x 0 99999999\\n'",
+            "printf '\\036n0 replies x 0 99999999\\n'",
             "printf '\\036n0 data 99999999999\\n'",
         ] {
             let error = run(says, &AtomicBool::new(false));
@@ -571,7 +571,7 @@ mod tests {
     fn waiting_for_announced_bytes_ends_with_an_interrupt() {
         // One announces more than it sends; one never stops.
         for says in [
-            "printf '\\036n0 reply 0 0 50000000\\n'",
+            "printf '\\036n0 replies 0 0 50000000\\n'",
             "( while :; do echo x; done ) & p=$!; cat >/dev/null; kill $p",
         ] {
             let interrupted = AtomicBool::new(false);

@@ -12,8 +12,12 @@ use crate::model::{Host, Reach};
 
 /// The first words on a host: reads the guard from standard input and becomes it.
 ///
-/// `dd` takes single bytes because nothing behind them may be read ahead.
-const BOOTSTRAP: &str = r#"IFS= read -r n && eval "$(dd bs=1 count="$n" 2>/dev/null)""#;
+/// Nothing behind the guard may be read ahead. A `dd` that can not read on after a short
+/// read says so before it reads; then it takes single bytes, which is slow.
+const BOOTSTRAP: &str = concat!(
+    r#"IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); "#,
+    r#"then rel_dd=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g""#
+);
 
 /// Starts a shell on a host.
 pub trait Transport: Sync {
@@ -172,7 +176,7 @@ mod tests {
         gate
         --
         karl@karl04.example.org
-        exec sh -c 'IFS= read -r n && eval "$(dd bs=1 count="$n" 2>/dev/null)"'
+        exec sh -c 'IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); then rel_dd=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g"'
         "#);
         assert_eq!(
             system.try_it(&host),

@@ -127,7 +127,7 @@ fn one_host(
                         _ => {}
                     }
                 }
-                Frame::Reply(_) | Frame::Data(_) => {}
+                Frame::Replies(_) | Frame::Data(_) => {}
             }
             None
         })?;
