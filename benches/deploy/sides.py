@@ -3,10 +3,11 @@ each content, and point `current` to it. The floors are what a careful person ty
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from clock import Side
+from clock import Failed, Side
 from hosts import Hosts
 
 
@@ -85,6 +86,7 @@ def ansible(site: Site, program: Path) -> Side:
     )
     (site.home / "ansible.cfg").write_text(
         f"[defaults]\nforks = {len(site.names)}\nhost_key_checking = False\n"
+        f"interpreter_python = {Path(sys.executable).resolve()}\n"
         f"remote_user = {site.hosts.user}\n[ssh_connection]\npipelining = True\n"
         f"ssh_args = -F {site.hosts.dir}/config -o ControlMaster=auto -o ControlPersist=600\n"
         f"control_path_dir = {site.hosts.dir}/a\n"
@@ -116,8 +118,10 @@ def close_kept(site: Site) -> None:
     """Ends the connections that `rel` keeps."""
     for socket in (site.hosts.dir / "run").rglob("*"):
         if socket.is_socket():
-            command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "-", "-q"]
-            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
+            subprocess.run(command, stderr=subprocess.DEVNULL)
+            if socket.exists():
+                raise Failed(f"`{socket}` is still there")
 
 
 def write_noise(path: Path, size: int) -> None:

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::guards::Overrides;
 use crate::deploy::saved::SavedPlan;
+use crate::deploy::upload::sha256_of;
 use crate::deploy::{self, Promoted, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
@@ -549,25 +549,16 @@ pub fn log_path<'a>(
 /// Returns the digest of one file as `sha256sum` has it; of several files or a directory,
 /// one over their sorted names, kinds and contents.
 fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
+    if let [file] = paths
+        && file.is_file()
+    {
+        return sha256_of(file).context("read", file);
+    }
     let mut hasher = Sha256::new();
-    match paths {
-        [file] if file.is_file() => {
-            let mut reader = crate::fs::open(file)?;
-            let mut buffer = vec![0; 1 << 16];
-            loop {
-                match reader.read(&mut buffer).context("read", file)? {
-                    0 => break,
-                    count => hasher.update(&buffer[..count]),
-                }
-            }
-        }
-        _ => {
-            for output in &made.outputs {
-                hasher.update(output.path.as_os_str().as_bytes());
-                hasher.update([0, output.content.kind as u8]);
-                hasher.update(output.content.digest.hash);
-            }
-        }
+    for output in &made.outputs {
+        hasher.update(output.path.as_os_str().as_bytes());
+        hasher.update([0, output.content.kind as u8]);
+        hasher.update(output.content.digest.hash);
     }
     Ok(hasher
         .finalize()

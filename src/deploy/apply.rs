@@ -15,7 +15,7 @@ use crate::deploy::line::Line;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::rollout::GivenUp;
 use crate::deploy::undo::{self, Ran};
-use crate::deploy::{archive, program};
+use crate::deploy::{program, upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Artifact, Environment};
 use crate::progress::{Event, Progress, StepEnd};
@@ -174,10 +174,14 @@ impl Hands<'_> {
         let Some(host) = &planned.host else {
             return Ok(());
         };
-        let is_put = |a: &Artifact| {
-            planned.steps.iter().any(|s| {
-                s.verdict == Verdict::Run
-                    && matches!(&s.draft.act, Act::Put { sha256, .. } if *sha256 == a.sha256)
+        let base_of = |artifact: &Artifact| {
+            planned.steps.iter().find_map(|s| match &s.draft.act {
+                Act::Put { sha256, base, .. }
+                    if s.verdict == Verdict::Run && *sha256 == artifact.sha256 =>
+                {
+                    Some(base.as_str())
+                }
+                _ => None,
             })
         };
         let has = |a: &Artifact| {
@@ -186,17 +190,22 @@ impl Hands<'_> {
                 .is_some_and(|s| s.blobs.contains(&a.sha256))
         };
         let member = self.fleet.member(host)?;
-        for artifact in job.artifacts().filter(|a| is_put(a) && !has(a)) {
+        for artifact in job.artifacts().filter(|a| !has(a)) {
+            let Some(base) = base_of(artifact) else {
+                continue;
+            };
             self.progress.event(&Event::Host {
                 host,
                 text: "takes an artifact",
             });
             let to = format!("{}/blobs/{}", member.header.state, artifact.sha256);
-            member
-                .session()
-                .send_archive(&to, self.interrupted, &mut |out| {
-                    archive::write(&artifact.paths, out)
-                })?;
+            upload::upload(
+                &mut member.session(),
+                &artifact.paths,
+                &to,
+                base,
+                self.interrupted,
+            )?;
         }
         Ok(())
     }

@@ -13,98 +13,148 @@ use std::path::{Path, PathBuf};
 /// Size of a record of the format.
 const BLOCK: usize = 512;
 
-/// Writes `paths` as one archive: the content of a single directory, or else the
-/// files, each under its own name.
-pub fn write(paths: &[PathBuf], out: &mut dyn Write) -> io::Result<()> {
+/// One thing that is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Where it is here.
+    pub path: PathBuf,
+    /// Its name in the archive.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: ItemKind,
+    mtime: u64,
+}
+
+/// What an item is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A directory.
+    Dir,
+    /// A symbolic link, with its target.
+    Link(Vec<u8>),
+    /// A file.
+    File {
+        /// 0644 or 0755.
+        mode: u32,
+        /// In bytes.
+        size: u64,
+    },
+}
+
+#[cfg(test)]
+impl Item {
+    /// Returns a file that is nowhere.
+    pub fn file(name: &str, mode: u32) -> Self {
+        Self {
+            path: PathBuf::new(),
+            name: name.into(),
+            kind: ItemKind::File { mode, size: 0 },
+            mtime: 0,
+        }
+    }
+}
+
+/// Returns what `paths` hold: the content of a single directory, or else the files, each
+/// under its own name. Directories come before what lies in them.
+pub fn list(paths: &[PathBuf]) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
     match paths {
-        [dir] if dir.is_dir() => write_dir(dir, b"", out)?,
+        [dir] if dir.is_dir() => list_dir(dir, b"", &mut items)?,
         files => {
             for path in files {
                 let name = path.file_name().unwrap_or_default();
-                write_one(path, name.as_bytes(), out)?;
+                list_one(path, name.as_bytes(), &mut items)?;
             }
         }
     }
-    // Two empty records end an archive.
-    out.write_all(&[0; 2 * BLOCK])
+    Ok(items)
 }
 
-fn write_dir(dir: &Path, prefix: &[u8], out: &mut dyn Write) -> io::Result<()> {
+fn list_dir(dir: &Path, prefix: &[u8], items: &mut Vec<Item>) -> io::Result<()> {
     let mut names: Vec<std::ffi::OsString> = std::fs::read_dir(dir)?
         .map(|entry| entry.map(|e| e.file_name()))
         .collect::<io::Result<_>>()?;
     names.sort();
     for name in names {
         let path = [prefix, name.as_bytes()].concat();
-        write_one(&dir.join(&name), &path, out)?;
+        list_one(&dir.join(&name), &path, items)?;
     }
     Ok(())
 }
 
-fn write_one(path: &Path, name: &[u8], out: &mut dyn Write) -> io::Result<()> {
+fn list_one(path: &Path, name: &[u8], items: &mut Vec<Item>) -> io::Result<()> {
     let meta = std::fs::symlink_metadata(path)?;
-    let mtime = meta.mtime().max(0) as u64;
-    if meta.is_dir() {
-        let name = [name, b"/"].concat();
-        header(
-            &Entry {
-                name: &name,
-                kind: b'5',
-                mode: 0o755,
-                size: 0,
-                mtime,
-                link: b"",
-            },
-            out,
-        )?;
-        return write_dir(path, &name, out);
-    }
-    if meta.is_symlink() {
+    let kind = if meta.is_dir() {
+        ItemKind::Dir
+    } else if meta.is_symlink() {
         let target = std::fs::read_link(path)?;
-        let link = target.as_os_str().as_bytes();
-        return header(
-            &Entry {
-                name,
-                kind: b'2',
-                mode: 0o777,
-                size: 0,
-                mtime,
-                link,
-            },
-            out,
-        );
-    }
-    if !meta.is_file() {
+        ItemKind::Link(target.as_os_str().as_bytes().to_vec())
+    } else if meta.is_file() {
+        let mode = match meta.permissions().mode() & 0o100 {
+            0 => 0o644,
+            _ => 0o755,
+        };
+        let size = meta.len();
+        ItemKind::File { mode, size }
+    } else {
         let shown = crate::fs::shown(OsStr::from_bytes(name)).into_owned();
-        return Err(io::Error::other(format!(
-            "`{shown}` is neither file, directory nor link"
-        )));
-    }
-    let mode = match meta.permissions().mode() & 0o100 {
-        0 => 0o644,
-        _ => 0o755,
+        let text = format!("`{shown}` is neither file, directory nor link");
+        return Err(io::Error::other(text));
     };
-    let size = meta.len();
-    header(
-        &Entry {
-            name,
-            kind: b'0',
-            mode,
-            size,
-            mtime,
-            link: b"",
-        },
-        out,
-    )?;
-    let mut file = std::fs::File::open(path)?.take(size);
-    // A file that shrinks meanwhile must not shift all that follows.
-    if io::copy(&mut file, out)? != size {
-        let shown = crate::fs::shown(OsStr::from_bytes(name)).into_owned();
-        return Err(io::Error::other(format!(
-            "`{shown}` changed while it was sent"
-        )));
+    items.push(Item {
+        path: path.to_owned(),
+        name: name.to_vec(),
+        mtime: meta.mtime().max(0) as u64,
+        kind,
+    });
+    match items.last() {
+        Some(item) if item.kind == ItemKind::Dir => list_dir(path, &[name, b"/"].concat(), items),
+        _ => Ok(()),
     }
-    pad(size, out)
+}
+
+/// Writes items as one archive.
+pub fn write<'a>(items: impl Iterator<Item = &'a Item>, out: &mut dyn Write) -> io::Result<()> {
+    for item in items {
+        write_one(item, out)?;
+    }
+    // Two empty records end an archive.
+    out.write_all(&[0; 2 * BLOCK])
+}
+
+fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
+    let mut entry = Entry {
+        name: &item.name,
+        kind: b'0',
+        mode: 0o777,
+        size: 0,
+        mtime: item.mtime,
+        link: b"",
+    };
+    let dir_name;
+    match &item.kind {
+        ItemKind::Dir => {
+            dir_name = [&item.name[..], b"/"].concat();
+            (entry.name, entry.kind, entry.mode) = (&dir_name, b'5', 0o755);
+            header(&entry, out)
+        }
+        ItemKind::Link(target) => {
+            (entry.kind, entry.link) = (b'2', target);
+            header(&entry, out)
+        }
+        ItemKind::File { mode, size } => {
+            (entry.mode, entry.size) = (*mode, *size);
+            header(&entry, out)?;
+            let mut file = std::fs::File::open(&item.path)?.take(*size);
+            // A file that shrinks meanwhile must not shift all that follows.
+            if io::copy(&mut file, out)? != *size {
+                let shown = crate::fs::shown(OsStr::from_bytes(&item.name)).into_owned();
+                let text = format!("`{shown}` changed while it was sent");
+                return Err(io::Error::other(text));
+            }
+            pad(*size, out)
+        }
+    }
 }
 
 struct Entry<'a> {
@@ -197,7 +247,8 @@ mod tests {
         std::os::unix::fs::symlink("sub/plain", from.join("link")).expect("links");
         let archive = dir.path().join("a.tar");
         let mut file = std::fs::File::create(&archive).expect("creates");
-        write(std::slice::from_ref(&from), &mut file).expect("writes");
+        let items = list(std::slice::from_ref(&from)).expect("lists");
+        write(items.iter(), &mut file).expect("writes");
         for tar in [&["tar"][..], &["busybox", "tar"]] {
             let status = Command::new(tar[0])
                 .args(&tar[1..])

@@ -12,7 +12,7 @@ impl Draft {
         let mut fields = vec![("seat", format!("{:?}", self.seat))];
         match &self.act {
             Act::Run(text) => fields.push(("run", text.clone())),
-            Act::Put { sha256, to } => {
+            Act::Put { sha256, to, .. } => {
                 fields.extend([("put", sha256.clone()), ("to", to.clone())]);
             }
             Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
@@ -67,7 +67,7 @@ impl Draft {
     pub fn describe(&self) -> String {
         let text = match &self.act {
             Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
-            Act::Put { sha256, to } => {
+            Act::Put { sha256, to, .. } => {
                 format!(
                     "put {} to {to}",
                     sha256.chars().take(12).collect::<String>()

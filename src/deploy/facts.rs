@@ -115,7 +115,8 @@ impl Questions {
         }
         for blob in blobs {
             let path = quote(&format!("{state}/blobs/{blob}"));
-            let script = format!("if [ -d {path} ]; then printf yes; fi");
+            // A link says where it was moved, and that is nobody's to count on.
+            let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
             questions.look(About::Blob(blob), &script);
         }
         Ok(questions)
@@ -138,7 +139,7 @@ impl Questions {
                 (path, script)
             }
             // One file under a name of its own must stay as it is; a directory is worked in.
-            Act::Put { sha256, to } if draft.writes().is_some() && job.is_one_file(sha256) => {
+            Act::Put { sha256, to, .. } if draft.writes().is_some() && job.is_one_file(sha256) => {
                 let word = quote(to);
                 let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
                 (to, script)

@@ -36,7 +36,7 @@ pub(super) fn drifted(draft: &Draft, probe: &Probe) -> Option<String> {
         Act::Write { path, .. } if draft.written().is_some_and(|w| w != found) => {
             Some(format!("`{path}` was changed"))
         }
-        Act::Put { sha256, to } if found != "yes" && found != sha256 => {
+        Act::Put { sha256, to, .. } if found != "yes" && found != sha256 => {
             Some(format!("`{to}` was changed"))
         }
         Act::Service(_) if found.is_empty() => Some("not running".into()),

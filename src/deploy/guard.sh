@@ -18,7 +18,7 @@ esac
 
 rel_missing=
 for rel_t in cat chmod cp date dd flock head kill ln mkdir mkfifo mktemp mv readlink rm \
-    sed setsid sha256sum sleep tail tar tee tr wc; do
+    sed setsid sha256sum sleep tail tar tr wc; do
     command -v "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
 done
 if [ -n "$rel_missing" ]; then
@@ -97,7 +97,7 @@ rel_close_step() { if [ -s "$rel_tmp/at" ]; then rel_as_holder rel_close_it "$1"
 rel_close_it() {
     if [ -s "$rel_tmp/at" ]; then
         { IFS= read -r rel_1; IFS= read -r rel_2; IFS= read -r rel_3; } <"$rel_tmp/at"
-        rm -f -- "$rel_tmp/at"
+        : >"$rel_tmp/at"
         rel_journal "$1" "$rel_1" "$rel_2" "$rel_3" "$2"
     fi
 }
@@ -213,9 +213,11 @@ rel_chunks() {
     done
 }
 
-# TO: a directory that arrives as a tar stream in chunks; in place whole or not at all.
+# TO BASE [LEFT NAMES]: a directory that arrives as a tar stream in chunks; in place whole or not
+# at all. BASE is how the next one finds it. With LEFT, what arrives goes over the last one of
+# BASE without NAMES, of which LEFT names are left.
 rel_receive() {
-    if ! rel_as_holder rel_receive_it "$1"; then
+    if ! rel_as_holder rel_receive_it "$1" "$2" "${3:-}" "${4:-}"; then
         # The bytes are on their way: they must not be read as commands.
         rel_chunks >/dev/null
         rel_tell_fenced
@@ -224,39 +226,77 @@ rel_receive() {
 
 rel_receive_it() {
     rel_part=${1%/}.rel-part
-    rm -rf -- "$rel_part" "$rel_tmp/fifo" "$rel_tmp/want"
+    rm -rf -- "$rel_part"
+    : >"$rel_tmp/want"
+    rel_refusal=
     if ! mkdir -p -- "$rel_part"; then
-        # The bytes are on their way: they must not be read as commands.
+        rel_refusal='refused its directory can not be made'
+    elif [ -n "$3" ] && ! rel_link_base "$2" "$3" "$4" 2>/dev/null; then
+        rel_refusal='baseless -'
+        rm -rf -- "$rel_part"
+    fi
+    if [ -n "$rel_refusal" ]; then
         rel_chunks >/dev/null
-        rel_emit refused 'its directory can not be made'
+        rel_emit "$rel_refusal"
         return 0
     fi
-    mkfifo "$rel_tmp/fifo"
-    sha256sum <"$rel_tmp/fifo" >"$rel_tmp/sum" &
-    rel_summer=$!
-    rel_chunks | tee "$rel_tmp/fifo" | {
+    rel_chunks | {
         tar -C "$rel_part" -xopf - 2>"$rel_tmp/words"
-        printf '%s' "$?" >"$rel_tmp/tar"
+        printf '%s\n' "$?" >"$rel_tmp/tar"
         cat >/dev/null
     }
-    wait "$rel_summer"
-    read -r rel_sum rel_s <"$rel_tmp/sum"
-    rel_want=
-    if [ -s "$rel_tmp/want" ]; then read -r rel_want <"$rel_tmp/want"; fi
-    if [ "$(cat "$rel_tmp/tar")" != 0 ]; then
+    read -r rel_want <"$rel_tmp/want"
+    read -r rel_s <"$rel_tmp/tar"
+    if [ "$rel_s" != 0 ]; then
         rel_emit refused "$(head -n 1 "$rel_tmp/words")"
-    elif [ "$rel_sum" != "$rel_want" ]; then
-        rel_emit refused 'the bytes that arrived are not those that were sent'
+    elif [ "$rel_want" != whole ]; then
+        rel_emit refused 'not all of it has arrived'
     else
-        if [ -e "${1%/}" ]; then
+        if [ -e "${1%/}" ] || [ -L "${1%/}" ]; then
             rm -rf -- "${1%/}.rel-old"
             mv -- "${1%/}" "${1%/}.rel-old"
         fi
-        if mv -- "$rel_part" "${1%/}"; then rel_emit received; else rel_emit refused 'it can not be moved into place'; fi
-        rm -rf -- "${1%/}.rel-old"
+        if mv -- "$rel_part" "${1%/}"; then
+            if [ -n "$2" ]; then rel_set_base "$2" "${1%/}"; fi
+            rel_emit received
+        else
+            rel_emit refused 'it can not be moved into place'
+        fi
+        if [ -e "${1%/}.rel-old" ] || [ -L "${1%/}.rel-old" ]; then rm -rf -- "${1%/}.rel-old"; fi
     fi
-    rm -rf -- "$rel_part"
+    if [ -e "$rel_part" ]; then rm -rf -- "$rel_part"; fi
     return 0
+}
+
+# BASE LEFT NAMES: fills the new directory with links to the files of the last one. What was
+# written there since it was listed is counted, and then nothing of it is taken.
+rel_link_base() {
+    (
+        cp -Rl -- "$rel_state/bases/$1/." "$rel_part" && cd -- "$rel_part" &&
+            if [ -n "$3" ]; then printf '%s' "$3" | tr '\n' '\0' | xargs -0 rm -rf --; fi &&
+            [ "$(($(find . | wc -l)))" -eq "$2" ]
+    )
+}
+
+# BASE: tells what the last directory of that name holds, as far as it can be told: files of two
+# modes that are ours, with their digests; all others; directories. See delta.rs.
+rel_base() {
+    rel_b=$rel_state/bases/$1/
+    if [ -d "$rel_b" ] && command -v find >/dev/null 2>&1 && command -v xargs >/dev/null 2>&1; then
+        (
+            cd -- "$rel_b" && rel_me=$(id -u) &&
+                find . -type f -perm 644 -user "$rel_me" -exec sha256sum -- {} + && echo -- &&
+                find . -type f -perm 755 -user "$rel_me" -exec sha256sum -- {} + && echo -- &&
+                find . ! -type d ! \( -type f -user "$rel_me" \( -perm 644 -o -perm 755 \) \) &&
+                echo -- && find . -type d && echo --
+        ) >"$rel_tmp/base" 2>/dev/null </dev/null || : >"$rel_tmp/base"
+        rel_n=$(wc -c <"$rel_tmp/base")
+        if [ "$((rel_n))" -gt 0 ] && [ "$((rel_n))" -le 16000000 ]; then
+            rel_emit data "$((rel_n))"
+            cat -- "$rel_tmp/base"
+        fi
+    fi
+    rel_emit sent
 }
 
 # PATH: a directory's content, or one file, as a tar stream.

@@ -133,7 +133,14 @@ pub enum Act {
     /// Shell text.
     Run(String),
     /// Lays down the artifact with this digest.
-    Put { sha256: String, to: String },
+    Put {
+        sha256: String,
+        to: String,
+        /// How the host finds the last artifact of this use again.
+        base: String,
+        /// It is moved there, and shares its files with the next one.
+        is_shared: bool,
+    },
     /// Takes a directory or file from the other host.
     Fetch { path: String, to: String },
     /// Writes a file.
@@ -500,7 +507,13 @@ impl Scope<'_> {
     fn act(&self, action: &Action) -> Result<Act> {
         Ok(match action {
             Action::Run(text) => Act::Run(self.render(text)?),
-            Action::Put { artifact, to } => Act::Put {
+            Action::Put {
+                artifact,
+                to,
+                is_shared,
+            } => Act::Put {
+                base: hex(format!("{} {artifact}", self.job.label).as_bytes())[..12].to_owned(),
+                is_shared: *is_shared,
                 sha256: match self.job.args.get(artifact) {
                     Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
                     _ => NOT_MADE.to_owned(),

@@ -12,6 +12,7 @@ use crate::deploy::apply::{Done, Hands, Stop, lock};
 use crate::deploy::fleet::Member;
 use crate::deploy::frames::Frame;
 use crate::deploy::job::{Act, Seat};
+use crate::deploy::landing::Landing;
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::program;
 use crate::deploy::undo::Ran;
@@ -352,10 +353,14 @@ impl<'a> Line<'a> {
             &mut |bytes| file.write_all(bytes),
         )?;
         file.seek(SeekFrom::Start(0)).map_err(spool)?;
-        self.hands.fleet.member(host)?.session().send_archive(
+        let landing = Landing {
             to,
-            self.hands.interrupted,
-            &mut |out| {
+            ..Landing::default()
+        };
+        let member = self.hands.fleet.member(host)?;
+        let sent = member
+            .session()
+            .send_archive(&landing, self.hands.interrupted, &mut |out| {
                 let mut buffer = vec![0; 1 << 16];
                 loop {
                     let count = file.read(&mut buffer)?;
@@ -364,7 +369,7 @@ impl<'a> Line<'a> {
                     }
                     out.write_all(&buffer[..count])?;
                 }
-            },
-        )
+            });
+        sent.map(drop)
     }
 }

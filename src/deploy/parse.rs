@@ -388,7 +388,8 @@ impl Reader {
     fn action(&mut self, node: &KdlNode) -> Option<Action> {
         let name = node.name().value();
         let allowed: &[&str] = match name {
-            "put" => &["to", "from"],
+            "put" if node.get("from").is_some() => &["to", "from"],
+            "put" => &["to", "link"],
             "write" => &["mode", "owner"],
             "symlink" => &["to"],
             "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
@@ -469,6 +470,7 @@ impl Reader {
             Some(name) => Some(Action::Put {
                 artifact: name.to_owned(),
                 to,
+                is_shared: node.get("link").and_then(KdlValue::as_bool) == Some(true),
             }),
             None => {
                 let message = format!("`put` takes an artifact parameter, not `{text}`");

@@ -13,11 +13,22 @@ rel_tab=$(printf '\t')
 
 # Sets rel_clock: hundredths of a second, by a clock that nobody sets where there is one.
 rel_tick() {
-    if { read -r rel_clock rel_s </proc/uptime; } 2>/dev/null; then
+    if { read -r rel_clock rel_idle </proc/uptime; } 2>/dev/null; then
         rel_clock=${rel_clock%.*}${rel_clock#*.}
     else
         rel_clock=$(date +%s)00
     fi
+}
+
+# Sets rel_time: seconds since the epoch. The host's date is asked once a program; the time
+# since then is added, which takes no process.
+rel_now() {
+    rel_tick
+    if [ -z "${rel_epoch:-}" ]; then
+        rel_epoch=$(date +%s)
+        rel_epoch_clock=$rel_clock
+    fi
+    rel_time=$((rel_epoch + (rel_clock - rel_epoch_clock) / 100))
 }
 
 # FILE: reads a lease into rel_h_…; fails when there is none.
@@ -92,16 +103,25 @@ rel_enter() {
     printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_tmp/work" 2>/dev/null
     flock -s 9
     rel_must_hold
+    rel_now
 }
 
 # One line of the journal: EVENT SEQ ID KEY DETAIL, `-` where there is none.
 rel_journal() {
-    printf '1\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$(date +%s)" "$rel_run" \
+    rel_now
+    printf '1\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$rel_time" "$rel_run" \
         "$2" "$3" "$4" "$rel_who" "$5" >>"$rel_state/journal"
 }
 
 # A word as sh reads it back. The x keeps newlines at the end.
 rel_quote() {
+    case $1 in
+    *\'*) ;;
+    *)
+        printf "'%s'" "$1"
+        return
+        ;;
+    esac
     rel_q=$(printf '%sx' "$1" | sed "s/'/'\\\\''/g")
     printf "'%s'" "${rel_q%x}"
 }
@@ -114,6 +134,7 @@ rel_parent() {
 }
 
 rel_make_parent() {
+    if [ -d "${1%/*}" ]; then return 0; fi
     rel_p=$(rel_parent "$1")
     mkdir -p -- "${rel_p%x}"
 }
@@ -132,18 +153,23 @@ rel_step() {
     rel_seq=$1 rel_id=$2 rel_key=$3
     rel_emit start "$1"
     if ! {
-        mkdir -p -- "$rel_state/undo/$rel_run" &&
-            rm -f -- "$rel_state/undo/$rel_run/$rel_seq" "$rel_state/undo/$rel_run/$rel_seq.late" &&
+        { [ -d "$rel_state/undo/$rel_run" ] || mkdir -p -- "$rel_state/undo/$rel_run"; } &&
+            rel_no_way_back "$rel_state/undo/$rel_run/$rel_seq" &&
             printf '%s\n%s\n%s\n' "$1" "$2" "$3" >"$rel_tmp/at" &&
             rel_journal start "$1" "$2" "$3" -
     } 2>&1; then
         rel_fail 1
     fi
-    rel_verify() { :; }
+    rel_verifies=
+}
+
+# FILE: removes what a former try of the step has laid down there.
+rel_no_way_back() {
+    if [ -e "$1" ] || [ -e "$1.late" ]; then rm -f -- "$1" "$1.late"; fi
 }
 
 rel_fail() {
-    rm -f -- "$rel_tmp/at"
+    : >"$rel_tmp/at"
     rel_journal failed "$rel_seq" "$rel_id" "$rel_key" "$1" 2>&1
     rel_emit failed "$rel_seq" "$1"
     exit 1
@@ -153,19 +179,25 @@ rel_fail() {
 rel_do() {
     ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
     rel_status=$?
-    if [ "$rel_status" -eq 0 ]; then
+    if [ "$rel_status" -eq 0 ] && [ -n "$rel_verifies" ]; then
         ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-
         rel_status=$?
     fi
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
-    rm -f -- "$rel_tmp/at"
+    : >"$rel_tmp/at"
     rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" - 2>&1 || rel_fail 1
     rel_emit 'done' "$rel_seq"
 }
 
 # NAME VALUE: remembers a value in the journal, as {notes.NAME}; rel_drop forgets it.
-rel_note() { rel_journal note "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
-rel_drop() { rel_journal drop "$rel_seq" "$rel_use" "$1" "$(printf '%s' "$2" | tr '\t\n' '  ')"; }
+rel_note() { rel_column "$2"; rel_journal note "$rel_seq" "$rel_use" "$1" "$rel_c"; }
+rel_drop() { rel_column "$2"; rel_journal drop "$rel_seq" "$rel_use" "$1" "$rel_c"; }
+
+# TEXT: sets rel_c to it as one column of the journal.
+rel_column() {
+    rel_c=$1
+    case $1 in *[!-_./:@A-Za-z0-9]*) rel_c=$(printf '%s' "$1" | tr '\t\n' '  ') ;; esac
+}
 
 # NOTE KEEP DIR CURRENT FORMER VALUES...: removes the oldest noted ones below DIR, with
 # their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted.
@@ -212,7 +244,7 @@ rel_symlink() {
     if [ "${3:-}" != back ]; then
         rel_undo "rel_symlink_back $(rel_quote "$1") $(rel_quote "$rel_was")"
     fi
-    rm -f -- "$1.rel-new"
+    if [ -e "$1.rel-new" ] || [ -L "$1.rel-new" ]; then rm -f -- "$1.rel-new"; fi
     ln -s -- "$2" "$1.rel-new"
     # -T: a link to a directory is replaced, not entered (-h where mv is of BSD).
     mv -fT -- "$1.rel-new" "$1" 2>/dev/null || mv -fh "$1.rel-new" "$1"
@@ -332,8 +364,15 @@ rel_write_back() {
     mv -f -- "$1.rel-new" "$1"
 }
 
-# BLOB TO: lays an artifact down; into a directory where TO ends in a slash. What is
-# not there yet appears whole, by a rename: its presence says that it was laid down.
+# BASE DIR: says where the last directory of a kind lies.
+rel_set_base() {
+    { [ -d "$rel_state/bases" ] || mkdir -p -- "$rel_state/bases"; } &&
+        ln -sfn -- "$2" "$rel_state/bases/$1"
+}
+
+# BLOB TO [BASE]: lays an artifact down; into a directory where TO ends in a slash. What is
+# not there yet appears whole, by a rename: its presence says that it was laid down. With BASE
+# it is not copied but moved there, and the next one may share its files.
 rel_put() {
     rel_blob=$rel_state/blobs/$1
     rel_to=${2%/}
@@ -345,7 +384,7 @@ rel_put() {
         fi
     done
     rel_make_parent "$rel_to"
-    rm -rf -- "$rel_to.rel-new"
+    if [ -e "$rel_to.rel-new" ]; then rm -rf -- "$rel_to.rel-new"; fi
     if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
         # One file without a slash behind: it keeps the new name. Into a directory that
         # stands there, mv would move it.
@@ -355,9 +394,19 @@ rel_put() {
     elif [ -e "$rel_to" ]; then
         cp -Rp -- "$rel_blob/." "$rel_to/"
     else
-        cp -Rp -- "$rel_blob" "$rel_to.rel-new"
+        if [ -z "${3:-}" ] || [ -L "$rel_blob" ]; then
+            mkdir -- "$rel_to.rel-new"
+            cp -Rp -- "$rel_blob/." "$rel_to.rel-new/"
+        else
+            mv -- "$rel_blob" "$rel_to.rel-new"
+        fi
         chmod "$(umask -S 2>/dev/null)" "$rel_to.rel-new" 2>/dev/null || chmod 755 "$rel_to.rel-new"
         mv -f -- "$rel_to.rel-new" "$rel_to"
+        if [ -n "${3:-}" ] && [ ! -L "$rel_blob" ]; then
+            # For another use of this run; the next run asks for what is no link.
+            ln -s -- "$rel_to" "$rel_blob"
+            rel_set_base "$3" "$rel_to"
+        fi
     fi
 }
 
@@ -434,7 +483,9 @@ rel_birth() {
         set +f
         if [ "$1" = Z ]; then return 1; fi
         shift 19
-        printf '%s-%s' "$1" "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+        rel_s=
+        { read -r rel_s </proc/sys/kernel/random/boot_id; } 2>/dev/null
+        printf '%s-%s' "$1" "$rel_s"
     else
         rel_s=$(ps -o lstart= -p "$1") || return 1
         printf '%s' "$rel_s" | tr ' ' -
@@ -625,6 +676,7 @@ rel_retire() {
 # WANTED...: removes the artifacts that are not among these digests.
 rel_tidy_blobs() {
     for rel_d in "$rel_state/blobs"/*; do
+        if [ ! -e "$rel_d" ] && [ ! -L "$rel_d" ]; then continue; fi
         case " $* " in
         *" ${rel_d##*/} "*) ;;
         *) rm -rf -- "$rel_d" ;;

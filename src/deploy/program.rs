@@ -150,7 +150,7 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
     if !step.draft.verify.is_empty() {
         let is_other = step.draft.user.is_some();
         let first = if is_other { "" } else { &place };
-        text.push_str(&format!("rel_verify() {{\n{first}"));
+        text.push_str(&format!("rel_verifies=1\nrel_verify() {{\n{first}"));
         for verify in step.draft.verify.iter().map(|v| v.trim_end()) {
             let line = match is_other {
                 true => as_user(&step.draft, &format!("{place}{verify}")),
@@ -276,11 +276,24 @@ fn write(draft: &Draft) -> String {
     }
 }
 
+fn put(sha256: &str, to: &str, base: &str) -> String {
+    let base = match base {
+        "" => String::new(),
+        base => format!(" {}", quote(base)),
+    };
+    format!("rel_put {} {}{base}", quote(sha256), quote(to))
+}
+
 /// The call that does it.
 fn act(draft: &Draft, root: &str) -> String {
     match &draft.act {
         Act::Run(text) => format!("eval {}", quote(text.trim_end())),
-        Act::Put { sha256, to } => format!("rel_put {} {}", quote(sha256), quote(to)),
+        Act::Put {
+            sha256,
+            to,
+            base,
+            is_shared,
+        } => put(sha256, to, if *is_shared { base } else { "" }),
         Act::Write { .. } => write(draft),
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
         Act::Scope { name, enter, leave } => {

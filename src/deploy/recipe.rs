@@ -182,6 +182,8 @@ pub enum Action {
         artifact: String,
         /// Where; with a trailing slash, into that directory.
         to: Template,
+        /// Its files may be shared with the next one by hard links.
+        is_shared: bool,
     },
     /// Copies a directory or file from the `from` host.
     Fetch {

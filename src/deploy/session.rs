@@ -12,9 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
 use crate::deploy::frames::{Came, Frame, read_frames};
+use crate::deploy::landing::{Chunks, Landing};
 use crate::deploy::lease::lost;
 use crate::deploy::program::Header;
 use crate::deploy::secret::Hidden;
@@ -30,8 +29,6 @@ const BEAT: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long a guard may take to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
-/// Size of a piece of a transfer.
-const CHUNK: usize = 1 << 18;
 
 /// A connection to a host.
 pub struct Session {
@@ -350,26 +347,21 @@ impl Session {
         }
     }
 
-    /// Sends a directory: `write` is given where to write the tar stream.
+    /// Sends a directory: `write` is given where to write the tar stream. Returns whether it
+    /// is there; else the host could not make it of what it has, and wants all.
     pub fn send_archive(
         &mut self,
-        to: &str,
+        landing: &Landing<'_>,
         interrupted: &AtomicBool,
         write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.hello(interrupted)?;
         self.is_calling.store(true, Ordering::SeqCst);
-        let call = format!("rel_receive {}\n", crate::deploy::program::quote(to));
-        let mut chunks = Chunks {
-            session: self,
-            interrupted,
-            digest: Sha256::new(),
-            buffer: Vec::with_capacity(CHUNK),
-        };
-        let head = format!("call {}\n{call}", call.len());
-        let sent = chunks
-            .session
-            .send(head.as_bytes())
+        let call = landing.call();
+        let send = |bytes: &[u8]| self.send(bytes);
+        let mut chunks = Chunks::new(&send, interrupted);
+        let head = format!("call {}\n", call.len()).into_bytes();
+        let sent = send(&[head, call].concat())
             .and_then(|()| write(&mut chunks))
             .and_then(|()| chunks.finish());
         if let Err(e) = &sent {
@@ -397,11 +389,13 @@ impl Session {
         self.round_trips += 1;
         match answer?.split_once(' ') {
             Some(("refused", why)) => Err(Error::host(format!(
-                "host `{}` could not take `{to}`",
-                self.name()
+                "host `{}` could not take `{}`",
+                self.name(),
+                landing.to
             ))
             .fact("says", why.trim())),
-            _ => Ok(()),
+            Some(("baseless", _)) => Ok(false),
+            _ => Ok(true),
         }
     }
 
@@ -413,6 +407,17 @@ impl Session {
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
         let call = format!("rel_send {}\n", crate::deploy::program::quote(path));
+        self.fetch(&call, path, interrupted, take)
+    }
+
+    /// Fetches what a call of a function of the guard sends, piece by piece.
+    pub fn fetch(
+        &mut self,
+        call: &str,
+        path: &str,
+        interrupted: &AtomicBool,
+        take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<()> {
         let sent = self.send(format!("call {}\n{call}", call.len()).as_bytes());
         self.hello(interrupted)?;
         if sent.is_err() {
@@ -452,57 +457,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.leave();
         let _ = self.reap();
-    }
-}
-
-/// Cuts a stream into counted pieces, and sums it up.
-struct Chunks<'a> {
-    session: &'a Session,
-    interrupted: &'a AtomicBool,
-    digest: Sha256,
-    buffer: Vec<u8>,
-}
-
-impl Chunks<'_> {
-    fn push(&mut self) -> std::io::Result<()> {
-        if self.interrupted.load(Ordering::SeqCst) {
-            return Err(std::io::Error::other("interrupted"));
-        }
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.digest.update(&self.buffer);
-        let head = format!("{} -\n", self.buffer.len());
-        self.session.send(head.as_bytes())?;
-        self.session.send(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(&mut self) -> std::io::Result<()> {
-        self.push()?;
-        let sum: String = self
-            .digest
-            .finalize_reset()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        self.session.send(format!("0 {sum}\n").as_bytes())
-    }
-}
-
-impl Write for Chunks<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = bytes.len().min(CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == CHUNK {
-            self.push()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -46,3 +46,4 @@ mod state;
 mod tidy;
 mod time;
 mod tour;
+mod uploads;

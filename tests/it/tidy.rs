@@ -299,6 +299,7 @@ fn pure_rooms_touch_nothing() {
             "basis",
             "check",
             "decide",
+            "delta",
             "difference",
             "draft",
             "driver",

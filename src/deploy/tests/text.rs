@@ -46,6 +46,7 @@ fn a_program_can_be_read() {
     export LANG
     eval 'echo '\''it'\''\'\'''\''s'\'''
     }
+    rel_verifies=1
     rel_verify() {
     cd -- '/srv/x y'
     LANG=C
