@@ -4,7 +4,7 @@
 //!
 //! `REL_KILLS` says how often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::hosts::Hosts;
+use crate::hosts::{Host, Hosts};
 use crate::space::{Space, wait_until};
 
 /// Disturbances where the environment does not say.
@@ -43,11 +43,24 @@ environment "production" {{
 }
 
 fn live(hosts: &Hosts) -> Vec<String> {
-    let read = |host: &crate::hosts::Host| {
+    let read = |host: &Host| {
         let text = fs::read_to_string(host.srv("site/current/live"));
         text.unwrap_or_else(|e| e.to_string()).trim().to_owned()
     };
     hosts.all.iter().map(read).collect()
+}
+
+/// How often the journal of a host has steps whose name begins so as done, by their keys.
+fn done(host: &Host, step: &str) -> BTreeMap<String, usize> {
+    let journal = fs::read_to_string(host.srv(".rel/production/journal")).expect("reads");
+    let mut times = BTreeMap::new();
+    for line in journal.lines() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        if columns[1] == "done" && columns[5].starts_with(step) {
+            *times.entry(columns[6].to_owned()).or_default() += 1;
+        }
+    }
+    times
 }
 
 /// Ends a connection of this space: the process of `ssh` that holds it.
@@ -128,6 +141,14 @@ fn a_rollout_that_is_disturbed_ends_where_an_undisturbed_one_does() {
         );
         let last = space.run(["production"]).ok();
         assert!(last.stderr.contains("production: nothing to do"), "{last}");
+    }
+    for host in &hosts.all {
+        // Each release was announced, laid down and installed once, however often it was begun.
+        for step in ["announce", "upload", "install"] {
+            let done = done(host, &format!("site/{step}["));
+            assert_eq!(done.len(), kills + 1, "{step}: {done:?}");
+            assert!(done.values().all(|times| *times == 1), "{step}: {done:?}");
+        }
     }
     println!("{kills} disturbances: {ended_early} runs ended early, {again} runs after them");
 }
