@@ -4,6 +4,7 @@
 //! [`rollback`] goes back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
+pub mod actions;
 pub mod apply;
 pub mod archive;
 pub mod basis;
@@ -15,6 +16,7 @@ pub mod driver;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod forward;
 pub mod found;
 pub mod frames;
 pub mod guards;
@@ -27,10 +29,14 @@ pub mod line;
 pub mod names;
 pub mod parse;
 pub mod plan;
+pub mod port;
+pub mod porter;
 pub mod program;
 pub mod promote;
 pub mod reader;
 pub mod recipe;
+pub mod render;
+pub mod responder;
 pub mod rollout;
 pub mod saved;
 pub mod secret;
@@ -101,6 +107,8 @@ pub struct Request<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// This program: it starts itself to keep ports of hosts open.
+    pub program: PathBuf,
     /// Guards that are gone over.
     pub overrides: Overrides,
     /// All steps run.

@@ -438,6 +438,7 @@ impl Job<'_> {
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            program: self.context.program(),
             overrides: way.overrides.cloned().unwrap_or_default(),
             force: way.is_forced,
             promoted: self.promoted.clone(),

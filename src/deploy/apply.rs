@@ -72,6 +72,9 @@ impl Hands<'_> {
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
             let own = &jobs[at..at + together.len()];
             at += together.len();
+            if let Some(lost) = self.fleet.lost_port() {
+                return Err(self.go_back(done, &|_| true, lost));
+            }
             self.before(together, &mut told)?;
             let mut failed = Vec::new();
             for (host, stop) in self.together(together, own, (done, &given_up)) {
@@ -250,6 +253,7 @@ impl Hands<'_> {
             self.tell_gone_back(&ran)?;
             Ok(count)
         });
+        self.fleet.close_ports(is_wanted);
         match undone {
             Ok(0) => {
                 cause.hinted("nothing had been switched; mend it and run the same command again")

@@ -17,6 +17,7 @@ use crate::deploy::guards;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::{Attempt, Record};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::port::Port;
 use crate::deploy::recipe::DUE;
 use crate::deploy::waves::Wave;
 use crate::deploy::words::{hex, push_field};
@@ -112,7 +113,7 @@ impl Ground<'_> {
 impl<'a> Decided<'a> {
     fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
         let symbolic = job.steps(Late::Symbolic)?;
-        let is_dated = job.is_dated()?;
+        let is_whole = job.is_whole()?;
         let ground = self.ground(job, jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
         let told = told.filter_map(|l| l.strip_prefix("! "));
@@ -130,7 +131,7 @@ impl<'a> Decided<'a> {
         } else if !ground.is_resumed && (is_changing(&planned) || ground.due.is_some()) {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
-            planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
+            planned = self.steps(&ground, &symbolic, &attempt, is_whole)?;
         }
         // Last: whatever was found to be done, on these hosts it is not.
         if job.wave.as_ref().is_some_and(Wave::is_held) {
@@ -391,7 +392,9 @@ impl<'a> Decided<'a> {
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
         let record = seen.and_then(|s| s.journal.record(&draft.id));
         match (&draft.act, seen) {
-            (Act::Scope { name, .. }, Some(seen)) if seen.scopes.contains(name) => {
+            (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
+                if seen.scopes.contains(name) =>
+            {
                 return run("was not left last time".into());
             }
             _ => {}

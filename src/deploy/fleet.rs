@@ -9,11 +9,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
+use crate::deploy::apply::lock;
 use crate::deploy::facts::{Depth, Questions, Reply};
+use crate::deploy::forward::{self, Forward, Porters};
 use crate::deploy::frames::Frame;
 use crate::deploy::job::Job;
 use crate::deploy::lease;
 use crate::deploy::plan::Seen;
+use crate::deploy::port::Port;
 use crate::deploy::program::Header;
 use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
@@ -26,6 +29,7 @@ use crate::progress::{Event, Progress};
 
 /// One host with its connection.
 pub struct Member {
+    host: Host,
     session: Mutex<Session>,
     /// What its programs begin with.
     pub header: Header,
@@ -43,6 +47,9 @@ pub struct Answers {
 /// All hosts of an environment.
 pub struct Fleet {
     members: BTreeMap<String, Member>,
+    porters: Porters,
+    // Behind the sessions: ports close after the guards have left what led there.
+    forwards: Mutex<Vec<Forward>>,
 }
 
 impl Fleet {
@@ -97,9 +104,49 @@ impl Fleet {
                 }
             }
             let session = Mutex::new(session);
-            members.insert(name, Member { session, header });
+            let host = hosts.get(&name).cloned();
+            let host = host.ok_or_else(|| Error::internal("a host was not asked for"))?;
+            let member = Member {
+                host,
+                session,
+                header,
+            };
+            members.insert(name, member);
         }
-        Ok(Self { members })
+        let program = request.program.clone();
+        Ok(Self {
+            members,
+            porters: Porters { program, system },
+            forwards: Mutex::default(),
+        })
+    }
+
+    /// Opens a port of a host until the run ends. Returns what the host must know about it.
+    pub fn open_port(
+        &self,
+        name: &str,
+        port: &Port,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<String>> {
+        let member = self.member(name)?;
+        let state = &member.header.state;
+        let forward = self.porters.open(&member.host, port, state, interrupted)?;
+        let is_local = member.host.reach == Reach::Local;
+        let note = is_local.then(|| port.note(state, forward.pid()));
+        lock(&self.forwards).push(forward);
+        Ok(note)
+    }
+
+    /// Closes the ports of some hosts.
+    pub fn close_ports(&self, is_wanted: &dyn Fn(&str) -> bool) {
+        lock(&self.forwards).retain(|forward| !is_wanted(&forward.host));
+    }
+
+    /// Returns the error for a port that did not stay open.
+    pub fn lost_port(&self) -> Option<Box<Error>> {
+        let mut forwards = lock(&self.forwards);
+        let closed = forwards.iter_mut().position(|forward| !forward.is_open())?;
+        forwards.get(closed).map(forward::lost)
     }
 
     /// Returns the absolute roots, by host.

@@ -27,6 +27,7 @@ mod kills;
 mod lease;
 mod mistakes;
 mod model;
+mod modes;
 mod moving;
 mod names;
 mod order;
