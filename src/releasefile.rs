@@ -34,11 +34,13 @@ mod nesting;
 mod node;
 mod pattern;
 mod read;
+mod role;
 mod rollout;
 mod sandbox;
 mod scope;
 mod secret;
 mod target;
+mod window;
 #[cfg(test)]
 mod tests;
 

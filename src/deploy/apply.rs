@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deploy::fleet::Fleet;
+use crate::deploy::hours::Hours;
 use crate::deploy::job::{Act, Job, Seat};
 use crate::deploy::line::Line;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
@@ -35,6 +36,8 @@ pub struct Hands<'a> {
     pub fleet: &'a Fleet,
     /// What they said.
     pub seen: &'a BTreeMap<String, Seen>,
+    /// The hours in which waves may begin; none where that was gone over.
+    pub hours: Option<&'a Hours<'a>>,
     /// Where it is told.
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.

@@ -17,11 +17,12 @@ use crate::deploy::job::Job;
 use crate::deploy::lease;
 use crate::deploy::plan::Seen;
 use crate::deploy::port::Port;
-use crate::deploy::program::Header;
+use crate::deploy::program::{Header, quote};
+use crate::deploy::roles::{Probe, Said};
 use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
-use crate::deploy::words::hex;
+use crate::deploy::words::{absolute_root, hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;
 use crate::model::{Host, Reach};
@@ -242,6 +243,31 @@ impl Fleet {
         Ok(answers)
     }
 
+    /// Asks the probes of roles, all hosts at once; where `is_question`, hosts that do not answer
+    /// are gone without.
+    pub fn probe(
+        &self,
+        probes: &[Probe],
+        is_question: bool,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<(String, String), Said>> {
+        let mut all = BTreeMap::new();
+        let asked = self.every(&|name, member| {
+            let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
+            member.probe(&own, interrupted)
+        });
+        for (name, said) in asked {
+            match said {
+                Ok(said) => {
+                    all.extend(said.into_iter().map(|(role, said)| ((role, name.clone()), said)));
+                }
+                Err(error) if error.kind == ErrorKind::Host && is_question => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
     /// Adds lines to the journals of `hosts`, which must be locked.
     pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
         self.each(&|name, member| {
@@ -338,6 +364,26 @@ impl Drop for Fleet {
 }
 
 impl Member {
+    fn probe(&self, probes: &[&Probe], interrupted: &AtomicBool) -> Result<Vec<(String, Said)>> {
+        if probes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = probes.iter().enumerate();
+        let body = asked.map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)));
+        let program = self.header.program(&body.collect::<String>());
+        let mut said = Vec::new();
+        self.session().run(&program, interrupted, &mut |frame| {
+            if let Frame::Reply(reply) = frame
+                && let Some(probe) = probes.get(reply.tag)
+            {
+                let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+                said.push((probe.role.clone(), (reply.status, text)));
+            }
+            None
+        })?;
+        Ok(said)
+    }
+
     fn ask(
         &self,
         name: &str,
@@ -414,14 +460,6 @@ fn join_parts(parts: &[&str]) -> String {
         .take(80)
         .collect();
     format!("{plain}+{}", &digest[..12])
-}
-
-pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
-    let root = host.root.trim_end_matches('/');
-    match host.reach {
-        Reach::Local => repository.join(root).to_string_lossy().into_owned(),
-        Reach::Ssh { .. } => root.to_owned(),
-    }
 }
 
 pub(super) fn make_private(dir: &PathBuf) -> Result<()> {

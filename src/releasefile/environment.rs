@@ -13,7 +13,7 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
-use super::secret;
+use super::{secret, window};
 use crate::model::{self, Approval, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
@@ -43,7 +43,8 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "secret", "approval", "lease", "needs", "use", "verify", "rollout",
+    "desc", "param", "each", "secret", "approval", "lease", "role", "window", "needs", "use",
+    "verify", "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -119,17 +120,18 @@ fn one(
     inside.report_clashes(known.names, found);
     let lease = node.children.iter().find(|c| c.is("lease"));
     let lease = lease.and_then(|l| lease_of(l, found));
+    let (roles, hosts) = inside.roles(&node.children, known.hosts, found);
     let mut needs = Vec::new();
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
         match child.name.text.as_str() {
             "needs" => needs.extend(inside.needs(child, &name, known.names, found)),
             "use" | "verify" => {
-                if let Some(one) = inside.use_(child, &uses, known.hosts, found) {
+                if let Some(one) = inside.use_(child, &uses, &hosts, found) {
                     uses.push(one);
                 }
             }
-            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), known.hosts, found),
+            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), &hosts, found),
             _ => {}
         }
     }
@@ -145,6 +147,8 @@ fn one(
         needs,
         uses,
         rollouts,
+        roles,
+        windows: window::decode(&node.children, found),
         secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
@@ -459,6 +463,24 @@ impl Inside<'_> {
         label.to_owned()
     }
 
+    /// Binds a text of the environment to what is known.
+    pub(super) fn bind(
+        &self,
+        text: &Text,
+        mode: Mode,
+        late: &dyn Late,
+        found: &mut Mistakes,
+    ) -> Option<Template> {
+        self.scope.bind(text, mode, late, found)
+    }
+
+    /// Returns the hosts that templates may stand for, as far as that is known in advance.
+    pub(super) fn members(&self, on: &[Template], hosts: &Hosts) -> Vec<String> {
+        let values = on.iter().filter_map(|template| self.all_values(template));
+        let found = values.flatten().filter_map(|value| hosts.find(&value, Place::default()).ok());
+        found.flatten().collect()
+    }
+
     pub(super) fn hosts_of(
         &self,
         node: &Node,
@@ -480,7 +502,11 @@ impl Inside<'_> {
             };
             for value in self.all_values(&template).unwrap_or_default() {
                 match hosts.find(&value, text.place) {
-                    Ok(members) if name == "from" && members.len() != 1 => {
+                    Ok(members)
+                        if name == "from"
+                            && members.len() != 1
+                            && !hosts.roles.contains(&value) =>
+                    {
                         let message =
                             format!("`from` takes one host, and `{value}` is {}", members.len());
                         found.push(Mistake::new(

@@ -7,6 +7,7 @@ mod shipped;
 
 mod table;
 mod text;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub struct Space {
     pub artifacts: BTreeMap<String, Artifact>,
     pub interrupted: Arc<AtomicBool>,
     pub log: Arc<Log>,
+    pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
     runs: AtomicU64,
 }
 
@@ -70,16 +72,7 @@ impl Space {
         };
         let environment = Environment {
             name: "staging".into(),
-            desc: None,
-            params: Vec::new(),
-            axes: Vec::new(),
-            needs: Vec::new(),
-            rollouts: Vec::new(),
-            uses: Vec::new(),
-            secrets: BTreeMap::new(),
-            approval: None,
-            lease: None,
-            place: Place::default(),
+            ..Environment::default()
         };
         Self {
             dir,
@@ -89,6 +82,7 @@ impl Space {
             artifacts: BTreeMap::new(),
             interrupted: Arc::default(),
             log: Arc::default(),
+            clock: Box::new(|| 0),
             runs: AtomicU64::new(0),
         }
     }
@@ -202,6 +196,11 @@ impl Space {
             run_id: format!("run{run}"),
             control_dir: self.path("control"),
             ssh: "ssh".into(),
+            program: PathBuf::new(),
+            clock: Clock {
+                now: &*self.clock,
+                tz: None,
+            },
             overrides: Default::default(),
             force: false,
             promoted: crate::deploy::Promoted::None,
