@@ -282,7 +282,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// The date of a day since 1970: year, month, day.
 pub fn date(day: i64) -> (i64, i64, i64) {
-    let mut year = 1970 + day.div_euclid(366);
+    // Never too late: from there on it is a step or two in a century.
+    let mut year = 1970 + day.div_euclid(if day < 0 { 365 } else { 366 });
     while days(year + 1, 1, 1) <= day {
         year += 1;
     }

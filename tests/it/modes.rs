@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,8 @@ struct Site {
 }
 
 impl Site {
-    fn start() -> Self {
+    /// Starts a site; `nodes` stand in its environment.
+    fn start(nodes: &str) -> Self {
         let hosts = Hosts::start(1);
         let (front, app, away) = (free_port(), free_port(), free_port());
         let host = &hosts.all[0];
@@ -82,6 +83,7 @@ impl Site {
             r#"{}
 var "v" "1"
 environment "site" {{
+    {nodes}
     use "maintenance" on="h1" listen="127.0.0.1:{away}" because="{{v}}" {{
         retry-after "600"
         backoff 1800
@@ -228,7 +230,7 @@ fn is_closed(port: u16) {
 
 #[test]
 fn a_site_says_that_it_is_being_changed_and_nobody_sees_anything_else() {
-    let site = Site::start();
+    let site = Site::start("");
     let prober = Prober::start(site.front);
     prober.wait_for("200 | app 1");
     let run = site.run(2).ok();
@@ -248,7 +250,7 @@ fn a_site_says_that_it_is_being_changed_and_nobody_sees_anything_else() {
 
 #[test]
 fn however_a_run_ends_the_front_leads_to_the_site_again() {
-    let site = Site::start();
+    let site = Site::start("");
     for (number, signal) in [Some(Signal::KILL), Some(Signal::INT), None]
         .into_iter()
         .enumerate()
@@ -278,4 +280,197 @@ fn however_a_run_ends_the_front_leads_to_the_site_again() {
     let seen = prober.end("200 | app 9");
     assert!(!seen.contains("error") && !seen.contains("502"), "{seen}");
     assert!(seen.contains(AWAY), "{seen}");
+}
+
+#[test]
+fn a_line_that_is_cut_without_a_word_ends_the_mode_as_well() {
+    let site = Site::start("lease \"10s\"");
+    let prober = Prober::start(site.front);
+    prober.wait_for("200 | app 1");
+    site.set("hang", true);
+    let job = site.space.begin(Site::args(2));
+    prober.wait_for(AWAY);
+    // Nobody hears of `rel`, which keeps everything open.
+    job.signal(Signal::STOP);
+    let seen = prober.end("200 | app 1");
+    assert_eq!(seen, format!("200 | app 1\n{AWAY}"));
+    is_closed(site.away);
+    site.set("hang", false);
+    job.signal(Signal::CONT);
+    let output = job.finish();
+    assert_ne!(output.code, 0, "{output}");
+    let _ = site.run(3).ok();
+    assert_eq!(ask(site.front), "200 | app 3");
+}
+
+/// Something that only this machine can reach: says a word to everybody, and keeps the line.
+fn registry() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listens");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"image\n");
+            kept.push(stream);
+        }
+    });
+    port
+}
+
+/// Says in `DIR/pulled` what is read at a port; then it waits until the line ends, and says that
+/// in `DIR/ended`.
+const PULL: &str = r#"
+import socket, sys
+line = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+with open("pulled", "w") as pulled:
+    pulled.write(line.recv(100).decode())
+line.recv(1)
+open("ended", "w").close()
+"#;
+
+fn pulling(hosts: &Hosts, port: u16, to: &str) -> Space {
+    let space = Space::new(&format!(
+        "{}\nhost \"here\" local=#true root=\"here\"\nvar \"v\" \"1\"\n\
+         environment \"e\" {{ use \"pull\" on=\"h1\" port={port} to=\"{to}\" v=\"{{v}}\"; }}\n\
+         environment \"l\" {{ use \"pull\" on=\"here\" port={port} to=\"{to}\" v=\"{{v}}\"; }}\n",
+        hosts.kdl()
+    ));
+    // What pulls is no process of the step any more: it would keep the port for ever.
+    space.write(
+        "recipes/pull.kdl",
+        r#"recipe "pull" {
+    param "port"
+    param "to"
+    param "v"
+    step "line" { forward "registry" listen="127.0.0.1:{port}" to="{to}"; }
+    step "pull" on-change="line" {
+        run "setsid python3 pull.py {port} </dev/null >/dev/null 2>&1 & until test -s pulled; do sleep 0.05; done; echo {v} >done; while [ -e hang ]; do sleep 0.05; done"
+    }
+}"#,
+    );
+    space
+}
+
+#[test]
+fn a_port_of_a_host_leads_here_while_the_run_lasts() {
+    let hosts = Hosts::start(1);
+    let port = free_port();
+    let space = pulling(&hosts, port, &format!("127.0.0.1:{}", registry()));
+    fs::create_dir(space.path("here")).expect("creates");
+    let here = |path: &str| space.path("here").join(path);
+    let there = |path: &str| hosts.all[0].srv(path);
+    let all: [(&str, &dyn Fn(&str) -> std::path::PathBuf); 2] = [("e", &there), ("l", &here)];
+    for (environment, place) in all {
+        fs::write(place("pull.py"), PULL).expect("writes");
+        let ended = || wait_until("the end of the line", || place("ended").exists().then_some(()));
+        let run = space.run([environment]).ok();
+        assert!(run.stderr.contains("2 steps ran"), "{run}");
+        assert_eq!(fs::read_to_string(place("pulled")).expect("reads"), "image\n");
+        // Also for somebody who still speaks through it.
+        ended();
+        is_closed(port);
+        let again = space.run([environment]).ok();
+        assert!(again.stderr.contains("nothing to do"), "{again}");
+        for (number, signal) in [Signal::KILL, Signal::INT].into_iter().enumerate() {
+            for path in ["pulled", "ended", "done"] {
+                fs::remove_file(place(path)).expect("removes");
+            }
+            fs::write(place("hang"), "").expect("writes");
+            let version = format!("v={}", number + 2);
+            let job = space.begin([environment, "--var", &version, "--force"]);
+            wait_until("the pull", || place("done").exists().then_some(()));
+            job.signal(signal);
+            let _ = job.finish();
+            ended();
+            is_closed(port);
+            fs::remove_file(place("hang")).expect("removes");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_can_not_be_had_is_a_step_that_failed() {
+    let mut hosts = Hosts::start(1);
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("listens");
+    let port = taken.local_addr().expect("an address").port();
+    let space = pulling(&hosts, port, "127.0.0.1:9");
+    fs::create_dir(space.path("here")).expect("creates");
+    let shown = |output: &Output| output.stderr.replace(&port.to_string(), "[PORT]");
+    let refused = space.run(["e"]).fails(1);
+    assert_snapshot!(shown(&refused), @r"
+         run h1  pull/line  never done here
+      failed h1  pull/line  exit status 1
+      undone h1  pull/line
+    error: cannot open the port `127.0.0.1:[PORT]` on host `h1`
+      says      Error: remote port forwarding failed for listen port [PORT]
+      leads to  127.0.0.1:9
+      step      pull/line
+      undone    1 step
+      log       .rel/logs/e.log
+      help: what was live before is live again; mend it and run the same command again
+    ");
+    let refused = space.run(["l"]).fails(1);
+    assert_snapshot!(shown(&refused), @r"
+         run here  pull/line  never done here
+      failed here  pull/line  exit status 1
+      undone here  pull/line
+    error: cannot open the port `127.0.0.1:[PORT]` on host `here`
+      says      cannot listen on 127.0.0.1:[PORT]: address already in use
+      leads to  127.0.0.1:9
+      step      pull/line
+      undone    1 step
+      log       .rel/logs/l.log
+      help: what was live before is live again; mend it and run the same command again
+    ");
+    drop(taken);
+    hosts.configure(0, "AllowTcpForwarding no");
+    let forbidden = space.run(["e"]).fails(1);
+    assert!(forbidden.stderr.contains("cannot open the port"), "{forbidden}");
+    let owed = hosts.all[0].srv(".rel/e/scopes");
+    assert_eq!(fs::read_dir(owed).expect("lists").count(), 0);
+    let nonsense = pulling(&hosts, port, "nowhere");
+    let wrong = nonsense.run(["e", "--plan"]).fails(2);
+    assert!(wrong.stderr.contains("`nowhere` is no address with a port"), "{wrong}");
+}
+
+#[test]
+fn on_this_machine_the_responder_is_at_the_port_itself() {
+    let port = free_port();
+    let space = Space::new(&format!(
+        r#"
+host "here" local=#true root="here"
+environment "e" {{
+    use "away" on="here"
+}}
+environment "wrong" {{ use "away" on="here" status=99; }}
+"#
+    ));
+    space.write(
+        "recipes/away.kdl",
+        r#"recipe "away" {
+    param "status" default="429"
+    step "up" {
+        responder "away" listen="127.0.0.1:PORT" status="{status}" { header "X-A" "b"; header "X-Empty" ""; }
+    }
+    step "ask" on-change="up" { wait port="127.0.0.1:PORT"; }
+    step "work" on-change="up" { run "echo >there; while [ -e there ]; do sleep 0.05; done"; }
+}"#
+        .replace("PORT", &port.to_string()),
+    );
+    let wrong = space.run(["wrong"]).fails(2);
+    assert!(wrong.stderr.contains("`99` is no status"), "{wrong}");
+    for signal in [Some(Signal::KILL), Some(Signal::INT), None] {
+        let job = space.begin(["e", "--force"]);
+        let there = space.path("here/there");
+        wait_until("the work", || there.exists().then_some(()));
+        let answer = ask(port);
+        assert_eq!(answer, "429 | ");
+        match signal {
+            Some(signal) => job.signal(signal),
+            None => fs::remove_file(&there).expect("removes"),
+        }
+        let _ = job.finish();
+        is_closed(port);
+        let _ = fs::remove_file(&there);
+    }
 }

@@ -103,10 +103,28 @@ fn a_role_of_nobody_or_of_too_many_stops_before_anything_is_changed() {
     let (hosts, space) = cluster("count=1");
     give(&hosts, &[]);
     let nobody = space.run(["e"]).fails(1);
-    assert_snapshot!(shown(&hosts, &nobody), @"");
+    assert_snapshot!(shown(&hosts, &nobody), @r"
+    --- stderr
+    error: `e` finds no host with the role `active`
+      h1     has it not (status 1)  no vip here
+      h2     has it not (status 1)  no vip here
+      h3     has it not (status 1)  no vip here
+      probe  test -e '[srv]'/'vip' || { echo no vip here; exit 1; }
+      help: nothing was changed
+    --- exit code 1
+    ");
     give(&hosts, &[0, 2]);
     let two = space.run(["e"]).fails(1);
-    assert_snapshot!(shown(&hosts, &two), @"");
+    assert_snapshot!(shown(&hosts, &two), @r"
+    --- stderr
+    error: `e` finds 2 hosts with the role `active`, of 1 host that may have it
+      h1     has it
+      h2     has it not (status 1)  no vip here
+      h3     has it
+      probe  test -e '[srv]'/'vip' || { echo no vip here; exit 1; }
+      help: nothing was changed
+    --- exit code 1
+    ");
     let plan = space.run(["e", "--plan"]).fails(1);
     assert!(plan.stderr.contains("finds 2 hosts"), "{plan}");
     assert!(hosts.all.iter().all(|host| !host.srv(".rel").exists()));
@@ -122,7 +140,11 @@ fn a_role_that_moves_between_the_plan_and_the_run_stops_it() {
     give(&hosts, &[1]);
     let refused = space.run(["apply", "plan.json"]).fails(1);
     let lines: Vec<&str> = refused.stderr.lines().take(3).collect();
-    assert_snapshot!(lines.join("\n"), @"");
+    assert_snapshot!(lines.join("\n"), @r"
+    error: the world has moved since this plan of `e` was made
+      role `active`   h1 -> h2
+      role `passive`  h2 h3 -> h1 h3
+    ");
     assert_eq!(have(&hosts), ", , ");
     // Between the question and the first change: each probe moves it on.
     let text = space.read("Releasefile.kdl");
@@ -131,7 +153,13 @@ fn a_role_that_moves_between_the_plan_and_the_run_stops_it() {
     let text = text.replace("! test -e {host.root}/vip", "true");
     space.write("Releasefile.kdl", text.replace("h[1-3]", "h[1,2]"));
     let stopped = space.run(["e"]).fails(1);
-    assert_snapshot!(shown(&hosts, &stopped), @"");
+    assert_snapshot!(shown(&hosts, &stopped), @r"
+    --- stderr
+    error: a role of `e` has moved since this run looked
+      role `active`  h2 -> h1
+      help: nothing was changed; run the same command again, which asks again
+    --- exit code 1
+    ");
     assert_eq!(have(&hosts), ", , ");
 }
 
@@ -152,5 +180,96 @@ environment "e" {
 }
 "#,
     );
-    assert_snapshot!(space.run(["check"]).fails(2), @"");
+    assert_snapshot!(space.run(["check"]).fails(2), @r#"
+    --- stderr
+    rel::releasefile::name_clash
+
+      × the role `both` has the name of a group
+       ╭─[Releasefile.kdl:6:10]
+     6 │     role "both" on="h1" command="true"
+       ·          ───┬──
+       ·             ╰── the same name
+       ╰────
+      help: rename one of them: `on="both"` would mean both
+
+    rel::releasefile::unknown_host
+
+      × there is no host or group `h3`
+       ╭─[Releasefile.kdl:7:22]
+     7 │     role "active" on="h1 h2 h3" command="test {host.name} = {hots}"
+       ·                      ─────┬────
+       ·                           ╰── not a host
+       ╰────
+      help: did you mean `h1`?
+
+    rel::releasefile::unknown_name
+
+      × `{hots}` is not known here
+       ╭─[Releasefile.kdl:7:61]
+     7 │     role "active" on="h1 h2 h3" command="test {host.name} = {hots}"
+       ·                                                             ───┬──
+       ·                                                                ╰── no such name
+       ╰────
+      help: declare it with `var`, or write `{{` for a literal brace
+
+    rel::releasefile::missing_argument
+
+      × `role` needs an argument: `command="…"`
+       ╭─[Releasefile.kdl:8:5]
+     8 │     role "active" on="h1"
+       ·     ──┬─
+       ·       ╰── nothing follows
+       ╰────
+      help: a command that succeeds on the hosts that have it
+
+    rel::releasefile::name_clash
+
+      × the role `active` has the name of another role
+       ╭─[Releasefile.kdl:8:10]
+     8 │     role "active" on="h1"
+       ·          ────┬───
+       ·              ╰── the same name
+       ╰────
+      help: rename one of them: `on="active"` would mean both
+
+    rel::releasefile::missing_argument
+
+      × `role` needs an argument: `on="HOSTS"`
+       ╭─[Releasefile.kdl:9:5]
+     9 │     role "none" command="true" count=0 extra=1
+       ·     ──┬─
+       ·       ╰── nothing follows
+       ╰────
+      help: name the hosts that may have it
+
+    rel::releasefile::bad_number
+
+      × expected a number from 1 to 4294967295, found 0
+       ╭─[Releasefile.kdl:9:38]
+     9 │     role "none" command="true" count=0 extra=1
+       ·                                      ┬
+       ·                                      ╰── out of range
+       ╰────
+
+    rel::releasefile::unknown_property
+
+      × `role` has no property `extra`
+       ╭─[Releasefile.kdl:9:40]
+     9 │     role "none" command="true" count=0 extra=1
+       ·                                        ──┬──
+       ·                                          ╰── not a property of it
+       ╰────
+      help: it takes `on`, `command`, `count`
+
+    rel::releasefile::unknown_host
+
+      × there is no host or group `aktive`
+        ╭─[Releasefile.kdl:10:25]
+     10 │     use "http-check" on="aktive" http="http://{host.name}/"
+        ·                         ────┬───
+        ·                             ╰── not a host
+        ╰────
+      help: did you mean `active`?
+    --- exit code 2
+    "#);
 }

@@ -64,11 +64,17 @@ fn outside_its_hours_nothing_begins() {
     let hosts = Hosts::start(2);
     let space = app(&hosts, &format!("window \"{}\" tz=\"UTC\"", closed()), "");
     let stopped = space.run(["e"]).fails(1);
-    assert_snapshot!(shown(&stopped), @"");
+    assert_snapshot!(shown(&stopped), @r#"
+    --- stderr
+    error: `e` is outside its window
+      window  it opens [WHEN] (UTC)
+      help: nothing was changed; to go on all the same: `--override window --reason "…"`
+    --- exit code 1
+    "#);
     let plan = space.run(["e", "--plan"]).ok();
     let told = shown(&plan);
     let told: Vec<&str> = told.lines().filter(|l| l.contains("window")).collect();
-    assert_snapshot!(told.join("\n"), @"");
+    assert_snapshot!(told.join("\n"), @r"e  outside its window: it opens [WHEN] (UTC)");
     assert!(is_untouched(&hosts));
     // A saved plan is stopped as well.
     let _ = space.run(["e", "--plan-out", "plan.json"]).ok();
@@ -133,5 +139,57 @@ environment "e" {
 }
 "#,
     );
-    assert_snapshot!(space.run(["check"]).fails(2), @"");
+    assert_snapshot!(space.run(["check"]).fails(2), @r#"
+    --- stderr
+    rel::releasefile::bad_window
+
+      × `9` is no time of a day, like `09:00`
+       ╭─[Releasefile.kdl:4:12]
+     4 │     window "Mon-Thu 9-16"
+       ·            ───────┬──────
+       ·                   ╰── not understood
+       ╰────
+      help: write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`
+
+    rel::releasefile::bad_window
+
+      × `Someday` is no day: there are Mon Tue Wed Thu Fri Sat Sun
+       ╭─[Releasefile.kdl:5:12]
+     5 │     window "Someday 09:00-16:00" tz="../etc/passwd"
+       ·            ──────────┬──────────
+       ·                      ╰── not understood
+       ╰────
+      help: write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`
+
+    rel::releasefile::bad_window
+
+      × `../etc/passwd` is no name of a time zone
+       ╭─[Releasefile.kdl:5:37]
+     5 │     window "Someday 09:00-16:00" tz="../etc/passwd"
+       ·                                     ───────┬───────
+       ·                                            ╰── not a zone
+       ╰────
+      help: write `America/Montreal`, `UTC` or `local`
+
+    rel::releasefile::missing_argument
+
+      × `window` needs an argument: days and hours
+       ╭─[Releasefile.kdl:6:5]
+     6 │     window
+       ·     ───┬──
+       ·        ╰── nothing follows
+       ╰────
+      help: write `window "…"`
+
+    rel::releasefile::bad_window
+
+      × `25:00` is no time of a day, like `09:00`
+       ╭─[Releasefile.kdl:8:16]
+     8 │         window "09:00-25:00"
+       ·                ──────┬──────
+       ·                      ╰── not understood
+       ╰────
+      help: write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`
+    --- exit code 2
+    "#);
 }
