@@ -250,7 +250,10 @@ pub fn apply(
         run_id: &request.run_id,
         fleet: &looked.fleet,
         seen: &looked.seen,
-        hours: looked.hours.as_ref().filter(|_| !request.overrides.has(WINDOW)),
+        hours: looked
+            .hours
+            .as_ref()
+            .filter(|_| !request.overrides.has(WINDOW)),
         progress,
         interrupted,
     };
@@ -482,7 +485,9 @@ impl Looked<'_> {
             _ => self.plan.blocked.as_slice(),
         };
         let name = &request.environment.name;
-        request.overrides.check(request.environment, &self.jobs, blocked)?;
+        request
+            .overrides
+            .check(request.environment, &self.jobs, blocked)?;
         match &self.plan.closed {
             Some(opens) if !request.overrides.has(WINDOW) => Err(hours::is_closed(name, opens)),
             _ => Ok(()),

@@ -206,6 +206,8 @@ pub struct Use {
     pub from: Option<Template>,
     /// Uses that must be done before, and whose change makes this one stale.
     pub after: Vec<String>,
+    /// Uses further down: it is done when one of them will change something, and only then.
+    pub around: Vec<String>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
     /// Parameters for the recipe, as written.

@@ -49,7 +49,11 @@ pub fn spans(text: &str) -> Result<Vec<Span>, String> {
         .split_once('-')
         .ok_or_else(|| format!("`{hours}` is no span of hours"))?;
     let (from, to) = (minutes(from)?, minutes(to)?);
-    let minutes = if to > from { to - from } else { to + DAY - from };
+    let minutes = if to > from {
+        to - from
+    } else {
+        to + DAY - from
+    };
     let span = |day: u32| Span {
         from: (day * DAY + from) % WEEK,
         minutes,

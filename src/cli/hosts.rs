@@ -51,9 +51,10 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
                 .hinted("for example: --within 30s")
         })?;
     let probes = probes(project, &root);
-    let (names, wanted): (Vec<String>, Vec<String>) = args.names.iter().cloned().partition(|name| {
-        project.hosts_named(name).is_some() || !probes.iter().any(|(_, p)| p.role == *name)
-    });
+    let (names, wanted): (Vec<String>, Vec<String>) =
+        args.names.iter().cloned().partition(|name| {
+            project.hosts_named(name).is_some() || !probes.iter().any(|(_, p)| p.role == *name)
+        });
     let mut hosts = match wanted.is_empty() {
         false if names.is_empty() => Vec::new(),
         _ => named(project, &names)?,

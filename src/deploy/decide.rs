@@ -39,13 +39,16 @@ pub fn decide(
     seen: &BTreeMap<String, Seen>,
     now: Circumstances<'_>,
 ) -> Result<Plan> {
-    let mut decided = Decided {
-        seen,
-        now,
-        changing: BTreeSet::new(),
-        unknown: BTreeSet::new(),
-        seq: 0,
-    };
+    let mut decided = Decided::new(seen, now);
+    if jobs.iter().any(|job| !job.around.is_empty()) {
+        // What stands below is decided first, as if nothing were around it.
+        for job in jobs {
+            decided.job(job, jobs)?;
+        }
+        let (changing, unknown) = (decided.changing, decided.unknown);
+        decided = Decided::new(seen, now);
+        decided.within = Some((changing, unknown));
+    }
     let mut plan = Plan {
         environment: environment.to_owned(),
         hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
@@ -73,11 +76,17 @@ pub fn decide(
     Ok(plan)
 }
 
+/// Labels and hosts of jobs.
+type Labels = BTreeSet<(String, Option<String>)>;
+
 struct Decided<'a> {
     seen: &'a BTreeMap<String, Seen>,
     now: Circumstances<'a>,
+    /// Jobs that change something, and labels of those that are not known yet, when nothing is
+    /// done around them.
+    within: Option<(Labels, BTreeSet<String>)>,
     /// Labels and hosts of jobs that will change something.
-    changing: BTreeSet<(String, Option<String>)>,
+    changing: Labels,
     /// Labels of jobs that are not known yet.
     unknown: BTreeSet<String>,
     seq: u32,
@@ -111,6 +120,41 @@ impl Ground<'_> {
 }
 
 impl<'a> Decided<'a> {
+    fn new(seen: &'a BTreeMap<String, Seen>, now: Circumstances<'a>) -> Self {
+        Self {
+            seen,
+            now,
+            within: None,
+            changing: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            seq: 0,
+        }
+    }
+
+    /// Returns what a job that is around others has to do with them.
+    fn inner(&self, job: &Job, jobs: &[Job]) -> Inner {
+        if job.around.is_empty() || self.now.is_forced {
+            return Inner::None;
+        }
+        let Some((changing, unknown)) = &self.within else {
+            return Inner::Still;
+        };
+        let is_inner = |other: &&Job| {
+            let mut names = job.around.iter();
+            names.any(|name| is_named(name, other)) && is_in_reach(job, other)
+        };
+        let inner: Vec<&Job> = jobs.iter().filter(is_inner).collect();
+        let is_changing = |o: &&&Job| changing.contains(&(o.label.clone(), o.host.clone()));
+        let is_unknown = |other: &&&Job| unknown.contains(&other.label);
+        if let Some(other) = inner.iter().find(is_changing) {
+            return Inner::Changes(other.label.clone());
+        }
+        match inner.iter().find(is_unknown) {
+            Some(other) => Inner::Unknown(other.label.clone()),
+            None => Inner::Still,
+        }
+    }
+
     fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
         let symbolic = job.steps(Late::Symbolic)?;
         let is_whole = job.is_whole()?;
@@ -122,8 +166,18 @@ impl<'a> Decided<'a> {
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
+        let inner = self.inner(job, jobs);
+        if matches!(inner, Inner::Still | Inner::Unknown(_)) {
+            inner.quieten(&mut planned);
+        } else if let (Inner::Changes(label), false) = (&inner, ground.is_resumed) {
+            is_new_attempt = true;
+            attempt = self.new_attempt(job, &ground.key);
+            planned = self.steps(&ground, &symbolic, &attempt, true)?;
+            for step in &mut planned {
+                step.reason = format!("`{label}` changes");
+            }
         // What comes before may lay down what is due then.
-        if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
+        } else if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
             for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
                 step.verdict = Verdict::Fresh;
                 step.reason = String::from("nothing is due");
@@ -440,6 +494,30 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
+/// How it stands with the uses that a job is around.
+enum Inner {
+    /// It is around nothing.
+    None,
+    /// They stay as they are.
+    Still,
+    /// This one changes.
+    Changes(String),
+    /// This one is not known yet.
+    Unknown(String),
+}
+
+impl Inner {
+    /// Keeps the steps of a job from being done for their own sake.
+    fn quieten(&self, planned: &mut [PlannedStep]) {
+        for step in planned.iter_mut() {
+            (step.verdict, step.reason) = match self {
+                Self::Unknown(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
+                _ => (Verdict::Fresh, "nothing changes within it".into()),
+            };
+        }
+    }
+}
+
 /// Returns whether a change of `other` makes `job` stale.
 fn follows(job: &Job, other: &Job) -> bool {
     let is_guarded = is_gate(job) && !is_gate(other);
@@ -465,8 +543,12 @@ fn host_of(job: &Job, seat: Seat) -> Option<&str> {
 }
 
 fn comes_after(job: &Job, other: &Job) -> bool {
-    let mut after = job.after.iter();
-    after.any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")))
+    job.after.iter().any(|name| is_named(name, other))
+}
+
+/// Returns whether a use of this name became a job.
+fn is_named(name: &str, job: &Job) -> bool {
+    job.label == name || job.label.starts_with(&format!("{name}["))
 }
 
 /// Returns the last word of each line of what is due: in `DIGEST NAME`, the name.

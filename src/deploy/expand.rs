@@ -286,9 +286,11 @@ impl World<'_> {
                     (Some(role), None) => found.extend(self.candidates(role)?),
                     (None, _) => {
                         let hosts = self.project.hosts_named(&name);
-                        found.extend(hosts.ok_or_else(|| {
-                            wrong(format!("there is no host or group `{name}`"))
-                        })?);
+                        found.extend(
+                            hosts.ok_or_else(|| {
+                                wrong(format!("there is no host or group `{name}`"))
+                            })?,
+                        );
                     }
                 }
             }
@@ -348,6 +350,7 @@ impl World<'_> {
             host: seats.host.map(|h| h.name.clone()),
             from: seats.from.map(|h| h.name.clone()),
             after: one.after.clone(),
+            around: one.around.clone(),
             wave: None,
             max_age: one.max_age,
             caller,

@@ -259,7 +259,10 @@ impl Fleet {
         for (name, said) in asked {
             match said {
                 Ok(said) => {
-                    all.extend(said.into_iter().map(|(role, said)| ((role, name.clone()), said)));
+                    all.extend(
+                        said.into_iter()
+                            .map(|(role, said)| ((role, name.clone()), said)),
+                    );
                 }
                 Err(error) if error.kind == ErrorKind::Host && is_question => {}
                 Err(error) => return Err(error),

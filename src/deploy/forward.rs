@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::deploy::port::{Leads, Port};
+use crate::deploy::port::Port;
 use crate::deploy::porter::{BYE, Order, WORD};
 use crate::deploy::transport::System;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,15 +168,16 @@ fn refused(host: &Host, port: &Port, told: &str) -> Box<Error> {
     if !says.trim().is_empty() {
         error = error.fact("says", says.trim());
     }
-    if let Leads::To(to) = &port.leads {
-        error = error.fact("leads to", to.clone());
-    }
-    match host.reach {
-        Reach::Local => error.hinted("is it taken by something else?"),
-        Reach::Ssh { .. } => error.hinted(
-            "is it taken there, or does its sshd forbid it (`AllowTcpForwarding`, `PermitListen`)?",
-        ),
-    }
+    // A fact and no help: a run that went back has a help of its own.
+    error.fact(
+        "perhaps",
+        match host.reach {
+            Reach::Local => "it is taken by something else",
+            Reach::Ssh { .. } => {
+                "it is taken there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)"
+            }
+        },
+    )
 }
 
 /// Returns the error for a port that closed while the run went on.

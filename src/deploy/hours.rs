@@ -135,7 +135,10 @@ fn zone(name: &str, tz: Option<&str>) -> Result<Zone> {
 }
 
 fn table(name: &str) -> Result<Option<Zone>> {
-    if name.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
+    if name
+        .split('/')
+        .any(|part| part.is_empty() || part.starts_with('.'))
+    {
         return Ok(None);
     }
     for dir in TABLES {

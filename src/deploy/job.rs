@@ -35,6 +35,8 @@ pub struct Job {
     pub from: Option<String>,
     /// Names of uses whose change makes this one stale.
     pub after: Vec<String>,
+    /// Names of uses further down: it is done when one of them changes something.
+    pub around: Vec<String>,
     /// Where it stands in a rollout.
     pub wave: Option<Wave>,
     /// Age at which it is done again.

@@ -9,9 +9,7 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 use crate::deploy::driver::{is_declared, of_kind};
 use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
-use crate::deploy::recipe::{
-    Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor,
-};
+use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
 use crate::source::Mistake;
 use crate::template::{Mode, Template};
 

@@ -154,14 +154,14 @@ fn is_address(text: &str) -> Result<()> {
     let is_good = parts.is_some_and(|(host, port)| {
         let is_bracketed = host.starts_with('[') && host.ends_with(']');
         let is_host = !host.is_empty() && host.chars().all(is_plain) && !host.starts_with('-');
-        is_host
-            && (is_bracketed || !host.contains(':'))
-            && port.parse::<u16>().is_ok_and(|p| p > 0)
+        is_host && (is_bracketed || !host.contains(':')) && port.parse::<u16>().is_ok_and(|p| p > 0)
     });
     match is_good {
         true => Ok(()),
-        false => Err(wrong(format!("`{text}` is no address with a port"))
-            .hinted("write `127.0.0.1:8081`")),
+        false => {
+            Err(wrong(format!("`{text}` is no address with a port"))
+                .hinted("write `127.0.0.1:8081`"))
+        }
     }
 }
 

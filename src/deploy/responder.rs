@@ -256,7 +256,11 @@ fn response(answer: &Answer, request: Request) -> Vec<u8> {
         }
         text.push_str(&format!("Content-Length: {}\r\n", answer.body.len()));
     }
-    let connection = if request.is_last { "close" } else { "keep-alive" };
+    let connection = if request.is_last {
+        "close"
+    } else {
+        "keep-alive"
+    };
     text.push_str(&format!("Connection: {connection}\r\n\r\n"));
     if !request.is_head && !has_no_body {
         text.push_str(&answer.body);

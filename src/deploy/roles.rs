@@ -92,9 +92,16 @@ pub fn settle(
         let told: Vec<(&Probe, Option<&Said>)> = of_role
             .map(|p| (p, said.get(&(p.role.clone(), p.host.clone()))))
             .collect();
-        let has = |(_, said): &&(&Probe, Option<&Said>)| said.is_some_and(|(status, _)| *status == 0);
-        let holders: Vec<String> = told.iter().filter(has).map(|(p, _)| p.host.clone()).collect();
-        let is_too_many = role.count.is_some_and(|count| holders.len() > count as usize);
+        let has =
+            |(_, said): &&(&Probe, Option<&Said>)| said.is_some_and(|(status, _)| *status == 0);
+        let holders: Vec<String> = told
+            .iter()
+            .filter(has)
+            .map(|(p, _)| p.host.clone())
+            .collect();
+        let is_too_many = role
+            .count
+            .is_some_and(|count| holders.len() > count as usize);
         if !is_question && (holders.is_empty() || is_too_many) {
             return Err(wrong_number(environment, role, &holders, &told));
         }
@@ -115,7 +122,9 @@ fn wrong_number(
         (found, count) => {
             let count = count.unwrap_or(1) as usize;
             let may = plural(count, "host");
-            format!("`{whose}` finds {found} hosts with the role `{name}`, of {count} {may} that may have it")
+            format!(
+                "`{whose}` finds {found} hosts with the role `{name}`, of {count} {may} that may have it"
+            )
         }
     });
     for (probe, said) in told {
@@ -153,7 +162,9 @@ pub fn differences(was: &Roles, now: &Roles) -> Vec<(String, String)> {
     let mut names: Vec<&String> = was.keys().chain(now.keys()).collect();
     names.sort();
     names.dedup();
-    let moved = names.into_iter().filter(|name| was.get(*name) != now.get(*name));
+    let moved = names
+        .into_iter()
+        .filter(|name| was.get(*name) != now.get(*name));
     let how = |name: &String| {
         let how = format!("{} -> {}", shown(was.get(name)), shown(now.get(name)));
         (format!("role `{name}`"), how)
@@ -163,7 +174,9 @@ pub fn differences(was: &Roles, now: &Roles) -> Vec<(String, String)> {
 
 /// Returns the roles of one host.
 pub fn of_host(roles: &Roles, host: &str) -> Vec<String> {
-    let has = roles.iter().filter(|(_, hosts)| hosts.iter().any(|h| h == host));
+    let has = roles
+        .iter()
+        .filter(|(_, hosts)| hosts.iter().any(|h| h == host));
     has.map(|(name, _)| name.clone()).collect()
 }
 
@@ -190,7 +203,10 @@ mod tests {
     #[test]
     fn a_role_is_with_as_many_hosts_as_may_have_it() {
         let check = |count, statuses: &[i32], expected: &str| {
-            let hosts = statuses.iter().enumerate().map(|(i, s)| (format!("h{i}"), *s));
+            let hosts = statuses
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (format!("h{i}"), *s));
             let probe = |host: &String| Probe {
                 role: "active".into(),
                 host: host.clone(),
@@ -201,7 +217,8 @@ mod tests {
             let said = hosts.filter(|(_, status)| *status >= 0);
             let said = said.map(|(host, s)| (("active".to_owned(), host), (s, String::new())));
             let said = said.collect();
-            let found = |is_question| match settle(&environment(count), &probes, &said, is_question) {
+            let found = |is_question| match settle(&environment(count), &probes, &said, is_question)
+            {
                 Ok(roles) => roles["active"].join(" "),
                 Err(error) => error.message.clone(),
             };
@@ -227,7 +244,9 @@ mod tests {
         let roles = |text: &str| -> Roles {
             let parts = text.split(';').filter_map(|part| part.split_once('='));
             let hosts = |list: &str| list.split_whitespace().map(str::to_owned).collect();
-            parts.map(|(name, list)| (name.to_owned(), hosts(list))).collect()
+            parts
+                .map(|(name, list)| (name.to_owned(), hosts(list)))
+                .collect()
         };
         let (was, now) = (roles("a=h1;p=h2;q=h3"), roles("a=h2;p=;q=h3"));
         let expected = [("role `a`", "h1 -> h2"), ("role `p`", "h2 -> nobody")];

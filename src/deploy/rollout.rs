@@ -81,7 +81,9 @@ impl Hands<'_> {
     /// Stops before a wave that begins outside its window: what was done stays, and the next run
     /// goes on with it.
     fn may_begin(&self, wave: &Wave, rollout: &Rollout) -> Result<()> {
-        let hours = self.hours.and_then(|hours| hours.closed(&|index| index == wave.rollout));
+        let hours = self
+            .hours
+            .and_then(|hours| hours.closed(&|index| index == wave.rollout));
         let Some(opens) = hours else {
             return Ok(());
         };

@@ -83,7 +83,11 @@ impl System {
     /// there: `-R` and what it leads to are still to be added. Never a kept connection, which
     /// would keep the port as well; and no command at all where the port can not be had.
     pub fn line(&self, host: &Host, script: &str) -> Result<Vec<String>> {
-        let own = ["ControlMaster=no", "ControlPath=none", "ExitOnForwardFailure=yes"];
+        let own = [
+            "ControlMaster=no",
+            "ControlPath=none",
+            "ExitOnForwardFailure=yes",
+        ];
         let mut words = vec![self.ssh.clone()];
         // Before what the host says: ssh takes the first value it meets.
         words.extend(own.iter().flat_map(|o| ["-o".into(), OsString::from(o)]));

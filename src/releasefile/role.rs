@@ -60,7 +60,8 @@ impl Inside<'_> {
                 let mistake = node.missing("`command=\"…\"`");
                 found.push(mistake.help("a command that succeeds on the hosts that have it"));
             }
-            let command = command.and_then(|text| self.bind(&text, Mode::Shell, &OnHost(self), found));
+            let command =
+                command.and_then(|text| self.bind(&text, Mode::Shell, &OnHost(self), found));
             let members = self.members(&on, hosts);
             let known = known.to_mut();
             known.groups.insert(name.text.clone(), members);
@@ -84,8 +85,10 @@ impl Inside<'_> {
         if let Some(what) = taken {
             let message = format!("the role `{}` has the name of {what}", name.text);
             found.push(
-                Mistake::new("name_clash", name.place, message, "the same name")
-                    .help(format!("rename one of them: `on=\"{}\"` would mean both", name.text)),
+                Mistake::new("name_clash", name.place, message, "the same name").help(format!(
+                    "rename one of them: `on=\"{}\"` would mean both",
+                    name.text
+                )),
             );
         }
     }

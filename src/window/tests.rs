@@ -51,13 +51,33 @@ fn hours_are_those_of_the_clock_on_the_wall() {
     check(week, "UTC0", "2026-11-26 16:00", "Mon 2026-11-30 09:00");
     check("22:00-02:00", "UTC0", "2026-11-22 23:00", "open");
     check("22:00-02:00", "UTC0", "2026-11-23 01:59", "open");
-    check("22:00-02:00", "UTC0", "2026-11-23 02:00", "Mon 2026-11-23 22:00");
+    check(
+        "22:00-02:00",
+        "UTC0",
+        "2026-11-23 02:00",
+        "Mon 2026-11-23 22:00",
+    );
     // Over the end of the week.
     check("Sun 22:00-02:00", "UTC0", "2026-11-23 01:00", "open");
-    check("Sun 22:00-02:00", "UTC0", "2026-11-24 01:00", "Sun 2026-11-29 22:00");
+    check(
+        "Sun 22:00-02:00",
+        "UTC0",
+        "2026-11-24 01:00",
+        "Sun 2026-11-29 22:00",
+    );
     check("fri-mon 00:00-24:00", "UTC0", "2026-11-22 12:00", "open");
-    check("fri-mon 00:00-24:00", "UTC0", "2026-11-24 00:00", "Fri 2026-11-27 00:00");
-    check("Tue,Sat 10:00-10:01", "UTC0", "2026-11-21 10:01", "Tue 2026-11-24 10:00");
+    check(
+        "fri-mon 00:00-24:00",
+        "UTC0",
+        "2026-11-24 00:00",
+        "Fri 2026-11-27 00:00",
+    );
+    check(
+        "Tue,Sat 10:00-10:01",
+        "UTC0",
+        "2026-11-21 10:01",
+        "Tue 2026-11-24 10:00",
+    );
     check("00:00-00:00", "UTC0", "2026-11-21 10:01", "open");
 }
 
@@ -68,7 +88,12 @@ fn clocks_that_are_set_move_the_hours_along() {
     check(daily, MONTREAL, "2026-03-07 16:00", "Sun 2026-03-08 09:00");
     check(daily, MONTREAL, "2026-10-31 16:00", "Sun 2026-11-01 09:00");
     // Two o'clock is not there on that day: what begins then begins with the next hour.
-    check("Sun 02:00-04:00", MONTREAL, "2026-03-07 12:00", "Sun 2026-03-08 03:00");
+    check(
+        "Sun 02:00-04:00",
+        MONTREAL,
+        "2026-03-07 12:00",
+        "Sun 2026-03-08 03:00",
+    );
     // Summer over the end of the year, and a rule by days.
     let sydney = "<+10>-10<+11>-11,M10.1.0,M4.1.0/3";
     check(daily, sydney, "2026-12-31 17:00", "Fri 2027-01-01 09:00");
@@ -91,13 +116,30 @@ fn clocks_that_are_set_move_the_hours_along() {
 #[test]
 fn what_is_no_window_or_rule_is_refused() {
     for bad in [
-        "", "Mon", "Mon 9-10", "Mon 09:00", "Foo 09:00-10:00", "Mon- 09:00-10:00",
-        "Mon 25:00-26:00", "Mon 09:60-10:00", "Mon 9:0-10:00", "Mon 09:00-10:00 x",
-        "Mon, 09:00-10:00", "24:01-25:00",
+        "",
+        "Mon",
+        "Mon 9-10",
+        "Mon 09:00",
+        "Foo 09:00-10:00",
+        "Mon- 09:00-10:00",
+        "Mon 25:00-26:00",
+        "Mon 09:60-10:00",
+        "Mon 9:0-10:00",
+        "Mon 09:00-10:00 x",
+        "Mon, 09:00-10:00",
+        "24:01-25:00",
     ] {
         assert!(spans(bad).is_err(), "{bad}");
     }
-    for bad in ["", "UT0", "ABC", "ABC1DEF", "ABC1DEF,M13.1.0,M1.1.0", "ABC1DEF,M3.2.0", "ABCx"] {
+    for bad in [
+        "",
+        "UT0",
+        "ABC",
+        "ABC1DEF",
+        "ABC1DEF,M13.1.0,M1.1.0",
+        "ABC1DEF,M3.2.0",
+        "ABCx",
+    ] {
         assert!(Zone::of_rule(bad).is_none(), "{bad}");
     }
 }
@@ -127,7 +169,10 @@ fn a_table_is_read_as_it_was_written() {
     let zone = Zone::read(&bytes).expect("a table");
     assert_eq!(zone.offset(999_999), -17_632);
     assert_eq!(zone.offset(1_000_000), -18_000);
-    assert_eq!(zone.offset(at(&Zone::default(), "2040-07-01 12:00")), -4 * 3600);
+    assert_eq!(
+        zone.offset(at(&Zone::default(), "2040-07-01 12:00")),
+        -4 * 3600
+    );
     for cut in 0..bytes.len() - MONTREAL.len() - 2 {
         assert!(Zone::read(&bytes[..cut]).is_none(), "{cut}");
     }
@@ -144,6 +189,9 @@ fn dates_are_those_of_the_calendar() {
             let expected = format!("{year:04}-{month:02}-{date:02}T00:00:00Z");
             assert_eq!(text.to_string(), expected);
         }
-        assert!((1..=12).contains(&month) && (1..=31).contains(&date), "{day}");
+        assert!(
+            (1..=12).contains(&month) && (1..=31).contains(&date),
+            "{day}"
+        );
     }
 }

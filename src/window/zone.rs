@@ -190,7 +190,11 @@ impl Rule {
             true => (start..end).contains(&at),
             false => !(end..start).contains(&at),
         };
-        if is_summer { summer.offset } else { self.standard }
+        if is_summer {
+            summer.offset
+        } else {
+            self.standard
+        }
     }
 }
 

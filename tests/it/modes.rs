@@ -84,7 +84,7 @@ impl Site {
 var "v" "1"
 environment "site" {{
     {nodes}
-    use "maintenance" on="h1" listen="127.0.0.1:{away}" because="{{v}}" {{
+    use "maintenance" on="h1" around="work app" listen="127.0.0.1:{away}" {{
         retry-after "600"
         backoff 1800
         body "back soon\n"
@@ -362,10 +362,17 @@ fn a_port_of_a_host_leads_here_while_the_run_lasts() {
     let all: [(&str, &dyn Fn(&str) -> std::path::PathBuf); 2] = [("e", &there), ("l", &here)];
     for (environment, place) in all {
         fs::write(place("pull.py"), PULL).expect("writes");
-        let ended = || wait_until("the end of the line", || place("ended").exists().then_some(()));
+        let ended = || {
+            wait_until("the end of the line", || {
+                place("ended").exists().then_some(())
+            })
+        };
         let run = space.run([environment]).ok();
         assert!(run.stderr.contains("2 steps ran"), "{run}");
-        assert_eq!(fs::read_to_string(place("pulled")).expect("reads"), "image\n");
+        assert_eq!(
+            fs::read_to_string(place("pulled")).expect("reads"),
+            "image\n"
+        );
         // Also for somebody who still speaks through it.
         ended();
         is_closed(port);
@@ -425,12 +432,18 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
     drop(taken);
     hosts.configure(0, "AllowTcpForwarding no");
     let forbidden = space.run(["e"]).fails(1);
-    assert!(forbidden.stderr.contains("cannot open the port"), "{forbidden}");
+    assert!(
+        forbidden.stderr.contains("cannot open the port"),
+        "{forbidden}"
+    );
     let owed = hosts.all[0].srv(".rel/e/scopes");
     assert_eq!(fs::read_dir(owed).expect("lists").count(), 0);
     let nonsense = pulling(&hosts, port, "nowhere");
     let wrong = nonsense.run(["e", "--plan"]).fails(2);
-    assert!(wrong.stderr.contains("`nowhere` is no address with a port"), "{wrong}");
+    assert!(
+        wrong.stderr.contains("`nowhere` is no address with a port"),
+        "{wrong}"
+    );
 }
 
 #[test]

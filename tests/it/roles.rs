@@ -80,7 +80,12 @@ fn uses_go_where_a_probe_finds_the_role() {
     assert!(again.stderr.contains("nothing to do"), "{again}");
     assert!(again.stderr.contains("6 round trips"), "{again}");
     let status = space.ask(["status", "e"]);
-    let roles: Vec<String> = status.as_array().expect("hosts").iter().map(|h| h["roles"].to_string()).collect();
+    let roles: Vec<String> = status
+        .as_array()
+        .expect("hosts")
+        .iter()
+        .map(|h| h["roles"].to_string())
+        .collect();
     assert_eq!(roles.join(" "), r#"["passive"] ["active"] ["passive"]"#);
     let told = space.run(["status", "e"]).ok();
     assert!(told.stdout.contains("h2  active, since"), "{told}");
@@ -149,7 +154,10 @@ fn a_role_that_moves_between_the_plan_and_the_run_stops_it() {
     // Between the question and the first change: each probe moves it on.
     let text = space.read("Releasefile.kdl");
     let probe = "if [ -e vip ]; then rm vip; else echo >vip; exit 1; fi";
-    let text = text.replace("test -e {host.root}/{host.vip} || {{ echo no vip here; exit 1; }}", probe);
+    let text = text.replace(
+        "test -e {host.root}/{host.vip} || {{ echo no vip here; exit 1; }}",
+        probe,
+    );
     let text = text.replace("! test -e {host.root}/vip", "true");
     space.write("Releasefile.kdl", text.replace("h[1-3]", "h[1,2]"));
     let stopped = space.run(["e"]).fails(1);

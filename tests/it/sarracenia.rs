@@ -173,7 +173,12 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
     version(&space, 2);
     // Nobody knows which of the two has the address before they are asked.
     let nobody = space.run(["careful"]).fails(1);
-    assert!(nobody.stderr.contains("finds no host with the role `active`"), "{nobody}");
+    assert!(
+        nobody
+            .stderr
+            .contains("finds no host with the role `active`"),
+        "{nobody}"
+    );
     fs::write(hosts.all[12].srv("vip"), "").expect("writes");
     let careful = space.run(["careful"]).ok();
     assert!(careful.stderr.contains("held back"), "{careful}");

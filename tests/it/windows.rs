@@ -90,7 +90,10 @@ fn outside_its_hours_nothing_begins() {
         let journal = fs::read_to_string(host.srv(".rel/e/journal")).expect("reads");
         let line = journal.lines().find(|l| l.contains("\toverridden\t"));
         let columns: Vec<&str> = line.expect("a line").split('\t').collect();
-        assert_eq!((columns[5], columns[6], columns[8]), ("e", "window", "a hot fix"));
+        assert_eq!(
+            (columns[5], columns[6], columns[8]),
+            ("e", "window", "a hot fix")
+        );
     }
     // With nothing to do there is nothing to stop.
     let again = space.run(["e"]).ok();
@@ -114,13 +117,23 @@ fn within_its_hours_it_runs_by_the_clock_of_the_place() {
     let stopped = run("UTC0").fails(1);
     assert!(stopped.stderr.contains("(local)"), "{stopped}");
     let unknown = run("No/Such_Place").fails(2);
-    assert!(unknown.stderr.contains("`TZ` names no time zone"), "{unknown}");
+    assert!(
+        unknown.stderr.contains("`TZ` names no time zone"),
+        "{unknown}"
+    );
     assert!(is_untouched(&hosts));
     let _ = run("XYZ-12").ok();
     assert!(hosts.all.iter().all(|host| host.srv("file").exists()));
-    let space = app(&hosts, "window \"Mon 09:00-10:00\" tz=\"No/Such_Place\"", "");
+    let space = app(
+        &hosts,
+        "window \"Mon 09:00-10:00\" tz=\"No/Such_Place\"",
+        "",
+    );
     let unknown = space.run(["e"]).fails(2);
-    assert!(unknown.stderr.contains("no time zone `No/Such_Place`"), "{unknown}");
+    assert!(
+        unknown.stderr.contains("no time zone `No/Such_Place`"),
+        "{unknown}"
+    );
 }
 
 #[test]

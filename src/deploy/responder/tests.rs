@@ -58,11 +58,17 @@ fn every_path_and_method_has_the_same_answer() {
     }
     let head = all(address, b"HEAD / HTTP/1.0\r\n\r\n");
     let (head, rest) = head.split_at(head.len() - 4);
-    assert!(head.ends_with("Content-Length: 10\r\nConnection: close"), "{head}");
+    assert!(
+        head.ends_with("Content-Length: 10\r\nConnection: close"),
+        "{head}"
+    );
     assert_eq!(rest, "\r\n\r\n");
     // What may have no body has none.
     let empty = all(start(answer("204", "x")), b"GET / HTTP/1.0\r\n\r\n");
-    assert!(!empty.contains("Content-Length") && empty.ends_with("\r\n\r\n"), "{empty}");
+    assert!(
+        !empty.contains("Content-Length") && empty.ends_with("\r\n\r\n"),
+        "{empty}"
+    );
 }
 
 #[test]
@@ -87,7 +93,10 @@ fn a_connection_is_kept_and_requests_may_come_in_any_pieces() {
     };
     for _ in 0..3 {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sends");
-        assert_eq!(one().last().map(String::as_str), Some("Connection: keep-alive"));
+        assert_eq!(
+            one().last().map(String::as_str),
+            Some("Connection: keep-alive")
+        );
     }
     // Several at once, and one in drips.
     let two = b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n";

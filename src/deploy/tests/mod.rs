@@ -1,5 +1,6 @@
 //! End to end on local hosts: real shells, real files, temporary directories.
 
+mod around;
 mod docs;
 mod guard;
 mod release;
@@ -133,6 +134,9 @@ impl Space {
                 .map(|on| on.split(',').map(template).collect())
                 .unwrap_or_default(),
             from: get("from").map(template),
+            around: get("around")
+                .map(|a| vec![a.to_owned()])
+                .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
             max_age: get("max-age").map(|a| humantime::parse_duration(a).expect("one")),
             args: args

@@ -45,7 +45,11 @@ fn a_window_that_closes_stops_a_rollout_between_waves_and_the_next_run_goes_on()
         error.message,
         "`staging` stops before wave 2 of 2 of `all`: its window has closed"
     );
-    let facts: Vec<String> = error.facts.iter().map(|(n, t)| format!("{n}: {t}")).collect();
+    let facts: Vec<String> = error
+        .facts
+        .iter()
+        .map(|(n, t)| format!("{n}: {t}"))
+        .collect();
     assert_eq!(facts, ["window: it opens Thu 1970-01-08 00:00 (UTC)"]);
     // The wave that was begun has come to its end, gate and all, and nothing went back.
     assert_eq!(space.told(), ["file/w Done", "gate/w Done"]);
@@ -53,7 +57,10 @@ fn a_window_that_closes_stops_a_rollout_between_waves_and_the_next_run_goes_on()
     let error = space.fails();
     assert_eq!(error.message, "`staging` is outside its window");
     let plan = space.plan();
-    assert_eq!(plan.closed.as_deref(), Some("it opens Thu 1970-01-08 00:00 (UTC)"));
+    assert_eq!(
+        plan.closed.as_deref(),
+        Some("it opens Thu 1970-01-08 00:00 (UTC)")
+    );
     assert_eq!(plan.to_run, 2);
     space.clock = Box::new(|| 7 * 86_400);
     space.apply();
