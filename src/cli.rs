@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::deploy::porter;
 use crate::error::{Error, Result};
 use crate::ui::{self, ColorChoice};
 
@@ -133,6 +134,11 @@ enum Verb {
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|word| word == porter::WORD) {
+        // Started by `rel` itself: what it is to do comes over the line.
+        let input = std::io::BufReader::new(std::io::stdin());
+        return porter::serve(input, std::io::stdout());
+    }
     let parsed = match parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => return clap_error(&error),

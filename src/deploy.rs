@@ -4,6 +4,7 @@
 //! [`rollback`] goes back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
+pub mod actions;
 pub mod apply;
 pub mod archive;
 pub mod basis;
@@ -16,10 +17,12 @@ pub mod driver;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod forward;
 pub mod found;
 pub mod frames;
 pub mod guards;
 pub mod history;
+pub mod hours;
 pub mod inventory;
 pub mod job;
 pub mod journal;
@@ -29,10 +32,15 @@ pub mod line;
 pub mod names;
 pub mod parse;
 pub mod plan;
+pub mod port;
+pub mod porter;
 pub mod program;
 pub mod promote;
 pub mod reader;
 pub mod recipe;
+pub mod render;
+pub mod responder;
+pub mod roles;
 pub mod rollout;
 pub mod saved;
 pub mod secret;
@@ -60,8 +68,10 @@ use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
 use crate::deploy::guards::Overrides;
+use crate::deploy::hours::{Clock, Hours, WINDOW};
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::Seen;
+use crate::deploy::roles::Roles;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::secret::{Hidden, Secret};
 use crate::error::{Error, IoContext, Result};
@@ -104,8 +114,12 @@ pub struct Request<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// This program: it starts itself to keep ports of hosts open.
+    pub program: PathBuf,
     /// Guards that are gone over.
     pub overrides: Overrides,
+    /// The clock of this machine.
+    pub clock: Clock<'a>,
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -168,13 +182,15 @@ pub fn status(
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
     let fleet = open(request, progress, interrupted)?;
-    let jobs = jobs(request, &fleet)?;
+    let roles = roles(request, &fleet, interrupted)?;
+    let jobs = jobs(request, &fleet, &roles)?;
     let answers = fleet.ask_some(&jobs, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
         is_forced: false,
     };
-    let plan = decide::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    let mut plan = decide::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    plan.roles = roles;
     Ok(status::of(&plan, &jobs, &answers))
 }
 
@@ -224,6 +240,7 @@ pub fn apply(
         .hinted(format!("add `needs \"{target}\"` to the environment")));
     }
     looked.take_leases(request, progress, interrupted)?;
+    looked.roles_hold(request, interrupted)?;
     if let Some(saved) = request.saved {
         let hosts = apply::touched(&looked.plan);
         looked
@@ -236,6 +253,10 @@ pub fn apply(
         run_id: &request.run_id,
         fleet: &looked.fleet,
         seen: &looked.seen,
+        hours: looked
+            .hours
+            .as_ref()
+            .filter(|_| !request.overrides.has(WINDOW)),
         progress,
         interrupted,
     };
@@ -283,6 +304,7 @@ pub fn rollback(
             run_id: &request.run_id,
             fleet: &fleet,
             seen: &seen,
+            hours: None,
             progress,
             interrupted,
         };
@@ -305,15 +327,21 @@ pub fn rollback(
 }
 
 /// Everything that is known before anything is done.
-struct Looked {
+struct Looked<'a> {
     jobs: Vec<Job>,
     fleet: Fleet,
+    roles: Roles,
+    hours: Option<Hours<'a>>,
     seen: BTreeMap<String, Seen>,
     held_back: Vec<String>,
     plan: Plan,
 }
 
-fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> Result<World<'a>> {
+fn world<'a>(
+    request: &'a Request<'a>,
+    roots: &'a BTreeMap<String, String>,
+    holders: Option<&'a Roles>,
+) -> Result<World<'a>> {
     if let Some(param) = request
         .environment
         .params
@@ -336,38 +364,62 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
         secrets: request.secrets,
         roots,
         promoted: &request.promoted,
+        holders,
     })
 }
 
 /// Opens all hosts of the environment.
 fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool) -> Result<Fleet> {
-    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+    let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
     Fleet::open(request, &hosts, progress, interrupted)
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
-fn jobs(request: &Request<'_>, fleet: &Fleet) -> Result<Vec<Job>> {
+fn jobs(request: &Request<'_>, fleet: &Fleet, holders: &Roles) -> Result<Vec<Job>> {
     let roots = fleet.roots();
-    let jobs = world(request, &roots)?.jobs()?;
+    let jobs = world(request, &roots, Some(holders))?.jobs()?;
     fleet.hide(&Hidden::of(&jobs));
     Ok(jobs)
 }
 
-fn look(
-    request: &Request<'_>,
+/// Asks open hosts who has which role; a round trip of its own, where there are roles.
+fn roles(request: &Request<'_>, fleet: &Fleet, interrupted: &AtomicBool) -> Result<Roles> {
+    if request.environment.roles.is_empty() {
+        return Ok(Roles::new());
+    }
+    let probes = world(request, &fleet.roots(), None)?.probes()?;
+    let said = fleet.probe(&probes, request.is_question, interrupted)?;
+    roles::settle(request.environment, &probes, &said, request.is_question)
+}
+
+fn look<'a>(
+    request: &'a Request<'a>,
     depth: Depth,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Looked> {
-    let held_back = world(request, &BTreeMap::new())?.held_back()?;
-    let name = &request.environment.name;
-    request.promoted.check_names(name, &held_back)?;
+) -> Result<Looked<'a>> {
+    let is_wrong = |holders: Option<&Roles>| {
+        let held_back = world(request, &BTreeMap::new(), holders)?.held_back()?;
+        let name = &request.environment.name;
+        request.promoted.check_names(name, &held_back)?;
+        Ok::<_, Box<Error>>(held_back)
+    };
+    // Said before any host is asked, as far as that is known.
+    is_wrong(None)?;
+    let hours = match hours::has_windows(request.environment) {
+        true => Some(Hours::new(request.environment, request.clock)?),
+        false => None,
+    };
     let fleet = open(request, progress, interrupted)?;
-    let jobs = jobs(request, &fleet)?;
+    let roles = roles(request, &fleet, interrupted)?;
+    let held_back = is_wrong(Some(&roles))?;
+    let jobs = jobs(request, &fleet, &roles)?;
     let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
         fleet,
+        roles,
+        hours,
         seen,
         held_back,
         plan: Plan::default(),
@@ -379,7 +431,19 @@ fn look(
     Ok(looked)
 }
 
-impl Looked {
+impl Looked<'_> {
+    /// Asks once more who has which role, under the leases: from here on that holds.
+    fn roles_hold(&self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        if self.plan.to_run == 0 || self.roles.is_empty() {
+            return Ok(());
+        }
+        let now = roles(request, &self.fleet, interrupted)?;
+        match roles::moved(&request.environment.name, &self.roles, &now) {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
     /// Takes the leases of the hosts that will change, for a plan that holds under them.
     fn take_leases(
         &mut self,
@@ -411,6 +475,8 @@ impl Looked {
             is_forced: request.force,
         };
         self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
+        self.plan.roles.clone_from(&self.roles);
+        self.plan.closed = self.hours.as_ref().and_then(|h| h.closed_for(&self.plan));
         self.plan.round_trips = self.fleet.round_trips();
         request.promoted.check_plan(&self.plan, &self.held_back)
     }
@@ -422,7 +488,13 @@ impl Looked {
             _ => self.plan.blocked.as_slice(),
         };
         let name = &request.environment.name;
-        request.overrides.check(name, &self.jobs, blocked)
+        request
+            .overrides
+            .check(request.environment, &self.jobs, blocked)?;
+        match &self.plan.closed {
+            Some(opens) if !request.overrides.has(WINDOW) => Err(hours::is_closed(name, opens)),
+            _ => Ok(()),
+        }
     }
 
     /// Tells the journals of the hosts that are changed which guards were gone over, and why.
@@ -432,7 +504,7 @@ impl Looked {
         }
         let hosts = apply::touched(&self.plan);
         for host in &hosts {
-            let lines = request.overrides.journal_lines(host, &self.plan.blocked);
+            let lines = request.overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {
                 self.fleet.note(&[host], &lines, interrupted)?;
             }

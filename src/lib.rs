@@ -38,3 +38,4 @@ pub mod range;
 pub mod source;
 pub mod template;
 pub mod trace;
+pub mod window;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Command, Graph};
 use crate::source::{Place, Sources};
 use crate::template::Template;
+use crate::window::Window;
 
 /// A checked Releasefile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +93,7 @@ impl Project {
 }
 
 /// A named place that a release goes to; a command of `rel`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Name, and the name of the command.
     pub name: String,
@@ -108,12 +109,31 @@ pub struct Environment {
     pub uses: Vec<Use>,
     /// Hosts that move in waves, for the uses that say so.
     pub rollouts: Vec<Rollout>,
+    /// Names that stand for the hosts on which a probe succeeds.
+    pub roles: Vec<Role>,
+    /// Hours in which a run may begin, and a wave; at any time where there are none.
+    pub windows: Vec<Window>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.
     pub approval: Option<Approval>,
     /// How long its lease holds when nothing is heard of the run.
     pub lease: Option<Duration>,
+    /// Where the name is written.
+    pub place: Place,
+}
+
+/// Hosts that are found by a probe: which of several is the active one now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Name, used like that of a group.
+    pub name: String,
+    /// The hosts that may have it, in order.
+    pub on: Vec<Template>,
+    /// Succeeds on those that have it.
+    pub command: Template,
+    /// So many may have it; any number where it is not said.
+    pub count: Option<u32>,
     /// Where the name is written.
     pub place: Place,
 }
@@ -186,6 +206,8 @@ pub struct Use {
     pub from: Option<Template>,
     /// Uses that must be done before, and whose change makes this one stale.
     pub after: Vec<String>,
+    /// Uses further down: it is done when one of them will change something, and only then.
+    pub around: Vec<String>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
     /// Parameters for the recipe, as written.
@@ -215,6 +237,8 @@ pub struct Rollout {
     pub max_failures: Share,
     /// What goes back when it fails.
     pub on_failure: OnFailure,
+    /// Hours in which its waves may begin; at any time where there are none.
+    pub windows: Vec<Window>,
     /// Where the name is written.
     pub place: Place,
 }

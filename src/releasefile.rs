@@ -25,6 +25,7 @@ use crate::model::{Project, Version};
 use crate::source::{Mistake, Place, Sources, suggest};
 use crate::template::{LENGTH_MAX, TemplateError};
 
+mod around;
 mod axes;
 mod check;
 mod declare;
@@ -34,13 +35,16 @@ mod nesting;
 mod node;
 mod pattern;
 mod read;
+mod role;
 mod rollout;
 mod sandbox;
 mod scope;
 mod secret;
 mod target;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use declare::Names;
 pub use environment::COMMANDS;

@@ -18,6 +18,7 @@ use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::guards::Overrides;
+use crate::deploy::hours::Clock;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::upload::sha256_of;
 use crate::deploy::{self, Promoted, Request};
@@ -417,6 +418,7 @@ impl Job<'_> {
         };
         let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
         let saved = way.saved.map(|s| &s.body);
+        let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());
         let request = Request {
             project: self.project,
             environment: self.environment,
@@ -438,6 +440,11 @@ impl Job<'_> {
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            program: self.context.program(),
+            clock: Clock {
+                now: &Context::now_s,
+                tz: tz.as_deref(),
+            },
             overrides: way.overrides.cloned().unwrap_or_default(),
             force: way.is_forced,
             promoted: self.promoted.clone(),

@@ -1,6 +1,7 @@
 //! Questions about hosts: `hosts`, `status ENVIRONMENT`, `history ENVIRONMENT`. They change
 //! nothing anywhere.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::names::unknown_name;
 use super::query::{self, Names};
 use super::secrets;
 use super::signals::Listener;
+use crate::deploy::roles::{self, Probe};
 use crate::deploy::{self, inventory};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::model::{Host, Project};
@@ -48,7 +50,21 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
             Error::usage(format!("`{}` is no time to wait", args.within))
                 .hinted("for example: --within 30s")
         })?;
-    let hosts = named(project, &args.names)?;
+    let probes = probes(project, &root);
+    let (names, wanted): (Vec<String>, Vec<String>) =
+        args.names.iter().cloned().partition(|name| {
+            project.hosts_named(name).is_some() || !probes.iter().any(|(_, p)| p.role == *name)
+        });
+    let mut hosts = match wanted.is_empty() {
+        false if names.is_empty() => Vec::new(),
+        _ => named(project, &names)?,
+    };
+    let plain: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    // All that may have a role that is named; who has it is known when they are asked.
+    for (_, probe) in probes.iter().filter(|(_, p)| wanted.contains(&p.role)) {
+        let host = project.hosts.get(&probe.host);
+        hosts.extend(host.filter(|host| !hosts.iter().any(|h| h.name == host.name)));
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
     let asking = inventory::Asking {
@@ -56,9 +72,12 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         control_dir: context.control_dir()?,
         ssh: context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
         secret_vars: secrets::variables(project),
+        probes,
         limit,
     };
-    let facts = inventory::ask(&hosts, &asking, &interrupted)?;
+    let mut facts = inventory::ask(&hosts, &asking, &interrupted)?;
+    let is_role = |name: &String| wanted.contains(&name.split(' ').next().unwrap_or("").to_owned());
+    facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_role));
     match context.json {
         true => ui::print(&format!("{:#}\n", to_json(&facts)?)),
         false => ui::print(&ui::hosts::hosts_text(context.screen, &facts)),
@@ -67,6 +86,17 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         true => EXIT_OK,
         false => EXIT_FAILED,
     })
+}
+
+/// Returns the probes of all roles, each called by its name and that of its environment.
+fn probes(project: &Project, root: &Path) -> Vec<(String, Probe)> {
+    let environments = project.environments.iter();
+    let all = environments.flat_map(|environment| {
+        let name = environment.name.as_str();
+        let probes = roles::probes_of(project, environment, root).into_iter();
+        probes.map(move |probe| (format!("{} ({name})", probe.role), probe))
+    });
+    all.collect()
 }
 
 /// Returns the hosts that names, groups and ranges stand for, each once.

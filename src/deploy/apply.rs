@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deploy::fleet::Fleet;
+use crate::deploy::hours::Hours;
 use crate::deploy::job::{Act, Job, Seat};
 use crate::deploy::line::Line;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
@@ -35,6 +36,8 @@ pub struct Hands<'a> {
     pub fleet: &'a Fleet,
     /// What they said.
     pub seen: &'a BTreeMap<String, Seen>,
+    /// The hours in which waves may begin; none where that was gone over.
+    pub hours: Option<&'a Hours<'a>>,
     /// Where it is told.
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.
@@ -72,6 +75,9 @@ impl Hands<'_> {
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
             let own = &jobs[at..at + together.len()];
             at += together.len();
+            if let Some(lost) = self.fleet.lost_port() {
+                return Err(self.go_back(done, &|_| true, lost));
+            }
             self.before(together, &mut told)?;
             let mut failed = Vec::new();
             for (host, stop) in self.together(together, own, (done, &given_up)) {
@@ -259,6 +265,7 @@ impl Hands<'_> {
             self.tell_gone_back(&ran)?;
             Ok(count)
         });
+        self.fleet.close_ports(is_wanted);
         match undone {
             Ok(0) => {
                 cause.hinted("nothing had been switched; mend it and run the same command again")

@@ -17,6 +17,7 @@ use crate::deploy::guards;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::{Attempt, Record};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::port::Port;
 use crate::deploy::recipe::DUE;
 use crate::deploy::waves::Wave;
 use crate::deploy::words::{hex, push_field};
@@ -38,13 +39,16 @@ pub fn decide(
     seen: &BTreeMap<String, Seen>,
     now: Circumstances<'_>,
 ) -> Result<Plan> {
-    let mut decided = Decided {
-        seen,
-        now,
-        changing: BTreeSet::new(),
-        unknown: BTreeSet::new(),
-        seq: 0,
-    };
+    let mut decided = Decided::new(seen, now);
+    if jobs.iter().any(|job| !job.around.is_empty()) {
+        // What stands below is decided first, as if nothing were around it.
+        for job in jobs {
+            decided.job(job, jobs)?;
+        }
+        let (changing, unknown) = (decided.changing, decided.unknown);
+        decided = Decided::new(seen, now);
+        decided.within = Some((changing, unknown));
+    }
     let mut plan = Plan {
         environment: environment.to_owned(),
         hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
@@ -72,11 +76,17 @@ pub fn decide(
     Ok(plan)
 }
 
+/// Labels and hosts of jobs.
+type Labels = BTreeSet<(String, Option<String>)>;
+
 struct Decided<'a> {
     seen: &'a BTreeMap<String, Seen>,
     now: Circumstances<'a>,
+    /// Jobs that change something, and labels of those that are not known yet, when nothing is
+    /// done around them.
+    within: Option<(Labels, BTreeSet<String>)>,
     /// Labels and hosts of jobs that will change something.
-    changing: BTreeSet<(String, Option<String>)>,
+    changing: Labels,
     /// Labels of jobs that are not known yet.
     unknown: BTreeSet<String>,
     seq: u32,
@@ -110,9 +120,44 @@ impl Ground<'_> {
 }
 
 impl<'a> Decided<'a> {
+    fn new(seen: &'a BTreeMap<String, Seen>, now: Circumstances<'a>) -> Self {
+        Self {
+            seen,
+            now,
+            within: None,
+            changing: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            seq: 0,
+        }
+    }
+
+    /// Returns what a job that is around others has to do with them.
+    fn inner(&self, job: &Job, jobs: &[Job]) -> Inner {
+        if job.around.is_empty() || self.now.is_forced {
+            return Inner::None;
+        }
+        let Some((changing, unknown)) = &self.within else {
+            return Inner::Still;
+        };
+        let is_inner = |other: &&Job| {
+            let mut names = job.around.iter();
+            names.any(|name| is_named(name, other)) && is_in_reach(job, other)
+        };
+        let inner: Vec<&Job> = jobs.iter().filter(is_inner).collect();
+        let is_changing = |o: &&&Job| changing.contains(&(o.label.clone(), o.host.clone()));
+        let is_unknown = |other: &&&Job| unknown.contains(&other.label);
+        if let Some(other) = inner.iter().find(is_changing) {
+            return Inner::Changes(other.label.clone());
+        }
+        match inner.iter().find(is_unknown) {
+            Some(other) => Inner::Unknown(other.label.clone()),
+            None => Inner::Still,
+        }
+    }
+
     fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
         let symbolic = job.steps(Late::Symbolic)?;
-        let is_dated = job.is_dated()?;
+        let is_whole = job.is_whole()?;
         let ground = self.ground(job, jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
         let told = told.filter_map(|l| l.strip_prefix("! "));
@@ -121,8 +166,18 @@ impl<'a> Decided<'a> {
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
+        let inner = self.inner(job, jobs);
+        if matches!(inner, Inner::Still | Inner::Unknown(_)) {
+            inner.quieten(&mut planned);
+        } else if let (Inner::Changes(label), false) = (&inner, ground.is_resumed) {
+            is_new_attempt = true;
+            attempt = self.new_attempt(job, &ground.key);
+            planned = self.steps(&ground, &symbolic, &attempt, true)?;
+            for step in &mut planned {
+                step.reason = format!("`{label}` changes");
+            }
         // What comes before may lay down what is due then.
-        if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
+        } else if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
             for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
                 step.verdict = Verdict::Fresh;
                 step.reason = String::from("nothing is due");
@@ -130,7 +185,7 @@ impl<'a> Decided<'a> {
         } else if !ground.is_resumed && (is_changing(&planned) || ground.due.is_some()) {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
-            planned = self.steps(&ground, &symbolic, &attempt, is_dated)?;
+            planned = self.steps(&ground, &symbolic, &attempt, is_whole)?;
         }
         // Last: whatever was found to be done, on these hosts it is not.
         if job.wave.as_ref().is_some_and(Wave::is_held) {
@@ -391,7 +446,9 @@ impl<'a> Decided<'a> {
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
         let record = seen.and_then(|s| s.journal.record(&draft.id));
         match (&draft.act, seen) {
-            (Act::Scope { name, .. }, Some(seen)) if seen.scopes.contains(name) => {
+            (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
+                if seen.scopes.contains(name) =>
+            {
                 return run("was not left last time".into());
             }
             _ => {}
@@ -437,6 +494,30 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
+/// How it stands with the uses that a job is around.
+enum Inner {
+    /// It is around nothing.
+    None,
+    /// They stay as they are.
+    Still,
+    /// This one changes.
+    Changes(String),
+    /// This one is not known yet.
+    Unknown(String),
+}
+
+impl Inner {
+    /// Keeps the steps of a job from being done for their own sake.
+    fn quieten(&self, planned: &mut [PlannedStep]) {
+        for step in planned.iter_mut() {
+            (step.verdict, step.reason) = match self {
+                Self::Unknown(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
+                _ => (Verdict::Fresh, "nothing changes within it".into()),
+            };
+        }
+    }
+}
+
 /// Returns whether a change of `other` makes `job` stale.
 fn follows(job: &Job, other: &Job) -> bool {
     let is_guarded = is_gate(job) && !is_gate(other);
@@ -462,8 +543,12 @@ fn host_of(job: &Job, seat: Seat) -> Option<&str> {
 }
 
 fn comes_after(job: &Job, other: &Job) -> bool {
-    let mut after = job.after.iter();
-    after.any(|a| *a == other.label || other.label.starts_with(&format!("{a}[")))
+    job.after.iter().any(|name| is_named(name, other))
+}
+
+/// Returns whether a use of this name became a job.
+fn is_named(name: &str, job: &Job) -> bool {
+    job.label == name || job.label.starts_with(&format!("{name}["))
 }
 
 /// Returns the last word of each line of what is due: in `DIGEST NAME`, the name.

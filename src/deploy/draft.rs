@@ -43,6 +43,7 @@ impl Draft {
             Act::Scope { name, enter, .. } => {
                 fields.extend([("scope", name.clone()), ("enter", enter.clone())]);
             }
+            Act::Port(port) => fields.extend(port.key_fields()),
             Act::Await { command, .. } => fields.push(("wait", command.clone())),
             Act::Ask(wait) => fields.push(("ask", wait.describe())),
         }
@@ -79,6 +80,7 @@ impl Draft {
             Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
             Act::Managed { start, .. } => start.trim().to_owned(),
             Act::Scope { name, .. } => format!("until the run ends: {name}"),
+            Act::Port(port) => port.describe(),
             Act::Await { command, .. } => format!("wait for: {}", command.trim()),
             Act::Ask(wait) => wait.describe(),
         };

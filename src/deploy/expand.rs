@@ -9,11 +9,12 @@ use std::ffi::OsString;
 use crate::deploy::job::{Bound, Job, NOT_MADE};
 use crate::deploy::promote::Promoted;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
+use crate::deploy::roles::Roles;
 use crate::deploy::secret::Secret;
 use crate::deploy::waves::{self, Wave};
 use crate::deploy::words::artifact_names;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Rollout, Use};
+use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Role, Rollout, Use};
 use crate::range;
 use crate::template::{Mode, Template, Value};
 
@@ -37,6 +38,8 @@ pub struct World<'a> {
     pub roots: &'a BTreeMap<String, String>,
     /// Which of the hosts that are held back move all the same.
     pub promoted: &'a Promoted,
+    /// Who has which role; `None` before anybody was asked: then all that may have one.
+    pub holders: Option<&'a Roles>,
 }
 
 type Scope = BTreeMap<String, Value>;
@@ -126,10 +129,12 @@ impl World<'_> {
             };
             let hosts: Vec<Option<&Host>> = match wave {
                 Some((_, hosts)) => hosts.iter().copied().map(Some).collect(),
-                None => match self.hosts_of(one, &one.on, &scope)? {
-                    none if none.is_empty() => vec![None],
-                    hosts => hosts.into_iter().map(Some).collect(),
-                },
+                None if one.on.is_empty() => vec![None],
+                // None of them where nobody has a role.
+                None => {
+                    let hosts = self.hosts_of(one, &one.on, &scope)?;
+                    hosts.into_iter().map(Some).collect()
+                }
             };
             for host in hosts {
                 let place = Seats {
@@ -154,13 +159,41 @@ impl World<'_> {
                 for host in self.hosts_of(one, &one.on, &scope)? {
                     found.insert(host.name.clone(), host.clone());
                 }
-                if let Some(template) = &one.from {
-                    let host = self.one_host(one, template, &scope)?;
+                for host in self.hosts_of(one, one.from.as_slice(), &scope)? {
                     found.insert(host.name.clone(), host.clone());
                 }
             }
         }
+        for role in &self.environment.roles {
+            for host in self.candidates(role)? {
+                found.insert(host.name.clone(), host.clone());
+            }
+        }
         Ok(found)
+    }
+
+    /// Returns the hosts that may have a role.
+    pub(super) fn candidates(&self, role: &Role) -> Result<Vec<&Host>> {
+        let wrong = |message: String| {
+            Error::new(ErrorKind::Releasefile, message).fact("role", role.name.clone())
+        };
+        let scope = self.base(&[]);
+        let mut found: Vec<&Host> = Vec::new();
+        for template in &role.on {
+            for host in self.members(template, &scope, &wrong)? {
+                if !found.iter().any(|f| f.name == host.name) {
+                    found.push(host);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the names that a role's probe may use on a host.
+    pub(super) fn names_on(&self, host: &Host) -> BTreeMap<String, Value> {
+        let mut names = self.base(&[]);
+        self.add_host("host", host, &mut names);
+        names
     }
 
     /// Returns the names of all hosts that some rollout holds back.
@@ -221,24 +254,45 @@ impl World<'_> {
     }
 
     fn hosts_named(&self, one: &Use, template: &Template, scope: &Scope) -> Result<Vec<&Host>> {
+        self.members(template, scope, &|message| wrong(one, message))
+    }
+
+    /// Returns the hosts that a text names; `wrong` makes the error of what names none.
+    fn members(
+        &self,
+        template: &Template,
+        scope: &Scope,
+        wrong: &dyn Fn(String) -> Box<Error>,
+    ) -> Result<Vec<&Host>> {
         let words = template
             .render_words(&|n| scope.get(n).cloned())
-            .map_err(|e| wrong(one, e.to_string()).fact("text", template.source()))?;
+            .map_err(|e| wrong(e.to_string()).fact("text", template.source()))?;
         let mut found = Vec::new();
         for word in words {
             let names = range::expand(&word.to_string_lossy()).map_err(|bad| {
-                let error = wrong(one, bad.message);
+                let error = wrong(bad.message);
                 match bad.help {
                     Some(help) => error.hinted(help),
                     None => error,
                 }
             })?;
             for name in names {
-                let hosts = self.project.hosts_named(&name);
-                found
-                    .extend(hosts.ok_or_else(|| {
-                        wrong(one, format!("there is no host or group `{name}`"))
-                    })?);
+                let role = self.environment.roles.iter().find(|r| r.name == name);
+                match (role, self.holders) {
+                    (Some(_), Some(holders)) => {
+                        let holders = holders.get(&name).into_iter().flatten();
+                        found.extend(holders.filter_map(|host| self.project.hosts.get(host)));
+                    }
+                    (Some(role), None) => found.extend(self.candidates(role)?),
+                    (None, _) => {
+                        let hosts = self.project.hosts_named(&name);
+                        found.extend(
+                            hosts.ok_or_else(|| {
+                                wrong(format!("there is no host or group `{name}`"))
+                            })?,
+                        );
+                    }
+                }
             }
         }
         Ok(found)
@@ -296,6 +350,7 @@ impl World<'_> {
             host: seats.host.map(|h| h.name.clone()),
             from: seats.from.map(|h| h.name.clone()),
             after: one.after.clone(),
+            around: one.around.clone(),
             wave: None,
             max_age: one.max_age,
             caller,

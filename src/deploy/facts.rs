@@ -156,6 +156,7 @@ impl Questions {
             }
             Act::Run(_)
             | Act::Scope { .. }
+            | Act::Port(_)
             | Act::Managed { .. }
             | Act::Await { .. }
             | Act::Ask(_) => return,

@@ -9,16 +9,20 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
+use crate::deploy::apply::lock;
 use crate::deploy::facts::{Depth, Questions, Reply};
+use crate::deploy::forward::{self, Forward, Porters};
 use crate::deploy::frames::Frame;
 use crate::deploy::job::Job;
 use crate::deploy::lease;
 use crate::deploy::plan::Seen;
-use crate::deploy::program::Header;
+use crate::deploy::port::Port;
+use crate::deploy::program::{Header, quote};
+use crate::deploy::roles::{Probe, Said};
 use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
-use crate::deploy::words::hex;
+use crate::deploy::words::{absolute_root, hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;
 use crate::model::{Host, Reach};
@@ -26,6 +30,7 @@ use crate::progress::{Event, Progress};
 
 /// One host with its connection.
 pub struct Member {
+    host: Host,
     session: Mutex<Session>,
     /// What its programs begin with.
     pub header: Header,
@@ -43,6 +48,9 @@ pub struct Answers {
 /// All hosts of an environment.
 pub struct Fleet {
     members: BTreeMap<String, Member>,
+    porters: Porters,
+    // Behind the sessions: ports close after the guards have left what led there.
+    forwards: Mutex<Vec<Forward>>,
 }
 
 impl Fleet {
@@ -97,9 +105,49 @@ impl Fleet {
                 }
             }
             let session = Mutex::new(session);
-            members.insert(name, Member { session, header });
+            let host = hosts.get(&name).cloned();
+            let host = host.ok_or_else(|| Error::internal("a host was not asked for"))?;
+            let member = Member {
+                host,
+                session,
+                header,
+            };
+            members.insert(name, member);
         }
-        Ok(Self { members })
+        let program = request.program.clone();
+        Ok(Self {
+            members,
+            porters: Porters { program, system },
+            forwards: Mutex::default(),
+        })
+    }
+
+    /// Opens a port of a host until the run ends. Returns what the host must know about it.
+    pub fn open_port(
+        &self,
+        name: &str,
+        port: &Port,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<String>> {
+        let member = self.member(name)?;
+        let state = &member.header.state;
+        let forward = self.porters.open(&member.host, port, state, interrupted)?;
+        let is_local = member.host.reach == Reach::Local;
+        let note = is_local.then(|| port.note(state, forward.pid()));
+        lock(&self.forwards).push(forward);
+        Ok(note)
+    }
+
+    /// Closes the ports of some hosts.
+    pub fn close_ports(&self, is_wanted: &dyn Fn(&str) -> bool) {
+        lock(&self.forwards).retain(|forward| !is_wanted(&forward.host));
+    }
+
+    /// Returns the error for a port that did not stay open.
+    pub fn lost_port(&self) -> Option<Box<Error>> {
+        let mut forwards = lock(&self.forwards);
+        let closed = forwards.iter_mut().position(|forward| !forward.is_open())?;
+        forwards.get(closed).map(forward::lost)
     }
 
     /// Returns the absolute roots, by host.
@@ -193,6 +241,34 @@ impl Fleet {
             }
         }
         Ok(answers)
+    }
+
+    /// Asks the probes of roles, all hosts at once; where `is_question`, hosts that do not answer
+    /// are gone without.
+    pub fn probe(
+        &self,
+        probes: &[Probe],
+        is_question: bool,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<(String, String), Said>> {
+        let mut all = BTreeMap::new();
+        let asked = self.every(&|name, member| {
+            let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
+            member.probe(&own, interrupted)
+        });
+        for (name, said) in asked {
+            match said {
+                Ok(said) => {
+                    all.extend(
+                        said.into_iter()
+                            .map(|(role, said)| ((role, name.clone()), said)),
+                    );
+                }
+                Err(error) if error.kind == ErrorKind::Host && is_question => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// Adds lines to the journals of `hosts`, which must be locked.
@@ -291,6 +367,23 @@ impl Drop for Fleet {
 }
 
 impl Member {
+    fn probe(&self, probes: &[&Probe], interrupted: &AtomicBool) -> Result<Vec<(String, Said)>> {
+        if probes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = probes.iter().enumerate();
+        let body: String = asked
+            .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
+            .collect();
+        let replies = self.replies(&format!("{body}rel_replies\n"), interrupted)?;
+        let said = replies.into_iter().filter_map(|reply| {
+            let probe = probes.get(reply.tag)?;
+            let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+            Some((probe.role.clone(), (reply.status, text)))
+        });
+        Ok(said.collect())
+    }
+
     fn ask(
         &self,
         name: &str,
@@ -299,15 +392,21 @@ impl Member {
         interrupted: &AtomicBool,
     ) -> Result<Seen> {
         let questions = Questions::new(name, &self.header.state, jobs, depth)?;
-        let program = self.header.program(&questions.program());
-        let mut replies: Vec<Reply> = Vec::new();
+        let replies = self.replies(&questions.program(), interrupted)?;
+        questions.read(name, &replies)
+    }
+
+    /// Runs a program of questions.
+    fn replies(&self, body: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
+        let program = self.header.program(body);
+        let mut replies = Vec::new();
         self.session().run(&program, interrupted, &mut |frame| {
             if let Frame::Replies(more) = frame {
                 replies.extend_from_slice(more);
             }
             None
         })?;
-        questions.read(name, &replies)
+        Ok(replies)
     }
 
     /// Returns the connection, for one user at a time.
@@ -367,14 +466,6 @@ fn join_parts(parts: &[&str]) -> String {
         .take(80)
         .collect();
     format!("{plain}+{}", &digest[..12])
-}
-
-pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
-    let root = host.root.trim_end_matches('/');
-    match host.reach {
-        Reach::Local => repository.join(root).to_string_lossy().into_owned(),
-        Reach::Ssh { .. } => root.to_owned(),
-    }
 }
 
 pub(super) fn make_private(dir: &PathBuf) -> Result<()> {

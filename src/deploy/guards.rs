@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::hours::{WINDOW, has_windows};
 use crate::deploy::job::Job;
 use crate::deploy::journal::column;
-use crate::deploy::plan::Seen;
+use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::program::quote;
 use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
+use crate::model::Environment;
 
 /// A guard that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +63,23 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
 }
 
 impl Overrides {
+    /// Returns whether this guard is gone over.
+    pub fn has(&self, guard: &str) -> bool {
+        self.guards.iter().any(|g| g == guard)
+    }
+
     /// Returns an error with the evidence of all guards that are not overridden.
-    pub fn check(&self, environment: &str, jobs: &[Job], blocked: &[Blocked]) -> Result<()> {
+    pub fn check(
+        &self,
+        environment: &Environment,
+        jobs: &[Job],
+        blocked: &[Blocked],
+    ) -> Result<()> {
+        let has_windows = has_windows(environment);
+        let environment = &environment.name;
         let all = jobs.iter().flat_map(|j| &j.recipe.guards);
-        let known: Vec<&str> = all.map(|g| g.name.as_str()).collect();
+        let windows = has_windows.then_some(WINDOW);
+        let known: Vec<&str> = all.map(|g| g.name.as_str()).chain(windows).collect();
         if let Some(other) = self.guards.iter().find(|g| !known.contains(&g.as_str())) {
             let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
             return Err(match known.is_empty() {
@@ -94,17 +109,20 @@ impl Overrides {
     }
 
     /// Returns the lines that tell the journal of `host` what was gone over, and why.
-    pub fn journal_lines(&self, host: &str, blocked: &[Blocked]) -> String {
-        let here = blocked.iter().filter(|b| b.host == host);
-        let over = here.filter(|b| self.guards.contains(&b.guard));
-        over.map(|b| {
-            format!(
-                "rel_journal overridden - {} {} {}\n",
-                quote(&b.label),
-                quote(&column(&b.guard)),
-                quote(&column(&self.reason))
-            )
-        })
-        .collect()
+    pub fn journal_lines(&self, host: &str, plan: &Plan) -> String {
+        let here = plan.blocked.iter().filter(|b| b.host == host);
+        let over = here.filter(|b| self.has(&b.guard));
+        let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
+        let window = plan.closed.as_ref().filter(|_| self.has(WINDOW));
+        over.chain(window.map(|_| (plan.environment.as_str(), WINDOW)))
+            .map(|(label, guard)| {
+                format!(
+                    "rel_journal overridden - {} {} {}\n",
+                    quote(label),
+                    quote(&column(guard)),
+                    quote(&column(&self.reason))
+                )
+            })
+            .collect()
     }
 }

@@ -11,17 +11,22 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::deploy::fleet::{self, absolute_root, make_private, nonce};
+use crate::deploy::fleet::{self, make_private, nonce};
 use crate::deploy::frames::Frame;
 use crate::deploy::lease;
 use crate::deploy::program::{Header, quote};
+use crate::deploy::roles::Probe;
 use crate::deploy::session::Session;
 use crate::deploy::transport::System;
+use crate::deploy::words::absolute_root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
 
 /// How often the clock is looked at while hosts are asked.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// Number of the first question that is the probe of a role.
+const FIRST_PROBE: usize = 2;
 
 /// What asking needs to know of this machine.
 pub struct Asking<'a> {
@@ -33,6 +38,8 @@ pub struct Asking<'a> {
     pub ssh: OsString,
     /// Variables that hold secrets, which no process gets.
     pub secret_vars: Vec<OsString>,
+    /// Probes of roles, each with what it is called here.
+    pub probes: Vec<(String, Probe)>,
     /// A host that has not answered by then is not waited for.
     pub limit: Duration,
 }
@@ -54,6 +61,9 @@ pub struct HostFacts {
     /// Its operating system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// The roles that it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// Free space where `root` is, in KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_kib: Option<u64>,
@@ -104,7 +114,7 @@ pub fn ask(
             ..HostFacts::default()
         };
         match told {
-            Ok(Ok(answers)) => facts.take(&answers),
+            Ok(Ok(answers)) => facts.take(&answers, &asking.probes),
             Ok(Err(error)) => facts.why = Some(why_not(&error, asking.limit)),
             Err(_) => facts.why = Some("a host's thread panicked: a bug of rel".into()),
         }
@@ -149,9 +159,14 @@ fn one(
             quote(&root)
         ),
     ];
+    let probes = asking.probes.iter().enumerate();
+    let probes = probes.filter(|(_, (_, probe))| probe.host == host.name);
+    let probes = probes.map(|(index, (_, probe))| (FIRST_PROBE + index, probe.command.as_str()));
     let body: String = questions
         .iter()
         .enumerate()
+        .map(|(tag, script)| (tag, script.as_str()))
+        .chain(probes)
         .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
         .chain([String::from("rel_replies\n")])
         .collect();
@@ -175,8 +190,13 @@ fn one(
 }
 
 impl HostFacts {
-    fn take(&mut self, answers: &BTreeMap<usize, String>) {
+    fn take(&mut self, answers: &BTreeMap<usize, String>, probes: &[(String, Probe)]) {
         self.is_reachable = true;
+        let named = probes.iter().enumerate();
+        let has = named.filter(|(index, (_, probe))| {
+            probe.host == self.host && answers.contains_key(&(FIRST_PROBE + index))
+        });
+        self.roles = has.map(|(_, (name, _))| name.clone()).collect();
         self.system = answers
             .get(&0)
             .map(|text| crate::deploy::journal::column(text));

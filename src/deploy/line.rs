@@ -285,6 +285,11 @@ impl<'a> Line<'a> {
     pub fn act_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
         let root = &self.hands.fleet.member(host)?.header.root;
         self.push(&program::open_step(step, root));
+        if let Act::Port(port) = &step.draft.act {
+            // Owed before it is open, like any scope.
+            let leave = port.leave(&self.hands.fleet.member(host)?.header.state);
+            self.push(&program::owe(&port.name, &leave));
+        }
         self.steps.push(step);
         self.flush()?;
         let start = Instant::now();
@@ -320,7 +325,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn act(&self, step: &PlannedStep, host: &str) -> Result<()> {
+    fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
         match &step.draft.act {
             Act::Ask(wait) => {
                 wait.run(self.hands.interrupted)?;
@@ -330,6 +335,12 @@ impl<'a> Line<'a> {
                 Ok(())
             }
             Act::Fetch { path, to } => self.fetch(path, to, host),
+            Act::Port(port) => {
+                let fleet = self.hands.fleet;
+                let note = fleet.open_port(host, port, self.hands.interrupted)?;
+                self.push(&note.unwrap_or_default());
+                Ok(())
+            }
             _ => Err(Error::internal(
                 "a step of a host was given to this machine",
             )),

@@ -11,6 +11,7 @@ use crate::deploy::guards::Blocked;
 use crate::deploy::job::Draft;
 use crate::deploy::journal::{Attempt, Journal};
 use crate::deploy::lease::Held;
+use crate::deploy::roles::Roles;
 use crate::deploy::waves::Wave;
 
 /// What one host said.
@@ -167,6 +168,12 @@ pub struct Plan {
     pub held_back: BTreeSet<String>,
     /// Scopes, by host, that are left before anything else is done.
     pub owed: BTreeMap<String, Vec<String>>,
+    /// Who had which role when it was made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roles: Roles,
+    /// The hours in which nothing begins, and when that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
     /// Guards that stop it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,

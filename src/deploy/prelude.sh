@@ -618,18 +618,36 @@ rel_scope_leave() {
         rel_scope_end "$1"
 }
 
-# EVENT: pays all that is owed; the journal gets EVENT for each step that entered one.
-# rel_owed is a scope that could not be left.
+# FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
+rel_read_scope() {
+    { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
+    case $rel_2 in *[!0-9]* | '') rel_2=0 ;; esac
+}
+
+# EVENT: pays all that is owed, what was entered last first; the journal gets EVENT for each
+# step that entered one. rel_owed is a scope that could not be left.
 rel_scopes_leave() {
     rel_owed=
-    for rel_f in "$rel_state/scopes"/*; do
-        if [ ! -s "$rel_f" ]; then continue; fi
-        { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$rel_f"
-        if rel_scope_leave "${rel_f##*/}" >>"$rel_state/scopes.log" 2>&1; then
-            rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
-        else
-            rel_owed=${rel_f##*/}
-        fi
+    rel_below=2147483647
+    while :; do
+        rel_top=-1
+        for rel_f in "$rel_state/scopes"/*; do
+            if [ ! -s "$rel_f" ]; then continue; fi
+            rel_read_scope "$rel_f"
+            if [ "$rel_2" -lt "$rel_below" ] && [ "$rel_2" -gt "$rel_top" ]; then rel_top=$rel_2; fi
+        done
+        if [ "$rel_top" -lt 0 ]; then break; fi
+        rel_below=$rel_top
+        for rel_f in "$rel_state/scopes"/*; do
+            if [ ! -s "$rel_f" ]; then continue; fi
+            rel_read_scope "$rel_f"
+            if [ "$rel_2" -ne "$rel_top" ]; then continue; fi
+            if rel_scope_leave "${rel_f##*/}" >>"$rel_state/scopes.log" 2>&1; then
+                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+            else
+                rel_owed=${rel_f##*/}
+            fi
+        done
     done
 }
 

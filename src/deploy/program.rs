@@ -165,6 +165,11 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
     text
 }
 
+/// Returns the line that writes down a scope's way out, for a step that is carried out from here.
+pub fn owe(name: &str, leave: &str) -> String {
+    format!("rel_scope {} {}\n", quote(name), quote(leave))
+}
+
 /// Returns the lines that end a step which was carried out from here.
 pub fn close_step(step: &PlannedStep, failed: Option<&str>) -> String {
     let (event, detail) = match failed {
@@ -351,6 +356,6 @@ fn act(draft: &Draft, root: &str) -> String {
             )
         }
         // Carried out from here, between programs.
-        Act::Fetch { .. } | Act::Ask(_) => String::from(":"),
+        Act::Fetch { .. } | Act::Ask(_) | Act::Port(_) => String::from(":"),
     }
 }

@@ -32,6 +32,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("evolve-live", include_str!("../../recipes/evolve-live.kdl")),
     ("http-check", include_str!("../../recipes/http-check.kdl")),
     ("changed", include_str!("../../recipes/changed.kdl")),
+    ("maintenance", include_str!("../../recipes/maintenance.kdl")),
     ("log-window", include_str!("../../recipes/log-window.kdl")),
     ("service", include_str!("../../recipes/service.kdl")),
     (
@@ -245,8 +246,33 @@ pub enum Action {
         /// Leaves it; also run when it was entered in part.
         leave: Template,
     },
+    /// Opens a port of the host that is served from the operator's machine until the run ends.
+    Port {
+        /// Name among the scopes of this environment.
+        name: Template,
+        /// Address on the host.
+        listen: Template,
+        /// What is found there.
+        leads: Leads,
+    },
     /// Waits until something holds.
     Wait(Wait),
+}
+
+/// What is found at a port that is open while a run lasts.
+#[derive(Clone, Debug)]
+pub enum Leads {
+    /// An address as the operator's machine sees it.
+    To(Template),
+    /// One answer to whatever is asked over HTTP.
+    Answer {
+        /// Its status.
+        status: Template,
+        /// Its headers; those without a value are left out.
+        headers: Vec<(String, Template)>,
+        /// Its body.
+        body: Option<Template>,
+    },
 }
 
 /// Something to wait for.

@@ -64,6 +64,7 @@ impl Hands<'_> {
             (true, Some(soak)) => self.soak(wave, soak),
             (true, None) => Ok(()),
             (false, _) => {
+                self.may_begin(wave, rollout)?;
                 let text = format!(
                     "wave {} of {} of `{}`: {}",
                     wave.number,
@@ -75,6 +76,23 @@ impl Hands<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Stops before a wave that begins outside its window: what was done stays, and the next run
+    /// goes on with it.
+    fn may_begin(&self, wave: &Wave, rollout: &Rollout) -> Result<()> {
+        let hours = self
+            .hours
+            .and_then(|hours| hours.closed(&|index| index == wave.rollout));
+        let Some(opens) = hours else {
+            return Ok(());
+        };
+        Err(Error::host(format!(
+            "`{}` stops before wave {} of {} of `{}`: its window has closed",
+            self.environment.name, wave.number, wave.of, rollout.name
+        ))
+        .fact("window", opens)
+        .hinted("what was done stays; the same command goes on there, in the window"))
     }
 
     fn soak(&self, wave: &Wave, soak: Duration) -> Result<()> {

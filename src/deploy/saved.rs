@@ -12,6 +12,7 @@ use crate::deploy::job::Draft;
 use crate::deploy::journal::column;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
 use crate::deploy::program::quote;
+use crate::deploy::roles::differences;
 use crate::deploy::words::{hex, push_field};
 use crate::error::{Error, Result, plural};
 use crate::model::Environment;
@@ -204,8 +205,8 @@ impl SavedPlan {
 
     /// Compares it with what the hosts say now; an error says what moved, host by host.
     pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, Seen>) -> Result<()> {
-        let mut moved = Vec::new();
         let old = &self.body.plan;
+        let mut moved = differences(&old.roles, &now.roles);
         for (host, basis) in &old.hosts {
             match (now.hosts.get(host), seen.get(host)) {
                 (Some(new), Some(seen)) => {
@@ -437,20 +438,12 @@ mod tests {
         let by = by.iter().map(|b| (*b).to_owned()).collect();
         Environment {
             name: "production".into(),
-            desc: None,
-            params: Vec::new(),
-            axes: Vec::new(),
-            needs: Vec::new(),
-            rollouts: Vec::new(),
-            lease: None,
-            uses: Vec::new(),
-            secrets: BTreeMap::new(),
             approval: Some(Approval {
                 by,
                 count,
                 place: Place::default(),
             }),
-            place: Place::default(),
+            ..Environment::default()
         }
     }
 

@@ -11,6 +11,7 @@ use crate::deploy::fleet::Answers;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::journal::Record;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::roles::of_host;
 
 /// How a host stands to what the environment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,9 @@ pub enum State {
 pub struct HostStatus {
     /// Its name.
     pub host: String,
+    /// Its roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
     /// What the links of each use point to: the live release, the live copy.
     pub live: BTreeMap<String, String>,
     /// When the last run came to its end there, by the host's clock.
@@ -72,6 +76,7 @@ pub fn of(plan: &Plan, jobs: &[Job], answers: &Answers) -> Vec<HostStatus> {
 fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     let mut status = HostStatus {
         now: seen.now,
+        roles: of_host(&plan.roles, host),
         ..HostStatus::new(host, State::Fresh)
     };
     let runs = seen.journal.runs();
@@ -123,6 +128,7 @@ impl HostStatus {
     fn new(host: &str, state: State) -> Self {
         Self {
             host: host.to_owned(),
+            roles: Vec::new(),
             live: BTreeMap::new(),
             since: None,
             by: None,

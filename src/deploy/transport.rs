@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::deploy::program::quote;
+use crate::error::{Error, Result};
 use crate::model::{Host, Reach};
 
 /// The first words on a host: reads the guard from standard input and becomes it.
@@ -78,6 +79,29 @@ impl System {
         }
         words.extend(["--".into(), destination.into()]);
         words
+    }
+}
+
+impl System {
+    /// Returns the command of a line of its own that opens a port of a host and runs `script`
+    /// there: `-R` and what it leads to are still to be added. Never a kept connection, which
+    /// would keep the port as well; and no command at all where the port can not be had.
+    pub fn line(&self, host: &Host, script: &str) -> Result<Vec<String>> {
+        let own = [
+            "ControlMaster=no",
+            "ControlPath=none",
+            "ExitOnForwardFailure=yes",
+        ];
+        let mut words = vec![self.ssh.clone()];
+        // Before what the host says: ssh takes the first value it meets.
+        words.extend(own.iter().flat_map(|o| ["-o".into(), OsString::from(o)]));
+        words.extend(self.ssh_words(host));
+        words.push(format!("exec sh -c {}", quote(script)).into());
+        let texts = words.into_iter().map(OsString::into_string);
+        texts.collect::<Result<_, _>>().map_err(|text| {
+            let shown = crate::fs::shown(&text).into_owned();
+            Error::usage("a path that ssh is given is not UTF-8").fact("path", shown)
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Small texts that keys are made of: digests in hex, fields, what an artifact is called. Pure.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::deploy::job::NOT_MADE;
-use crate::model::Artifact;
+use crate::model::{Artifact, Host, Reach};
 use crate::template::Value;
 
 /// Returns what an artifact adds to the names: `{wheel.sha256}`, `{wheel.id}`, `{wheel.name}`.
@@ -37,4 +38,13 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Adds a field; lengths stand before values, so that no value can look like two.
 pub fn push_field(text: &mut String, name: &str, value: &str) {
     text.push_str(&format!("{name} {}\n{value}\n", value.len()));
+}
+
+/// Returns the root of a host, absolute where that is known before the host is asked.
+pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
+    let root = host.root.trim_end_matches('/');
+    match host.reach {
+        Reach::Local => repository.join(root).to_string_lossy().into_owned(),
+        Reach::Ssh { .. } => root.to_owned(),
+    }
 }

@@ -5,7 +5,6 @@
 //! name does not wait for the one person who passes that value.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::axes::{Axis, axes};
 use super::declare::Names;
@@ -13,8 +12,9 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
-use super::secret;
-use crate::model::{self, Approval, Arg, Environment, Param, Rollout, Use};
+use super::terms::{approval_of, lease_of};
+use super::{around, secret, window};
+use crate::model::{self, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
 
@@ -43,11 +43,12 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "secret", "approval", "lease", "needs", "use", "verify", "rollout",
+    "desc", "param", "each", "secret", "approval", "lease", "role", "window", "needs", "use",
+    "verify", "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
-const RESERVED: &[&str] = &["as", "on", "from", "after", "max-age"];
+const RESERVED: &[&str] = &["as", "on", "from", "after", "around", "max-age"];
 
 /// Combinations of values that are tried in advance.
 const TRIED_MAX: usize = 1000;
@@ -119,20 +120,22 @@ fn one(
     inside.report_clashes(known.names, found);
     let lease = node.children.iter().find(|c| c.is("lease"));
     let lease = lease.and_then(|l| lease_of(l, found));
+    let (roles, hosts) = inside.roles(&node.children, known.hosts, found);
     let mut needs = Vec::new();
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
         match child.name.text.as_str() {
             "needs" => needs.extend(inside.needs(child, &name, known.names, found)),
             "use" | "verify" => {
-                if let Some(one) = inside.use_(child, &uses, known.hosts, found) {
+                if let Some(one) = inside.use_(child, &uses, &hosts, found) {
                     uses.push(one);
                 }
             }
-            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), known.hosts, found),
+            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), &hosts, found),
             _ => {}
         }
     }
+    around::check(&uses, found);
     let axes = axes.iter().map(|axis| model::Axis {
         name: axis.name.text.clone(),
         values: axis.values.iter().map(text_of).collect(),
@@ -145,6 +148,8 @@ fn one(
         needs,
         uses,
         rollouts,
+        roles,
+        windows: window::decode(&node.children, found),
         secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
@@ -167,63 +172,6 @@ fn verified(node: &Node, found: &mut Mistakes) -> String {
         found.push(mistake.help("write `verify http=\"https://…\" status=200`"));
     }
     String::from("http-check")
-}
-
-/// Reads `approval by="alice bob" count=1`.
-fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Approval> {
-    node.only_props(&["by", "count"], found);
-    node.only_children(&[], found);
-    if let Some(extra) = node.args.first() {
-        let message = "`approval` takes no argument, but `by=\"…\"`";
-        found.push(
-            Mistake::new("extra_argument", extra.place, message, "not expected here")
-                .help("write `approval by=\"alice bob\" count=1`"),
-        );
-    }
-    let by = node.text_prop("by", found).map_or(Vec::new(), |text| {
-        let words = text.text.split_whitespace().map(|word| Text {
-            text: word.to_owned(),
-            place: text.place,
-        });
-        words.flat_map(|w| scope.strings(&w, found)).collect()
-    });
-    let count = match node.prop("count") {
-        None => 1,
-        Some(count) => count.number(1, found)?,
-    };
-    let place = node.name.place;
-    if !by.is_empty() && count as usize > by.len() {
-        let message = format!(
-            "{count} approvals are wanted, and {} {} may give one",
-            by.len(),
-            crate::error::plural(by.len(), "user")
-        );
-        found.push(Mistake::new("bad_number", place, message, "never so many"));
-    }
-    Some(Approval {
-        by,
-        count: count as usize,
-        place,
-    })
-}
-
-/// Reads `lease "60s"`: shorter than a second is no time for a line to be slow.
-fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
-    node.is_plain(found);
-    let scalar = node.only_arg("how long it holds unheard of", found)?;
-    let lease = scalar.duration(found)?;
-    if lease < Duration::from_secs(1) {
-        found.push(
-            Mistake::new(
-                "bad_duration",
-                scalar.place,
-                "a lease holds for a second at least",
-                "too short",
-            )
-            .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
-        );
-    }
-    Some(lease)
 }
 
 fn text_of(value: &AxisValue) -> String {
@@ -416,6 +364,7 @@ impl Inside<'_> {
             on: self.hosts_of(node, "on", hosts, found),
             from: self.hosts_of(node, "from", hosts, found).into_iter().next(),
             after: self.after(node, before, found),
+            around: around::read(node, found),
             max_age: node.prop("max-age").and_then(|p| p.duration(found)),
             args: self.args(node, found),
             rollout: None,
@@ -459,6 +408,26 @@ impl Inside<'_> {
         label.to_owned()
     }
 
+    /// Binds a text of the environment to what is known.
+    pub(super) fn bind(
+        &self,
+        text: &Text,
+        mode: Mode,
+        late: &dyn Late,
+        found: &mut Mistakes,
+    ) -> Option<Template> {
+        self.scope.bind(text, mode, late, found)
+    }
+
+    /// Returns the hosts that templates may stand for, as far as that is known in advance.
+    pub(super) fn members(&self, on: &[Template], hosts: &Hosts) -> Vec<String> {
+        let values = on.iter().filter_map(|template| self.all_values(template));
+        let found = values
+            .flatten()
+            .filter_map(|value| hosts.find(&value, Place::default()).ok());
+        found.flatten().collect()
+    }
+
     pub(super) fn hosts_of(
         &self,
         node: &Node,
@@ -480,7 +449,11 @@ impl Inside<'_> {
             };
             for value in self.all_values(&template).unwrap_or_default() {
                 match hosts.find(&value, text.place) {
-                    Ok(members) if name == "from" && members.len() != 1 => {
+                    Ok(members)
+                        if name == "from"
+                            && members.len() != 1
+                            && !hosts.roles.contains(&value) =>
+                    {
                         let message =
                             format!("`from` takes one host, and `{value}` is {}", members.len());
                         found.push(Mistake::new(

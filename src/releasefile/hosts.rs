@@ -12,10 +12,12 @@ use crate::range;
 use crate::source::{Mistake, Place};
 
 /// All hosts and groups of a project.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts {
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) groups: BTreeMap<String, Vec<String>>,
+    /// Those of the groups that are roles: which of the hosts they are is found out by a probe.
+    pub(crate) roles: Vec<String>,
 }
 
 /// A name that is declared, and what for.
@@ -136,7 +138,11 @@ pub(crate) fn decode(
         group_nodes: &group_nodes,
     };
     let groups = groups.flatten(found);
-    Hosts { hosts, groups }
+    Hosts {
+        hosts,
+        groups,
+        roles: Vec::new(),
+    }
 }
 
 /// Enters a name; one that is taken is a mistake, unless the second file replaces it.

@@ -5,6 +5,7 @@ use super::environment::Inside;
 use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::scope::bad_name;
+use super::window;
 use crate::model::{OnFailure, Rollout, Share, Use};
 use crate::source::Mistake;
 
@@ -35,7 +36,7 @@ impl Inside<'_> {
         found: &mut Mistakes,
     ) {
         node.only_props(PROPS, found);
-        node.only_children(&["use", "gate"], found);
+        node.only_children(&["use", "gate", "window"], found);
         let Some(name) = node.only_text("the name of the rollout", found) else {
             return;
         };
@@ -60,6 +61,7 @@ impl Inside<'_> {
             hold_back: self.hosts_of(node, "hold-back", hosts, found),
             max_failures: max_failures(node, found),
             on_failure: on_failure(node, found),
+            windows: window::decode(&node.children, found),
             place: name.place,
             name: name.text,
         });

@@ -18,6 +18,12 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             ));
         }
     }
+    for (role, hosts) in &plan.roles {
+        let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
+        for host in hosts {
+            text.push_str(&format!("{}  {word}\n", screen.paint(NAME, host)));
+        }
+    }
     for job in &plan.jobs {
         for told in &job.told {
             text.push_str(&format!("{} {told}\n", screen.paint(WARN, "note:")));
@@ -48,6 +54,10 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         for line in blocked.evidence.lines() {
             text.push_str(&format!("           {}\n", printable(line)));
         }
+    }
+    if let Some(opens) = &plan.closed {
+        let word = screen.paint(BAD, "outside its window:");
+        text.push_str(&format!("{}  {word} {opens}\n", plan.environment));
     }
     let hosts: std::collections::BTreeSet<_> =
         plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();

@@ -21,7 +21,10 @@ pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> String {
             .map_or(String::new(), |kib| format!("  {} free", shown_kib(kib)));
         let said = match (&host.why, &host.system) {
             (Some(why), _) => why.clone(),
-            (None, Some(system)) => format!("{system}{free}"),
+            (None, Some(system)) => {
+                let roles = host.roles.iter().map(|role| format!("  {role}"));
+                format!("{system}{free}{}", roles.collect::<String>())
+            }
             (None, None) => free,
         };
         let word = screen.paint(style, format_args!("{word:>4}"));
@@ -50,7 +53,8 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
         };
         let word = screen.paint(style, format_args!("{word:>7}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
-        let mut said: Vec<String> = host.live.iter().map(|(u, l)| format!("{u} {l}")).collect();
+        let mut said: Vec<String> = host.roles.clone();
+        said.extend(host.live.iter().map(|(u, l)| format!("{u} {l}")));
         match (host.since, &host.by) {
             (Some(since), Some(by)) => {
                 let time = shown_date(since);

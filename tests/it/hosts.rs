@@ -30,6 +30,8 @@ pub struct Host {
     pub port: u16,
     dir: PathBuf,
     sshd: Option<Child>,
+    /// Further lines of its sshd's configuration.
+    config: String,
 }
 
 impl Hosts {
@@ -72,6 +74,7 @@ impl Hosts {
             port: 0,
             dir,
             sshd: None,
+            config: String::new(),
         };
         self.boot(&mut host);
         host
@@ -115,9 +118,10 @@ impl Hosts {
              PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
-             MaxStartups 100\nSetEnv PATH={PATH}\n",
+             MaxStartups 100\nSetEnv PATH={PATH}\n{}",
             host.port,
-            self.dir.path().display()
+            self.dir.path().display(),
+            host.config
         );
         fs::write(host.dir.join("sshd_config"), config).expect("writes");
         let log = fs::File::create(host.dir.join("log")).expect("creates");
@@ -167,6 +171,13 @@ impl Hosts {
         let dir = self.all[number].dir.clone();
         fs::remove_file(dir.join("host_key")).expect("removes");
         make_key(&dir.join("host_key"));
+        self.reboot(number);
+    }
+
+    /// Adds a line to the configuration of a host's sshd, and starts it again.
+    pub fn configure(&mut self, number: usize, line: &str) {
+        self.all[number].config.push_str(line);
+        self.all[number].config.push('\n');
         self.reboot(number);
     }
 
@@ -239,6 +250,7 @@ impl Host {
             port: 0,
             dir: PathBuf::new(),
             sshd: None,
+            config: String::new(),
         }
     }
 

@@ -58,8 +58,6 @@ group "stage" "dms-ops-host[1-4].edm" "ddi[1,2].edm" "ddi[1,2].cmc"
 group "ops" "pxatx[1,2]-ops" "px[1-8]-ops"
 group "left" "px[1-4]-ops"
 group "right" "px[5-8]-ops"
-group "active" "pxatx1-ops"
-group "passive" "pxatx2-ops"
 var "sr" "sarra/current/artifact/sr"
 
 target "package" { inputs "sr.in"; outputs "build/sr"; run "cp sr.in {out}"; }
@@ -77,6 +75,8 @@ environment "minor" {
 // 7b: what other servers declare must not be met with other settings.
 environment "careful" {
     needs "package"
+    role "active" on="pxatx[1,2]-ops" command="test -e {host.root}/vip" count=1
+    role "passive" on="pxatx[1,2]-ops" command="! test -e {host.root}/vip" count=1
     use "halt" as="stop-right" on="right" release="{package.id}"
     use "versioned-release" as="new-right" on="right" artifact="{package}" root="{host.root}/sarra"
     use "halt" as="stop-passive" on="passive" release="{package.id}"
@@ -171,6 +171,15 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
     version(&space, 1);
     let _ = space.run(["minor"]).ok();
     version(&space, 2);
+    // Nobody knows which of the two has the address before they are asked.
+    let nobody = space.run(["careful"]).fails(1);
+    assert!(
+        nobody
+            .stderr
+            .contains("finds no host with the role `active`"),
+        "{nobody}"
+    );
+    fs::write(hosts.all[12].srv("vip"), "").expect("writes");
     let careful = space.run(["careful"]).ok();
     assert!(careful.stderr.contains("held back"), "{careful}");
     let expected = [
@@ -213,4 +222,12 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
         "{:?}\n{back}",
         said(&hosts, "px")
     );
+    // The other one has taken over: it is the one that moves with the right half.
+    fs::rename(hosts.all[12].srv("vip"), hosts.all[13].srv("vip")).expect("moves");
+    let plan = space.run(["careful", "--plan"]).ok();
+    let is_active = "pxatx2-ops  has the role `active`";
+    assert!(plan.stdout.contains(is_active), "{plan}");
+    let _ = space.run(["careful"]).ok();
+    let said = said(&hosts, "pxatx");
+    assert_eq!(said, ["stop", "start 3"]);
 }

@@ -60,7 +60,7 @@ fn every_example_is_right() {
             assert_eq!(found, [], "{block}");
             let seen = space.with(|r| {
                 let roots = BTreeMap::new();
-                let jobs = world(r, &roots)?.jobs()?;
+                let jobs = world(r, &roots, None)?.jobs()?;
                 let acts = |j: &Job| {
                     let steps = j.steps(crate::deploy::job::Late::Symbolic)?;
                     Ok(steps.len() + j.recipe.guards.len())

@@ -1,5 +1,6 @@
 //! End to end on local hosts: real shells, real files, temporary directories.
 
+mod around;
 mod docs;
 mod guard;
 mod release;
@@ -7,6 +8,7 @@ mod shipped;
 
 mod table;
 mod text;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ pub struct Space {
     pub artifacts: BTreeMap<String, Artifact>,
     pub interrupted: Arc<AtomicBool>,
     pub log: Arc<Log>,
+    pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
     runs: AtomicU64,
 }
 
@@ -70,16 +73,7 @@ impl Space {
         };
         let environment = Environment {
             name: "staging".into(),
-            desc: None,
-            params: Vec::new(),
-            axes: Vec::new(),
-            needs: Vec::new(),
-            rollouts: Vec::new(),
-            uses: Vec::new(),
-            secrets: BTreeMap::new(),
-            approval: None,
-            lease: None,
-            place: Place::default(),
+            ..Environment::default()
         };
         Self {
             dir,
@@ -89,6 +83,7 @@ impl Space {
             artifacts: BTreeMap::new(),
             interrupted: Arc::default(),
             log: Arc::default(),
+            clock: Box::new(|| 0),
             runs: AtomicU64::new(0),
         }
     }
@@ -139,6 +134,9 @@ impl Space {
                 .map(|on| on.split(',').map(template).collect())
                 .unwrap_or_default(),
             from: get("from").map(template),
+            around: get("around")
+                .map(|a| vec![a.to_owned()])
+                .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
             max_age: get("max-age").map(|a| humantime::parse_duration(a).expect("one")),
             args: args
@@ -202,6 +200,11 @@ impl Space {
             run_id: format!("run{run}"),
             control_dir: self.path("control"),
             ssh: "ssh".into(),
+            program: PathBuf::new(),
+            clock: Clock {
+                now: &*self.clock,
+                tz: None,
+            },
             overrides: Default::default(),
             force: false,
             promoted: crate::deploy::Promoted::None,

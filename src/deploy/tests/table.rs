@@ -43,6 +43,7 @@ impl Table {
             host: Some("h".into()),
             from: None,
             after: Vec::new(),
+            around: Vec::new(),
             max_age: None,
             caller: BTreeMap::new(),
             built_in: BTreeMap::new(),

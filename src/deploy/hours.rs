@@ -1,0 +1,159 @@
+//! The hours of an environment and its rollouts: whether something may begin now.
+//!
+//! The tables of time zones are the system's, read when an environment has windows and not
+//! before. A person may go over a window as over a guard, with a reason.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::deploy::plan::Plan;
+use crate::error::{Error, IoContext, Result};
+use crate::model::Environment;
+use crate::window::zone::Zone;
+use crate::window::{Timed, Window, is_open, opens};
+
+/// The name by which a person goes over a window.
+pub const WINDOW: &str = "window";
+/// Where systems keep the tables of time zones.
+const TABLES: [&str; 2] = ["/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
+/// The table of this machine's own zone.
+const LOCAL: &str = "/etc/localtime";
+
+/// The clock of this machine.
+#[derive(Clone, Copy)]
+pub struct Clock<'a> {
+    /// The moment, in seconds since 1970.
+    pub now: &'a (dyn Fn() -> u64 + Sync),
+    /// What `TZ` says, if anything.
+    pub tz: Option<&'a str>,
+}
+
+/// All windows that an environment has, with their clocks.
+pub struct Hours<'a> {
+    environment: &'a Environment,
+    clock: Clock<'a>,
+    zones: BTreeMap<String, Zone>,
+}
+
+impl<'a> Hours<'a> {
+    /// Reads the tables of the zones that windows name.
+    pub fn new(environment: &'a Environment, clock: Clock<'a>) -> Result<Self> {
+        let mut zones = BTreeMap::new();
+        for window in all_windows(environment) {
+            if !zones.contains_key(&window.zone) {
+                zones.insert(window.zone.clone(), zone(&window.zone, clock.tz)?);
+            }
+        }
+        Ok(Self {
+            environment,
+            clock,
+            zones,
+        })
+    }
+
+    /// Returns why nothing may begin now: when the hours open in which some rollouts, by index,
+    /// and everything else may.
+    pub fn closed(&self, is_rollout: &dyn Fn(usize) -> bool) -> Option<String> {
+        let rollouts = self.environment.rollouts.iter().enumerate();
+        let rollouts = rollouts.filter(|(index, _)| is_rollout(*index));
+        let windows = std::iter::once(&self.environment.windows);
+        let windows = windows.chain(rollouts.map(|(_, rollout)| &rollout.windows));
+        let sets: Vec<Vec<Timed<'_>>> = windows.map(|set| self.timed(set)).collect();
+        let now = i64::try_from((self.clock.now)()).unwrap_or(i64::MAX);
+        if is_open(&sets, now) {
+            return None;
+        }
+        let by = sets.iter().flatten().next()?;
+        Some(match opens(&sets, now) {
+            Some(next) => format!("it opens {}", by.shown(next)),
+            None => String::from("its hours have no moment in common"),
+        })
+    }
+
+    /// Returns why a plan may not begin now.
+    pub fn closed_for(&self, plan: &Plan) -> Option<String> {
+        if plan.to_run == 0 {
+            return None;
+        }
+        let changing = plan.jobs.iter().filter(|job| job.is_changing());
+        let rollouts: Vec<usize> = changing
+            .filter_map(|job| job.wave.as_ref().map(|wave| wave.rollout))
+            .collect();
+        self.closed(&|index| rollouts.contains(&index))
+    }
+
+    fn timed<'s>(&'s self, windows: &'s [Window]) -> Vec<Timed<'s>> {
+        let timed = |window: &'s Window| {
+            let zone = self.zones.get(&window.zone)?;
+            Some(Timed { window, zone })
+        };
+        windows.iter().filter_map(timed).collect()
+    }
+}
+
+/// Returns whether an environment has any windows.
+pub fn has_windows(environment: &Environment) -> bool {
+    all_windows(environment).next().is_some()
+}
+
+/// Returns the error for a run that may not begin now.
+pub fn is_closed(environment: &str, opens: &str) -> Box<Error> {
+    Error::host(format!("`{environment}` is outside its window"))
+        .fact("window", opens)
+        .hinted("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
+}
+
+fn all_windows(environment: &Environment) -> impl Iterator<Item = &Window> {
+    let of_rollouts = environment.rollouts.iter().flat_map(|r| &r.windows);
+    environment.windows.iter().chain(of_rollouts)
+}
+
+/// Returns the clock of a zone: `UTC`, `local`, or one that the system has a table of.
+fn zone(name: &str, tz: Option<&str>) -> Result<Zone> {
+    if name == "UTC" {
+        return Ok(Zone::default());
+    }
+    if name != "local" {
+        return table(name)?.ok_or_else(|| {
+            Error::usage(format!("this machine has no time zone `{name}`"))
+                .hinted("its tables come with the system, as the package `tzdata`")
+        });
+    }
+    match tz.map(|tz| tz.trim_start_matches(':')) {
+        Some("") => Ok(Zone::default()),
+        Some(tz) => {
+            let found = match tz.starts_with('/') {
+                true => read(Path::new(tz))?,
+                false => table(tz)?,
+            };
+            let found = found.or_else(|| Zone::of_rule(tz));
+            found.ok_or_else(|| Error::usage(format!("`TZ` names no time zone: `{tz}`")))
+        }
+        // A machine that has none runs by UTC.
+        None => Ok(read(Path::new(LOCAL))?.unwrap_or_default()),
+    }
+}
+
+fn table(name: &str) -> Result<Option<Zone>> {
+    if name
+        .split('/')
+        .any(|part| part.is_empty() || part.starts_with('.'))
+    {
+        return Ok(None);
+    }
+    for dir in TABLES {
+        if let Some(zone) = read(&Path::new(dir).join(name))? {
+            return Ok(Some(zone));
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path) -> Result<Option<Zone>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Zone::read(&bytes)),
+        Err(e) if crate::fs::is_absent(&e) => Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(None),
+        Err(e) => Err(e).context("read", path),
+    }
+}

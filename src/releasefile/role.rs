@@ -1,0 +1,95 @@
+//! Roles: `role "active" on="px[1-4]-ops" command="…"`, names for the hosts on which a probe
+//! succeeds. Elsewhere in the environment they are used like groups.
+
+use std::borrow::Cow;
+
+use super::environment::Inside;
+use super::hosts::Hosts;
+use super::node::{Mistakes, Node, Text};
+use super::scope::{Late, bad_name};
+use crate::model::Role;
+use crate::source::Mistake;
+use crate::template::Mode;
+
+/// What a probe's text may name besides: the host that it is asked on.
+struct OnHost<'a>(&'a Inside<'a>);
+
+impl Late for OnHost<'_> {
+    fn is_known(&self, name: &str) -> bool {
+        name.starts_with("host.") || self.0.is_known(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let mut names = self.0.names();
+        names.extend(["host.name", "host.root"]);
+        names
+    }
+
+    fn why_not(&self, name: &str) -> Option<(String, String)> {
+        self.0.why_not(name)
+    }
+}
+
+impl Inside<'_> {
+    /// Returns the roles among `nodes`, and all hosts with them as groups: of the hosts that
+    /// may have them.
+    pub(super) fn roles<'h>(
+        &self,
+        nodes: &[Node],
+        hosts: &'h Hosts,
+        found: &mut Mistakes,
+    ) -> (Vec<Role>, Cow<'h, Hosts>) {
+        let mut roles: Vec<Role> = Vec::new();
+        let mut known = Cow::Borrowed(hosts);
+        for node in nodes.iter().filter(|n| n.is("role")) {
+            node.only_props(&["on", "command", "count"], found);
+            node.only_children(&[], found);
+            let Some(name) = node.only_text("the name of the role", found) else {
+                continue;
+            };
+            found.extend(bad_name("a role", &name));
+            self.report_taken(&name, &roles, hosts, found);
+            // Of hosts and groups, not of other roles: all are asked at once.
+            let on = self.hosts_of(node, "on", hosts, found);
+            if on.is_empty() {
+                let mistake = node.missing("`on=\"HOSTS\"`");
+                found.push(mistake.help("name the hosts that may have it"));
+            }
+            let command = node.text_prop("command", found);
+            if command.is_none() {
+                let mistake = node.missing("`command=\"…\"`");
+                found.push(mistake.help("a command that succeeds on the hosts that have it"));
+            }
+            let command =
+                command.and_then(|text| self.bind(&text, Mode::Shell, &OnHost(self), found));
+            let members = self.members(&on, hosts);
+            let known = known.to_mut();
+            known.groups.insert(name.text.clone(), members);
+            known.roles.push(name.text.clone());
+            roles.push(Role {
+                on,
+                command: command.unwrap_or_default(),
+                count: node.prop("count").and_then(|count| count.number(1, found)),
+                place: name.place,
+                name: name.text,
+            });
+        }
+        (roles, known)
+    }
+
+    fn report_taken(&self, name: &Text, roles: &[Role], hosts: &Hosts, found: &mut Mistakes) {
+        let is_known = |names: bool, what: &'static str| names.then_some(what);
+        let taken = is_known(hosts.hosts.contains_key(&name.text), "a host")
+            .or_else(|| is_known(hosts.groups.contains_key(&name.text), "a group"))
+            .or_else(|| is_known(roles.iter().any(|r| r.name == name.text), "another role"));
+        if let Some(what) = taken {
+            let message = format!("the role `{}` has the name of {what}", name.text);
+            found.push(
+                Mistake::new("name_clash", name.place, message, "the same name").help(format!(
+                    "rename one of them: `on=\"{}\"` would mean both",
+                    name.text
+                )),
+            );
+        }
+    }
+}
