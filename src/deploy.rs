@@ -9,6 +9,7 @@ pub mod archive;
 pub mod basis;
 pub mod check;
 pub mod decide;
+pub mod destroy;
 pub mod difference;
 pub mod draft;
 pub mod driver;
@@ -24,6 +25,7 @@ pub mod job;
 pub mod journal;
 pub mod lease;
 pub mod line;
+pub mod marks;
 pub mod names;
 pub mod parse;
 pub mod plan;
@@ -52,6 +54,7 @@ use serde::Serialize;
 
 use crate::deploy::apply::{Done, Hands};
 use crate::deploy::decide::Circumstances;
+use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
@@ -103,6 +106,8 @@ pub struct Request<'a> {
     pub ssh: OsString,
     /// Guards that are gone over.
     pub overrides: Overrides,
+    /// Called with what a run would destroy, before its first change; an error stops it.
+    pub confirm: &'a dyn Fn(&[Destruction]) -> Result<()>,
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -384,11 +389,13 @@ impl Looked {
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<()> {
+        let mut confirmed = Vec::new();
         loop {
             if let Some(saved) = request.saved {
                 saved.holds(&self.plan, &self.seen)?;
             }
             self.is_let_through(request)?;
+            self.confirm(request, &mut confirmed)?;
             let mut hosts = apply::touched(&self.plan);
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
@@ -420,6 +427,18 @@ impl Looked {
         };
         let name = &request.environment.name;
         request.overrides.check(name, &self.jobs, blocked)
+    }
+
+    /// Asks whether what is lost for good may be lost: once, unless it is another loss by now.
+    fn confirm(&self, request: &Request<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
+        let due = self.plan.destructive.iter();
+        let due = due.filter(|one| one.verdict == Verdict::Run);
+        let due: Vec<Destruction> = due.cloned().collect();
+        if due.iter().any(|one| !confirmed.contains(one)) {
+            (request.confirm)(&due)?;
+        }
+        *confirmed = due;
+        Ok(())
     }
 
     /// Tells the journals of the hosts that are changed which guards were gone over, and why.

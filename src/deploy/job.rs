@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::deploy::marks::Marks;
 use crate::deploy::recipe::{Action, Recipe, Step, WaitFor};
 use crate::deploy::secret::{Sealed, Secret};
 use crate::deploy::waves::Wave;
@@ -122,6 +123,8 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
+    /// What it destroys, and how its way back stands.
+    pub marks: Marks<String>,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
     pub sealed: Option<Sealed>,
@@ -469,6 +472,11 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
+            marks: Marks {
+                destroys: self.optional(step.marks.destroys.as_ref())?,
+                undo_check: self.optional(step.marks.undo_check.as_ref())?,
+                needs_no_undo: step.marks.needs_no_undo,
+            },
             sealed: self.sealed(&step.action)?,
         })
     }

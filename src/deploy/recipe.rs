@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::deploy::marks::Marks;
 use crate::deploy::{driver, parse};
 use crate::error::{IoContext, Result};
 use crate::model::{Arg, Use};
@@ -167,6 +168,8 @@ pub struct Step {
     pub env: Vec<(String, Template)>,
     /// Ended when it takes longer.
     pub timeout: Option<Duration>,
+    /// What it destroys, and how its way back stands.
+    pub marks: Marks<Template>,
     /// Where the name is written.
     pub place: Place,
 }

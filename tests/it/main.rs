@@ -15,6 +15,7 @@ mod cached;
 mod cheats;
 mod data;
 mod deploy;
+mod destroy;
 mod disks;
 mod ends;
 mod environment;

@@ -299,6 +299,8 @@ fn pure_rooms_touch_nothing() {
             "basis",
             "check",
             "decide",
+            "destroy",
+            "marks",
             "difference",
             "draft",
             "driver",
