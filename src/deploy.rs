@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod archive;
+pub mod back;
 pub mod basis;
 pub mod check;
 pub mod decide;
@@ -288,6 +289,7 @@ pub fn rollback(
             progress,
             interrupted,
         };
+        hands.prove(&ran, request.force)?;
         undone = undo::go_back(&hands, &ran)?;
         let lines: String = runs
             .iter()

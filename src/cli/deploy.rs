@@ -127,7 +127,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     let consent = args.consent.of(environment)?;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, _) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
-        (_, true) => job.rollback(),
+        (_, true) => job.rollback(args.build.force),
         _ => job.apply(&args.build, &consent),
     }
 }
@@ -311,8 +311,9 @@ impl Job<'_> {
         })
     }
 
-    fn rollback(&self) -> Result<u8> {
+    fn rollback(&self, is_forced: bool) -> Result<u8> {
         let way = Way {
+            is_forced,
             is_by_journal: true,
             is_logged: true,
             ..Way::default()

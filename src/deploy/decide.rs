@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::back;
 use crate::deploy::destroy::destructions;
 use crate::deploy::found::{adopts, drifted};
 use crate::deploy::guards;
@@ -55,6 +56,7 @@ pub fn decide(
     for job in jobs {
         plan.jobs.push(decided.job(job, jobs)?);
     }
+    plan.blocked.extend(back::blocked(&plan.jobs, seen));
     plan.destructive = destructions(&plan.jobs);
     let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
     plan.owed = owed

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::back::USER;
 use crate::deploy::job::Job;
 use crate::deploy::journal::column;
 use crate::deploy::plan::Seen;
@@ -14,15 +15,29 @@ use crate::deploy::program::quote;
 use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
 
-/// A guard that did not succeed.
+/// What stops a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopping {
+    /// A guard.
+    #[default]
+    Guard,
+    /// The way back of a step, which would not work.
+    WayBack,
+}
+
+/// A guard that did not succeed, or a way back that would not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// Where it was asked.
     pub host: String,
     /// The use it belongs to.
     pub label: String,
-    /// Its name.
+    /// Its name; that of the step, where it is a way back.
     pub guard: String,
+    /// Which of both it is.
+    #[serde(default)]
+    pub stopping: Stopping,
     /// What it printed.
     pub evidence: String,
 }
@@ -52,6 +67,7 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
                     host: host.clone(),
                     label: job.label.clone(),
                     guard: guard.name.clone(),
+                    stopping: Stopping::Guard,
                     evidence: evidence.clone(),
                 });
             }
@@ -65,7 +81,12 @@ impl Overrides {
     pub fn check(&self, environment: &str, jobs: &[Job], blocked: &[Blocked]) -> Result<()> {
         let all = jobs.iter().flat_map(|j| &j.recipe.guards);
         let known: Vec<&str> = all.map(|g| g.name.as_str()).collect();
-        if let Some(other) = self.guards.iter().find(|g| !known.contains(&g.as_str())) {
+        let is_step = |name: &str| {
+            jobs.iter()
+                .any(|j| j.recipe.steps.iter().any(|s| s.name == name))
+        };
+        let is_known = |name: &str| known.contains(&name) || name == USER || is_step(name);
+        if let Some(other) = self.guards.iter().find(|g| !is_known(g)) {
             let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
             return Err(match known.is_empty() {
                 true => error,
@@ -76,9 +97,16 @@ impl Overrides {
         let Some(first) = open.next() else {
             return Ok(());
         };
+        let what = match first.stopping {
+            Stopping::Guard => format!("the guard `{}`", first.guard),
+            Stopping::WayBack => format!(
+                "the way back of `{}/{}`, which would not work,",
+                first.label, first.guard
+            ),
+        };
         let mut error = Error::host(format!(
-            "`{environment}` is stopped by the guard `{}` on host `{}`",
-            first.guard, first.host
+            "`{environment}` is stopped by {what} on host `{}`",
+            first.host
         ))
         .fact("evidence", first.evidence.clone());
         for other in open {

@@ -66,7 +66,7 @@ impl Reader {
                 self.wrong("wrong_value", step.place, message, label);
             }
         }
-        let is_undone = |n: &KdlNode| ["undo", "undo-check"].contains(&n.name().value());
+        let is_undone = |n: &KdlNode| n.name().value() == "undo";
         let children = node.children().map_or(&[][..], |c| c.nodes());
         if step.marks.needs_no_undo && children.iter().any(is_undone) {
             let message = format!(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::back::Against;
 use crate::deploy::basis::Basis;
 use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{Difference, Standing};
@@ -30,6 +31,8 @@ pub struct Seen {
     pub blobs: BTreeSet<String>,
     /// Guards that did not succeed, by label of the use and name, with the evidence.
     pub blocked: BTreeMap<(String, String), String>,
+    /// What speaks against steps before they run, by id of the step.
+    pub against: BTreeMap<String, Vec<Against>>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.

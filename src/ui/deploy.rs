@@ -3,6 +3,7 @@
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{Change, Difference};
+use crate::deploy::guards::Stopping;
 use crate::deploy::marks::WayBack;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
@@ -46,7 +47,15 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(NAME, &blocked.host),
             screen.paint(
                 BAD,
-                format_args!("stopped by the guard `{}`", blocked.guard)
+                match blocked.stopping {
+                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
+                    Stopping::WayBack => {
+                        format!(
+                            "the way back of `{}/{}` would not work",
+                            blocked.label, blocked.guard
+                        )
+                    }
+                }
             ),
         ));
         for line in blocked.evidence.lines() {

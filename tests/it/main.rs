@@ -10,6 +10,7 @@
     reason = "tests look at the world outside, and print what they saw"
 )]
 
+mod back;
 mod bad_hosts;
 mod cached;
 mod cheats;

@@ -296,6 +296,7 @@ fn pure_rooms_touch_nothing() {
         let file = source.name.trim_start_matches("src/");
         let deploy = [
             "plan",
+            "back",
             "basis",
             "check",
             "decide",
