@@ -90,7 +90,7 @@ impl Needed {
         let state = quote(state);
         let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
         Some(format!(
-            "rel_state={state}\n{}rel_back_room{kept}\n",
+            "rel_state={state}\nrel_back_ground || exit 0\n{}rel_back_room{kept}\n",
             self.ways_back
         ))
     }

@@ -710,6 +710,16 @@ rel_prove_service_go() {
 # --- the way back, before it is needed ----------------------------------------
 # Each says `NUMBER WORDS` of what speaks against it, and nothing else; asked with the facts.
 
+# Where no journal can be kept nothing will be done, and that is told when it is begun.
+rel_back_ground() {
+    rel_d=$rel_state
+    until [ -e "$rel_d" ]; do
+        rel_d=${rel_d%/*}
+        rel_d=${rel_d:-/}
+    done
+    [ -w "$rel_d" ]
+}
+
 # NUMBER PATH: what a step writes. Where its directory is made only then, nothing is known.
 rel_back_path() {
     case $2 in
@@ -776,13 +786,9 @@ rel_can_start() {
     fi
 }
 
-# NUMBER PATH ...: files that are kept while they are replaced need room beside the journal.
+# NUMBER PATH ...: files that are kept while they are replaced need room beside the journal, in
+# the directory that rel_back_ground has found.
 rel_back_room() {
-    rel_d=$rel_state
-    until [ -e "$rel_d" ]; do
-        rel_d=${rel_d%/*}
-        rel_d=${rel_d:-/}
-    done
     rel_n=
     rel_files=0
     rel_i=$#

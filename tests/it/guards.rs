@@ -70,6 +70,7 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
                @@ -0,0 +1 @@
                +x
                \ No newline at end of file
+    file  way back: w
     h2  stopped by the guard `clean-checkout`
                 M a
                ?? new
