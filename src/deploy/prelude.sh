@@ -753,13 +753,15 @@ rel_can_start() {
     while IFS= read -r rel_l; do
         rel_first=${rel_first:-$rel_l} rel_before=$rel_last rel_last=$rel_l
     done <"$rel_sd/run"
-    case $rel_first in
-    *\\*) return 0 ;;
-    "cd -- '"*"'") ;;
-    *) return 0 ;;
+    rel_p=${rel_first#'cd -- '}
+    case $rel_p in
+    *\\* | "$rel_first") return 0 ;;
+    "'"*"'")
+        rel_p=${rel_p#"'"}
+        rel_p=${rel_p%"'"}
+        ;;
+    *"'"*) return 0 ;;
     esac
-    rel_p=${rel_first#"cd -- '"}
-    rel_p=${rel_p%"'"}
     if [ ! -d "$rel_p" ]; then
         printf '%s, where %s runs, is gone\n' "$rel_p" "$1"
         return 1

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use insta::assert_snapshot;
 
-use crate::space::Space;
+use crate::space::{Output, Space};
 
 /// Two hosts in this directory with an environment `e`, whose only use is of the recipe `r`.
 fn app(steps: &str) -> Space {
@@ -224,4 +224,78 @@ fn a_rollback_that_lacks_something_on_one_host_changes_none() {
     };
     assert_eq!(run_of("undone"), run_of("rolled-back"));
     assert_ne!(run_of("undone"), run_of("done"));
+}
+
+/// A site on two hosts, released by `versioned-release`, whose instance is a program in it.
+fn site() -> Space {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+host "b" local=#true root="srv/b"
+target "page" { inputs "page.txt"; outputs "build/page"; run "cp page.txt {out}"; }
+environment "live" {
+    needs "page"
+    use "versioned-release" as="web" on="a b" artifact="{page}" root="{host.root}/site" {
+        install "cp artifact/page serve; chmod +x serve"
+        start "exec ./serve"
+    }
+}
+"#,
+    );
+    let _ = version(&space, 1);
+    space
+}
+
+/// Another version of the program, and what comes of its release.
+fn version(space: &Space, number: u32) -> Output {
+    space.write(
+        "page.txt",
+        format!("#!/bin/sh\n# {number}\nexec sleep 100000\n"),
+    );
+    space.run(["live"])
+}
+
+#[test]
+fn a_release_is_not_begun_where_the_former_one_could_not_come_back() {
+    let space = site();
+    let _services = Services(&space);
+    let live = |host: &str| fs::canonicalize(space.path(format!("srv/{host}/site/current")));
+    let first = live("b").expect("a release");
+    let stopped = |words: &str| {
+        let output = version(&space, 2).fails(1);
+        assert!(
+            output.stderr.contains("the way back of `web/switch`"),
+            "{output}"
+        );
+        assert!(output.stderr.contains(words), "{output}");
+        for host in ["a", "b"] {
+            let releases = fs::read_dir(space.path(format!("srv/{host}/site/releases")));
+            assert!(releases.expect("lists").count() <= 1, "{output}");
+        }
+    };
+    let aside = |path: std::path::PathBuf, words: &str| {
+        fs::rename(&path, space.path("aside")).expect("moves");
+        stopped(words);
+        fs::rename(space.path("aside"), &path).expect("moves");
+    };
+    aside(first.join("serve"), "./serve, which web.");
+    aside(first.join("artifact"), "has no artifact/");
+    aside(first.clone(), "the former release is gone");
+    let services = fs::read_dir(space.path("srv/b/.rel/live/services")).expect("lists");
+    let service = services.flatten().next().expect("a service").path();
+    aside(service.join("run"), "is not known any more");
+    let _ = version(&space, 2).ok();
+    assert_ne!(live("b").expect("a release"), first);
+    let _ = space.run(["live", "--rollback"]).ok();
+    assert_eq!(live("b").expect("a release"), first);
+}
+
+/// Ends what was started when the test ends: rel leaves services running.
+struct Services<'a>(&'a Space);
+
+impl Drop for Services<'_> {
+    fn drop(&mut self) {
+        let script = "for f in srv/*/.rel/live/services/*/pid; do read -r p b <$f && kill -KILL $p || :; done";
+        let _ = self.0.program("sh").args(["-c", script]).status();
+    }
 }

@@ -203,6 +203,7 @@ impl Space {
             control_dir: self.path("control"),
             ssh: "ssh".into(),
             overrides: Default::default(),
+            confirm: &|_| Ok(()),
             force: false,
             promoted: crate::deploy::Promoted::None,
             is_question: false,
