@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod found;
 pub mod frames;
 pub mod guards;
+pub mod here;
 pub mod history;
 pub mod inventory;
 pub mod job;
@@ -61,6 +62,7 @@ use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
 use crate::deploy::guards::Overrides;
+use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::Seen;
 use crate::deploy::saved::SavedPlan;
@@ -215,7 +217,7 @@ pub fn apply(
     {
         return Ok(Outcome {
             applied_before: Some(before),
-            hosts: looked.fleet.names().map(str::to_owned).collect(),
+            hosts: hosts_of(&looked.fleet),
             ..Outcome::default()
         });
     }
@@ -249,7 +251,7 @@ pub fn apply(
         fresh: looked.plan.fresh,
         undone: 0,
         round_trips: looked.fleet.round_trips(),
-        hosts: looked.fleet.names().map(str::to_owned).collect(),
+        hosts: hosts_of(&looked.fleet),
         urls: done
             .urls
             .into_inner()
@@ -306,6 +308,12 @@ pub fn rollback(
         hosts: fleet.names().map(str::to_owned).collect(),
         ..Outcome::default()
     })
+}
+
+/// Returns the names of the hosts that are released to.
+fn hosts_of(fleet: &Fleet) -> Vec<String> {
+    let names = fleet.names().filter(|name| *name != THIS_MACHINE);
+    names.map(str::to_owned).collect()
 }
 
 /// Everything that is known before anything is done.
@@ -366,7 +374,13 @@ fn look(
     let held_back = world(request, &BTreeMap::new())?.held_back()?;
     let name = &request.environment.name;
     request.promoted.check_names(name, &held_back)?;
-    let fleet = open(request, progress, interrupted)?;
+    let no_roots = BTreeMap::new();
+    let world = world(request, &no_roots)?;
+    let mut hosts = world.hosts()?;
+    if world.asks_here()? {
+        hosts.insert(THIS_MACHINE.to_owned(), here::this_machine().clone());
+    }
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let jobs = jobs(request, &fleet)?;
     let seen = fleet.ask(&jobs, depth, interrupted)?;
     let mut looked = Looked {

@@ -372,6 +372,7 @@ fn join_parts(parts: &[&str]) -> String {
 pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
     let root = host.root.trim_end_matches('/');
     match host.reach {
+        Reach::Local if root == "." => repository.to_string_lossy().into_owned(),
         Reach::Local => repository.join(root).to_string_lossy().into_owned(),
         Reach::Ssh { .. } => root.to_owned(),
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::back::USER;
+use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::job::Job;
 use crate::deploy::journal::column;
 use crate::deploy::plan::Seen;
@@ -123,7 +124,10 @@ impl Overrides {
 
     /// Returns the lines that tell the journal of `host` what was gone over, and why.
     pub fn journal_lines(&self, host: &str, blocked: &[Blocked]) -> String {
-        let here = blocked.iter().filter(|b| b.host == host);
+        // What was asked here is told to all: this machine keeps no journal.
+        let here = blocked
+            .iter()
+            .filter(|b| b.host == host || b.host == THIS_MACHINE);
         let over = here.filter(|b| self.guards.contains(&b.guard));
         over.map(|b| {
             format!(

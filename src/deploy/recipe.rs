@@ -20,6 +20,11 @@ use crate::template::Template;
 const SHIPPED: &[(&str, &str)] = &[
     ("backup", include_str!("../../recipes/backup.kdl")),
     (
+        "changelog-line",
+        include_str!("../../recipes/changelog-line.kdl"),
+    ),
+    ("pushed-tag", include_str!("../../recipes/pushed-tag.kdl")),
+    (
         "clean-checkout",
         include_str!("../../recipes/clean-checkout.kdl"),
     ),

@@ -4,6 +4,7 @@ use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{Change, Difference};
 use crate::deploy::guards::Stopping;
+use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::marks::WayBack;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
@@ -62,8 +63,12 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             text.push_str(&format!("           {}\n", printable(line)));
         }
     }
-    let hosts: std::collections::BTreeSet<_> =
-        plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
+    let hosts: std::collections::BTreeSet<_> = plan
+        .jobs
+        .iter()
+        .filter_map(|j| j.host.as_ref())
+        .filter(|h| *h != THIS_MACHINE)
+        .collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
     let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
     let counts = match (plan.to_run, unknown) {
@@ -164,7 +169,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let host = job.host.as_deref().unwrap_or("this machine");
+    let host = job.host.as_deref().unwrap_or(THIS_MACHINE);
     let mut text = format!(
         "{}  {}\n",
         screen.paint(NAME, host),

@@ -316,6 +316,7 @@ fn pure_rooms_touch_nothing() {
             "secret",
             "draft",
             "found",
+            "here",
             "guards",
             "status",
             "waves",
