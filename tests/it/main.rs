@@ -24,6 +24,7 @@ mod fresh;
 mod guards;
 mod hosts;
 mod init;
+mod jump;
 mod karl;
 mod kills;
 mod lease;
