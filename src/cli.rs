@@ -16,6 +16,7 @@ use crate::ui::{self, ColorChoice};
 
 mod build;
 mod cache;
+mod consent;
 mod context;
 mod deploy;
 mod fresh;

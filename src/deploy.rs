@@ -7,10 +7,12 @@
 pub mod actions;
 pub mod apply;
 pub mod archive;
+pub mod back;
 pub mod basis;
 pub mod check;
 pub mod decide;
 pub mod delta;
+pub mod destroy;
 pub mod difference;
 pub mod draft;
 pub mod driver;
@@ -21,6 +23,7 @@ pub mod forward;
 pub mod found;
 pub mod frames;
 pub mod guards;
+pub mod here;
 pub mod history;
 pub mod hours;
 pub mod inventory;
@@ -29,6 +32,7 @@ pub mod journal;
 pub mod landing;
 pub mod lease;
 pub mod line;
+pub mod marks;
 pub mod names;
 pub mod parse;
 pub mod plan;
@@ -63,11 +67,13 @@ use serde::Serialize;
 
 use crate::deploy::apply::{Done, Hands};
 use crate::deploy::decide::Circumstances;
+use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
 use crate::deploy::guards::Overrides;
+use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::hours::{Clock, Hours, WINDOW};
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::Seen;
@@ -120,6 +126,8 @@ pub struct Request<'a> {
     pub overrides: Overrides,
     /// The clock of this machine.
     pub clock: Clock<'a>,
+    /// Called with what a run would destroy, before its first change; an error stops it.
+    pub confirm: &'a dyn Fn(&[Destruction]) -> Result<()>,
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -228,7 +236,7 @@ pub fn apply(
     {
         return Ok(Outcome {
             applied_before: Some(before),
-            hosts: looked.fleet.names().map(str::to_owned).collect(),
+            hosts: hosts_of(&looked.fleet),
             ..Outcome::default()
         });
     }
@@ -267,7 +275,7 @@ pub fn apply(
         fresh: looked.plan.fresh,
         undone: 0,
         round_trips: looked.fleet.round_trips(),
-        hosts: looked.fleet.names().map(str::to_owned).collect(),
+        hosts: hosts_of(&looked.fleet),
         urls: done
             .urls
             .into_inner()
@@ -308,6 +316,7 @@ pub fn rollback(
             progress,
             interrupted,
         };
+        hands.prove(&ran, request.force)?;
         undone = undo::go_back(&hands, &ran)?;
         let lines: String = runs
             .iter()
@@ -324,6 +333,12 @@ pub fn rollback(
         hosts: fleet.names().map(str::to_owned).collect(),
         ..Outcome::default()
     })
+}
+
+/// Returns the names of the hosts that are released to.
+fn hosts_of(fleet: &Fleet) -> Vec<String> {
+    let names = fleet.names().filter(|name| *name != THIS_MACHINE);
+    names.map(str::to_owned).collect()
 }
 
 /// Everything that is known before anything is done.
@@ -410,7 +425,13 @@ fn look<'a>(
         true => Some(Hours::new(request.environment, request.clock)?),
         false => None,
     };
-    let fleet = open(request, progress, interrupted)?;
+    let no_roots = BTreeMap::new();
+    let anywhere = world(request, &no_roots, None)?;
+    let mut hosts = anywhere.hosts()?;
+    if anywhere.asks_here()? {
+        hosts.insert(THIS_MACHINE.to_owned(), here::this_machine().clone());
+    }
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
     let roles = roles(request, &fleet, interrupted)?;
     let held_back = is_wrong(Some(&roles))?;
     let jobs = jobs(request, &fleet, &roles)?;
@@ -451,11 +472,13 @@ impl Looked<'_> {
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<()> {
+        let mut confirmed = Vec::new();
         loop {
             if let Some(saved) = request.saved {
                 saved.holds(&self.plan, &self.seen)?;
             }
             self.is_let_through(request)?;
+            self.confirm(request, &mut confirmed)?;
             let mut hosts = apply::touched(&self.plan);
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
@@ -495,6 +518,18 @@ impl Looked<'_> {
             Some(opens) if !request.overrides.has(WINDOW) => Err(hours::is_closed(name, opens)),
             _ => Ok(()),
         }
+    }
+
+    /// Asks whether what is lost for good may be lost: once, unless it is another loss by now.
+    fn confirm(&self, request: &Request<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
+        let due = self.plan.destructive.iter();
+        let due = due.filter(|one| one.verdict == Verdict::Run);
+        let due: Vec<Destruction> = due.cloned().collect();
+        if due.iter().any(|one| !confirmed.contains(one)) {
+            (request.confirm)(&due)?;
+        }
+        *confirmed = due;
+        Ok(())
     }
 
     /// Tells the journals of the hosts that are changed which guards were gone over, and why.

@@ -98,6 +98,11 @@ pub enum Event<'a> {
 pub trait Progress: Sync {
     /// Takes one event; must not block for long.
     fn event(&self, event: &Event<'_>);
+
+    /// Calls `act` while nothing of it moves on the screen: a person is asked something.
+    fn aside(&self, act: &mut dyn FnMut()) {
+        act();
+    }
 }
 
 /// Takes all events and shows nothing; for questions and tests.

@@ -5,9 +5,12 @@
 //! standard error; standard output is for what was asked.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::source::Sources;
@@ -111,6 +114,34 @@ pub fn print(text: &str) {
 pub fn eprint(text: &str) {
     let mut err = std::io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Asks a question that is answered with yes or no; no answer is a no. `None` when interrupted.
+pub fn ask(question: &str, interrupted: &AtomicBool) -> Option<bool> {
+    eprint(question);
+    let stdin = std::io::stdin();
+    let glance = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
+    // Read when there is something to read: Ctrl-C must be seen before that.
+    loop {
+        if interrupted.load(Ordering::SeqCst) {
+            eprint("\n");
+            return None;
+        }
+        let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut polled, Some(&glance)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => break,
+            Err(_) => return Some(false),
+        }
+    }
+    let mut answer = String::new();
+    // A terminal hands over whole lines.
+    let _ = stdin.read_line(&mut answer);
+    let answer = answer.trim().to_lowercase();
+    Some(matches!(answer.as_str(), "y" | "yes"))
 }
 
 /// Returns a time for people: `0.04 s`, `12.3 s`, `3 min 20 s`, `14 h 5 min`.

@@ -12,12 +12,12 @@ use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{BuildOptions, display};
+use super::consent::{self, Consent, ConsentArgs};
 use super::context::{self, Context};
 use super::names::{find, unknown_name, usage};
 use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
-use crate::deploy::guards::Overrides;
 use crate::deploy::hours::Clock;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::upload::sha256_of;
@@ -45,30 +45,9 @@ struct EnvironmentArgs {
     #[arg(long, conflicts_with = "plan")]
     rollback: bool,
     #[command(flatten)]
-    overrides: OverrideArgs,
+    consent: ConsentArgs,
     #[command(flatten)]
     build: BuildOptions,
-}
-
-/// Guards that are gone over.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct OverrideArgs {
-    /// Go on although this guard says no; with `--reason`
-    #[arg(long = "override", value_name = "GUARD", requires = "reason")]
-    guards: Vec<String>,
-    /// Why; kept in the journals of the hosts that are changed
-    #[arg(long, value_name = "TEXT", requires = "guards")]
-    reason: Option<String>,
-}
-
-impl OverrideArgs {
-    /// Returns what the deploy room wants to know.
-    pub(super) fn overrides(&self) -> Overrides {
-        Overrides {
-            guards: self.guards.clone(),
-            reason: self.reason.clone().unwrap_or_default(),
-        }
-    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,10 +125,11 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     }
     let job = Job::new(context, project, &root, &call.name, &call.values)?;
     let args = &call.args;
+    let consent = args.consent.of(environment)?;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
-        (true, _) => job.plan(args.build.force, args.plan_out.as_deref()),
-        (_, true) => job.rollback(),
-        _ => job.apply(&args.build, &args.overrides.overrides()),
+        (true, _) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
+        (_, true) => job.rollback(args.build.force),
+        _ => job.apply(&args.build, &consent),
     }
 }
 
@@ -264,8 +244,8 @@ pub(super) struct Way<'a> {
     pub(super) is_by_journal: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
-    /// Guards that are gone over.
-    pub(super) overrides: Option<&'a Overrides>,
+    /// What a person lets through.
+    pub(super) consent: Option<&'a Consent>,
     /// The plan that is to be carried out.
     pub(super) saved: Option<&'a SavedPlan>,
 }
@@ -293,7 +273,7 @@ impl<'a> Job<'a> {
 
 impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
-    pub(super) fn apply(&self, options: &BuildOptions, overrides: &Overrides) -> Result<u8> {
+    pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
         // Said before anything is built.
         deploy::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
@@ -322,7 +302,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: options.force,
             is_logged: true,
-            overrides: Some(overrides),
+            consent: Some(consent),
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
@@ -332,8 +312,9 @@ impl Job<'_> {
         })
     }
 
-    fn rollback(&self) -> Result<u8> {
+    fn rollback(&self, is_forced: bool) -> Result<u8> {
         let way = Way {
+            is_forced,
             is_by_journal: true,
             is_logged: true,
             ..Way::default()
@@ -351,7 +332,12 @@ impl Job<'_> {
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
-    pub(super) fn plan(&self, is_forced: bool, out: Option<&Path>) -> Result<u8> {
+    pub(super) fn plan(
+        &self,
+        is_forced: bool,
+        out: Option<&Path>,
+        consent: &Consent,
+    ) -> Result<u8> {
         let roots = self.needs()?;
         let (made, open) =
             super::query::made(self.context, self.project, self.root.to_owned(), &roots);
@@ -374,7 +360,8 @@ impl Job<'_> {
                 return Err(error);
             }
             if let Some(out) = out {
-                self.save(out, &roots, !open.is_empty(), request, plan)?;
+                let is_open = !open.is_empty();
+                self.save(out, &roots, is_open, consent, request, plan)?;
             }
             Ok(EXIT_OK)
         })
@@ -417,6 +404,9 @@ impl Job<'_> {
             false => None,
         };
         let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
+        let consent = way.consent.cloned().unwrap_or_default();
+        let is_confirmed = consent.is_confirmed || way.saved.is_some_and(SavedPlan::is_confirmed);
+        let name = &self.environment.name;
         let saved = way.saved.map(|s| &s.body);
         let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());
         let request = Request {
@@ -445,7 +435,11 @@ impl Job<'_> {
                 now: &Context::now_s,
                 tz: tz.as_deref(),
             },
-            overrides: way.overrides.cloned().unwrap_or_default(),
+            overrides: consent.overrides,
+            confirm: &|all| match is_confirmed {
+                true => Ok(()),
+                false => consent::ask(self.context, name, all, &progress, &interrupted),
+            },
             force: way.is_forced,
             promoted: self.promoted.clone(),
             is_question: way.is_question,

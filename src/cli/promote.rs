@@ -1,8 +1,9 @@
 //! `rel promote`: hosts that were held back follow the others.
 
 use super::build::BuildOptions;
+use super::consent::ConsentArgs;
 use super::context::Context;
-use super::deploy::{Job, OverrideArgs, on_call};
+use super::deploy::{Job, on_call};
 use super::hosts::named;
 use crate::deploy::Promoted;
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub struct PromoteArgs {
     #[arg(long)]
     plan: bool,
     #[command(flatten)]
-    overrides: OverrideArgs,
+    consent: ConsentArgs,
     #[command(flatten)]
     build: BuildOptions,
 }
@@ -37,9 +38,10 @@ pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
             params: job.params.clone(),
             ..*job
         };
+        let consent = args.consent.of(job.environment)?;
         match args.plan {
-            true => job.plan(false, None),
-            false => job.apply(&args.build, &args.overrides.overrides()),
+            true => job.plan(false, None, &consent),
+            false => job.apply(&args.build, &consent),
         }
     })
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::consent::{Consent, ConsentArgs};
 use super::context::Context;
-use super::deploy::{Job, OverrideArgs, Way, find_environment};
+use super::deploy::{Job, Way, find_environment};
 use super::query;
-use crate::deploy::guards::Overrides;
 use crate::deploy::saved::{Body, SavedPlan};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
@@ -29,7 +29,7 @@ pub struct ApplyArgs {
     #[arg(long)]
     plan: bool,
     #[command(flatten)]
-    overrides: OverrideArgs,
+    consent: ConsentArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,8 @@ pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
         params: saved.body.params.clone(),
         promoted: Promoted::None,
     };
-    job.apply_saved(&saved, args.plan, &args.overrides.overrides())
+    let consent = args.consent.of(job.environment)?;
+    job.apply_saved(&saved, args.plan, &consent)
 }
 
 /// Runs `rel approve`.
@@ -108,6 +109,7 @@ impl Job<'_> {
         out: &Path,
         roots: &[TargetId],
         is_open: bool,
+        consent: &Consent,
         request: &Request<'_>,
         plan: Plan,
     ) -> Result<()> {
@@ -147,6 +149,7 @@ impl Job<'_> {
             vars: vars.clone(),
             hosts_file: hosts_file.map(below),
             is_forced: request.force,
+            is_confirmed: consent.is_confirmed,
             version: request.version.clone(),
             made_by: Context::user(),
             made_at: Context::now_s(),
@@ -180,12 +183,7 @@ impl Job<'_> {
     }
 
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
-    fn apply_saved(
-        &self,
-        saved: &SavedPlan,
-        is_question: bool,
-        overrides: &Overrides,
-    ) -> Result<u8> {
+    fn apply_saved(&self, saved: &SavedPlan, is_question: bool, consent: &Consent) -> Result<u8> {
         if is_question && !self.context.json {
             ui::print(&ui::deploy::plan_text(
                 self.context.screen,
@@ -214,7 +212,7 @@ impl Job<'_> {
         let way = Way {
             is_forced: saved.body.is_forced,
             is_logged: !is_question,
-            overrides: Some(overrides),
+            consent: Some(consent),
             saved: Some(saved),
             ..Way::default()
         };

@@ -128,7 +128,7 @@ impl Checker<'_> {
                     .is_some_and(|d| !d.is_empty()),
             },
         };
-        let needs_host = !(recipe.facts.is_empty() && recipe.guards.is_empty())
+        let needs_host = !recipe.facts.is_empty()
             || recipe
                 .steps
                 .iter()

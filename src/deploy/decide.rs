@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::back;
+use crate::deploy::destroy::destructions;
 use crate::deploy::found::{adopts, drifted};
 use crate::deploy::guards;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
@@ -58,6 +60,8 @@ pub fn decide(
     for job in jobs {
         plan.jobs.push(decided.job(job, jobs)?);
     }
+    plan.blocked.extend(back::blocked(&plan.jobs, seen));
+    plan.destructive = destructions(&plan.jobs);
     let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
     plan.owed = owed
         .map(|(host, s)| (host.clone(), s.scopes.clone()))
@@ -366,6 +370,8 @@ impl<'a> Decided<'a> {
                 what: draft.describe(),
                 key,
                 does: draft.digest(),
+                destroys: draft.destroys(),
+                way_back: draft.way_back(),
                 difference: None,
                 seq: 0,
                 draft,

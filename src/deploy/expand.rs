@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use crate::deploy::here;
 use crate::deploy::job::{Bound, Job, NOT_MADE};
 use crate::deploy::promote::Promoted;
 use crate::deploy::recipe::{Kind, Recipe, Recipes};
@@ -129,7 +130,10 @@ impl World<'_> {
             };
             let hosts: Vec<Option<&Host>> = match wave {
                 Some((_, hosts)) => hosts.iter().copied().map(Some).collect(),
-                None if one.on.is_empty() => vec![None],
+                None if one.on.is_empty() => match here::is_asked_here(one, &recipe) {
+                    true => vec![Some(here::this_machine())],
+                    false => vec![None],
+                },
                 // None of them where nobody has a role.
                 None => {
                     let hosts = self.hosts_of(one, &one.on, &scope)?;
@@ -194,6 +198,18 @@ impl World<'_> {
         let mut names = self.base(&[]);
         self.add_host("host", host, &mut names);
         names
+    }
+
+    /// Returns whether guards of some use are asked on this machine.
+    pub fn asks_here(&self) -> Result<bool> {
+        for one in &self.environment.uses {
+            let recipe = self.recipes.of_use(one);
+            let recipe = recipe.map_err(|m| wrong(one, m.message))?;
+            if recipe.is_some_and(|recipe| here::is_asked_here(one, &recipe)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns the names of all hosts that some rollout holds back.

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::deploy::back::{self, Needed};
 use crate::deploy::difference::{SHOWN_MAX, Standing};
+use crate::deploy::guards::Stopping;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::Journal;
 use crate::deploy::lease::Held;
@@ -15,7 +17,7 @@ use crate::deploy::words::hex;
 use crate::error::{Error, Result};
 
 /// What an answer is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum About {
     Now,
     Journal,
@@ -23,6 +25,10 @@ enum About {
     Fact(String, String, String),
     Check(String),
     Guard(String, String),
+    /// The way back of a step, by its own question.
+    UndoCheck(String),
+    /// What rel itself would take back, and users: lines that are about steps.
+    Needed(Needed, Stopping),
     Found(String),
     /// A file with secrets: what is found is known by its keyed hash alone.
     Sealed(String, Seal),
@@ -84,6 +90,7 @@ impl Questions {
         );
         questions.look(About::Scopes, &script);
         let mut blobs = BTreeSet::new();
+        let mut needed = Needed::default();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
             for (name, command, is_from) in job.facts()? {
@@ -103,7 +110,12 @@ impl Questions {
                     Seat::Host | Seat::Operator => &job.host,
                 };
                 if is_here(seat) {
+                    let is_late = |text: &str| is_late(job, text);
                     questions.about_step(job, &draft);
+                    needed.add(&draft, &is_late);
+                    if let Some(script) = back::undo_check(&draft, &is_late) {
+                        questions.ask(About::UndoCheck(draft.id.clone()), &script);
+                    }
                     if depth == Depth::Show {
                         questions.about_file(job, &draft);
                     }
@@ -112,6 +124,12 @@ impl Questions {
             if is_here(&job.host) {
                 blobs.extend(job.artifacts().map(|a| a.sha256.clone()));
             }
+        }
+        if let Some(script) = needed.ways_back(state) {
+            questions.ask(About::Needed(needed.clone(), Stopping::WayBack), &script);
+        }
+        if let Some(script) = needed.users() {
+            questions.ask(About::Needed(needed, Stopping::Guard), &script);
         }
         for blob in blobs {
             let path = quote(&format!("{state}/blobs/{blob}"));
@@ -232,7 +250,7 @@ impl Questions {
             let mut reply = reply.clone();
             if matches!(
                 about,
-                About::Fact(..) | About::Guard(..) | About::Standing(_)
+                About::Fact(..) | About::Guard(..) | About::UndoCheck(_) | About::Standing(_)
             ) {
                 reply.bytes = self.hidden.hide(reply.bytes);
             }
@@ -274,6 +292,13 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Guard(label, name) => {
             let evidence = text().trim_end().to_owned();
             seen.blocked.insert((label.clone(), name.clone()), evidence);
+        }
+        About::UndoCheck(_) if is_ok => {}
+        About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text().trim_end()),
+        About::Needed(needed, stopping) => {
+            for (id, evidence) in needed.read(&text()) {
+                seen.speaks_against(&id, *stopping, &evidence);
+            }
         }
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::back::USER;
+use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::hours::{WINDOW, has_windows};
 use crate::deploy::job::Job;
 use crate::deploy::journal::column;
@@ -16,15 +18,29 @@ use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
 use crate::model::Environment;
 
-/// A guard that did not succeed.
+/// What stops a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopping {
+    /// A guard.
+    #[default]
+    Guard,
+    /// The way back of a step, which would not work.
+    WayBack,
+}
+
+/// A guard that did not succeed, or a way back that would not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// Where it was asked.
     pub host: String,
     /// The use it belongs to.
     pub label: String,
-    /// Its name.
+    /// Its name; that of the step, where it is a way back.
     pub guard: String,
+    /// Which of both it is.
+    #[serde(default)]
+    pub stopping: Stopping,
     /// What it printed.
     pub evidence: String,
 }
@@ -54,6 +70,7 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
                     host: host.clone(),
                     label: job.label.clone(),
                     guard: guard.name.clone(),
+                    stopping: Stopping::Guard,
                     evidence: evidence.clone(),
                 });
             }
@@ -80,7 +97,12 @@ impl Overrides {
         let all = jobs.iter().flat_map(|j| &j.recipe.guards);
         let windows = has_windows.then_some(WINDOW);
         let known: Vec<&str> = all.map(|g| g.name.as_str()).chain(windows).collect();
-        if let Some(other) = self.guards.iter().find(|g| !known.contains(&g.as_str())) {
+        let is_step = |name: &str| {
+            jobs.iter()
+                .any(|j| j.recipe.steps.iter().any(|s| s.name == name))
+        };
+        let is_known = |name: &str| known.contains(&name) || name == USER || is_step(name);
+        if let Some(other) = self.guards.iter().find(|g| !is_known(g)) {
             let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
             return Err(match known.is_empty() {
                 true => error,
@@ -91,9 +113,16 @@ impl Overrides {
         let Some(first) = open.next() else {
             return Ok(());
         };
+        let what = match first.stopping {
+            Stopping::Guard => format!("the guard `{}`", first.guard),
+            Stopping::WayBack => format!(
+                "the way back of `{}/{}`, which would not work,",
+                first.label, first.guard
+            ),
+        };
         let mut error = Error::host(format!(
-            "`{environment}` is stopped by the guard `{}` on host `{}`",
-            first.guard, first.host
+            "`{environment}` is stopped by {what} on host `{}`",
+            first.host
         ))
         .fact("evidence", first.evidence.clone());
         for other in open {
@@ -110,7 +139,9 @@ impl Overrides {
 
     /// Returns the lines that tell the journal of `host` what was gone over, and why.
     pub fn journal_lines(&self, host: &str, plan: &Plan) -> String {
-        let here = plan.blocked.iter().filter(|b| b.host == host);
+        // What was asked here is told to all: this machine keeps no journal.
+        let is_told = |b: &&Blocked| b.host == host || b.host == THIS_MACHINE;
+        let here = plan.blocked.iter().filter(is_told);
         let over = here.filter(|b| self.has(&b.guard));
         let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
         let window = plan.closed.as_ref().filter(|_| self.has(WINDOW));

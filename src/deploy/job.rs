@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::deploy::marks::Marks;
 use crate::deploy::port::Port;
 use crate::deploy::recipe::{Recipe, Step};
 use crate::deploy::render::Scope;
@@ -123,6 +124,8 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
+    /// What it destroys, and how its way back stands.
+    pub marks: Marks<String>,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
     pub sealed: Option<Sealed>,

@@ -7,6 +7,7 @@
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::driver::{is_declared, of_kind};
+use crate::deploy::marks::Marks;
 use crate::deploy::names::Allow;
 use crate::deploy::reader::{Reader, syntax, text_of};
 use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
@@ -26,8 +27,25 @@ const ACTIONS: [&str; 9] = [
     "wait",
 ];
 /// Other nodes of a step.
-const STEP_NODES: [&str; 7] = [
-    "prepare", "check", "verify", "undo", "dir", "env", "timeout",
+const STEP_NODES: [&str; 8] = [
+    "prepare",
+    "check",
+    "verify",
+    "undo",
+    "undo-check",
+    "dir",
+    "env",
+    "timeout",
+];
+/// Properties of a step.
+const STEP_PROPERTIES: [&str; 7] = [
+    "if",
+    "on-change",
+    "host",
+    "per",
+    "as",
+    "destructive",
+    "undo",
 ];
 
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
@@ -289,7 +307,7 @@ impl Reader {
     }
 
     fn step(&mut self, node: &KdlNode) -> Option<Step> {
-        self.properties(node, &["if", "on-change", "host", "per", "as"]);
+        self.properties(node, &STEP_PROPERTIES);
         let (name, place) = self.argument(node)?;
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
         let mut actions: Vec<Action> = Vec::new();
@@ -314,8 +332,10 @@ impl Reader {
             dir: None,
             env: Vec::new(),
             timeout: None,
+            marks: Marks::default(),
             place,
         };
+        self.marks(node, &mut step);
         for child in children {
             match ACTIONS.contains(&child.name().value()) {
                 true => actions.extend(self.action(child)),
@@ -380,6 +400,10 @@ impl Reader {
             "verify" => {
                 let verify = self.template(&text, Mode::Shell, Allow::Late, place);
                 step.verify.push(verify);
+            }
+            "undo-check" => {
+                let check = self.template(&text, Mode::Shell, Allow::Early, place);
+                step.marks.undo_check = Some(check);
             }
             "undo" => step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place)),
             "dir" => step.dir = Some(self.template(&text, Mode::Plain, Allow::Late, place)),

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::back::Against;
 use crate::deploy::basis::Basis;
+use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{Difference, Standing};
 use crate::deploy::guards::Blocked;
-use crate::deploy::job::Draft;
+use crate::deploy::job::{Draft, NOT_MADE};
 use crate::deploy::journal::{Attempt, Journal};
 use crate::deploy::lease::Held;
+use crate::deploy::marks::WayBack;
 use crate::deploy::roles::Roles;
 use crate::deploy::waves::Wave;
 
@@ -29,6 +32,8 @@ pub struct Seen {
     pub blobs: BTreeSet<String>,
     /// Guards that did not succeed, by label of the use and name, with the evidence.
     pub blocked: BTreeMap<(String, String), String>,
+    /// What speaks against steps before they run, by id of the step.
+    pub against: BTreeMap<String, Vec<Against>>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
@@ -102,6 +107,12 @@ pub struct PlannedStep {
     /// How the file that it would write differs from what stands there; in plans only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Difference>,
+    /// What is lost when it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroys: Option<String>,
+    /// How it is taken back.
+    #[serde(default)]
+    pub way_back: WayBack,
     /// Position in the run, over all hosts; 0 for what does not run.
     pub seq: u32,
     /// Its texts.
@@ -177,6 +188,9 @@ pub struct Plan {
     /// Guards that stop it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
+    /// What it destroys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destructive: Vec<Destruction>,
     /// Exchanges with hosts that it took to find out.
     pub round_trips: usize,
     /// Who holds the environment, by host; those without are left out.
@@ -194,5 +208,6 @@ impl PlannedStep {
         for text in [&mut self.what, &mut self.key, &mut self.does] {
             text.clear();
         }
+        self.destroys = self.destroys.take().map(|text| text.replace(NOT_MADE, "?"));
     }
 }

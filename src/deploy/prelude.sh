@@ -726,6 +726,193 @@ rel_undo_step() {
     fi
 }
 
+# RUN FORCED: says what is missing of what a run left for its way back; nothing where all is
+# there. A link that would point to nothing is told unless it is FORCED.
+rel_prove_back() {
+    rel_f=$rel_state/undo/$1
+    if [ ! -d "$rel_f" ]; then
+        printf 'what run %s left for its way back is gone: %s\n' "$1" "$rel_f"
+        return 0
+    fi
+    rel_why=$2
+    for rel_f in "$rel_f"/*; do
+        rel_b=${rel_f##*/}
+        case ${rel_b%.late} in
+        *[!0-9]*) continue ;;
+        esac
+        # Only lines that rel wrote itself are read, and none is run.
+        while IFS= read -r rel_l; do
+            case $rel_l in
+            *\\*) ;;
+            "rel_symlink_back '"*"'" | "rel_write_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
+                ( eval "rel_prove_${rel_l#rel_}" ) 2>/dev/null
+                ;;
+            esac
+        done <"$rel_f"
+    done
+}
+
+rel_prove_symlink_back() {
+    case $2 in
+    '') return 0 ;;
+    /*) rel_to=$2 ;;
+    *) rel_to=${1%/*}/$2 ;;
+    esac
+    if [ -z "$rel_why" ] && [ ! -e "$rel_to" ]; then
+        printf '%s, to which %s would point again, is gone\n' "$rel_to" "$1"
+    fi
+}
+
+rel_prove_write_back() {
+    if [ ! -f "$2" ]; then printf 'the former content of %s is gone: %s\n' "$1" "$2"; fi
+}
+
+rel_prove_service_back() {
+    if [ ! -s "$2" ]; then printf 'how %s was started is not known any more: %s is gone\n' "$1" "$2"; fi
+}
+
+rel_prove_service_go() {
+    if [ ! -s "$rel_state/services/$1/run" ]; then
+        printf 'how %s was started is not known any more\n' "$1"
+    fi
+}
+
+# --- the way back, before it is needed ----------------------------------------
+# Each says `NUMBER WORDS` of what speaks against it, and nothing else; asked with the facts.
+
+# Where no journal can be kept nothing will be done, and that is told when it is begun.
+rel_back_ground() {
+    rel_d=$rel_state
+    until [ -e "$rel_d" ]; do
+        rel_d=${rel_d%/*}
+        rel_d=${rel_d:-/}
+    done
+    [ -w "$rel_d" ]
+}
+
+# NUMBER PATH: what a step writes. Where its directory is made only then, nothing is known.
+rel_back_path() {
+    case $2 in
+    */*) rel_p=${2%/*} ;;
+    *) rel_p=. ;;
+    esac
+    rel_p=${rel_p:-/}
+    if [ ! -d "$rel_p" ]; then return 0; fi
+    if [ ! -w "$rel_p" ] || [ ! -x "$rel_p" ]; then
+        printf '%s %s can not be written: nothing could be brought back there\n' "$1" "$rel_p"
+    elif [ -f "$2" ] && [ ! -r "$2" ]; then
+        printf '%s %s can not be read, and so not be kept\n' "$1" "$2"
+    fi
+}
+
+# NUMBER NAME: a service that rel started is started again on the way back.
+rel_back_service() {
+    rel_why=$(rel_can_start "$2") || printf '%s %s\n' "$1" "$rel_why"
+}
+
+# NAME: fails with the reason where a service that was started could not be started again, as
+# far as that can be said without a try: how it was started, where, and by which program.
+rel_can_start() {
+    rel_sd=$rel_state/services/$1
+    if [ ! -s "$rel_sd/pid" ]; then return 0; fi
+    if [ ! -s "$rel_sd/run" ]; then
+        printf 'how %s was started is not known any more: %s is gone\n' "$1" "$rel_sd/run"
+        return 1
+    fi
+    rel_first= rel_before= rel_last=
+    while IFS= read -r rel_l; do
+        rel_first=${rel_first:-$rel_l} rel_before=$rel_last rel_last=$rel_l
+    done <"$rel_sd/run"
+    rel_p=${rel_first#'cd -- '}
+    case $rel_p in
+    *\\* | "$rel_first") return 0 ;;
+    "'"*"'")
+        rel_p=${rel_p#"'"}
+        rel_p=${rel_p%"'"}
+        ;;
+    *"'"*) return 0 ;;
+    esac
+    if [ ! -d "$rel_p" ]; then
+        printf '%s, where %s runs, is gone\n' "$rel_p" "$1"
+        return 1
+    fi
+    # A command of one line, behind the line that opens its log.
+    case $rel_before in
+    'exec >>'*) ;;
+    *) return 0 ;;
+    esac
+    rel_w=${rel_last#exec }
+    rel_w=${rel_w%%[ ;]*}
+    case $rel_w in
+    *[!A-Za-z0-9._/-]*) ;;
+    /*) rel_p= ;;
+    */*) rel_p=$rel_p/ ;;
+    *) rel_w= ;;
+    esac
+    case $rel_w in
+    '' | *[!A-Za-z0-9._/-]*) return 0 ;;
+    esac
+    if [ ! -x "$rel_p$rel_w" ]; then
+        printf '%s, which %s runs, is gone\n' "$rel_p$rel_w" "$1"
+        return 1
+    fi
+}
+
+# NUMBER PATH ...: files that are kept while they are replaced need room beside the journal, in
+# the directory that rel_back_ground has found.
+rel_back_room() {
+    rel_n=
+    rel_files=0
+    rel_i=$#
+    while [ "$rel_i" -gt 0 ]; do
+        if [ -f "$2" ] && [ -r "$2" ]; then
+            rel_n=${rel_n:-$1}
+            set -- "$@" "$2"
+            rel_files=$((rel_files + 1))
+        fi
+        shift 2
+        rel_i=$((rel_i - 2))
+    done
+    if [ "$rel_files" -eq 0 ]; then return 0; fi
+    rel_need=$(wc -c -- "$@" | tail -n 1)
+    set -- $rel_need
+    rel_need=$(($1 / 1024 + 64 + rel_files * 8))
+    rel_free=$(df -Pk -- "$rel_d" 2>/dev/null | tail -n 1)
+    # The name of a file system may have blanks: the numbers end at the percentage.
+    set -- ${rel_free%%%*}
+    while [ "$#" -gt 2 ]; do shift; done
+    case ${1:-x} in
+    *[!0-9]*) return 0 ;;
+    esac
+    if [ "$1" -lt "$rel_need" ]; then
+        printf '%s %s KiB are free in %s, of %s that the former files need\n' "$rel_n" "$1" "$rel_d" "$rel_need"
+    fi
+}
+
+# NUMBER USER GROUP: that a step runs as, or gives a file to.
+rel_user_there() {
+    case $2 in
+    '' | *[!0-9]*)
+        if [ -n "$2" ] && ! id -u -- "$2" >/dev/null 2>&1; then
+            printf '%s there is no user %s\n' "$1" "$2"
+        fi
+        ;;
+    esac
+    case $3 in
+    '' | *[!0-9]*)
+        if [ -n "$3" ] && ! rel_group_there "$3"; then printf '%s there is no group %s\n' "$1" "$3"; fi
+        ;;
+    esac
+}
+
+rel_group_there() {
+    if command -v getent >/dev/null 2>&1; then
+        getent group "$1" >/dev/null
+    else
+        sed 's/:.*//' /etc/group 2>/dev/null | grep -qxF -- "$1"
+    fi
+}
+
 # --- questions -------------------------------------------------------------
 
 # TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.

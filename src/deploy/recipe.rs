@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::deploy::marks::Marks;
 use crate::deploy::{driver, parse};
 use crate::error::{IoContext, Result};
 use crate::model::{Arg, Use};
@@ -18,6 +19,11 @@ use crate::template::Template;
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[
     ("backup", include_str!("../../recipes/backup.kdl")),
+    (
+        "changelog-line",
+        include_str!("../../recipes/changelog-line.kdl"),
+    ),
+    ("pushed-tag", include_str!("../../recipes/pushed-tag.kdl")),
     (
         "clean-checkout",
         include_str!("../../recipes/clean-checkout.kdl"),
@@ -168,6 +174,8 @@ pub struct Step {
     pub env: Vec<(String, Template)>,
     /// Ended when it takes longer.
     pub timeout: Option<Duration>,
+    /// What it destroys, and how its way back stands.
+    pub marks: Marks<Template>,
     /// Where the name is written.
     pub place: Place,
 }

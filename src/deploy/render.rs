@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::deploy::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat, Service};
+use crate::deploy::marks::Marks;
 use crate::deploy::port::{Answer, Leads, Port};
 use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
 use crate::deploy::secret::Sealed;
@@ -219,6 +220,11 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
+            marks: Marks {
+                destroys: self.optional(step.marks.destroys.as_ref())?,
+                undo_check: self.optional(step.marks.undo_check.as_ref())?,
+                needs_no_undo: step.marks.needs_no_undo,
+            },
             sealed: self.sealed(&step.action)?,
         })
     }

@@ -52,6 +52,9 @@ pub struct Body {
     pub hosts_file: Option<String>,
     /// `--force`.
     pub is_forced: bool,
+    /// `--confirm`: what its steps destroy may be lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_confirmed: bool,
     /// The project's version.
     pub version: Option<String>,
     /// User who made it.
@@ -152,6 +155,12 @@ impl SavedPlan {
             .filter(|a| a.digest == self.digest && a.user != self.body.made_by)
             .filter(|a| users.insert(&a.user))
             .collect()
+    }
+
+    /// Returns whether somebody has said, of this very plan, that what it destroys may be lost:
+    /// its maker, or a person who read and approved it.
+    pub fn is_confirmed(&self) -> bool {
+        self.body.is_confirmed || !self.valid().is_empty()
     }
 
     /// Adds an approval.

@@ -4,7 +4,7 @@
 //! of the steps, what had to wait: a service restarts only when the files under it
 //! are the former ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -57,6 +57,48 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<usize> {
         error = error.fact("not undone", what);
     }
     Err(error.hinted("look at the hosts: what is live there is not known"))
+}
+
+impl Hands<'_> {
+    /// Proves before the first change that what steps left for their way back is there, on
+    /// every host; an error says what is not.
+    pub fn prove(&self, ran: &[Ran], is_forced: bool) -> Result<()> {
+        let said = self.fleet.each(&|host, member| {
+            let runs: BTreeSet<&str> = ran
+                .iter()
+                .filter(|r| r.host == host)
+                .map(|r| r.run.as_str())
+                .collect();
+            if runs.is_empty() {
+                return Ok(Vec::new());
+            }
+            let forced = if is_forced { "forced" } else { "" };
+            let prove = |run| format!("rel_prove_back {} '{forced}'\n", program::quote(run));
+            let body: String = runs.into_iter().map(prove).collect();
+            let text = member.header.program(&body);
+            let mut said = Vec::new();
+            let mut session = member.session();
+            session.run(&text, self.interrupted, &mut |frame| {
+                if let Frame::Output(line) = frame {
+                    said.push(String::from_utf8_lossy(line).into_owned());
+                }
+                None
+            })?;
+            Ok(said)
+        })?;
+        let mut missing = said.into_iter().filter(|(_, said)| !said.is_empty());
+        let Some((host, said)) = missing.next() else {
+            return Ok(());
+        };
+        let name = &self.environment.name;
+        let mut error = Error::host(format!("`{name}` can not go back on host `{host}`"))
+            .fact("missing", said.join("\n"));
+        for (host, said) in missing {
+            error = error.fact(format!("on {host}"), said.join("\n"));
+        }
+        Err(error.hinted("nothing was changed; bring it back there, or release the former version anew; where only a \
+             link would point to nothing, `--rollback --force` goes back all the same"))
+    }
 }
 
 /// Cuts a list where the host changes.

@@ -44,6 +44,7 @@ pub fn push_field(text: &mut String, name: &str, value: &str) {
 pub(super) fn absolute_root(host: &Host, repository: &Path) -> String {
     let root = host.root.trim_end_matches('/');
     match host.reach {
+        Reach::Local if root == "." => repository.to_string_lossy().into_owned(),
         Reach::Local => repository.join(root).to_string_lossy().into_owned(),
         Reach::Ssh { .. } => root.to_owned(),
     }

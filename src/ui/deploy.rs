@@ -1,7 +1,11 @@
 //! Plans and outcomes of environments, as text.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{Change, Difference};
+use crate::deploy::guards::Stopping;
+use crate::deploy::here::THIS_MACHINE;
+use crate::deploy::marks::WayBack;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
 
@@ -30,6 +34,8 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         }
         text.push_str(&job_text(screen, job));
     }
+    text.push_str(&ways_back(screen, plan));
+    text.push_str(&losses(screen, &plan.destructive));
     for (host, held) in plan
         .held
         .iter()
@@ -48,7 +54,15 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(NAME, &blocked.host),
             screen.paint(
                 BAD,
-                format_args!("stopped by the guard `{}`", blocked.guard)
+                match blocked.stopping {
+                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
+                    Stopping::WayBack => {
+                        format!(
+                            "the way back of `{}/{}` would not work",
+                            blocked.label, blocked.guard
+                        )
+                    }
+                }
             ),
         ));
         for line in blocked.evidence.lines() {
@@ -59,8 +73,12 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         let word = screen.paint(BAD, "outside its window:");
         text.push_str(&format!("{}  {word} {opens}\n", plan.environment));
     }
-    let hosts: std::collections::BTreeSet<_> =
-        plan.jobs.iter().filter_map(|j| j.host.as_ref()).collect();
+    let hosts: std::collections::BTreeSet<_> = plan
+        .jobs
+        .iter()
+        .filter_map(|j| j.host.as_ref())
+        .filter(|h| *h != THIS_MACHINE)
+        .collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
     let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
     let counts = match (plan.to_run, unknown) {
@@ -80,6 +98,79 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
     text
 }
 
+/// Returns a line for each use that would run: which of its steps can be taken back.
+fn ways_back(screen: Screen, plan: &Plan) -> String {
+    let mut uses: Vec<(&str, [Vec<&str>; 2])> = Vec::new();
+    for job in &plan.jobs {
+        let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
+        for step in steps {
+            let index = match step.way_back {
+                WayBack::Known => 0,
+                WayBack::None => 1,
+                WayBack::NotNeeded => continue,
+            };
+            let at = uses.iter().position(|(label, _)| *label == job.label);
+            let at = at.unwrap_or_else(|| {
+                uses.push((&job.label, Default::default()));
+                uses.len() - 1
+            });
+            let names = &mut uses[at].1[index];
+            if !names.contains(&step.name.as_str()) {
+                names.push(&step.name);
+            }
+        }
+    }
+    let line = |(label, [known, none]): (&str, [Vec<&str>; 2])| {
+        let mut parts = Vec::new();
+        if !known.is_empty() {
+            parts.push(format!("way back: {}", known.join(" ")));
+        }
+        if !none.is_empty() {
+            parts.push(format!("no way back: {}", none.join(" ")));
+        }
+        let parts = parts.join("; ");
+        format!(
+            "{}  {}\n",
+            screen.paint(NAME, label),
+            screen.paint(FAINT, parts)
+        )
+    };
+    uses.into_iter().map(line).collect()
+}
+
+/// Returns what would be destroyed, line by line.
+fn losses(screen: Screen, all: &[Destruction]) -> String {
+    let line = |one: &Destruction| {
+        let word = match one.verdict {
+            Verdict::Unknown => "would destroy, if it runs:",
+            _ => "destroys:",
+        };
+        format!(
+            "{}  {}  {} {}\n",
+            screen.paint(NAME, &one.host),
+            one.step,
+            screen.paint(BAD, word),
+            printable(&one.lost)
+        )
+    };
+    all.iter().map(line).collect()
+}
+
+/// Returns the question whether what a run destroys may be lost.
+pub fn question(screen: Screen, all: &[Destruction]) -> String {
+    let count = all.len();
+    format!(
+        "{}{count} destructive {}: what {} is lost for good. Go on? [y/N] ",
+        losses(screen, all),
+        plural(count, "step"),
+        if count == 1 {
+            "it destroys"
+        } else {
+            "they destroy"
+        },
+    )
+}
+
 fn job_text(screen: Screen, job: &PlannedJob) -> String {
     let is_shown = |s: &&PlannedStep| {
         screen.is_verbose || !matches!(s.verdict, Verdict::Fresh | Verdict::Adopt)
@@ -88,7 +179,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let host = job.host.as_deref().unwrap_or("this machine");
+    let host = job.host.as_deref().unwrap_or(THIS_MACHINE);
     let mut text = format!(
         "{}  {}\n",
         screen.paint(NAME, host),

@@ -65,6 +65,10 @@ impl Drop for Fancy {
 }
 
 impl Progress for Fancy {
+    fn aside(&self, act: &mut dyn FnMut()) {
+        self.bar.suspend(act);
+    }
+
     fn event(&self, event: &Event<'_>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,4 +43,8 @@ impl Progress for Kept<'_> {
         }
         self.display.event(event);
     }
+
+    fn aside(&self, act: &mut dyn FnMut()) {
+        self.display.aside(act);
+    }
 }

@@ -201,6 +201,7 @@ fn a_host_on_which_nothing_can_be_written() {
     assert_snapshot!(shown(&hosts, &plan), @"
     h1  say (say)
           run  say         echo hello  never done here
+    say  no way back: say
     staging: 1 step would run, 0 fresh, on 1 host
     --- stderr
     error: host `h1` can not keep a journal
@@ -323,6 +324,7 @@ recipe "say" {
                @@ -1 +1 @@
                -one
                +two
+    say  way back: say
     staging: 1 step would run, 0 fresh, on 1 host
     exit code 1
     exit code 1

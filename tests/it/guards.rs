@@ -70,6 +70,7 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
                @@ -0,0 +1 @@
                +x
                \ No newline at end of file
+    file  way back: w
     h2  stopped by the guard `clean-checkout`
                 M a
                ?? new
@@ -167,4 +168,141 @@ fn a_host_without_room_or_with_what_is_forbidden_stops_a_run() {
     let all =
         format!("{forbidden}; use \"host-facts\" on=\"h1 h2\" disk=1 memory=1 check=\"true\"");
     assert!(check(&all).contains("2 steps ran"));
+}
+
+/// A project with a repository of its own and one that it is pushed to, and a use of a guard
+/// that is asked there.
+fn project(uses: &str) -> Space {
+    let space = Space::new(&format!(
+        "project \"p\" {{ version \"v1.2\" }}\nhost \"a\" local=#true root=\"srv/a\"\n\
+         host \"b\" local=#true root=\"srv/b\"\n\
+         environment \"e\" {{\n use \"file\" on=\"a b\";\n {uses}\n}}\n"
+    ));
+    let recipe = "recipe \"file\" {\n step \"w\" { write \"{host.root}/file\" \"x\"; }\n}\n";
+    space.write("recipes/file.kdl", recipe);
+    space.shell(
+        "git init -q --bare ../up; git init -q; git add .; git commit -qm 1
+        git remote add origin \"file://$(readlink -f ../up)\"; git push -q origin main",
+    );
+    space
+}
+
+/// Returns the evidence that stops a run, which has changed nothing.
+#[track_caller]
+fn evidence(space: &Space, guard: &str) -> String {
+    let stopped = space.run(["e"]).fails(1);
+    let words = format!("stopped by the guard `{guard}` on host `this machine`");
+    assert!(stopped.stderr.contains(&words), "{stopped}");
+    assert!(!space.has("srv"), "{stopped}");
+    let (_, rest) = stopped.stderr.split_once("evidence").expect("evidence");
+    let (evidence, _) = rest.split_once("help:").expect("a help");
+    evidence
+        .lines()
+        .map(|l| l.trim().to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn a_version_whose_tag_is_not_what_is_released_stops_a_run() {
+    let space = project("use \"pushed-tag\"");
+    let stopped = || evidence(&space, "pushed-tag");
+    let sha = |text: String| {
+        let hex = regex::Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
+        hex.replace_all(&text, "[SHA]").into_owned()
+    };
+    assert_eq!(stopped(), "there is no tag v1.2\n\n");
+    space.shell("git tag v1.2; git commit -q --allow-empty -m 2");
+    assert_eq!(
+        sha(stopped()),
+        "the tag v1.2 is not on HEAD: it names [SHA], and HEAD is [SHA]\n\n"
+    );
+    space.shell("git tag -f -a -m release v1.2 >/dev/null");
+    assert_eq!(
+        stopped(),
+        "the tag v1.2 is not pushed: git push origin v1.2\n\n"
+    );
+    // Another one was pushed by somebody else.
+    space.shell("git push -q origin HEAD^:refs/tags/v1.2");
+    assert_eq!(
+        sha(stopped()),
+        "the tag v1.2 is another one in origin: [SHA] there, [SHA] here\n\n"
+    );
+    space.shell("git push -qf origin v1.2; mv ../up ../away");
+    let unreachable = stopped();
+    assert!(
+        unreachable.starts_with("the remote origin can not be asked:\n"),
+        "{unreachable}"
+    );
+    assert!(unreachable.contains("up"), "{unreachable}");
+    // A person may go on: this machine keeps no journal, so those of all hosts say so.
+    let args = [
+        "e",
+        "--override",
+        "pushed-tag",
+        "--reason",
+        "the server is down",
+    ];
+    let over = space.run(args).ok();
+    assert!(
+        over.stderr.contains("2 steps ran, 0 fresh, on 2 hosts"),
+        "{over}"
+    );
+    for host in ["a", "b"] {
+        let journal = space.read(format!("srv/{host}/.rel/e/journal"));
+        assert!(journal.contains("\toverridden\t"), "{journal}");
+    }
+    assert!(!space.has(".rel/e"));
+    space.shell("mv ../away ../up; rm -r srv");
+    let _ = space.run(["e"]).ok();
+    // One that is not annotated is as good.
+    space.shell("rm -r srv; git tag -f v1.2 >/dev/null; git push -qf origin v1.2");
+    let _ = space.run(["e"]).ok();
+    // Questions to journals, and the way back, go without this machine.
+    let history = space.run(["history", "e"]).ok();
+    assert!(!history.to_string().contains("this machine"), "{history}");
+    let status = space.run(["status", "e"]).ok();
+    assert!(!status.to_string().contains("this machine"), "{status}");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert!(!space.has(".rel/e"));
+}
+
+#[test]
+fn a_version_without_a_line_in_the_changelog_stops_a_run() {
+    let space = project("use \"changelog-line\"");
+    assert_eq!(
+        evidence(&space, "changelog-line"),
+        "there is no CHANGELOG.md\n\n"
+    );
+    for other in ["## 1.2.1", "## 11.2", "## 1.2-rc1", "## 1.20", "## 1x2"] {
+        space.write("CHANGELOG.md", format!("# Changes\n\n{other}\n\n- more\n"));
+        let said = evidence(&space, "changelog-line");
+        assert!(
+            said.starts_with("CHANGELOG.md has no line for v1.2\n"),
+            "{said}"
+        );
+        if other != "## 1x2" {
+            assert!(
+                said.contains(&format!("the newest is in line 3: {other}")),
+                "{said}"
+            );
+        }
+    }
+    for good in [
+        "## 1.2",
+        "v1.2 (2026-11-21)",
+        "rel (1.2) stable; urgency=low",
+        "[v1.2]",
+        "1.2.",
+    ] {
+        space.write("CHANGELOG.md", format!("# Changes\n{good}\n"));
+        let _ = space.run(["e"]).ok();
+        space.remove("srv");
+    }
+    // A pattern of one's own, and another file.
+    let space = project("use \"changelog-line\" file=\"NEWS\" pattern=\"^= one point two\"");
+    space.write("NEWS", "= one point one\n");
+    let said = evidence(&space, "changelog-line");
+    assert!(said.starts_with("NEWS has no line for v1.2"), "{said}");
+    space.write("NEWS", "= one point two\n");
+    let _ = space.run(["e"]).ok();
 }

@@ -271,6 +271,7 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
           run  work        echo $rel_token begin >> log  never done here
     h2  work (work)
           run  work        echo $rel_token begin >> log  never done here
+    work  no way back: work
     h1  ann@[HERE] holds it since [TIME]: no releases today
     h2  ann@[HERE] holds it since [TIME]: no releases today
     staging: 2 steps would run, 0 fresh, on 2 hosts

@@ -10,11 +10,13 @@
     reason = "tests look at the world outside, and print what they saw"
 )]
 
+mod back;
 mod bad_hosts;
 mod cached;
 mod cheats;
 mod data;
 mod deploy;
+mod destroy;
 mod disks;
 mod ends;
 mod environment;
@@ -22,6 +24,7 @@ mod fresh;
 mod guards;
 mod hosts;
 mod init;
+mod jump;
 mod karl;
 mod kills;
 mod lease;

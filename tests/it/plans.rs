@@ -110,7 +110,7 @@ fn a_plan_shows_how_files_would_differ() {
     space.write("hosts/b/web.log.conf", "level=debug\nby hand\u{1b}[31m");
     space.remove("hosts/a/worker.log.conf");
     let _ = space.run(["build"]).ok();
-    assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok()), @r#"
+    assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok()), @r"
     a  web (configured)
           run  ini         put [DIGEST] to [work]/hosts/a/web.ini  changed since run [RUN]
                --- a:[work]/hosts/a/web.ini
@@ -144,8 +144,10 @@ fn a_plan_shows_how_files_would_differ() {
                @@ -0,0 +1 @@
                +level=info
           run  reload      echo 'worker' >> '[work]/hosts/a'/reloads  `log` runs
+    web  way back: log; no way back: ini reload
+    worker  way back: log; no way back: reload
     staging: 7 steps would run, 5 fresh, on 2 hosts
-    "#);
+    ");
     let plan = told(&space, &["staging", "--plan"]);
     let first = &plan["jobs"][0]["steps"][0]["difference"];
     assert_eq!(first["kind"], "text", "{plan:#}");
@@ -173,6 +175,8 @@ fn what_is_not_text_or_too_large_is_said_so() {
           run  ini         put [DIGEST] to [work]/hosts/a/worker.ini  `[work]/hosts/a/worker.ini` is gone
                what stands there is no file
           run  reload      echo 'worker' >> '[work]/hosts/a'/reloads  `ini` runs
+    web  no way back: ini reload
+    worker  no way back: ini reload
     staging: 6 steps would run, 6 fresh, on 2 hosts
     ");
 }

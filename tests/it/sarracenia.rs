@@ -115,7 +115,7 @@ fn fleet() -> (Hosts, Space) {
     );
     space.write(
         "recipes/queues.kdl",
-        r#"recipe "queues" { step "delete" { run "echo deleted >> queues" } }"#,
+        r#"recipe "queues" { step "delete" destructive="the queues of {host.name}" { run "echo deleted >> queues" } }"#,
     );
     (hosts, space)
 }
@@ -172,7 +172,7 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
     let _ = space.run(["minor"]).ok();
     version(&space, 2);
     // Nobody knows which of the two has the address before they are asked.
-    let nobody = space.run(["careful"]).fails(1);
+    let nobody = space.run(["careful", "--confirm", "careful"]).fails(1);
     assert!(
         nobody
             .stderr
@@ -180,7 +180,7 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
         "{nobody}"
     );
     fs::write(hosts.all[12].srv("vip"), "").expect("writes");
-    let careful = space.run(["careful"]).ok();
+    let careful = space.run(["careful", "--confirm", "careful"]).ok();
     assert!(careful.stderr.contains("held back"), "{careful}");
     let expected = [
         "start 2", "stop", "stop", "stop", "stop", "stop", "start 2", "start 2", "start 2",
@@ -208,7 +208,7 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
         .find(|h| h.name == "px7-ops")
         .expect("is there");
     fs::write(stuck.srv("hang"), "").expect("writes");
-    let job = space.begin(["careful"]);
+    let job = space.begin(["careful", "--confirm", "careful"]);
     wait_until("the right half starts", || {
         all(&said(&hosts, "px5"), "start 3").then_some(())
     });

@@ -296,10 +296,13 @@ fn pure_rooms_touch_nothing() {
         let file = source.name.trim_start_matches("src/");
         let deploy = [
             "plan",
+            "back",
             "basis",
             "check",
             "decide",
             "delta",
+            "destroy",
+            "marks",
             "difference",
             "draft",
             "driver",
@@ -314,6 +317,7 @@ fn pure_rooms_touch_nothing() {
             "secret",
             "draft",
             "found",
+            "here",
             "guards",
             "status",
             "waves",

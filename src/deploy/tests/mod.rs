@@ -206,6 +206,7 @@ impl Space {
                 tz: None,
             },
             overrides: Default::default(),
+            confirm: &|_| Ok(()),
             force: false,
             promoted: crate::deploy::Promoted::None,
             is_question: false,

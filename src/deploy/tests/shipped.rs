@@ -82,6 +82,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
     for _ in 0..3 {
         space.with(|r| {
             let request = Request {
+                confirm: &|_| Ok(()),
                 overrides: Default::default(),
                 force: true,
                 promoted: crate::deploy::Promoted::None,

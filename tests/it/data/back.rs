@@ -90,3 +90,23 @@ fn scripts_that_come_with_the_same_run_are_done_in_it() {
     ground.has_lost_nothing();
     assert_eq!(ground.told()["ran"], 0);
 }
+
+#[test]
+fn nothing_becomes_read_only_where_there_is_no_room_for_the_copies() {
+    let mut ground = Ground::new(Sqlite::new);
+    ground.releasefile("{host.root}/copies", "room=\"echo 999999999999\"", "");
+    let _ = ground.add_script(1, false);
+    let refused = ground.evolve().fails(1);
+    let words = "of 999999999999 that backup and copy need";
+    assert!(refused.stderr.contains(words), "{refused}");
+    assert!(
+        refused.stderr.contains("the way back of `evolve/full`"),
+        "{refused}"
+    );
+    assert!(!ground.space.has("hosts/db/copies"));
+    // With the driver's own measure there is; and with nothing due nobody asks.
+    ground.releasefile("{host.root}/copies", "", "");
+    let _ = ground.evolve().ok();
+    ground.releasefile("{host.root}/copies", "room=\"exit 1\"", "");
+    let _ = ground.evolve().ok();
+}

@@ -72,10 +72,13 @@ fn parameters_are_given_in_order_or_have_a_default() {
               Go back to what was live before the last run
 
           --override <GUARD>
-              Go on although this guard says no; with `--reason`
+              Go on although this guard says no, or this step's way back would not work; with `--reason`
 
           --reason <TEXT>
               Why; kept in the journals of the hosts that are changed
+
+          --confirm <ENVIRONMENT>
+              Do the steps that destroy something without asking; the environment's name again
 
       -j, --jobs <N>
               Run N jobs at once [default: one for each core]
@@ -183,7 +186,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:5:40]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·                                        ──┬─
-       ·                                          ╰── expected one of run, put, write, symlink, service, scope, wait, prepare, check, verify, undo, dir, env, timeout
+       ·                                          ╰── expected one of run, put, write, symlink, service, scope, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
        ╰────
       help: did you mean `run`?
 

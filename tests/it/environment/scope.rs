@@ -79,6 +79,7 @@ fn a_scope_that_can_not_be_left_is_pending_until_it_is() {
     a  closed (closed)
           run  closed      until the run ends: closed  was not left last time
           run  work        echo work >> log; echo $$ > pid; test ! -e bad; while ! test -e go; do sleep 0.02; done  `closed` runs
+    closed  way back: closed; no way back: work
     staging: 2 steps would run, 0 fresh, on 1 host
     ");
     assert_snapshot!(shown(&space.run(["staging"]).fails(1)), @"

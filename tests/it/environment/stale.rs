@@ -76,6 +76,7 @@ fn a_plan_is_the_run() {
                -two
                +three
           run  count       echo 'three' >> counted  `write` runs
+    three  way back: write; no way back: count
     staging: 4 steps would run, 2 fresh, on 2 hosts
     ");
 }

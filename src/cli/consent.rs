@@ -1,0 +1,81 @@
+//! What a person lets through: guards that say no, steps that destroy.
+//!
+//! Whether it must be asked is the deploy room's matter; here is whom to ask: the command
+//! line, the plan that was read, or the person at the terminal.
+
+use std::io::IsTerminal;
+use std::sync::atomic::AtomicBool;
+
+use super::context::Context;
+use crate::deploy::destroy::{Destruction, unconfirmed};
+use crate::deploy::guards::Overrides;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Environment;
+use crate::progress::Progress;
+use crate::ui;
+
+/// Guards that are gone over, and what may be lost.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ConsentArgs {
+    /// Go on although this guard says no, or this step's way back would not work; with `--reason`
+    #[arg(long = "override", value_name = "GUARD", requires = "reason")]
+    guards: Vec<String>,
+    /// Why; kept in the journals of the hosts that are changed
+    #[arg(long, value_name = "TEXT", requires = "guards")]
+    reason: Option<String>,
+    /// Do the steps that destroy something without asking; the environment's name again
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+}
+
+/// What was let through.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Consent {
+    /// Guards that are gone over.
+    pub(super) overrides: Overrides,
+    /// What steps destroy may be lost.
+    pub(super) is_confirmed: bool,
+}
+
+impl ConsentArgs {
+    /// Returns what it lets through in that environment.
+    pub(super) fn of(&self, environment: &Environment) -> Result<Consent> {
+        if let Some(other) = self.confirm.as_ref().filter(|n| **n != environment.name) {
+            let name = &environment.name;
+            return Err(Error::usage(format!(
+                "`--confirm {other}` does not confirm what `{name}` destroys"
+            ))
+            .hinted(format!("`--confirm {name}`, if that is meant")));
+        }
+        Ok(Consent {
+            overrides: Overrides {
+                guards: self.guards.clone(),
+                reason: self.reason.clone().unwrap_or_default(),
+            },
+            is_confirmed: self.confirm.is_some(),
+        })
+    }
+}
+
+/// Asks the person at the terminal whether all of this may be lost; an error is a no.
+pub(super) fn ask(
+    context: &Context,
+    environment: &str,
+    all: &[Destruction],
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    let is_person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !is_person || context.json {
+        return Err(unconfirmed(environment, all));
+    }
+    let text = ui::deploy::question(context.screen, all);
+    let mut answer = None;
+    progress.aside(&mut || answer = ui::ask(&text, interrupted));
+    match answer {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::usage(format!("`{environment}` was not confirmed"))
+            .hinted("nothing was changed")),
+        None => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+    }
+}

@@ -1,0 +1,39 @@
+//! This machine as a host: there guards are asked whose use names no host, such as whether
+//! the project has a line in its changelog. Pure.
+//!
+//! It is asked and never changed: no lease is taken and no journal kept, and questions to
+//! journals and ways back go without it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use crate::deploy::recipe::Recipe;
+use crate::model::{Host, Reach, Use};
+use crate::source::Place;
+
+/// Its name, which no Releasefile can give to a host.
+pub const THIS_MACHINE: &str = "this machine";
+
+static HERE: LazyLock<Host> = LazyLock::new(|| Host {
+    name: THIS_MACHINE.to_owned(),
+    reach: Reach::Local,
+    root: ".".to_owned(),
+    vars: BTreeMap::new(),
+    place: Place::default(),
+});
+
+/// Returns this machine, with the repository as its root.
+pub fn this_machine() -> &'static Host {
+    &HERE
+}
+
+/// Returns whether the guards of a use are asked on this machine.
+pub fn is_asked_here(one: &Use, recipe: &Recipe) -> bool {
+    one.on.is_empty() && one.rollout.is_none() && only_guards(recipe)
+}
+
+/// Returns whether a recipe asks its guards and does nothing on a host.
+pub fn only_guards(recipe: &Recipe) -> bool {
+    let is_elsewhere = |a: &crate::deploy::recipe::Step| a.action.is_operators();
+    !recipe.guards.is_empty() && recipe.facts.is_empty() && recipe.steps.iter().all(is_elsewhere)
+}
