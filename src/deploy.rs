@@ -9,6 +9,7 @@ pub mod archive;
 pub mod basis;
 pub mod check;
 pub mod decide;
+pub mod detached;
 pub mod difference;
 pub mod draft;
 pub mod driver;
@@ -231,6 +232,7 @@ pub fn apply(
     let hands = Hands {
         environment: request.environment,
         run_id: &request.run_id,
+        purpose: &request.purpose,
         fleet: &looked.fleet,
         seen: &looked.seen,
         progress,
@@ -278,6 +280,7 @@ pub fn rollback(
         let hands = Hands {
             environment: request.environment,
             run_id: &request.run_id,
+            purpose: &request.purpose,
             fleet: &fleet,
             seen: &seen,
             progress,
@@ -392,6 +395,7 @@ impl Looked {
             let mut hosts = apply::touched(&self.plan);
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
+            detached::check(&self.plan, &request.purpose, &hosts)?;
             let (fleet, seen) = (&self.fleet, &self.seen);
             if hosts.is_empty() || fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
                 return Ok(());

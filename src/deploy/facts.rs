@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::deploy::detached::Detached;
 use crate::deploy::difference::{SHOWN_MAX, Standing};
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::journal::Journal;
@@ -76,7 +77,7 @@ impl Questions {
         if depth == Depth::Show {
             questions.ask(About::Writable, &writable(state));
         }
-        let script = format!("rel_state={}\nrel_held", quote(state));
+        let script = format!("rel_state={}\nrel_held\nrel_detached_list", quote(state));
         questions.ask(About::Held, &script);
         let scopes = quote(&format!("{state}/scopes"));
         let script = format!(
@@ -236,7 +237,10 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
     match about {
         About::Now => seen.now = text().trim().parse().unwrap_or(0),
         About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
-        About::Held => seen.held = text().lines().filter_map(Held::parse).collect(),
+        About::Held => {
+            seen.held = text().lines().filter_map(Held::parse).collect();
+            seen.detached = text().lines().filter_map(Detached::parse).collect();
+        }
         About::Journal => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))

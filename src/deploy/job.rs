@@ -122,6 +122,8 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
+    /// It goes on when the connection ends.
+    pub is_detached: bool,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
     pub sealed: Option<Sealed>,
@@ -469,6 +471,7 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
+            is_detached: step.is_detached,
             sealed: self.sealed(&step.action)?,
         })
     }

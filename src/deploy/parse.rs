@@ -287,7 +287,7 @@ impl Reader {
     }
 
     fn step(&mut self, node: &KdlNode) -> Option<Step> {
-        self.properties(node, &["if", "on-change", "host", "per", "as"]);
+        self.properties(node, &["if", "on-change", "host", "per", "as", "detach"]);
         let (name, place) = self.argument(node)?;
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
         let mut actions: Vec<Action> = Vec::new();
@@ -302,6 +302,7 @@ impl Reader {
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
+            is_detached: node.get("detach").and_then(KdlValue::as_bool) == Some(true),
             user: self.property(node, "as", Mode::Plain, Allow::Early),
             prepare: None,
             action: Action::Run(Template::default()),
@@ -337,6 +338,10 @@ impl Reader {
             );
         }
         step.action = actions.pop()?;
+        if step.is_detached && !matches!(step.action, Action::Run(_)) {
+            let message = format!("step `{}` can not be detached", step.name);
+            self.wrong("detached_step", place, message, "only `run` goes on alone");
+        }
         Some(step)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::difference::{Change, Difference};
+use crate::deploy::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
 
@@ -34,6 +35,15 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             "{}  {}\n",
             screen.paint(NAME, host),
             screen.paint(WARN, line)
+        ));
+    }
+    for one in &plan.foreign {
+        let host = screen.paint(NAME, &one.host);
+        let word = screen.paint(WARN, "running");
+        let since = age_of(one.age);
+        text.push_str(&format!(
+            "{host}  {word}  `{}`, detached since {since}: nothing is changed there before its end\n",
+            one.step
         ));
     }
     for blocked in &plan.blocked {

@@ -15,6 +15,7 @@ mod cached;
 mod cheats;
 mod data;
 mod deploy;
+mod detached;
 mod disks;
 mod ends;
 mod environment;
