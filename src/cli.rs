@@ -13,6 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Error, Result};
 use crate::ui::{self, ColorChoice};
 
+mod attach;
 mod build;
 mod cache;
 mod context;
@@ -104,6 +105,8 @@ enum Verb {
     Hosts(hosts::HostsArgs),
     /// Show the runs of an environment that its hosts know of
     History(hosts::HistoryArgs),
+    /// Follow what goes on detached on an environment's hosts, to its end; or end it
+    Attach(attach::AttachArgs),
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
@@ -217,6 +220,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Log(names)) => log::log(context, &names),
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
         Some(Verb::History(args)) => hosts::history(context, &args),
+        Some(Verb::Attach(args)) => attach::attach(context, &args),
         Some(Verb::Promote(args)) => promote::promote(context, &args),
         Some(Verb::Apply(args)) => saved::apply(context, &args),
         Some(Verb::Approve(args)) => saved::approve(context, &args),

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod archive;
+pub mod attach;
 pub mod basis;
 pub mod check;
 pub mod decide;

@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod fancy;
 pub mod hosts;
 pub mod kept;
+pub mod logs;
 pub mod plain;
 
 /// Green: done, fresh.

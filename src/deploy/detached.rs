@@ -133,6 +133,14 @@ impl Detached {
     }
 }
 
+impl Seen {
+    /// Returns what is detached and whose end no journal tells.
+    pub fn open_detached(&self) -> impl Iterator<Item = &Detached> {
+        let is_open = |d: &&Detached| !d.is_told(&self.journal);
+        self.detached.iter().filter(is_open)
+    }
+}
+
 /// Returns the name of a detached step's directory.
 pub fn dir_name(id: &str) -> String {
     join_parts(&[id])

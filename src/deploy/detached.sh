@@ -6,7 +6,8 @@
 #           long as its end is not in the journal
 #   pid     number and birth of the keeper, which leads the session
 #   log     what it prints; log.former is that of the time before
-#   status  exit status and time of the end, written by the keeper
+#   status  exit status and time of the end, written by the keeper; later status.last
+#   name    the step's name, for whoever reads the log later
 
 # When this host, or the container that it is, was started.
 rel_boot() { rel_birth 1 || cat /proc/sys/kernel/random/boot_id 2>/dev/null || printf '%s' -; }
@@ -64,7 +65,8 @@ rel_detached_of() {
 # DIR: its end is in the journal. The log stays.
 rel_detached_settle() {
     rm -f -- "$1/meta"
-    rm -f -- "$1/pid" "$1/status" "$1/keeper" "$1/work" "$1/line"
+    mv -f -- "$1/status" "$1/status.last" 2>/dev/null
+    rm -f -- "$1/pid" "$1/told" "$1/keeper" "$1/work" "$1/line"
 }
 
 # DIR: ends it, if it runs. What was read says when this host was started.
@@ -149,9 +151,10 @@ rel_detached_start() {
     done
     # What a keeper that was killed has left.
     rel_detached_end "$1"
-    rm -f -- "$1/meta" "$1/pid" "$1/status" || return 1
+    rm -f -- "$1/meta" "$1/pid" "$1/status" "$1/status.last" "$1/told" || return 1
     if [ -e "$1/log" ]; then mv -f -- "$1/log" "$1/log.former"; fi
-    printf '%s\n' "$5" >"$1/keeper" && printf '%s\n' "$6" >"$1/work" && : >"$1/log" || return 1
+    printf '%s\n' "$5" >"$1/keeper" && printf '%s\n' "$6" >"$1/work" && : >"$1/log" &&
+        printf '%s\n' "$rel_id" >"$1/name" || return 1
     rel_detached_own "$1" "$2" "$(date +%s)" "$(rel_boot)" || return 1
     setsid sh "$1/keeper" "$1" "$rel_umask" "$3" "$4" </dev/null >/dev/null 2>&1 3>&- 9>&- &
 }
@@ -195,4 +198,42 @@ rel_do_detached() {
     rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" "$((rel_d_end - rel_d_since))" 2>&1 || rel_fail 1
     rel_detached_settle "$rel_dd"
     rel_emit 'done' "$rel_seq"
+}
+
+# NAME: prints its log until its end, and how that was; nothing is changed.
+rel_detached_attach() {
+    rel_dd=$rel_state/detached/$1
+    rel_detached_late "$rel_dd"
+    rel_detached_follow "$rel_dd" "$rel_at"
+    rel_detached_state "$rel_dd"
+    # A run that joined it may have told the end already.
+    if [ "$rel_d_state" != ended ] && { read -r rel_d_code rel_d_end <"$rel_dd/status.last"; } 2>/dev/null; then
+        rel_d_state=ended
+    fi
+    rel_emit attached "$rel_d_state" "$rel_d_code"
+}
+
+# EVENT: a line of the journal, in the name of the run that asked for what was read.
+rel_detached_journal() {
+    ( rel_run=$rel_d_run; rel_journal "$1" "$rel_d_seq" "$rel_d_id" "$rel_d_key" "$rel_d_code" )
+}
+
+# NAME: tells the journal how it ended, once. What follows from that is the next run's.
+rel_detached_note() {
+    rel_dd=$rel_state/detached/$1
+    if rel_detached_read "$rel_dd" && [ ! -e "$rel_dd/told" ]; then
+        rel_detached_state "$rel_dd"
+        if [ "$rel_d_state" = ended ]; then rel_detached_journal ended && : >"$rel_dd/told"; fi
+    fi
+}
+
+# NAME: ends it for good.
+rel_detached_halt() {
+    rel_dd=$rel_state/detached/$1
+    if ! rel_detached_read "$rel_dd"; then return 0; fi
+    rel_detached_stop "$rel_dd"
+    rel_detached_state "$rel_dd"
+    if [ "$rel_d_state" != ended ]; then rel_d_code=137; fi
+    rel_detached_journal stopped && rel_detached_settle "$rel_dd"
+    rel_emit attached stopped "$rel_d_code"
 }

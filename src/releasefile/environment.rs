@@ -27,6 +27,7 @@ pub const COMMANDS: &[&str] = &[
     "hash",
     "plan",
     "log",
+    "attach",
     "promote",
     "apply",
     "approve",

@@ -152,7 +152,7 @@ fn difference_text(screen: Screen, difference: &Difference) -> String {
 }
 
 /// Returns a line of a file with nothing that a terminal would obey.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     let shown = |c: char| match c {
         '\t' => String::from(c),
         c if c.is_control() => c.escape_default().to_string(),

@@ -109,6 +109,20 @@ fn left(host: &Host) {
     });
 }
 
+/// Waits until nothing of the copy is left; their numbers mean something on the host alone.
+#[track_caller]
+fn all_ended(hosts: &Hosts, space: &Space, host: &Host) {
+    let pids = lines(host, "pids").join(" ");
+    assert!(!pids.is_empty());
+    let script = format!(
+        "for p in {pids}; do sed -n '/^State:.Z/!s/^State:/&/p' /proc/$p/status 2>/dev/null; done; :"
+    );
+    wait_until("the end of the copy", || {
+        let said = hosts.ssh(space, host, &script).ok().stdout;
+        said.is_empty().then_some(())
+    });
+}
+
 fn go(host: &Host) {
     fs::write(host.srv("go"), "").expect("writes");
 }
@@ -153,4 +167,257 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     );
     let _ = space.run(["staging"]).ok();
     assert_eq!(lines(host, "tried"), ["begun"]);
+}
+
+#[test]
+fn ctrl_c_says_that_it_goes_on_and_an_end_that_nobody_saw_is_taken_over() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::INT);
+    assert_snapshot!(shown(&job.finish().fails(130).stderr), @"
+         run h1  copy/before  never done here
+        done h1  copy/before  [TIME]
+         run h1  copy/copy  never done here
+             h1 copy/copy
+             | begun
+    error: interrupted
+      host  h1
+      step  copy/copy
+      log   .rel/logs/staging.log
+      help: it goes on there: `rel attach staging` follows it, and `rel staging` joins it
+    ");
+    left(host);
+    go(host);
+    wait_until("the end of the copy", || {
+        let dirs = fs::read_dir(host.srv(".rel/staging/detached")).expect("lists");
+        let mut dirs = dirs.flatten();
+        dirs.any(|d| d.path().join("status").exists()).then_some(())
+    });
+    let plan = shown(&space.run(["staging", "--plan"]).ok().stdout);
+    assert!(
+        plan.contains("ended detached [TIME] ago, exit status 0"),
+        "{plan}"
+    );
+    let output = space.run(["staging"]).ok();
+    assert!(output.stderr.contains("| ended"), "{output}");
+    assert_eq!(lines(host, "tried"), ["begun"]);
+    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+}
+
+#[test]
+fn an_exit_code_is_not_lost() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    fs::write(host.srv("code"), "3\n").expect("writes");
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    go(host);
+    // Told once, however often it is asked for.
+    let attached = space.run(["attach", "staging"]).fails(3);
+    assert_snapshot!(shown(&attached.to_string()), @"
+    h1  copy/copy  begun
+    h1  copy/copy  ended
+    --- stderr
+    rel: h1  copy/copy  ended with exit status 3
+    --- exit code 3
+    ");
+    let _ = space.run(["attach", "staging"]).fails(3);
+    assert_snapshot!(shown(&space.run(["staging"]).fails(1).stderr), @"
+         run h1  copy/copy  ended detached [TIME] ago, exit status 3
+             h1 copy/copy
+             | begun
+             | ended
+      failed h1  copy/copy  exit status 3
+      undone h1  copy/copy
+    error: `staging` stopped: step `copy/copy` failed on host `h1`
+      status  3
+      output  begun
+              ended
+      undone  1 step
+      help: what was live before is live again; mend it and run the same command again
+    ");
+    assert_eq!(
+        told(host, "copy/copy"),
+        [
+            "start", "detached", "ended 3", "start", "failed 3", "undone"
+        ]
+    );
+    assert_eq!(lines(host, "order"), ["before", "undone"]);
+    assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
+    --- stderr
+    rel: nothing goes on detached on the hosts of `staging`
+    ");
+    // And then it is done anew.
+    fs::write(host.srv("code"), "0\n").expect("writes");
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
+}
+
+#[test]
+fn a_host_that_is_started_anew_takes_it_with_it() {
+    let mut hosts = Hosts::start(1);
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    hosts.reboot(0);
+    let output = job.finish().fails(1);
+    assert!(
+        output.stderr.contains("the connection to host `h1` ended"),
+        "{output}"
+    );
+    let host = &hosts.all[0];
+    let plan = space.run(["staging", "--plan"]).ok().stdout;
+    assert!(plan.contains("runs again"), "{plan}");
+    if hosts.is_private() {
+        assert!(plan.contains("died with its host"), "{plan}");
+    }
+    let attached = space.run(["attach", "staging"]).fails(1);
+    assert!(attached.stderr.contains("copy/copy"), "{attached}");
+    go(host);
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
+    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+}
+
+#[test]
+fn an_sshd_that_is_started_anew_does_not_end_it() {
+    let hosts = Hosts::start(2);
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    hosts.restart_sshd(1);
+    left(&hosts.all[1]);
+    // The others come to their end first.
+    go(&hosts.all[0]);
+    let output = job.finish().fails(1);
+    assert!(
+        output.stderr.contains("the connection to host `h2` ended"),
+        "{output}"
+    );
+    assert_eq!(told(&hosts.all[0], "copy/copy"), ["start", "done"]);
+    assert_eq!(told(&hosts.all[1], "copy/copy"), ["start", "detached"]);
+    let job = space.begin(["staging"]);
+    wait_until("its output", || {
+        job.stderr().contains("h2 copy/copy").then_some(())
+    });
+    go(&hosts.all[1]);
+    let _ = job.finish().ok();
+    for host in &hosts.all {
+        assert_eq!(lines(host, "tried"), ["begun"]);
+        assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    }
+}
+
+#[test]
+fn nothing_else_is_done_on_its_host() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    let other = COPY.replace("echo ended", "echo ended otherwise");
+    space.write("recipes/copy.kdl", recipe(&other, ""));
+    assert_snapshot!(shown(&space.run(["staging"]).fails(1).stderr), @"
+    error: `copy/copy` runs detached on host `h1`, and is something else than it would do now
+      since  [TIME] ago
+      help: `rel attach staging` waits for its end, `rel attach staging --stop` ends it; then run the same command again
+    ");
+    let plan = shown(&space.run(["staging", "--plan"]).ok().stdout);
+    assert!(
+        plan.contains("nothing is changed there before its end"),
+        "{plan}"
+    );
+    // A step of another name is another change, too.
+    let renamed = recipe(COPY, "").replace("step \"copy\"", "step \"dump\"");
+    space.write(
+        "recipes/copy.kdl",
+        renamed.replace("on-change=\"copy\"", "on-change=\"dump\""),
+    );
+    let output = space.run(["staging"]).fails(1);
+    assert!(
+        output
+            .stderr
+            .contains("is no step of what would be done now"),
+        "{output}"
+    );
+    assert_snapshot!(space.run(["attach", "staging", "--stop"]).ok(), @"
+    --- stderr
+    rel: h1  copy/copy  stopped, exit status 143
+    ");
+    all_ended(&hosts, &space, host);
+    assert_eq!(
+        told(host, "copy/copy"),
+        ["start", "detached", "stopped 143"]
+    );
+    go(host);
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
+}
+
+#[test]
+fn a_way_back_ends_it_first() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    let _ = space.run(["staging", "--rollback"]).ok();
+    all_ended(&hosts, &space, host);
+    assert_eq!(lines(host, "order"), ["before", "undone"]);
+    assert_eq!(told(host, "copy/copy"), ["start", "detached", "undone"]);
+    assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
+    --- stderr
+    rel: nothing goes on detached on the hosts of `staging`
+    ");
+}
+
+#[test]
+fn a_time_limit_holds_also_when_nobody_looks() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let limited = recipe(COPY, "").replace("verify", "timeout \"2s\"\n        verify");
+    space.write("recipes/copy.kdl", limited);
+    let job = space.begin(["staging"]);
+    wait_until("the copy", || {
+        (!lines(host, "pids").is_empty()).then_some(())
+    });
+    // Where the machine is slow, the run may have come to its end with the limit.
+    let _ = rustix::process::kill_process(job.pid(), Signal::KILL);
+    let output = job.finish();
+    let said = match output.code {
+        137 => space.run(["attach", "staging"]).fails(143).stdout,
+        _ => output.fails(1).stderr,
+    };
+    assert!(
+        said.contains("it took longer than 2 s and is ended"),
+        "{said}"
+    );
+    all_ended(&hosts, &space, host);
+}
+
+#[test]
+fn only_commands_can_be_detached() {
+    let space = Space::new("environment \"staging\" {\n    use \"copy\"\n}\n");
+    space.write(
+        "recipes/copy.kdl",
+        "recipe \"copy\" {\n    step \"link\" detach=#true {\n        symlink \"a\" to=\"b\"\n    }\n}\n",
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::detached_step
+
+      × step `link` can not be detached
+       ╭─[recipes/copy.kdl:2:10]
+     2 │     step "link" detach=#true {
+       ·          ───┬──
+       ·             ╰── only `run` goes on alone
+       ╰────
+    "#);
 }
