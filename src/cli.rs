@@ -99,8 +99,8 @@ enum Verb {
     Hash(query::Names),
     /// Show what would run, changing nothing
     Plan(deploy::PlanArgs),
-    /// Show what a target's last run printed
-    Log(query::Names),
+    /// Show what a target's last run printed; of an environment: the logs on its hosts
+    Log(log::LogArgs),
     /// Show hosts: how they are reached, whether they answer, system and free disk
     Hosts(hosts::HostsArgs),
     /// Show the runs of an environment that its hosts know of
@@ -217,7 +217,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Why(names)) => query::why(context, &names),
         Some(Verb::Hash(names)) => query::hash(context, &names),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
-        Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Log(args)) => log::log(context, &args),
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
         Some(Verb::History(args)) => hosts::history(context, &args),
         Some(Verb::Attach(args)) => attach::attach(context, &args),

@@ -17,6 +17,7 @@ pub mod driver;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod fold;
 pub mod found;
 pub mod frames;
 pub mod guards;
@@ -26,6 +27,7 @@ pub mod job;
 pub mod journal;
 pub mod lease;
 pub mod line;
+pub mod logs;
 pub mod names;
 pub mod parse;
 pub mod plan;
@@ -37,6 +39,7 @@ pub mod rollout;
 pub mod saved;
 pub mod secret;
 pub mod session;
+pub mod stamps;
 pub mod status;
 pub mod transport;
 pub mod undo;
@@ -82,7 +85,7 @@ pub struct Request<'a> {
     /// Values of all its parameters.
     pub params: BTreeMap<String, String>,
     /// Finds the files of a needed target, as a template names it; `None` until made.
-    pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
+    pub artifacts: &'a (dyn Fn(&str) -> Option<Artifact> + Sync),
     /// The project's version.
     pub version: Option<String>,
     /// Absolute path of the repository's root.

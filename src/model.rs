@@ -108,6 +108,8 @@ pub struct Environment {
     pub uses: Vec<Use>,
     /// Hosts that move in waves, for the uses that say so.
     pub rollouts: Vec<Rollout>,
+    /// Logs that are no service's, each as a use without a recipe: `path`, and hosts.
+    pub logs: Vec<Use>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.

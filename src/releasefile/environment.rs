@@ -44,7 +44,8 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "secret", "approval", "lease", "needs", "use", "verify", "rollout",
+    "desc", "param", "each", "secret", "approval", "lease", "log", "needs", "use", "verify",
+    "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -120,7 +121,7 @@ fn one(
     inside.report_clashes(known.names, found);
     let lease = node.children.iter().find(|c| c.is("lease"));
     let lease = lease.and_then(|l| lease_of(l, found));
-    let mut needs = Vec::new();
+    let (mut needs, mut logs) = (Vec::new(), Vec::new());
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
         match child.name.text.as_str() {
@@ -130,6 +131,7 @@ fn one(
                     uses.push(one);
                 }
             }
+            "log" => logs.extend(inside.log(child, known.hosts, found)),
             "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), known.hosts, found),
             _ => {}
         }
@@ -146,6 +148,7 @@ fn one(
         needs,
         uses,
         rollouts,
+        logs,
         secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
@@ -283,7 +286,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
 
 /// The names that texts of one environment may use.
 pub(super) struct Inside<'a> {
-    scope: Scope<'a>,
+    pub(super) scope: Scope<'a>,
     params: &'a [Param],
     axes: &'a [Axis],
 }
@@ -563,7 +566,7 @@ impl Inside<'_> {
     }
 
     /// Notes the variables that an argument names; what else it names only its recipe knows.
-    fn touch(&self, text: &str) {
+    pub(super) fn touch(&self, text: &str) {
         let parsed = Template::parse(text, Mode::Plain);
         for name in parsed.iter().flat_map(Template::names) {
             self.scope.world.vars.touch(name);

@@ -3,6 +3,7 @@
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::attach::Ending;
 use crate::deploy::detached::State;
+use crate::deploy::fold::{Folded, together};
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
 pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> String {
@@ -14,6 +15,23 @@ pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]
     };
     let text = super::deploy::printable(&String::from_utf8_lossy(text));
     format!("{hosts}  {source}  {count}{text}\n")
+}
+
+/// Returns a line that several may have said.
+pub fn folded(screen: Screen, one: &Folded) -> String {
+    let (hosts, sources) = (together(&one.hosts), together(&one.sources));
+    line(screen, &hosts, &sources, one.count, &one.text)
+}
+
+/// Returns it as one line of JSON.
+pub fn json(one: &Folded) -> String {
+    let json = serde_json::json!({
+        "hosts": one.hosts,
+        "sources": one.sources,
+        "count": one.count,
+        "text": String::from_utf8_lossy(&one.text),
+    });
+    format!("{json}\n")
 }
 
 /// Returns how detached steps ended, a line each.
