@@ -135,7 +135,7 @@ enum Verb {
 
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args = log::with_follow(args.into_iter().collect());
     let parsed = match parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => return clap_error(&error),

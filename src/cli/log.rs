@@ -1,6 +1,7 @@
 //! `rel log`: what the last run of a target printed; what an environment's hosts have in their
 //! logs, or what its last run from here printed.
 
+use std::ffi::OsString;
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
@@ -20,8 +21,8 @@ pub struct LogArgs {
     /// Targets; all when none is named. Or an environment with its parameters
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Of an environment: go on with what is written, until Ctrl-C
-    #[arg(short, long)]
+    /// Of an environment: go on with what is written, until Ctrl-C; also `-f`
+    #[arg(long)]
     follow: bool,
     /// Of an environment: so many lines of each log
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50)]
@@ -32,6 +33,32 @@ pub struct LogArgs {
     /// Of an environment: what the steps of the last run from here printed
     #[arg(long, conflicts_with_all = ["follow", "since"])]
     run: bool,
+}
+
+/// Returns the words of a command line with `--follow` for each `-f` behind `log`: everywhere
+/// else that is `--file`, but people know it from `tail`.
+pub fn with_follow(mut words: Vec<OsString>) -> Vec<OsString> {
+    let with_value = [
+        "-C",
+        "--directory",
+        "-f",
+        "--file",
+        "--hosts",
+        "--var",
+        "--color",
+    ];
+    let mut is_value = true;
+    let verb = words.iter().position(|word| {
+        let is_verb = !is_value && !word.as_encoded_bytes().starts_with(b"-");
+        is_value = with_value.iter().any(|option| word == option) && !is_value;
+        is_verb
+    });
+    if let Some(verb) = verb.filter(|at| words[*at] == "log") {
+        for word in words[verb..].iter_mut().filter(|word| *word == "-f") {
+            *word = OsString::from("--follow");
+        }
+    }
+    words
 }
 
 /// Runs `rel log`.
@@ -163,4 +190,24 @@ fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
         }
     }
     Ok(EXIT_OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_log_f_means_follow() {
+        let check = |line: &str, expected: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            let words = with_follow(words);
+            let words: Vec<_> = words.iter().filter_map(|w| w.to_str()).collect();
+            assert_eq!(words.join(" "), expected);
+        };
+        check("rel log staging -f", "rel log staging --follow");
+        check("rel -f x log -f staging", "rel -f x log --follow staging");
+        check("rel -C log build -f x", "rel -C log build -f x");
+        check("rel --json build -f log", "rel --json build -f log");
+        check("rel", "rel");
+    }
 }

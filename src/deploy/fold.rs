@@ -1,8 +1,8 @@
 //! Lines of many hosts -> fewer lines: what several say, and what is said again, is told once,
 //! with a count. Pure: time is given.
 //!
-//! A line joins one that still waits to be told if the text is the same, time stamps aside, and
-//! if its source has said nothing since that other one: so the order of what one source says
+//! A line joins one that still waits to be told if the text is the same, time stamps aside, if
+//! they are seconds apart, and if its source has said nothing since that other one: so the order of what one source says
 //! stays, and three replicas that say `a b a b` become `3x a`, `3x b`, `3x a`, `3x b`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,8 +35,13 @@ pub struct Folded {
     pub text: Vec<u8>,
 }
 
+/// Lines that are further apart, in milliseconds, are told each.
+const APART: u64 = 5_000;
+
 struct Waiting {
     serial: u64,
+    /// When it was said last.
+    time: i64,
     since: u64,
     key: Vec<u8>,
     line: Folded,
@@ -57,9 +62,11 @@ impl Fold {
         let who = (line.host.clone(), line.source.clone());
         let key = line.text.get(line.stamp..).unwrap_or_default().to_vec();
         let last = self.last.get(&who).copied().unwrap_or(0);
-        let same = |w: &&mut Waiting| w.serial >= last && w.key == key;
+        let is_near = |w: &Waiting| w.time.abs_diff(line.time) <= APART;
+        let same = |w: &&mut Waiting| w.serial >= last && w.key == key && is_near(w);
         let serial = match self.waiting.iter_mut().find(same) {
             Some(waiting) => {
+                waiting.time = line.time;
                 waiting.line.count += 1;
                 waiting.line.hosts.insert(line.host);
                 waiting.line.sources.insert(line.source);
@@ -69,6 +76,7 @@ impl Fold {
                 self.serial += 1;
                 self.waiting.push_back(Waiting {
                     serial: self.serial,
+                    time: line.time,
                     since: now,
                     key,
                     line: Folded {

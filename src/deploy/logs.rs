@@ -31,6 +31,9 @@ const REMEMBERED: usize = 3;
 /// So many lines are looked at for a time, or for where a log goes on.
 const LOOKED_AT: usize = 10_000;
 
+/// So many lines more are read: one without a stamp may belong to one before it.
+const BEFORE: usize = 20;
+
 /// What is wanted of the logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -167,7 +170,7 @@ fn gather(
 
 /// Lines of the past come in the order of their time stamps; of one log, as they stand there.
 fn in_order(mut lines: Vec<LogLine>, fold: &mut Fold, now: u64) {
-    lines.sort_by_key(|line| line.time);
+    lines.sort_by(|a, b| (a.time, &a.host, &a.source).cmp(&(b.time, &b.host, &b.source)));
     for line in lines {
         fold.push(line, now);
     }
@@ -251,7 +254,7 @@ impl Listener<'_> {
         fleet.hide(&self.hidden);
         let member = fleet.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {
-            (None, true) => self.wanted.lines,
+            (None, true) => self.wanted.lines.saturating_add(BEFORE),
             _ => LOOKED_AT,
         };
         let patterns = self.patterns.iter().map(|p| quote(p));
@@ -339,12 +342,15 @@ impl Listener<'_> {
                 Some(last) => unseen(texts, last),
                 None => texts,
             };
-            let mut at = *time;
+            // What has no stamp belongs to the line before it, or else to the first one that
+            // has; where none has, to the time at which the file was written last.
+            let stamped = texts.iter().find_map(|text| time_of(text, logs.clock));
+            let mut at = stamped.map_or(*time, |(time, _)| time);
             let mut own: Vec<LogLine> = Vec::new();
-            // What has no stamp belongs to the line before it; where none has, to the time
-            // at which the file was written last.
             for text in texts {
-                let line = self.log_line(logs.clock, name, text, at);
+                let mut line = self.log_line(logs.clock, name, text, at);
+                // One log stays as it stands, whatever its clock did.
+                line.time = line.time.max(at);
                 at = line.time;
                 own.push(line);
             }
@@ -374,4 +380,8 @@ impl Listener<'_> {
             text,
         }
     }
+}
+
+fn time_of(text: &[u8], clock: Clock) -> Option<(i64, usize)> {
+    stamp(std::str::from_utf8(text).ok()?, clock)
 }

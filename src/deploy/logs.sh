@@ -54,6 +54,10 @@ rel_logs() {
         IFS=
         for rel_f in $rel_p; do
             IFS=" $rel_tab"
+            case $rel_f in
+            # Nothing is called so.
+            *[*?[]*) if [ ! -e "$rel_f" ]; then continue; fi ;;
+            esac
             rel_log "${rel_f##*/}" "$rel_f"
         done
         IFS=" $rel_tab"

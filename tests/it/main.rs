@@ -26,6 +26,7 @@ mod init;
 mod karl;
 mod kills;
 mod lease;
+mod logs;
 mod mistakes;
 mod model;
 mod moving;
