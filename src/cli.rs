@@ -27,6 +27,7 @@ mod names;
 mod promote;
 mod query;
 mod report;
+mod runbook;
 mod saved;
 mod secrets;
 mod signals;
@@ -107,6 +108,8 @@ enum Verb {
     History(hosts::HistoryArgs),
     /// Follow what goes on detached on an environment's hosts, to its end; or end it
     Attach(attach::AttachArgs),
+    /// Write down in words how an environment is released to, as Markdown
+    Runbook(runbook::RunbookArgs),
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
@@ -221,6 +224,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
         Some(Verb::History(args)) => hosts::history(context, &args),
         Some(Verb::Attach(args)) => attach::attach(context, &args),
+        Some(Verb::Runbook(args)) => runbook::runbook(context, &args),
         Some(Verb::Promote(args)) => promote::promote(context, &args),
         Some(Verb::Apply(args)) => saved::apply(context, &args),
         Some(Verb::Approve(args)) => saved::approve(context, &args),

@@ -36,6 +36,7 @@ pub mod promote;
 pub mod reader;
 pub mod recipe;
 pub mod rollout;
+pub mod runbook;
 pub mod saved;
 pub mod secret;
 pub mod session;
@@ -67,8 +68,8 @@ use crate::deploy::plan::Seen;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::secret::{Hidden, Secret};
 use crate::error::{Error, IoContext, Result};
-use crate::model::{Artifact, Environment, Project};
-use crate::progress::Progress;
+use crate::model::{Artifact, Environment, Host, Project};
+use crate::progress::{Progress, Silent};
 
 pub use crate::deploy::check::check_uses;
 pub use crate::deploy::expand::needed_targets;
@@ -161,6 +162,21 @@ pub fn history(
         runs: history::runs(&answers.seen),
         down: answers.down,
     })
+}
+
+/// Returns the procedure in words; with what the hosts know of former runs, unless `is_offline`.
+pub fn runbook(
+    request: &Request<'_>,
+    is_offline: bool,
+    interrupted: &AtomicBool,
+) -> Result<runbook::Runbook> {
+    if is_offline {
+        return runbook::of(&named_jobs(request)?, None);
+    }
+    let fleet = open(request, &Silent, interrupted)?;
+    let jobs = jobs(request, &fleet)?;
+    let answers = fleet.ask_some(&[], interrupted)?;
+    runbook::of(&jobs, Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be.
@@ -347,6 +363,14 @@ fn world<'a>(request: &'a Request<'a>, roots: &'a BTreeMap<String, String>) -> R
 fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool) -> Result<Fleet> {
     let hosts = world(request, &BTreeMap::new())?.hosts()?;
     Fleet::open(request, &hosts, progress, interrupted)
+}
+
+/// Returns what is to be done, without asking a host where it starts.
+fn named_jobs(request: &Request<'_>) -> Result<Vec<Job>> {
+    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+    let root = |host: &Host| (host.name.clone(), fleet::absolute_root(host, request.root));
+    let roots = hosts.values().map(root).collect();
+    world(request, &roots)?.jobs()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.

@@ -18,6 +18,7 @@ pub mod hosts;
 pub mod kept;
 pub mod logs;
 pub mod plain;
+pub mod runbook;
 
 /// Green: done, fresh.
 pub const GOOD: Style = AnsiColor::Green.on_default();

@@ -227,6 +227,13 @@ fn rest(journal: &Journal, id: &str, age: u64) -> String {
 
 /// Returns how many seconds a step usually took on that host: the median of all its ends.
 pub fn usual(journal: &Journal, id: &str) -> Option<u64> {
+    let mut took = durations(journal, id);
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}
+
+/// Returns how many seconds a step took each time that it came to its end, oldest first.
+pub fn durations(journal: &Journal, id: &str) -> Vec<u64> {
     let mut begun: Option<(&str, u64)> = None;
     let mut took = Vec::new();
     for line in journal.lines().iter().filter(|l| stem(&l.id) == stem(id)) {
@@ -241,8 +248,7 @@ pub fn usual(journal: &Journal, id: &str) -> Option<u64> {
             _ => {}
         }
     }
-    took.sort_unstable();
-    took.get(took.len() / 2).copied()
+    took
 }
 
 /// Returns a step's name without what its records are kept apart by.

@@ -28,6 +28,7 @@ pub const COMMANDS: &[&str] = &[
     "plan",
     "log",
     "attach",
+    "runbook",
     "promote",
     "apply",
     "approve",

@@ -132,7 +132,7 @@ fn width<'a>(words: impl Iterator<Item = &'a str>) -> usize {
 }
 
 /// Returns a time of a host's clock in UTC: `2026-11-21 16:50`.
-fn shown_date(seconds: u64) -> String {
+pub(super) fn shown_date(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     let text = humantime::format_rfc3339_seconds(time).to_string();
     text.get(..16).map_or(text.clone(), |t| t.replace('T', " "))

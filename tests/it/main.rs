@@ -39,6 +39,7 @@ mod plans;
 mod promises;
 mod questions;
 mod rollout;
+mod runbook;
 mod sandbox;
 mod sarracenia;
 mod secrets;
