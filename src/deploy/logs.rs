@@ -21,7 +21,7 @@ use crate::model::Host;
 use crate::progress::{Event, Progress};
 
 /// What a host runs for it.
-const PROGRAM: &str = include_str!("logs.sh");
+pub const PROGRAM: &str = include_str!("logs.sh");
 /// So long a line waits for others like it, while logs are followed.
 const WINDOW: Duration = Duration::from_millis(500);
 /// The first and the longest pause before a host is tried again.

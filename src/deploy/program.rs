@@ -16,7 +16,7 @@ use crate::template::shell_quote;
 /// The functions that programs call.
 pub const PRELUDE: &str = concat!(include_str!("prelude.sh"), include_str!("detached.sh"));
 /// What keeps a detached step; comes after the prelude.
-const KEEPER: &str = include_str!("keeper.sh");
+pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
 pub const LEASE: &str = include_str!("lease.sh");
 /// The loop that starts programs and ends them with the connection.

@@ -100,8 +100,8 @@ pub fn of(jobs: &[Job], answers: Option<&Answers>) -> Result<Runbook> {
 impl Runbook {
     fn add(&mut self, job: &Job, seen: &BTreeMap<String, Seen>) -> Result<()> {
         let rollout = job.wave.as_ref().map(|w| w.rollout);
-        let is_same = |p: &&mut Part| p.label == job.label && p.rollout == rollout;
-        let at = match self.parts.iter_mut().position(|mut p| is_same(&&mut p)) {
+        let is_same = |p: &Part| p.label == job.label && p.rollout == rollout;
+        let at = match self.parts.iter().position(is_same) {
             Some(at) => at,
             None => {
                 self.parts.push(part(job)?);

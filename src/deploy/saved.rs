@@ -442,6 +442,7 @@ mod tests {
             axes: Vec::new(),
             needs: Vec::new(),
             rollouts: Vec::new(),
+            logs: Vec::new(),
             lease: None,
             uses: Vec::new(),
             secrets: BTreeMap::new(),

@@ -75,6 +75,7 @@ impl Space {
             axes: Vec::new(),
             needs: Vec::new(),
             rollouts: Vec::new(),
+            logs: Vec::new(),
             uses: Vec::new(),
             secrets: BTreeMap::new(),
             approval: None,
