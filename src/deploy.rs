@@ -170,13 +170,14 @@ pub fn runbook(
     is_offline: bool,
     interrupted: &AtomicBool,
 ) -> Result<runbook::Runbook> {
+    let hosts = world(request, &BTreeMap::new())?.hosts()?;
     if is_offline {
-        return runbook::of(&named_jobs(request)?, None);
+        return runbook::of(request, &hosts, &named_jobs(request, &hosts)?, None);
     }
     let fleet = open(request, &Silent, interrupted)?;
     let jobs = jobs(request, &fleet)?;
     let answers = fleet.ask_some(&[], interrupted)?;
-    runbook::of(&jobs, Some(&answers))
+    runbook::of(request, &hosts, &jobs, Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be.
@@ -366,8 +367,7 @@ fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool
 }
 
 /// Returns what is to be done, without asking a host where it starts.
-fn named_jobs(request: &Request<'_>) -> Result<Vec<Job>> {
-    let hosts = world(request, &BTreeMap::new())?.hosts()?;
+fn named_jobs(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> Result<Vec<Job>> {
     let root = |host: &Host| (host.name.clone(), fleet::absolute_root(host, request.root));
     let roots = hosts.values().map(root).collect();
     world(request, &roots)?.jobs()

@@ -6,7 +6,6 @@ use super::query;
 use crate::deploy;
 use crate::error::{EXIT_OK, Result};
 use crate::ui;
-use crate::ui::runbook::{Cover, Need};
 
 #[derive(Debug, clap::Args)]
 pub struct RunbookArgs {
@@ -29,22 +28,10 @@ pub fn runbook(context: &mut Context, args: &RunbookArgs) -> Result<u8> {
             ..Way::default()
         };
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let book = deploy::runbook(request, args.offline, interrupted)?;
-            let needs = roots.iter().map(|id| {
-                let target = job.project.graph.target(*id);
-                Need {
-                    name: target.name.clone(),
-                    desc: target.desc.clone(),
-                }
-            });
-            let cover = Cover {
-                project: job.project,
-                environment: job.environment,
-                purpose: job.purpose(),
-                version: request.version.clone(),
-                needs: needs.collect(),
-            };
-            ui::print(&ui::runbook::markdown(&cover, &book));
+            let mut book = deploy::runbook(request, args.offline, interrupted)?;
+            let needs = roots.iter().map(|id| job.project.graph.target(*id));
+            book.needs = needs.map(|t| (t.name.clone(), t.desc.clone())).collect();
+            ui::print(&ui::runbook::markdown(&book));
             Ok(EXIT_OK)
         })
     })

@@ -4,17 +4,36 @@
 //! that were asked. Uses that are done several times stand here once, with all their hosts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::deploy::Request;
 use crate::deploy::detached::durations;
 use crate::deploy::fleet::Answers;
 use crate::deploy::history::{self, End, Run};
 use crate::deploy::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat};
 use crate::deploy::plan::Seen;
 use crate::error::Result;
+use crate::model::{Host, OnFailure, Reach};
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]
 pub struct Runbook {
+    /// Name of the project.
+    pub project: String,
+    /// What the environment says of itself.
+    pub desc: Option<String>,
+    /// The words of the command.
+    pub purpose: String,
+    /// The project's version.
+    pub version: Option<String>,
+    /// Targets that must be fresh before, with what they say of themselves.
+    pub needs: Vec<(String, Option<String>)>,
+    /// Hosts, with the words by which `ssh` reaches them; `None` for this machine.
+    pub hosts: Vec<(String, Option<String>)>,
+    /// Who must have approved a plan.
+    pub approval: Option<Approved>,
+    /// Its rollouts.
+    pub rollouts: Vec<Rolled>,
     /// What is done, in order.
     pub parts: Vec<Part>,
     /// Secrets by name, with the uses that take them.
@@ -25,6 +44,26 @@ pub struct Runbook {
     pub is_asked: bool,
     /// Hosts that did not answer, with why.
     pub down: BTreeMap<String, String>,
+}
+
+/// Who must have approved a plan.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// Users who may; anybody else where there are none.
+    pub by: Vec<String>,
+    /// How many of them.
+    pub count: usize,
+}
+
+/// What is said of a rollout.
+#[derive(Clone, Debug)]
+pub struct Rolled {
+    /// Its name.
+    pub name: String,
+    /// How long a changed wave runs before its gates are asked.
+    pub soak: Option<Duration>,
+    /// When it fails, waves that went well stay.
+    pub is_stopped: bool,
 }
 
 /// One use, on all its hosts.
@@ -82,10 +121,32 @@ pub struct Doing {
 }
 
 /// Puts the runbook together.
-pub fn of(jobs: &[Job], answers: Option<&Answers>) -> Result<Runbook> {
+pub fn of(
+    request: &Request<'_>,
+    hosts: &BTreeMap<String, Host>,
+    jobs: &[Job],
+    answers: Option<&Answers>,
+) -> Result<Runbook> {
+    let environment = request.environment;
     let nothing = BTreeMap::new();
     let seen = answers.map_or(&nothing, |a| &a.seen);
+    let approval = environment.approval.as_ref().map(|a| Approved {
+        by: a.by.clone(),
+        count: a.count,
+    });
+    let rollouts = environment.rollouts.iter().map(|rollout| Rolled {
+        name: rollout.name.clone(),
+        soak: rollout.soak,
+        is_stopped: rollout.on_failure == OnFailure::Stop,
+    });
     let mut book = Runbook {
+        project: request.project.name.clone(),
+        desc: environment.desc.clone(),
+        purpose: request.purpose.clone(),
+        version: request.version.clone(),
+        hosts: hosts.values().map(|h| (h.name.clone(), reach(h))).collect(),
+        approval,
+        rollouts: rollouts.collect(),
         is_asked: answers.is_some(),
         down: answers.map(|a| a.down.clone()).unwrap_or_default(),
         last: history::runs(seen).into_iter().find(|r| r.end == End::Ok),
@@ -95,6 +156,22 @@ pub fn of(jobs: &[Job], answers: Option<&Answers>) -> Result<Runbook> {
         book.add(job, seen)?;
     }
     Ok(book)
+}
+
+/// Returns the words by which `ssh` reaches a host.
+fn reach(host: &Host) -> Option<String> {
+    let Reach::Ssh {
+        destination,
+        port,
+        jump,
+        ..
+    } = &host.reach
+    else {
+        return None;
+    };
+    let port = port.map_or(String::new(), |p| format!(" -p {p}"));
+    let jump = jump.as_ref().map_or(String::new(), |j| format!(" -J {j}"));
+    Some(format!("ssh{port}{jump} {destination}"))
 }
 
 impl Runbook {

@@ -37,15 +37,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(WARN, line)
         ));
     }
-    for one in &plan.foreign {
-        let host = screen.paint(NAME, &one.host);
-        let word = screen.paint(WARN, "running");
-        let since = age_of(one.age);
-        text.push_str(&format!(
-            "{host}  {word}  `{}`, detached since {since}: nothing is changed there before its end\n",
-            one.step
-        ));
-    }
+    text.push_str(&foreign_text(screen, plan));
     for blocked in &plan.blocked {
         text.push_str(&format!(
             "{}  {}\n",
@@ -77,6 +69,21 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         plural(hosts.len(), "host"),
         held_back(plan),
     ));
+    text
+}
+
+/// What goes on on hosts and keeps this plan from them.
+fn foreign_text(screen: Screen, plan: &Plan) -> String {
+    let mut text = String::new();
+    for one in &plan.foreign {
+        let host = screen.paint(NAME, &one.host);
+        let word = screen.paint(WARN, "running");
+        let since = age_of(one.age);
+        text.push_str(&format!(
+            "{host}  {word}  `{}`, detached since {since}: nothing is changed there before its end\n",
+            one.step
+        ));
+    }
     text
 }
 

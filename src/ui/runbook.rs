@@ -3,40 +3,17 @@
 use super::hosts::shown_date;
 use super::shown_time;
 use crate::deploy::job::Seat;
-use crate::deploy::runbook::{Doing, Part, Runbook};
+use crate::deploy::runbook::{Approved, Doing, Part, Rolled, Runbook};
 use crate::deploy::words::age_of;
 use crate::error::plural;
-use crate::model::{Environment, Host, Project, Reach, Rollout};
-
-/// What stands around the procedure.
-pub struct Cover<'a> {
-    /// The Releasefile.
-    pub project: &'a Project,
-    /// The environment.
-    pub environment: &'a Environment,
-    /// The words of the command.
-    pub purpose: String,
-    /// The project's version.
-    pub version: Option<String>,
-    /// What must be made before.
-    pub needs: Vec<Need>,
-}
-
-/// A target that must be fresh before.
-pub struct Need {
-    /// Its name.
-    pub name: String,
-    /// What it says of itself.
-    pub desc: Option<String>,
-}
 
 /// Returns the whole page.
-pub fn markdown(cover: &Cover<'_>, book: &Runbook) -> String {
+pub fn markdown(book: &Runbook) -> String {
     let mut page = Page::default();
-    page.head(cover, book);
-    page.before(cover, book);
-    page.procedure(cover, book);
-    page.after(cover, book);
+    page.head(book);
+    page.before(book);
+    page.procedure(book);
+    page.after(book);
     page.0
 }
 
@@ -56,17 +33,17 @@ impl Page {
         self.line("");
     }
 
-    fn head(&mut self, cover: &Cover<'_>, book: &Runbook) {
-        let project = &cover.project.name;
-        self.paragraph(format!("# Runbook: {project}, {}", cover.purpose));
-        if let Some(desc) = &cover.environment.desc {
+    fn head(&mut self, book: &Runbook) {
+        let project = &book.project;
+        self.paragraph(format!("# Runbook: {project}, {}", book.purpose));
+        if let Some(desc) = &book.desc {
             self.paragraph(format!("{}.", desc.trim_end_matches('.')));
         }
-        let version = cover.version.as_ref();
+        let version = book.version.as_ref();
         let version = version.map_or(String::new(), |v| format!(" at version {}", code(v)));
         self.paragraph(format!(
             "Written by `rel runbook {}`{version} from the Releasefile: change that, not this page.",
-            cover.purpose
+            book.purpose
         ));
         self.paragraph(match (&book.last, book.is_asked) {
             (Some(run), _) => format!(
@@ -84,19 +61,17 @@ impl Page {
         }
     }
 
-    fn before(&mut self, cover: &Cover<'_>, book: &Runbook) {
+    fn before(&mut self, book: &Runbook) {
         self.paragraph("## Before");
-        for need in &cover.needs {
-            let desc = need.desc.as_ref();
+        for (name, desc) in &book.needs {
+            let desc = desc.as_ref();
             let desc = desc.map_or(String::new(), |d| format!(": {d}"));
-            self.line(format!("- {} is made and fresh{desc}.", code(&need.name)));
+            self.line(format!("- {} is made and fresh{desc}.", code(name)));
         }
-        for host in hosts(cover.project, book) {
-            self.line(format!(
-                "- {} can be reached: {}.",
-                code(&host.name),
-                reach(host)
-            ));
+        for (name, ssh) in &book.hosts {
+            let how = ssh.as_deref();
+            let how = how.map_or(String::from("it is this machine"), code);
+            self.line(format!("- {} can be reached: {how}.", code(name)));
         }
         for (secret, uses) in &book.secrets {
             self.line(format!(
@@ -115,32 +90,21 @@ impl Page {
                 ));
             }
         }
-        if let Some(approval) = &cover.environment.approval {
-            let by = match approval.by.is_empty() {
-                true => String::from("somebody else"),
-                false => format!("of {}", names(&approval.by)),
-            };
-            self.line(format!(
-                "- A saved plan (`rel {0} --plan-out FILE`) is approved {1} {by} (`rel approve FILE --reason \"…\"`), and carried out by `rel apply FILE`.",
-                cover.purpose,
-                match approval.count {
-                    1 => String::from("by one"),
-                    n => format!("by {n}"),
-                },
-            ));
+        if let Some(approval) = &book.approval {
+            self.line(approved(&book.purpose, approval));
         }
         self.line(format!(
             "- `rel {} --plan` shows what would happen, and changes nothing.",
-            cover.purpose
+            book.purpose
         ));
         self.line("");
     }
 
-    fn procedure(&mut self, cover: &Cover<'_>, book: &Runbook) {
+    fn procedure(&mut self, book: &Runbook) {
         self.paragraph("## Procedure");
         self.paragraph(format!(
             "`rel {}` does all of this, and leaves out what is as it should be.",
-            cover.purpose
+            book.purpose
         ));
         let mut number = 0;
         for together in book
@@ -148,9 +112,14 @@ impl Page {
             .chunk_by(|a, b| a.rollout.is_some() && a.rollout == b.rollout)
         {
             let index = together.first().and_then(|part| part.rollout);
-            let rollout = index.and_then(|index| cover.environment.rollouts.get(index));
+            let rollout = index.and_then(|index| book.rollouts.get(index));
             if let (Some(rollout), Some(first)) = (rollout, together.first()) {
-                self.rollout(cover, rollout, first, together.iter().any(|p| p.is_gate));
+                self.rollout(
+                    &book.purpose,
+                    rollout,
+                    first,
+                    together.iter().any(|p| p.is_gate),
+                );
             }
             for part in together {
                 number += 1;
@@ -159,7 +128,7 @@ impl Page {
         }
     }
 
-    fn rollout(&mut self, cover: &Cover<'_>, rollout: &Rollout, part: &Part, is_gated: bool) {
+    fn rollout(&mut self, purpose: &str, rollout: &Rolled, part: &Part, is_gated: bool) {
         self.paragraph(format!("### Rollout `{}`", rollout.name));
         let until = match is_gated {
             true => "; the next one begins when the gates of the one before hold",
@@ -184,7 +153,7 @@ impl Page {
             self.paragraph(format!(
                 "Held back: {}. `rel promote {}` lets them follow.",
                 names(&part.held),
-                cover.purpose
+                purpose
             ));
         }
     }
@@ -221,8 +190,8 @@ impl Page {
         self.line("");
     }
 
-    fn after(&mut self, cover: &Cover<'_>, book: &Runbook) {
-        let purpose = &cover.purpose;
+    fn after(&mut self, book: &Runbook) {
+        let purpose = &book.purpose;
         let steps = || book.parts.iter().flat_map(|p| &p.steps);
         self.paragraph("## When something goes wrong");
         self.line("- A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.");
@@ -233,8 +202,8 @@ impl Page {
         if steps().any(|s| s.is_detached) {
             self.line(format!("- What goes on without the run is followed by `rel attach {purpose}`, and ended by `rel attach {purpose} --stop`."));
         }
-        for rollout in &cover.environment.rollouts {
-            if rollout.on_failure == crate::model::OnFailure::Stop {
+        for rollout in &book.rollouts {
+            if rollout.is_stopped {
                 self.line(format!("- In the rollout {} only the wave that failed goes back; those before it stay.", code(&rollout.name)));
             }
         }
@@ -260,29 +229,16 @@ impl Page {
     }
 }
 
-fn hosts<'a>(project: &'a Project, book: &Runbook) -> Vec<&'a Host> {
-    let parts = book.parts.iter();
-    let all = parts.flat_map(|p| p.hosts.iter().chain(&p.held).chain(&p.from));
-    let all: std::collections::BTreeSet<&String> = all.collect();
-    all.into_iter()
-        .filter_map(|name| project.hosts.get(name))
-        .collect()
-}
-
-fn reach(host: &Host) -> String {
-    match &host.reach {
-        Reach::Local => String::from("it is this machine"),
-        Reach::Ssh {
-            destination,
-            port,
-            jump,
-            ..
-        } => {
-            let port = port.map_or(String::new(), |p| format!(" -p {p}"));
-            let jump = jump.as_ref().map_or(String::new(), |j| format!(" -J {j}"));
-            code(&format!("ssh{port}{jump} {destination}"))
-        }
-    }
+/// Who must have read a plan before it is carried out.
+fn approved(purpose: &str, approval: &Approved) -> String {
+    let by = match (approval.by.is_empty(), approval.count) {
+        (true, 1) => String::from("somebody else"),
+        (true, count) => format!("{count} others"),
+        (false, count) => format!("{count} of {}", names(&approval.by)),
+    };
+    format!(
+        "- A saved plan (`rel {purpose} --plan-out FILE`) is approved by {by} (`rel approve FILE --reason \"…\"`), and carried out by `rel apply FILE`."
+    )
 }
 
 /// A step in one sentence.

@@ -107,7 +107,15 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         &["busybox", "sh"],
         &["sh"],
     ] {
-        for text in [PRELUDE, LEASE, GUARD, KEEPER, PROGRAM, &header.guard(), &header.program("")] {
+        for text in [
+            PRELUDE,
+            LEASE,
+            GUARD,
+            KEEPER,
+            PROGRAM,
+            &header.guard(),
+            &header.program(""),
+        ] {
             let output = std::process::Command::new(shell[0])
                 .args(&shell[1..])
                 .args(["-n", "-c", text])
