@@ -91,7 +91,7 @@ rel_detached_end() {
 
 # DIR OFFSET: prints its log from there until it has ended.
 rel_detached_follow() {
-    rel_at=$2
+    rel_at=$2 rel_silent=0
     while :; do
         rel_over=1
         if rel_detached_runs "$1"; then rel_over=; fi
@@ -99,11 +99,17 @@ rel_detached_follow() {
         if [ "$((rel_size))" -lt "$rel_at" ]; then rel_at=0; fi
         if [ "$((rel_size))" -gt "$rel_at" ]; then
             tail -c "+$((rel_at + 1))" -- "$1/log" 2>/dev/null | head -c "$((rel_size - rel_at))"
-            rel_at=$((rel_size))
+            rel_at=$((rel_size)) rel_silent=0
         elif [ -n "$rel_over" ]; then
             return 0
         fi
-        if [ -z "$rel_over" ]; then sleep 0.2; fi
+        # It may take hours.
+        if [ "$rel_silent" -lt 50 ]; then
+            rel_silent=$((rel_silent + 1))
+            if [ -z "$rel_over" ]; then sleep 0.2; fi
+        else
+            sleep 1
+        fi
     done 2>/dev/null
 }
 
@@ -136,6 +142,26 @@ rel_detached_own() {
         printf '%s\n%s\n%s\n%s\n' "$rel_seq" "$rel_id" "$rel_key" "${1##*/}" >"$rel_tmp/at"
 }
 
+# ID: a step's name without what its records are kept apart by.
+rel_detached_stem() {
+    rel_n=${1#*/}
+    printf '%s' "${1%%/*}/${rel_n%%\[*}"
+    # Those for several hosts are several.
+    case $1 in
+    *'>'*) printf '%s' ">${1##*>}" ;;
+    esac
+}
+
+# DIR: removes what former releases have left of the same step.
+rel_detached_tidy() {
+    rel_stem=$(rel_detached_stem "$rel_id")
+    for rel_f in "$rel_state/detached"/*; do
+        if [ "$rel_f" != "$1" ] && [ ! -e "$rel_f/meta" ] && read -r rel_was <"$rel_f/name"; then
+            if [ "$(rel_detached_stem "$rel_was")" = "$rel_stem" ]; then rm -rf -- "$rel_f"; fi
+        fi
+    done 2>/dev/null
+}
+
 # DIR DOES LIMIT USER KEEPER WORK: starts it. The lock is taken here and goes over to the
 # keeper: there is no moment in which two can run.
 rel_detached_start() {
@@ -155,6 +181,7 @@ rel_detached_start() {
     if [ -e "$1/log" ]; then mv -f -- "$1/log" "$1/log.former"; fi
     printf '%s\n' "$5" >"$1/keeper" && printf '%s\n' "$6" >"$1/work" && : >"$1/log" &&
         printf '%s\n' "$rel_id" >"$1/name" || return 1
+    rel_detached_tidy "$1"
     rel_detached_own "$1" "$2" "$(date +%s)" "$(rel_boot)" || return 1
     setsid sh "$1/keeper" "$1" "$rel_umask" "$3" "$4" </dev/null >/dev/null 2>&1 3>&- 9>&- &
 }
@@ -166,7 +193,9 @@ rel_do_detached() {
     rel_status=0
     if rel_detached_is "$rel_dd" "$2"; then
         # Its way back is this run's now.
-        rm -f -- "$rel_state/undo/$rel_d_run/$rel_d_seq" "$rel_state/undo/$rel_d_run/$rel_d_seq.late"
+        if [ "$rel_d_run" != "$rel_run" ]; then
+            rm -f -- "$rel_state/undo/$rel_d_run/$rel_d_seq" "$rel_state/undo/$rel_d_run/$rel_d_seq.late"
+        fi
         rel_detached_own "$rel_dd" "$2" "$rel_d_since" "$rel_d_boot" 2>&1 || rel_fail 1
         rel_detached_late "$rel_dd"
     else

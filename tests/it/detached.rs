@@ -2,6 +2,7 @@
 //! exit code never lost; ended by a person, by a time limit, by a way back.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use insta::assert_snapshot;
@@ -401,6 +402,37 @@ fn a_time_limit_holds_also_when_nobody_looks() {
         "{said}"
     );
     all_ended(&hosts, &space, host);
+}
+
+#[test]
+fn it_runs_as_another_user_and_is_ended_with_all_that_is_theirs() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let user = match rustix::process::getuid().is_root() {
+        true => String::from("nobody"),
+        false => space.shell("id -un").trim().to_owned(),
+    };
+    let theirs = COPY.replace("echo begun >>", "id -un >>");
+    let recipe = recipe(&theirs, &format!("as=\"{user}\""));
+    space.write("recipes/copy.kdl", recipe);
+    fs::set_permissions(host.srv("."), fs::Permissions::from_mode(0o777)).expect("sets");
+    fs::write(host.srv("order"), "").expect("writes");
+    fs::set_permissions(host.srv("order"), fs::Permissions::from_mode(0o666)).expect("sets");
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    let _ = space.run(["attach", "staging", "--stop"]).ok();
+    all_ended(&hosts, &space, host);
+    let job = at_work(&space, &hosts);
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    go(host);
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(lines(host, "tried"), [user.as_str(), &user]);
+    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
 }
 
 #[test]
