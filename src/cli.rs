@@ -14,6 +14,7 @@ use crate::deploy::porter;
 use crate::error::{Error, Result};
 use crate::ui::{self, ColorChoice};
 
+mod attach;
 mod build;
 mod cache;
 mod consent;
@@ -28,6 +29,7 @@ mod names;
 mod promote;
 mod query;
 mod report;
+mod runbook;
 mod saved;
 mod secrets;
 mod signals;
@@ -100,12 +102,16 @@ enum Verb {
     Hash(query::Names),
     /// Show what would run, changing nothing
     Plan(deploy::PlanArgs),
-    /// Show what a target's last run printed
-    Log(query::Names),
+    /// Show what a target's last run printed; of an environment: the logs on its hosts
+    Log(log::LogArgs),
     /// Show hosts: how they are reached, whether they answer, system and free disk
     Hosts(hosts::HostsArgs),
     /// Show the runs of an environment that its hosts know of
     History(hosts::HistoryArgs),
+    /// Follow what goes on detached on an environment's hosts, to its end; or end it
+    Attach(attach::AttachArgs),
+    /// Write down in words how an environment is released to, as Markdown
+    Runbook(runbook::RunbookArgs),
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
@@ -134,7 +140,7 @@ enum Verb {
 
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args = log::with_follow(args.into_iter().collect());
     if args.get(1).is_some_and(|word| word == porter::WORD) {
         // Started by `rel` itself: what it is to do comes over the line.
         let input = std::io::BufReader::new(std::io::stdin());
@@ -221,9 +227,11 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Why(names)) => query::why(context, &names),
         Some(Verb::Hash(names)) => query::hash(context, &names),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
-        Some(Verb::Log(names)) => log::log(context, &names),
+        Some(Verb::Log(args)) => log::log(context, &args),
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
         Some(Verb::History(args)) => hosts::history(context, &args),
+        Some(Verb::Attach(args)) => attach::attach(context, &args),
+        Some(Verb::Runbook(args)) => runbook::runbook(context, &args),
         Some(Verb::Promote(args)) => promote::promote(context, &args),
         Some(Verb::Apply(args)) => saved::apply(context, &args),
         Some(Verb::Approve(args)) => saved::approve(context, &args),

@@ -7,18 +7,21 @@
 pub mod actions;
 pub mod apply;
 pub mod archive;
+pub mod attach;
 pub mod back;
 pub mod basis;
 pub mod check;
 pub mod decide;
 pub mod delta;
 pub mod destroy;
+pub mod detached;
 pub mod difference;
 pub mod draft;
 pub mod driver;
 pub mod expand;
 pub mod facts;
 pub mod fleet;
+pub mod fold;
 pub mod forward;
 pub mod found;
 pub mod frames;
@@ -32,6 +35,7 @@ pub mod journal;
 pub mod landing;
 pub mod lease;
 pub mod line;
+pub mod logs;
 pub mod marks;
 pub mod names;
 pub mod parse;
@@ -46,9 +50,11 @@ pub mod render;
 pub mod responder;
 pub mod roles;
 pub mod rollout;
+pub mod runbook;
 pub mod saved;
 pub mod secret;
 pub mod session;
+pub mod stamps;
 pub mod status;
 pub mod transport;
 pub mod undo;
@@ -81,8 +87,8 @@ use crate::deploy::roles::Roles;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::secret::{Hidden, Secret};
 use crate::error::{Error, IoContext, Result};
-use crate::model::{Artifact, Environment, Project};
-use crate::progress::Progress;
+use crate::model::{Artifact, Environment, Host, Project};
+use crate::progress::{Progress, Silent};
 
 pub use crate::deploy::check::check_uses;
 pub use crate::deploy::expand::needed_targets;
@@ -99,7 +105,7 @@ pub struct Request<'a> {
     /// Values of all its parameters.
     pub params: BTreeMap<String, String>,
     /// Finds the files of a needed target, as a template names it; `None` until made.
-    pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
+    pub artifacts: &'a (dyn Fn(&str) -> Option<Artifact> + Sync),
     /// The project's version.
     pub version: Option<String>,
     /// Absolute path of the repository's root.
@@ -127,7 +133,7 @@ pub struct Request<'a> {
     /// The clock of this machine.
     pub clock: Clock<'a>,
     /// Called with what a run would destroy, before its first change; an error stops it.
-    pub confirm: &'a dyn Fn(&[Destruction]) -> Result<()>,
+    pub confirm: &'a (dyn Fn(&[Destruction]) -> Result<()> + Sync),
     /// All steps run.
     pub force: bool,
     /// Which of the hosts that are held back move all the same.
@@ -181,6 +187,23 @@ pub fn history(
         runs: history::runs(&answers.seen),
         down: answers.down,
     })
+}
+
+/// Returns the procedure in words; with what the hosts know of former runs, unless `is_offline`.
+pub fn runbook(
+    request: &Request<'_>,
+    is_offline: bool,
+    interrupted: &AtomicBool,
+) -> Result<runbook::Runbook> {
+    let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
+    if is_offline {
+        return runbook::of(request, &hosts, &named_jobs(request, &hosts)?, None);
+    }
+    let fleet = open(request, &Silent, interrupted)?;
+    let roles = roles(request, &fleet, interrupted)?;
+    let jobs = jobs(request, &fleet, &roles)?;
+    let answers = fleet.ask_some(&[], interrupted)?;
+    runbook::of(request, &hosts, &jobs, Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be.
@@ -259,6 +282,7 @@ pub fn apply(
     let hands = Hands {
         environment: request.environment,
         run_id: &request.run_id,
+        purpose: &request.purpose,
         fleet: &looked.fleet,
         seen: &looked.seen,
         hours: looked
@@ -310,6 +334,7 @@ pub fn rollback(
         let hands = Hands {
             environment: request.environment,
             run_id: &request.run_id,
+            purpose: &request.purpose,
             fleet: &fleet,
             seen: &seen,
             hours: None,
@@ -387,6 +412,13 @@ fn world<'a>(
 fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool) -> Result<Fleet> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
     Fleet::open(request, &hosts, progress, interrupted)
+}
+
+/// Returns what is to be done, without asking a host where it starts.
+fn named_jobs(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> Result<Vec<Job>> {
+    let root = |host: &Host| (host.name.clone(), words::absolute_root(host, request.root));
+    let roots = hosts.values().map(root).collect();
+    world(request, &roots, None)?.jobs()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
@@ -482,6 +514,7 @@ impl Looked<'_> {
             let mut hosts = apply::touched(&self.plan);
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
+            detached::check(&self.plan, &request.purpose, &hosts)?;
             let (fleet, seen) = (&self.fleet, &self.seen);
             if hosts.is_empty() || fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
                 return Ok(());

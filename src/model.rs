@@ -113,6 +113,8 @@ pub struct Environment {
     pub roles: Vec<Role>,
     /// Hours in which a run may begin, and a wave; at any time where there are none.
     pub windows: Vec<Window>,
+    /// Logs that are no service's, each as a use without a recipe: `path`, and hosts.
+    pub logs: Vec<Use>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.

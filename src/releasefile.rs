@@ -31,6 +31,7 @@ mod check;
 mod declare;
 mod environment;
 mod hosts;
+mod logs;
 mod nesting;
 mod node;
 mod pattern;

@@ -19,7 +19,9 @@ pub mod deploy;
 pub mod fancy;
 pub mod hosts;
 pub mod kept;
+pub mod logs;
 pub mod plain;
+pub mod runbook;
 
 /// Green: done, fresh.
 pub const GOOD: Style = AnsiColor::Green.on_default();

@@ -242,6 +242,8 @@ pub(super) struct Way<'a> {
     pub(super) is_question: bool,
     /// No step is looked at, only journals and leases: no secret is asked for.
     pub(super) is_by_journal: bool,
+    /// No value of a secret is asked for: what is wanted has only names.
+    pub(super) is_by_name: bool,
     /// What steps print is kept.
     pub(super) is_logged: bool,
     /// What a person lets through.
@@ -386,9 +388,10 @@ impl Job<'_> {
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
-        let secrets = match way.is_by_journal {
-            true => BTreeMap::new(),
-            false => secrets::load(
+        let secrets = match (way.is_by_journal, way.is_by_name) {
+            (true, _) => BTreeMap::new(),
+            (_, true) => secrets::named(self.project, self.environment, &recipes)?,
+            _ => secrets::load(
                 self.context,
                 self.project,
                 self.environment,

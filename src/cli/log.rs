@@ -1,29 +1,151 @@
-//! `rel log`: what the last run of a target, or of an environment from here, printed.
+//! `rel log`: what the last run of a target printed; what an environment's hosts have in their
+//! logs, or what its last run from here printed.
+
+use std::ffi::OsString;
+use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use super::deploy::log_path as log_of_environment;
+use super::deploy::{Way, log_path as log_of_environment, on_call};
 use super::names::find;
-use super::query::Names;
+use super::query::standing;
 use crate::builder::log_path;
-use crate::error::{EXIT_OK, Result};
+use crate::deploy::fold::Folded;
+use crate::deploy::logs::{self, Wanted};
+use crate::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, Result};
 use crate::fs::read_optional;
 use crate::records::Records;
 use crate::ui::{self, shown_time};
 
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// Targets; all when none is named. Or an environment with its parameters
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Of an environment: go on with what is written, until Ctrl-C; also `-f`
+    #[arg(long)]
+    follow: bool,
+    /// Of an environment: so many lines of each log
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50)]
+    lines: usize,
+    /// Of an environment: only what is younger
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Of an environment: what the steps of the last run from here printed
+    #[arg(long, conflicts_with_all = ["follow", "since"])]
+    run: bool,
+}
+
+/// Returns the words of a command line with `--follow` for each `-f` behind `log`: everywhere
+/// else that is `--file`, but people know it from `tail`.
+pub fn with_follow(mut words: Vec<OsString>) -> Vec<OsString> {
+    let with_value = [
+        "-C",
+        "--directory",
+        "-f",
+        "--file",
+        "--hosts",
+        "--var",
+        "--color",
+    ];
+    let mut is_value = true;
+    let verb = words.iter().position(|word| {
+        let is_verb = !is_value && !word.as_encoded_bytes().starts_with(b"-");
+        is_value = with_value.iter().any(|option| word == option) && !is_value;
+        is_verb
+    });
+    if let Some(verb) = verb.filter(|at| words[*at] == "log") {
+        for word in words[verb..].iter_mut().filter(|word| *word == "-f") {
+            *word = OsString::from("--follow");
+        }
+    }
+    words
+}
+
 /// Runs `rel log`.
-pub fn log(context: &mut Context, names: &Names) -> Result<u8> {
+pub fn log(context: &mut Context, args: &LogArgs) -> Result<u8> {
+    let environments = &context.project()?.environments;
+    let first = args.names.first();
+    if first.is_some_and(|name| environments.iter().any(|e| e.name == *name)) {
+        return match args.run {
+            true => of_last_run(context, &args.names),
+            false => of_hosts(context, args),
+        };
+    }
+    if args.follow || args.since.is_some() || args.run {
+        let name = first.map_or("", String::as_str);
+        return Err(Error::usage(match name {
+            "" => String::from("name the environment whose logs are wanted"),
+            name => format!("`{name}` is no environment: it has no logs on hosts"),
+        })
+        .hinted("rel log ENVIRONMENT --follow"));
+    }
+    of_targets(context, &args.names)
+}
+
+/// What the steps of the last run from here printed.
+fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
     let state_dir = Context::state_dir(&context.root()?);
-    let (context, project) = context.with_project()?;
-    if let Some((environment, params)) = names.targets.split_first()
-        && project.environments.iter().any(|e| e.name == *environment)
-    {
-        let path = log_of_environment(&state_dir, environment, params.iter());
+    on_call(context, words, |job| {
+        let params = job.environment.params.iter();
+        let values = params.filter_map(|p| job.params.get(&p.name));
+        let path = log_of_environment(&state_dir, &job.environment.name, values);
         let text = read_optional(&path)?.unwrap_or_default();
         ui::print(&String::from_utf8_lossy(&text));
-        return Ok(EXIT_OK);
-    }
+        Ok(EXIT_OK)
+    })
+}
+
+/// What is in the logs on the hosts.
+fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
+    let since = args.since.as_deref().map(|text| {
+        humantime::parse_duration(text).map_err(|_| {
+            Error::usage(format!("`{text}` is no time")).hinted("for example: --since 10m")
+        })
+    });
+    let wanted = Wanted {
+        lines: args.lines,
+        since: since.transpose()?,
+        is_followed: args.follow,
+    };
+    on_call(context, &args.names, |job| {
+        let roots = job.needs()?;
+        let made = standing(job.project, job.root, &roots)?;
+        let way = Way {
+            is_question: true,
+            ..Way::default()
+        };
+        job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+            let (screen, is_json) = (job.context.screen, job.context.json);
+            let tell = |line: &Folded| {
+                ui::print(&match is_json {
+                    true => ui::logs::json(line),
+                    false => ui::logs::folded(screen, line),
+                });
+            };
+            let heard = logs::tell(request, wanted, &tell, progress, interrupted)?;
+            if interrupted.load(Ordering::SeqCst) {
+                return Ok(EXIT_INTERRUPTED);
+            }
+            if heard.logs == 0 && heard.down.is_empty() {
+                ui::eprint(&format!(
+                    "rel: the hosts of `{}` keep no logs: `rel` knows of those of services, of detached steps, and of what `log \"PATH\"` names\n",
+                    job.purpose()
+                ));
+            }
+            Ok(match heard.down.is_empty() {
+                true => EXIT_OK,
+                false => EXIT_FAILED,
+            })
+        })
+    })
+}
+
+/// What the last runs of targets printed.
+fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
+    let state_dir = Context::state_dir(&context.root()?);
+    let (context, project) = context.with_project()?;
     let records = Records::load(&state_dir);
-    let ids = find(&project.graph, &names.targets)?;
+    let ids = find(&project.graph, names)?;
     let mut answers = Vec::new();
     for id in &ids {
         let name = &project.graph.target(*id).name;
@@ -63,9 +185,29 @@ pub fn log(context: &mut Context, names: &Names) -> Result<u8> {
         if !is_one {
             ui::print(&format!("{name}  ({end})\n"));
         }
-        if !names.targets.is_empty() {
+        if !names.is_empty() {
             ui::print(&String::from_utf8_lossy(&log.unwrap_or_default()));
         }
     }
     Ok(EXIT_OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_log_f_means_follow() {
+        let check = |line: &str, expected: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            let words = with_follow(words);
+            let words: Vec<_> = words.iter().filter_map(|w| w.to_str()).collect();
+            assert_eq!(words.join(" "), expected);
+        };
+        check("rel log staging -f", "rel log staging --follow");
+        check("rel -f x log -f staging", "rel -f x log --follow staging");
+        check("rel -C log build -f x", "rel -C log build -f x");
+        check("rel --json build -f log", "rel --json build -f log");
+        check("rel", "rel");
+    }
 }

@@ -23,7 +23,7 @@ use crate::ui::{self, FAINT, GOOD, NAME, Screen, WARN, shown_time};
 /// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
 pub struct Names {
-    /// Targets; all when none is named. For `status` and `log` also an environment
+    /// Targets; all when none is named. For `status` also an environment
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
 }

@@ -32,20 +32,7 @@ pub fn load(
     root: &Path,
     recipes: &Recipes,
 ) -> Result<BTreeMap<String, Secret>> {
-    let mut wanted = BTreeMap::new();
-    for one in &environment.uses {
-        let params = recipes.get(&one.recipe).map_or(&[][..], |r| &r.params);
-        for param in params.iter().filter(|p| p.kind == Kind::Secret) {
-            let name = one.args.get(&param.name).map(|arg| &arg.text);
-            let of = |name| {
-                let own = environment.secrets.get(name);
-                own.or_else(|| project.secrets.get(name))
-            };
-            if let Some((name, secret)) = name.and_then(|n| Some((n, of(n)?))) {
-                wanted.insert(name, secret);
-            }
-        }
-    }
+    let wanted = wanted(project, environment, recipes);
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -60,6 +47,42 @@ pub fn load(
         found.insert(name.clone(), Secret::new(name, value, &seal)?);
     }
     Ok(found)
+}
+
+/// Returns the secrets that the uses of an environment name, without their values: where only
+/// texts are wanted in which these never stand.
+pub fn named(
+    project: &Project,
+    environment: &Environment,
+    recipes: &Recipes,
+) -> Result<BTreeMap<String, Secret>> {
+    let names = wanted(project, environment, recipes).into_keys();
+    let nothing = Seal::new([0; 32]);
+    names
+        .map(|name| Ok((name.clone(), Secret::new(name, b"-".to_vec(), &nothing)?)))
+        .collect()
+}
+
+fn wanted<'a>(
+    project: &'a Project,
+    environment: &'a Environment,
+    recipes: &Recipes,
+) -> BTreeMap<&'a String, &'a model::Secret> {
+    let mut wanted = BTreeMap::new();
+    for one in &environment.uses {
+        let params = recipes.get(&one.recipe).map_or(&[][..], |r| &r.params);
+        for param in params.iter().filter(|p| p.kind == Kind::Secret) {
+            let name = one.args.get(&param.name).map(|arg| &arg.text);
+            let of = |name| {
+                let own = environment.secrets.get(name);
+                own.or_else(|| project.secrets.get(name))
+            };
+            if let Some((name, secret)) = name.and_then(|n| Some((n, of(n)?))) {
+                wanted.insert(name, secret);
+            }
+        }
+    }
+    wanted
 }
 
 /// Returns the variables that secrets of any environment come from.

@@ -32,6 +32,8 @@ pub struct Hands<'a> {
     pub environment: &'a Environment,
     /// Id of this run.
     pub run_id: &'a str,
+    /// The words of the command.
+    pub purpose: &'a str,
     /// The hosts.
     pub fleet: &'a Fleet,
     /// What they said.

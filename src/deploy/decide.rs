@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::back;
 use crate::deploy::destroy::destructions;
+use crate::deploy::detached;
 use crate::deploy::found::{adopts, drifted};
 use crate::deploy::guards;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
@@ -70,6 +71,8 @@ pub fn decide(
     plan.held = leased
         .map(|(host, s)| (host.clone(), s.held.clone()))
         .collect();
+    let foreign = seen.iter().map(|(h, s)| detached::foreign(&plan, h, s));
+    plan.foreign = foreign.collect::<Vec<_>>().concat();
     let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
     plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
     plan.fresh = steps()
@@ -190,6 +193,9 @@ impl<'a> Decided<'a> {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
             planned = self.steps(&ground, &symbolic, &attempt, is_whole)?;
+        }
+        for step in &mut planned {
+            detached::join(step, self.seen(step.host.as_deref()));
         }
         // Last: whatever was found to be done, on these hosts it is not.
         if job.wave.as_ref().is_some_and(Wave::is_held) {

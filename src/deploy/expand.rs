@@ -212,6 +212,25 @@ impl World<'_> {
         Ok(false)
     }
 
+    /// Returns the files that the environment's `log` nodes name on a host.
+    pub fn logs(&self, host: &Host) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for one in &self.environment.logs {
+            for values in combinations(&mentioned_axes(one, &self.environment.axes)) {
+                let mut scope = self.base(&values);
+                let on = self.hosts_of(one, &one.on, &scope)?;
+                if !on.is_empty() && !on.iter().any(|h| h.name == host.name) {
+                    continue;
+                }
+                self.add_host("host", host, &mut scope);
+                for path in one.args.values() {
+                    paths.push(render(one, &path.text, &scope)?);
+                }
+            }
+        }
+        Ok(paths)
+    }
+
     /// Returns the names of all hosts that some rollout holds back.
     pub fn held_back(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();

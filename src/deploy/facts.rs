@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::deploy::back::{self, Needed};
+use crate::deploy::detached::Detached;
 use crate::deploy::difference::{SHOWN_MAX, Standing};
 use crate::deploy::guards::Stopping;
 use crate::deploy::job::{Act, Draft, Job, Late, Seat};
@@ -83,7 +84,7 @@ impl Questions {
         if depth == Depth::Show {
             questions.look(About::Writable, &writable(state));
         }
-        questions.look(About::Held, "rel_held");
+        questions.look(About::Held, "rel_held\nrel_detached_list");
         let scopes = quote(&format!("{state}/scopes"));
         let script = format!(
             "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
@@ -269,7 +270,10 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
     match about {
         About::Now => seen.now = text().trim().parse().unwrap_or(0),
         About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
-        About::Held => seen.held = text().lines().filter_map(Held::parse).collect(),
+        About::Held => {
+            seen.held = text().lines().filter_map(Held::parse).collect();
+            seen.detached = text().lines().filter_map(Detached::parse).collect();
+        }
         About::Journal => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))

@@ -22,7 +22,7 @@ use crate::deploy::roles::{Probe, Said};
 use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
-use crate::deploy::words::{absolute_root, hex};
+use crate::deploy::words::{absolute_root, join_parts};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;
 use crate::model::{Host, Reach};
@@ -440,34 +440,6 @@ pub fn state_name(request: &Request<'_>) -> String {
     join_parts(&parts)
 }
 
-/// Joins parts to one file name; other parts never give the same.
-///
-/// One hyphen stands between parts and two for one within: that can be read back as long
-/// as no part is empty or has a hyphen at its edge. What can not be said so has a digest
-/// behind a `+`, which no plain name has.
-fn join_parts(parts: &[&str]) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let is_simple = |part: &&str| {
-        !part.is_empty()
-            && part.chars().all(is_plain)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    let escaped: Vec<String> = parts.iter().map(|p| p.replace('-', "--")).collect();
-    let name = escaped.join("-");
-    if parts.iter().all(is_simple) && name.len() < 100 && !name.starts_with('.') {
-        return name;
-    }
-    let lengths: String = parts.iter().map(|p| format!("{} {p}\n", p.len())).collect();
-    let digest = hex(lengths.as_bytes());
-    let plain: String = name
-        .chars()
-        .map(|c| if is_plain(c) { c } else { '_' })
-        .take(80)
-        .collect();
-    format!("{plain}+{}", &digest[..12])
-}
-
 pub(super) fn make_private(dir: &PathBuf) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
@@ -485,40 +457,4 @@ pub(super) fn nonce() -> Result<String> {
     std::io::Read::read_exact(&mut file, &mut bytes)
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_directories_of_different_parameters_never_meet() {
-        assert_eq!(join_parts(&["staging"]), "staging");
-        assert_eq!(join_parts(&["staging", "branch2"]), "staging-branch2");
-        assert_eq!(join_parts(&["staging", "fix-it"]), "staging-fix--it");
-        let long = "x".repeat(300);
-        let all: [&[&str]; 18] = [
-            &["p", "1"],
-            &["p-1"],
-            &["p--1"],
-            &["p", "", "1"],
-            &["p", "-1"],
-            &["p-", "1"],
-            &["p", "a-b", "c"],
-            &["p", "a", "b-c"],
-            &["p", "a-", "c"],
-            &["p", "a", "-c"],
-            &["p", "a", "b", "c"],
-            &["p", "a/b"],
-            &["p", "a_b"],
-            &["p", "a b"],
-            &["p", ""],
-            &["p"],
-            &[".."],
-            &["p", &long],
-        ];
-        let names: std::collections::BTreeSet<String> = all.iter().map(|p| join_parts(p)).collect();
-        assert_eq!(names.len(), all.len(), "{names:?}");
-        assert!(names.iter().all(|n| n.len() < 120 && n != ".."));
-    }
 }

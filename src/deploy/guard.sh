@@ -36,48 +36,13 @@ trap '' HUP PIPE
 
 # N: exactly N bytes of standard input and not one more. busybox's head reads ahead, and not
 # every dd reads on after a short read; rel's first words have tried.
-if [ -n "${rel_dd:-}" ]; then
+if [ -n "${rel_reads_on:-}" ]; then
     rel_take() { dd bs="$1" count=1 iflag=fullblock 2>/dev/null; }
 elif [ "$(printf ab | { head -c 1 >/dev/null; cat; })" = b ]; then
     rel_take() { head -c "$1"; }
 else
     rel_take() { dd bs=1 count="$1" 2>/dev/null; }
 fi
-
-# SESSION: its processes that are there and not only waiting to be reaped.
-rel_members() {
-    sed -n "s/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* $1 .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
-}
-
-# LEADER: ends a program with its session: its group, and groups of jobs within it.
-rel_end_group() {
-    if [ -e /proc/self/stat ]; then
-        rel_m=$(rel_members "$1")
-        if [ -z "$rel_m" ]; then return 0; fi
-        kill -TERM $rel_m 2>/dev/null
-        rel_n=0
-        while [ "$rel_n" -lt 10 ] && [ -n "$rel_m" ]; do
-            sleep 0.1
-            rel_n=$((rel_n + 1))
-            rel_m=$(rel_members "$1")
-        done
-        # Twice: one that was just being forked is not in the list.
-        while [ -n "$rel_m" ] && [ "$rel_n" -lt 20 ]; do
-            kill -KILL -"$1" $rel_m 2>/dev/null
-            rel_n=$((rel_n + 1))
-            rel_m=$(rel_members "$1")
-        done
-        return 0
-    fi
-    kill -TERM -"$1" 2>/dev/null || return 0
-    rel_n=0
-    while [ "$rel_n" -lt 10 ] && kill -0 -"$1" 2>/dev/null; do
-        sleep 0.1
-        rel_n=$((rel_n + 1))
-    done
-    kill -KILL -"$1" 2>/dev/null
-    return 0
-}
 
 rel_end_program() {
     rel_n=0
@@ -96,9 +61,14 @@ rel_close_step() { if [ -s "$rel_tmp/at" ]; then rel_as_holder rel_close_it "$1"
 
 rel_close_it() {
     if [ -s "$rel_tmp/at" ]; then
-        { IFS= read -r rel_1; IFS= read -r rel_2; IFS= read -r rel_3; } <"$rel_tmp/at"
+        { IFS= read -r rel_1; IFS= read -r rel_2; IFS= read -r rel_3; IFS= read -r rel_4; } <"$rel_tmp/at"
         : >"$rel_tmp/at"
-        rel_journal "$1" "$rel_1" "$rel_2" "$rel_3" "$2"
+        # What was detached goes on, or has come to its end: the next run tells.
+        if [ -n "$rel_4" ]; then
+            rel_journal detached "$rel_1" "$rel_2" "$rel_3" -
+        else
+            rel_journal "$1" "$rel_1" "$rel_2" "$rel_3" "$2"
+        fi
     fi
 }
 

@@ -126,9 +126,10 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
             let label = line.id.split('/').next().unwrap_or_default();
             *run.done.entry(label.to_owned()).or_default() += 1;
         }
-        "failed" | "interrupted" => {
+        // What goes on alone was left by a run that was cut off.
+        "failed" | "interrupted" | "detached" => {
             signs.failed |= line.event == "failed";
-            signs.interrupted |= line.event == "interrupted";
+            signs.interrupted |= line.event != "failed";
             run.at.get_or_insert(format!("{} on {host}", line.id));
         }
         "undone" => run.undone += 1,
@@ -216,6 +217,8 @@ mod tests {
         );
         let cut = [&whole[..], &["b interrupted r1 web/x"]].concat();
         check(&cut, &["r1: Interrupted web/x on b"]);
+        let away = [&whole[..], &["b detached r1 web/x"]].concat();
+        check(&away, &["r1: Interrupted web/x on b"]);
         let failed = ["a failed r2 web/x", "a gone-back r2 - r2"];
         check(&failed[..1], &["r2: Failed web/x on a"]);
         check(&failed, &["r2: WentBack web/x on a"]);

@@ -126,6 +126,8 @@ pub struct Draft {
     pub on_change: Vec<String>,
     /// What it destroys, and how its way back stands.
     pub marks: Marks<String>,
+    /// It goes on when the connection ends.
+    pub is_detached: bool,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
     pub sealed: Option<Sealed>,

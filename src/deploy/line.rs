@@ -41,6 +41,7 @@ impl Hands<'_> {
             steps,
             done,
             at: None,
+            is_away: false,
             start: Instant::now(),
             last: VecDeque::new(),
             failure: None,
@@ -52,6 +53,12 @@ impl Hands<'_> {
             Err(error) => {
                 let is_cut = error.kind == ErrorKind::Interrupted;
                 let error = match (is_cut, follow.at) {
+                    (_, Some(_)) if follow.is_away => {
+                        error.fact("host", host.clone()).hinted(format!(
+                            "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
+                            self.purpose
+                        ))
+                    }
                     (true, Some(_)) => error.fact("host", host.clone()).hinted(
                         "the step and its processes were ended; the next run goes on there",
                     ),
@@ -87,6 +94,8 @@ struct Follow<'a> {
     steps: &'a [&'a PlannedStep],
     done: &'a Done,
     at: Option<&'a PlannedStep>,
+    /// It goes on over there whatever becomes of us.
+    is_away: bool,
     start: Instant,
     last: VecDeque<String>,
     failure: Option<Failure>,
@@ -113,6 +122,7 @@ impl<'a> Follow<'a> {
                 let words: Vec<&str> = text.split(' ').collect();
                 match words.as_slice() {
                     ["start", seq] => return self.started(seq),
+                    ["detached", age] => self.goes_on(age),
                     ["done", _] => self.ended(StepEnd::Done),
                     ["failed", _, status] => self.failed(status.parse().unwrap_or(-1)),
                     _ => {}
@@ -127,8 +137,19 @@ impl<'a> Follow<'a> {
         Some(self.start + self.limit()?)
     }
 
+    /// The step at work began so many seconds ago, and goes on without us if it must.
+    fn goes_on(&mut self, age: &str) {
+        self.is_away = true;
+        let age = Duration::from_secs(age.parse().unwrap_or(0));
+        self.start = self.start.checked_sub(age).unwrap_or(self.start);
+    }
+
     fn limit(&self) -> Option<Duration> {
         let draft = &self.at?.draft;
+        if draft.is_detached {
+            // Its keeper minds the time, also when nobody looks.
+            return None;
+        }
         draft.timeout.or(match draft.act {
             // A try that hangs must not outlast the wait by much.
             Act::Await { within, .. } => Some(within + TRY_GRACE),
@@ -140,6 +161,7 @@ impl<'a> Follow<'a> {
         let seq: u32 = seq.parse().ok()?;
         let step = self.steps.iter().find(|s| s.seq == seq)?;
         self.at = Some(step);
+        self.is_away = false;
         self.start = Instant::now();
         self.last.clear();
         lock(&self.done.ran).push(Ran {

@@ -38,13 +38,14 @@ const STEP_NODES: [&str; 8] = [
     "timeout",
 ];
 /// Properties of a step.
-const STEP_PROPERTIES: [&str; 7] = [
+const STEP_PROPERTIES: [&str; 8] = [
     "if",
     "on-change",
     "host",
     "per",
     "as",
     "destructive",
+    "detach",
     "undo",
 ];
 
@@ -322,6 +323,7 @@ impl Reader {
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
+            is_detached: node.get("detach").and_then(KdlValue::as_bool) == Some(true),
             user: self.property(node, "as", Mode::Plain, Allow::Early),
             prepare: None,
             action: Action::Run(Template::default()),
@@ -359,6 +361,10 @@ impl Reader {
             );
         }
         step.action = actions.pop()?;
+        if step.is_detached && !matches!(step.action, Action::Run(_)) {
+            let message = format!("step `{}` can not be detached", step.name);
+            self.wrong("detached_step", place, message, "only `run` goes on alone");
+        }
         Some(step)
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::deploy::back::Against;
 use crate::deploy::basis::Basis;
 use crate::deploy::destroy::Destruction;
+use crate::deploy::detached::{Detached, Foreign};
 use crate::deploy::difference::{Difference, Standing};
 use crate::deploy::guards::Blocked;
 use crate::deploy::job::{Draft, NOT_MADE};
@@ -42,6 +43,8 @@ pub struct Seen {
     pub held: Vec<Held>,
     /// Scopes that a run entered and could not leave.
     pub scopes: Vec<String>,
+    /// Steps that go on without `rel`, or whose end is not in the journal yet.
+    pub detached: Vec<Detached>,
 }
 
 /// What was found where a step would leave something.
@@ -196,6 +199,9 @@ pub struct Plan {
     /// Who holds the environment, by host; those without are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, Vec<Held>>,
+    /// What goes on on hosts and is something else: nothing is changed there meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Foreign>,
 }
 
 impl PlannedStep {

@@ -470,6 +470,45 @@ rel_as() {
     return "$rel_s"
 }
 
+# --- processes --------------------------------------------------------------
+
+# SESSION: its processes that are there and not only waiting to be reaped.
+rel_members() {
+    sed -n "s/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* $1 .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
+}
+
+# LEADER [TENTHS]: ends a program with its session: its group, and groups of jobs within it;
+# what is still there after so many tenths of a second is killed.
+rel_end_group() {
+    rel_most=${2:-10}
+    if [ -e /proc/self/stat ]; then
+        rel_m=$(rel_members "$1")
+        if [ -z "$rel_m" ]; then return 0; fi
+        kill -TERM $rel_m 2>/dev/null
+        rel_n=0
+        while [ "$rel_n" -lt "$rel_most" ] && [ -n "$rel_m" ]; do
+            sleep 0.1
+            rel_n=$((rel_n + 1))
+            rel_m=$(rel_members "$1")
+        done
+        # Twice: one that was just being forked is not in the list.
+        while [ -n "$rel_m" ] && [ "$rel_n" -lt "$((rel_most + 10))" ]; do
+            kill -KILL -"$1" $rel_m 2>/dev/null
+            rel_n=$((rel_n + 1))
+            rel_m=$(rel_members "$1")
+        done
+        return 0
+    fi
+    kill -TERM -"$1" 2>/dev/null || return 0
+    rel_n=0
+    while [ "$rel_n" -lt "$rel_most" ] && kill -0 -"$1" 2>/dev/null; do
+        sleep 0.1
+        rel_n=$((rel_n + 1))
+    done
+    kill -KILL -"$1" 2>/dev/null
+    return 0
+}
+
 # --- services --------------------------------------------------------------
 
 # PID: when it was born, in words that no later process of that number shares.
@@ -707,10 +746,19 @@ rel_tidy_blobs() {
 # RUN SEQ ID SUFFIX: runs the stored way back of one step, if it has one.
 rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
-    if [ ! -s "$rel_script" ]; then return 0; fi
+    rel_away=
+    if [ -z "$4" ] && rel_detached_of "$1" "$2"; then rel_away=$rel_dd; fi
+    if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then return 0; fi
     rel_must_hold
     rel_emit start "$2"
     rm -f -- "$rel_tmp/kept"
+    # What goes on would spoil what is brought back.
+    if [ -n "$rel_away" ]; then
+        rel_detached_stop "$rel_away"
+        rel_detached_settle "$rel_away"
+        mkdir -p -- "$rel_state/undo/$1"
+        : >>"$rel_script"
+    fi
     rel_was_run=$rel_run rel_run=$1 rel_seq=$2
     ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_script" ) </dev/null 2>&1 9>&-
     rel_status=$?

@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use crate::deploy::detached;
 use crate::deploy::job::{Act, Draft};
 use crate::deploy::plan::PlannedStep;
 use crate::template::shell_quote;
 
 /// The functions that programs call.
-pub const PRELUDE: &str = include_str!("prelude.sh");
+pub const PRELUDE: &str = concat!(include_str!("prelude.sh"), include_str!("detached.sh"));
+/// What keeps a detached step; comes after the prelude.
+pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
 pub const LEASE: &str = include_str!("lease.sh");
 /// The loop that starts programs and ends them with the connection.
@@ -142,6 +145,7 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
             }
         });
     let action = match (&step.draft.user, &step.draft.act) {
+        _ if step.draft.is_detached => String::from(":"),
         (Some(_), Act::Run(text)) => as_user(&step.draft, &format!("{place}{}", text.trim_end())),
         (Some(_), act) => wait_as(&step.draft, act, &place),
         (None, _) => format!("{place}{}", act(&step.draft, root)),
@@ -161,13 +165,33 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
         }
         text.push_str("}\n");
     }
-    text.push_str("rel_do\n");
+    match step.draft.is_detached {
+        true => text.push_str(&detached(&step.draft, &place)),
+        false => text.push_str("rel_do\n"),
+    }
     text
 }
 
 /// Returns the line that writes down a scope's way out, for a step that is carried out from here.
 pub fn owe(name: &str, leave: &str) -> String {
     format!("rel_scope {} {}\n", quote(name), quote(leave))
+}
+
+/// The call that starts a step which goes on without us, or joins it.
+fn detached(draft: &Draft, place: &str) -> String {
+    let Act::Run(text) = &draft.act else {
+        return String::from("rel_do\n");
+    };
+    let words = [
+        detached::dir_name(&draft.id),
+        detached::does(draft),
+        draft.timeout.map_or(0, seconds).to_string(),
+        draft.user.clone().unwrap_or_default(),
+        format!("{PRELUDE}\n{KEEPER}"),
+        format!("{place}{}", text.trim_end()),
+    ];
+    let words = words.map(|word| quote(&word));
+    format!("rel_do_detached {}\n", words.join(" "))
 }
 
 /// Returns the lines that end a step which was carried out from here.

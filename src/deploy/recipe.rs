@@ -154,6 +154,8 @@ pub struct Step {
     pub on_change: Vec<String>,
     /// Done on the `from` host.
     pub is_from: bool,
+    /// It goes on when the connection ends, and the next run joins it.
+    pub is_detached: bool,
     /// The user that its commands run as; without it whoever logs in.
     pub user: Option<Template>,
     /// Done before the action, each time: the ground that it starts from.

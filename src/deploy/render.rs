@@ -220,6 +220,7 @@ impl Scope<'_> {
             env: env?,
             timeout: step.timeout,
             on_change: step.on_change.clone(),
+            is_detached: step.is_detached,
             marks: Marks {
                 destroys: self.optional(step.marks.destroys.as_ref())?,
                 undo_check: self.optional(step.marks.undo_check.as_ref())?,

@@ -72,6 +72,11 @@ impl Secret {
         })
     }
 
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns what stands for it in all texts but the file's.
     pub fn mark(&self) -> String {
         let hash = self.seal.hash("value", &self.value);

@@ -17,7 +17,7 @@ use crate::model::{Host, Reach};
 /// read says so before it reads; then it takes single bytes, which is slow.
 const BOOTSTRAP: &str = concat!(
     r#"IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); "#,
-    r#"then rel_dd=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g""#
+    r#"then rel_reads_on=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g""#
 );
 
 /// Starts a shell on a host.
@@ -200,7 +200,7 @@ mod tests {
         gate
         --
         karl@karl04.example.org
-        exec sh -c 'IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); then rel_dd=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g"'
+        exec sh -c 'IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); then rel_reads_on=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g"'
         "#);
         assert_eq!(
             system.try_it(&host),

@@ -27,6 +27,8 @@ pub const COMMANDS: &[&str] = &[
     "hash",
     "plan",
     "log",
+    "attach",
+    "runbook",
     "promote",
     "apply",
     "approve",
@@ -43,8 +45,8 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "secret", "approval", "lease", "role", "window", "needs", "use",
-    "verify", "rollout",
+    "desc", "param", "each", "secret", "approval", "lease", "log", "role", "window", "needs",
+    "use", "verify", "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -121,7 +123,7 @@ fn one(
     let lease = node.children.iter().find(|c| c.is("lease"));
     let lease = lease.and_then(|l| lease_of(l, found));
     let (roles, hosts) = inside.roles(&node.children, known.hosts, found);
-    let mut needs = Vec::new();
+    let (mut needs, mut logs) = (Vec::new(), Vec::new());
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
     for child in &node.children {
         match child.name.text.as_str() {
@@ -132,6 +134,7 @@ fn one(
                 }
             }
             "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), &hosts, found),
+            "log" => logs.extend(inside.log(child, &hosts, found)),
             _ => {}
         }
     }
@@ -150,6 +153,7 @@ fn one(
         rollouts,
         roles,
         windows: window::decode(&node.children, found),
+        logs,
         secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
@@ -230,7 +234,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
 
 /// The names that texts of one environment may use.
 pub(super) struct Inside<'a> {
-    scope: Scope<'a>,
+    pub(super) scope: Scope<'a>,
     params: &'a [Param],
     axes: &'a [Axis],
 }
@@ -535,7 +539,7 @@ impl Inside<'_> {
     }
 
     /// Notes the variables that an argument names; what else it names only its recipe knows.
-    fn touch(&self, text: &str) {
+    pub(super) fn touch(&self, text: &str) {
         let parsed = Template::parse(text, Mode::Plain);
         for name in parsed.iter().flat_map(Template::names) {
             self.scope.world.vars.touch(name);

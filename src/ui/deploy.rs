@@ -6,6 +6,7 @@ use crate::deploy::difference::{Change, Difference};
 use crate::deploy::guards::Stopping;
 use crate::deploy::here::THIS_MACHINE;
 use crate::deploy::marks::WayBack;
+use crate::deploy::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
 
@@ -48,6 +49,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(WARN, line)
         ));
     }
+    text.push_str(&foreign_text(screen, plan));
     for blocked in &plan.blocked {
         text.push_str(&format!(
             "{}  {}\n",
@@ -171,6 +173,21 @@ pub fn question(screen: Screen, all: &[Destruction]) -> String {
     )
 }
 
+/// What goes on on hosts and keeps this plan from them.
+fn foreign_text(screen: Screen, plan: &Plan) -> String {
+    let mut text = String::new();
+    for one in &plan.foreign {
+        let host = screen.paint(NAME, &one.host);
+        let word = screen.paint(WARN, "running");
+        let since = age_of(one.age);
+        text.push_str(&format!(
+            "{host}  {word}  `{}`, detached since {since}: nothing is changed there before its end\n",
+            one.step
+        ));
+    }
+    text
+}
+
 fn job_text(screen: Screen, job: &PlannedJob) -> String {
     let is_shown = |s: &&PlannedStep| {
         screen.is_verbose || !matches!(s.verdict, Verdict::Fresh | Verdict::Adopt)
@@ -243,7 +260,7 @@ fn difference_text(screen: Screen, difference: &Difference) -> String {
 }
 
 /// Returns a line of a file with nothing that a terminal would obey.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     let shown = |c: char| match c {
         '\t' => String::from(c),
         c if c.is_control() => c.escape_default().to_string(),

@@ -4,6 +4,7 @@ use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::history::{End, History};
 use crate::deploy::inventory::HostFacts;
 use crate::deploy::status::{HostStatus, State};
+use crate::deploy::words::age_of;
 use crate::error::plural;
 
 /// Returns hosts: how reached, whether they answer, and what they are.
@@ -64,7 +65,7 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
             _ => said.push("never released to".into()),
         }
         let ages = host.age.iter();
-        said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", shown_age(*age))));
+        said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", age_of(*age))));
         text.push_str(&format!("{word}  {name}  {}\n", said.join(", ")));
         if let Some(reason) = host.reason.as_ref().filter(|_| host.state != State::Down) {
             let more = match host.more {
@@ -135,16 +136,10 @@ fn width<'a>(words: impl Iterator<Item = &'a str>) -> usize {
 }
 
 /// Returns a time of a host's clock in UTC: `2026-11-21 16:50`.
-fn shown_date(seconds: u64) -> String {
+pub(super) fn shown_date(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     let text = humantime::format_rfc3339_seconds(time).to_string();
     text.get(..16).map_or(text.clone(), |t| t.replace('T', " "))
-}
-
-/// Returns an age in its two largest units: `3h 20m`.
-fn shown_age(seconds: u64) -> String {
-    let age = humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
-    age.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 fn shown_kib(kib: u64) -> String {

@@ -189,6 +189,36 @@ impl Hosts {
         self.all[number] = host;
     }
 
+    /// Returns whether restarts of a host are told by its first process: it has namespaces.
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// Starts a host's sshd anew and ends all its connections; what has left them goes on.
+    pub fn restart_sshd(&self, number: usize) {
+        let host = &self.all[number];
+        let sshd = host.sshd.as_ref().expect("a running sshd").id();
+        let is_sshd = |pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("sshd")
+        };
+        let mut family = vec![sshd as i32];
+        family.extend(descendants(sshd));
+        family.retain(is_sshd);
+        let (master, connections) = family.split_first().expect("an sshd");
+        let send = |pid: i32, signal| {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a number");
+            let _ = rustix::process::kill_process(pid, signal);
+        };
+        send(*master, rustix::process::Signal::HUP);
+        for pid in connections {
+            send(*pid, rustix::process::Signal::KILL);
+        }
+        wait_until("the sshd to start anew", || {
+            (host.log().matches("Server listening on").count() > 1).then_some(())
+        });
+    }
+
     /// Returns the `host` nodes of a Releasefile, without children of their own.
     pub fn kdl(&self) -> String {
         let nodes = self.all.iter().map(|host| self.node(host, ""));

@@ -278,9 +278,11 @@ fn help_names_the_commands() {
       why          Explain why targets are stale: what changed, old -> new
       hash         Print the key that CI caches a target under
       plan         Show what would run, changing nothing
-      log          Show what a target's last run printed
+      log          Show what a target's last run printed; of an environment: the logs on its hosts
       hosts        Show hosts: how they are reached, whether they answer, system and free disk
       history      Show the runs of an environment that its hosts know of
+      attach       Follow what goes on detached on an environment's hosts, to its end; or end it
+      runbook      Write down in words how an environment is released to, as Markdown
       promote      Let hosts that were held back follow the others
       apply        Carry out a saved plan: exactly that, or nothing
       approve      Approve a saved plan that somebody else made

@@ -286,6 +286,11 @@ impl Job<'_> {
         rustix::process::kill_process(self.pid(), signal).expect("is there");
     }
 
+    /// Returns what was printed so far on standard output.
+    pub fn stdout(&self) -> String {
+        self.space.filtered(&text_of(&self.stdout))
+    }
+
     /// Returns what was printed so far on standard error.
     pub fn stderr(&self) -> String {
         self.space.filtered(&text_of(&self.stderr))

@@ -1,7 +1,8 @@
 //! The program as a text, and the prelude in every shell at hand.
 
 use super::*;
-use crate::deploy::program::{GUARD, Header, LEASE, PRELUDE};
+use crate::deploy::logs::PROGRAM;
+use crate::deploy::program::{GUARD, Header, KEEPER, LEASE, PRELUDE};
 
 #[test]
 fn a_program_can_be_read() {
@@ -107,7 +108,15 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         &["busybox", "sh"],
         &["sh"],
     ] {
-        for text in [PRELUDE, LEASE, GUARD, &header.guard(), &header.program("")] {
+        for text in [
+            PRELUDE,
+            LEASE,
+            GUARD,
+            KEEPER,
+            PROGRAM,
+            &header.guard(),
+            &header.program(""),
+        ] {
             let output = std::process::Command::new(shell[0])
                 .args(&shell[1..])
                 .args(["-n", "-c", text])

@@ -1,0 +1,38 @@
+//! `rel runbook`: the procedure of an environment in words, as Markdown.
+
+use super::context::Context;
+use super::deploy::{Way, on_call};
+use super::query;
+use crate::deploy;
+use crate::error::{EXIT_OK, Result};
+use crate::ui;
+
+#[derive(Debug, clap::Args)]
+pub struct RunbookArgs {
+    /// The environment, with its parameters
+    #[arg(value_name = "ENVIRONMENT", required = true)]
+    names: Vec<String>,
+    /// Ask no host: nothing about the last run
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Runs `rel runbook`.
+pub fn runbook(context: &mut Context, args: &RunbookArgs) -> Result<u8> {
+    on_call(context, &args.names, |job| {
+        let roots = job.needs()?;
+        let made = query::standing(job.project, job.root, &roots)?;
+        let way = Way {
+            is_question: true,
+            is_by_name: true,
+            ..Way::default()
+        };
+        job.on_hosts(&roots, &made, way, |request, _, interrupted| {
+            let mut book = deploy::runbook(request, args.offline, interrupted)?;
+            let needs = roots.iter().map(|id| job.project.graph.target(*id));
+            book.needs = needs.map(|t| (t.name.clone(), t.desc.clone())).collect();
+            ui::print(&ui::runbook::markdown(&book));
+            Ok(EXIT_OK)
+        })
+    })
+}

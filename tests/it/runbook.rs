@@ -1,0 +1,148 @@
+//! The procedure of an environment in words, as somebody would paste it into a wiki.
+
+use insta::assert_snapshot;
+use regex::Regex;
+
+use crate::hosts::Hosts;
+use crate::space::Space;
+
+const ENVIRONMENT: &str = r#"
+secret "db-password" env="DB_PASSWORD"
+target "package" { desc "The page, packed"; inputs "in.txt"; outputs "build/page"; run "cp in.txt {out}"; }
+environment "staging" {
+    desc "Where a branch is looked at"
+    param "branch" default="trunk"
+    needs "package"
+    use "copy" as="data" on="h1" from="h2" max-age="24h" password="db-password"
+    rollout "careful" on="h1 h2" serial=1 soak="1ms" hold-back="h2" {
+        use "page" after="data" artifact="{package}"
+        gate command="test -e page"
+    }
+}
+"#;
+
+const COPY: &str = r##"recipe "copy" {
+    desc "Copies the data"
+    param "password" type="secret"
+    guard "idle" "true"
+    step "conf" { write "{host.root}/db.conf" "password={password}\n" }
+    step "closed" { scope "{use}" enter="touch {host.root}/closed" leave="rm -f {host.root}/closed" }
+    step "dump" host="from" { run "echo {from.name} > {from.root}/dump" }
+    step "copy" detach=#true {
+        run "echo `date`; cp {host.root}/db.conf {host.root}/copied"
+        verify "test -e {host.root}/copied"
+        undo "rm {host.root}/copied"
+    }
+}
+"##;
+
+const PAGE: &str = r#"recipe "page" {
+    param "artifact" type="artifact"
+    step "upload" { put "{artifact}" to="{host.root}/page" }
+    step "link" { symlink "{host.root}/current" to="page" }
+}
+"#;
+
+fn checkout(hosts: &str) -> Space {
+    let space = Space::new(&format!("{hosts}{ENVIRONMENT}"));
+    space.write("in.txt", "in\n");
+    space.write("recipes/copy.kdl", COPY);
+    space.write("recipes/page.kdl", PAGE);
+    space
+}
+
+#[test]
+fn a_runbook_is_written_from_the_releasefile() {
+    let hosts = r#"
+host "h1" ssh="karl@h1.example.org" port=2222 jump="gate.example.org" root="/srv/karl"
+host "h2" ssh="karl@h2.example.org" root="/srv/karl"
+"#;
+    // Nobody is asked: neither these hosts nor for the secret.
+    assert_snapshot!(checkout(hosts).run(["runbook", "staging", "--offline"]).ok(), @r#"
+    # Runbook: work, staging trunk
+
+    Where a branch is looked at.
+
+    Written by `rel runbook staging trunk` from the Releasefile: change that, not this page.
+
+    No host was asked: nothing is said of former runs.
+
+    ## Before
+
+    - `package` is made and fresh: The page, packed.
+    - `h1` can be reached: `ssh -p 2222 -J gate.example.org karl@h1.example.org`.
+    - `h2` can be reached: `ssh karl@h2.example.org`.
+    - The secret `db-password` can be read, for `data`.
+    - The guard `idle` of `data` lets it through on `h1`; `--override idle --reason "…"` goes on all the same.
+    - `rel staging trunk --plan` shows what would happen, and changes nothing.
+
+    ## Procedure
+
+    `rel staging trunk` does all of this, and leaves out what is as it should be.
+
+    ### 1. Use `data`, on `h1`
+
+    Recipe `copy`: Copies the data. It takes from `h2`. It is done again after 1day.
+
+    1. **conf**: `write /srv/karl/db.conf`
+    2. **closed**: `until the run ends: data`
+    3. **dump**: `echo 'h2' > '/srv/karl'/dump`, on the host that it takes from
+    4. **copy**: `` echo `date`; cp '/srv/karl'/db.conf '/srv/karl'/copied ``, verified afterwards, goes on when the connection ends
+
+    ### Rollout `careful`
+
+    In 1 wave, one after the other; the next one begins when the gates of the one before hold:
+
+    1. `h1`
+
+    A wave that changed runs for 1ms before its gates are asked.
+
+    Held back: `h2`. `rel promote staging trunk` lets them follow.
+
+    ### 2. Use `page`, on the hosts of the wave
+
+    Recipe `page`. It is done again when `data` changed something.
+
+    1. **upload**: `put … to /srv/karl/page`
+    2. **link**: `/srv/karl/current -> page`
+
+    ### 3. Gate `gate`, on the hosts of the wave
+
+    Recipe `wait-for`: Waits until a command succeeds on the host, or a port takes connections.
+
+    1. **command**: `wait for: test -e page`
+
+    ## When something goes wrong
+
+    - A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.
+    - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel staging trunk` goes on where it stopped, and repeats nothing.
+    - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
+    - What goes on without the run is followed by `rel attach staging trunk`, and ended by `rel attach staging trunk --stop`.
+    - `rel log staging trunk` shows the logs on all hosts, `rel status staging trunk` what is live there, `rel history staging trunk` who did what.
+
+    ## The way back
+
+    `rel staging trunk --rollback` undoes the last release, by the journals of the hosts:
+
+    - `page/link`: the former target
+    - `data/copy`: rm '/srv/karl'/copied
+    - `data/closed`: it is left
+    - `data/conf`: the former file
+    "#);
+}
+
+#[test]
+fn a_runbook_tells_of_the_last_run() {
+    let hosts = Hosts::start(2);
+    let space = checkout(&hosts.kdl());
+    let before = space.run(["runbook", "staging"]).ok().stdout;
+    assert!(before.contains("No host knows of a run"), "{before}");
+    let mut command = space.rel(["staging"]);
+    let _ = space.finish(command.env("DB_PASSWORD", "sesame")).ok();
+    let after = space.run(["runbook", "staging"]).ok().stdout;
+    let said = Regex::new(r"The last run was on \d{4}-\d\d-\d\d \d\d:\d\d UTC by \S+@\S+, took ");
+    assert!(said.expect("a pattern").is_match(&after), "{after}");
+    let step = Regex::new(r"\*\*copy\*\*: .* \((less than a second|[0-9.]+ s)\)\n");
+    assert!(step.expect("a pattern").is_match(&after), "{after}");
+    assert!(!after.contains("sesame"), "{after}");
+}
