@@ -107,26 +107,20 @@ pub struct Timed<'a> {
 impl Timed<'_> {
     /// Returns whether it is open at a moment, in seconds since 1970.
     pub fn is_open(&self, now: i64) -> bool {
-        let local = now + self.zone.offset(now);
-        // 1 January 1970 was a Thursday.
-        let minute = (local.div_euclid(60) + 3 * i64::from(DAY)).rem_euclid(i64::from(WEEK));
-        let minute = u32::try_from(minute).unwrap_or(0);
+        let (clock, _) = self.zone.clock(now);
+        let number = |part: i8| u32::try_from(part).unwrap_or(0);
+        let day = number(clock.weekday().to_monday_zero_offset());
+        let minute = day * DAY + number(clock.hour()) * 60 + number(clock.minute());
         let mut spans = self.window.spans.iter();
         spans.any(|span| (minute + WEEK - span.from) % WEEK < span.minutes)
     }
 
     /// Returns a moment by its clock: `Mon 2026-11-23 09:00`.
     pub fn shown(&self, at: i64) -> String {
-        let local = at + self.zone.offset(at);
-        let days = local.div_euclid(86_400);
-        let (year, month, day) = zone::date(days);
-        let weekday = usize::try_from((days + 3).rem_euclid(7)).unwrap_or(0);
-        let minute = local.rem_euclid(86_400) / 60;
+        let (clock, _) = self.zone.clock(at);
         format!(
-            "{} {year:04}-{month:02}-{day:02} {:02}:{:02} ({})",
-            DAYS[weekday],
-            minute / 60,
-            minute % 60,
+            "{} ({})",
+            clock.strftime("%a %Y-%m-%d %H:%M"),
             self.window.zone
         )
     }
