@@ -7,6 +7,7 @@
 pub mod actions;
 pub mod apply;
 pub mod archive;
+pub mod around;
 pub mod basis;
 pub mod check;
 pub mod decide;

@@ -357,10 +357,11 @@ fn a_port_of_a_host_leads_here_while_the_run_lasts() {
     let port = free_port();
     let space = pulling(&hosts, port, &format!("127.0.0.1:{}", registry()));
     fs::create_dir(space.path("here")).expect("creates");
-    let here = |path: &str| space.path("here").join(path);
-    let there = |path: &str| hosts.all[0].srv(path);
-    let all: [(&str, &dyn Fn(&str) -> std::path::PathBuf); 2] = [("e", &there), ("l", &here)];
-    for (environment, place) in all {
+    for environment in ["e", "l"] {
+        let place = |path: &str| match environment {
+            "e" => hosts.all[0].srv(path),
+            _ => space.path("here").join(path),
+        };
         fs::write(place("pull.py"), PULL).expect("writes");
         let ended = || {
             wait_until("the end of the line", || {
@@ -449,15 +450,15 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
 #[test]
 fn on_this_machine_the_responder_is_at_the_port_itself() {
     let port = free_port();
-    let space = Space::new(&format!(
+    let space = Space::new(
         r#"
 host "here" local=#true root="here"
-environment "e" {{
+environment "e" {
     use "away" on="here"
-}}
-environment "wrong" {{ use "away" on="here" status=99; }}
-"#
-    ));
+}
+environment "wrong" { use "away" on="here" status=99; }
+"#,
+    );
     space.write(
         "recipes/away.kdl",
         r#"recipe "away" {
