@@ -289,6 +289,7 @@ fn pure_rooms_touch_nothing() {
         "key",
         "template",
         "source",
+        "window",
         "model",
         "report",
     ];
@@ -297,6 +298,11 @@ fn pure_rooms_touch_nothing() {
         let file = source.name.trim_start_matches("src/");
         let deploy = [
             "plan",
+            "port",
+            "render",
+            "roles",
+            "actions",
+            "around",
             "basis",
             "check",
             "decide",
