@@ -410,11 +410,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       failed h1  pull/line  exit status 1
       undone h1  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `h1`
-      says      Error: remote port forwarding failed for listen port [PORT]
-      leads to  127.0.0.1:9
-      step      pull/line
-      undone    1 step
-      log       .rel/logs/e.log
+      says     Error: remote port forwarding failed for listen port [PORT]
+      perhaps  it is taken there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)
+      step     pull/line
+      undone   1 step
+      log      .rel/logs/e.log
       help: what was live before is live again; mend it and run the same command again
     ");
     let refused = space.run(["l"]).fails(1);
@@ -423,11 +423,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       failed here  pull/line  exit status 1
       undone here  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `here`
-      says      cannot listen on 127.0.0.1:[PORT]: address already in use
-      leads to  127.0.0.1:9
-      step      pull/line
-      undone    1 step
-      log       .rel/logs/l.log
+      says     cannot listen on 127.0.0.1:[PORT]: address already in use
+      perhaps  it is taken by something else
+      step     pull/line
+      undone   1 step
+      log      .rel/logs/l.log
       help: what was live before is live again; mend it and run the same command again
     ");
     drop(taken);
