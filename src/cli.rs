@@ -264,6 +264,15 @@ fn completions(context: &mut Context, shell: clap_complete::Shell) -> Result<u8>
     Ok(crate::error::EXIT_OK)
 }
 
+/// Returns the path of this program.
+fn program() -> PathBuf {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "which program this is decides a format; it starts itself as a porter"
+    )]
+    std::env::current_exe().unwrap_or_default()
+}
+
 /// Splits `NAME=VALUE` pairs.
 fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>> {
     let split = |pair: &String| match pair.split_once('=') {

@@ -7,6 +7,7 @@
 pub mod actions;
 pub mod apply;
 pub mod archive;
+pub mod around;
 pub mod attach;
 pub mod back;
 pub mod basis;

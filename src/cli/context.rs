@@ -293,20 +293,11 @@ impl Context {
         self.loaded.get()?.id.get().copied()
     }
 
-    /// Returns the path of this program.
-    pub fn program(&self) -> PathBuf {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "which program this is decides the format; it starts itself as a porter"
-        )]
-        std::env::current_exe().unwrap_or_default()
-    }
-
     fn locate(&self) -> Result<Located> {
         let file = self.find_file()?;
         let file = std::fs::canonicalize(&file).context("find", &file)?;
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
-        let program = self.program();
+        let program = super::program();
         let signature = std::fs::metadata(&program).ok().map(|m| Signature::of(&m));
         let origin = Origin {
             program: (program, signature),

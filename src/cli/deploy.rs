@@ -433,7 +433,7 @@ impl Job<'_> {
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
             ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
-            program: self.context.program(),
+            program: super::program(),
             clock: Clock {
                 now: &Context::now_s,
                 tz: tz.as_deref(),

@@ -86,15 +86,18 @@ impl Reader {
                     leave: self.required(node, "leave", Mode::Shell)?,
                 }
             }
-            "forward" => {
-                let name = self.argument(node)?;
-                Action::Port {
-                    name: late(self, name, Mode::Plain),
-                    listen: self.required(node, "listen", Mode::Plain)?,
-                    leads: Leads::To(self.required(node, "to", Mode::Plain)?),
-                }
-            }
+            "forward" => self.forward(node)?,
             _ => self.put(node)?,
+        })
+    }
+
+    /// Reads `forward "NAME" listen="…" to="…"`.
+    fn forward(&mut self, node: &KdlNode) -> Option<Action> {
+        let (name, place) = self.argument(node)?;
+        Some(Action::Port {
+            name: self.template(&name, Mode::Plain, Allow::Late, place),
+            listen: self.required(node, "listen", Mode::Plain)?,
+            leads: Leads::To(self.required(node, "to", Mode::Plain)?),
         })
     }
 

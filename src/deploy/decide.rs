@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::around::{Inner, Labels, Within};
 use crate::deploy::back;
 use crate::deploy::destroy::destructions;
 use crate::deploy::detached;
@@ -50,7 +51,7 @@ pub fn decide(
         }
         let (changing, unknown) = (decided.changing, decided.unknown);
         decided = Decided::new(seen, now);
-        decided.within = Some((changing, unknown));
+        decided.within = Some(Within { changing, unknown });
     }
     let mut plan = Plan {
         environment: environment.to_owned(),
@@ -83,15 +84,11 @@ pub fn decide(
     Ok(plan)
 }
 
-/// Labels and hosts of jobs.
-type Labels = BTreeSet<(String, Option<String>)>;
-
 struct Decided<'a> {
     seen: &'a BTreeMap<String, Seen>,
     now: Circumstances<'a>,
-    /// Jobs that change something, and labels of those that are not known yet, when nothing is
-    /// done around them.
-    within: Option<(Labels, BTreeSet<String>)>,
+    /// What becomes of all jobs when nothing is done around them.
+    within: Option<Within>,
     /// Labels and hosts of jobs that will change something.
     changing: Labels,
     /// Labels of jobs that are not known yet.
@@ -106,6 +103,8 @@ struct Ground<'a> {
     key: String,
     attempt: Attempt,
     is_resumed: bool,
+    /// All its steps are done in one attempt.
+    is_whole: bool,
     expired: Option<String>,
     missing: Option<String>,
     /// A use that it comes after and that is not known yet.
@@ -138,34 +137,10 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// Returns what a job that is around others has to do with them.
-    fn inner(&self, job: &Job, jobs: &[Job]) -> Inner {
-        if job.around.is_empty() || self.now.is_forced {
-            return Inner::None;
-        }
-        let Some((changing, unknown)) = &self.within else {
-            return Inner::Still;
-        };
-        let is_inner = |other: &&Job| {
-            let mut names = job.around.iter();
-            names.any(|name| is_named(name, other)) && is_in_reach(job, other)
-        };
-        let inner: Vec<&Job> = jobs.iter().filter(is_inner).collect();
-        let is_changing = |o: &&&Job| changing.contains(&(o.label.clone(), o.host.clone()));
-        let is_unknown = |other: &&&Job| unknown.contains(&other.label);
-        if let Some(other) = inner.iter().find(is_changing) {
-            return Inner::Changes(other.label.clone());
-        }
-        match inner.iter().find(is_unknown) {
-            Some(other) => Inner::Unknown(other.label.clone()),
-            None => Inner::Still,
-        }
-    }
-
     fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
         let symbolic = job.steps(Late::Symbolic)?;
         let is_whole = job.is_whole()?;
-        let ground = self.ground(job, jobs, &symbolic);
+        let ground = self.ground((job, is_whole), jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
         let told = told.filter_map(|l| l.strip_prefix("! "));
         let told = told.map(|l| format!("`{}`: {l}", job.label)).collect();
@@ -173,7 +148,10 @@ impl<'a> Decided<'a> {
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
-        let inner = self.inner(job, jobs);
+        let inner = match self.now.is_forced {
+            true => Inner::None,
+            false => Inner::of(job, jobs, self.within.as_ref()),
+        };
         if matches!(inner, Inner::Still | Inner::Unknown(_)) {
             inner.quieten(&mut planned);
         } else if let (Inner::Changes(label), false) = (&inner, ground.is_resumed) {
@@ -229,7 +207,12 @@ impl<'a> Decided<'a> {
         self.seen.get(host?)
     }
 
-    fn ground<'j>(&self, job: &'j Job, jobs: &[Job], symbolic: &[Draft]) -> Ground<'j> {
+    fn ground<'j>(
+        &self,
+        (job, is_whole): (&'j Job, bool),
+        jobs: &[Job],
+        symbolic: &[Draft],
+    ) -> Ground<'j> {
         let last = self
             .seen(job.host.as_deref())
             .and_then(|s| s.journal.attempt(&job.label));
@@ -256,6 +239,7 @@ impl<'a> Decided<'a> {
             key,
             attempt,
             is_resumed,
+            is_whole,
             expired,
             missing: job.missing_artifact().map(str::to_owned),
             waits_for: self
@@ -456,7 +440,18 @@ impl<'a> Decided<'a> {
         }
         let seen = self.seen.get(host);
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
-        let record = seen.and_then(|s| s.journal.record(&draft.id));
+        let mut record = seen.and_then(|s| s.journal.record(&draft.id));
+        let is_over = matches!(draft.act, Act::Scope { .. } | Act::Port(_));
+        if ground.is_resumed && (ground.is_whole || is_over) {
+            // What was done before it began is not of this attempt, and no mode was kept.
+            let begun = &ground.attempt.run;
+            let journals = [seen, self.seen(ground.job.host.as_deref())];
+            let is_of_it = |run: &str| {
+                let mut journals = journals.iter().flatten();
+                journals.any(|seen| seen.journal.is_since(run, begun))
+            };
+            record = record.filter(|record| is_of_it(&record.line().run));
+        }
         match (&draft.act, seen) {
             (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
                 if seen.scopes.contains(name) =>
@@ -506,30 +501,6 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
-/// How it stands with the uses that a job is around.
-enum Inner {
-    /// It is around nothing.
-    None,
-    /// They stay as they are.
-    Still,
-    /// This one changes.
-    Changes(String),
-    /// This one is not known yet.
-    Unknown(String),
-}
-
-impl Inner {
-    /// Keeps the steps of a job from being done for their own sake.
-    fn quieten(&self, planned: &mut [PlannedStep]) {
-        for step in planned.iter_mut() {
-            (step.verdict, step.reason) = match self {
-                Self::Unknown(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
-                _ => (Verdict::Fresh, "nothing changes within it".into()),
-            };
-        }
-    }
-}
-
 /// Returns whether a change of `other` makes `job` stale.
 fn follows(job: &Job, other: &Job) -> bool {
     let is_guarded = is_gate(job) && !is_gate(other);
@@ -538,7 +509,7 @@ fn follows(job: &Job, other: &Job) -> bool {
 
 /// Returns whether `job` can follow `other`: within a rollout each host is on its own, because
 /// the others move before it or after it.
-fn is_in_reach(job: &Job, other: &Job) -> bool {
+pub(super) fn is_in_reach(job: &Job, other: &Job) -> bool {
     let rollout = |job: &Job| job.wave.as_ref().map(|wave| wave.rollout);
     match (rollout(job), rollout(other)) {
         (Some(own), Some(others)) if own == others => job.host == other.host,
@@ -559,7 +530,7 @@ fn comes_after(job: &Job, other: &Job) -> bool {
 }
 
 /// Returns whether a use of this name became a job.
-fn is_named(name: &str, job: &Job) -> bool {
+pub(super) fn is_named(name: &str, job: &Job) -> bool {
     job.label == name || job.label.starts_with(&format!("{name}["))
 }
 

@@ -184,6 +184,15 @@ impl Journal {
             .map(|(_, run)| run)
     }
 
+    /// Returns whether a run is another one or later than it; nothing is later than what is not here.
+    pub fn is_since(&self, run: &str, other: &str) -> bool {
+        let first = |run: &str| self.lines.iter().position(|l| l.run == run);
+        match (first(run), first(other)) {
+            (Some(run), Some(other)) => run >= other,
+            _ => false,
+        }
+    }
+
     /// Returns all runs, oldest first, with what is left of them.
     pub fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
@@ -364,6 +373,14 @@ mod tests {
             "drop r3 1 web release b",
         ]);
         assert_eq!(journal.notes("web")["release"], ["a", "c"]);
+    }
+
+    #[test]
+    fn a_run_is_since_itself_and_all_before_it() {
+        let journal = journal(&["start r1 1 web/a k", "ok r1", "start r2 1 web/a k", "ok r1"]);
+        assert!(journal.is_since("r1", "r1") && journal.is_since("r2", "r1"));
+        assert!(!journal.is_since("r1", "r2") && !journal.is_since("r1", "r3"));
+        assert!(!journal.is_since("r3", "r1"));
     }
 
     #[test]

@@ -23,12 +23,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             ));
         }
     }
-    for (role, hosts) in &plan.roles {
-        let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
-        for host in hosts {
-            text.push_str(&format!("{}  {word}\n", screen.paint(NAME, host)));
-        }
-    }
+    text.push_str(&roles_text(screen, plan));
     for job in &plan.jobs {
         for told in &job.told {
             text.push_str(&format!("{} {told}\n", screen.paint(WARN, "note:")));
@@ -186,6 +181,17 @@ fn foreign_text(screen: Screen, plan: &Plan) -> String {
         ));
     }
     text
+}
+
+/// Returns who has which role.
+fn roles_text(screen: Screen, plan: &Plan) -> String {
+    let roles = plan.roles.iter();
+    let holders = roles.flat_map(|(role, hosts)| hosts.iter().map(move |host| (role, host)));
+    let line = |(role, host): (&String, &String)| {
+        let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
+        format!("{}  {word}\n", screen.paint(NAME, host))
+    };
+    holders.map(line).collect()
 }
 
 fn job_text(screen: Screen, job: &PlannedJob) -> String {

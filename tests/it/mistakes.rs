@@ -479,13 +479,14 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╭─[recipes/mine.kdl:3:16]
      3 │     step "a" { rum "true"; }
        ·                ─┬─
-       ·                 ╰── expected one of run, put, write, symlink, service, scope, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
+       ·                 ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
        ╰────
       help: did you mean `run`?
 
     rel::releasefile::step_action
 
-      × step `a` must have one action of run, put, write, symlink, service, scope, wait, and has 0
+      × step `a` must have one action of run, put, write, symlink, service, scope, forward, responder,
+      │ wait, and has 0
        ╭─[recipes/mine.kdl:3:10]
      3 │     step "a" { rum "true"; }
        ·          ─┬─

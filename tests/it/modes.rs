@@ -357,10 +357,11 @@ fn a_port_of_a_host_leads_here_while_the_run_lasts() {
     let port = free_port();
     let space = pulling(&hosts, port, &format!("127.0.0.1:{}", registry()));
     fs::create_dir(space.path("here")).expect("creates");
-    let here = |path: &str| space.path("here").join(path);
-    let there = |path: &str| hosts.all[0].srv(path);
-    let all: [(&str, &dyn Fn(&str) -> std::path::PathBuf); 2] = [("e", &there), ("l", &here)];
-    for (environment, place) in all {
+    for environment in ["e", "l"] {
+        let place = |path: &str| match environment {
+            "e" => hosts.all[0].srv(path),
+            _ => space.path("here").join(path),
+        };
         fs::write(place("pull.py"), PULL).expect("writes");
         let ended = || {
             wait_until("the end of the line", || {
@@ -409,11 +410,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       failed h1  pull/line  exit status 1
       undone h1  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `h1`
-      says      Error: remote port forwarding failed for listen port [PORT]
-      leads to  127.0.0.1:9
-      step      pull/line
-      undone    1 step
-      log       .rel/logs/e.log
+      says     Error: remote port forwarding failed for listen port [PORT]
+      perhaps  it is taken there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)
+      step     pull/line
+      undone   1 step
+      log      .rel/logs/e.log
       help: what was live before is live again; mend it and run the same command again
     ");
     let refused = space.run(["l"]).fails(1);
@@ -422,11 +423,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       failed here  pull/line  exit status 1
       undone here  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `here`
-      says      cannot listen on 127.0.0.1:[PORT]: address already in use
-      leads to  127.0.0.1:9
-      step      pull/line
-      undone    1 step
-      log       .rel/logs/l.log
+      says     cannot listen on 127.0.0.1:[PORT]: address already in use
+      perhaps  it is taken by something else
+      step     pull/line
+      undone   1 step
+      log      .rel/logs/l.log
       help: what was live before is live again; mend it and run the same command again
     ");
     drop(taken);
@@ -449,15 +450,15 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
 #[test]
 fn on_this_machine_the_responder_is_at_the_port_itself() {
     let port = free_port();
-    let space = Space::new(&format!(
+    let space = Space::new(
         r#"
 host "here" local=#true root="here"
-environment "e" {{
+environment "e" {
     use "away" on="here"
-}}
-environment "wrong" {{ use "away" on="here" status=99; }}
-"#
-    ));
+}
+environment "wrong" { use "away" on="here" status=99; }
+"#,
+    );
     space.write(
         "recipes/away.kdl",
         r#"recipe "away" {

@@ -418,7 +418,7 @@ environment "production" {
        ·                                         ───┬──
        ·                                            ╰── not known here
        ╰────
-      help: it takes `use`, `gate`
+      help: it takes `use`, `gate`, `window`
     "#);
 }
 

@@ -193,16 +193,17 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("progress", "error"),
         ("template", "fs"),
         ("range", ""),
+        ("window", ""),
         ("trace", ""),
         ("http", "error"),
         ("stored", "error fs"),
         // Text -> model -> graph.
         ("graph", "fs source template error"),
-        ("model", "graph fs source template"),
+        ("model", "graph fs source template window"),
         ("glob", "graph fs error source"),
         (
             "releasefile",
-            "model graph glob range fs error source template",
+            "model graph glob range window fs error source template",
         ),
         // Keys and work.
         ("digest", "fs error glob stored"),
@@ -232,7 +233,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
     // Deploy receives artifacts by digest; it does not know how they were built.
     let deploy = words(
-        "model graph digest fs error progress range source template http stored runner glob key",
+        "model graph digest fs error progress range source template window http stored runner glob key",
     );
     allowed.insert("deploy", deploy);
     assert!(words(ground).iter().all(|g| allowed.contains_key(g)));
@@ -288,6 +289,7 @@ fn pure_rooms_touch_nothing() {
         "key",
         "template",
         "source",
+        "window",
         "model",
         "report",
     ];
@@ -297,6 +299,11 @@ fn pure_rooms_touch_nothing() {
         let deploy = [
             "plan",
             "back",
+            "port",
+            "render",
+            "roles",
+            "actions",
+            "around",
             "basis",
             "check",
             "decide",

@@ -88,3 +88,42 @@ fn a_mode_around_what_is_not_known_yet_is_not_known_either() {
     space.apply();
     assert_eq!(space.told(), ["mode/mode Done", "lay/put Done"]);
 }
+
+#[test]
+fn a_mode_that_was_cut_off_within_is_entered_anew() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "mode",
+        "step \"mode\" { scope \"{use}\" enter=\"echo in >>log\" leave=\"echo out >>log\"; }\n\
+         step \"seen\" { run \"echo seen >>log; touch there; while [ -e hang ]; do sleep 0.02; done\"; }",
+    );
+    space.recipe(
+        "file",
+        "param \"text\"\nstep \"w\" { write \"{host.root}/file\" \"{text}\"; }",
+    );
+    space.uses("mode on a around site", &[]);
+    space.uses("file as site on a", &[("text", "1")]);
+    space.apply();
+    assert_eq!(log(&space), "in seen out");
+    // Cut off in its second step; the first has a record of a former run, which says nothing.
+    space.environment.uses[1]
+        .args
+        .get_mut("text")
+        .expect("is there")
+        .text = "2".into();
+    let (hang, there) = (space.path("hosts/a/hang"), space.path("hosts/a/there"));
+    std::fs::write(&hang, "").expect("writes");
+    std::fs::remove_file(&there).expect("removes");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for(&there);
+            space.interrupted.store(true, Ordering::SeqCst);
+        });
+        assert_eq!(space.fails().kind, crate::error::ErrorKind::Interrupted);
+    });
+    space.interrupted.store(false, Ordering::SeqCst);
+    std::fs::remove_file(&hang).expect("removes");
+    assert_eq!(log(&space), "in seen out");
+    space.apply();
+    assert_eq!(log(&space), "in seen out");
+}

@@ -173,7 +173,8 @@ fn all_mistakes_are_told_before_anything_starts() {
     --- stderr
     rel::releasefile::step_action
 
-      × step `both` must have one action of run, put, write, symlink, service, scope, wait, and has 2
+      × step `both` must have one action of run, put, write, symlink, service, scope, forward,
+      │ responder, wait, and has 2
        ╭─[recipes/broken.kdl:4:10]
      4 │     step "both" { run "true"; write "x" "y" }
        ·          ───┬──
@@ -186,13 +187,14 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:5:40]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·                                        ──┬─
-       ·                                          ╰── expected one of run, put, write, symlink, service, scope, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
+       ·                                          ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
        ╰────
       help: did you mean `run`?
 
     rel::releasefile::step_action
 
-      × step `later` must have one action of run, put, write, symlink, service, scope, wait, and has 0
+      × step `later` must have one action of run, put, write, symlink, service, scope, forward,
+      │ responder, wait, and has 0
        ╭─[recipes/broken.kdl:5:10]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·          ───┬───
