@@ -261,3 +261,76 @@ fn stem(id: &str) -> &str {
         None => id,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines `event run id time [detail]`.
+    fn journal(lines: &[&str]) -> Journal {
+        let lines = lines.iter().map(|line| {
+            let c: Vec<&str> = line.split(' ').collect();
+            let detail = c.get(4).copied().unwrap_or("-");
+            format!(
+                "1\t{}\t{}\t{}\t1\t{}\tk\tme\t{detail}\n",
+                c[0], c[3], c[1], c[2]
+            )
+        });
+        Journal::parse(lines.collect::<String>().as_bytes())
+    }
+
+    #[test]
+    fn what_is_left_is_estimated_by_the_median_of_former_times() {
+        let check = |lines: &[&str], age: u64, expected: &str| {
+            assert_eq!(
+                rest(&journal(lines), "db/copy[c]", age),
+                expected,
+                "{lines:?}"
+            );
+        };
+        check(&[], 5, "no estimate: never ran to its end before");
+        let one = ["start r1 db/copy[a] 100", "done r1 db/copy[a] 400"];
+        check(&one, 60, "about 4m left");
+        check(&one, 300, "longer than usual (5m)");
+        // The second run joined what the first had begun: the keeper knows how long it took.
+        let joined = [
+            "start r1 db/copy[a] 100",
+            "detached r1 db/copy[a] 110",
+            "start r2 db/copy[a] 3600",
+            "done r2 db/copy[a] 3700 3590",
+        ];
+        check(&joined, 0, "about 59m 50s left");
+        let three = [
+            &one[..],
+            &joined,
+            &["start r3 db/copy[b] 9", "done r3 db/copy[b] 19"],
+        ]
+        .concat();
+        check(&three, 0, "about 5m left");
+        let other = ["start r1 db/other 100", "done r1 db/other 400"];
+        check(&other, 0, "no estimate: never ran to its end before");
+    }
+
+    #[test]
+    fn an_end_that_the_journal_tells_is_told() {
+        let line =
+            |state: &str| format!("detached\td+1\tdb/copy\tk\tx\tr1\t1\t100\t{state}\t0\t150");
+        let open = |lines: &[&str], state: &str| {
+            let seen = Seen {
+                journal: journal(lines),
+                detached: Detached::parse(&line(state)).into_iter().collect(),
+                ..Seen::default()
+            };
+            seen.open_detached().count()
+        };
+        let begun = ["start r1 db/copy 100"];
+        assert_eq!(open(&begun, "ended"), 1);
+        assert_eq!(open(&begun, "running"), 1);
+        let done = [&begun[..], &["done r1 db/copy 150"]].concat();
+        assert_eq!(open(&done, "ended"), 0);
+        // That was an earlier one.
+        let before = ["start r0 db/copy 10", "done r0 db/copy 20"];
+        assert_eq!(open(&before, "ended"), 1);
+        assert_eq!(Detached::parse("run\t1\tme\tr\tp\t5\t-"), None);
+    }
+}

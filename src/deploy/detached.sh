@@ -214,6 +214,7 @@ rel_do_detached() {
     if [ "$rel_d_state" != ended ]; then
         printf 'it was killed, and nobody knows how far it came\n'
         rel_status=137 rel_d_end=$(date +%s)
+        rel_detached_end "$rel_dd"
     fi
     if [ "$rel_status" -eq 0 ]; then
         ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-

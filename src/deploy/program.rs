@@ -14,7 +14,9 @@ use crate::deploy::plan::PlannedStep;
 use crate::template::shell_quote;
 
 /// The functions that programs call.
-pub const PRELUDE: &str = concat!(include_str!("prelude.sh"), include_str!("detached.sh"));
+pub const PRELUDE: &str = include_str!("prelude.sh");
+/// More of them; not the guard's, which is read byte by byte.
+pub const DETACHED: &str = include_str!("detached.sh");
 /// What keeps a detached step; comes after the prelude.
 pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
@@ -78,7 +80,7 @@ impl Header {
     /// Its file goes as soon as it is open: steps must not read the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{PRELUDE}\nrel_enter\n# --- program ---\n{body}",
+            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{PRELUDE}{DETACHED}\nrel_enter\n# --- program ---\n{body}",
             self.text()
         )
     }

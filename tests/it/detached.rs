@@ -285,6 +285,45 @@ fn a_host_that_is_started_anew_takes_it_with_it() {
 }
 
 #[test]
+fn what_a_killed_keeper_leaves_is_ended_before_it_begins_anew() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let space = checkout(&hosts);
+    let job = at_work(&space, &hosts);
+    let root = hosts.root(host);
+    let script = format!("read -r p b <{root}/.rel/staging/detached/copy*/pid && kill -KILL $p");
+    let _ = hosts.ssh(&space, host, &script).ok();
+    // Whoever looks on is told, and the way back ends what was left.
+    let output = job.finish().fails(1);
+    assert!(
+        output
+            .stderr
+            .contains("it was killed, and nobody knows how far it came"),
+        "{output}"
+    );
+    let job = at_work(&space, &hosts);
+    let old = lines(host, "pids");
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+    let _ = hosts.ssh(&space, host, &script).ok();
+    let plan = space.run(["staging", "--plan"]).ok().stdout;
+    assert!(plan.contains("was killed on its host"), "{plan}");
+    let job = at_work(&space, &hosts);
+    wait_until("its own numbers", || {
+        (lines(host, "pids") != old).then_some(())
+    });
+    let new = lines(host, "pids");
+    fs::write(host.srv("pids"), old.join("\n")).expect("writes");
+    all_ended(&hosts, &space, host);
+    fs::write(host.srv("pids"), new.join("\n")).expect("writes");
+    go(host);
+    let _ = job.finish().ok();
+    all_ended(&hosts, &space, host);
+    assert_eq!(lines(host, "tried").len(), 3);
+}
+
+#[test]
 fn an_sshd_that_is_started_anew_does_not_end_it() {
     let hosts = Hosts::start(2);
     let space = checkout(&hosts);

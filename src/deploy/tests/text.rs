@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::deploy::logs::PROGRAM;
-use crate::deploy::program::{GUARD, Header, KEEPER, LEASE, PRELUDE};
+use crate::deploy::program::{DETACHED, GUARD, Header, KEEPER, LEASE, PRELUDE};
 
 #[test]
 fn a_program_can_be_read() {
@@ -110,6 +110,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
     ] {
         for text in [
             PRELUDE,
+            DETACHED,
             LEASE,
             GUARD,
             KEEPER,
