@@ -17,7 +17,7 @@ use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
 
 /// What stops a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stopping {
     /// A guard.

@@ -7,6 +7,7 @@ use kdl::{KdlEntry, KdlNode, KdlValue};
 use std::time::Duration;
 
 use crate::deploy::names::{Allow, Names};
+use crate::deploy::recipe::Kind;
 use crate::source::{Mistake, Place, suggest};
 use crate::template::{Mode, Template};
 
@@ -189,6 +190,37 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Permission bits: a file with a secret in it is nobody else's, unless it is said whose.
+    pub(super) fn mode(&mut self, node: &KdlNode, content: &Template) -> String {
+        let is_secret = |name: &str| self.names.params.get(name) == Some(&Kind::Secret);
+        let is_secret = content.names().any(is_secret);
+        let usual = if is_secret { "0600" } else { "0644" };
+        let mode = node.get("mode").and_then(text_of);
+        let mode = mode.unwrap_or_else(|| usual.into());
+        if is_secret && !mode.ends_with('0') {
+            let place = self.place(node.span());
+            let message = format!("a file with a secret in it can not have mode `{mode}`");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "everybody on the host could use it",
+            );
+        }
+        let is_octal =
+            (3..=4).contains(&mode.len()) && mode.chars().all(|c| ('0'..='7').contains(&c));
+        if !is_octal {
+            let place = self.place(node.span());
+            self.wrong(
+                "wrong_value",
+                place,
+                format!("mode `{mode}` is not octal, like \"0644\""),
+                "here",
+            );
+        }
+        mode
     }
 
     /// Reports properties that are not in `known`.

@@ -42,27 +42,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
             screen.paint(WARN, line)
         ));
     }
-    for blocked in &plan.blocked {
-        text.push_str(&format!(
-            "{}  {}\n",
-            screen.paint(NAME, &blocked.host),
-            screen.paint(
-                BAD,
-                match blocked.stopping {
-                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
-                    Stopping::WayBack => {
-                        format!(
-                            "the way back of `{}/{}` would not work",
-                            blocked.label, blocked.guard
-                        )
-                    }
-                }
-            ),
-        ));
-        for line in blocked.evidence.lines() {
-            text.push_str(&format!("           {}\n", printable(line)));
-        }
-    }
+    text.push_str(&blocked_text(screen, plan));
     let hosts: std::collections::BTreeSet<_> = plan
         .jobs
         .iter()
@@ -85,6 +65,33 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         plural(hosts.len(), "host"),
         held_back(plan),
     ));
+    text
+}
+
+/// Returns what stops a run, with the evidence.
+fn blocked_text(screen: Screen, plan: &Plan) -> String {
+    let mut text = String::new();
+    for blocked in &plan.blocked {
+        text.push_str(&format!(
+            "{}  {}\n",
+            screen.paint(NAME, &blocked.host),
+            screen.paint(
+                BAD,
+                match blocked.stopping {
+                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
+                    Stopping::WayBack => {
+                        format!(
+                            "the way back of `{}/{}` would not work",
+                            blocked.label, blocked.guard
+                        )
+                    }
+                }
+            ),
+        ));
+        for line in blocked.evidence.lines() {
+            text.push_str(&format!("           {}\n", printable(line)));
+        }
+    }
     text
 }
 

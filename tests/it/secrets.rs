@@ -225,7 +225,7 @@ fn secrets_are_found_in_their_files_and_nowhere_else() {
         let mut found = found_below(&host.srv("."));
         // What stood there before a run waits for the way back.
         found.retain(|path| {
-            let kept = std::path::PathBuf::from(host.srv(path));
+            let kept = host.srv(path);
             let room = fs::metadata(kept.parent().expect("lies in one")).expect("is there");
             let is_kept = path.contains("/undo/") && path.contains(".old/");
             assert!(!is_kept || room.mode() & 0o777 == 0o700, "{path}");
