@@ -44,15 +44,15 @@ impl Needed {
             Act::Write { path, .. } | Act::Symlink { path, .. } if !is_late(path) => {
                 let word = quote(path);
                 self.ways_back
-                    .push_str(&format!("rel_back_path {number} {word}\n"));
+                    .push_str(&format!("rel_back_path b{number} {word}\n"));
                 if matches!(draft.act, Act::Write { .. }) {
-                    self.kept.push(format!("{number} {word}"));
+                    self.kept.push(format!("b{number} {word}"));
                 }
             }
             Act::Service(service) if !is_late(&service.name) => {
                 let name = quote(&service.name);
                 self.ways_back
-                    .push_str(&format!("rel_back_service {number} {name}\n"));
+                    .push_str(&format!("rel_back_service b{number} {name}\n"));
             }
             _ => {}
         }
@@ -73,7 +73,7 @@ impl Needed {
             if !is_made && !is_late(user) && !is_late(group) {
                 let words = format!("{} {}", quote(user), quote(group));
                 self.users
-                    .push_str(&format!("rel_user_there {number} {words}\n"));
+                    .push_str(&format!("rel_user_there u{number} {words}\n"));
             }
         }
         if let Act::Run(text) = &draft.act {
@@ -82,34 +82,36 @@ impl Needed {
         }
     }
 
-    /// Returns the question about what rel itself would take back.
-    pub fn ways_back(&self, state: &str) -> Option<String> {
-        if self.ways_back.is_empty() {
-            return None;
+    /// Returns the one question about all of it.
+    pub fn question(&self, state: &str) -> Option<String> {
+        let mut script = self.users.clone();
+        if !self.ways_back.is_empty() {
+            let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
+            script.push_str(&format!(
+                "rel_state={}\nrel_back_ground || exit 0\n{}rel_back_room{kept}\n",
+                quote(state),
+                self.ways_back
+            ));
         }
-        let state = quote(state);
-        let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
-        Some(format!(
-            "rel_state={state}\nrel_back_ground || exit 0\n{}rel_back_room{kept}\n",
-            self.ways_back
-        ))
+        (!script.is_empty()).then_some(script)
     }
 
-    /// Returns the question about users.
-    pub fn users(&self) -> Option<String> {
-        (!self.users.is_empty()).then(|| self.users.clone())
-    }
-
-    /// Reads lines `NUMBER WORDS`: the steps that they are about, with the words.
-    pub fn read(&self, text: &str) -> BTreeMap<String, String> {
-        let mut found: BTreeMap<String, String> = BTreeMap::new();
+    /// Reads lines `b3 WORDS` (the way back of the step with this number) and `u3 WORDS` (a
+    /// user that it names).
+    pub fn read(&self, text: &str) -> BTreeMap<(String, Stopping), String> {
+        let mut found: BTreeMap<(String, Stopping), String> = BTreeMap::new();
         for line in text.lines() {
-            let Some((number, words)) = line.split_once(' ') else {
+            let Some((about, words)) = line.split_once(' ') else {
                 continue;
+            };
+            let (stopping, number) = match (about.strip_prefix('u'), about.strip_prefix('b')) {
+                (Some(number), _) => (Stopping::Guard, number),
+                (_, Some(number)) => (Stopping::WayBack, number),
+                _ => continue,
             };
             let step = number.parse().ok().and_then(|n: usize| self.steps.get(n));
             if let Some(step) = step {
-                let said = found.entry(step.clone()).or_default();
+                let said = found.entry((step.clone(), stopping)).or_default();
                 if !said.is_empty() {
                     said.push('\n');
                 }

@@ -29,7 +29,7 @@ enum About {
     /// The way back of a step, by its own question.
     UndoCheck(String),
     /// What rel itself would take back, and users: lines that are about steps.
-    Needed(Needed, Stopping),
+    Needed(Needed),
     Found(String),
     /// A file with secrets: what is found is known by its keyed hash alone.
     Sealed(String, Seal),
@@ -126,11 +126,8 @@ impl Questions {
                 blobs.extend(job.artifacts().map(|a| a.sha256.clone()));
             }
         }
-        if let Some(script) = needed.ways_back(state) {
-            questions.ask(About::Needed(needed.clone(), Stopping::WayBack), &script);
-        }
-        if let Some(script) = needed.users() {
-            questions.ask(About::Needed(needed, Stopping::Guard), &script);
+        if let Some(script) = needed.question(state) {
+            questions.ask(About::Needed(needed), &script);
         }
         for blob in blobs {
             let path = quote(&format!("{state}/blobs/{blob}"));
@@ -292,17 +289,8 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             }
             seen.facts.insert((label.clone(), name.clone()), text());
         }
-        About::Guard(..) if is_ok => {}
-        About::Guard(label, name) => {
-            let evidence = text().trim_end().to_owned();
-            seen.blocked.insert((label.clone(), name.clone()), evidence);
-        }
-        About::UndoCheck(_) if is_ok => {}
-        About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text().trim_end()),
-        About::Needed(needed, stopping) => {
-            for (id, evidence) in needed.read(&text()) {
-                seen.speaks_against(&id, *stopping, &evidence);
-            }
+        About::Guard(..) | About::UndoCheck(_) | About::Needed(_) => {
+            read_against(about, is_ok, &text(), seen);
         }
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
@@ -336,6 +324,25 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
     }
     Ok(())
+}
+
+/// Reads what speaks against a run before its first change.
+fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
+    match about {
+        About::Guard(..) if is_ok => {}
+        About::Guard(label, name) => {
+            let evidence = text.trim_end().to_owned();
+            seen.blocked.insert((label.clone(), name.clone()), evidence);
+        }
+        About::UndoCheck(_) if is_ok => {}
+        About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text.trim_end()),
+        About::Needed(needed) => {
+            for ((id, stopping), evidence) in needed.read(text) {
+                seen.speaks_against(&id, stopping, &evidence);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Returns a script that says why a journal can not be kept in `state`, changing nothing.

@@ -10,6 +10,8 @@ rel_emit() { printf '\036%s %s\n' "$rel_nonce" "$*"; }
 # The rest of it is the guard's (lease.sh), with the files that it lies in.
 
 rel_tab=$(printf '\t')
+rel_newline='
+'
 
 # Sets rel_clock: hundredths of a second, by a clock that nobody sets where there is one.
 rel_tick() {
@@ -242,7 +244,10 @@ rel_symlink() {
     fi
     rel_make_parent "$1"
     if [ "${3:-}" != back ]; then
-        rel_undo "rel_symlink_back $(rel_quote "$1") $(rel_quote "$rel_was")"
+        # Whether it led anywhere: then it must when it comes back.
+        rel_there=
+        if [ -e "$1" ]; then rel_there=' there'; fi
+        rel_undo "rel_symlink_back $(rel_quote "$1") $(rel_quote "$rel_was")$rel_there"
     fi
     if [ -e "$1.rel-new" ] || [ -L "$1.rel-new" ]; then rm -f -- "$1.rel-new"; fi
     ln -s -- "$2" "$1.rel-new"
@@ -775,7 +780,7 @@ rel_undo_step() {
 }
 
 # RUN FORCED: says what is missing of what a run left for its way back; nothing where all is
-# there. A link that would point to nothing is told unless it is FORCED.
+# there. A link that led somewhere and would not any more is told, unless it is FORCED.
 rel_prove_back() {
     rel_f=$rel_state/undo/$1
     if [ ! -d "$rel_f" ]; then
@@ -792,7 +797,7 @@ rel_prove_back() {
         while IFS= read -r rel_l; do
             case $rel_l in
             *\\*) ;;
-            "rel_symlink_back '"*"'" | "rel_write_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
+            "rel_symlink_back '"*"' there" | "rel_write_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
                 ( eval "rel_prove_${rel_l#rel_}" ) 2>/dev/null
                 ;;
             esac
@@ -801,8 +806,8 @@ rel_prove_back() {
 }
 
 rel_prove_symlink_back() {
+    if [ "${3:-}" != there ]; then return 0; fi
     case $2 in
-    '') return 0 ;;
     /*) rel_to=$2 ;;
     *) rel_to=${1%/*}/$2 ;;
     esac
@@ -826,7 +831,7 @@ rel_prove_service_go() {
 }
 
 # --- the way back, before it is needed ----------------------------------------
-# Each says `NUMBER WORDS` of what speaks against it, and nothing else; asked with the facts.
+# Each says `NUMBER WORDS` of what speaks against a step, and nothing else; asked with the facts.
 
 # Where no journal can be kept nothing will be done, and that is told when it is begun.
 rel_back_ground() {
@@ -922,11 +927,16 @@ rel_back_room() {
         rel_i=$((rel_i - 2))
     done
     if [ "$rel_files" -eq 0 ]; then return 0; fi
-    rel_need=$(wc -c -- "$@" | tail -n 1)
-    set -- $rel_need
+    # The sum stands in the last line. What does not look so is not known.
+    rel_need=$(wc -c -- "$@") || return 0
+    set -- ${rel_need##*$rel_newline}
+    case ${1:-x} in
+    *[!0-9]*) return 0 ;;
+    esac
     rel_need=$(($1 / 1024 + 64 + rel_files * 8))
-    rel_free=$(df -Pk -- "$rel_d" 2>/dev/null | tail -n 1)
+    rel_free=$(df -Pk -- "$rel_d" 2>/dev/null) || return 0
     # The name of a file system may have blanks: the numbers end at the percentage.
+    rel_free=${rel_free#*$rel_newline}
     set -- ${rel_free%%%*}
     while [ "$#" -gt 2 ]; do shift; done
     case ${1:-x} in

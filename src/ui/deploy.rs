@@ -45,27 +45,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         ));
     }
     text.push_str(&foreign_text(screen, plan));
-    for blocked in &plan.blocked {
-        text.push_str(&format!(
-            "{}  {}\n",
-            screen.paint(NAME, &blocked.host),
-            screen.paint(
-                BAD,
-                match blocked.stopping {
-                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
-                    Stopping::WayBack => {
-                        format!(
-                            "the way back of `{}/{}` would not work",
-                            blocked.label, blocked.guard
-                        )
-                    }
-                }
-            ),
-        ));
-        for line in blocked.evidence.lines() {
-            text.push_str(&format!("           {}\n", printable(line)));
-        }
-    }
+    text.push_str(&blocked_text(screen, plan));
     if let Some(opens) = &plan.closed {
         let word = screen.paint(BAD, "outside its window:");
         text.push_str(&format!("{}  {word} {opens}\n", plan.environment));
@@ -92,6 +72,33 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         plural(hosts.len(), "host"),
         held_back(plan),
     ));
+    text
+}
+
+/// Returns what stops a run, with the evidence.
+fn blocked_text(screen: Screen, plan: &Plan) -> String {
+    let mut text = String::new();
+    for blocked in &plan.blocked {
+        text.push_str(&format!(
+            "{}  {}\n",
+            screen.paint(NAME, &blocked.host),
+            screen.paint(
+                BAD,
+                match blocked.stopping {
+                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
+                    Stopping::WayBack => {
+                        format!(
+                            "the way back of `{}/{}` would not work",
+                            blocked.label, blocked.guard
+                        )
+                    }
+                }
+            ),
+        ));
+        for line in blocked.evidence.lines() {
+            text.push_str(&format!("           {}\n", printable(line)));
+        }
+    }
     text
 }
 

@@ -183,8 +183,8 @@ fn a_rollback_that_lacks_something_on_one_host_changes_none() {
     fs::create_dir(space.path("srv/b/dir-1")).expect("creates");
     // What was kept of the file is gone.
     let journal = space.read("srv/b/.rel/e/journal");
-    let ended = journal.lines().filter(|l| l.contains("\tok\t"));
-    let run = ended.last().and_then(|l| l.split('\t').nth(3));
+    let mut ended = journal.lines().filter(|l| l.contains("\tok\t"));
+    let run = ended.next_back().and_then(|l| l.split('\t').nth(3));
     let last = space.path("srv/b/.rel/e/undo").join(run.expect("a run"));
     let old = fs::read_dir(&last).expect("lists").flatten();
     let mut old = old

@@ -92,7 +92,12 @@ fn a_failing_step_of_another_user_is_told() {
         "{output}"
     );
     let space = app(&hosts, r#"step "y" as="no-such-user" { run "true" }"#);
+    // Told before anything is changed; and in the end, where somebody goes on all the same.
     let output: Output = space.run(["e"]).fails(1);
+    let words = "there is no user no-such-user";
+    assert!(output.stderr.contains(words), "{output}");
+    let args = ["e", "--override", "user", "--reason", "to see it"];
+    let output: Output = space.run(args).fails(1);
     assert!(
         output.stderr.contains("may not run commands so"),
         "{output}"

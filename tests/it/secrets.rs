@@ -267,6 +267,7 @@ fn a_secret_is_written_with_its_owner_and_mode_and_taken_back() {
           run  conf        write [srv]/app/db.conf  changed since run [RUN]
                a secret, which is not shown
           run  restart     cd '[srv]'/app; cat key db.conf; echo; cat db.conf >&2; echo restarted; eval 'true'  `conf` runs
+    app  way back: conf restart
     staging: 2 steps would run, 1 fresh, on 1 host
     ");
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);

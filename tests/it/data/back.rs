@@ -93,7 +93,7 @@ fn scripts_that_come_with_the_same_run_are_done_in_it() {
 
 #[test]
 fn nothing_becomes_read_only_where_there_is_no_room_for_the_copies() {
-    let mut ground = Ground::new(Sqlite::new);
+    let ground = Ground::new(Sqlite::new);
     ground.releasefile("{host.root}/copies", "room=\"echo 999999999999\"", "");
     let _ = ground.add_script(1, false);
     let refused = ground.evolve().fails(1);
