@@ -20,8 +20,9 @@ use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::hours::Clock;
 use crate::deploy::saved::SavedPlan;
+use crate::deploy::secret::Secret;
 use crate::deploy::upload::sha256_of;
-use crate::deploy::{self, Promoted, Request};
+use crate::deploy::{self, Promoted, Recipes, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
@@ -388,17 +389,7 @@ impl Job<'_> {
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
-        let secrets = match (way.is_by_journal, way.is_by_name) {
-            (true, _) => BTreeMap::new(),
-            (_, true) => secrets::named(self.project, self.environment, &recipes)?,
-            _ => secrets::load(
-                self.context,
-                self.project,
-                self.environment,
-                self.root,
-                &recipes,
-            )?,
-        };
+        let secrets = self.secrets(&way, &recipes)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
         let display = display(self.context, &self.project.sources);
@@ -455,6 +446,21 @@ impl Job<'_> {
             }
             _ => error,
         })
+    }
+
+    /// Returns the secrets that are needed, by name alone where no value will be.
+    fn secrets(&self, way: &Way<'_>, recipes: &Recipes) -> Result<BTreeMap<String, Secret>> {
+        match (way.is_by_journal, way.is_by_name) {
+            (true, _) => Ok(BTreeMap::new()),
+            (_, true) => secrets::named(self.project, self.environment, recipes),
+            _ => secrets::load(
+                self.context,
+                self.project,
+                self.environment,
+                self.root,
+                recipes,
+            ),
+        }
     }
 
     /// Returns the words that name the environment on the command line.

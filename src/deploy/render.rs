@@ -261,15 +261,7 @@ impl Scope<'_> {
                 artifact,
                 to,
                 is_shared,
-            } => Act::Put {
-                base: hex(format!("{} {artifact}", self.job.label).as_bytes())[..12].to_owned(),
-                is_shared: *is_shared,
-                sha256: match self.job.args.get(artifact) {
-                    Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
-                    _ => NOT_MADE.to_owned(),
-                },
-                to: self.render(to)?,
-            },
+            } => self.put(artifact, to, *is_shared)?,
             Action::Fetch { path, to } => Act::Fetch {
                 path: self.render(path)?,
                 to: self.render(to)?,
@@ -326,6 +318,18 @@ impl Scope<'_> {
                 leads,
             } => Act::Port(self.port(name, listen, leads)?),
             Action::Wait(wait) => self.wait(wait)?,
+        })
+    }
+
+    fn put(&self, artifact: &str, to: &Template, is_shared: bool) -> Result<Act> {
+        Ok(Act::Put {
+            sha256: match self.job.args.get(artifact) {
+                Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
+                _ => NOT_MADE.to_owned(),
+            },
+            to: self.render(to)?,
+            base: hex(format!("{} {artifact}", self.job.label).as_bytes())[..12].to_owned(),
+            is_shared,
         })
     }
 

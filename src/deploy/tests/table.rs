@@ -4,6 +4,7 @@ use super::*;
 use crate::deploy::decide::decide;
 use crate::deploy::journal::Journal;
 use crate::deploy::plan::Probe;
+use crate::deploy::plan::Seen;
 
 const RECIPE: &str = r#"recipe "r" {
     param "word" default="w"
