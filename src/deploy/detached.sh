@@ -216,15 +216,12 @@ rel_do_detached() {
         rel_status=137 rel_d_end=$(date +%s)
         rel_detached_end "$rel_dd"
     fi
-    if [ "$rel_status" -eq 0 ]; then
-        ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-
-        rel_status=$?
-    fi
+    rel_do_verify
     if [ "$rel_status" -ne 0 ]; then
         rel_detached_settle "$rel_dd"
         rel_fail "$rel_status"
     fi
-    rm -f -- "$rel_tmp/at"
+    : >"$rel_tmp/at"
     rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" "$((rel_d_end - rel_d_since))" 2>&1 || rel_fail 1
     rel_detached_settle "$rel_dd"
     rel_emit 'done' "$rel_seq"

@@ -177,14 +177,19 @@ rel_fail() {
     exit 1
 }
 
-# Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
-rel_do() {
-    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
-    rel_status=$?
+# After an action that succeeded: runs rel_verify, if the step has one.
+rel_do_verify() {
     if [ "$rel_status" -eq 0 ] && [ -n "$rel_verifies" ]; then
         ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-
         rel_status=$?
     fi
+}
+
+# Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
+rel_do() {
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
+    rel_status=$?
+    rel_do_verify
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
     : >"$rel_tmp/at"
     rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" - 2>&1 || rel_fail 1
