@@ -142,6 +142,7 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     h1  copy (copy)
           run  copy        echo begun; echo begun >> tried  runs detached since [TIME], no estimate: never ran to its end before
           run  after       echo after >> '/srv'/order  `copy` runs
+    copy  way back: copy; no way back: after
     staging: 2 steps would run, 1 fresh, on 1 host
     ");
     let job = space.begin(["staging"]);

@@ -358,10 +358,13 @@ fn help_names_the_commands() {
               Go back to what was live before the last run
 
           --override <GUARD>
-              Go on although this guard says no; with `--reason`
+              Go on although this guard says no, or this step's way back would not work; with `--reason`
 
           --reason <TEXT>
               Why; kept in the journals of the hosts that are changed
+
+          --confirm <ENVIRONMENT>
+              Do the steps that destroy something without asking; the environment's name again
 
       -j, --jobs <N>
               Run N jobs at once [default: one for each core]
