@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::deploy::guards::{Blocked, Stopping};
 use crate::deploy::job::{Act, Draft};
+use crate::deploy::journal::Journal;
 use crate::deploy::plan::{PlannedJob, Seen, Verdict};
 use crate::deploy::program::{as_user, quote};
 
@@ -154,8 +155,15 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocke
     for job in jobs {
         for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
             let Some(host) = &step.host else { continue };
-            let against = seen.get(host).and_then(|s| s.against.get(&step.id));
+            let Some(host_seen) = seen.get(host) else {
+                continue;
+            };
+            let is_whole = is_whole(&host_seen.journal);
+            let against = host_seen.against.get(&step.id);
             for one in against.into_iter().flatten() {
+                if one.stopping == Stopping::WayBack && !is_whole {
+                    continue;
+                }
                 let guard = match one.stopping {
                     Stopping::Guard => USER,
                     Stopping::WayBack => &step.name,
@@ -174,4 +182,12 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocke
         }
     }
     found
+}
+
+/// Returns whether the last run on a host came to its end, or went back. Where it was cut off, what
+/// there was before it was proven then, and what is there now may be half done: going on mends it.
+fn is_whole(journal: &Journal) -> bool {
+    let runs = journal.runs();
+    runs.last()
+        .is_none_or(|run| run.is_ok || run.is_rolled_back)
 }

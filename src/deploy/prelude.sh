@@ -380,6 +380,22 @@ rel_set_base() {
         ln -sfn -- "$2" "$rel_state/bases/$1"
 }
 
+# DIR TO: puts what lies in a directory over what lies in another. Each file becomes a new one,
+# which tar does and cp does not: the former may be shared with other releases.
+rel_put_over() {
+    if [ "$(readlink -- "$1" || :)" = "$2" ]; then return 0; fi
+    (
+        cd -- "$1"
+        set --
+        for rel_f in * .[!.]* ..?*; do
+            if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then set -- "$@" "$rel_f"; fi
+        done
+        if [ "$#" -gt 0 ]; then tar -cf - -- "$@"; fi
+    ) >"$rel_tmp/over.tar"
+    if [ -s "$rel_tmp/over.tar" ]; then tar -C "$2" -xpf "$rel_tmp/over.tar"; fi
+    rm -f -- "$rel_tmp/over.tar"
+}
+
 # BLOB TO [BASE]: lays an artifact down; into a directory where TO ends in a slash. What is
 # not there yet appears whole, by a rename: its presence says that it was laid down. With BASE
 # it is not copied but moved there, and the next one may share its files.
@@ -402,7 +418,7 @@ rel_put() {
         cp -p -- "$rel_one" "$rel_to.rel-new"
         mv -f -- "$rel_to.rel-new" "$rel_to"
     elif [ -e "$rel_to" ]; then
-        cp -Rp -- "$rel_blob/." "$rel_to/"
+        rel_put_over "$rel_blob" "$rel_to"
     else
         if [ -z "${3:-}" ] || [ -L "$rel_blob" ]; then
             mkdir -- "$rel_to.rel-new"

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use insta::assert_snapshot;
 
-use crate::space::{Output, Space};
+use rustix::process::Signal;
+
+use crate::space::{Output, Space, wait_until};
 
 /// Two hosts in this directory with an environment `e`, whose only use is of the recipe `r`.
 fn app(steps: &str) -> Space {
@@ -236,7 +238,7 @@ target "page" { inputs "page.txt"; outputs "build/page"; run "cp page.txt {out}"
 environment "live" {
     needs "page"
     use "versioned-release" as="web" on="a b" artifact="{page}" root="{host.root}/site" {
-        install "cp artifact/page serve; chmod +x serve"
+        install "if [ -e ../../hang ]; then rm serve; touch ../../hangs; sleep 1000; fi; cp artifact/page serve; chmod +x serve"
         start "exec ./serve"
     }
 }
@@ -288,6 +290,28 @@ fn a_release_is_not_begun_where_the_former_one_could_not_come_back() {
     assert_ne!(live("b").expect("a release"), first);
     let _ = space.run(["live", "--rollback"]).ok();
     assert_eq!(live("b").expect("a release"), first);
+}
+
+#[test]
+fn what_a_run_that_was_cut_off_has_broken_does_not_stop_the_one_that_mends_it() {
+    let space = site();
+    let _services = Services(&space);
+    // It does everything again where the release is live, and gets half-way.
+    space.write("srv/b/site/hang", "");
+    let job = space.begin(["live", "--force"]);
+    wait_until("it installs", || {
+        space.has("srv/b/site/hangs").then_some(())
+    });
+    job.signal(Signal::KILL);
+    let _ = job.finish();
+    assert!(!space.has("srv/b/site/current/serve"));
+    space.shell("rm srv/b/site/hang");
+    let mended = wait_until("the guard has left", || {
+        let output = space.run(["live", "--force"]);
+        assert!(!output.stderr.contains("the way back"), "{output}");
+        (output.code == 0).then_some(output)
+    });
+    assert!(space.has("srv/b/site/current/serve"), "{mended}");
 }
 
 /// Ends what was started when the test ends: rel leaves services running.

@@ -227,7 +227,7 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
     let plan = space.run(["careful", "--plan"]).ok();
     let is_active = "pxatx2-ops  has the role `active`";
     assert!(plan.stdout.contains(is_active), "{plan}");
-    let _ = space.run(["careful"]).ok();
+    let _ = space.run(["careful", "--confirm", "careful"]).ok();
     let said = said(&hosts, "pxatx");
     assert_eq!(said, ["stop", "start 3"]);
 }

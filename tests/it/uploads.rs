@@ -152,7 +152,7 @@ fn what_was_done_to_the_last_release_is_not_carried_on() {
     space.write("in/dir2/file 2", "two\n");
     deploy(&space, host);
     // Nothing of it there at all, and the record of it points nowhere.
-    fs::remove_dir_all(host.srv("site/releases")).expect("removes");
+    fs::remove_dir_all(host.srv("site")).expect("removes");
     fs::remove_dir_all(host.srv("copies")).expect("removes");
     fs::remove_file(host.srv("latest")).expect("removes");
     space.write("in/dir2/file 2", "three\n");

@@ -33,6 +33,7 @@ fn cut_off(karl: &Karl, step: &str, delay: Duration, signal: Signal) {
         .begin(karl.words(&["staging", "branch2", "--force"]));
     wait_until(step, || {
         let said = job.stderr();
+        assert!(!said.contains("error: "), "{said}");
         let mut lines = said.lines().map(str::trim_start);
         lines
             .any(|l| l.starts_with("run ") && l.contains(step))
