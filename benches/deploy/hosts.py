@@ -40,7 +40,8 @@ class Hosts:
 
     def start(self, name: str) -> None:
         home = self.dir / name
-        (home / "srv").mkdir(parents=True)
+        for part in ("srv", "home"):
+            (home / part).mkdir(parents=True)
         make_key(home / "host_key")
         port = free_port()
         (home / "sshd_config").write_text(
@@ -48,6 +49,9 @@ class Hosts:
             f"AuthorizedKeysFile {self.key}.pub\nStrictModes no\nUsePAM no\nMaxStartups 200\n"
             "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
             "PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\n"
+            # An empty home: bash reads its start-up files there for each command over ssh, which
+            # may take longer than all the rest.
+            f"SetEnv HOME={home}/home PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin\n"
         )
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:" + os.environ["PATH"])
         if not sshd:

@@ -28,7 +28,8 @@ fi
 
 rel_umask=$(umask)
 umask 077
-if ! rel_tmp=$(mktemp -d "${TMPDIR:-/tmp}/rel.XXXXXX" 2>&1); then
+# In memory where there is such a place: small files and secrets that live for a moment.
+if ! rel_tmp=$(mktemp -d "${TMPDIR:-/dev/shm}/rel.XXXXXX" 2>/dev/null || mktemp -d /tmp/rel.XXXXXX 2>&1); then
     rel_emit missing "a directory for temporary files: $rel_tmp"
     exit 69
 fi

@@ -391,9 +391,9 @@ rel_put_over() {
             if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then set -- "$@" "$rel_f"; fi
         done
         if [ "$#" -gt 0 ]; then tar -cf - -- "$@"; fi
-    ) >"$rel_tmp/over.tar"
-    if [ -s "$rel_tmp/over.tar" ]; then tar -C "$2" -xpf "$rel_tmp/over.tar"; fi
-    rm -f -- "$rel_tmp/over.tar"
+    ) >"$rel_state/over.tar"
+    if [ -s "$rel_state/over.tar" ]; then tar -C "$2" -xpf "$rel_state/over.tar"; fi
+    rm -f -- "$rel_state/over.tar"
 }
 
 # BLOB TO [BASE]: lays an artifact down; into a directory where TO ends in a slash. What is

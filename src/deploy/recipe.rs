@@ -4,9 +4,10 @@
 //! `recipes/`, which wins by name. Its texts are templates whose names are checked
 //! when it is read, so that a wrong recipe is found before any host is asked.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::deploy::marks::Marks;
@@ -308,61 +309,79 @@ pub enum WaitFor {
 }
 
 /// All recipes that a project may use.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Recipes {
-    map: BTreeMap<String, Arc<Recipe>>,
-    /// Texts of those that take a driver, and of the drivers: they are read together.
-    texts: BTreeMap<String, (String, u16)>,
-    drivers: BTreeMap<String, (String, u16)>,
+    texts: BTreeMap<String, Text>,
+    drivers: BTreeMap<String, Text>,
+    /// Recipes read together with a driver, by both names.
+    driven: Mutex<BTreeMap<(String, String), Arc<Recipe>>>,
     /// Those that are there and can not be read.
     broken: BTreeSet<String>,
     /// Mistakes found in the files, with places in the [`Sources`] returned beside.
     pub mistakes: Vec<Mistake>,
 }
 
+/// A file, and what was read from it, once that was asked for.
+#[derive(Debug)]
+struct Text {
+    text: Cow<'static, str>,
+    file: u16,
+    recipe: OnceLock<Option<Arc<Recipe>>>,
+}
+
+impl Text {
+    fn new(text: Cow<'static, str>, file: u16) -> Self {
+        Self {
+            text,
+            file,
+            recipe: OnceLock::new(),
+        }
+    }
+}
+
 impl Recipes {
-    /// Reads the shipped recipes and those of `project_dir`, which win by name.
+    /// Finds the shipped recipes and those of `project_dir`, which win by name.
     ///
-    /// Mistakes in the texts do not fail it: they are in [`Recipes::mistakes`], to be
-    /// shown together with those of the Releasefile.
+    /// The project's are read at once. Mistakes in them do not fail it: they are in
+    /// [`Recipes::mistakes`], to be shown together with those of the Releasefile. The shipped ones have
+    /// none, and are read when a use names them.
     pub fn load(project_dir: Option<&Path>) -> Result<(Self, Sources)> {
         let mut recipes = Self::default();
         let mut sources = Sources::default();
         for (name, text) in SHIPPED {
             let path = PathBuf::from(format!("(shipped) recipes/{name}.kdl"));
-            recipes.add(name, path, text, &mut sources);
+            let text = Text::new(Cow::Borrowed(text), sources.add(path, text));
+            recipes.texts.insert((*name).to_owned(), text);
         }
         for (name, text) in DRIVERS {
             let path = PathBuf::from(format!("(shipped) recipes/{name}.kdl"));
-            recipes.add_driver(name, path, text, &mut sources);
+            let text = Text::new(Cow::Borrowed(text), sources.add(path, text));
+            recipes.drivers.insert((*name).to_owned(), text);
         }
         for path in project_files(project_dir)? {
             let text = std::fs::read_to_string(&path).context("read recipe", &path)?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             // As a person finds it from the Releasefile.
             let shown = Path::new("recipes").join(path.file_name().unwrap_or_default());
+            let file = sources.add(shown, &text);
             match driver::is_driver(&text) {
-                true => recipes.add_driver(&name, shown, &text, &mut sources),
-                false => recipes.add(&name, shown, &text, &mut sources),
+                true => {
+                    let text = Text::new(Cow::Owned(text), file);
+                    recipes.drivers.insert(name.into_owned(), text);
+                }
+                false => recipes.add(&name, text, file),
             }
         }
         Ok((recipes, sources))
     }
 
-    fn add_driver(&mut self, name: &str, path: PathBuf, text: &str, sources: &mut Sources) {
-        let file = sources.add(path, text);
-        self.drivers
-            .insert(name.to_owned(), (text.to_owned(), file));
-    }
-
-    fn add(&mut self, name: &str, path: PathBuf, text: &str, sources: &mut Sources) {
-        let file = sources.add(path, text);
-        match parse::recipe(name, text, file) {
+    /// Reads a recipe of the project.
+    fn add(&mut self, name: &str, text: String, file: u16) {
+        match parse::recipe(name, &text, file) {
             Ok(recipe) => {
-                if recipe.driver_param().is_some() {
-                    self.texts.insert(name.to_owned(), (text.to_owned(), file));
-                }
-                self.map.insert(name.to_owned(), Arc::new(recipe));
+                let text = Text::new(Cow::Owned(text), file);
+                text.recipe.get_or_init(|| Some(Arc::new(recipe)));
+                self.texts.insert(name.to_owned(), text);
             }
             Err(mistakes) => {
                 self.mistakes.extend(mistakes);
@@ -373,19 +392,30 @@ impl Recipes {
 
     /// Returns the recipe of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Recipe>> {
-        self.map.get(name)
+        let text = self.texts.get(name)?;
+        let read = || {
+            parse::recipe(name, &text.text, text.file)
+                .ok()
+                .map(Arc::new)
+        };
+        text.recipe.get_or_init(read).as_ref()
     }
 
     /// Returns the recipe that a `use` names, read together with the driver that it names.
     pub fn of_use(&self, one: &Use) -> Result<Option<Arc<Recipe>>, Box<Mistake>> {
-        let Some(recipe) = self.map.get(&one.recipe) else {
+        let Some(recipe) = self.get(&one.recipe) else {
             return Ok(None);
         };
         let arg = driver_arg(recipe, one);
-        let (Some(arg), Some((text, file))) = (arg, self.texts.get(&one.recipe)) else {
+        let (Some(arg), Some(base)) = (arg, self.texts.get(&one.recipe)) else {
             return Ok(Some(recipe.clone()));
         };
-        let Some((driver, driver_file)) = self.drivers.get(&arg.text) else {
+        let names = (one.recipe.clone(), arg.text.clone());
+        let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recipe) = driven.get(&names) {
+            return Ok(Some(recipe.clone()));
+        }
+        let Some(driver) = self.drivers.get(&arg.text) else {
             let message = format!("there is no driver `{}`", arg.text);
             let mistake = Mistake::new("unknown_driver", arg.place, message, "not a driver");
             let known: Vec<&str> = self.drivers.keys().map(String::as_str).collect();
@@ -397,10 +427,13 @@ impl Recipes {
                 )),
             }));
         };
-        let base = (text.as_str(), *file);
-        let read = parse::with_driver(&recipe.name, base, &arg.text, (driver, *driver_file));
-        match read {
-            Ok(recipe) => Ok(Some(Arc::new(recipe))),
+        let base = (&*base.text, base.file);
+        let read = parse::with_driver(&recipe.name, base, &arg.text, (&driver.text, driver.file));
+        match read.map(Arc::new) {
+            Ok(recipe) => {
+                driven.insert(names, recipe.clone());
+                Ok(Some(recipe))
+            }
             Err(mistakes) => {
                 let what = mistakes.first().map_or("", |m| m.message.as_str());
                 let message = format!("driver `{}` does not fit: {what}", arg.text);
@@ -416,12 +449,12 @@ impl Recipes {
 
     /// Returns places in the files that a use is read from: its recipe's, and its driver's.
     pub fn places_of(&self, one: &Use) -> Vec<Place> {
-        let Some(recipe) = self.map.get(&one.recipe) else {
+        let Some(recipe) = self.get(&one.recipe) else {
             return Vec::new();
         };
         let driver = driver_arg(recipe, one).and_then(|arg| self.drivers.get(&arg.text));
-        let driver = driver.map(|(_, file)| Place {
-            file: *file,
+        let driver = driver.map(|text| Place {
+            file: text.file,
             ..Place::default()
         });
         [Some(recipe.place), driver].into_iter().flatten().collect()
@@ -434,7 +467,7 @@ impl Recipes {
 
     /// Returns the names of all recipes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.map.keys().map(String::as_str)
+        self.texts.keys().map(String::as_str)
     }
 }
 

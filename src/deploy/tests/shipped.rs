@@ -47,6 +47,16 @@ fn fail(space: &mut Space, value: &str) {
 }
 
 #[test]
+fn what_is_shipped_can_be_read() {
+    let (recipes, _) = Recipes::load(None).expect("loads");
+    assert!(recipes.mistakes.is_empty());
+    assert!(recipes.names().count() > 10);
+    for name in recipes.names() {
+        assert!(recipes.get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
 fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
     let mut space = databases();
     fail(&mut space, "no");
