@@ -4,6 +4,7 @@ each content, and point `current` to it. The floors are what a careful person ty
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +121,12 @@ def close_kept(site: Site) -> None:
         if socket.is_socket():
             command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
             subprocess.run(command, stderr=subprocess.DEVNULL)
-            if socket.exists():
+            # It answers before it goes.
+            for _ in range(100):
+                if not socket.exists():
+                    break
+                time.sleep(0.02)
+            else:
                 raise Failed(f"`{socket}` is still there")
 
 

@@ -15,7 +15,7 @@ use crate::template::shell_quote;
 
 /// The functions that programs call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
-/// More of them; not the guard's, which is read byte by byte.
+/// More of them; the guard, which every question waits for, goes without.
 pub const DETACHED: &str = include_str!("detached.sh");
 /// What keeps a detached step; comes after the prelude.
 pub const KEEPER: &str = include_str!("keeper.sh");
