@@ -78,9 +78,9 @@ use crate::deploy::destroy::Destruction;
 use crate::deploy::expand::World;
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
-use crate::deploy::guards::Overrides;
+use crate::deploy::guards::{Overrides, WINDOW};
 use crate::deploy::here::THIS_MACHINE;
-use crate::deploy::hours::{Clock, WINDOW};
+use crate::deploy::hours::Clock;
 use crate::deploy::job::Job;
 use crate::deploy::looked::look;
 use crate::deploy::roles::Roles;
@@ -196,14 +196,17 @@ pub fn runbook(
     interrupted: &AtomicBool,
 ) -> Result<runbook::Runbook> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
+    let roots = known_roots(request, &hosts);
+    let anybody = world(request, &roots, None)?;
+    let probes = anybody.probes()?;
     if is_offline {
-        return runbook::of(request, &hosts, &named_jobs(request, &hosts)?, None);
+        return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
     }
     let fleet = open(request, &Silent, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
     let answers = fleet.ask_some(&[], interrupted)?;
-    runbook::of(request, &hosts, &jobs, Some(&answers))
+    runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be.
@@ -403,11 +406,10 @@ fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool
     Fleet::open(request, &hosts, progress, interrupted)
 }
 
-/// Returns what is to be done, without asking a host where it starts.
-fn named_jobs(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> Result<Vec<Job>> {
+/// Returns the roots of hosts as far as they are known before one is asked.
+fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
     let root = |host: &Host| (host.name.clone(), words::absolute_root(host, request.root));
-    let roots = hosts.values().map(root).collect();
-    world(request, &roots, None)?.jobs()
+    hosts.values().map(root).collect()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.

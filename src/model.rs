@@ -6,6 +6,7 @@
 //! whether a parameter is a word, a command or an artifact.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Command, Graph};
 use crate::source::{Place, Sources};
-use crate::template::Template;
+use crate::template::{Template, shell_quote};
 use crate::window::Window;
 
 /// A checked Releasefile.
@@ -81,6 +82,27 @@ pub enum Reach {
     Local,
 }
 
+impl Reach {
+    /// Returns what a person types to come there, without `-o` options; `None` for this machine.
+    pub fn typed(&self) -> Option<String> {
+        let Self::Ssh {
+            destination,
+            port,
+            jump,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let quote = |word: &str| shell_quote(OsStr::new(word)).to_string_lossy().into_owned();
+        let mut words = Vec::new();
+        words.extend(port.iter().flat_map(|p| ["-p".into(), p.to_string()]));
+        words.extend(jump.iter().flat_map(|j| ["-J".into(), quote(j)]));
+        words.push(quote(destination));
+        Some(format!("ssh {}", words.join(" ")))
+    }
+}
+
 impl Project {
     /// Returns the host of this name, or the members of the group; ranges are expanded before.
     pub fn hosts_named(&self, name: &str) -> Option<Vec<&Host>> {
@@ -113,8 +135,8 @@ pub struct Environment {
     pub roles: Vec<Role>,
     /// Hours in which a run may begin, and a wave; at any time where there are none.
     pub windows: Vec<Window>,
-    /// Logs that are no service's, each as a use without a recipe: `path`, and hosts.
-    pub logs: Vec<Use>,
+    /// Logs that are no service's.
+    pub logs: Vec<Log>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.
@@ -123,6 +145,14 @@ pub struct Environment {
     pub lease: Option<Duration>,
     /// Where the name is written.
     pub place: Place,
+}
+
+impl Environment {
+    /// Returns its windows and those of its rollouts.
+    pub fn all_windows(&self) -> impl Iterator<Item = &Window> {
+        let of_rollouts = self.rollouts.iter().flat_map(|r| &r.windows);
+        self.windows.iter().chain(of_rollouts)
+    }
 }
 
 /// Hosts that are found by a probe: which of several is the active one now.
@@ -138,6 +168,15 @@ pub struct Role {
     pub count: Option<u32>,
     /// Where the name is written.
     pub place: Place,
+}
+
+/// Files on hosts that are shown as logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Path on the host; stars mean files.
+    pub path: Template,
+    /// The hosts; all where there are none.
+    pub on: Vec<Template>,
 }
 
 /// A value that is shown nowhere: here is only where it comes from.

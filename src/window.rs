@@ -36,6 +36,29 @@ pub struct Window {
     pub zone: String,
 }
 
+impl Window {
+    /// Returns it as people write it: `Mon,Tue 09:00-16:00 (UTC)`.
+    pub fn shown(&self) -> String {
+        let time = |minute: u32| format!("{:02}:{:02}", minute / 60, minute % 60);
+        let mut hours: Vec<(String, Vec<&str>)> = Vec::new();
+        for span in &self.spans {
+            let from = span.from % DAY;
+            let text = format!("{}-{}", time(from), time((from + span.minutes) % DAY));
+            let day = usize::try_from(span.from / DAY).unwrap_or(0);
+            let day = DAYS[day % DAYS.len()];
+            match hours.iter_mut().find(|(other, _)| *other == text) {
+                Some((_, days)) => days.push(day),
+                None => hours.push((text, vec![day])),
+            }
+        }
+        let parts = hours.iter().map(|(hours, days)| match days.len() {
+            7 => hours.clone(),
+            _ => format!("{} {hours}", days.join(",")),
+        });
+        format!("{} ({})", parts.collect::<Vec<_>>().join("; "), self.zone)
+    }
+}
+
 /// Reads `Mon-Thu 09:00-16:00`; days may be lists, and are all of them where none is said. An
 /// end that is not behind the start is on the next day.
 pub fn spans(text: &str) -> Result<Vec<Span>, String> {

@@ -22,6 +22,7 @@ use crate::deploy::hours::Clock;
 use crate::deploy::saved::SavedPlan;
 use crate::deploy::secret::Secret;
 use crate::deploy::upload::sha256_of;
+use crate::deploy::words::lower_hex;
 use crate::deploy::{self, Promoted, Recipes, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
@@ -570,11 +571,7 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
         hasher.update([0, output.content.kind as u8]);
         hasher.update(output.content.digest.hash);
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(lower_hex(&hasher.finalize()))
 }
 
 /// Returns a name for this run that sorts by time: seconds in hex, then the process.

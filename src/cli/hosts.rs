@@ -60,8 +60,14 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         _ => named(project, &names)?,
     };
     let plain: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    let is_wanted = |(_, probe): &&(String, Probe)| wanted.contains(&probe.role);
+    let titles: Vec<String> = probes
+        .iter()
+        .filter(is_wanted)
+        .map(|p| p.0.clone())
+        .collect();
     // All that may have a role that is named; who has it is known when they are asked.
-    for (_, probe) in probes.iter().filter(|(_, p)| wanted.contains(&p.role)) {
+    for (_, probe) in probes.iter().filter(is_wanted) {
         let host = project.hosts.get(&probe.host);
         hosts.extend(host.filter(|host| !hosts.iter().any(|h| h.name == host.name)));
     }
@@ -76,8 +82,8 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         limit,
     };
     let mut facts = inventory::ask(&hosts, &asking, &interrupted)?;
-    let is_role = |name: &String| wanted.contains(&name.split(' ').next().unwrap_or("").to_owned());
-    facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_role));
+    let is_named = |title: &String| titles.contains(title);
+    facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
     match context.json {
         true => ui::print(&format!("{:#}\n", to_json(&facts)?)),
         false => ui::print(&ui::hosts::hosts_text(context.screen, &facts)),

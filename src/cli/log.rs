@@ -4,6 +4,9 @@
 use std::ffi::OsString;
 use std::sync::atomic::Ordering;
 
+use clap::CommandFactory as _;
+
+use super::Args;
 use super::context::Context;
 use super::deploy::{Way, log_path as log_of_environment, on_call};
 use super::names::find;
@@ -38,27 +41,39 @@ pub struct LogArgs {
 /// Returns the words of a command line with `--follow` for each `-f` behind `log`: everywhere
 /// else that is `--file`, but people know it from `tail`.
 pub fn with_follow(mut words: Vec<OsString>) -> Vec<OsString> {
-    let with_value = [
-        "-C",
-        "--directory",
-        "-f",
-        "--file",
-        "--hosts",
-        "--var",
-        "--color",
-    ];
-    let mut is_value = true;
-    let verb = words.iter().position(|word| {
-        let is_verb = !is_value && !word.as_encoded_bytes().starts_with(b"-");
-        is_value = with_value.iter().any(|option| word == option) && !is_value;
-        is_verb
-    });
-    if let Some(verb) = verb.filter(|at| words[*at] == "log") {
-        for word in words[verb..].iter_mut().filter(|word| *word == "-f") {
+    let Some(log) = words.iter().position(|word| word == "log") else {
+        return words;
+    };
+    if words[log..].iter().any(|word| word == "-f") && is_verb(&words, log) {
+        for word in words[log..].iter_mut().filter(|word| *word == "-f") {
             *word = OsString::from("--follow");
         }
     }
     words
+}
+
+/// Returns whether the first word that is no option and no option's value stands there.
+fn is_verb(words: &[OsString], at: usize) -> bool {
+    let command = Args::command();
+    let takes_value = |word: &OsString| {
+        let mut options = command.get_arguments();
+        options.any(|option| {
+            let short = option.get_short().map(|c| format!("-{c}"));
+            let long = option.get_long().map(|name| format!("--{name}"));
+            option.get_action().takes_values()
+                && [short, long]
+                    .iter()
+                    .flatten()
+                    .any(|name| word == name.as_str())
+        })
+    };
+    let before = words.get(1..at).unwrap_or_default();
+    let mut is_value = false;
+    before.iter().all(|word| {
+        let is_ours = is_value || word.as_encoded_bytes().starts_with(b"-");
+        is_value = !is_value && takes_value(word);
+        is_ours
+    }) && !is_value
 }
 
 /// Runs `rel log`.
@@ -208,6 +223,12 @@ mod tests {
         check("rel -f x log -f staging", "rel -f x log --follow staging");
         check("rel -C log build -f x", "rel -C log build -f x");
         check("rel --json build -f log", "rel --json build -f log");
+        check("rel --var a=b log e -f", "rel --var a=b log e --follow");
+        check(
+            "rel -q --color never log e -f",
+            "rel -q --color never log e --follow",
+        );
+        check("rel staging log -f", "rel staging log -f");
         check("rel", "rel");
     }
 }

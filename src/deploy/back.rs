@@ -84,13 +84,12 @@ impl Needed {
     }
 
     /// Returns the one question about all of it.
-    pub fn question(&self, state: &str) -> Option<String> {
+    pub fn question(&self) -> Option<String> {
         let mut script = self.users.clone();
         if !self.ways_back.is_empty() {
             let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
             script.push_str(&format!(
-                "rel_state={}\nrel_back_ground || exit 0\n{}rel_back_room{kept}\n",
-                quote(state),
+                "if rel_back_ground; then\n{}rel_back_room{kept}\nfi\n",
                 self.ways_back
             ));
         }
@@ -155,13 +154,11 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocke
     for job in jobs {
         for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
             let Some(host) = &step.host else { continue };
-            let Some(host_seen) = seen.get(host) else {
+            let Some(seen) = seen.get(host) else {
                 continue;
             };
-            let is_whole = is_whole(&host_seen.journal);
-            let against = host_seen.against.get(&step.id);
-            for one in against.into_iter().flatten() {
-                if one.stopping == Stopping::WayBack && !is_whole {
+            for one in seen.against.get(&step.id).into_iter().flatten() {
+                if one.stopping == Stopping::WayBack && !is_whole(&seen.journal) {
                     continue;
                 }
                 let guard = match one.stopping {

@@ -215,16 +215,23 @@ impl World<'_> {
     /// Returns the files that the environment's `log` nodes name on a host.
     pub fn logs(&self, host: &Host) -> Result<Vec<String>> {
         let mut paths = Vec::new();
-        for one in &self.environment.logs {
-            for values in combinations(&mentioned_axes(one, &self.environment.axes)) {
+        for log in &self.environment.logs {
+            let wrong = |message: String| {
+                Error::new(ErrorKind::Releasefile, message).fact("log", log.path.source())
+            };
+            let names = log.on.iter().chain([&log.path]).flat_map(Template::names);
+            for values in combinations(&axes_named(names, &self.environment.axes)) {
                 let mut scope = self.base(&values);
-                let on = self.hosts_of(one, &one.on, &scope)?;
-                if !on.is_empty() && !on.iter().any(|h| h.name == host.name) {
-                    continue;
+                let mut is_here = log.on.is_empty();
+                for template in &log.on {
+                    let members = self.members(template, &scope, &wrong)?;
+                    is_here |= members.iter().any(|h| h.name == host.name);
                 }
-                self.add_host("host", host, &mut scope);
-                for path in one.args.values() {
-                    paths.push(render(one, &path.text, &scope)?);
+                if is_here {
+                    self.add_host("host", host, &mut scope);
+                    let path = log.path.render(&|name| scope.get(name).cloned());
+                    let path = path.map_err(|e| wrong(e.to_string()).hinted(e.help()))?;
+                    paths.push(path.to_string_lossy().into_owned());
                 }
             }
         }
@@ -512,16 +519,17 @@ fn given(project: &Project, params: &BTreeMap<String, String>, axes: &[(String, 
 
 /// Returns the axes that any text of a use mentions.
 fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
-    let mut names: Vec<String> = Vec::new();
-    for template in one.on.iter().chain(&one.from) {
-        names.extend(template.names().map(str::to_owned));
-    }
-    for arg in one.args.values() {
-        if let Ok(template) = Template::parse(&arg.text, Mode::Plain) {
-            names.extend(template.names().map(str::to_owned));
-        }
-    }
-    axes.iter().filter(|a| names.contains(&a.name)).collect()
+    let args = one.args.values();
+    let args = args.filter_map(|arg| Template::parse(&arg.text, Mode::Plain).ok());
+    let args: Vec<Template> = args.collect();
+    let templates = one.on.iter().chain(&one.from).chain(&args);
+    axes_named(templates.flat_map(Template::names), axes)
+}
+
+fn axes_named<'a, 'n>(names: impl Iterator<Item = &'n str>, axes: &'a [Axis]) -> Vec<&'a Axis> {
+    let names: Vec<&str> = names.collect();
+    let is_named = |axis: &&Axis| names.contains(&axis.name.as_str());
+    axes.iter().filter(is_named).collect()
 }
 
 /// Returns every combination of values, in the order written.

@@ -126,8 +126,8 @@ impl Questions {
                 blobs.extend(job.artifacts().map(|a| a.sha256.clone()));
             }
         }
-        if let Some(script) = needed.question(state) {
-            questions.ask(About::Needed(needed), &script);
+        if let Some(script) = needed.question() {
+            questions.look(About::Needed(needed), &script);
         }
         for blob in blobs {
             let path = quote(&format!("{state}/blobs/{blob}"));

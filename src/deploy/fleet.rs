@@ -22,7 +22,7 @@ use crate::deploy::roles::{Probe, Said};
 use crate::deploy::secret::Hidden;
 use crate::deploy::session::Session;
 use crate::deploy::transport::{System, Transport};
-use crate::deploy::words::{absolute_root, join_parts};
+use crate::deploy::words::{absolute_root, join_parts, lower_hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::STATE_DIR;
 use crate::model::{Host, Reach};
@@ -456,5 +456,5 @@ pub(super) fn nonce() -> Result<String> {
     let mut file = crate::fs::open(path)?;
     std::io::Read::read_exact(&mut file, &mut bytes)
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(lower_hex(&bytes))
 }

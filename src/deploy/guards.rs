@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::back::USER;
 use crate::deploy::here::THIS_MACHINE;
-use crate::deploy::hours::{WINDOW, has_windows};
 use crate::deploy::job::Job;
 use crate::deploy::journal::column;
 use crate::deploy::plan::{Plan, Seen};
@@ -17,6 +16,9 @@ use crate::deploy::program::quote;
 use crate::deploy::waves::Wave;
 use crate::error::{Error, Result};
 use crate::model::Environment;
+
+/// The name by which a person goes over a window.
+pub const WINDOW: &str = "window";
 
 /// What stops a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,7 +94,7 @@ impl Overrides {
         jobs: &[Job],
         blocked: &[Blocked],
     ) -> Result<()> {
-        let has_windows = has_windows(environment);
+        let has_windows = environment.all_windows().next().is_some();
         let environment = &environment.name;
         let all = jobs.iter().flat_map(|j| &j.recipe.guards);
         let windows = has_windows.then_some(WINDOW);
@@ -156,4 +158,11 @@ impl Overrides {
             })
             .collect()
     }
+}
+
+/// Returns the error for a run that may not begin now; `opens` says when it may.
+pub fn outside_window(environment: &str, opens: &str) -> Box<Error> {
+    Error::host(format!("`{environment}` is outside its window"))
+        .fact("window", opens)
+        .hinted("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
 }

@@ -12,8 +12,6 @@ use crate::model::Environment;
 use crate::window::zone::Zone;
 use crate::window::{Timed, Window, is_open, opens};
 
-/// The name by which a person goes over a window.
-pub const WINDOW: &str = "window";
 /// Where systems keep the tables of time zones.
 const TABLES: [&str; 2] = ["/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
 /// The table of this machine's own zone.
@@ -39,7 +37,7 @@ impl<'a> Hours<'a> {
     /// Reads the tables of the zones that windows name.
     pub fn new(environment: &'a Environment, clock: Clock<'a>) -> Result<Self> {
         let mut zones = BTreeMap::new();
-        for window in all_windows(environment) {
+        for window in environment.all_windows() {
             if !zones.contains_key(&window.zone) {
                 zones.insert(window.zone.clone(), zone(&window.zone, clock.tz)?);
             }
@@ -89,23 +87,6 @@ impl<'a> Hours<'a> {
         };
         windows.iter().filter_map(timed).collect()
     }
-}
-
-/// Returns whether an environment has any windows.
-pub fn has_windows(environment: &Environment) -> bool {
-    all_windows(environment).next().is_some()
-}
-
-/// Returns the error for a run that may not begin now.
-pub fn is_closed(environment: &str, opens: &str) -> Box<Error> {
-    Error::host(format!("`{environment}` is outside its window"))
-        .fact("window", opens)
-        .hinted("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
-}
-
-fn all_windows(environment: &Environment) -> impl Iterator<Item = &Window> {
-    let of_rollouts = environment.rollouts.iter().flat_map(|r| &r.windows);
-    environment.windows.iter().chain(of_rollouts)
 }
 
 /// Returns the clock of a zone: `UTC`, `local`, or one that the system has a table of.

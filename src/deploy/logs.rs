@@ -15,8 +15,7 @@ use crate::deploy::frames::Frame;
 use crate::deploy::program::quote;
 use crate::deploy::secret::Hidden;
 use crate::deploy::stamps::{Clock, stamp};
-use crate::deploy::words::absolute_root;
-use crate::deploy::{Request, world};
+use crate::deploy::{Request, known_roots, world};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Host;
 use crate::progress::{Event, Progress};
@@ -79,8 +78,7 @@ pub fn tell(
 ) -> Result<Heard> {
     let roots = BTreeMap::new();
     let hosts = world(request, &roots, None)?.hosts()?;
-    let root = |h: &Host| (h.name.clone(), absolute_root(h, request.root));
-    let roots = hosts.values().map(root).collect();
+    let roots = known_roots(request, &hosts);
     let world = world(request, &roots, None)?;
     let hidden = Hidden::of(&world.jobs()?);
     let (sender, receiver) = channel();

@@ -12,8 +12,9 @@ use crate::deploy::destroy::Destruction;
 use crate::deploy::difference::{SHOWN_MAX, difference};
 use crate::deploy::facts::Depth;
 use crate::deploy::fleet::{Fleet, Mode};
+use crate::deploy::guards::{WINDOW, outside_window};
 use crate::deploy::here::{THIS_MACHINE, this_machine};
-use crate::deploy::hours::{self, Hours, WINDOW};
+use crate::deploy::hours::Hours;
 use crate::deploy::job::{Act, Job};
 use crate::deploy::plan::{Plan, Seen, Verdict};
 use crate::deploy::roles::{self, Roles};
@@ -48,7 +49,7 @@ pub(super) fn look<'a>(
     };
     // Said before any host is asked, as far as that is known.
     is_wrong(None)?;
-    let hours = match hours::has_windows(request.environment) {
+    let hours = match request.environment.all_windows().next().is_some() {
         true => Some(Hours::new(request.environment, request.clock)?),
         false => None,
     };
@@ -143,7 +144,7 @@ impl Looked<'_> {
             .overrides
             .check(request.environment, &self.jobs, blocked)?;
         match &self.plan.closed {
-            Some(opens) if !request.overrides.has(WINDOW) => Err(hours::is_closed(name, opens)),
+            Some(opens) if !request.overrides.has(WINDOW) => Err(outside_window(name, opens)),
             _ => Ok(()),
         }
     }

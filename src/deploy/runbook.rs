@@ -11,9 +11,12 @@ use crate::deploy::detached::durations;
 use crate::deploy::fleet::Answers;
 use crate::deploy::history::{self, End, Run};
 use crate::deploy::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat};
+use crate::deploy::marks::WayBack;
 use crate::deploy::plan::Seen;
+use crate::deploy::roles::Probe;
 use crate::error::Result;
-use crate::model::{Host, OnFailure, Reach};
+use crate::model::{Environment, Host, OnFailure, Role};
+use crate::window::Window;
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,10 @@ pub struct Runbook {
     pub hosts: Vec<(String, Option<String>)>,
     /// Who must have approved a plan.
     pub approval: Option<Approved>,
+    /// Names for hosts that a probe finds.
+    pub roles: Vec<Found>,
+    /// Hours in which a run may begin.
+    pub windows: Vec<String>,
     /// Its rollouts.
     pub rollouts: Vec<Rolled>,
     /// What is done, in order.
@@ -55,11 +62,24 @@ pub struct Approved {
     pub count: usize,
 }
 
+/// What is said of a role.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The hosts that may have it, each with the probe that succeeds where it is.
+    pub probes: Vec<(String, String)>,
+    /// So many may have it; any number where it is not said.
+    pub count: Option<u32>,
+}
+
 /// What is said of a rollout.
 #[derive(Clone, Debug)]
 pub struct Rolled {
     /// Its name.
     pub name: String,
+    /// Hours in which its waves may begin.
+    pub windows: Vec<String>,
     /// How long a changed wave runs before its gates are asked.
     pub soak: Option<Duration>,
     /// When it fails, waves that went well stay.
@@ -81,6 +101,8 @@ pub struct Part {
     pub from: Vec<String>,
     /// Uses whose change makes it stale.
     pub after: Vec<String>,
+    /// Uses around whose change it is done, and only then.
+    pub around: Vec<String>,
     /// Seconds after which it is done again.
     pub max_age: Option<u64>,
     /// Index of its rollout.
@@ -114,8 +136,12 @@ pub struct Doing {
     pub is_detached: bool,
     /// It is left when the run ends.
     pub is_scope: bool,
-    /// How it goes back.
-    pub way_back: Option<String>,
+    /// What is lost for good when it runs.
+    pub destroys: Option<String>,
+    /// Whether it can be taken back.
+    pub way_back: WayBack,
+    /// How it is taken back, where that can be said.
+    pub goes_back: Option<String>,
     /// The most seconds that it took, over all hosts, when it ran last.
     pub took: Option<u64>,
 }
@@ -124,7 +150,7 @@ pub struct Doing {
 pub fn of(
     request: &Request<'_>,
     hosts: &BTreeMap<String, Host>,
-    jobs: &[Job],
+    (jobs, probes): (&[Job], &[Probe]),
     answers: Option<&Answers>,
 ) -> Result<Runbook> {
     let environment = request.environment;
@@ -136,6 +162,7 @@ pub fn of(
     });
     let rollouts = environment.rollouts.iter().map(|rollout| Rolled {
         name: rollout.name.clone(),
+        windows: rollout.windows.iter().map(Window::shown).collect(),
         soak: rollout.soak,
         is_stopped: rollout.on_failure == OnFailure::Stop,
     });
@@ -144,8 +171,13 @@ pub fn of(
         desc: environment.desc.clone(),
         purpose: request.purpose.clone(),
         version: request.version.clone(),
-        hosts: hosts.values().map(|h| (h.name.clone(), reach(h))).collect(),
+        hosts: hosts
+            .values()
+            .map(|h| (h.name.clone(), h.reach.typed()))
+            .collect(),
         approval,
+        roles: roles(environment, probes),
+        windows: environment.windows.iter().map(Window::shown).collect(),
         rollouts: rollouts.collect(),
         is_asked: answers.is_some(),
         down: answers.map(|a| a.down.clone()).unwrap_or_default(),
@@ -158,20 +190,17 @@ pub fn of(
     Ok(book)
 }
 
-/// Returns the words by which `ssh` reaches a host.
-fn reach(host: &Host) -> Option<String> {
-    let Reach::Ssh {
-        destination,
-        port,
-        jump,
-        ..
-    } = &host.reach
-    else {
-        return None;
+/// Returns the roles with the hosts that may have them.
+fn roles(environment: &Environment, probes: &[Probe]) -> Vec<Found> {
+    let found = |role: &Role| {
+        let own = probes.iter().filter(|probe| probe.role == role.name);
+        Found {
+            name: role.name.clone(),
+            probes: own.map(|p| (p.host.clone(), p.command.clone())).collect(),
+            count: role.count,
+        }
     };
-    let port = port.map_or(String::new(), |p| format!(" -p {p}"));
-    let jump = jump.as_ref().map_or(String::new(), |j| format!(" -J {j}"));
-    Some(format!("ssh{port}{jump} {destination}"))
+    environment.roles.iter().map(found).collect()
 }
 
 impl Runbook {
@@ -247,6 +276,7 @@ fn part(job: &Job) -> Result<Part> {
         recipe: job.recipe.name.clone(),
         desc: job.recipe.desc.clone(),
         after: job.after.clone(),
+        around: job.around.clone(),
         max_age: job.max_age.map(|age| age.as_secs()),
         rollout: job.wave.as_ref().map(|w| w.rollout),
         is_gate: job.wave.as_ref().is_some_and(|w| w.is_gate),
@@ -264,14 +294,16 @@ fn doing(draft: &Draft) -> Doing {
         what: draft.describe().replace(NOT_MADE, "…"),
         is_verified: !draft.verify.is_empty(),
         is_detached: draft.is_detached,
-        is_scope: matches!(draft.act, Act::Scope { .. }),
-        way_back: way_back(draft),
+        is_scope: matches!(draft.act, Act::Scope { .. } | Act::Port(_)),
+        destroys: draft.destroys().map(|text| text.replace(NOT_MADE, "…")),
+        way_back: draft.way_back(),
+        goes_back: goes_back(draft),
         took: None,
     }
 }
 
-/// How a step goes back, in words.
-fn way_back(draft: &Draft) -> Option<String> {
+/// How a step is taken back, in words.
+fn goes_back(draft: &Draft) -> Option<String> {
     let own = draft.undo.as_ref().map(|(text, _)| {
         let first = text.trim().lines().next().unwrap_or("");
         first.replace(NOT_MADE, "…")
@@ -281,6 +313,8 @@ fn way_back(draft: &Draft) -> Option<String> {
         Act::Symlink { .. } => "the former target",
         Act::Service(_) | Act::Managed { .. } => "as it was before",
         Act::Scope { .. } => "it is left",
+        Act::Port(_) => "the port is closed",
+        Act::Run(_) if own.is_none() && draft.way_back() == WayBack::Known => "what it wrote down",
         _ => return own,
     };
     Some(match own {

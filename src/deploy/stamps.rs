@@ -4,6 +4,8 @@
 //! syslog (`Nov 21 16:50:00`) and the common log format (`[21/Nov/2026:16:50:00 +0100]`), each
 //! also in brackets. What is no stamp has no time; what names no zone is in that of its host.
 
+use jiff::civil::Date;
+
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
@@ -164,17 +166,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the days since 1970 of a date in the calendar that is used everywhere.
+/// Returns the days since 1970 of a date; `None` for one that no calendar has.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years that begin in March have their odd day at the end.
-    let year = year - i64::from(month <= 2);
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    Some(era * 146_097 + of_era - 719_468)
+    let (year, month) = (i16::try_from(year).ok()?, i8::try_from(month).ok()?);
+    let date = Date::new(year, month, i8::try_from(day).ok()?).ok()?;
+    Some(date.duration_since(Date::new(1970, 1, 1).ok()?).as_hours() / 24)
 }
 
 #[cfg(test)]
@@ -214,6 +210,7 @@ mod tests {
             "up",
             "2026-11-21",
             "2026-13-21T16:50:00Z",
+            "2026-02-29T16:50:00Z",
             "2026-11-21T25:50:00Z",
             "[2026-11-21 17:50:00 up",
             "November 21",

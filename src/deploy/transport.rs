@@ -128,21 +128,12 @@ impl Transport for System {
     }
 
     fn try_it(&self, host: &Host) -> String {
-        let Reach::Ssh {
-            destination,
-            port,
-            jump,
-            options,
-        } = &host.reach
-        else {
+        let (Reach::Ssh { options, .. }, Some(typed)) = (&host.reach, host.reach.typed()) else {
             return String::from("sh -c true");
         };
-        let mut words = vec![String::from("ssh")];
-        words.extend(options.iter().flat_map(|o| ["-o".into(), quote(o)]));
-        words.extend(port.iter().flat_map(|p| ["-p".into(), p.to_string()]));
-        words.extend(jump.iter().flat_map(|j| ["-J".into(), quote(j)]));
-        words.extend([quote(destination), "true".into()]);
-        words.join(" ")
+        let options = options.iter().map(|o| format!(" -o {}", quote(o)));
+        let words = typed.strip_prefix("ssh").unwrap_or_default();
+        format!("ssh{}{words} true", options.collect::<String>())
     }
 }
 

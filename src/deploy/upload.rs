@@ -10,6 +10,7 @@ use crate::deploy::archive;
 use crate::deploy::delta::Listing;
 use crate::deploy::landing::Landing;
 use crate::deploy::session::Session;
+use crate::deploy::words::lower_hex;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sends `paths` as the directory `to` of a host; `base` is the name of the last one of its kind.
@@ -89,9 +90,5 @@ pub fn sha256_of(path: &Path) -> std::io::Result<String> {
             count => hasher.update(&buffer[..count]),
         }
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(lower_hex(&hasher.finalize()))
 }

@@ -30,10 +30,12 @@ pub fn artifact_names(artifact: Option<&Artifact>) -> [(&'static str, Value); 3]
 
 /// Returns the SHA-256 of `bytes` in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    lower_hex(&Sha256::digest(bytes))
+}
+
+/// Returns bytes in lower-case hex.
+pub fn lower_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Adds a field; lengths stand before values, so that no value can look like two.

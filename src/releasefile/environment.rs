@@ -234,7 +234,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
 
 /// The names that texts of one environment may use.
 pub(super) struct Inside<'a> {
-    pub(super) scope: Scope<'a>,
+    scope: Scope<'a>,
     params: &'a [Param],
     axes: &'a [Axis],
 }
@@ -539,7 +539,7 @@ impl Inside<'_> {
     }
 
     /// Notes the variables that an argument names; what else it names only its recipe knows.
-    pub(super) fn touch(&self, text: &str) {
+    fn touch(&self, text: &str) {
         let parsed = Template::parse(text, Mode::Plain);
         for name in parsed.iter().flat_map(Template::names) {
             self.scope.world.vars.touch(name);

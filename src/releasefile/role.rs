@@ -6,29 +6,10 @@ use std::borrow::Cow;
 use super::environment::Inside;
 use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Text};
-use super::scope::{Late, bad_name};
+use super::scope::{OnHost, bad_name};
 use crate::model::Role;
 use crate::source::Mistake;
 use crate::template::Mode;
-
-/// What a probe's text may name besides: the host that it is asked on.
-struct OnHost<'a>(&'a Inside<'a>);
-
-impl Late for OnHost<'_> {
-    fn is_known(&self, name: &str) -> bool {
-        name.starts_with("host.") || self.0.is_known(name)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names = self.0.names();
-        names.extend(["host.name", "host.root"]);
-        names
-    }
-
-    fn why_not(&self, name: &str) -> Option<(String, String)> {
-        self.0.why_not(name)
-    }
-}
 
 impl Inside<'_> {
     /// Returns the roles among `nodes`, and all hosts with them as groups: of the hosts that

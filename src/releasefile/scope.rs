@@ -125,6 +125,26 @@ pub(crate) trait Late {
     fn why_not(&self, name: &str) -> Option<(String, String)>;
 }
 
+/// What texts may name besides that are rendered for one host.
+pub(crate) struct OnHost<'a>(pub(crate) &'a dyn Late);
+
+impl Late for OnHost<'_> {
+    fn is_known(&self, name: &str) -> bool {
+        let is_built_in = ["project", "environment", "version"].contains(&name);
+        is_built_in || name.starts_with("host.") || self.0.is_known(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let mut names = self.0.names();
+        names.extend(["host.name", "host.root", "environment"]);
+        names
+    }
+
+    fn why_not(&self, name: &str) -> Option<(String, String)> {
+        self.0.why_not(name)
+    }
+}
+
 /// Nothing more will be known.
 pub(crate) struct Never;
 

@@ -3,7 +3,8 @@
 use super::hosts::shown_date;
 use super::shown_time;
 use crate::deploy::job::Seat;
-use crate::deploy::runbook::{Approved, Doing, Part, Rolled, Runbook};
+use crate::deploy::marks::WayBack;
+use crate::deploy::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
 use crate::deploy::words::age_of;
 use crate::error::plural;
 
@@ -90,6 +91,22 @@ impl Page {
                 ));
             }
         }
+        for role in &book.roles {
+            self.role(role);
+        }
+        for window in &book.windows {
+            self.line(format!(
+                "- The time is within {window}; `--override window --reason \"…\"` goes on at another time."
+            ));
+        }
+        if book
+            .parts
+            .iter()
+            .flat_map(|p| &p.steps)
+            .any(|s| s.destroys.is_some())
+        {
+            self.line("- What is destroyed (below) may be lost: it is asked once, or said by `--confirm`.");
+        }
         if let Some(approval) = &book.approval {
             self.line(approved(&book.purpose, approval));
         }
@@ -98,6 +115,22 @@ impl Page {
             book.purpose
         ));
         self.line("");
+    }
+
+    fn role(&mut self, role: &Found) {
+        let hosts: Vec<String> = role.probes.iter().map(|(host, _)| host.clone()).collect();
+        let many = match role.count {
+            None => String::from("Any number of"),
+            Some(1) => String::from("One of"),
+            Some(count) => format!("At most {count} of"),
+        };
+        let by = role.probes.first().map_or("", |(_, command)| command);
+        self.line(format!(
+            "- {many} {} has the role {}: where {} succeeds.",
+            names(&hosts),
+            code(&role.name),
+            code(by)
+        ));
     }
 
     fn procedure(&mut self, book: &Runbook) {
@@ -143,6 +176,9 @@ impl Page {
             self.line(format!("{}. {}", number + 1, names(hosts)));
         }
         self.line("");
+        for window in &rollout.windows {
+            self.paragraph(format!("A wave begins only within {window}."));
+        }
         if let Some(soak) = rollout.soak {
             let soak = humantime::format_duration(soak);
             self.paragraph(format!(
@@ -180,6 +216,12 @@ impl Page {
                 names(&part.after)
             ));
         }
+        if !part.around.is_empty() {
+            said.push(format!(
+                "It is done when {} will change something, and only then",
+                names(&part.around)
+            ));
+        }
         if let Some(age) = part.max_age {
             said.push(format!("It is done again after {}", age_of(age)));
         }
@@ -213,18 +255,19 @@ impl Page {
         self.paragraph(format!(
             "`rel {purpose} --rollback` undoes the last release, by the journals of the hosts:"
         ));
-        let mut is_any = false;
+        let mut none = Vec::new();
         for part in book.parts.iter().rev() {
             for step in part.steps.iter().rev() {
-                if let Some(back) = &step.way_back {
-                    is_any = true;
-                    let name = code(&format!("{}/{}", part.label, step.name));
-                    self.line(format!("- {name}: {back}"));
+                let name = format!("{}/{}", part.label, step.name);
+                if let Some(back) = &step.goes_back {
+                    self.line(format!("- {}: {back}", code(&name)));
+                } else if step.way_back == WayBack::None {
+                    none.push(name);
                 }
             }
         }
-        if !is_any {
-            self.line("- nothing here has a way back");
+        if !none.is_empty() {
+            self.line(format!("- Nothing takes back {}.", names(&none)));
         }
     }
 }
@@ -249,6 +292,9 @@ fn sentence(step: &Doing) -> String {
         (Seat::From, _) => text.push_str(", on the host that it takes from"),
         (Seat::Host, Some(user)) => text.push_str(&format!(", as {}", code(user))),
         (Seat::Host, None) => {}
+    }
+    if let Some(lost) = &step.destroys {
+        text.push_str(&format!(", **destroys** {lost}"));
     }
     if step.is_verified {
         text.push_str(", verified afterwards");

@@ -103,6 +103,13 @@ fn at_work<'a>(space: &'a Space, hosts: &Hosts) -> Job<'a> {
     job
 }
 
+/// Kills the run at work on `host`; what it detached stays.
+fn killed(job: Job, host: &Host) {
+    job.signal(Signal::KILL);
+    let _ = job.finish().fails(137);
+    left(host);
+}
+
 /// Waits until a host's guard has left: nobody holds its lease.
 fn left(host: &Host) {
     wait_until("the end of the guard", || {
@@ -133,10 +140,7 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     let hosts = Hosts::start(1);
     let host = &hosts.all[0];
     let space = checkout(&hosts);
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     assert_eq!(told(host, "copy/copy"), ["start", "detached"]);
     assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok().stdout), @"
     h1  copy (copy)
@@ -214,10 +218,7 @@ fn an_exit_code_is_not_lost() {
     let host = &hosts.all[0];
     let space = checkout(&hosts);
     fs::write(host.srv("code"), "3\n").expect("writes");
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     go(host);
     // Told once, however often it is asked for.
     let attached = space.run(["attach", "staging"]).fails(3);
@@ -304,9 +305,7 @@ fn what_a_killed_keeper_leaves_is_ended_before_it_begins_anew() {
     );
     let job = at_work(&space, &hosts);
     let old = lines(host, "pids");
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(job, host);
     let _ = hosts.ssh(&space, host, &script).ok();
     let plan = space.run(["staging", "--plan"]).ok().stdout;
     assert!(plan.contains("was killed on its host"), "{plan}");
@@ -357,10 +356,7 @@ fn nothing_else_is_done_on_its_host() {
     let hosts = Hosts::start(1);
     let host = &hosts.all[0];
     let space = checkout(&hosts);
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     let other = COPY.replace("echo ended", "echo ended otherwise");
     space.write("recipes/copy.kdl", recipe(&other, ""));
     assert_snapshot!(shown(&space.run(["staging"]).fails(1).stderr), @"
@@ -405,10 +401,7 @@ fn a_way_back_ends_it_first() {
     let hosts = Hosts::start(1);
     let host = &hosts.all[0];
     let space = checkout(&hosts);
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     let _ = space.run(["staging", "--rollback"]).ok();
     all_ended(&hosts, &space, host);
     assert_eq!(lines(host, "order"), ["before", "undone"]);
@@ -459,16 +452,10 @@ fn it_runs_as_another_user_and_is_ended_with_all_that_is_theirs() {
     fs::set_permissions(host.srv("."), fs::Permissions::from_mode(0o777)).expect("sets");
     fs::write(host.srv("order"), "").expect("writes");
     fs::set_permissions(host.srv("order"), fs::Permissions::from_mode(0o666)).expect("sets");
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     let _ = space.run(["attach", "staging", "--stop"]).ok();
     all_ended(&hosts, &space, host);
-    let job = at_work(&space, &hosts);
-    job.signal(Signal::KILL);
-    let _ = job.finish().fails(137);
-    left(host);
+    killed(at_work(&space, &hosts), host);
     go(host);
     let _ = space.run(["staging"]).ok();
     assert_eq!(lines(host, "tried"), [user.as_str(), &user]);

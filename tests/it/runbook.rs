@@ -128,6 +128,105 @@ host "h2" ssh="karl@h2.example.org" root="/srv/karl"
     - `data/copy`: rm '/srv/karl'/copied
     - `data/closed`: it is left
     - `data/conf`: the former file
+    - Nothing takes back `page/upload`, `data/dump`.
+    "#);
+}
+
+/// Roles, windows, a mode around a change, and something that is lost.
+const CAREFUL: &str = r#"
+host "h1" local=#true root="h1"
+host "h2" local=#true root="h2"
+environment "ops" {
+    role "active" on="h1 h2" command="test -e {host.root}/vip" count=1
+    window "Mon,Tue 09:00-16:00" "Sun 22:00-02:00" tz="UTC"
+    use "closed" on="active" around="queues"
+    use "queues" on="active"
+    rollout "all" on="h1 h2" {
+        window "01:00-05:00" tz="America/Montreal"
+        use "wait-for" command="test -e up"
+    }
+}
+"#;
+
+#[test]
+fn a_runbook_says_who_when_and_what_is_lost() {
+    let space = Space::new(CAREFUL);
+    space.write(
+        "recipes/closed.kdl",
+        r#"recipe "closed" {
+    step "line" { forward "{use}" listen="127.0.0.1:8081" to="127.0.0.1:9" }
+    step "front" { run "rel_undo 'reload'; reload" }
+}
+"#,
+    );
+    space.write(
+        "recipes/queues.kdl",
+        r#"recipe "queues" {
+    step "delete" destructive="the queues of {host.name}" { run "rm {host.root}/queues" }
+}
+"#,
+    );
+    assert_snapshot!(space.run(["runbook", "ops", "--offline"]).ok(), @r#"
+    # Runbook: work, ops
+
+    Written by `rel runbook ops` from the Releasefile: change that, not this page.
+
+    No host was asked: nothing is said of former runs.
+
+    ## Before
+
+    - `h1` can be reached: it is this machine.
+    - `h2` can be reached: it is this machine.
+    - One of `h1`, `h2` has the role `active`: where `test -e '[work]/h1'/vip` succeeds.
+    - The time is within Mon,Tue 09:00-16:00; Sun 22:00-02:00 (UTC); `--override window --reason "…"` goes on at another time.
+    - What is destroyed (below) may be lost: it is asked once, or said by `--confirm`.
+    - `rel ops --plan` shows what would happen, and changes nothing.
+
+    ## Procedure
+
+    `rel ops` does all of this, and leaves out what is as it should be.
+
+    ### 1. Use `closed`, on `h1`, `h2`
+
+    Recipe `closed`. It is done when `queues` will change something, and only then.
+
+    1. **line**: `until the run ends: 127.0.0.1:8081 leads to 127.0.0.1:9 here`, from here
+    2. **front**: `rel_undo 'reload'; reload`
+
+    ### 2. Use `queues`, on `h1`, `h2`
+
+    Recipe `queues`.
+
+    1. **delete**: `rm '[work]/h1'/queues`, **destroys** the queues of h1
+
+    ### Rollout `all`
+
+    In 1 wave, one after the other:
+
+    1. `h1`, `h2`
+
+    A wave begins only within 01:00-05:00 (America/Montreal).
+
+    ### 3. Use `wait-for`, on the hosts of the wave
+
+    Recipe `wait-for`: Waits until a command succeeds on the host, or a port takes connections.
+
+    1. **command**: `wait for: test -e up`
+
+    ## When something goes wrong
+
+    - A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.
+    - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel ops` goes on where it stopped, and repeats nothing.
+    - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
+    - `rel log ops` shows the logs on all hosts, `rel status ops` what is live there, `rel history ops` who did what.
+
+    ## The way back
+
+    `rel ops --rollback` undoes the last release, by the journals of the hosts:
+
+    - `closed/front`: what it wrote down
+    - `closed/line`: the port is closed
+    - Nothing takes back `queues/delete`.
     "#);
 }
 
