@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::deploy::porter;
+use crate::deploy::hosts::porter;
 use crate::error::{Error, Result};
 use crate::ui::{self, ColorChoice};
 

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::deploy::{Way, on_call, to_json};
 use super::query;
-use crate::deploy::attach::{self, Ending};
+use crate::deploy::hosts::attach::{self, Ending};
 use crate::error::{EXIT_FAILED, EXIT_OK, Result};
 use crate::progress::Progress;
 use crate::ui;

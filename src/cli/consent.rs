@@ -7,8 +7,8 @@ use std::io::IsTerminal;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
-use crate::deploy::destroy::{Destruction, unconfirmed};
-use crate::deploy::guards::Overrides;
+use crate::deploy::plan::destroy::{Destruction, unconfirmed};
+use crate::deploy::plan::guards::Overrides;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Environment;
 use crate::progress::Progress;

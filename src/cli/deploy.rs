@@ -18,11 +18,11 @@ use super::names::{find, unknown_name, usage};
 use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
-use crate::deploy::hours::Clock;
-use crate::deploy::saved::SavedPlan;
-use crate::deploy::secret::Secret;
-use crate::deploy::upload::sha256_of;
-use crate::deploy::words::lower_hex;
+use crate::deploy::hosts::hours::Clock;
+use crate::deploy::hosts::upload::sha256_of;
+use crate::deploy::plan::secret::Secret;
+use crate::deploy::told::saved::SavedPlan;
+use crate::deploy::wire::words::lower_hex;
 use crate::deploy::{self, Promoted, Recipes, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
@@ -279,7 +279,7 @@ impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
     pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
         // Said before anything is built.
-        deploy::saved::is_allowed(self.environment, None)?;
+        deploy::told::saved::is_allowed(self.environment, None)?;
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
         if !roots.is_empty() {

@@ -1,6 +1,6 @@
 //! `rel lock` and `rel unlock`: an environment held by a person, across runs.
 //!
-//! The hold lies on the hosts (`deploy::lease`); here are only the words and the answers.
+//! The hold lies on the hosts (`deploy::hosts::lease`); here are only the words and the answers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::deploy::{Way, on_call, to_json};
 use crate::deploy::Request;
-use crate::deploy::lease::{self, Locked};
+use crate::deploy::hosts::lease::{self, Locked};
 use crate::error::{EXIT_OK, Error, Result, plural};
 use crate::progress::Progress;
 use crate::ui;

@@ -11,7 +11,7 @@ use super::consent::{Consent, ConsentArgs};
 use super::context::Context;
 use super::deploy::{Job, Way, find_environment};
 use super::query;
-use crate::deploy::saved::{Body, SavedPlan};
+use crate::deploy::told::saved::{Body, SavedPlan};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::fs;
@@ -176,7 +176,7 @@ impl Job<'_> {
         let all = self.project.sources.files().iter().chain(used);
         Ok(all
             .map(|file| {
-                let digest = deploy::words::hex(file.text.as_bytes());
+                let digest = deploy::wire::words::hex(file.text.as_bytes());
                 (file.path.display().to_string(), digest)
             })
             .collect())
@@ -190,7 +190,7 @@ impl Job<'_> {
                 &saved.body.plan,
             ));
         }
-        deploy::saved::is_allowed(self.environment, Some(saved))?;
+        deploy::told::saved::is_allowed(self.environment, Some(saved))?;
         let mut now = Body {
             files: self.files()?,
             artifacts: saved.body.artifacts.clone(),

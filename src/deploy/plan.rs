@@ -1,22 +1,42 @@
 //! The plan: what hosts said, and what is to be done about each step. Plain data; how it is
-//! decided stands in `decide.rs`.
+//! decided stands in `plan/decide.rs`.
+
+pub mod around;
+pub mod back;
+pub mod basis;
+pub mod check;
+pub mod decide;
+pub mod destroy;
+pub mod difference;
+pub mod draft;
+pub mod expand;
+pub mod found;
+pub mod guards;
+pub mod here;
+pub mod job;
+pub mod port;
+pub mod promote;
+pub mod render;
+pub mod roles;
+pub mod secret;
+pub mod waves;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::back::Against;
-use crate::deploy::basis::Basis;
-use crate::deploy::destroy::Destruction;
-use crate::deploy::detached::{Detached, Foreign};
-use crate::deploy::difference::{Difference, Standing};
-use crate::deploy::guards::Blocked;
-use crate::deploy::job::{Draft, NOT_MADE};
-use crate::deploy::journal::{Attempt, Journal};
-use crate::deploy::lease::Held;
-use crate::deploy::marks::WayBack;
-use crate::deploy::roles::Roles;
-use crate::deploy::waves::Wave;
+use crate::deploy::plan::back::Against;
+use crate::deploy::plan::basis::Basis;
+use crate::deploy::plan::destroy::Destruction;
+use crate::deploy::plan::difference::{Difference, Standing};
+use crate::deploy::plan::draft::WayBack;
+use crate::deploy::plan::guards::Blocked;
+use crate::deploy::plan::job::{Draft, NOT_MADE};
+use crate::deploy::plan::roles::Roles;
+use crate::deploy::plan::waves::Wave;
+use crate::deploy::wire::detached::{Detached, Foreign};
+use crate::deploy::wire::held::Held;
+use crate::deploy::wire::journal::{Attempt, Journal};
 
 /// What one host said.
 #[derive(Clone, Debug, Default)]

@@ -1,12 +1,12 @@
 //! Plans and outcomes of environments, as text.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
-use crate::deploy::destroy::Destruction;
-use crate::deploy::difference::{Change, Difference};
-use crate::deploy::guards::Stopping;
-use crate::deploy::here::THIS_MACHINE;
-use crate::deploy::marks::WayBack;
-use crate::deploy::words::age_of;
+use crate::deploy::plan::destroy::Destruction;
+use crate::deploy::plan::difference::{Change, Difference};
+use crate::deploy::plan::draft::WayBack;
+use crate::deploy::plan::guards::Stopping;
+use crate::deploy::plan::here::THIS_MACHINE;
+use crate::deploy::wire::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::error::plural;
 

@@ -1,10 +1,10 @@
 //! Hosts, their status and their history, as text: a line each, columns aligned.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
-use crate::deploy::history::{End, History};
-use crate::deploy::inventory::HostFacts;
-use crate::deploy::status::{HostStatus, State};
-use crate::deploy::words::age_of;
+use crate::deploy::hosts::inventory::HostFacts;
+use crate::deploy::told::history::{End, History};
+use crate::deploy::told::status::{HostStatus, State};
+use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
 /// Returns hosts: how reached, whether they answer, and what they are.

@@ -1,9 +1,9 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
-use crate::deploy::attach::Ending;
-use crate::deploy::detached::State;
-use crate::deploy::fold::{Folded, together};
+use crate::deploy::hosts::attach::Ending;
+use crate::deploy::told::fold::{Folded, together};
+use crate::deploy::wire::detached::State;
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
 pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> String {

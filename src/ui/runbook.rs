@@ -2,10 +2,10 @@
 
 use super::hosts::shown_date;
 use super::shown_time;
-use crate::deploy::job::Seat;
-use crate::deploy::marks::WayBack;
-use crate::deploy::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
-use crate::deploy::words::age_of;
+use crate::deploy::plan::draft::WayBack;
+use crate::deploy::plan::job::Seat;
+use crate::deploy::told::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
+use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
 /// Returns the whole page.

@@ -1,7 +1,7 @@
 //! Every example of `docs/recipes.md` is read, so that none of them lies.
 
 use super::*;
-use crate::deploy::{parse, reader};
+use crate::deploy::recipe::{parse, reader};
 use kdl::KdlDocument;
 
 /// Returns the fenced `kdl` blocks of a page.
@@ -63,7 +63,7 @@ fn every_example_is_right() {
                 let roots = BTreeMap::new();
                 let jobs = world(r, &roots, None)?.jobs()?;
                 let acts = |j: &Job| {
-                    let steps = j.steps(crate::deploy::job::Late::Symbolic)?;
+                    let steps = j.steps(crate::deploy::plan::job::Late::Symbolic)?;
                     Ok(steps.len() + j.recipe.guards.len())
                 };
                 jobs.iter().map(acts).sum::<Result<usize>>()

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::deploy::words::hex;
+use crate::deploy::wire::words::hex;
 use crate::model::{Arg, Axis, Host, Param, Reach, Use};
 use crate::progress::{Event, StepEnd};
 use crate::source::Place;

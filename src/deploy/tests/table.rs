@@ -1,10 +1,10 @@
 //! The plan as a table: what a host says -> what runs, and why. No process, no disk.
 
 use super::*;
-use crate::deploy::decide::decide;
-use crate::deploy::journal::Journal;
 use crate::deploy::plan::Probe;
 use crate::deploy::plan::Seen;
+use crate::deploy::plan::decide::decide;
+use crate::deploy::wire::journal::Journal;
 
 const RECIPE: &str = r#"recipe "r" {
     param "word" default="w"
@@ -31,10 +31,11 @@ struct Table {
 
 impl Table {
     fn new(recipe: &str) -> Self {
-        let recipe = Arc::new(crate::deploy::parse::recipe("r", recipe, 0).expect("parses"));
+        let recipe =
+            Arc::new(crate::deploy::recipe::parse::recipe("r", recipe, 0).expect("parses"));
         let args = recipe.params.iter().map(|p| {
             let text = p.default.clone().unwrap_or_default();
-            (p.name.clone(), crate::deploy::job::Bound::Text(text))
+            (p.name.clone(), crate::deploy::plan::job::Bound::Text(text))
         });
         let job = Job {
             wave: None,
@@ -129,7 +130,7 @@ impl Table {
     }
 
     fn word(&mut self, word: &str) {
-        let bound = crate::deploy::job::Bound::Text(word.into());
+        let bound = crate::deploy::plan::job::Bound::Text(word.into());
         self.jobs[0].args.insert("word".into(), bound);
     }
 }
@@ -224,9 +225,10 @@ fn a_use_follows_the_uses_it_comes_after() {
     let mut second = table.jobs[0].clone();
     second.label = "v".into();
     second.after = vec!["u".into()];
-    second
-        .args
-        .insert("word".into(), crate::deploy::job::Bound::Text("own".into()));
+    second.args.insert(
+        "word".into(),
+        crate::deploy::plan::job::Bound::Text("own".into()),
+    );
     table.jobs.push(second);
     table.run(None);
     table.check(&[]);
@@ -284,7 +286,7 @@ fn what_has_not_been_made_is_not_known() {
     let mut table = Table::new(
         "recipe \"r\" {\n param \"x\" type=\"artifact\"\n step \"put\" { put \"{x}\" to=\"/x/{x.id}/\" }\n}",
     );
-    let bound = crate::deploy::job::Bound::Artifact("wheel".into(), None);
+    let bound = crate::deploy::plan::job::Bound::Artifact("wheel".into(), None);
     table.jobs[0].args.insert("x".into(), bound);
     table.check(&["u/put: Unknown unknown until `wheel` is made"]);
 }
@@ -373,7 +375,8 @@ fn what_is_found_done_is_done_again_behind_a_use_that_changes() {
     // Stopped by a use before it: that it was up at the time of the question says nothing.
     let mut stop = table.jobs[0].clone();
     let recipe = r#"recipe "stop" { step "down" { run "go-down" } }"#;
-    stop.recipe = Arc::new(crate::deploy::parse::recipe("stop", recipe, 0).expect("parses"));
+    stop.recipe =
+        Arc::new(crate::deploy::recipe::parse::recipe("stop", recipe, 0).expect("parses"));
     stop.label = "stop".into();
     table.jobs[0].after.push("stop".into());
     table.jobs.insert(0, stop);
@@ -396,9 +399,9 @@ fn rollout() -> Table {
             job.host = Some(host.into());
             job.args.clear();
             let word = if is_gate { "gate" } else { "1" };
-            let bound = crate::deploy::job::Bound::Text(word.into());
+            let bound = crate::deploy::plan::job::Bound::Text(word.into());
             job.args.insert("word".into(), bound);
-            job.wave = Some(crate::deploy::waves::Wave {
+            job.wave = Some(crate::deploy::plan::waves::Wave {
                 rollout: 0,
                 // The last host is held back.
                 number: if number == 2 { 0 } else { number + 1 },
@@ -436,7 +439,7 @@ fn what_is_held_back_stays_whatever_is_due_or_guarded() {
     }"#;
     let mut table = Table::new(recipe);
     let wave = |number| {
-        Some(crate::deploy::waves::Wave {
+        Some(crate::deploy::plan::waves::Wave {
             rollout: 0,
             number,
             of: 1,

@@ -1,8 +1,7 @@
 //! The program as a text, and the prelude in every shell at hand.
 
 use super::*;
-use crate::deploy::logs::PROGRAM;
-use crate::deploy::program::{DETACHED, GUARD, Header, KEEPER, LEASE, PRELUDE};
+use crate::deploy::wire::program::{self, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE};
 
 #[test]
 fn a_program_can_be_read() {
@@ -114,7 +113,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
             LEASE,
             GUARD,
             KEEPER,
-            PROGRAM,
+            LOGS,
             &header.guard(),
             &header.program(""),
         ] {

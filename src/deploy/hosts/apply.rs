@@ -1,0 +1,361 @@
+//! The hands: carry out a plan, and go back when a step fails.
+//!
+//! Uses are done in the order written; the hosts of one use at the same time. Steps
+//! of a host that follow each other go over in one program; what is done from here (a
+//! transfer, a question to a site) stands between programs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::hours::Hours;
+use crate::deploy::hosts::line::Line;
+use crate::deploy::hosts::rollout::GivenUp;
+use crate::deploy::hosts::undo::{self, Ran};
+use crate::deploy::hosts::upload;
+use crate::deploy::plan::job::{Act, Job, Seat};
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::wire::program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Artifact, Environment};
+use crate::progress::{Event, Progress, StepEnd};
+
+/// Runs whose ways back are kept.
+const UNDO_KEPT: usize = 10;
+/// Steps of this machine have no host's name.
+const HERE: &str = "here";
+
+/// Carries out plans.
+pub struct Hands<'a> {
+    /// The environment.
+    pub environment: &'a Environment,
+    /// Id of this run.
+    pub run_id: &'a str,
+    /// The words of the command.
+    pub purpose: &'a str,
+    /// The hosts.
+    pub fleet: &'a Fleet,
+    /// What they said.
+    pub seen: &'a BTreeMap<String, Seen>,
+    /// The hours in which waves may begin; none where that was gone over.
+    pub hours: Option<&'a Hours<'a>>,
+    /// Where it is told.
+    pub progress: &'a dyn Progress,
+    /// Set when we are to stop.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// What one run has done so far.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Steps that were started, for the way back.
+    pub ran: Mutex<Vec<Ran>>,
+    /// URLs that answered.
+    pub urls: Mutex<Vec<String>>,
+}
+
+/// Why a job stopped: a step's own failure is undone, a lost host is asked next time.
+pub enum Stop {
+    /// A step failed.
+    Step(Box<Error>),
+    /// Anything else: nothing is undone.
+    Other(Box<Error>),
+}
+
+impl From<Box<Error>> for Stop {
+    fn from(error: Box<Error>) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Hands<'_> {
+    /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
+    pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
+        let (mut given_up, mut told) = (GivenUp::default(), None);
+        let mut at = 0;
+        for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
+            let own = &jobs[at..at + together.len()];
+            at += together.len();
+            if let Some(lost) = self.fleet.lost_port() {
+                return Err(self.go_back(done, &|_| true, lost));
+            }
+            self.before(together, &mut told)?;
+            let mut failed = Vec::new();
+            for (host, stop) in self.together(together, own, (done, &given_up)) {
+                match stop {
+                    // A lost host weighs more than a failed step: nobody can go back for it.
+                    Stop::Other(error) => return Err(error),
+                    Stop::Step(error) => failed.push((host, error)),
+                }
+            }
+            self.settle(plan, together, failed, (done, &mut given_up))?;
+        }
+        let mut hosts = touched(plan);
+        hosts.retain(|host| !given_up.has(host));
+        self.finish(&hosts, jobs)?;
+        given_up.tell(&self.environment.name)
+    }
+
+    /// Does one use on all its hosts at once; returns where it stopped, the lost hosts first.
+    fn together(
+        &self,
+        planned: &[PlannedJob],
+        jobs: &[Job],
+        (done, given_up): (&Done, &GivenUp),
+    ) -> Vec<(Option<String>, Stop)> {
+        let mut pairs: Vec<(&PlannedJob, &Job)> = planned.iter().zip(jobs).collect();
+        pairs.retain(|(job, _)| !job.host.as_deref().is_some_and(|host| given_up.has(host)));
+        let one = |(planned, job): (&PlannedJob, &Job)| self.job(planned, job, done);
+        let results: Vec<Result<(), Stop>> = match pairs.as_slice() {
+            [only] => vec![one(*only)],
+            _ => std::thread::scope(|scope| {
+                let threads: Vec<_> = pairs
+                    .iter()
+                    .map(|pair| scope.spawn(move || one(*pair)))
+                    .collect();
+                let panicked = |_| Err(Error::internal("a use's thread panicked").into());
+                let joined = threads.into_iter();
+                joined.map(|t| t.join().unwrap_or_else(panicked)).collect()
+            }),
+        };
+        let hosts = pairs.iter().map(|(planned, _)| planned.host.clone());
+        let stopped = hosts.zip(results).filter_map(|(h, r)| Some((h, r.err()?)));
+        let (mut lost, failed): (Vec<_>, Vec<_>) =
+            stopped.partition(|(_, stop)| matches!(stop, Stop::Other(_)));
+        lost.extend(failed);
+        lost
+    }
+
+    fn job(&self, planned: &PlannedJob, job: &Job, done: &Done) -> Result<(), Stop> {
+        for text in &planned.told {
+            self.progress.event(&Event::Warning { text });
+        }
+        let mut line = Line::new(self, planned, done);
+        if planned.steps.iter().any(|s| s.verdict == Verdict::Run) {
+            self.send_artifacts(planned, job)?;
+            if planned.is_new_attempt
+                && let Some(host) = &planned.host
+            {
+                line.at(host)?;
+                let attempt = &planned.attempt;
+                line.push(&program::begin(
+                    &planned.label,
+                    &attempt.key,
+                    &attempt.facts,
+                ));
+            }
+        }
+        for step in &planned.steps {
+            match (step.verdict, &step.host) {
+                (Verdict::Ask, _) => self.ask_here(planned, step, done)?,
+                (Verdict::Run, Some(host)) if step.draft.seat == Seat::Operator => {
+                    line.at(host)?;
+                    line.act_here(step, host)?;
+                }
+                (Verdict::Run, Some(host)) => {
+                    line.at(host)?;
+                    line.push_step(step)?;
+                }
+                (Verdict::Held, _) => {}
+                _ => self.tell_fresh(step),
+            }
+        }
+        if let (Some(host), true) = (&planned.host, planned.steps.iter().any(|s| s.seq > 0)) {
+            line.at(host)?;
+            line.push(&program::end(&planned.label));
+        }
+        line.flush()
+    }
+
+    fn tell_fresh(&self, step: &PlannedStep) {
+        self.progress.event(&Event::StepFinished {
+            host: step.host.as_deref().unwrap_or(HERE),
+            step: &step.id,
+            how: StepEnd::Fresh,
+            took: Duration::ZERO,
+        });
+    }
+
+    /// Sends what the host has not got yet.
+    fn send_artifacts(&self, planned: &PlannedJob, job: &Job) -> Result<(), Stop> {
+        let Some(host) = &planned.host else {
+            return Ok(());
+        };
+        let base_of = |artifact: &Artifact| {
+            planned.steps.iter().find_map(|s| match &s.draft.act {
+                Act::Put { sha256, base, .. }
+                    if s.verdict == Verdict::Run && *sha256 == artifact.sha256 =>
+                {
+                    Some(base.as_str())
+                }
+                _ => None,
+            })
+        };
+        let has = |a: &Artifact| {
+            self.seen
+                .get(host)
+                .is_some_and(|s| s.blobs.contains(&a.sha256))
+        };
+        let member = self.fleet.member(host)?;
+        for artifact in job.artifacts().filter(|a| !has(a)) {
+            let Some(base) = base_of(artifact) else {
+                continue;
+            };
+            self.progress.event(&Event::Host {
+                host,
+                text: "takes an artifact",
+            });
+            let to = format!("{}/blobs/{}", member.header.state, artifact.sha256);
+            upload::upload(
+                &mut member.session(),
+                &artifact.paths,
+                &to,
+                base,
+                self.interrupted,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Asks a site that belongs to no host of ours.
+    fn ask_here(&self, planned: &PlannedJob, step: &PlannedStep, done: &Done) -> Result<(), Stop> {
+        let Act::Ask(wait) = &step.draft.act else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        self.progress.event(&Event::StepStarted {
+            host: HERE,
+            step: &step.id,
+            reason: &step.what,
+        });
+        let result = wait.run(self.interrupted);
+        let how = if result.is_ok() {
+            StepEnd::Done
+        } else {
+            StepEnd::Failed(1)
+        };
+        self.progress.event(&Event::StepFinished {
+            host: HERE,
+            step: &step.id,
+            how,
+            took: start.elapsed(),
+        });
+        match result {
+            Ok(()) => {
+                if let Some(url) = wait.url() {
+                    lock(&done.urls).push(url.to_owned());
+                }
+                Ok(())
+            }
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(Stop::Other(error)),
+            Err(error) => Err(Stop::Step(error.fact("use", planned.label.clone()))),
+        }
+    }
+
+    /// The way back of what ran on some hosts, after `cause`: returns the error that tells both.
+    pub fn go_back(
+        &self,
+        done: &Done,
+        is_wanted: &dyn Fn(&str) -> bool,
+        cause: Box<Error>,
+    ) -> Box<Error> {
+        let all = std::mem::take(&mut *lock(&done.ran));
+        let (ran, others) = all.into_iter().partition(|r: &Ran| is_wanted(&r.host));
+        *lock(&done.ran) = others;
+        let undone = undo::go_back(self, &ran).and_then(|count| {
+            self.tell_gone_back(&ran)?;
+            Ok(count)
+        });
+        self.fleet.close_ports(is_wanted);
+        match undone {
+            Ok(0) => {
+                cause.hinted("nothing had been switched; mend it and run the same command again")
+            }
+            Ok(count) => cause
+                .fact(
+                    "undone",
+                    format!("{count} {}", crate::error::plural(count, "step")),
+                )
+                .hinted(
+                    "what was live before is live again; mend it and run the same command again",
+                ),
+            Err(error) if error.kind == ErrorKind::Interrupted => cause
+                .fact("undone", "interrupted on the way back")
+                .hinted("the same command with `--rollback` goes on with it"),
+            // Whoever holds the hosts now answers for them.
+            Err(error) if error.kind == ErrorKind::Fenced => error.fact("before", cause.message),
+            Err(error) => {
+                let mut both = Error::new(ErrorKind::NotRolledBack, cause.message);
+                both.facts = cause.facts;
+                both = both.fact("way back", error.message);
+                both.facts.extend(error.facts);
+                both.hinted("look at the hosts: what is live there is not known")
+            }
+        }
+    }
+
+    /// Says on each host that this run is no release to go back from.
+    fn tell_gone_back(&self, ran: &[Ran]) -> Result<()> {
+        let line = format!(
+            "rel_journal gone-back - - {} -\n",
+            program::quote(self.run_id)
+        );
+        let hosts: Vec<&str> = ran.iter().map(|r| r.host.as_str()).collect();
+        self.fleet.note(&hosts, &line, self.interrupted)
+    }
+
+    /// Says on each host that the run came to its end, and tidies what it left.
+    fn finish(&self, hosts: &[&str], jobs: &[Job]) -> Result<()> {
+        self.fleet.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let mut body = String::from("rel_journal ok - - - -\n");
+            // What this run laid down stays at hand, for a drift or another use.
+            let wanted = jobs.iter().filter(|j| j.host.as_deref() == Some(name));
+            let wanted: Vec<&str> = wanted
+                .flat_map(Job::artifacts)
+                .map(|a| a.sha256.as_str())
+                .collect();
+            body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));
+            if let Some(seen) = self.seen.get(name) {
+                let runs = seen.journal.runs();
+                let old = runs.len().saturating_sub(UNDO_KEPT);
+                for run in &runs[..old] {
+                    let dir = format!("{}/undo/{}", member.header.state, run.id);
+                    body.push_str(&format!("rm -rf -- {}\n", program::quote(&dir)));
+                }
+            }
+            let program = member.header.program(&body);
+            member
+                .session()
+                .run(&program, self.interrupted, &mut |_| None)
+                .map(drop)
+        })?;
+        Ok(())
+    }
+}
+
+/// Returns the hosts that a plan changes.
+pub fn touched(plan: &Plan) -> Vec<&str> {
+    let mut hosts: Vec<&str> = Vec::new();
+    for job in &plan.jobs {
+        let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
+        for host in steps.filter_map(|s| s.host.as_deref()) {
+            // The journal of the host that receives also has the attempt.
+            for host in [Some(host), job.host.as_deref()].into_iter().flatten() {
+                if !hosts.contains(&host) {
+                    hosts.push(host);
+                }
+            }
+        }
+    }
+    hosts
+}
+
+/// Locks; a panic elsewhere does not spoil what is inside.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

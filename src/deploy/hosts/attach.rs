@@ -1,0 +1,175 @@
+//! Follows what goes on detached on the hosts of an environment, or ends it.
+//!
+//! Whoever follows holds no lease and changes nothing: only how it ended is written down, under
+//! the lease, where nobody else holds that. What follows from the end is the next run's matter.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+
+use crate::deploy::hosts::apply::lock;
+use crate::deploy::hosts::fleet::{Fleet, Member, Mode};
+use crate::deploy::plan::Seen;
+use crate::deploy::plan::secret::Hidden;
+use crate::deploy::wire::detached::{Detached, State};
+use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::program::quote;
+use crate::deploy::{Request, open, world};
+use crate::error::{ErrorKind, Result};
+use crate::progress::{Event, Progress};
+
+/// How one detached step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// Where.
+    pub host: String,
+    /// Its name in the journal.
+    pub step: String,
+    /// A person ended it now.
+    pub is_stopped: bool,
+    /// Its exit status; `None` where nobody wrote one down.
+    pub status: Option<i32>,
+    /// In a word how it stands.
+    pub state: State,
+}
+
+/// Takes a line of a step: host, step, text.
+pub type Lines<'a> = &'a (dyn Fn(&str, &str, &[u8]) + Sync);
+
+/// What is gone through on one host.
+type Work<'a> = &'a (dyn Fn(&str, &Member, &Detached) -> Result<Ending> + Sync);
+
+/// Follows all that goes on until it has ended; what ended and nobody has heard of is told too.
+pub fn follow(
+    request: &Request<'_>,
+    lines: Lines<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Vec<Ending>> {
+    let (fleet, seen) = ask(request, progress, interrupted)?;
+    let endings = each(&fleet, &seen, &|host, member, one| {
+        let body = format!("rel_detached_attach {}\n", quote(&one.dir));
+        told(host, member, one, &body, lines, interrupted)
+    });
+    let endings = endings.map_err(|error| match error.kind {
+        ErrorKind::Interrupted => error.hinted("it goes on on the hosts"),
+        _ => error,
+    })?;
+    note_ends(&fleet, &seen, progress, interrupted)?;
+    Ok(endings)
+}
+
+/// Ends all that goes on, under the leases.
+pub fn stop(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Vec<Ending>> {
+    let (fleet, seen) = ask(request, progress, interrupted)?;
+    let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
+    fleet.lock(&hosts, &seen, Mode::Run, progress, interrupted)?;
+    each(&fleet, &seen, &|host, member, one| {
+        let body = format!("rel_detached_halt {}\n", quote(&one.dir));
+        told(host, member, one, &body, &|_, _, _| {}, interrupted)
+    })
+}
+
+/// Returns the hosts that answer and have something detached, with what they say.
+fn ask(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<(Fleet, BTreeMap<String, Seen>)> {
+    let fleet = open(request, progress, interrupted)?;
+    // Their secrets are shown nowhere.
+    let jobs = world(request, &fleet.roots(), None)?.jobs()?;
+    fleet.hide(&Hidden::of(&jobs));
+    let answers = fleet.ask_some(&[], interrupted)?;
+    for (host, why) in &answers.down {
+        let text = format!("host `{host}` does not answer: {why}");
+        progress.event(&Event::Warning { text: &text });
+    }
+    let mut seen = answers.seen;
+    seen.retain(|_, s| s.open_detached().next().is_some());
+    Ok((fleet, seen))
+}
+
+/// Goes through what is detached, on all hosts at once, on each in order.
+fn each(fleet: &Fleet, seen: &BTreeMap<String, Seen>, work: Work<'_>) -> Result<Vec<Ending>> {
+    let all = fleet.each(&|host, member| {
+        let own = seen.get(host).into_iter().flat_map(Seen::open_detached);
+        own.map(|one| work(host, member, one))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    Ok(all.into_values().flatten().collect())
+}
+
+/// Runs a program about one step and returns what it tells of the end.
+fn told(
+    host: &str,
+    member: &Member,
+    one: &Detached,
+    body: &str,
+    lines: Lines<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Ending> {
+    let ending = Mutex::new(Ending {
+        host: host.to_owned(),
+        step: one.id.clone(),
+        is_stopped: false,
+        status: None,
+        state: one.state,
+    });
+    let program = member.header.program(body);
+    member.session().run(&program, interrupted, &mut |frame| {
+        match frame {
+            Frame::Output(line) => lines(host, &one.id, line),
+            Frame::Event(text) => {
+                let words: Vec<&str> = text.split(' ').collect();
+                if let ["attached", state, code] = words.as_slice() {
+                    let mut ending = lock(&ending);
+                    ending.is_stopped = *state == "stopped";
+                    ending.status = code.parse().ok();
+                    ending.state = match *state {
+                        "ended" | "stopped" => State::Ended,
+                        "restarted" => State::Restarted,
+                        _ => State::Killed,
+                    };
+                }
+            }
+            Frame::Replies(_) | Frame::Data(_) => {}
+        }
+        None
+    })?;
+    let ending = lock(&ending).clone();
+    Ok(ending)
+}
+
+/// Writes the ends down where nobody else is at work; else whoever is there does it.
+fn note_ends(
+    fleet: &Fleet,
+    seen: &BTreeMap<String, Seen>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    for (host, seen_there) in seen {
+        if let Err(error) = fleet.lock(&[host], seen, Mode::Run, progress, interrupted) {
+            match error.kind {
+                ErrorKind::Interrupted => return Err(error),
+                _ => {
+                    let text = format!("the end is not written down yet: {}", error.message);
+                    progress.event(&Event::Warning { text: &text });
+                    continue;
+                }
+            }
+        }
+        let body: String = seen_there
+            .open_detached()
+            .map(|one| format!("rel_detached_note {}\n", quote(&one.dir)))
+            .collect();
+        fleet.note(&[host], &body, interrupted)?;
+    }
+    Ok(())
+}

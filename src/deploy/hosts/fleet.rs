@@ -1,0 +1,451 @@
+//! All hosts of an environment: opened together, asked together, locked together.
+//!
+//! Owns the sessions. A host may be the target of one job and the source of another
+//! at the same time, so each session stands behind a lock of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::deploy::Request;
+use crate::deploy::hosts::apply::lock;
+use crate::deploy::hosts::forward::{self, Forward, Porters};
+use crate::deploy::hosts::session::Session;
+use crate::deploy::hosts::transport::{System, Transport};
+use crate::deploy::plan::Seen;
+use crate::deploy::plan::job::Job;
+use crate::deploy::plan::port::Port;
+use crate::deploy::plan::roles::{Probe, Said};
+use crate::deploy::plan::secret::Hidden;
+use crate::deploy::wire::facts::{Answers, Depth, Questions, Reply};
+use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::held::refused;
+use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
+use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs::STATE_DIR;
+use crate::model::{Host, Reach};
+use crate::progress::{Event, Progress};
+
+/// One host with its connection.
+pub struct Member {
+    host: Host,
+    session: Mutex<Session>,
+    /// What its programs begin with.
+    pub header: Header,
+}
+
+/// All hosts of an environment.
+pub struct Fleet {
+    members: BTreeMap<String, Member>,
+    porters: Porters,
+    // Behind the sessions: ports close after the guards have left what led there.
+    forwards: Mutex<Vec<Forward>>,
+}
+
+impl Fleet {
+    /// Starts all connections and returns when each root is known.
+    ///
+    /// Absolute roots are known beforehand: then nothing is waited for here.
+    pub fn open(
+        request: &Request<'_>,
+        hosts: &BTreeMap<String, Host>,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Self> {
+        let system = System {
+            ssh: request.ssh.clone(),
+            control_dir: request.control_dir.clone(),
+            secret_vars: request.secret_vars.clone(),
+        };
+        if hosts.values().any(|h| h.reach != Reach::Local) {
+            make_private(&request.control_dir)?;
+        }
+        let nonce = nonce()?;
+        let mut opened = Vec::new();
+        for host in hosts.values() {
+            progress.event(&Event::Host {
+                host: &host.name,
+                text: "asks",
+            });
+            let root = absolute_root(host, request.root);
+            let header = Header {
+                nonce: nonce.clone(),
+                state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
+                root,
+                run: request.run_id.clone(),
+                who: crate::deploy::wire::journal::column(&request.who),
+                purpose: crate::deploy::wire::journal::column(&request.purpose),
+                lease: request.environment.lease.unwrap_or(LEASE_TIME),
+            };
+            let session = Session::open(&system as &dyn Transport, host, &header)?;
+            opened.push((host.name.clone(), session, header));
+        }
+        let mut members = BTreeMap::new();
+        for (name, mut session, mut header) in opened {
+            if !header.root.starts_with('/') {
+                match session.hello(interrupted) {
+                    Ok(root) => {
+                        header.state = format!("{root}/{STATE_DIR}/{}", state_name(request));
+                        header.root = root;
+                    }
+                    // It will not answer the question either.
+                    Err(error) if error.kind == ErrorKind::Host && request.is_question => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let session = Mutex::new(session);
+            let host = hosts.get(&name).cloned();
+            let host = host.ok_or_else(|| Error::internal("a host was not asked for"))?;
+            let member = Member {
+                host,
+                session,
+                header,
+            };
+            members.insert(name, member);
+        }
+        let program = request.program.clone();
+        Ok(Self {
+            members,
+            porters: Porters { program, system },
+            forwards: Mutex::default(),
+        })
+    }
+
+    /// Opens a port of a host until the run ends. Returns what the host must know about it.
+    pub fn open_port(
+        &self,
+        name: &str,
+        port: &Port,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<String>> {
+        let member = self.member(name)?;
+        let state = &member.header.state;
+        let forward = self.porters.open(&member.host, port, state, interrupted)?;
+        let is_local = member.host.reach == Reach::Local;
+        let note = is_local.then(|| port.note(state, forward.pid()));
+        lock(&self.forwards).push(forward);
+        Ok(note)
+    }
+
+    /// Closes the ports of some hosts.
+    pub fn close_ports(&self, is_wanted: &dyn Fn(&str) -> bool) {
+        lock(&self.forwards).retain(|forward| !is_wanted(&forward.host));
+    }
+
+    /// Returns the error for a port that did not stay open.
+    pub fn lost_port(&self) -> Option<Box<Error>> {
+        let mut forwards = lock(&self.forwards);
+        let closed = forwards.iter_mut().position(|forward| !forward.is_open())?;
+        forwards.get(closed).map(forward::lost)
+    }
+
+    /// Returns the absolute roots, by host.
+    pub fn roots(&self) -> BTreeMap<String, String> {
+        self.members
+            .iter()
+            .map(|(name, m)| (name.clone(), m.header.root.clone()))
+            .collect()
+    }
+
+    /// Returns the names of all hosts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    /// Returns a host; its absence is our bug.
+    pub fn member(&self, name: &str) -> Result<&Member> {
+        self.members
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("host `{name}` was never opened")))
+    }
+
+    /// Returns how often hosts were asked, over all of them.
+    pub fn round_trips(&self) -> usize {
+        self.members.values().map(|m| m.session().round_trips).sum()
+    }
+
+    /// Keeps secrets out of everything that hosts print from now on.
+    pub fn hide(&self, hidden: &Hidden) {
+        for member in self.members.values() {
+            member.session().hidden = hidden.clone();
+        }
+    }
+
+    /// Does something with every host at once; the first error in order of names wins.
+    pub fn each<T: Send>(
+        &self,
+        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+    ) -> Result<BTreeMap<String, T>> {
+        self.every(act)
+            .into_iter()
+            .map(|(name, result)| Ok((name, result?)))
+            .collect()
+    }
+
+    /// Does something with every host at once, and returns what became of each.
+    fn every<T: Send>(
+        &self,
+        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+    ) -> Vec<(String, Result<T>)> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .members
+                .iter()
+                .map(|(name, member)| (name, scope.spawn(move || act(name, member))))
+                .collect();
+            threads
+                .into_iter()
+                .map(|(name, thread)| {
+                    let result = thread
+                        .join()
+                        .unwrap_or_else(|_| Err(Error::internal("a host's thread panicked")));
+                    (name.clone(), result)
+                })
+                .collect()
+        })
+    }
+
+    /// Asks all hosts everything that `jobs` depend on: one round trip each.
+    pub fn ask(
+        &self,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<String, Seen>> {
+        self.each(&|name, member| member.ask(name, jobs, depth, interrupted))
+    }
+
+    /// Asks all hosts, and goes without those that do not answer: for questions only.
+    pub fn ask_some(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<Answers> {
+        let mut answers = Answers::default();
+        for (name, result) in
+            self.every(&|name, member| member.ask(name, jobs, Depth::Decide, interrupted))
+        {
+            match result {
+                Ok(seen) => drop(answers.seen.insert(name, seen)),
+                Err(error) if error.kind == ErrorKind::Host => {
+                    answers.down.insert(name, why_not(&error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Asks the probes of roles, all hosts at once; where `is_question`, hosts that do not answer
+    /// are gone without.
+    pub fn probe(
+        &self,
+        probes: &[Probe],
+        is_question: bool,
+        interrupted: &AtomicBool,
+    ) -> Result<BTreeMap<(String, String), Said>> {
+        let mut all = BTreeMap::new();
+        let asked = self.every(&|name, member| {
+            let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
+            member.probe(&own, interrupted)
+        });
+        for (name, said) in asked {
+            match said {
+                Ok(said) => {
+                    all.extend(
+                        said.into_iter()
+                            .map(|(role, said)| ((role, name.clone()), said)),
+                    );
+                }
+                Err(error) if error.kind == ErrorKind::Host && is_question => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds lines to the journals of `hosts`, which must be locked.
+    pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
+        self.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let program = member.header.program(body);
+            let mut session = member.session();
+            session.run(&program, interrupted, &mut |_| None).map(drop)
+        })
+        .map(drop)
+    }
+
+    /// Takes the leases of `hosts`, or says who has them. Returns whether the journals
+    /// are still those that were read.
+    ///
+    /// One host after another, in order of names: of two that want the same hosts, one
+    /// gets all. What was taken is given back when the fleet is dropped.
+    pub fn lock(
+        &self,
+        hosts: &[&str],
+        seen: &BTreeMap<String, Seen>,
+        mode: Mode,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<bool> {
+        let mut is_same = true;
+        let mut own = Vec::new();
+        for (name, member) in self
+            .members
+            .iter()
+            .filter(|(n, _)| hosts.contains(&n.as_str()))
+        {
+            let size = seen.get(name).map_or(0, |s| s.journal.size);
+            let call = format!("rel_lock {size} {}\n", mode.word());
+            let answer = member.session().call(&call, interrupted)?;
+            match answer.split_once(' ').unwrap_or((&answer, "")) {
+                ("ready", rest) => {
+                    own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned()))
+                }
+                ("moved", _) => is_same = false,
+                ("owed", scope) => {
+                    return Err(
+                        Error::host(format!("`{scope}` on host `{name}` can not be left"))
+                            .fact("log", format!("{}/scopes.log", member.header.state))
+                            .hinted("mend what its way out needs, and run the same command again"),
+                    );
+                }
+                ("locked", held) => return Err(refused(name, &member.header.purpose, held)),
+                (_, why) => {
+                    return Err(keeps_no_journal(name)
+                        .fact("directory", member.header.state.clone())
+                        .fact("says", why));
+                }
+            }
+        }
+        own.dedup();
+        for reason in own.iter().filter(|_| mode == Mode::Run && is_same) {
+            let text = format!("you hold this environment yourself: {reason}");
+            progress.event(&Event::Note { text: &text });
+        }
+        Ok(is_same)
+    }
+}
+
+/// What a lease is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To work: a person's hold and another run are respected.
+    Run,
+    /// To look at a person's hold: only another run is respected.
+    Any,
+    /// To break what is there.
+    Break,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Any => "any",
+            Self::Break => "break",
+        }
+    }
+}
+
+impl Drop for Fleet {
+    /// Says goodbye to all before waiting for any.
+    fn drop(&mut self) {
+        for member in self.members.values() {
+            member.session().leave();
+        }
+    }
+}
+
+impl Member {
+    fn probe(&self, probes: &[&Probe], interrupted: &AtomicBool) -> Result<Vec<(String, Said)>> {
+        if probes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = probes.iter().enumerate();
+        let body: String = asked
+            .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
+            .collect();
+        let replies = self.replies(&format!("{body}rel_replies\n"), interrupted)?;
+        let said = replies.into_iter().filter_map(|reply| {
+            let probe = probes.get(reply.tag)?;
+            let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+            Some((probe.role.clone(), (reply.status, text)))
+        });
+        Ok(said.collect())
+    }
+
+    fn ask(
+        &self,
+        name: &str,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<Seen> {
+        let questions = Questions::new(name, &self.header.state, jobs, depth)?;
+        let replies = self.replies(&questions.program(), interrupted)?;
+        questions.read(name, &replies)
+    }
+
+    /// Runs a program of questions.
+    fn replies(&self, body: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
+        let program = self.header.program(body);
+        let mut replies = Vec::new();
+        self.session().run(&program, interrupted, &mut |frame| {
+            if let Frame::Replies(more) = frame {
+                replies.extend_from_slice(more);
+            }
+            None
+        })?;
+        Ok(replies)
+    }
+
+    /// Returns the connection, for one user at a time.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns one line that says why a host did not answer.
+pub fn why_not(error: &Error) -> String {
+    let said = error
+        .facts
+        .iter()
+        .find(|(n, _)| n == "says" || n == "missing");
+    let last = said.and_then(|(_, text)| text.lines().last());
+    last.unwrap_or(&error.message).to_owned()
+}
+
+/// Returns the error for a host whose state directory can not be written.
+pub fn keeps_no_journal(host: &str) -> Box<Error> {
+    Error::host(format!("host `{host}` can not keep a journal"))
+}
+
+/// Returns the name of the state directory: the environment with its parameters.
+pub fn state_name(request: &Request<'_>) -> String {
+    let params = request.environment.params.iter();
+    let values = params.map(|p| request.params.get(&p.name).map_or("", String::as_str));
+    let parts: Vec<&str> = std::iter::once(request.environment.name.as_str())
+        .chain(values)
+        .collect();
+    join_parts(&parts)
+}
+
+pub(in crate::deploy) fn make_private(dir: &PathBuf) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .context("create directory", dir)
+}
+
+/// Returns a word that no output can hold by chance or by intent.
+pub(in crate::deploy) fn nonce() -> Result<String> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let mut file = crate::fs::open(path)?;
+    std::io::Read::read_exact(&mut file, &mut bytes)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
+    Ok(lower_hex(&bytes))
+}

@@ -1,0 +1,92 @@
+//! `rel lock` and `rel unlock`: a person holds an environment, on all its hosts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::deploy::hosts::fleet::{Fleet, Mode};
+use crate::deploy::wire::held::refused;
+use crate::deploy::wire::journal::column;
+use crate::deploy::wire::program::{quote, seconds};
+use crate::deploy::{Request, open};
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// What `rel lock` and `rel unlock` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Locked {
+    /// The hosts that it was done on.
+    pub hosts: Vec<String>,
+    /// Whose holds were ended, of persons and runs, without one's own.
+    pub broken: Vec<String>,
+}
+
+/// Holds an environment for a person, on all its hosts or on none.
+pub fn freeze(
+    request: &Request<'_>,
+    reason: &str,
+    span: Option<Duration>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Locked> {
+    let fleet = all_hosts(request, Mode::Run, progress, interrupted)?;
+    let span = span.map_or_else(|| String::from("-"), |s| seconds(s).to_string());
+    let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
+    let said = fleet.each(&|_, member| member.session().call(&call, interrupted))?;
+    Ok(Locked {
+        hosts: said.into_keys().collect(),
+        broken: Vec::new(),
+    })
+}
+
+/// Ends a person's hold: one's own, or with a reason anybody's, and a run's that is at work.
+pub fn unfreeze(
+    request: &Request<'_>,
+    reason: Option<&str>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Locked> {
+    let mode = match reason {
+        Some(_) => Mode::Break,
+        None => Mode::Any,
+    };
+    let fleet = all_hosts(request, mode, progress, interrupted)?;
+    let reason = reason.map(column).unwrap_or_default();
+    let call = format!("rel_unfreeze {}\n", quote(&reason));
+    let words = request.purpose.as_str();
+    let said = fleet.each(&|name, member| {
+        let answer = member.session().call(&call, interrupted)?;
+        match answer.split_once(' ') {
+            Some(("locked", held)) => Err(refused(name, words, held)),
+            Some((_, whose)) => Ok(whose.to_owned()),
+            None => Ok(String::new()),
+        }
+    })?;
+    let mut locked = Locked::default();
+    for (host, whose) in said {
+        let mut whose: Vec<&str> = whose.split('\t').filter(|w| !w.is_empty()).collect();
+        if !whose.is_empty() {
+            locked.hosts.push(host);
+        }
+        whose.retain(|w| *w != request.who);
+        locked.broken.extend(whose.into_iter().map(str::to_owned));
+    }
+    locked.broken.sort();
+    locked.broken.dedup();
+    Ok(locked)
+}
+
+/// Opens all hosts of an environment and takes their leases.
+fn all_hosts(
+    request: &Request<'_>,
+    mode: Mode,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Fleet> {
+    let fleet = open(request, progress, interrupted)?;
+    let names: Vec<&str> = fleet.names().collect();
+    fleet.lock(&names, &BTreeMap::new(), mode, progress, interrupted)?;
+    Ok(fleet)
+}

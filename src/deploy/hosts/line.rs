@@ -1,0 +1,408 @@
+//! The steps of one job on their way to one host: gathered, sent, followed.
+//!
+//! Steps that follow each other on a host wait here until something else must come
+//! between; what is done from this machine comes between.
+
+use std::collections::VecDeque;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::deploy::hosts::apply::{Done, Hands, Stop, lock};
+use crate::deploy::hosts::fleet::Member;
+use crate::deploy::hosts::landing::Landing;
+use crate::deploy::hosts::undo::Ran;
+use crate::deploy::plan::job::{Act, Seat};
+use crate::deploy::plan::{PlannedJob, PlannedStep};
+use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Event, StepEnd};
+
+/// Lines of a failed step's output that an error shows.
+const LAST_LINES: usize = 12;
+/// So much longer than its time may the last try of a wait take.
+const TRY_GRACE: Duration = Duration::from_secs(30);
+
+impl Hands<'_> {
+    /// Sends a program of steps and follows what it tells.
+    pub fn run_program(
+        &self,
+        member: &Member,
+        body: &str,
+        steps: &[&PlannedStep],
+        done: &Done,
+    ) -> Result<Option<Failure>> {
+        let mut session = member.session();
+        let host = session.name().to_owned();
+        let mut follow = Follow {
+            hands: self,
+            host: &host,
+            steps,
+            done,
+            at: None,
+            is_away: false,
+            start: Instant::now(),
+            last: VecDeque::new(),
+            failure: None,
+        };
+        let text = member.header.program(body);
+        let status = session.run(&text, self.interrupted, &mut |frame| follow.frame(frame));
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => {
+                let is_cut = error.kind == ErrorKind::Interrupted;
+                let error = match (is_cut, follow.at) {
+                    (_, Some(_)) if follow.is_away => {
+                        error.fact("host", host.clone()).hinted(format!(
+                            "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
+                            self.purpose
+                        ))
+                    }
+                    (true, Some(_)) => error.fact("host", host.clone()).hinted(
+                        "the step and its processes were ended; the next run goes on there",
+                    ),
+                    _ => error,
+                };
+                return Err(match follow.at {
+                    Some(step) => error.fact("step", step.id.clone()),
+                    None => error,
+                });
+            }
+        };
+        Ok(follow.end(status))
+    }
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its name in the journal.
+    pub step: String,
+    /// Exit status; -1 when it was ended.
+    pub status: i32,
+    /// The time that it exceeded.
+    pub exceeded: Option<Duration>,
+    /// The last lines it printed.
+    pub output: String,
+}
+
+/// Follows one program's events.
+struct Follow<'a> {
+    hands: &'a Hands<'a>,
+    host: &'a str,
+    steps: &'a [&'a PlannedStep],
+    done: &'a Done,
+    at: Option<&'a PlannedStep>,
+    /// It goes on over there whatever becomes of us.
+    is_away: bool,
+    start: Instant,
+    last: VecDeque<String>,
+    failure: Option<Failure>,
+}
+
+impl<'a> Follow<'a> {
+    fn frame(&mut self, frame: &Frame) -> Option<Instant> {
+        match frame {
+            Frame::Output(line) => {
+                if self.last.len() == LAST_LINES {
+                    self.last.pop_front();
+                }
+                self.last
+                    .push_back(String::from_utf8_lossy(line).into_owned());
+                self.hands.progress.event(&Event::StepOutput {
+                    host: self.host,
+                    step: self.at.map_or("", |s| &s.id),
+                    line,
+                });
+                // Keeps the deadline as it is.
+                self.deadline()
+            }
+            Frame::Event(text) => {
+                let words: Vec<&str> = text.split(' ').collect();
+                match words.as_slice() {
+                    ["start", seq] => return self.started(seq),
+                    ["detached", age] => self.goes_on(age),
+                    ["done", _] => self.ended(StepEnd::Done),
+                    ["failed", _, status] => self.failed(status.parse().unwrap_or(-1)),
+                    _ => {}
+                }
+                None
+            }
+            Frame::Replies(_) | Frame::Data(_) => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.start + self.limit()?)
+    }
+
+    /// The step at work began so many seconds ago, and goes on without us if it must.
+    fn goes_on(&mut self, age: &str) {
+        self.is_away = true;
+        let age = Duration::from_secs(age.parse().unwrap_or(0));
+        self.start = self.start.checked_sub(age).unwrap_or(self.start);
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        let draft = &self.at?.draft;
+        if draft.is_detached {
+            // Its keeper minds the time, also when nobody looks.
+            return None;
+        }
+        draft.timeout.or(match draft.act {
+            // A try that hangs must not outlast the wait by much.
+            Act::Await { within, .. } => Some(within + TRY_GRACE),
+            _ => None,
+        })
+    }
+
+    fn started(&mut self, seq: &str) -> Option<Instant> {
+        let seq: u32 = seq.parse().ok()?;
+        let step = self.steps.iter().find(|s| s.seq == seq)?;
+        self.at = Some(step);
+        self.is_away = false;
+        self.start = Instant::now();
+        self.last.clear();
+        lock(&self.done.ran).push(Ran {
+            host: self.host.to_owned(),
+            run: self.hands.run_id.to_owned(),
+            seq,
+            id: step.id.clone(),
+        });
+        self.hands.progress.event(&Event::StepStarted {
+            host: self.host,
+            step: &step.id,
+            reason: &step.reason,
+        });
+        self.deadline()
+    }
+
+    fn ended(&mut self, how: StepEnd) {
+        if let Some(step) = self.at.take() {
+            self.hands.progress.event(&Event::StepFinished {
+                host: self.host,
+                step: &step.id,
+                how,
+                took: self.start.elapsed(),
+            });
+        }
+    }
+
+    fn failed(&mut self, status: i32) {
+        let Some(step) = self.at else { return };
+        self.failure = Some(Failure {
+            step: step.id.clone(),
+            status,
+            exceeded: self
+                .limit()
+                .filter(|l| status == -1 && self.start.elapsed() >= *l),
+            output: Vec::from(std::mem::take(&mut self.last)).join("\n"),
+        });
+        self.ended(StepEnd::Failed(status));
+    }
+
+    fn end(mut self, status: i32) -> Option<Failure> {
+        // Ended from outside: by a time limit, or by somebody on the host.
+        let is_open = self.at.is_some_and(|s| s.draft.seat != Seat::Operator);
+        if status != 0 && self.failure.is_none() && is_open {
+            self.failed(-1);
+        }
+        self.failure
+    }
+}
+
+/// The steps of one job that wait to be sent to one host.
+pub struct Line<'a> {
+    hands: &'a Hands<'a>,
+    planned: &'a PlannedJob,
+    done: &'a Done,
+    host: String,
+    body: String,
+    steps: Vec<&'a PlannedStep>,
+}
+
+impl<'a> Line<'a> {
+    /// Returns an empty line for the steps of `planned`.
+    pub fn new(hands: &'a Hands<'a>, planned: &'a PlannedJob, done: &'a Done) -> Self {
+        Self {
+            hands,
+            planned,
+            done,
+            host: String::new(),
+            body: String::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Turns to `host`; what waits for another one is sent first.
+    pub fn at(&mut self, host: &str) -> Result<(), Stop> {
+        if self.host != host {
+            self.flush()?;
+            self.host = host.to_owned();
+            self.body = program::use_of(&self.planned.label);
+        }
+        Ok(())
+    }
+
+    /// Adds text to what waits.
+    pub fn push(&mut self, text: &str) {
+        if self.body.is_empty() {
+            self.body = program::use_of(&self.planned.label);
+        }
+        self.body.push_str(text);
+    }
+
+    /// Adds a step to what waits.
+    pub fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), Stop> {
+        let member = self.hands.fleet.member(&self.host)?;
+        if let Some(sealed) = &step.draft.sealed {
+            // Not earlier than it must: what waits goes before it.
+            self.flush()?;
+            let mut session = member.session();
+            session.keep(step.seq, sealed.bytes(), self.hands.interrupted)?;
+        }
+        self.push(&program::step(step, &member.header.root));
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Sends what waits and follows it to its end.
+    pub fn flush(&mut self) -> Result<(), Stop> {
+        if self.host.is_empty() || self.body.is_empty() {
+            return Ok(());
+        }
+        let member = self.hands.fleet.member(&self.host)?;
+        let body = std::mem::take(&mut self.body);
+        let steps = std::mem::take(&mut self.steps);
+        match self.hands.run_program(member, &body, &steps, self.done)? {
+            None => Ok(()),
+            Some(failure) => Err(Stop::Step(self.error(failure))),
+        }
+    }
+
+    fn error(&self, failure: Failure) -> Box<Error> {
+        let environment = &self.hands.environment.name;
+        let mut error = Error::host(format!(
+            "`{environment}` stopped: step `{}` failed on host `{}`",
+            failure.step, self.host
+        ));
+        error = match failure.status {
+            -1 => match failure.exceeded {
+                Some(limit) => {
+                    let limit = humantime::format_duration(limit);
+                    error.fact("status", format!("took longer than {limit} and was ended"))
+                }
+                None => error.fact("status", "ended from outside"),
+            },
+            status => error.fact("status", status.to_string()),
+        };
+        match failure.output.trim().is_empty() {
+            true => error,
+            false => error.fact("output", failure.output),
+        }
+    }
+
+    /// Carries out a step from here, with the host's journal open for it.
+    pub fn act_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
+        let root = &self.hands.fleet.member(host)?.header.root;
+        self.push(&program::open_step(step, root));
+        if let Act::Port(port) = &step.draft.act {
+            // Owed before it is open, like any scope.
+            let leave = port.leave(&self.hands.fleet.member(host)?.header.state);
+            self.push(&program::owe(&port.name, &leave));
+        }
+        self.steps.push(step);
+        self.flush()?;
+        let start = Instant::now();
+        let result = self.act(step, host);
+        let took = start.elapsed();
+        if let Err(error) = &result
+            && (matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
+                || self.hands.interrupted.load(Ordering::SeqCst))
+        {
+            return Err(Stop::Other(
+                result.err().unwrap_or_else(|| Error::internal("")),
+            ));
+        }
+        let failed = result.as_ref().err().map(|e| e.message.clone());
+        self.host = host.to_owned();
+        self.push(&program::close_step(step, failed.as_deref()));
+        let how = match &failed {
+            None => StepEnd::Done,
+            Some(_) => StepEnd::Failed(1),
+        };
+        self.hands.progress.event(&Event::StepFinished {
+            host,
+            step: &step.id,
+            how,
+            took,
+        });
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.flush()?;
+                Err(Stop::Step(error.fact("step", step.id.clone())))
+            }
+        }
+    }
+
+    fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
+        match &step.draft.act {
+            Act::Ask(wait) => {
+                wait.run(self.hands.interrupted)?;
+                if let Some(url) = wait.url() {
+                    lock(&self.done.urls).push(url.to_owned());
+                }
+                Ok(())
+            }
+            Act::Fetch { path, to } => self.fetch(path, to, host),
+            Act::Port(port) => {
+                let fleet = self.hands.fleet;
+                let note = fleet.open_port(host, port, self.hands.interrupted)?;
+                self.push(&note.unwrap_or_default());
+                Ok(())
+            }
+            _ => Err(Error::internal(
+                "a step of a host was given to this machine",
+            )),
+        }
+    }
+
+    /// Carries a directory from one host to another, through a file here: so that two
+    /// lines of different speed never wait for each other.
+    fn fetch(&self, path: &str, to: &str, host: &str) -> Result<()> {
+        let from = self.planned.from.as_deref().unwrap_or(host);
+        let spool = |e: std::io::Error| {
+            Error::new(
+                ErrorKind::Io,
+                format!("cannot keep a transfer: {}", crate::error::os_text(&e)),
+            )
+        };
+        let mut file = tempfile::tempfile().map_err(spool)?;
+        self.hands.fleet.member(from)?.session().fetch_archive(
+            path,
+            self.hands.interrupted,
+            &mut |bytes| file.write_all(bytes),
+        )?;
+        file.seek(SeekFrom::Start(0)).map_err(spool)?;
+        let landing = Landing {
+            to,
+            ..Landing::default()
+        };
+        let member = self.hands.fleet.member(host)?;
+        let sent = member
+            .session()
+            .send_archive(&landing, self.hands.interrupted, &mut |out| {
+                let mut buffer = vec![0; 1 << 16];
+                loop {
+                    let count = file.read(&mut buffer)?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    out.write_all(&buffer[..count])?;
+                }
+            });
+        sent.map(drop)
+    }
+}

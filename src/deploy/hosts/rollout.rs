@@ -1,0 +1,184 @@
+//! A rollout under way: what stands between waves, and what a failure means in one.
+//!
+//! Without a rollout a failed step takes back the whole run. In one, some hosts may fail
+//! alone, and waves that went well may stay.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::deploy::hosts::apply::{Done, Hands};
+use crate::deploy::plan::waves::{self, Wave};
+use crate::deploy::plan::{Plan, PlannedJob};
+use crate::error::{Error, ErrorKind, Result, plural};
+use crate::model::{OnFailure, Rollout};
+use crate::progress::Event;
+
+/// How often a soak looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Hosts that failed and were taken back, while the others went on.
+#[derive(Debug, Default)]
+pub struct GivenUp {
+    hosts: Vec<(String, Box<Error>)>,
+}
+
+impl GivenUp {
+    /// Returns whether a host is one of them.
+    pub fn has(&self, host: &str) -> bool {
+        self.hosts.iter().any(|(given_up, _)| given_up == host)
+    }
+
+    /// Returns the error that tells of all of them, if there are any.
+    pub fn tell(self, environment: &str) -> Result<()> {
+        let count = self.hosts.len();
+        let mut hosts = self.hosts.into_iter();
+        let Some((first, error)) = hosts.next() else {
+            return Ok(());
+        };
+        let mut told = Error::host(format!(
+            "`{environment}` went on without {count} {}",
+            plural(count, "host")
+        ));
+        told = told.fact(first, error.message);
+        told.facts.extend(error.facts);
+        for (host, error) in hosts {
+            told = told.fact(host, error.message);
+        }
+        Err(told.hinted("they are as they were before; run the same command again for them"))
+    }
+}
+
+impl Hands<'_> {
+    /// Says that a wave begins, and lets a changed one run for a while before its gates.
+    /// `told` is the one of which that was said last.
+    pub(in crate::deploy) fn before(
+        &self,
+        together: &[PlannedJob],
+        told: &mut Option<Wave>,
+    ) -> Result<()> {
+        let Some((wave, rollout)) = self.wave(together) else {
+            return Ok(());
+        };
+        let is_changing = together.iter().any(PlannedJob::is_changing);
+        if wave.is_held() || !is_changing || told.as_ref() == Some(wave) {
+            return Ok(());
+        }
+        *told = Some(wave.clone());
+        match (wave.is_gate, rollout.soak) {
+            (true, Some(soak)) => self.soak(wave, soak),
+            (true, None) => Ok(()),
+            (false, _) => {
+                self.may_begin(wave, rollout)?;
+                let text = format!(
+                    "wave {} of {} of `{}`: {}",
+                    wave.number,
+                    wave.of,
+                    rollout.name,
+                    hosts_of(together).join(" ")
+                );
+                self.progress.event(&Event::Wave { text: &text });
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops before a wave that begins outside its window: what was done stays, and the next run
+    /// goes on with it.
+    fn may_begin(&self, wave: &Wave, rollout: &Rollout) -> Result<()> {
+        let hours = self
+            .hours
+            .and_then(|hours| hours.closed(&|index| index == wave.rollout));
+        let Some(opens) = hours else {
+            return Ok(());
+        };
+        Err(Error::host(format!(
+            "`{}` stops before wave {} of {} of `{}`: its window has closed",
+            self.environment.name, wave.number, wave.of, rollout.name
+        ))
+        .fact("window", opens)
+        .hinted("what was done stays; the same command goes on there, in the window"))
+    }
+
+    fn soak(&self, wave: &Wave, soak: Duration) -> Result<()> {
+        let shown = humantime::format_duration(soak);
+        let text = format!("wave {} of {} runs for {shown}", wave.number, wave.of);
+        self.progress.event(&Event::Wave { text: &text });
+        let end = Instant::now() + soak;
+        while Instant::now() < end {
+            if self.interrupted.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            std::thread::sleep(TICK.min(end.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
+    }
+
+    /// Decides what the failures of one use mean: some hosts fewer, a wave taken back, or all.
+    pub(in crate::deploy) fn settle(
+        &self,
+        plan: &Plan,
+        together: &[PlannedJob],
+        failed: Vec<(Option<String>, Box<Error>)>,
+        (done, given_up): (&Done, &mut GivenUp),
+    ) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let Some((wave, rollout)) = self.wave(together) else {
+            return Err(self.first_back(failed, done, &|_| true));
+        };
+        let of_rollout = plan.jobs.iter().filter(|job| {
+            let own = job.wave.as_ref();
+            own.is_some_and(|w| w.rollout == wave.rollout && !w.is_held())
+        });
+        let allowed = waves::count(rollout.max_failures, hosts_of(of_rollout).len());
+        if given_up.hosts.len() + failed.len() <= allowed {
+            for (host, error) in failed {
+                let host = host.unwrap_or_default();
+                let error = self.go_back(done, &|h| h == host, error);
+                if error.kind == ErrorKind::NotRolledBack {
+                    return Err(error);
+                }
+                let text = format!("host `{host}` is left behind: {}", error.message);
+                self.progress.event(&Event::Warning { text: &text });
+                given_up.hosts.push((host, error));
+            }
+            return Ok(());
+        }
+        match rollout.on_failure {
+            OnFailure::Back => Err(self.first_back(failed, done, &|_| true)),
+            OnFailure::Stop => {
+                let hosts = hosts_of(together);
+                let error = self.first_back(failed, done, &|h| hosts.contains(&h));
+                let at = format!("wave {} of {} of `{}`", wave.number, wave.of, rollout.name);
+                Err(error.fact("stopped at", at))
+            }
+        }
+    }
+
+    /// Goes back on some hosts; of several failures the first is told.
+    fn first_back(
+        &self,
+        failed: Vec<(Option<String>, Box<Error>)>,
+        done: &Done,
+        is_wanted: &dyn Fn(&str) -> bool,
+    ) -> Box<Error> {
+        let mut errors = failed.into_iter().map(|(_, error)| error);
+        let first = errors.next();
+        let first = first.unwrap_or_else(|| Error::internal("nothing failed"));
+        self.go_back(done, is_wanted, first)
+    }
+
+    fn wave<'p>(&self, together: &'p [PlannedJob]) -> Option<(&'p Wave, &Rollout)> {
+        let wave = together.first()?.wave.as_ref()?;
+        Some((wave, self.environment.rollouts.get(wave.rollout)?))
+    }
+}
+
+fn hosts_of<'p>(jobs: impl IntoIterator<Item = &'p PlannedJob>) -> Vec<&'p str> {
+    let hosts = jobs.into_iter();
+    let mut hosts: Vec<&str> = hosts.filter_map(|j| j.host.as_deref()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+}

@@ -1,0 +1,274 @@
+//! The way back: the scripts that steps left on their hosts, run in reverse.
+//!
+//! Two passes over all hosts. First everything in reverse order; then, in the order
+//! of the steps, what had to wait: a service restarts only when the files under it
+//! are the former ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::deploy::hosts::apply::Hands;
+use crate::deploy::plan::Seen;
+use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::program;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Event, StepEnd};
+
+/// A step that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Where.
+    pub host: String,
+    /// In which run.
+    pub run: String,
+    /// Its position in that run, over all hosts.
+    pub seq: u32,
+    /// Its name in the journal.
+    pub id: String,
+}
+
+/// Undoes steps, given in the order in which they ran; returns how many had a way back.
+///
+/// All of them are tried, also when one fails: the more goes back, the better.
+pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<usize> {
+    let mut steps: Vec<&Ran> = ran.iter().collect();
+    let undone: Mutex<Vec<(String, u32)>> = Mutex::new(Vec::new());
+    let mut failed: Vec<String> = Vec::new();
+    // Order of steps within a run is their position, whatever host told first.
+    let runs: Vec<&String> = ran.iter().map(|r| &r.run).collect();
+    let age = |run: &String| runs.iter().position(|r| *r == run);
+    steps.sort_by_key(|r| (age(&r.run), r.seq));
+    let late = steps.clone();
+    steps.reverse();
+    for (order, suffix) in [(steps, ""), (late, ".late")] {
+        for part in by_host(&order) {
+            failed.extend(one_host(hands, part, suffix, &undone)?);
+        }
+    }
+    if failed.is_empty() {
+        let mut undone = undone.into_inner().unwrap_or_default();
+        undone.sort();
+        undone.dedup();
+        return Ok(undone.len());
+    }
+    let mut error = Error::new(ErrorKind::NotRolledBack, "the way back failed as well");
+    for what in failed {
+        error = error.fact("not undone", what);
+    }
+    Err(error.hinted("look at the hosts: what is live there is not known"))
+}
+
+impl Hands<'_> {
+    /// Proves before the first change that what steps left for their way back is there, on
+    /// every host; an error says what is not.
+    pub fn prove(&self, ran: &[Ran], is_forced: bool) -> Result<()> {
+        let said = self.fleet.each(&|host, member| {
+            let runs: BTreeSet<&str> = ran
+                .iter()
+                .filter(|r| r.host == host)
+                .map(|r| r.run.as_str())
+                .collect();
+            if runs.is_empty() {
+                return Ok(Vec::new());
+            }
+            let forced = if is_forced { "forced" } else { "" };
+            let prove = |run| format!("rel_prove_back {} '{forced}'\n", program::quote(run));
+            let body: String = runs.into_iter().map(prove).collect();
+            let text = member.header.program(&body);
+            let mut said = Vec::new();
+            let mut session = member.session();
+            session.run(&text, self.interrupted, &mut |frame| {
+                if let Frame::Output(line) = frame {
+                    said.push(String::from_utf8_lossy(line).into_owned());
+                }
+                None
+            })?;
+            Ok(said)
+        })?;
+        let mut missing = said.into_iter().filter(|(_, said)| !said.is_empty());
+        let Some((host, said)) = missing.next() else {
+            return Ok(());
+        };
+        let name = &self.environment.name;
+        let mut error = Error::host(format!("`{name}` can not go back on host `{host}`"))
+            .fact("missing", said.join("\n"));
+        for (host, said) in missing {
+            error = error.fact(format!("on {host}"), said.join("\n"));
+        }
+        Err(error.hinted("nothing was changed; bring it back there, or release the former version anew; where only a \
+             link would point to nothing, `--rollback --force` goes back all the same"))
+    }
+}
+
+/// Cuts a list where the host changes.
+fn by_host<'a>(order: &'a [&'a Ran]) -> impl Iterator<Item = &'a [&'a Ran]> {
+    order.chunk_by(|a, b| a.host == b.host)
+}
+
+fn one_host(
+    hands: &Hands<'_>,
+    part: &[&Ran],
+    suffix: &str,
+    undone: &Mutex<Vec<(String, u32)>>,
+) -> Result<Vec<String>> {
+    let Some(first) = part.first() else {
+        return Ok(Vec::new());
+    };
+    let member = hands.fleet.member(&first.host)?;
+    let body: String = part
+        .iter()
+        .map(|r| program::undo(&r.run, r.seq, &r.id, suffix))
+        .collect();
+    let text = member.header.program(&body);
+    let mut failed = Vec::new();
+    let mut at: Option<(&Ran, Instant)> = None;
+    let mut output: Vec<String> = Vec::new();
+    member
+        .session()
+        .run(&text, hands.interrupted, &mut |frame| {
+            match frame {
+                Frame::Output(line) => output.push(String::from_utf8_lossy(line).into_owned()),
+                Frame::Event(text) if text.starts_with("kept ") => {
+                    let saved = text.trim_start_matches("kept ");
+                    let text = format!(
+                        "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
+                        first.host
+                    );
+                    hands.progress.event(&Event::Warning { text: &text });
+                }
+                Frame::Event(text) => {
+                    let words: Vec<&str> = text.split(' ').collect();
+                    match (words.as_slice(), at) {
+                        (["start", seq], _) => {
+                            let step = part.iter().find(|r| r.seq.to_string() == *seq);
+                            at = step.map(|s| (*s, Instant::now()));
+                            output.clear();
+                        }
+                        (["done", _], Some((step, start))) => {
+                            if let Ok(mut undone) = undone.lock() {
+                                undone.push((step.run.clone(), step.seq));
+                            }
+                            hands.progress.event(&Event::StepFinished {
+                                host: &step.host,
+                                step: &step.id,
+                                how: StepEnd::Undone,
+                                took: start.elapsed(),
+                            });
+                        }
+                        (["failed", _, status], Some((step, start))) => {
+                            let last = output.last().map_or("", String::as_str);
+                            failed.push(format!("{} on {}: {last}", step.id, step.host));
+                            hands.progress.event(&Event::StepFinished {
+                                host: &step.host,
+                                step: &step.id,
+                                how: StepEnd::Failed(status.parse().unwrap_or(-1)),
+                                took: start.elapsed(),
+                            });
+                        }
+                        _ => {}
+                    }
+                }
+                Frame::Replies(_) | Frame::Data(_) => {}
+            }
+            None
+        })?;
+    Ok(failed)
+}
+
+/// Returns what `--rollback` undoes: the steps of the last run that came to its end
+/// and of those before it that did not; or, where the last one did not, of all since
+/// one that did. With them, the runs.
+pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
+    let mut runs: BTreeMap<String, (u64, bool, bool, Vec<Ran>)> = BTreeMap::new();
+    for (host, seen) in seen {
+        for run in seen.journal.runs() {
+            let all = runs.entry(run.id.clone()).or_default();
+            all.0 = all.0.max(run.time);
+            all.1 |= run.is_ok;
+            all.2 |= run.is_rolled_back;
+            all.3.extend(run.steps.iter().map(|(seq, id)| Ran {
+                host: host.clone(),
+                run: run.id.clone(),
+                seq: *seq,
+                id: id.clone(),
+            }));
+        }
+    }
+    let mut runs: Vec<_> = runs
+        .into_iter()
+        .filter(|(_, (_, _, is_rolled_back, ran))| !is_rolled_back && !ran.is_empty())
+        .collect();
+    runs.sort_by_key(|(id, (time, ..))| (*time, id.clone()));
+    let mut group = Vec::new();
+    while let Some((_, (_, is_ok, ..))) = runs.last() {
+        // An older run that came to its end is another release.
+        if !group.is_empty() && *is_ok {
+            break;
+        }
+        group.extend(runs.pop());
+    }
+    group.reverse();
+    let ids = group.iter().map(|(id, _)| id.clone()).collect();
+    let ran = group.into_iter().flat_map(|(_, (_, _, _, ran))| ran);
+    (ids, ran.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::wire::journal::Journal;
+
+    /// Lines `run event seq step`, a second apart; answers `run:seq` of what goes back.
+    #[track_caller]
+    fn check(lines: &[&str], expected: &[&str]) {
+        let text: String = lines
+            .iter()
+            .enumerate()
+            .map(|(i, l)| {
+                let c: Vec<&str> = l.split(' ').collect();
+                let key = if c[1] == "rolled-back" || c[1] == "undone" {
+                    c[3]
+                } else {
+                    "k"
+                };
+                let id = if c[2] == "-" {
+                    "-".into()
+                } else {
+                    format!("web/s{}", c[2])
+                };
+                format!("1\t{}\t{i}\t{}\t{}\t{id}\t{key}\tme\t-\n", c[1], c[0], c[2])
+            })
+            .collect();
+        let seen = Seen {
+            journal: Journal::parse(text.as_bytes()),
+            ..Seen::default()
+        };
+        let seen = BTreeMap::from([(String::from("h"), seen)]);
+        let (_, ran) = last_release(&seen);
+        let found: Vec<String> = ran.iter().map(|r| format!("{}:{}", r.run, r.seq)).collect();
+        assert_eq!(found, expected, "{lines:?}");
+    }
+
+    #[test]
+    fn a_rollback_takes_one_release_with_all_its_runs() {
+        check(&[], &[]);
+        let first = ["a start 1 -", "a done 1 -", "a ok - -"];
+        check(&first, &["a:1"]);
+        let cut = [&first[..], &["b start 1 -"]].concat();
+        check(&cut, &["b:1"]);
+        let resumed = [&cut[..], &["c start 1 -", "c done 1 -", "c ok - -"]].concat();
+        check(&resumed, &["b:1", "c:1"]);
+        let back = [
+            &resumed[..],
+            &[
+                "d undone 1 b",
+                "d undone 1 c",
+                "d rolled-back - b",
+                "d rolled-back - c",
+            ],
+        ]
+        .concat();
+        check(&back, &["a:1"]);
+    }
+}

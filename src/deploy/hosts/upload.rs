@@ -1,0 +1,94 @@
+//! An artifact -> a directory on a host. What the host has of it already does not travel.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use sha2::{Digest, Sha256};
+
+use crate::deploy::hosts::archive;
+use crate::deploy::hosts::delta::Listing;
+use crate::deploy::hosts::landing::Landing;
+use crate::deploy::hosts::session::Session;
+use crate::deploy::wire::words::lower_hex;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Sends `paths` as the directory `to` of a host; `base` is the name of the last one of its kind.
+pub fn upload(
+    session: &mut Session,
+    paths: &[PathBuf],
+    to: &str,
+    base: &str,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    let name = session.name().to_owned();
+    let unread = |e: std::io::Error| {
+        let text = format!("cannot read what is sent to host `{name}`");
+        Error::new(ErrorKind::Io, text).fact("says", crate::error::os_text(&e))
+    };
+    let items = archive::list(paths).map_err(unread)?;
+    // Of a single file nothing can be the same when the digest is not.
+    let base = if items.len() > 1 { base } else { "" };
+    let delta = match last(session, base, interrupted)? {
+        Some(listing) => Some(
+            listing
+                .delta(&items, &|item| sha256_of(&item.path))
+                .map_err(unread)?,
+        ),
+        None => None,
+    };
+    if let Some(delta) = &delta {
+        let landing = Landing {
+            to,
+            base,
+            delta: Some(delta),
+        };
+        let mut write = |out: &mut dyn Write| {
+            archive::write(items.iter().filter(|item| delta.sends(item)), out)
+        };
+        if session.send_archive(&landing, interrupted, &mut write)? {
+            return Ok(());
+        }
+    }
+    let landing = Landing {
+        to,
+        base,
+        delta: None,
+    };
+    let mut write = |out: &mut dyn Write| archive::write(items.iter(), out);
+    session
+        .send_archive(&landing, interrupted, &mut write)
+        .map(drop)
+}
+
+/// Asks what the last directory of a kind holds.
+fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<Option<Listing>> {
+    if base.is_empty() {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    session.fetch(
+        &format!("rel_base {base}\n"),
+        base,
+        interrupted,
+        &mut |bytes| {
+            text.extend_from_slice(bytes);
+            Ok(())
+        },
+    )?;
+    Ok(Listing::parse(&text))
+}
+
+/// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it.
+pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(lower_hex(&hasher.finalize()))
+}

@@ -1,0 +1,195 @@
+//! What is asked before the first change of steps that may have to go back: whether their
+//! way back would work, and whether the users that they name are there. Pure.
+//!
+//! It goes along with the facts, and costs a host one question for all that rel itself
+//! takes back. Only what a step that runs would need can stop a run.
+
+use std::collections::BTreeMap;
+
+use crate::deploy::plan::guards::{Blocked, Stopping};
+use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::{PlannedJob, Seen, Verdict};
+use crate::deploy::wire::journal::Journal;
+use crate::deploy::wire::program::{as_user, quote};
+
+/// The guard that stops a run whose steps name a user that a host does not know.
+pub const USER: &str = "user";
+
+/// What speaks against a step before it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Against {
+    /// What it stops the run as.
+    pub stopping: Stopping,
+    /// What the host said.
+    pub evidence: String,
+}
+
+/// What steps of a host need besides their texts, collected to be asked at once.
+#[derive(Clone, Debug, Default)]
+pub struct Needed {
+    /// By number in the script: the step that an answer is about.
+    steps: Vec<String>,
+    ways_back: String,
+    kept: Vec<String>,
+    users: String,
+    /// Commands that came before: who is made there can not be asked for.
+    commands: String,
+}
+
+impl Needed {
+    /// Adds what a step needs; `is_late` says which texts wait for an answer of the host.
+    pub fn add(&mut self, draft: &Draft, is_late: &dyn Fn(&str) -> bool) {
+        let number = self.steps.len();
+        self.steps.push(draft.id.clone());
+        match &draft.act {
+            Act::Write { path, .. } | Act::Symlink { path, .. } if !is_late(path) => {
+                let word = quote(path);
+                self.ways_back
+                    .push_str(&format!("rel_back_path b{number} {word}\n"));
+                if matches!(draft.act, Act::Write { .. }) {
+                    self.kept.push(format!("b{number} {word}"));
+                }
+            }
+            Act::Service(service) if !is_late(&service.name) => {
+                let name = quote(&service.name);
+                self.ways_back
+                    .push_str(&format!("rel_back_service b{number} {name}\n"));
+            }
+            _ => {}
+        }
+        let owner = match &draft.act {
+            Act::Write { owner, .. } => owner.as_deref(),
+            _ => None,
+        };
+        for (user, group) in [
+            draft.user.as_deref().map(|u| (u, "")),
+            owner.map(|o| o.split_once(':').unwrap_or((o, ""))),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let is_made = [user, group]
+                .iter()
+                .any(|n| !n.is_empty() && self.commands.contains(*n));
+            if !is_made && !is_late(user) && !is_late(group) {
+                let words = format!("{} {}", quote(user), quote(group));
+                self.users
+                    .push_str(&format!("rel_user_there u{number} {words}\n"));
+            }
+        }
+        if let Act::Run(text) = &draft.act {
+            self.commands.push_str(text);
+            self.commands.push('\n');
+        }
+    }
+
+    /// Returns the one question about all of it.
+    pub fn question(&self) -> Option<String> {
+        let mut script = self.users.clone();
+        if !self.ways_back.is_empty() {
+            let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
+            script.push_str(&format!(
+                "if rel_back_ground; then\n{}rel_back_room{kept}\nfi\n",
+                self.ways_back
+            ));
+        }
+        (!script.is_empty()).then_some(script)
+    }
+
+    /// Reads lines `b3 WORDS` (the way back of the step with this number) and `u3 WORDS` (a
+    /// user that it names).
+    pub fn read(&self, text: &str) -> BTreeMap<(String, Stopping), String> {
+        let mut found: BTreeMap<(String, Stopping), String> = BTreeMap::new();
+        for line in text.lines() {
+            let Some((about, words)) = line.split_once(' ') else {
+                continue;
+            };
+            let (stopping, number) = match (about.strip_prefix('u'), about.strip_prefix('b')) {
+                (Some(number), _) => (Stopping::Guard, number),
+                (_, Some(number)) => (Stopping::WayBack, number),
+                _ => continue,
+            };
+            let step = number.parse().ok().and_then(|n: usize| self.steps.get(n));
+            if let Some(step) = step {
+                let said = found.entry((step.clone(), stopping)).or_default();
+                if !said.is_empty() {
+                    said.push('\n');
+                }
+                said.push_str(words);
+            }
+        }
+        found
+    }
+}
+
+impl Seen {
+    /// Keeps what the host says against a step.
+    pub(in crate::deploy) fn speaks_against(
+        &mut self,
+        step: &str,
+        stopping: Stopping,
+        evidence: &str,
+    ) {
+        let all = self.against.entry(step.to_owned()).or_default();
+        all.push(Against {
+            stopping,
+            evidence: evidence.to_owned(),
+        });
+    }
+}
+
+/// Returns the script that asks whether the way back of a step would work, as it says itself.
+pub fn undo_check(draft: &Draft, is_late: &dyn Fn(&str) -> bool) -> Option<String> {
+    let check = draft.marks.undo_check.as_deref()?;
+    let mut script = String::new();
+    if let Some(dir) = draft.dir.as_deref().filter(|d| !is_late(d)) {
+        // Where it will be made only then, it runs at the root, as the way back would.
+        script.push_str(&format!("cd -- {} 2>/dev/null || :\n", quote(dir)));
+    }
+    for (name, value) in draft.env.iter().filter(|(_, v)| !is_late(v)) {
+        script.push_str(&format!("{name}={}\nexport {name}\n", quote(value)));
+    }
+    script.push_str(check);
+    Some(as_user(draft, &script))
+}
+
+/// Returns what stops a run before its first change, of the steps that it would do.
+pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
+    let mut found = Vec::new();
+    for job in jobs {
+        for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
+            let Some(host) = &step.host else { continue };
+            let Some(seen) = seen.get(host) else {
+                continue;
+            };
+            for one in seen.against.get(&step.id).into_iter().flatten() {
+                if one.stopping == Stopping::WayBack && !is_whole(&seen.journal) {
+                    continue;
+                }
+                let guard = match one.stopping {
+                    Stopping::Guard => USER,
+                    Stopping::WayBack => &step.name,
+                };
+                let blocked = Blocked {
+                    host: host.clone(),
+                    label: job.label.clone(),
+                    guard: guard.to_owned(),
+                    stopping: one.stopping,
+                    evidence: one.evidence.clone(),
+                };
+                if !found.contains(&blocked) {
+                    found.push(blocked);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Returns whether the last run on a host came to its end, or went back. Where it was cut off, what
+/// there was before it was proven then, and what is there now may be half done: going on mends it.
+fn is_whole(journal: &Journal) -> bool {
+    let runs = journal.runs();
+    runs.last()
+        .is_none_or(|run| run.is_ok || run.is_rolled_back)
+}

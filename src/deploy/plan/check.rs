@@ -1,0 +1,279 @@
+//! Are all uses of a project right? Recipes, parameters, names and hosts. Pure.
+//!
+//! Called by the Releasefile room when the rest of the file is sound, so that a
+//! mistake in an environment is reported with all others and before any host is asked.
+
+use crate::deploy::plan::expand::artifact_target;
+use crate::deploy::recipe::library::Recipes;
+use crate::deploy::recipe::names::only_in_files;
+use crate::deploy::recipe::{Kind, Recipe};
+use crate::model::{Arg, Environment, Project, Use};
+use crate::source::{Mistake, suggest};
+use crate::template::{Mode, Template};
+
+/// Returns the mistakes in what environments pass to recipes.
+pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for environment in &project.environments {
+        for one in &environment.uses {
+            Checker {
+                project,
+                environment,
+                one,
+                mistakes: &mut mistakes,
+            }
+            .check(recipes);
+        }
+    }
+    mistakes
+}
+
+struct Checker<'a> {
+    project: &'a Project,
+    environment: &'a Environment,
+    one: &'a Use,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Checker<'_> {
+    fn check(&mut self, recipes: &Recipes) {
+        // Its own mistakes are told; what they hide is not guessed.
+        if recipes.is_broken(&self.one.recipe) {
+            return;
+        }
+        let recipe = match recipes.of_use(self.one) {
+            Ok(recipe) => recipe,
+            Err(mistake) => return self.mistakes.push(*mistake),
+        };
+        let Some(recipe) = recipe.as_deref() else {
+            let message = format!("there is no recipe `{}`", self.one.recipe);
+            let mistake = Mistake::new("unknown_recipe", self.one.place, message, "not a recipe");
+            let known: Vec<&str> = recipes.names().collect();
+            self.mistakes
+                .push(match suggest(&self.one.recipe, known.iter().copied()) {
+                    Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                    None => mistake.help(format!(
+                        "there are {}; a project's own lie in `recipes/NAME.kdl`",
+                        known.join(", ")
+                    )),
+                });
+            return;
+        };
+        for (name, arg) in &self.one.args {
+            match recipe.param(name) {
+                Some(param) => self.argument(recipe, name, param.kind, arg),
+                None => self.unknown_param(recipe, name, arg),
+            }
+        }
+        if self.lacks_driver(recipe) {
+            return self.hosts(recipe);
+        }
+        for param in &recipe.params {
+            if param.default.is_none() && !self.one.args.contains_key(&param.name) {
+                let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
+                let mistake = Mistake::new("missing_parameter", self.one.place, message, "here");
+                self.mistakes.push(match &param.desc {
+                    Some(desc) => mistake.help(format!("`{}`: {desc}", param.name)),
+                    None => mistake,
+                });
+            }
+        }
+        self.hosts(recipe);
+    }
+
+    /// Without its driver a recipe lacks so much that only the driver is worth a word.
+    fn lacks_driver(&mut self, recipe: &Recipe) -> bool {
+        let is_given = |name: &str| self.one.args.contains_key(name);
+        let lacking = recipe.params.iter().filter(|p| p.kind == Kind::Command);
+        let lacking = lacking.filter(|p| p.default.is_none() && !is_given(&p.name));
+        let lacking: Vec<&str> = lacking.map(|p| p.name.as_str()).collect();
+        let is_lacking = match recipe.driver_param() {
+            Some(param) => !is_given(&param.name) && !lacking.is_empty(),
+            None => false,
+        };
+        if is_lacking {
+            let message = format!("recipe `{}` needs a `driver`", recipe.name);
+            self.mistakes.push(
+                Mistake::new("missing_parameter", self.one.place, message, "here").help(format!(
+                    "or the commands that one gives: {}",
+                    lacking.join(", ")
+                )),
+            );
+        }
+        is_lacking
+    }
+
+    fn unknown_param(&mut self, recipe: &Recipe, name: &str, arg: &Arg) {
+        let message = format!("recipe `{}` has no parameter `{name}`", recipe.name);
+        let mistake = Mistake::new("unknown_parameter", arg.place, message, "not a parameter");
+        let known = recipe.params.iter().map(|p| p.name.as_str());
+        self.mistakes.push(match suggest(name, known.clone()) {
+            Some(near) => mistake.help(format!("did you mean `{near}`?")),
+            None => {
+                let known: Vec<&str> = known.collect();
+                mistake.help(format!("it has {}", known.join(", ")))
+            }
+        });
+    }
+
+    /// A recipe that works on a host needs one, and only then `from` is of use.
+    fn hosts(&mut self, recipe: &Recipe) {
+        let place = self.one.place;
+        let is_here = |param: &Option<String>| match param {
+            None => true,
+            Some(name) => match self.one.args.get(name) {
+                Some(arg) => !arg.text.is_empty(),
+                None => recipe
+                    .param(name)
+                    .and_then(|p| p.default.as_ref())
+                    .is_some_and(|d| !d.is_empty()),
+            },
+        };
+        let needs_host = !recipe.facts.is_empty()
+            || recipe
+                .steps
+                .iter()
+                .any(|s| is_here(&s.if_param) && !s.action.is_operators());
+        if needs_host && self.one.on.is_empty() {
+            let message = format!("recipe `{}` works on a host", recipe.name);
+            self.mistakes.push(
+                Mistake::new("missing_host", place, message, "no `on=`")
+                    .help("say where: `on=\"host-or-group\"`"),
+            );
+        }
+        if recipe.needs_from() && self.one.from.is_none() {
+            let message = format!("recipe `{}` takes something from another host", recipe.name);
+            self.mistakes.push(
+                Mistake::new("missing_host", place, message, "no `from=`")
+                    .help("say from where: `from=\"host\"`"),
+            );
+        }
+    }
+
+    fn argument(&mut self, recipe: &Recipe, name: &str, kind: Kind, arg: &Arg) {
+        match kind {
+            Kind::Artifact => return self.artifact(name, arg),
+            // Found, or it would not have been read together with the recipe.
+            Kind::Driver => return,
+            Kind::Secret => return self.secret(name, arg),
+            Kind::Text | Kind::Command => {}
+        }
+        let mode = match kind {
+            Kind::Command => Mode::Shell,
+            _ => Mode::Plain,
+        };
+        let template = match Template::parse(&arg.text, mode) {
+            Ok(template) => template,
+            Err(error) => {
+                self.mistakes.push(
+                    Mistake::new("template", arg.place, error.to_string(), "here")
+                        .help(error.help()),
+                );
+                return;
+            }
+        };
+        for used in template.names() {
+            if !self.is_known(used, recipe, kind) {
+                if recipe.param(used).is_some_and(|p| p.kind == Kind::Secret) {
+                    let (message, help) = only_in_files(used);
+                    let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+                    self.mistakes.push(mistake.help(help.unwrap_or_default()));
+                    continue;
+                }
+                let known = self.known(recipe, kind);
+                let message = format!("`{{{used}}}` is not known here");
+                let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+                self.mistakes
+                    .push(match suggest(used, known.iter().map(String::as_str)) {
+                        Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
+                        None => mistake
+                            .help("declare it with `var` or `param`, or write `{{` for a brace"),
+                    });
+            }
+        }
+    }
+
+    fn artifact(&mut self, name: &str, arg: &Arg) {
+        let target = artifact_target(&arg.text).unwrap_or(&arg.text);
+        let base = target.split('[').next().unwrap_or(target);
+        let needs = self.needs();
+        if needs.iter().any(|n| n == base) {
+            return;
+        }
+        let message = format!(
+            "`{name}` takes a target that the environment needs, not `{}`",
+            arg.text
+        );
+        let mistake = Mistake::new("unknown_target", arg.place, message, "not needed here");
+        self.mistakes
+            .push(match suggest(base, needs.iter().map(String::as_str)) {
+                Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
+                None => mistake.help(format!("add `needs \"{base}\"` to the environment")),
+            });
+    }
+
+    fn secret(&mut self, name: &str, arg: &Arg) {
+        let own = self.environment.secrets.keys();
+        let known: Vec<&str> = own
+            .chain(self.project.secrets.keys())
+            .map(String::as_str)
+            .collect();
+        if known.contains(&arg.text.as_str()) {
+            return;
+        }
+        let message = format!("`{name}` takes the name of a secret");
+        let mistake = Mistake::new(
+            "unknown_secret",
+            arg.place,
+            message,
+            "no secret is called so",
+        );
+        self.mistakes.push(match suggest(&arg.text, known) {
+            Some(near) => mistake.help(format!("did you mean `{near}`?")),
+            None => mistake.help("declare it: `secret \"NAME\" command=\"pass show …\"`"),
+        });
+    }
+
+    /// Base names of the needed targets.
+    fn needs(&self) -> Vec<String> {
+        self.environment
+            .needs
+            .iter()
+            .map(|(need, _)| {
+                let text = need.source();
+                text.split('[').next().unwrap_or(&text).to_owned()
+            })
+            .collect()
+    }
+
+    fn is_known(&self, name: &str, recipe: &Recipe, kind: Kind) -> bool {
+        let (head, tail) = name.split_once('.').unwrap_or((name, ""));
+        let is_artifact = matches!(tail, "sha256" | "id" | "name");
+        self.known(recipe, kind).iter().any(|k| k == name)
+            || (head == "host" && !self.one.on.is_empty() && !tail.is_empty())
+            || (head == "from" && self.one.from.is_some() && !tail.is_empty())
+            || (is_artifact && self.needs().iter().any(|n| n == head))
+            || (kind == Kind::Command && head == "notes" && !tail.is_empty())
+            || (kind == Kind::Command
+                && is_artifact
+                && recipe.param(head).is_some_and(|p| p.kind == Kind::Artifact))
+    }
+
+    fn known(&self, recipe: &Recipe, kind: Kind) -> Vec<String> {
+        let mut known: Vec<String> = ["project", "environment", "version", "use"]
+            .map(String::from)
+            .to_vec();
+        known.extend(self.project.vars.keys().cloned());
+        known.extend(self.environment.params.iter().map(|p| p.name.clone()));
+        known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
+        if kind == Kind::Command {
+            let is_text = |k: Kind| !matches!(k, Kind::Artifact | Kind::Secret);
+            let texts = recipe.params.iter().filter(|p| is_text(p.kind));
+            known.extend(texts.map(|p| p.name.clone()));
+            known.extend(recipe.lets.iter().map(|l| l.name.clone()));
+            known.extend(recipe.facts.iter().map(|f| f.name.clone()));
+            known.push("run-id".into());
+        }
+        known
+    }
+}

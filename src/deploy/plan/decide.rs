@@ -1,0 +1,565 @@
+//! Steps and facts -> plan. No I/O: tested as a table.
+//!
+//! A step's key is a digest of what it does, of the runs that last did the steps it
+//! follows, and of the runs that last changed the uses it comes after. Facts stand in
+//! it by name, never by value.
+//!
+//! | The host says                                   | verdict                |
+//! |-------------------------------------------------|------------------------|
+//! | no record, and the probe finds it done          | adopt                  |
+//! | a record with this key, and no probe disagrees  | fresh                  |
+//! | anything else                                   | run, with the reason   |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::deploy::plan::around::{Inner, Labels, Within};
+use crate::deploy::plan::back;
+use crate::deploy::plan::destroy::destructions;
+use crate::deploy::plan::found::{adopts, drifted};
+use crate::deploy::plan::guards;
+use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::plan::port::Port;
+use crate::deploy::plan::waves::Wave;
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::recipe::DUE;
+use crate::deploy::wire::detached;
+use crate::deploy::wire::journal::{Attempt, Record};
+use crate::deploy::wire::words::{hex, push_field};
+use crate::error::Result;
+
+/// What the decision depends on besides the hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Id of this run.
+    pub run_id: &'a str,
+    /// All steps run.
+    pub is_forced: bool,
+}
+
+/// Decides about all jobs, in order.
+pub fn decide(
+    environment: &str,
+    jobs: &[Job],
+    seen: &BTreeMap<String, Seen>,
+    now: Circumstances<'_>,
+) -> Result<Plan> {
+    let mut decided = Decided::new(seen, now);
+    if jobs.iter().any(|job| !job.around.is_empty()) {
+        // What stands below is decided first, as if nothing were around it.
+        for job in jobs {
+            decided.job(job, jobs)?;
+        }
+        let (changing, unknown) = (decided.changing, decided.unknown);
+        decided = Decided::new(seen, now);
+        decided.within = Some(Within { changing, unknown });
+    }
+    let mut plan = Plan {
+        environment: environment.to_owned(),
+        hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
+        blocked: guards::blocked(jobs, seen),
+        ..Plan::default()
+    };
+    for job in jobs {
+        plan.jobs.push(decided.job(job, jobs)?);
+    }
+    plan.blocked.extend(back::blocked(&plan.jobs, seen));
+    plan.destructive = destructions(&plan.jobs);
+    let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
+    plan.owed = owed
+        .map(|(host, s)| (host.clone(), s.scopes.clone()))
+        .collect();
+    let leased = seen.iter().filter(|(_, s)| !s.held.is_empty());
+    plan.held = leased
+        .map(|(host, s)| (host.clone(), s.held.clone()))
+        .collect();
+    let foreign = seen.iter().map(|(h, s)| detached::foreign(&plan, h, s));
+    plan.foreign = foreign.collect::<Vec<_>>().concat();
+    let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
+    plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
+    plan.fresh = steps()
+        .filter(|s| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt))
+        .count();
+    let held = steps().filter(|s| s.verdict == Verdict::Held);
+    plan.held_back = held.filter_map(|s| s.host.clone()).collect();
+    Ok(plan)
+}
+
+struct Decided<'a> {
+    seen: &'a BTreeMap<String, Seen>,
+    now: Circumstances<'a>,
+    /// What becomes of all jobs when nothing is done around them.
+    within: Option<Within>,
+    /// Labels and hosts of jobs that will change something.
+    changing: Labels,
+    /// Labels of jobs that are not known yet.
+    unknown: BTreeSet<String>,
+    seq: u32,
+}
+
+/// What a job's steps are held against.
+struct Ground<'a> {
+    job: &'a Job,
+    after: String,
+    key: String,
+    attempt: Attempt,
+    is_resumed: bool,
+    /// All its steps are done in one attempt.
+    is_whole: bool,
+    expired: Option<String>,
+    missing: Option<String>,
+    /// A use that it comes after and that is not known yet.
+    waits_for: Option<String>,
+    /// It only asks from here: that is cheap, and true only now.
+    is_asking: bool,
+    /// What the host says is due, where the recipe asks for that.
+    due: Option<String>,
+    /// A use that it comes after and that will change something.
+    follows: Option<String>,
+}
+
+impl Ground<'_> {
+    /// Lines that begin with `!` are told, and are nothing to do.
+    fn is_nothing_due(&self) -> bool {
+        let due = self.due.as_deref();
+        due.is_some_and(|d| d.lines().all(|l| l.trim().is_empty() || l.starts_with('!')))
+    }
+}
+
+impl<'a> Decided<'a> {
+    fn new(seen: &'a BTreeMap<String, Seen>, now: Circumstances<'a>) -> Self {
+        Self {
+            seen,
+            now,
+            within: None,
+            changing: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            seq: 0,
+        }
+    }
+
+    fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
+        let symbolic = job.steps(Late::Symbolic)?;
+        let is_whole = job.is_whole()?;
+        let ground = self.ground((job, is_whole), jobs, &symbolic);
+        let told = ground.due.iter().flat_map(|d| d.lines());
+        let told = told.filter_map(|l| l.strip_prefix("! "));
+        let told = told.map(|l| format!("`{}`: {l}", job.label)).collect();
+        let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
+        let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
+        let mut attempt = ground.attempt.clone();
+        let mut is_new_attempt = false;
+        let inner = match self.now.is_forced {
+            true => Inner::None,
+            false => Inner::of(job, jobs, self.within.as_ref()),
+        };
+        if matches!(inner, Inner::Still | Inner::Unknown(_)) {
+            inner.quieten(&mut planned);
+        } else if let (Inner::Changes(label), false) = (&inner, ground.is_resumed) {
+            is_new_attempt = true;
+            attempt = self.new_attempt(job, &ground.key);
+            planned = self.steps(&ground, &symbolic, &attempt, true)?;
+            for step in &mut planned {
+                step.reason = format!("`{label}` changes");
+            }
+        // What comes before may lay down what is due then.
+        } else if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
+            for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
+                step.verdict = Verdict::Fresh;
+                step.reason = String::from("nothing is due");
+            }
+        } else if !ground.is_resumed && (is_changing(&planned) || ground.due.is_some()) {
+            is_new_attempt = true;
+            attempt = self.new_attempt(job, &ground.key);
+            planned = self.steps(&ground, &symbolic, &attempt, is_whole)?;
+        }
+        for step in &mut planned {
+            detached::join(step, self.seen(step.host.as_deref()));
+        }
+        // Last: whatever was found to be done, on these hosts it is not.
+        if job.wave.as_ref().is_some_and(Wave::is_held) {
+            hold(&mut planned);
+            is_new_attempt = false;
+        }
+        for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
+            self.seq += 1;
+            step.seq = self.seq;
+        }
+        if is_changing(&planned) {
+            self.changing.insert((job.label.clone(), job.host.clone()));
+        }
+        if planned.iter().any(|s| s.verdict == Verdict::Unknown) {
+            self.unknown.insert(job.label.clone());
+        }
+        Ok(PlannedJob {
+            label: job.label.clone(),
+            recipe: job.recipe.name.clone(),
+            host: job.host.clone(),
+            from: job.from.clone(),
+            wave: job.wave.clone(),
+            told,
+            steps: planned,
+            attempt,
+            is_new_attempt,
+        })
+    }
+
+    fn seen(&self, host: Option<&str>) -> Option<&'a Seen> {
+        self.seen.get(host?)
+    }
+
+    fn ground<'j>(
+        &self,
+        (job, is_whole): (&'j Job, bool),
+        jobs: &[Job],
+        symbolic: &[Draft],
+    ) -> Ground<'j> {
+        let last = self
+            .seen(job.host.as_deref())
+            .and_then(|s| s.journal.attempt(&job.label));
+        let after = self.after(job, jobs);
+        let expired = self.expired(job, symbolic);
+        let key = attempt_key(symbolic, &after);
+        // An attempt is resumed for what it was begun for, or a new one could work on
+        // what the old one has switched in.
+        let due = job.recipe.has_due.then(|| self.new_attempt(job, &key));
+        let due = due.and_then(|mut now| now.facts.remove(DUE));
+        let is_same =
+            |a: &Attempt| a.key == key && (due.is_none() || a.facts.get(DUE) == due.as_ref());
+        let is_resumed = !self.now.is_forced
+            && expired.is_none()
+            && last.as_ref().is_some_and(|a| !a.is_ended && is_same(a));
+        let mut attempt = last.unwrap_or_else(|| self.new_attempt(job, &key));
+        if !is_resumed {
+            // What was found now holds; only the name of what is there is the old one.
+            attempt.facts = self.new_attempt(job, &key).facts;
+        }
+        Ground {
+            job,
+            after,
+            key,
+            attempt,
+            is_resumed,
+            is_whole,
+            expired,
+            missing: job.missing_artifact().map(str::to_owned),
+            waits_for: self
+                .unknown
+                .iter()
+                .find(|u| jobs.iter().any(|o| o.label == **u && follows(job, o)))
+                .cloned(),
+            due,
+            follows: self.follows_change(job, jobs),
+            is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
+        }
+    }
+
+    fn new_attempt(&self, job: &Job, key: &str) -> Attempt {
+        let mut facts = BTreeMap::new();
+        for fact in &job.recipe.facts {
+            let host = if fact.is_from { &job.from } else { &job.host };
+            let name = (job.label.clone(), fact.name.clone());
+            let answer = self
+                .seen(host.as_deref())
+                .and_then(|s| s.facts.get(&name).cloned());
+            facts.insert(fact.name.clone(), answer.unwrap_or_default());
+        }
+        Attempt {
+            run: self.now.run_id.to_owned(),
+            key: key.to_owned(),
+            facts,
+            is_ended: false,
+        }
+    }
+
+    /// The runs that last changed the uses this one comes after.
+    fn after(&self, job: &Job, jobs: &[Job]) -> String {
+        let mut runs = String::new();
+        for other in jobs {
+            if !follows(job, other) {
+                continue;
+            }
+            let run = match self.is_changing(other) {
+                true => Some(self.now.run_id.to_owned()),
+                false => self
+                    .seen(other.host.as_deref())
+                    .and_then(|s| s.journal.last_run(&other.label)),
+            };
+            let host = other.host.as_deref().unwrap_or("-");
+            let run = run.as_deref().unwrap_or("-");
+            runs.push_str(&format!("{} {host} {run}\n", other.label));
+        }
+        runs
+    }
+
+    fn is_changing(&self, job: &Job) -> bool {
+        self.changing
+            .contains(&(job.label.clone(), job.host.clone()))
+    }
+
+    /// Returns a use that this one comes after and that will change something.
+    fn follows_change(&self, job: &Job, jobs: &[Job]) -> Option<String> {
+        let mut changing = jobs.iter().filter(|other| self.is_changing(other));
+        let other = changing.find(|other| follows(job, other))?;
+        Some(other.label.clone())
+    }
+
+    /// One step that is too old makes all of them so: they were done together.
+    fn expired(&self, job: &Job, symbolic: &[Draft]) -> Option<String> {
+        let max = job.max_age?;
+        let is_old = |draft: &Draft| {
+            let Some(seen) = self.seen(host_of(job, draft.seat)) else {
+                return false;
+            };
+            match seen.journal.record(&draft.id) {
+                Some(Record::Done(line)) => seen.now.saturating_sub(line.time) > max.as_secs(),
+                _ => false,
+            }
+        };
+        symbolic
+            .iter()
+            .any(is_old)
+            .then(|| format!("older than {}", humantime::format_duration(max)))
+    }
+
+    fn steps(
+        &self,
+        ground: &Ground<'_>,
+        symbolic: &[Draft],
+        attempt: &Attempt,
+        is_all: bool,
+    ) -> Result<Vec<PlannedStep>> {
+        let job = ground.job;
+        let notes = self
+            .seen(job.host.as_deref())
+            .map(|s| s.journal.notes(&job.label))
+            .unwrap_or_default();
+        let real = job.steps(Late::Known {
+            run: &attempt.run,
+            facts: &attempt.facts,
+            notes: &notes,
+        })?;
+        let mut planned: Vec<PlannedStep> = Vec::new();
+        for (symbolic, draft) in symbolic.iter().zip(real) {
+            let host = match draft.seat {
+                Seat::Operator => job.host.as_deref(),
+                seat => host_of(job, seat),
+            };
+            let before = self.before(&draft, host, &planned);
+            let key = step_key(symbolic, &before, &ground.after);
+            let (verdict, reason) = match is_all {
+                true if self.now.is_forced => (Verdict::Run, "forced".into()),
+                true => (Verdict::Run, self.why_all(ground)),
+                false => self.verdict(ground, &draft, host, &key, &planned),
+            };
+            let mut step = PlannedStep {
+                name: draft.name.clone(),
+                id: draft.id.clone(),
+                host: host.map(str::to_owned),
+                verdict,
+                reason,
+                what: draft.describe(),
+                key,
+                does: draft.digest(),
+                destroys: draft.destroys(),
+                way_back: draft.way_back(),
+                difference: None,
+                seq: 0,
+                draft,
+            };
+            if verdict == Verdict::Unknown && ground.missing.is_some() {
+                step.forget(&job.label);
+            }
+            planned.push(step);
+        }
+        Ok(planned)
+    }
+
+    fn why_all(&self, ground: &Ground<'_>) -> String {
+        let is_first = ground.attempt.run == self.now.run_id;
+        let due = ground.due.as_deref().map(due_names);
+        match (&ground.expired, is_first) {
+            (Some(expired), _) => expired.clone(),
+            _ if due.as_ref().is_some_and(|d| !d.is_empty()) => {
+                format!("due: {}", due.unwrap_or_default())
+            }
+            (None, true) => "never done here".into(),
+            (None, false) => "a new one is made whole".into(),
+        }
+    }
+
+    /// The runs that last did the steps whose change this one follows.
+    fn before(&self, draft: &Draft, host: Option<&str>, planned: &[PlannedStep]) -> String {
+        let mut text = String::new();
+        for name in &draft.on_change {
+            let Some(step) = planned.iter().find(|p| p.name == *name) else {
+                continue;
+            };
+            let seen = self.seen(step.host.as_deref().or(host));
+            let run = match step.verdict {
+                Verdict::Run => self.now.run_id.to_owned(),
+                _ => match seen.and_then(|s| s.journal.record(&step.id)) {
+                    Some(record) => record.line().run.clone(),
+                    None => String::from("-"),
+                },
+            };
+            text.push_str(&format!("{name} {run}\n"));
+        }
+        text
+    }
+
+    fn verdict(
+        &self,
+        ground: &Ground<'_>,
+        draft: &Draft,
+        host: Option<&str>,
+        key: &str,
+        planned: &[PlannedStep],
+    ) -> (Verdict, String) {
+        let run = |why: String| (Verdict::Run, why);
+        let host = match host {
+            Some(host) if !ground.is_asking => host,
+            _ => return (Verdict::Ask, "asked each time".into()),
+        };
+        if let Some(target) = &ground.missing {
+            return (
+                Verdict::Unknown,
+                format!("unknown until `{target}` is made"),
+            );
+        }
+        if self.now.is_forced {
+            return run("forced".into());
+        }
+        if let Some(expired) = &ground.expired {
+            return run(expired.clone());
+        }
+        let follows = planned
+            .iter()
+            .find(|p| p.verdict == Verdict::Run && draft.on_change.contains(&p.name));
+        if let Some(step) = follows {
+            return run(format!("`{}` runs", step.name));
+        }
+        let seen = self.seen.get(host);
+        let probe = seen.and_then(|s| s.probes.get(&draft.id));
+        let mut record = seen.and_then(|s| s.journal.record(&draft.id));
+        let is_over = matches!(draft.act, Act::Scope { .. } | Act::Port(_));
+        if ground.is_resumed && (ground.is_whole || is_over) {
+            // What was done before it began is not of this attempt, and no mode was kept.
+            let begun = &ground.attempt.run;
+            let journals = [seen, self.seen(ground.job.host.as_deref())];
+            let is_of_it = |run: &str| {
+                let mut journals = journals.iter().flatten();
+                journals.any(|seen| seen.journal.is_since(run, begun))
+            };
+            record = record.filter(|record| is_of_it(&record.line().run));
+        }
+        match (&draft.act, seen) {
+            (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
+                if seen.scopes.contains(name) =>
+            {
+                return run("was not left last time".into());
+            }
+            _ => {}
+        }
+        match record {
+            // What is found now was done before that: it is done again, as with a record.
+            None if ground.follows.is_none() && probe.is_some_and(|p| adopts(draft, p)) => {
+                ground.settled(Verdict::Adopt, "found done")
+            }
+            None => run("never done here".into()),
+            Some(Record::Unfinished(_)) => run("did not finish last time".into()),
+            Some(Record::Done(line)) if line.key == key => {
+                match probe.and_then(|p| drifted(draft, p)) {
+                    Some(why) => run(why),
+                    None => ground.settled(Verdict::Fresh, ""),
+                }
+            }
+            Some(Record::Done(line)) => run(format!("changed since run {}", line.run)),
+        }
+    }
+}
+
+impl Ground<'_> {
+    /// Nothing is to be done, unless a use before it may still change something.
+    fn settled(&self, verdict: Verdict, reason: &str) -> (Verdict, String) {
+        match &self.waits_for {
+            Some(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
+            None => (verdict, reason.to_owned()),
+        }
+    }
+}
+
+fn is_gate(job: &Job) -> bool {
+    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
+}
+
+/// Keeps a host as it is.
+fn hold(planned: &mut [PlannedStep]) {
+    for step in planned {
+        if matches!(step.verdict, Verdict::Run | Verdict::Ask) {
+            step.verdict = Verdict::Held;
+        }
+    }
+}
+
+/// Returns whether a change of `other` makes `job` stale.
+fn follows(job: &Job, other: &Job) -> bool {
+    let is_guarded = is_gate(job) && !is_gate(other);
+    (comes_after(job, other) || is_guarded) && is_in_reach(job, other)
+}
+
+/// Returns whether `job` can follow `other`: within a rollout each host is on its own, because
+/// the others move before it or after it.
+pub(in crate::deploy) fn is_in_reach(job: &Job, other: &Job) -> bool {
+    let rollout = |job: &Job| job.wave.as_ref().map(|wave| wave.rollout);
+    match (rollout(job), rollout(other)) {
+        (Some(own), Some(others)) if own == others => job.host == other.host,
+        // A gate guards its wave and nothing else.
+        _ => !is_gate(job),
+    }
+}
+
+fn host_of(job: &Job, seat: Seat) -> Option<&str> {
+    match seat {
+        Seat::From => job.from.as_deref(),
+        Seat::Host | Seat::Operator => job.host.as_deref(),
+    }
+}
+
+fn comes_after(job: &Job, other: &Job) -> bool {
+    job.after.iter().any(|name| is_named(name, other))
+}
+
+/// Returns whether a use of this name became a job.
+pub(in crate::deploy) fn is_named(name: &str, job: &Job) -> bool {
+    job.label == name || job.label.starts_with(&format!("{name}["))
+}
+
+/// Returns the last word of each line of what is due: in `DIGEST NAME`, the name.
+fn due_names(due: &str) -> String {
+    let lines = due.lines().filter(|l| !l.starts_with('!'));
+    let names: Vec<&str> = lines.filter_map(|l| l.split_whitespace().last()).collect();
+    names.join(" ")
+}
+
+/// Digest over what all steps of a job do, and what they come after.
+fn attempt_key(symbolic: &[Draft], after: &str) -> String {
+    let mut text = String::new();
+    for draft in symbolic {
+        push_field(&mut text, "id", &draft.id);
+        for (name, value) in draft.key_fields() {
+            push_field(&mut text, name, &value);
+        }
+    }
+    push_field(&mut text, "after", after);
+    hex(text.as_bytes())[..32].to_owned()
+}
+
+fn step_key(symbolic: &Draft, before: &str, after: &str) -> String {
+    let mut text = String::from("step key 1\n");
+    for (name, value) in symbolic.key_fields() {
+        push_field(&mut text, name, &value);
+    }
+    push_field(&mut text, "on-change", before);
+    push_field(&mut text, "after", after);
+    hex(text.as_bytes())[..32].to_owned()
+}

@@ -1,0 +1,139 @@
+//! What a rendered step says of itself: to its key, and to a person. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::wire::journal::column;
+use crate::deploy::wire::words::hex;
+
+/// Stands for "whatever the step does" where a step only says that it destroys.
+const YES: &str = "true";
+/// Functions of the prelude that leave a way back of their own.
+const UNDOING: [&str; 3] = ["rel_undo", "rel_retire", "rel_scope_owe"];
+
+/// How what a step did is taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WayBack {
+    /// By its `undo`, or as its action does of itself.
+    Known,
+    /// There is nothing to take back.
+    NotNeeded,
+    /// Not at all.
+    #[default]
+    None,
+}
+
+impl Draft {
+    /// Returns everything that decides what the step does, for its key.
+    ///
+    /// Not in it: `check`, `undo` and how a scope is left (they do not change the result),
+    /// time limits.
+    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![("seat", format!("{:?}", self.seat))];
+        match &self.act {
+            Act::Run(text) => fields.push(("run", text.clone())),
+            Act::Put { sha256, to, .. } => {
+                fields.extend([("put", sha256.clone()), ("to", to.clone())]);
+            }
+            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
+            Act::Write {
+                path,
+                content,
+                mode,
+                owner,
+            } => {
+                fields.extend([
+                    ("write", path.clone()),
+                    ("content", content.clone()),
+                    ("mode", mode.clone()),
+                ]);
+                fields.extend(owner.iter().map(|o| ("owner", o.clone())));
+            }
+            Act::Symlink { path, to } => {
+                fields.extend([("symlink", path.clone()), ("to", to.clone())]);
+            }
+            Act::Service(s) => fields.extend([
+                ("service", s.name.clone()),
+                ("run", s.run.clone()),
+                ("log", s.log.clone()),
+                ("stop", s.stop.clone()),
+                ("ready", s.ready.clone()),
+            ]),
+            Act::Managed { start, .. } => fields.push(("start", start.clone())),
+            Act::Scope { name, enter, .. } => {
+                fields.extend([("scope", name.clone()), ("enter", enter.clone())]);
+            }
+            Act::Port(port) => fields.extend(port.key_fields()),
+            Act::Await { command, .. } => fields.push(("wait", command.clone())),
+            Act::Ask(wait) => fields.push(("ask", wait.describe())),
+        }
+        fields.extend(self.user.iter().map(|u| ("as", u.clone())));
+        fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
+        fields.extend(self.verify.iter().map(|v| ("verify", v.clone())));
+        fields.extend(self.dir.iter().map(|d| ("dir", d.clone())));
+        fields.extend(self.env.iter().map(|(n, v)| ("env", format!("{n}={v}"))));
+        fields
+    }
+
+    /// Returns what a probe finds where it has written its file.
+    pub fn written(&self) -> Option<String> {
+        match (&self.sealed, &self.act) {
+            (Some(sealed), _) => Some(sealed.file()),
+            (None, Act::Write { content, .. }) => Some(hex(content.as_bytes())),
+            _ => None,
+        }
+    }
+
+    /// Returns one line that says what it does.
+    pub fn describe(&self) -> String {
+        let text = match &self.act {
+            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
+            Act::Put { sha256, to, .. } => {
+                format!(
+                    "put {} to {to}",
+                    sha256.chars().take(12).collect::<String>()
+                )
+            }
+            Act::Fetch { path, to } => format!("copy {path} to {to}"),
+            Act::Write { path, .. } => format!("write {path}"),
+            Act::Symlink { path, to } => format!("{path} -> {to}"),
+            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
+            Act::Managed { start, .. } => start.trim().to_owned(),
+            Act::Scope { name, .. } => format!("until the run ends: {name}"),
+            Act::Port(port) => port.describe(),
+            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
+            Act::Ask(wait) => wait.describe(),
+        };
+        crate::deploy::wire::journal::column(&text)
+    }
+
+    /// Returns what is lost when it runs.
+    pub fn destroys(&self) -> Option<String> {
+        let text = self.marks.destroys.as_deref()?;
+        Some(match text {
+            YES => self.describe(),
+            text => column(text.trim()),
+        })
+    }
+
+    /// Returns how it is taken back.
+    pub fn way_back(&self) -> WayBack {
+        let calls = |text: &str| UNDOING.iter().any(|f| text.contains(f));
+        match &self.act {
+            _ if self.undo.is_some() => WayBack::Known,
+            Act::Write { .. }
+            | Act::Symlink { .. }
+            | Act::Service(_)
+            | Act::Managed { .. }
+            | Act::Scope { .. }
+            | Act::Port(_) => WayBack::Known,
+            Act::Run(text) if calls(text) => WayBack::Known,
+            Act::Await { .. } | Act::Ask(_) => WayBack::NotNeeded,
+            Act::Run(_) | Act::Put { .. } | Act::Fetch { .. } => match self.marks.needs_no_undo {
+                true => WayBack::NotNeeded,
+                false => WayBack::None,
+            },
+        }
+    }
+}

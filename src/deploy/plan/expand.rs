@@ -1,0 +1,552 @@
+//! An environment and its parameters -> [`Job`]s. Pure.
+//!
+//! A `use` becomes one job for each value of each axis that its texts mention and
+//! for each host it goes to, in the order written; in a rollout wave by wave.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use crate::deploy::plan::here;
+use crate::deploy::plan::job::{Bound, Job, NOT_MADE};
+use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::roles::Roles;
+use crate::deploy::plan::secret::Secret;
+use crate::deploy::plan::waves::{self, Wave};
+use crate::deploy::recipe::library::Recipes;
+use crate::deploy::recipe::{Kind, Recipe};
+use crate::deploy::wire::words::artifact_names;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Role, Rollout, Use};
+use crate::range;
+use crate::template::{Mode, Template, Value};
+
+/// Everything that texts may depend on.
+pub struct World<'a> {
+    /// The Releasefile.
+    pub project: &'a Project,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// Values of its parameters.
+    pub params: &'a BTreeMap<String, String>,
+    /// The project's version.
+    pub version: Option<&'a str>,
+    /// Finds the files of a needed target.
+    pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
+    /// All recipes.
+    pub recipes: &'a Recipes,
+    /// Values of the secrets that are used.
+    pub secrets: &'a BTreeMap<String, Secret>,
+    /// Absolute roots of the hosts, by name.
+    pub roots: &'a BTreeMap<String, String>,
+    /// Which of the hosts that are held back move all the same.
+    pub promoted: &'a Promoted,
+    /// Who has which role; `None` before anybody was asked: then all that may have one.
+    pub holders: Option<&'a Roles>,
+}
+
+type Scope = BTreeMap<String, Value>;
+
+impl World<'_> {
+    /// Returns all jobs, in the order in which they are done.
+    pub fn jobs(&self) -> Result<Vec<Job>> {
+        let mut jobs = Vec::new();
+        for together in self
+            .environment
+            .uses
+            .chunk_by(|a, b| a.rollout == b.rollout)
+        {
+            let rollout = together.first().and_then(|one| one.rollout);
+            match rollout.and_then(|index| Some((index, self.environment.rollouts.get(index)?))) {
+                Some(rollout) => self.rollout(rollout, together, &mut jobs)?,
+                None => {
+                    for one in together {
+                        self.jobs_of(one, None, &mut jobs)?;
+                    }
+                }
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Adds the jobs of a rollout: all uses on the first wave, then all on the next; what is
+    /// held back comes last.
+    fn rollout(
+        &self,
+        (index, rollout): (usize, &Rollout),
+        uses: &[Use],
+        jobs: &mut Vec<Job>,
+    ) -> Result<()> {
+        let Some(first) = uses.first() else {
+            return Ok(());
+        };
+        let scope = self.base(&[]);
+        let mut hosts = self.hosts_of(first, &rollout.on, &scope)?;
+        let held = self.hosts_of(first, &rollout.hold_back, &scope)?;
+        let is_held = |host: &&Host| {
+            held.iter().any(|h| h.name == host.name) && !self.promoted.is_promoted(&host.name)
+        };
+        let held: Vec<&Host> = hosts.iter().copied().filter(|h| is_held(h)).collect();
+        hosts.retain(|host| !is_held(host));
+        let waves = waves::waves(hosts, &rollout.serial);
+        let of = waves.len();
+        for (number, hosts) in waves.into_iter().chain([held]).enumerate() {
+            // The last are those that stay.
+            let number = if number == of { 0 } else { number + 1 };
+            for one in uses {
+                let wave = Wave {
+                    rollout: index,
+                    number,
+                    of,
+                    is_gate: one.is_gate,
+                };
+                self.jobs_of(one, Some((&wave, &hosts)), jobs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the jobs of one use: on its hosts, or on those of a wave.
+    fn jobs_of(
+        &self,
+        one: &Use,
+        wave: Option<(&Wave, &[&Host])>,
+        jobs: &mut Vec<Job>,
+    ) -> Result<()> {
+        let recipe = self.recipes.of_use(one);
+        let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
+            wrong(one, format!("there is no recipe `{}`", one.recipe))
+                .hinted("`rel check` lists the mistakes of the Releasefile")
+        })?;
+        let axes = mentioned_axes(one, &self.environment.axes);
+        for values in combinations(&axes) {
+            let scope = self.base(&values);
+            let mut label = one.label.clone();
+            if !values.is_empty() {
+                let texts: Vec<&str> = values.iter().map(|(_, v)| v.as_str()).collect();
+                label.push_str(&format!("[{}]", texts.join(",")));
+            }
+            let from = match &one.from {
+                Some(template) => Some(self.one_host(one, template, &scope)?),
+                None => None,
+            };
+            let hosts: Vec<Option<&Host>> = match wave {
+                Some((_, hosts)) => hosts.iter().copied().map(Some).collect(),
+                None if one.on.is_empty() => match here::is_asked_here(one, &recipe) {
+                    true => vec![Some(here::this_machine())],
+                    false => vec![None],
+                },
+                // None of them where nobody has a role.
+                None => {
+                    let hosts = self.hosts_of(one, &one.on, &scope)?;
+                    hosts.into_iter().map(Some).collect()
+                }
+            };
+            for host in hosts {
+                let place = Seats {
+                    host,
+                    from,
+                    scope: &scope,
+                };
+                let mut job = self.job(one, &recipe, &label, &place)?;
+                job.wave = wave.map(|(wave, _)| wave.clone());
+                jobs.push(job);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the hosts of all uses, by name, without looking at anything else.
+    pub fn hosts(&self) -> Result<BTreeMap<String, Host>> {
+        let mut found = BTreeMap::new();
+        for one in &self.environment.uses {
+            for values in combinations(&mentioned_axes(one, &self.environment.axes)) {
+                let scope = self.base(&values);
+                for host in self.hosts_of(one, &one.on, &scope)? {
+                    found.insert(host.name.clone(), host.clone());
+                }
+                for host in self.hosts_of(one, one.from.as_slice(), &scope)? {
+                    found.insert(host.name.clone(), host.clone());
+                }
+            }
+        }
+        for role in &self.environment.roles {
+            for host in self.candidates(role)? {
+                found.insert(host.name.clone(), host.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the hosts that may have a role.
+    pub(in crate::deploy) fn candidates(&self, role: &Role) -> Result<Vec<&Host>> {
+        let wrong = |message: String| {
+            Error::new(ErrorKind::Releasefile, message).fact("role", role.name.clone())
+        };
+        let scope = self.base(&[]);
+        let mut found: Vec<&Host> = Vec::new();
+        for template in &role.on {
+            for host in self.members(template, &scope, &wrong)? {
+                if !found.iter().any(|f| f.name == host.name) {
+                    found.push(host);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the names that a role's probe may use on a host.
+    pub(in crate::deploy) fn names_on(&self, host: &Host) -> BTreeMap<String, Value> {
+        let mut names = self.base(&[]);
+        self.add_host("host", host, &mut names);
+        names
+    }
+
+    /// Returns whether guards of some use are asked on this machine.
+    pub fn asks_here(&self) -> Result<bool> {
+        for one in &self.environment.uses {
+            let recipe = self.recipes.of_use(one);
+            let recipe = recipe.map_err(|m| wrong(one, m.message))?;
+            if recipe.is_some_and(|recipe| here::is_asked_here(one, &recipe)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the files that the environment's `log` nodes name on a host.
+    pub fn logs(&self, host: &Host) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for log in &self.environment.logs {
+            let wrong = |message: String| {
+                Error::new(ErrorKind::Releasefile, message).fact("log", log.path.source())
+            };
+            let names = log.on.iter().chain([&log.path]).flat_map(Template::names);
+            for values in combinations(&axes_named(names, &self.environment.axes)) {
+                let mut scope = self.base(&values);
+                let mut is_here = log.on.is_empty();
+                for template in &log.on {
+                    let members = self.members(template, &scope, &wrong)?;
+                    is_here |= members.iter().any(|h| h.name == host.name);
+                }
+                if is_here {
+                    self.add_host("host", host, &mut scope);
+                    let path = log.path.render(&|name| scope.get(name).cloned());
+                    let path = path.map_err(|e| wrong(e.to_string()).hinted(e.help()))?;
+                    paths.push(path.to_string_lossy().into_owned());
+                }
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Returns the names of all hosts that some rollout holds back.
+    pub fn held_back(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (index, rollout) in self.environment.rollouts.iter().enumerate() {
+            let mut uses = self.environment.uses.iter();
+            if let Some(one) = uses.find(|one| one.rollout == Some(index)) {
+                let hosts = self.hosts_of(one, &rollout.hold_back, &self.base(&[]))?;
+                names.extend(hosts.into_iter().map(|host| host.name.clone()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Names that every text of the environment has.
+    fn base(&self, axes: &[(String, String)]) -> Scope {
+        let mut scope = given(self.project, self.params, axes);
+        scope.insert("project".into(), Value::from(self.project.name.as_str()));
+        let environment = self.environment.name.as_str();
+        scope.insert("environment".into(), Value::from(environment));
+        if let Some(version) = self.version {
+            scope.insert("version".into(), Value::from(version));
+        }
+        for (need, _) in &self.environment.needs {
+            let Ok(need) = need.render(&|n| scope.get(n).cloned()) else {
+                continue;
+            };
+            let target = need.to_string_lossy().into_owned();
+            let base = target.split('[').next().unwrap_or(&target).to_owned();
+            for (tail, value) in artifact_names((self.artifacts)(&base).as_ref()) {
+                scope.insert(format!("{base}.{tail}"), value);
+            }
+        }
+        scope
+    }
+
+    fn hosts_of(&self, one: &Use, on: &[Template], scope: &Scope) -> Result<Vec<&Host>> {
+        let mut found: Vec<&Host> = Vec::new();
+        for template in on {
+            for host in self.hosts_named(one, template, scope)? {
+                if !found.iter().any(|f| f.name == host.name) {
+                    found.push(host);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn one_host(&self, one: &Use, template: &Template, scope: &Scope) -> Result<&Host> {
+        match self.hosts_named(one, template, scope)?.as_slice() {
+            [host] => Ok(host),
+            hosts => Err(wrong(
+                one,
+                format!("`from` must name one host, and names {}", hosts.len()),
+            )),
+        }
+    }
+
+    fn hosts_named(&self, one: &Use, template: &Template, scope: &Scope) -> Result<Vec<&Host>> {
+        self.members(template, scope, &|message| wrong(one, message))
+    }
+
+    /// Returns the hosts that a text names; `wrong` makes the error of what names none.
+    fn members(
+        &self,
+        template: &Template,
+        scope: &Scope,
+        wrong: &dyn Fn(String) -> Box<Error>,
+    ) -> Result<Vec<&Host>> {
+        let words = template
+            .render_words(&|n| scope.get(n).cloned())
+            .map_err(|e| wrong(e.to_string()).fact("text", template.source()))?;
+        let mut found = Vec::new();
+        for word in words {
+            let names = range::expand(&word.to_string_lossy()).map_err(|bad| {
+                let error = wrong(bad.message);
+                match bad.help {
+                    Some(help) => error.hinted(help),
+                    None => error,
+                }
+            })?;
+            for name in names {
+                let role = self.environment.roles.iter().find(|r| r.name == name);
+                match (role, self.holders) {
+                    (Some(_), Some(holders)) => {
+                        let holders = holders.get(&name).into_iter().flatten();
+                        found.extend(holders.filter_map(|host| self.project.hosts.get(host)));
+                    }
+                    (Some(role), None) => found.extend(self.candidates(role)?),
+                    (None, _) => {
+                        let hosts = self.project.hosts_named(&name);
+                        found.extend(
+                            hosts.ok_or_else(|| {
+                                wrong(format!("there is no host or group `{name}`"))
+                            })?,
+                        );
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn job(
+        &self,
+        one: &Use,
+        recipe: &std::sync::Arc<Recipe>,
+        label: &str,
+        seats: &Seats<'_>,
+    ) -> Result<Job> {
+        let mut caller = seats.scope.clone();
+        let mut built_in = Scope::new();
+        for name in ["project", "environment", "version"] {
+            if let Some(value) = caller.get(name) {
+                built_in.insert(name.into(), value.clone());
+            }
+        }
+        built_in.insert("use".into(), Value::from(label));
+        for (prefix, host) in [("host", seats.host), ("from", seats.from)] {
+            if let Some(host) = host {
+                self.add_host(prefix, host, &mut built_in);
+            }
+        }
+        caller.extend(built_in.clone());
+        let mut args = BTreeMap::new();
+        for param in &recipe.params {
+            let bound = match one.args.get(&param.name) {
+                Some(arg) => self.bind(one, param.kind, arg, &caller)?,
+                // A default is the recipe's own text: it sees what stands before it.
+                None => match (&param.default, param.kind) {
+                    (Some(text), Kind::Command) => Bound::Command(text.clone()),
+                    (Some(text), _) => {
+                        let mut scope = built_in.clone();
+                        for (name, bound) in &args {
+                            if let Bound::Text(text) = bound {
+                                let text: &String = text;
+                                scope.insert(String::clone(name), Value::from(text.as_str()));
+                            }
+                        }
+                        Bound::Text(render(one, text, &scope)?)
+                    }
+                    (None, _) => {
+                        let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
+                        return Err(wrong(one, message));
+                    }
+                },
+            };
+            args.insert(param.name.clone(), bound);
+        }
+        let job = Job {
+            label: crate::deploy::wire::journal::column(label),
+            recipe: recipe.clone(),
+            host: seats.host.map(|h| h.name.clone()),
+            from: seats.from.map(|h| h.name.clone()),
+            after: one.after.clone(),
+            around: one.around.clone(),
+            wave: None,
+            max_age: one.max_age,
+            caller,
+            built_in,
+            args,
+            missing: self.missing(one, seats.scope),
+            place: one.place,
+        };
+        Ok(job)
+    }
+
+    /// Returns a needed target that texts of a use name and that is not made yet.
+    fn missing(&self, one: &Use, scope: &Scope) -> Option<String> {
+        let made = |name: &str| scope.get(name) != Some(&Value::from(NOT_MADE));
+        let texts = one.args.values().map(|arg| &arg.text);
+        let parsed = texts.filter_map(|text| Template::parse(text, Mode::Plain).ok());
+        let names: Vec<String> = parsed
+            .flat_map(|t| t.names().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let open = names.iter().find(|name| !made(name))?;
+        open.rsplit_once('.').map(|(target, _)| target.to_owned())
+    }
+
+    fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {
+        Ok(match kind {
+            Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
+            Kind::Driver => Bound::Text(arg.text.clone()),
+            Kind::Command => Bound::Command(arg.text.clone()),
+            Kind::Secret => match self.secrets.get(&arg.text) {
+                Some(secret) => Bound::Secret(secret.clone()),
+                None => return Err(wrong(one, format!("there is no secret `{}`", arg.text))),
+            },
+            Kind::Artifact => {
+                let target = match artifact_target(&arg.text) {
+                    Some(target) => target.to_owned(),
+                    None => render(one, &arg.text, caller)?,
+                };
+                let artifact = (self.artifacts)(&target);
+                Bound::Artifact(target, artifact)
+            }
+        })
+    }
+
+    fn add_host(&self, prefix: &str, host: &Host, scope: &mut Scope) {
+        let root = self.roots.get(&host.name).unwrap_or(&host.root);
+        for (name, value) in &host.vars {
+            scope.insert(format!("{prefix}.{name}"), Value::from(value.as_str()));
+        }
+        let name = host.name.as_str();
+        scope.insert(format!("{prefix}.name"), Value::from(name));
+        scope.insert(format!("{prefix}.root"), Value::from(root.as_str()));
+    }
+}
+
+struct Seats<'a> {
+    host: Option<&'a Host>,
+    from: Option<&'a Host>,
+    scope: &'a Scope,
+}
+
+/// Returns the target that `{wheel}` or `{wheel[branch2]}` names.
+pub fn artifact_target(text: &str) -> Option<&str> {
+    text.strip_prefix('{')?
+        .strip_suffix('}')
+        .filter(|t| !t.contains(['{', '}']))
+}
+
+fn wrong(one: &Use, message: impl Into<String>) -> Box<Error> {
+    Error::new(ErrorKind::Releasefile, message).fact("use", one.label.clone())
+}
+
+fn render(one: &Use, text: &str, scope: &Scope) -> Result<String> {
+    let refuse = |e: crate::template::TemplateError| {
+        wrong(one, e.to_string())
+            .fact("text", text)
+            .hinted(e.help())
+    };
+    let template = Template::parse(text, Mode::Plain).map_err(refuse)?;
+    let rendered = template
+        .render(&|n| scope.get(n).cloned())
+        .map_err(refuse)?;
+    Ok(rendered.to_string_lossy().into_owned())
+}
+
+/// Returns the targets that an environment needs with these parameters: each `needs` once
+/// for every value of the axes that it names.
+pub fn needed_targets(
+    project: &Project,
+    environment: &Environment,
+    params: &BTreeMap<String, String>,
+) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (template, place) in &environment.needs {
+        let is_named = |axis: &&Axis| template.names().any(|n| n == axis.name);
+        let axes: Vec<&Axis> = environment.axes.iter().filter(is_named).collect();
+        for values in combinations(&axes) {
+            let scope = given(project, params, &values);
+            let name = template.render(&|n| scope.get(n).cloned()).map_err(|e| {
+                Error::new(ErrorKind::Releasefile, e.to_string())
+                    .fact("at", project.sources.locate(*place))
+                    .hinted(e.help())
+            })?;
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Variables, then parameters and axes over them.
+fn given(project: &Project, params: &BTreeMap<String, String>, axes: &[(String, String)]) -> Scope {
+    let mut scope = Scope::new();
+    for (name, values) in &project.vars {
+        let value = match values.as_slice() {
+            [one] => Value::from(one.as_str()),
+            many => Value::Many(many.iter().map(OsString::from).collect()),
+        };
+        scope.insert(name.clone(), value);
+    }
+    for (name, value) in axes.iter().map(|(n, v)| (n, v)).chain(params) {
+        scope.insert(name.clone(), Value::from(value.as_str()));
+    }
+    scope
+}
+
+/// Returns the axes that any text of a use mentions.
+fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
+    let args = one.args.values();
+    let args = args.filter_map(|arg| Template::parse(&arg.text, Mode::Plain).ok());
+    let args: Vec<Template> = args.collect();
+    let templates = one.on.iter().chain(&one.from).chain(&args);
+    axes_named(templates.flat_map(Template::names), axes)
+}
+
+fn axes_named<'a, 'n>(names: impl Iterator<Item = &'n str>, axes: &'a [Axis]) -> Vec<&'a Axis> {
+    let names: Vec<&str> = names.collect();
+    let is_named = |axis: &&Axis| names.contains(&axis.name.as_str());
+    axes.iter().filter(is_named).collect()
+}
+
+/// Returns every combination of values, in the order written.
+fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
+    let mut all = vec![Vec::new()];
+    for axis in axes {
+        all = all
+            .into_iter()
+            .flat_map(|row: Vec<(String, String)>| {
+                axis.values.iter().map(move |value| {
+                    let mut row = row.clone();
+                    row.push((axis.name.clone(), value.clone()));
+                    row
+                })
+            })
+            .collect();
+    }
+    all
+}

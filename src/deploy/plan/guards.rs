@@ -1,0 +1,168 @@
+//! Guards: what recipes ask before anything is changed, and who went on all the same. Pure.
+//!
+//! A guard is a question that must succeed; what it prints is the evidence. It is asked with
+//! the facts, so that nothing has been changed anywhere when it stops a run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::plan::back::USER;
+use crate::deploy::plan::here::THIS_MACHINE;
+use crate::deploy::plan::job::Job;
+use crate::deploy::plan::waves::Wave;
+use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::wire::journal::column;
+use crate::deploy::wire::program::quote;
+use crate::error::{Error, Result};
+use crate::model::Environment;
+
+/// The name by which a person goes over a window.
+pub const WINDOW: &str = "window";
+
+/// What stops a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopping {
+    /// A guard.
+    #[default]
+    Guard,
+    /// The way back of a step, which would not work.
+    WayBack,
+}
+
+/// A guard that did not succeed, or a way back that would not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// Where it was asked.
+    pub host: String,
+    /// The use it belongs to.
+    pub label: String,
+    /// Its name; that of the step, where it is a way back.
+    pub guard: String,
+    /// Which of both it is.
+    #[serde(default)]
+    pub stopping: Stopping,
+    /// What it printed.
+    pub evidence: String,
+}
+
+/// Guards that stop nobody, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Names of guards.
+    pub guards: Vec<String>,
+    /// Said by a person; kept in journals.
+    pub reason: String,
+}
+
+/// Returns the guards that did not succeed, in the order of the uses; what is held back is not
+/// changed, and stops nobody.
+pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
+    let mut found = Vec::new();
+    let is_held = |job: &&Job| job.wave.as_ref().is_some_and(Wave::is_held);
+    for job in jobs.iter().filter(|job| !is_held(job)) {
+        let Some((host, seen)) = job.host.as_ref().and_then(|h| Some((h, seen.get(h)?))) else {
+            continue;
+        };
+        for guard in &job.recipe.guards {
+            let name = (job.label.clone(), guard.name.clone());
+            if let Some(evidence) = seen.blocked.get(&name) {
+                found.push(Blocked {
+                    host: host.clone(),
+                    label: job.label.clone(),
+                    guard: guard.name.clone(),
+                    stopping: Stopping::Guard,
+                    evidence: evidence.clone(),
+                });
+            }
+        }
+    }
+    found
+}
+
+impl Overrides {
+    /// Returns whether this guard is gone over.
+    pub fn has(&self, guard: &str) -> bool {
+        self.guards.iter().any(|g| g == guard)
+    }
+
+    /// Returns an error with the evidence of all guards that are not overridden.
+    pub fn check(
+        &self,
+        environment: &Environment,
+        jobs: &[Job],
+        blocked: &[Blocked],
+    ) -> Result<()> {
+        let has_windows = environment.all_windows().next().is_some();
+        let environment = &environment.name;
+        let all = jobs.iter().flat_map(|j| &j.recipe.guards);
+        let windows = has_windows.then_some(WINDOW);
+        let known: Vec<&str> = all.map(|g| g.name.as_str()).chain(windows).collect();
+        let is_step = |name: &str| {
+            jobs.iter()
+                .any(|j| j.recipe.steps.iter().any(|s| s.name == name))
+        };
+        let is_known = |name: &str| known.contains(&name) || name == USER || is_step(name);
+        if let Some(other) = self.guards.iter().find(|g| !is_known(g)) {
+            let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
+            return Err(match known.is_empty() {
+                true => error,
+                false => error.fact("guards", known.join(" ")),
+            });
+        }
+        let mut open = blocked.iter().filter(|b| !self.guards.contains(&b.guard));
+        let Some(first) = open.next() else {
+            return Ok(());
+        };
+        let what = match first.stopping {
+            Stopping::Guard => format!("the guard `{}`", first.guard),
+            Stopping::WayBack => format!(
+                "the way back of `{}/{}`, which would not work,",
+                first.label, first.guard
+            ),
+        };
+        let mut error = Error::host(format!(
+            "`{environment}` is stopped by {what} on host `{}`",
+            first.host
+        ))
+        .fact("evidence", first.evidence.clone());
+        for other in open {
+            error = error.fact(
+                format!("{} on {}", other.guard, other.host),
+                other.evidence.clone(),
+            );
+        }
+        Err(error.hinted(format!(
+            "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
+            first.guard
+        )))
+    }
+
+    /// Returns the lines that tell the journal of `host` what was gone over, and why.
+    pub fn journal_lines(&self, host: &str, plan: &Plan) -> String {
+        // What was asked here is told to all: this machine keeps no journal.
+        let is_told = |b: &&Blocked| b.host == host || b.host == THIS_MACHINE;
+        let here = plan.blocked.iter().filter(is_told);
+        let over = here.filter(|b| self.has(&b.guard));
+        let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
+        let window = plan.closed.as_ref().filter(|_| self.has(WINDOW));
+        over.chain(window.map(|_| (plan.environment.as_str(), WINDOW)))
+            .map(|(label, guard)| {
+                format!(
+                    "rel_journal overridden - {} {} {}\n",
+                    quote(label),
+                    quote(&column(guard)),
+                    quote(&column(&self.reason))
+                )
+            })
+            .collect()
+    }
+}
+
+/// Returns the error for a run that may not begin now; `opens` says when it may.
+pub fn outside_window(environment: &str, opens: &str) -> Box<Error> {
+    Error::host(format!("`{environment}` is outside its window"))
+        .fact("window", opens)
+        .hinted("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
+}

@@ -1,0 +1,287 @@
+//! One use of a recipe on one host, with all its texts. Pure.
+//!
+//! Texts are rendered twice. Symbolically, with `{fact}` left as it is written: that
+//! is what a key is made of, so that a host's answer never makes a step stale. And
+//! really, once the host has answered: that is what runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::deploy::plan::port::Port;
+use crate::deploy::plan::render::Scope;
+use crate::deploy::plan::secret::{Sealed, Secret};
+use crate::deploy::plan::waves::Wave;
+use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::{Recipe, Step};
+use crate::error::Result;
+use crate::http::Wait;
+use crate::model::Artifact;
+use crate::source::Place;
+use crate::template::Value;
+
+/// Stands for the digest of an artifact that has not been made yet.
+pub const NOT_MADE: &str = "not-made-yet";
+
+/// One use of a recipe on one host.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of the use, with the values of its axes: `site[osf]`.
+    pub label: String,
+    /// What is done.
+    pub recipe: Arc<Recipe>,
+    /// Where; `None` for work from the operator's machine.
+    pub host: Option<String>,
+    /// The host that something is taken from.
+    pub from: Option<String>,
+    /// Names of uses whose change makes this one stale.
+    pub after: Vec<String>,
+    /// Names of uses further down: it is done when one of them changes something.
+    pub around: Vec<String>,
+    /// Where it stands in a rollout.
+    pub wave: Option<Wave>,
+    /// Age at which it is done again.
+    pub max_age: Option<Duration>,
+    /// Names of the place it is written in.
+    pub caller: BTreeMap<String, Value>,
+    /// Names that the recipe has without declaring them.
+    pub built_in: BTreeMap<String, Value>,
+    /// What is passed.
+    pub args: BTreeMap<String, Bound>,
+    /// A target that texts of the use name (`{wheel.id}`) and that is not made yet.
+    pub missing: Option<String>,
+    /// Where the use is written.
+    pub place: Place,
+}
+
+/// A value that is passed to a recipe.
+#[derive(Clone, Debug)]
+pub enum Bound {
+    /// A text.
+    Text(String),
+    /// Shell text, and whether it reads the caller's names.
+    Command(String),
+    /// A needed target, with its files if it has been made.
+    Artifact(String, Option<Artifact>),
+    /// A secret.
+    Secret(Secret),
+}
+
+/// What is known when texts are rendered.
+#[derive(Clone, Copy, Debug)]
+pub enum Late<'a> {
+    /// Nothing that a host says: names stand for themselves.
+    Symbolic,
+    /// All.
+    Known {
+        /// The run of the attempt.
+        run: &'a str,
+        /// The host's answers.
+        facts: &'a BTreeMap<String, String>,
+        /// Values noted by former runs.
+        notes: &'a BTreeMap<String, Vec<String>>,
+    },
+}
+
+/// Who carries out a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seat {
+    /// The host.
+    #[default]
+    Host,
+    /// The host that something is taken from.
+    From,
+    /// This machine, between the hosts' programs.
+    Operator,
+}
+
+/// A step with its texts rendered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Its name in the journal.
+    pub id: String,
+    /// Who carries it out.
+    pub seat: Seat,
+    /// The user that its commands run as, if that is not whoever logs in.
+    pub user: Option<String>,
+    /// Done before that, each time, at the host's root.
+    pub prepare: Option<String>,
+    /// What it does.
+    pub act: Act,
+    /// Succeeds when it is done already.
+    pub check: Option<String>,
+    /// Must succeed afterwards.
+    pub verify: Vec<String>,
+    /// The way back, and whether it waits for the others.
+    pub undo: Option<(String, bool)>,
+    /// Where commands run.
+    pub dir: Option<String>,
+    /// Environment variables of its commands.
+    pub env: Vec<(String, String)>,
+    /// Ended when it takes longer.
+    pub timeout: Option<Duration>,
+    /// Names of earlier steps of this job whose change makes it stale.
+    pub on_change: Vec<String>,
+    /// What it destroys, and how its way back stands.
+    pub marks: Marks<String>,
+    /// It goes on when the connection ends.
+    pub is_detached: bool,
+    /// The file that it writes, where that holds a secret: shown nowhere, and what stands
+    /// there is never fetched. The texts above have marks instead.
+    pub sealed: Option<Sealed>,
+}
+
+/// What a step does, in final texts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Shell text.
+    Run(String),
+    /// Lays down the artifact with this digest.
+    Put {
+        sha256: String,
+        to: String,
+        /// How the host finds the last artifact of this use again.
+        base: String,
+        /// It is moved there, and shares its files with the next one.
+        is_shared: bool,
+    },
+    /// Takes a directory or file from the other host.
+    Fetch { path: String, to: String },
+    /// Writes a file.
+    Write {
+        path: String,
+        content: String,
+        mode: String,
+        owner: Option<String>,
+    },
+    /// Points a symbolic link somewhere.
+    Symlink { path: String, to: String },
+    /// Starts a command that stays.
+    Service(Service),
+    /// Starts or restarts a command that another manager keeps.
+    Managed {
+        start: String,
+        status: String,
+        stop: String,
+        within: Duration,
+    },
+    /// Enters what is left when the run ends.
+    Scope {
+        name: String,
+        enter: String,
+        leave: String,
+    },
+    /// Opens a port of the host that is served from here while the run lasts.
+    Port(Port),
+    /// Waits for a command on the host.
+    Await {
+        command: String,
+        within: Duration,
+        every: Duration,
+    },
+    /// Waits for an answer, from here.
+    Ask(Wait),
+}
+
+impl Default for Act {
+    fn default() -> Self {
+        Self::Run(String::new())
+    }
+}
+
+/// A command that stays.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Name among the services of the environment.
+    pub name: String,
+    /// Foreground command.
+    pub run: String,
+    /// Where its output goes.
+    pub log: String,
+    /// How it is asked to stop.
+    pub stop: String,
+    /// Must succeed after each start.
+    pub ready: String,
+    /// How long `ready` may take.
+    pub within: Duration,
+}
+
+impl Job {
+    /// Returns the questions that the host answers before the first step.
+    pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
+        let scope = Scope::new(self, Late::Symbolic)?;
+        self.recipe
+            .facts
+            .iter()
+            .map(|f| Ok((f.name.clone(), scope.render(&f.command)?, f.is_from)))
+            .collect()
+    }
+
+    /// Returns the questions that must succeed before anything is changed: name and command.
+    pub fn guards(&self) -> Result<Vec<(String, String)>> {
+        let scope = Scope::new(self, Late::Symbolic)?;
+        let guards = self.recipe.guards.iter();
+        guards
+            .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
+            .collect()
+    }
+
+    /// Returns whether it is done whole or not at all: texts name the run, so that each attempt
+    /// makes something new, or a port is open only as long as the run that opened it.
+    pub fn is_whole(&self) -> Result<bool> {
+        let symbolic = self.steps(Late::Symbolic)?;
+        let is_dated = |draft: &Draft| {
+            let fields = draft.key_fields();
+            fields.iter().any(|(_, text)| text.contains("{run-id}"))
+        };
+        let is_one = |draft: &Draft| matches!(draft.act, Act::Port(_)) || is_dated(draft);
+        Ok(symbolic.iter().any(is_one))
+    }
+
+    /// Returns the steps that exist, with their texts.
+    pub fn steps(&self, late: Late<'_>) -> Result<Vec<Draft>> {
+        let scope = Scope::new(self, late)?;
+        self.recipe
+            .steps
+            .iter()
+            .filter(|s| self.exists(s))
+            .map(|s| scope.step(s))
+            .collect()
+    }
+
+    /// Returns the artifacts that are laid down, by digest.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        self.args.values().filter_map(|bound| match bound {
+            Bound::Artifact(_, artifact) => artifact.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Returns whether an artifact that is laid down has this digest and is one file.
+    pub fn is_one_file(&self, sha256: &str) -> bool {
+        self.artifacts()
+            .any(|a| a.is_one_file && a.sha256 == sha256)
+    }
+
+    /// Returns a target that must be made before this job can be judged.
+    pub fn missing_artifact(&self) -> Option<&str> {
+        let of_args = self.args.values().find_map(|bound| match bound {
+            Bound::Artifact(target, None) => Some(target.as_str()),
+            _ => None,
+        });
+        of_args.or(self.missing.as_deref())
+    }
+
+    fn exists(&self, step: &Step) -> bool {
+        let Some(param) = &step.if_param else {
+            return true;
+        };
+        match self.args.get(param) {
+            Some(Bound::Text(text) | Bound::Command(text)) => !text.is_empty(),
+            Some(Bound::Artifact(..) | Bound::Secret(_)) => true,
+            None => false,
+        }
+    }
+}

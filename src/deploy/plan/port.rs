@@ -1,0 +1,188 @@
+//! A port of a host that is served from the operator's machine while a run lasts. Pure.
+//!
+//! Here is what it is, whether it can be, and the texts that a host runs for it. The process
+//! that keeps it open is the porter's matter.
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::wire::program::quote;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A port that is open as long as the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Name among the scopes of the environment.
+    pub name: String,
+    /// Address on the host: `127.0.0.1:8081`.
+    pub listen: String,
+    /// What is found there.
+    pub leads: Leads,
+}
+
+/// What is found at a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leads {
+    /// An address as the operator's machine sees it.
+    To(String),
+    /// One answer to whatever is asked over HTTP.
+    Answer(Answer),
+}
+
+/// What the responder says to everybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Status, as it is written: three digits once it is checked.
+    pub status: String,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: String,
+}
+
+impl Port {
+    /// Checks what can be wrong with the final texts.
+    pub fn check(&self) -> Result<()> {
+        is_address(&self.listen)?;
+        match &self.leads {
+            Leads::To(to) => is_address(to),
+            Leads::Answer(answer) => answer.check(),
+        }
+    }
+
+    /// Returns what decides what it does, for a key.
+    pub fn key_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![("port", self.name.clone()), ("listen", self.listen.clone())];
+        match &self.leads {
+            Leads::To(to) => fields.push(("to", to.clone())),
+            Leads::Answer(answer) => {
+                fields.push(("status", answer.status.clone()));
+                let headers = answer.headers.iter();
+                fields.extend(headers.map(|(n, v)| ("header", format!("{n}: {v}"))));
+                fields.push(("body", answer.body.clone()));
+            }
+        }
+        fields
+    }
+
+    /// Returns one line that says what it does.
+    pub fn describe(&self) -> String {
+        let listen = &self.listen;
+        match &self.leads {
+            Leads::To(to) => format!("until the run ends: {listen} leads to {to} here"),
+            Leads::Answer(answer) => {
+                format!("until the run ends: {listen} answers {}", answer.status)
+            }
+        }
+    }
+
+    /// Returns what the host's end of the line runs: says that the port is open, writes down
+    /// whose end closes it, and waits for the end of its input.
+    pub fn host_end(&self, state: &str) -> String {
+        let written = self.written(state, "\"$PPID\"");
+        format!("{written}echo up\ncat >/dev/null")
+    }
+
+    /// Returns the lines that write down the process which keeps the port open on this machine.
+    pub fn note(&self, state: &str, pid: u32) -> String {
+        format!("(\n{})\n", self.written(state, &pid.to_string()))
+    }
+
+    fn written(&self, state: &str, pid: &str) -> String {
+        let dir = quote(&format!("{state}/ports"));
+        let file = quote(&self.file(state));
+        format!(
+            "umask 077\n{BORN}mkdir -p -- {dir} || exit 1\nb=$(born {pid})\n\
+             if [ -n \"$b\" ]; then printf '%s %s\\n' {pid} \"$b\" >{file}; fi\n"
+        )
+    }
+
+    /// Returns the way out of it, as the host runs it: also where the line was cut without a
+    /// word, and the host's end would keep the port open for hours.
+    pub fn leave(&self, state: &str) -> String {
+        let file = quote(&self.file(state));
+        format!(
+            "{BORN}if {{ read -r p b <{file}; }} 2>/dev/null; then\nrm -f -- {file}\n\
+             if [ \"$(born \"$p\")\" = \"$b\" ]; then kill \"$p\" 2>/dev/null || :; fi\nfi"
+        )
+    }
+
+    fn file(&self, state: &str) -> String {
+        format!("{state}/ports/{}", self.name)
+    }
+}
+
+/// When a process was born, in ticks; nothing for one that is gone. It stands in scripts
+/// that know no other function.
+const BORN: &str = "born() {\n{ IFS= read -r s <\"/proc/$1/stat\"; } 2>/dev/null || return 0\n\
+                    set -f\nset -- ${s##*) }\nset +f\nprintf %s \"${20}\"\n}\n";
+
+impl Answer {
+    fn check(&self) -> Result<()> {
+        let status: Option<u16> = self.status.parse().ok();
+        if !status.is_some_and(|s| (200..=599).contains(&s)) {
+            let message = format!("`{}` is no status that a responder can give", self.status);
+            return Err(wrong(message).hinted("a number from 200 to 599"));
+        }
+        for (name, value) in &self.headers {
+            if value.contains(|c: char| c.is_control() && c != '\t') {
+                let message = format!("the header `{name}` of a responder must be one line");
+                return Err(wrong(message).fact("value", value.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks `HOST:PORT`.
+fn is_address(text: &str) -> Result<()> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]%*".contains(c);
+    let parts = text.rsplit_once(':');
+    let is_good = parts.is_some_and(|(host, port)| {
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        let is_host = !host.is_empty() && host.chars().all(is_plain) && !host.starts_with('-');
+        is_host && (is_bracketed || !host.contains(':')) && port.parse::<u16>().is_ok_and(|p| p > 0)
+    });
+    match is_good {
+        true => Ok(()),
+        false => {
+            Err(wrong(format!("`{text}` is no address with a port"))
+                .hinted("write `127.0.0.1:8081`"))
+        }
+    }
+}
+
+fn wrong(message: String) -> Box<Error> {
+    Error::new(ErrorKind::Releasefile, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:1", "localhost:65535", "[::1]:80", "*:80"] {
+            assert!(is_address(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "80", ":80", "h:", "h:0", "h:65536", "::1:80", "h h:80", "-R:80", "a/b:80",
+        ] {
+            assert!(is_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_status_and_headers_of_one_line() {
+        let check = |status: &str, value: &str| {
+            let answer = Answer {
+                status: status.into(),
+                headers: vec![("A".into(), value.into())],
+                body: String::new(),
+            };
+            answer.check().is_ok()
+        };
+        assert!(check("503", "a b\tc") && check("200", ""));
+        assert!(!check("503", "a\r\nb: c") && !check("503", "a\nb"));
+        assert!(!check("100", "") && !check("600", "") && !check("x", "") && !check("", ""));
+    }
+}

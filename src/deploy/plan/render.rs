@@ -1,0 +1,395 @@
+//! Texts of a recipe -> the final texts of a step. Pure; a part of [`job`](crate::deploy::plan::job).
+//!
+//! A name is looked up in one place: the recipe's own names, the host's answers, and for the
+//! caller's commands what stands in the Releasefile.
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat, Service};
+use crate::deploy::plan::port::{Answer, Leads, Port};
+use crate::deploy::plan::secret::Sealed;
+use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
+use crate::deploy::wire::words::{artifact_names, hex};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{HttpCheck, Wait};
+use crate::template::{Mode, Template, TemplateError, Value};
+
+/// All names, for one rendering.
+pub(in crate::deploy) struct Scope<'a> {
+    job: &'a Job,
+    late: Late<'a>,
+    names: BTreeMap<String, Value>,
+    /// So many commands within commands are being rendered.
+    depth: Cell<usize>,
+}
+
+/// Commands may name commands, so deep.
+const DEPTH_MAX: usize = 8;
+
+impl<'a> Scope<'a> {
+    /// Returns all names that texts of `job` have.
+    pub(in crate::deploy) fn new(job: &'a Job, late: Late<'a>) -> Result<Self> {
+        let mut scope = Self {
+            job,
+            late,
+            names: job.built_in.clone(),
+            depth: Cell::new(0),
+        };
+        for (name, bound) in &job.args {
+            match bound {
+                Bound::Text(text) => {
+                    scope.names.insert(name.clone(), Value::from(text.as_str()));
+                }
+                Bound::Command(text) => {
+                    let id = scope.command_id(text)?;
+                    scope
+                        .names
+                        .insert(format!("{name}.id"), Value::from(id.as_str()));
+                }
+                Bound::Secret(secret) => {
+                    let mark = Value::from(secret.mark().as_str());
+                    scope.names.insert(name.clone(), mark);
+                }
+                Bound::Artifact(_, artifact) => {
+                    for (tail, value) in artifact_names(artifact.as_ref()) {
+                        scope.names.insert(format!("{name}.{tail}"), value);
+                    }
+                }
+            }
+        }
+        for derived in &job.recipe.lets {
+            let mut text = scope.render(&derived.value)?;
+            if derived.is_digest {
+                text = hex(text.as_bytes())[..12].to_owned();
+            }
+            scope
+                .names
+                .insert(derived.name.clone(), Value::from(text.as_str()));
+        }
+        Ok(scope)
+    }
+}
+
+impl Scope<'_> {
+    fn get(&self, name: &str) -> Option<Value> {
+        if let Some(value) = self.names.get(name) {
+            return Some(value.clone());
+        }
+        let is_fact = self.job.recipe.facts.iter().any(|f| f.name == name);
+        let note = name.strip_prefix("notes.");
+        match self.late {
+            Late::Symbolic if is_fact || note.is_some() || name == "run-id" => {
+                Some(Value::from(format!("{{{name}}}").as_str()))
+            }
+            Late::Symbolic => None,
+            Late::Known { run, .. } if name == "run-id" => Some(Value::from(run)),
+            Late::Known { facts, .. } if is_fact => {
+                Some(Value::from(facts.get(name).map_or("", String::as_str)))
+            }
+            Late::Known { notes, .. } => note.map(|note| {
+                let values = notes.get(note).cloned().unwrap_or_default();
+                Value::Many(values.into_iter().map(OsString::from).collect())
+            }),
+        }
+    }
+
+    /// The names of a recipe's text: a command is one word there, for `eval`.
+    fn get_or_command(&self, name: &str) -> Option<Value> {
+        self.get(name).or_else(|| self.command(name))
+    }
+
+    /// The names of a caller's command: the recipe's, then those of the Releasefile.
+    fn get_for_caller(&self, name: &str) -> Option<Value> {
+        self.get(name)
+            .or_else(|| self.job.caller.get(name).cloned())
+            .or_else(|| self.command(name))
+    }
+
+    fn command(&self, name: &str) -> Option<Value> {
+        let Some(Bound::Command(text)) = self.job.args.get(name) else {
+            return None;
+        };
+        if self.depth.get() == DEPTH_MAX {
+            return None;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let command = self.parse_command(text).ok();
+        let value = command.and_then(|c| c.render(&|name| self.get_for_caller(name)).ok());
+        self.depth.set(self.depth.get() - 1);
+        value.map(Value::One)
+    }
+
+    /// A digest of what the caller wrote: names of the recipe stand for themselves,
+    /// because some of them are made from this very digest.
+    fn command_id(&self, text: &str) -> Result<String> {
+        let template = self.parse_command(text)?;
+        let bound = template
+            .bind(&|name| self.job.caller.get(name).cloned())
+            .map_err(|e| self.refuse(text, &e))?;
+        Ok(hex(bound.source().as_bytes())[..12].to_owned())
+    }
+
+    fn parse_command(&self, text: &str) -> Result<Template> {
+        Template::parse(text, Mode::Shell).map_err(|e| self.refuse(text, &e))
+    }
+
+    fn refuse(&self, text: &str, error: &TemplateError) -> Box<Error> {
+        Error::new(ErrorKind::Releasefile, error.to_string())
+            .fact("use", self.job.label.clone())
+            .fact("recipe", self.job.recipe.name.clone())
+            .fact("text", text)
+            .hinted(error.help())
+    }
+
+    /// Renders one text of the recipe; a command parameter that stands alone is the
+    /// caller's text, with the caller's names.
+    pub(in crate::deploy) fn render(&self, template: &Template) -> Result<String> {
+        let rendered = match template.only_name().and_then(|n| self.job.args.get(n)) {
+            Some(Bound::Command(text)) => {
+                let command = self.parse_command(text)?;
+                command
+                    .render(&|name| self.get_for_caller(name))
+                    .map_err(|e| self.refuse(text, &e))?
+            }
+            _ => template
+                .render(&|name| self.get_or_command(name))
+                .map_err(|e| self.refuse(&template.source(), &e))?,
+        };
+        rendered.into_string().map_err(|text| {
+            let shown = crate::fs::shown(&text).into_owned();
+            Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8").fact("text", shown)
+        })
+    }
+
+    fn optional(&self, template: Option<&Template>) -> Result<Option<String>> {
+        let text = template.map(|t| self.render(t)).transpose()?;
+        Ok(text.filter(|t| !t.trim().is_empty()))
+    }
+
+    fn duration(&self, template: &Template) -> Result<Duration> {
+        let text = self.render(template)?;
+        humantime::parse_duration(&text).map_err(|e| {
+            Error::new(
+                ErrorKind::Releasefile,
+                format!("`{text}` is not a duration: {e}"),
+            )
+            .fact("use", self.job.label.clone())
+            .hinted("write `90s`, `10m` or `24h`")
+        })
+    }
+
+    pub(in crate::deploy) fn step(&self, step: &Step) -> Result<Draft> {
+        let seat = match &step.action {
+            Action::Fetch { .. } | Action::Port { .. } => Seat::Operator,
+            action if action.is_operators() => Seat::Operator,
+            _ if step.is_from => Seat::From,
+            _ => Seat::Host,
+        };
+        let mut id = format!("{}/{}", self.job.label, step.name);
+        if let Some(per) = &step.per {
+            id.push_str(&format!("[{}]", self.render(per)?));
+        }
+        if seat == Seat::From {
+            // One source may serve several hosts: their records are kept apart.
+            id.push_str(&format!(">{}", self.job.host.as_deref().unwrap_or("-")));
+        }
+        let env: Result<Vec<_>> = step
+            .env
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), self.render(value)?)))
+            .collect();
+        let undo = self.optional(step.undo.as_ref())?;
+        Ok(Draft {
+            name: step.name.clone(),
+            id: crate::deploy::wire::journal::column(&id),
+            seat,
+            user: self.optional(step.user.as_ref())?,
+            prepare: self.optional(step.prepare.as_ref())?,
+            act: self.act(&step.action)?,
+            check: self.optional(step.check.as_ref())?,
+            verify: step
+                .verify
+                .iter()
+                .filter_map(|v| self.optional(Some(v)).transpose())
+                .collect::<Result<_>>()?,
+            undo: undo.map(|text| (text, step.is_undo_late)),
+            dir: self.optional(step.dir.as_ref())?,
+            env: env?,
+            timeout: step.timeout,
+            on_change: step.on_change.clone(),
+            is_detached: step.is_detached,
+            marks: Marks {
+                destroys: self.optional(step.marks.destroys.as_ref())?,
+                undo_check: self.optional(step.marks.undo_check.as_ref())?,
+                needs_no_undo: step.marks.needs_no_undo,
+            },
+            sealed: self.sealed(&step.action)?,
+        })
+    }
+
+    /// Returns the file that a step writes, if there is a secret in it.
+    fn sealed(&self, action: &Action) -> Result<Option<Sealed>> {
+        let Action::Write { content, .. } = action else {
+            return Ok(None);
+        };
+        let secret = |name: &str| match self.job.args.get(name) {
+            Some(Bound::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        let Some(first) = content.names().find_map(secret) else {
+            return Ok(None);
+        };
+        let value = |name: &str| match secret(name) {
+            Some(secret) => Some(Value::from(secret.value())),
+            None => self.get(name),
+        };
+        let text = content.render(&value);
+        let text = text.map_err(|e| self.refuse(&content.source(), &e))?;
+        let text = text
+            .into_string()
+            .map_err(|_| Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8"))?;
+        Ok(Some(first.seal(text)))
+    }
+
+    fn act(&self, action: &Action) -> Result<Act> {
+        Ok(match action {
+            Action::Run(text) => Act::Run(self.render(text)?),
+            Action::Put {
+                artifact,
+                to,
+                is_shared,
+            } => self.put(artifact, to, *is_shared)?,
+            Action::Fetch { path, to } => Act::Fetch {
+                path: self.render(path)?,
+                to: self.render(to)?,
+            },
+            Action::Write {
+                path,
+                content,
+                mode,
+                owner,
+            } => Act::Write {
+                path: self.render(path)?,
+                content: self.render(content)?,
+                mode: mode.clone(),
+                owner: self.optional(owner.as_ref())?,
+            },
+            Action::Symlink { path, to } => Act::Symlink {
+                path: self.render(path)?,
+                to: self.render(to)?,
+            },
+            Action::Service {
+                name,
+                run,
+                log,
+                stop,
+                ready,
+                within,
+            } => Act::Service(Service {
+                name: self.render(name)?.replace('/', "_"),
+                run: self.render(run)?,
+                log: self.render(log)?,
+                stop: self.optional(stop.as_ref())?.unwrap_or_default(),
+                ready: self.optional(ready.as_ref())?.unwrap_or_default(),
+                within: self.duration(within)?,
+            }),
+            Action::Managed {
+                start,
+                status,
+                stop,
+                within,
+            } => Act::Managed {
+                start: self.render(start)?,
+                status: self.render(status)?,
+                stop: self.optional(stop.as_ref())?.unwrap_or_default(),
+                within: self.duration(within)?,
+            },
+            Action::Scope { name, enter, leave } => Act::Scope {
+                name: self.render(name)?.replace('/', "_"),
+                enter: self.render(enter)?,
+                leave: self.render(leave)?,
+            },
+            Action::Port {
+                name,
+                listen,
+                leads,
+            } => Act::Port(self.port(name, listen, leads)?),
+            Action::Wait(wait) => self.wait(wait)?,
+        })
+    }
+
+    fn put(&self, artifact: &str, to: &Template, is_shared: bool) -> Result<Act> {
+        Ok(Act::Put {
+            sha256: match self.job.args.get(artifact) {
+                Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
+                _ => NOT_MADE.to_owned(),
+            },
+            to: self.render(to)?,
+            base: hex(format!("{} {artifact}", self.job.label).as_bytes())[..12].to_owned(),
+            is_shared,
+        })
+    }
+
+    fn port(&self, name: &Template, listen: &Template, leads: &Written) -> Result<Port> {
+        let port = Port {
+            name: self.render(name)?.replace('/', "_"),
+            listen: self.render(listen)?,
+            leads: self.leads(leads)?,
+        };
+        // What waits for a host's answer is not known before.
+        if matches!(self.late, Late::Known { .. }) {
+            let check = port.check();
+            check.map_err(|error| error.fact("use", self.job.label.clone()))?;
+        }
+        Ok(port)
+    }
+
+    fn leads(&self, leads: &Written) -> Result<Leads> {
+        Ok(match leads {
+            Written::To(to) => Leads::To(self.render(to)?),
+            Written::Answer {
+                status,
+                headers,
+                body,
+            } => {
+                let mut texts = Vec::new();
+                for (name, value) in headers {
+                    if let Some(value) = self.optional(Some(value))? {
+                        texts.push((name.clone(), value));
+                    }
+                }
+                let body = body.as_ref().map(|body| self.render(body)).transpose()?;
+                Leads::Answer(Answer {
+                    status: self.render(status)?,
+                    headers: texts,
+                    body: body.unwrap_or_default(),
+                })
+            }
+        })
+    }
+
+    fn wait(&self, wait: &crate::deploy::recipe::Wait) -> Result<Act> {
+        let within = self.duration(&wait.within)?;
+        let every = self.duration(&wait.every)?;
+        Ok(match &wait.what {
+            WaitFor::Command(command) => Act::Await {
+                command: self.render(command)?,
+                within,
+                every,
+            },
+            WaitFor::Port(port) => Act::Ask(Wait::port(self.render(port)?, within, every)),
+            WaitFor::Http(properties) => {
+                let mut texts = BTreeMap::new();
+                for (name, template) in properties {
+                    if let Some(text) = self.optional(Some(template))? {
+                        texts.insert(name.clone(), text);
+                    }
+                }
+                Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
+            }
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! What a step says of its own danger: what it destroys, and how its way back stands. Pure.
+//!
+//! None of it is in a step's key: to know better what a step does makes nothing stale.
+
+use kdl::KdlNode;
+
+use crate::deploy::recipe::Step;
+use crate::deploy::recipe::names::Allow;
+use crate::deploy::recipe::reader::{Reader, text_of};
+use crate::template::Mode;
+
+/// The marks of a step, as templates or as texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Marks<T> {
+    /// What is lost for good when it runs.
+    pub destroys: Option<T>,
+    /// Succeeds while its way back would work.
+    pub undo_check: Option<T>,
+    /// It only adds, or only asks: nothing would have to go back.
+    pub needs_no_undo: bool,
+}
+
+impl<T> Default for Marks<T> {
+    fn default() -> Self {
+        Self {
+            destroys: None,
+            undo_check: None,
+            needs_no_undo: false,
+        }
+    }
+}
+
+impl Reader {
+    /// Reads the marks among the properties of a step.
+    pub(in crate::deploy) fn marks(&mut self, node: &KdlNode, step: &mut Step) {
+        if node.get("destructive").and_then(|v| v.as_bool()) != Some(false) {
+            let destroys = self.property(node, "destructive", Mode::Plain, Allow::Late);
+            step.marks.destroys = destroys;
+        }
+        match node.get("undo").map(|v| v.as_bool()) {
+            None => {}
+            Some(Some(false)) => step.marks.needs_no_undo = true,
+            Some(_) => {
+                let message = format!("`undo` of step `{}` can only be #false", step.name);
+                let label = "a way back is a node: `undo \"command\"`";
+                self.wrong("wrong_value", step.place, message, label);
+            }
+        }
+        let is_undone = |n: &KdlNode| n.name().value() == "undo";
+        let children = node.children().map_or(&[][..], |c| c.nodes());
+        if step.marks.needs_no_undo && children.iter().any(is_undone) {
+            let message = format!(
+                "step `{}` has a way back, and says it needs none",
+                step.name
+            );
+            self.wrong("wrong_value", step.place, message, "`undo=#false`");
+        }
+        if node
+            .get("destructive")
+            .is_some_and(|v| text_of(v).is_some_and(|t| t.trim().is_empty()))
+        {
+            let message = format!("step `{}` does not say what it destroys", step.name);
+            let label = "say what is lost, or `#true`";
+            self.wrong("wrong_value", step.place, message, label);
+        }
+    }
+}

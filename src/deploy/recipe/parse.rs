@@ -1,0 +1,457 @@
+//! Text of a recipe -> [`Recipe`]. Pure; reports all mistakes at once, each with its place.
+//!
+//! Two passes: the first collects the names that a recipe declares, the second reads
+//! everything and holds each template against them. Nothing is known by position
+//! alone: a node, a property or a name that is not listed here is a mistake.
+
+use kdl::{KdlDocument, KdlNode, KdlValue};
+
+use crate::deploy::recipe::driver::{is_declared, of_kind};
+use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::names::Allow;
+use crate::deploy::recipe::reader::{Reader, syntax, text_of};
+use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
+use crate::source::Mistake;
+use crate::template::{Mode, Template};
+
+/// Nodes of a step that are its action.
+const ACTIONS: [&str; 9] = [
+    "run",
+    "put",
+    "write",
+    "symlink",
+    "service",
+    "scope",
+    "forward",
+    "responder",
+    "wait",
+];
+/// Other nodes of a step.
+const STEP_NODES: [&str; 8] = [
+    "prepare",
+    "check",
+    "verify",
+    "undo",
+    "undo-check",
+    "dir",
+    "env",
+    "timeout",
+];
+/// Properties of a step.
+const STEP_PROPERTIES: [&str; 8] = [
+    "if",
+    "on-change",
+    "host",
+    "per",
+    "as",
+    "destructive",
+    "detach",
+    "undo",
+];
+
+/// Parses the text of the file `name.kdl`, which is number `file` of its sources.
+pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>> {
+    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
+    let mut reader = Reader::new(file);
+    let recipe = reader.file(name, &document, None);
+    match reader.mistakes.is_empty() {
+        true => Ok(recipe),
+        false => Err(reader.mistakes),
+    }
+}
+
+/// Parses a recipe together with a driver: its parameters and derived names go before
+/// those of the recipe, and stand for them where they have the same name. Each is given
+/// as text and number of its file.
+pub fn with_driver(
+    name: &str,
+    (text, file): (&str, u16),
+    driver: &str,
+    (driver_text, driver_file): (&str, u16),
+) -> Result<Recipe, Vec<Mistake>> {
+    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
+    let driver_document = KdlDocument::parse(driver_text).map_err(|e| syntax(&e, driver_file))?;
+    let mut reader = Reader::new(driver_file);
+    let nodes = reader.heading("driver", driver, &driver_document);
+    reader.file = file;
+    let recipe = reader.file(name, &document, Some((nodes, driver_file)));
+    match reader.mistakes.is_empty() {
+        true => Ok(recipe),
+        false => Err(reader.mistakes),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+impl Reader {
+    fn file(
+        &mut self,
+        name: &str,
+        document: &KdlDocument,
+        driver: Option<(&[KdlNode], u16)>,
+    ) -> Recipe {
+        let mut recipe = Recipe {
+            name: name.to_owned(),
+            place: self.place(document.span()),
+            ..Recipe::default()
+        };
+        let nodes = self.heading("recipe", name, document);
+        if let [node] = document.nodes() {
+            recipe.place = self.place(node.span());
+        }
+        let own = self.file;
+        let parts = [driver.unwrap_or_default(), (nodes, own)];
+        for (nodes, _) in parts.iter().rev() {
+            self.collect_names(nodes);
+        }
+        // Derived names first, the recipe's before the driver's: commands may use them all.
+        for (nodes, file) in parts.iter().rev() {
+            self.file = *file;
+            for node in of_kind(nodes, &["let"]) {
+                let is_replaced = *file == own && is_declared(parts[0].0, node);
+                if !is_replaced {
+                    self.derived(node, &mut recipe);
+                }
+            }
+        }
+        for (nodes, file) in parts {
+            self.file = file;
+            for node in of_kind(nodes, &["param"]) {
+                if file != own || !is_declared(parts[0].0, node) {
+                    self.param(node, &mut recipe);
+                }
+            }
+        }
+        for (nodes, file) in parts {
+            self.file = file;
+            for node in nodes {
+                match (file == own, node.name().value()) {
+                    (_, "let" | "param") => {}
+                    (true, _) => self.recipe_node(node, &mut recipe),
+                    (false, "desc") => drop(self.argument(node)),
+                    (false, other) => {
+                        let place = self.place(node.name().span());
+                        self.unknown("node", other, &["desc", "param", "let"], place);
+                    }
+                }
+            }
+        }
+        self.file = own;
+        self.check_references(&recipe);
+        recipe
+    }
+
+    /// Returns what is within the only node of a file, which must be named like the file.
+    fn heading<'d>(&mut self, kind: &str, name: &str, document: &'d KdlDocument) -> &'d [KdlNode] {
+        let [node] = document.nodes() else {
+            let place = self.place(document.span());
+            self.wrong(
+                "recipe_file",
+                place,
+                format!(
+                    "the file must hold one `{kind} \"{name}\"`, not {} nodes",
+                    document.nodes().len()
+                ),
+                &format!("one {kind} to a file"),
+            );
+            return &[];
+        };
+        let place = self.place(node.span());
+        let said = self.argument(node).map(|(text, _)| text);
+        if node.name().value() != kind || said.as_deref() != Some(name) {
+            self.wrong(
+                "recipe_file",
+                place,
+                format!("the file `{name}.kdl` must hold `{kind} \"{name}\"`"),
+                "named otherwise",
+            );
+        }
+        self.properties(node, &[]);
+        node.children().map_or(&[][..], KdlDocument::nodes)
+    }
+
+    fn collect_names(&mut self, nodes: &[KdlNode]) {
+        for node in nodes {
+            let Some(name) = node.get(0).and_then(KdlValue::as_string) else {
+                continue;
+            };
+            match node.name().value() {
+                "param" => {
+                    let kind = match node.get("type").and_then(KdlValue::as_string) {
+                        Some("command") => Kind::Command,
+                        Some("artifact") => Kind::Artifact,
+                        Some("secret") => Kind::Secret,
+                        _ => Kind::Text,
+                    };
+                    self.names.params.insert(name.to_owned(), kind);
+                }
+                "due" => drop(self.names.facts.insert(DUE.to_owned())),
+                "fact" => drop(self.names.facts.insert(name.to_owned())),
+                _ => {}
+            }
+        }
+    }
+
+    fn recipe_node(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        match node.name().value() {
+            "desc" => recipe.desc = self.argument(node).map(|(text, _)| text),
+            "due" => {
+                self.properties(node, &[]);
+                if let Some((command, place)) = self.argument(node) {
+                    recipe.has_due = true;
+                    recipe.facts.push(Fact {
+                        name: DUE.to_owned(),
+                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        is_from: false,
+                    });
+                }
+            }
+            "fact" => {
+                self.properties(node, &["host"]);
+                if let Some([(name, _), (command, place)]) = self.arguments(node) {
+                    recipe.facts.push(Fact {
+                        name,
+                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        is_from: self.is_from(node),
+                    });
+                }
+            }
+            "guard" => {
+                self.properties(node, &[]);
+                if let Some([(name, _), (command, place)]) = self.arguments(node) {
+                    let command = self.template(&command, Mode::Shell, Allow::Early, place);
+                    recipe.guards.push(Guard { name, command });
+                }
+            }
+            "step" => {
+                if let Some(step) = self.step(node) {
+                    recipe.steps.push(step);
+                }
+            }
+            other => {
+                let place = self.place(node.name().span());
+                self.unknown(
+                    "node",
+                    other,
+                    &["desc", "param", "let", "due", "fact", "guard", "step"],
+                    place,
+                );
+            }
+        }
+    }
+
+    fn derived(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        self.properties(node, &["digest"]);
+        if let Some([(name, _), (value, place)]) = self.arguments(node) {
+            let value = self.template(&value, Mode::Plain, Allow::Let, place);
+            self.names.declare_let(&name, &value);
+            let is_digest = node.get("digest").and_then(KdlValue::as_bool) == Some(true);
+            recipe.lets.push(Let {
+                name,
+                value,
+                is_digest,
+            });
+        }
+    }
+
+    fn param(&mut self, node: &KdlNode, recipe: &mut Recipe) {
+        self.properties(node, &["type", "default", "desc"]);
+        let Some((name, place)) = self.argument(node) else {
+            return;
+        };
+        let kind = match node.get("type").and_then(KdlValue::as_string) {
+            None | Some("text") => Kind::Text,
+            Some("command") => Kind::Command,
+            Some("artifact") => Kind::Artifact,
+            Some("driver") => Kind::Driver,
+            Some("secret") => Kind::Secret,
+            Some(other) => {
+                let known = ["text", "command", "artifact", "driver", "secret"];
+                self.unknown("type", other, &known, place);
+                Kind::Text
+            }
+        };
+        if recipe.param(&name).is_some() {
+            self.wrong(
+                "duplicate_name",
+                place,
+                format!("parameter `{name}` is declared twice"),
+                "again here",
+            );
+        }
+        if kind == Kind::Secret && node.get("default").is_some() {
+            let message = format!("the secret `{name}` can have no default");
+            self.wrong(
+                "wrong_value",
+                place,
+                message,
+                "a value in a recipe is no secret",
+            );
+        }
+        let default = node.get("default").and_then(text_of).inspect(|text| {
+            let (mode, allow) = match kind {
+                Kind::Command => (Mode::Shell, Allow::Late),
+                _ => (Mode::Plain, Allow::Early),
+            };
+            // Checked here, read again where it is used: there it may be empty or not.
+            self.template(text, mode, allow, place);
+        });
+        recipe.params.push(Param {
+            name,
+            kind,
+            default,
+            desc: node.get("desc").and_then(text_of),
+        });
+    }
+
+    fn step(&mut self, node: &KdlNode) -> Option<Step> {
+        self.properties(node, &STEP_PROPERTIES);
+        let (name, place) = self.argument(node)?;
+        let children = node.children().map_or(&[][..], KdlDocument::nodes);
+        let mut actions: Vec<Action> = Vec::new();
+        let per = self.property(node, "per", Mode::Plain, Allow::Early);
+        let mut step = Step {
+            name,
+            per,
+            if_param: node.get("if").and_then(text_of),
+            on_change: node
+                .get("on-change")
+                .and_then(text_of)
+                .map(|t| t.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+            is_from: self.is_from(node),
+            is_detached: node.get("detach").and_then(KdlValue::as_bool) == Some(true),
+            user: self.property(node, "as", Mode::Plain, Allow::Early),
+            prepare: None,
+            action: Action::Run(Template::default()),
+            check: None,
+            verify: Vec::new(),
+            undo: None,
+            is_undo_late: false,
+            dir: None,
+            env: Vec::new(),
+            timeout: None,
+            marks: Marks::default(),
+            place,
+        };
+        self.marks(node, &mut step);
+        for child in children {
+            match ACTIONS.contains(&child.name().value()) {
+                true => actions.extend(self.action(child)),
+                false => self.step_node(child, &mut step),
+            }
+        }
+        let count = children
+            .iter()
+            .filter(|c| ACTIONS.contains(&c.name().value()))
+            .count();
+        if count != 1 {
+            self.wrong(
+                "step_action",
+                place,
+                format!(
+                    "step `{}` must have one action of {}, and has {count}",
+                    step.name,
+                    ACTIONS.join(", ")
+                ),
+                "one act to a step",
+            );
+        }
+        step.action = actions.pop()?;
+        if step.is_detached && !matches!(step.action, Action::Run(_)) {
+            let message = format!("step `{}` can not be detached", step.name);
+            self.wrong("detached_step", place, message, "only `run` goes on alone");
+        }
+        Some(step)
+    }
+
+    fn step_node(&mut self, node: &KdlNode, step: &mut Step) {
+        let name = node.name().value();
+        if name == "env" {
+            for entry in node.entries() {
+                let place = self.place(entry.span());
+                match (entry.name(), text_of(entry.value())) {
+                    (Some(key), Some(text)) if is_variable(key.value()) => {
+                        let value = self.template(&text, Mode::Plain, Allow::Late, place);
+                        step.env.push((key.value().to_owned(), value));
+                    }
+                    _ => self.wrong(
+                        "wrong_value",
+                        place,
+                        "`env` takes `NAME=\"value\"`".into(),
+                        "not a property",
+                    ),
+                }
+            }
+            return;
+        }
+        if !STEP_NODES.contains(&name) {
+            let place = self.place(node.name().span());
+            let known = [&ACTIONS[..], &STEP_NODES[..]].concat();
+            return self.unknown("node", name, &known, place);
+        }
+        self.properties(node, if name == "undo" { &["late"] } else { &[] });
+        let Some((text, place)) = self.argument(node) else {
+            return;
+        };
+        step.is_undo_late |= node.get("late").and_then(KdlValue::as_bool) == Some(true);
+        match name {
+            "prepare" => {
+                step.prepare = Some(self.template(&text, Mode::Shell, Allow::Late, place));
+            }
+            "check" => step.check = Some(self.template(&text, Mode::Shell, Allow::Early, place)),
+            "verify" => {
+                let verify = self.template(&text, Mode::Shell, Allow::Late, place);
+                step.verify.push(verify);
+            }
+            "undo-check" => {
+                let check = self.template(&text, Mode::Shell, Allow::Early, place);
+                step.marks.undo_check = Some(check);
+            }
+            "undo" => step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place)),
+            "dir" => step.dir = Some(self.template(&text, Mode::Plain, Allow::Late, place)),
+            _ => step.timeout = self.duration(&text, place),
+        }
+    }
+
+    fn check_references(&mut self, recipe: &Recipe) {
+        let names: Vec<&str> = recipe.steps.iter().map(|s| s.name.as_str()).collect();
+        for (index, step) in recipe.steps.iter().enumerate() {
+            if names[..index].contains(&step.name.as_str()) {
+                let message = format!("step `{}` is there twice", step.name);
+                self.wrong("duplicate_name", step.place, message, "again here");
+            }
+            let is_here = step.action.is_operators()
+                || matches!(step.action, Action::Fetch { .. } | Action::Port { .. });
+            if step.prepare.is_some() && is_here {
+                let message = format!("`prepare` of step `{}` would never run", step.name);
+                let label = "not carried out on the host";
+                self.wrong("wrong_value", step.place, message, label);
+            }
+            let is_command = match &step.action {
+                Action::Run(_) => true,
+                Action::Wait(wait) => matches!(wait.what, WaitFor::Command(_)),
+                _ => false,
+            };
+            if step.user.is_some() && !is_command {
+                let message = format!("`as` of step `{}` is for commands", step.name);
+                let label = "not `run` and not `wait command=`";
+                self.wrong("wrong_value", step.place, message, label);
+            }
+            for wanted in &step.on_change {
+                if !names[..index].contains(&wanted.as_str()) {
+                    self.unknown("earlier step", wanted, &names[..index], step.place);
+                }
+            }
+            if let Some(param) = &step.if_param
+                && recipe.param(param).is_none()
+            {
+                let known: Vec<&str> = recipe.params.iter().map(|p| p.name.as_str()).collect();
+                self.unknown("parameter", param, &known, step.place);
+            }
+        }
+    }
+}

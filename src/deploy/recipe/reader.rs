@@ -1,0 +1,222 @@
+//! One KDL file being read: values with their places, and the mistakes met on the way.
+//!
+//! What a recipe is made of is `parse`'s matter; here is only how a value is taken out
+//! of a node, and how what is wrong with it is said.
+
+use kdl::{KdlEntry, KdlNode, KdlValue};
+use std::time::Duration;
+
+use crate::deploy::recipe::names::{Allow, Names};
+use crate::source::{Mistake, Place, suggest};
+use crate::template::{Mode, Template};
+
+/// Returns the kdl crate's diagnostics as mistakes.
+pub(in crate::deploy) fn syntax(error: &kdl::KdlError, file: u16) -> Vec<Mistake> {
+    error
+        .diagnostics
+        .iter()
+        .map(|d| {
+            let place = place_of(d.span, file);
+            let message = d.message.clone().unwrap_or_else(|| "not KDL".into());
+            let label = d.label.clone().unwrap_or_else(|| "here".into());
+            let mistake = Mistake::new("syntax", place, message.to_lowercase(), label);
+            match &d.help {
+                Some(help) => mistake.help(help.clone()),
+                None => mistake,
+            }
+        })
+        .collect()
+}
+
+fn place_of(span: miette::SourceSpan, file: u16) -> Place {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Place {
+        file,
+        start: number(span.offset()),
+        len: number(span.len()),
+    }
+}
+
+/// Returns a value as text: numbers and booleans as they are written.
+pub fn text_of(value: &KdlValue) -> Option<String> {
+    match value {
+        KdlValue::String(text) => Some(text.clone()),
+        KdlValue::Integer(number) => Some(number.to_string()),
+        KdlValue::Float(number) => Some(number.to_string()),
+        KdlValue::Bool(value) => Some(value.to_string()),
+        KdlValue::Null => None,
+    }
+}
+
+/// A file being read.
+pub(in crate::deploy) struct Reader {
+    pub(in crate::deploy) file: u16,
+    pub(in crate::deploy) mistakes: Vec<Mistake>,
+    pub(in crate::deploy) names: Names,
+}
+
+impl Reader {
+    pub(in crate::deploy) fn new(file: u16) -> Self {
+        Self {
+            file,
+            mistakes: Vec::new(),
+            names: Names::default(),
+        }
+    }
+
+    pub(in crate::deploy) fn place(&self, span: miette::SourceSpan) -> Place {
+        place_of(span, self.file)
+    }
+
+    pub(in crate::deploy) fn wrong(
+        &mut self,
+        code: &'static str,
+        place: Place,
+        message: String,
+        label: &str,
+    ) {
+        self.mistakes
+            .push(Mistake::new(code, place, message, label));
+    }
+
+    /// Reports `found` as unknown, with the nearest of `known`.
+    pub(in crate::deploy) fn unknown(
+        &mut self,
+        what: &str,
+        found: &str,
+        known: &[&str],
+        place: Place,
+    ) {
+        let mistake = Mistake::new(
+            "unknown_node",
+            place,
+            format!("{what} `{found}` is not known here"),
+            format!("expected one of {}", known.join(", ")),
+        );
+        self.mistakes
+            .push(match suggest(found, known.iter().copied()) {
+                Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                None => mistake,
+            });
+    }
+
+    pub(in crate::deploy) fn template(
+        &mut self,
+        text: &str,
+        mode: Mode,
+        allow: Allow,
+        place: Place,
+    ) -> Template {
+        match Template::parse(text, mode) {
+            Ok(template) => {
+                let mistake = self.names.check(&template, mode, allow, place);
+                self.mistakes.extend(mistake);
+                template
+            }
+            Err(error) => {
+                self.mistakes.push(
+                    Mistake::new("template", place, error.to_string(), "here").help(error.help()),
+                );
+                Template::default()
+            }
+        }
+    }
+
+    pub(in crate::deploy) fn property(
+        &mut self,
+        node: &KdlNode,
+        name: &str,
+        mode: Mode,
+        allow: Allow,
+    ) -> Option<Template> {
+        let entry = node.entry(name)?;
+        let place = self.place(entry.span());
+        let text = text_of(entry.value())?;
+        Some(self.template(&text, mode, allow, place))
+    }
+
+    pub(in crate::deploy) fn required(
+        &mut self,
+        node: &KdlNode,
+        name: &str,
+        mode: Mode,
+    ) -> Option<Template> {
+        let found = self.property(node, name, mode, Allow::Late);
+        if found.is_none() {
+            let place = self.place(node.span());
+            let message = format!("`{}` needs `{name}=`", node.name().value());
+            self.wrong("missing_argument", place, message, "missing here");
+        }
+        found
+    }
+
+    pub(in crate::deploy) fn is_from(&mut self, node: &KdlNode) -> bool {
+        match node.get("host").map(text_of) {
+            None => false,
+            Some(Some(text)) if text == "from" => true,
+            Some(other) => {
+                let place = self.place(node.span());
+                self.unknown("host", &other.unwrap_or_default(), &["from"], place);
+                false
+            }
+        }
+    }
+
+    pub(in crate::deploy) fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
+        match humantime::parse_duration(text) {
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                let message = format!("`{text}` is not a duration: {error}");
+                self.mistakes.push(
+                    Mistake::new("bad_duration", place, message, "here")
+                        .help("write `90s`, `10m` or `24h`"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Returns the only argument.
+    pub(in crate::deploy) fn argument(&mut self, node: &KdlNode) -> Option<(String, Place)> {
+        self.arguments::<1>(node).map(|[one]| one)
+    }
+
+    /// Returns exactly `N` arguments, or reports.
+    pub(in crate::deploy) fn arguments<const N: usize>(
+        &mut self,
+        node: &KdlNode,
+    ) -> Option<[(String, Place); N]> {
+        let found: Vec<(String, Place)> = node
+            .entries()
+            .iter()
+            .filter(|e| e.name().is_none())
+            .filter_map(|e: &KdlEntry| Some((text_of(e.value())?, self.place(e.span()))))
+            .collect();
+        let count = found.len();
+        match <[(String, Place); N]>::try_from(found) {
+            Ok(found) => Some(found),
+            Err(_) => {
+                let place = self.place(node.span());
+                let message = format!(
+                    "`{}` takes {N} {}, and has {count}",
+                    node.name().value(),
+                    crate::error::plural(N, "argument")
+                );
+                self.wrong("missing_argument", place, message, "here");
+                None
+            }
+        }
+    }
+
+    /// Reports properties that are not in `known`.
+    pub(in crate::deploy) fn properties(&mut self, node: &KdlNode, known: &[&str]) {
+        for entry in node.entries() {
+            if let Some(name) = entry.name()
+                && !known.contains(&name.value())
+            {
+                let place = self.place(name.span());
+                self.unknown("property", name.value(), known, place);
+            }
+        }
+    }
+}

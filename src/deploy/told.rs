@@ -1,0 +1,8 @@
+//! What plans, journals and logs say to people, and plans that are kept.
+
+pub mod fold;
+pub mod history;
+pub mod runbook;
+pub mod saved;
+pub mod stamps;
+pub mod status;

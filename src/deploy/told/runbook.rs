@@ -1,0 +1,324 @@
+//! What is done in an environment, put together for people who want to read it. Pure.
+//!
+//! Comes from the jobs, with names where a host would answer, and from the journals of the hosts
+//! that were asked. Uses that are done several times stand here once, with all their hosts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::deploy::Request;
+use crate::deploy::plan::Seen;
+use crate::deploy::plan::draft::WayBack;
+use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat};
+use crate::deploy::plan::roles::Probe;
+use crate::deploy::told::history::{self, End, Run};
+use crate::deploy::wire::detached::durations;
+use crate::deploy::wire::facts::Answers;
+use crate::error::Result;
+use crate::model::{Environment, Host, OnFailure, Role};
+use crate::window::Window;
+
+/// The procedure of one environment.
+#[derive(Clone, Debug, Default)]
+pub struct Runbook {
+    /// Name of the project.
+    pub project: String,
+    /// What the environment says of itself.
+    pub desc: Option<String>,
+    /// The words of the command.
+    pub purpose: String,
+    /// The project's version.
+    pub version: Option<String>,
+    /// Targets that must be fresh before, with what they say of themselves.
+    pub needs: Vec<(String, Option<String>)>,
+    /// Hosts, with the words by which `ssh` reaches them; `None` for this machine.
+    pub hosts: Vec<(String, Option<String>)>,
+    /// Who must have approved a plan.
+    pub approval: Option<Approved>,
+    /// Names for hosts that a probe finds.
+    pub roles: Vec<Found>,
+    /// Hours in which a run may begin.
+    pub windows: Vec<String>,
+    /// Its rollouts.
+    pub rollouts: Vec<Rolled>,
+    /// What is done, in order.
+    pub parts: Vec<Part>,
+    /// Secrets by name, with the uses that take them.
+    pub secrets: BTreeMap<String, Vec<String>>,
+    /// The last run that came to its end; `None` where no host knows of one.
+    pub last: Option<Run>,
+    /// Hosts were asked.
+    pub is_asked: bool,
+    /// Hosts that did not answer, with why.
+    pub down: BTreeMap<String, String>,
+}
+
+/// Who must have approved a plan.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// Users who may; anybody else where there are none.
+    pub by: Vec<String>,
+    /// How many of them.
+    pub count: usize,
+}
+
+/// What is said of a role.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The hosts that may have it, each with the probe that succeeds where it is.
+    pub probes: Vec<(String, String)>,
+    /// So many may have it; any number where it is not said.
+    pub count: Option<u32>,
+}
+
+/// What is said of a rollout.
+#[derive(Clone, Debug)]
+pub struct Rolled {
+    /// Its name.
+    pub name: String,
+    /// Hours in which its waves may begin.
+    pub windows: Vec<String>,
+    /// How long a changed wave runs before its gates are asked.
+    pub soak: Option<Duration>,
+    /// When it fails, waves that went well stay.
+    pub is_stopped: bool,
+}
+
+/// One use, on all its hosts.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Name of the use.
+    pub label: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// What the recipe says of itself.
+    pub desc: Option<String>,
+    /// Where it is done, in order; none for work from this machine.
+    pub hosts: Vec<String>,
+    /// The hosts that something is taken from.
+    pub from: Vec<String>,
+    /// Uses whose change makes it stale.
+    pub after: Vec<String>,
+    /// Uses around whose change it is done, and only then.
+    pub around: Vec<String>,
+    /// Seconds after which it is done again.
+    pub max_age: Option<u64>,
+    /// Index of its rollout.
+    pub rollout: Option<usize>,
+    /// Hosts of each wave of that, in order.
+    pub waves: Vec<Vec<String>>,
+    /// Hosts that are held back in that.
+    pub held: Vec<String>,
+    /// It only asks whether a wave may be left behind.
+    pub is_gate: bool,
+    /// What must hold before anything is changed.
+    pub guards: Vec<String>,
+    /// What is done.
+    pub steps: Vec<Doing>,
+}
+
+/// One step, in words.
+#[derive(Clone, Debug)]
+pub struct Doing {
+    /// Its name.
+    pub name: String,
+    /// Who does it.
+    pub seat: Seat,
+    /// The user, if that is not whoever logs in.
+    pub user: Option<String>,
+    /// What it does.
+    pub what: String,
+    /// Something must hold afterwards.
+    pub is_verified: bool,
+    /// It goes on when the connection ends.
+    pub is_detached: bool,
+    /// It is left when the run ends.
+    pub is_scope: bool,
+    /// What is lost for good when it runs.
+    pub destroys: Option<String>,
+    /// Whether it can be taken back.
+    pub way_back: WayBack,
+    /// How it is taken back, where that can be said.
+    pub goes_back: Option<String>,
+    /// The most seconds that it took, over all hosts, when it ran last.
+    pub took: Option<u64>,
+}
+
+/// Puts the runbook together.
+pub fn of(
+    request: &Request<'_>,
+    hosts: &BTreeMap<String, Host>,
+    (jobs, probes): (&[Job], &[Probe]),
+    answers: Option<&Answers>,
+) -> Result<Runbook> {
+    let environment = request.environment;
+    let nothing = BTreeMap::new();
+    let seen = answers.map_or(&nothing, |a| &a.seen);
+    let approval = environment.approval.as_ref().map(|a| Approved {
+        by: a.by.clone(),
+        count: a.count,
+    });
+    let rollouts = environment.rollouts.iter().map(|rollout| Rolled {
+        name: rollout.name.clone(),
+        windows: rollout.windows.iter().map(Window::shown).collect(),
+        soak: rollout.soak,
+        is_stopped: rollout.on_failure == OnFailure::Stop,
+    });
+    let mut book = Runbook {
+        project: request.project.name.clone(),
+        desc: environment.desc.clone(),
+        purpose: request.purpose.clone(),
+        version: request.version.clone(),
+        hosts: hosts
+            .values()
+            .map(|h| (h.name.clone(), h.reach.typed()))
+            .collect(),
+        approval,
+        roles: roles(environment, probes),
+        windows: environment.windows.iter().map(Window::shown).collect(),
+        rollouts: rollouts.collect(),
+        is_asked: answers.is_some(),
+        down: answers.map(|a| a.down.clone()).unwrap_or_default(),
+        last: history::runs(seen).into_iter().find(|r| r.end == End::Ok),
+        ..Runbook::default()
+    };
+    for job in jobs {
+        book.add(job, seen)?;
+    }
+    Ok(book)
+}
+
+/// Returns the roles with the hosts that may have them.
+fn roles(environment: &Environment, probes: &[Probe]) -> Vec<Found> {
+    let found = |role: &Role| {
+        let own = probes.iter().filter(|probe| probe.role == role.name);
+        Found {
+            name: role.name.clone(),
+            probes: own.map(|p| (p.host.clone(), p.command.clone())).collect(),
+            count: role.count,
+        }
+    };
+    environment.roles.iter().map(found).collect()
+}
+
+impl Runbook {
+    fn add(&mut self, job: &Job, seen: &BTreeMap<String, Seen>) -> Result<()> {
+        let rollout = job.wave.as_ref().map(|w| w.rollout);
+        let is_same = |p: &Part| p.label == job.label && p.rollout == rollout;
+        let at = match self.parts.iter().position(is_same) {
+            Some(at) => at,
+            None => {
+                self.parts.push(part(job)?);
+                self.parts.len() - 1
+            }
+        };
+        for bound in job.args.values() {
+            if let Bound::Secret(secret) = bound {
+                let uses = self.secrets.entry(secret.name().to_owned()).or_default();
+                if !uses.contains(&job.label) {
+                    uses.push(job.label.clone());
+                }
+            }
+        }
+        let Some(part) = self.parts.get_mut(at) else {
+            return Ok(());
+        };
+        let ids = job.steps(Late::Symbolic)?;
+        for (doing, draft) in part.steps.iter_mut().zip(&ids) {
+            let host = match draft.seat {
+                Seat::From => &job.from,
+                Seat::Host | Seat::Operator => &job.host,
+            };
+            let seen = host.as_ref().and_then(|h| seen.get(h));
+            let took = seen.and_then(|s| durations(&s.journal, &draft.id).last().copied());
+            doing.took = doing.took.max(took);
+        }
+        part.place(job);
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Adds the hosts of one job.
+    fn place(&mut self, job: &Job) {
+        let add = |to: &mut Vec<String>, name: &Option<String>| {
+            to.extend(
+                name.iter()
+                    .filter(|n| !to.contains(n))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
+        };
+        add(&mut self.from, &job.from);
+        let Some(wave) = &job.wave else {
+            return add(&mut self.hosts, &job.host);
+        };
+        if wave.is_held() {
+            return add(&mut self.held, &job.host);
+        }
+        add(&mut self.hosts, &job.host);
+        if self.waves.len() < wave.number {
+            self.waves.resize(wave.number, Vec::new());
+        }
+        if let Some(hosts) = self.waves.get_mut(wave.number - 1) {
+            add(hosts, &job.host);
+        }
+    }
+}
+
+fn part(job: &Job) -> Result<Part> {
+    let steps = job.steps(Late::Symbolic)?;
+    let guards = job.recipe.guards.iter();
+    Ok(Part {
+        label: job.label.clone(),
+        recipe: job.recipe.name.clone(),
+        desc: job.recipe.desc.clone(),
+        after: job.after.clone(),
+        around: job.around.clone(),
+        max_age: job.max_age.map(|age| age.as_secs()),
+        rollout: job.wave.as_ref().map(|w| w.rollout),
+        is_gate: job.wave.as_ref().is_some_and(|w| w.is_gate),
+        guards: guards.map(|g| g.name.clone()).collect(),
+        steps: steps.iter().map(doing).collect(),
+        ..Part::default()
+    })
+}
+
+fn doing(draft: &Draft) -> Doing {
+    Doing {
+        name: draft.name.clone(),
+        seat: draft.seat,
+        user: draft.user.clone(),
+        what: draft.describe().replace(NOT_MADE, "…"),
+        is_verified: !draft.verify.is_empty(),
+        is_detached: draft.is_detached,
+        is_scope: matches!(draft.act, Act::Scope { .. } | Act::Port(_)),
+        destroys: draft.destroys().map(|text| text.replace(NOT_MADE, "…")),
+        way_back: draft.way_back(),
+        goes_back: goes_back(draft),
+        took: None,
+    }
+}
+
+/// How a step is taken back, in words.
+fn goes_back(draft: &Draft) -> Option<String> {
+    let own = draft.undo.as_ref().map(|(text, _)| {
+        let first = text.trim().lines().next().unwrap_or("");
+        first.replace(NOT_MADE, "…")
+    });
+    let built_in = match &draft.act {
+        Act::Write { .. } => "the former file",
+        Act::Symlink { .. } => "the former target",
+        Act::Service(_) | Act::Managed { .. } => "as it was before",
+        Act::Scope { .. } => "it is left",
+        Act::Port(_) => "the port is closed",
+        Act::Run(_) if own.is_none() && draft.way_back() == WayBack::Known => "what it wrote down",
+        _ => return own,
+    };
+    Some(match own {
+        Some(own) => format!("{built_in}; {own}"),
+        None => built_in.to_owned(),
+    })
+}

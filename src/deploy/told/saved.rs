@@ -1,0 +1,551 @@
+//! Plans that are kept: what they hold, what they rest on, who approved them. Pure.
+//!
+//! A saved plan names the run that will carry it out, so that the same question asked again
+//! gives the same keys: whatever differs then has moved. Its digest is over everything
+//! but the approvals, which are bound to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::plan::job::Draft;
+use crate::deploy::plan::roles::differences;
+use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::wire::journal::column;
+use crate::deploy::wire::program::quote;
+use crate::deploy::wire::words::{hex, push_field};
+use crate::error::{Error, Result, plural};
+use crate::model::Environment;
+
+/// First words of a saved plan; one of another version is not read.
+pub const FORMAT: &str = "rel plan 1";
+/// Lines that an error lists of what has moved.
+const MOVED_MAX: usize = 20;
+
+/// A plan with everything that decided it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPlan {
+    /// Version of the format.
+    pub format: String,
+    /// SHA-256 of `body`.
+    pub digest: String,
+    /// The plan itself.
+    pub body: Body,
+    /// Who approved this digest.
+    pub approvals: Vec<Approved>,
+}
+
+/// Everything that decides what is done.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Body {
+    /// Name of the project.
+    pub project: String,
+    /// Name of the environment.
+    pub environment: String,
+    /// Values of its parameters.
+    pub params: BTreeMap<String, String>,
+    /// `--var`.
+    pub vars: BTreeMap<String, String>,
+    /// `--hosts`, relative to the repository where it lies in it.
+    pub hosts_file: Option<String>,
+    /// `--force`.
+    pub is_forced: bool,
+    /// `--confirm`: what its steps destroy may be lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_confirmed: bool,
+    /// The project's version.
+    pub version: Option<String>,
+    /// User who made it.
+    pub made_by: String,
+    /// When, in seconds since 1970.
+    pub made_at: u64,
+    /// The run that will carry it out.
+    pub run_id: String,
+    /// SHA-256 of the Releasefile, what it includes, and the recipes in use, by path.
+    pub files: BTreeMap<String, String>,
+    /// SHA-256 of the artifacts, by target.
+    pub artifacts: BTreeMap<String, String>,
+    /// The steps, and what each host said.
+    pub plan: Plan,
+}
+
+/// One approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approved {
+    /// User who gave it.
+    pub user: String,
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// Digest of the plan that was read.
+    pub digest: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl SavedPlan {
+    /// Returns a plan with its digest and without approvals.
+    pub fn new(body: Body) -> Result<Self> {
+        Ok(Self {
+            format: FORMAT.to_owned(),
+            digest: digest(&body)?,
+            body,
+            approvals: Vec::new(),
+        })
+    }
+
+    /// Reads a saved plan; `name` is that of its file.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+        }
+        let no_plan = || {
+            Error::usage(format!("`{name}` is no saved plan"))
+                .hinted("`rel ENVIRONMENT --plan-out FILE` saves one")
+        };
+        let head: Head = serde_json::from_str(text).map_err(|_| no_plan())?;
+        if head.format != FORMAT {
+            return Err(no_plan()
+                .fact("found", column(&head.format))
+                .fact("expected", FORMAT));
+        }
+        let saved: Self =
+            serde_json::from_str(text).map_err(|e| no_plan().fact("says", e.to_string()))?;
+        if digest(&saved.body)? != saved.digest {
+            return Err(
+                Error::usage(format!("`{name}` was changed after it was saved"))
+                    .hinted("save a new plan; approvals hold for the plan that was read"),
+            );
+        }
+        Ok(saved)
+    }
+
+    /// Returns it as text: JSON, for people and machines.
+    pub fn text(&self) -> Result<String> {
+        match serde_json::to_string_pretty(self) {
+            Ok(text) => Ok(text + "\n"),
+            Err(e) => Err(Error::internal(format!("cannot write JSON: {e}"))),
+        }
+    }
+
+    /// Returns the lines that tell a host's journal which plan was carried out and who
+    /// approved it.
+    pub fn journal_lines(&self) -> String {
+        let digest = &self.digest[..self.digest.len().min(32)];
+        let mut text = format!("rel_journal plan - - {} -\n", quote(digest));
+        for one in self.valid() {
+            text.push_str(&format!(
+                "rel_journal approved - {} {} {}\n",
+                quote(&column(&one.user)),
+                quote(digest),
+                quote(&column(&one.reason))
+            ));
+        }
+        text
+    }
+
+    /// Returns the approvals that count: of this digest, by somebody else, one a user.
+    fn valid(&self) -> Vec<&Approved> {
+        let mut users = BTreeSet::new();
+        self.approvals
+            .iter()
+            .filter(|a| a.digest == self.digest && a.user != self.body.made_by)
+            .filter(|a| users.insert(&a.user))
+            .collect()
+    }
+
+    /// Returns whether somebody has said, of this very plan, that what it destroys may be lost:
+    /// its maker, or a person who read and approved it.
+    pub fn is_confirmed(&self) -> bool {
+        self.body.is_confirmed || !self.valid().is_empty()
+    }
+
+    /// Adds an approval.
+    pub fn approve(
+        &mut self,
+        environment: &Environment,
+        user: String,
+        time: u64,
+        reason: &str,
+    ) -> Result<()> {
+        if user == self.body.made_by {
+            return Err(Error::usage(format!(
+                "`{user}` made this plan: somebody else must approve it"
+            )));
+        }
+        if let Some(rule) = &environment.approval
+            && !rule.by.is_empty()
+            && !rule.by.contains(&user)
+        {
+            return Err(Error::usage(format!(
+                "`{user}` may not approve plans of `{}`",
+                environment.name
+            ))
+            .fact("may", rule.by.join(" ")));
+        }
+        self.approvals.retain(|a| a.user != user);
+        self.approvals.push(Approved {
+            user,
+            time,
+            digest: self.digest.clone(),
+            reason: reason.to_owned(),
+        });
+        Ok(())
+    }
+
+    /// Compares what it rests on on this machine with `now`; an error says what moved.
+    pub fn is_made_of(&self, now: &Body) -> Result<()> {
+        let mut moved = Vec::new();
+        compare(&self.body.files, &now.files, &mut |file, change| {
+            moved.push((file.to_owned(), change.to_owned()));
+        });
+        compare(
+            &self.body.artifacts,
+            &now.artifacts,
+            &mut |target, change| {
+                moved.push((format!("artifact `{target}`"), change.to_owned()));
+            },
+        );
+        self.refuse(moved)
+    }
+
+    /// Compares it with what the hosts say now; an error says what moved, host by host.
+    pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, Seen>) -> Result<()> {
+        let old = &self.body.plan;
+        let mut moved = differences(&old.roles, &now.roles);
+        for (host, basis) in &old.hosts {
+            match (now.hosts.get(host), seen.get(host)) {
+                (Some(new), Some(seen)) => {
+                    if (basis.journal_size, &basis.journal_sha256)
+                        != (new.journal_size, &new.journal_sha256)
+                    {
+                        moved.push((host.clone(), grown(basis.journal_lines, seen)));
+                    }
+                }
+                _ => moved.push((host.clone(), "no longer takes part".into())),
+            }
+        }
+        for host in now.hosts.keys().filter(|h| !old.hosts.contains_key(*h)) {
+            moved.push((host.clone(), "takes part now".into()));
+        }
+        moved_steps(old, now, &mut moved);
+        self.refuse(moved)
+    }
+
+    fn refuse(&self, moved: Vec<(String, String)>) -> Result<()> {
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let environment = &self.body.environment;
+        let mut error = Error::host(format!(
+            "the world has moved since this plan of `{environment}` was made"
+        ));
+        let more = moved.len().saturating_sub(MOVED_MAX);
+        for (whose, what) in moved.into_iter().take(MOVED_MAX) {
+            error = error.fact(whose, what);
+        }
+        if more > 0 {
+            error = error.fact("and", format!("{more} more"));
+        }
+        Err(error.hinted("nothing was done; save a new plan with `--plan-out`"))
+    }
+}
+
+/// Returns an error when an environment takes approved plans only, and this is none.
+pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Result<()> {
+    let Some(rule) = &environment.approval else {
+        return Ok(());
+    };
+    let name = &environment.name;
+    let may = match rule.by.is_empty() {
+        true => String::from("anybody but its maker"),
+        false => rule.by.join(" "),
+    };
+    let Some(saved) = saved else {
+        return Err(
+            Error::usage(format!("`{name}` is changed by an approved plan only"))
+                .fact("approved by", may)
+                .hinted(format!(
+                    "save one: `rel {name} … --plan-out plan.json`; somebody else: `rel approve \
+                     plan.json --reason …`; then `rel apply plan.json`"
+                )),
+        );
+    };
+    let is_one = |user: &str| rule.by.is_empty() || rule.by.iter().any(|b| b == user);
+    let users: Vec<&str> = saved
+        .valid()
+        .iter()
+        .map(|a| a.user.as_str())
+        .filter(|u| is_one(u))
+        .collect();
+    if users.len() >= rule.count {
+        return Ok(());
+    }
+    let given = match users.is_empty() {
+        true => String::from("nobody"),
+        false => users.join(" "),
+    };
+    Err(Error::usage(format!(
+        "`{name}` takes plans with {} {}, and this one has {}",
+        rule.count,
+        plural(rule.count, "approval"),
+        users.len()
+    ))
+    .fact("made by", saved.body.made_by.clone())
+    .fact("approved by", given)
+    .fact("may approve", may)
+    .hinted("`rel approve FILE --reason …`, by another person"))
+}
+
+/// Returns when and for whom a plan was carried out, if it was.
+///
+/// # Errors
+/// When it was begun and did not end, or went back since.
+pub fn applied_before(
+    saved: &SavedPlan,
+    seen: &BTreeMap<String, Seen>,
+) -> Result<Option<(u64, String)>> {
+    let run = &saved.body.run_id;
+    let lines = || seen.values().flat_map(|s| s.journal.lines());
+    let is_back = |event: &str| event == "rolled-back" || event == "gone-back";
+    let name = &saved.body.environment;
+    if let Some(line) = lines().find(|l| is_back(&l.event) && l.key == *run) {
+        return Err(Error::host(format!(
+            "this plan of `{name}` was carried out and taken back"
+        ))
+        .fact("who", line.who.clone())
+        .hinted("save a new plan with `--plan-out`"));
+    }
+    // A host that has a line of the run also has its end, if it came to one there.
+    let mut last = None;
+    for seen in seen.values() {
+        let mut lines = seen.journal.lines().iter().filter(|l| l.run == *run);
+        let Some(first) = lines.next() else { continue };
+        last = Some(lines.find(|l| l.event == "ok").ok_or(first));
+        if matches!(last, Some(Err(_))) {
+            break;
+        }
+    }
+    match last {
+        None => Ok(None),
+        Some(Ok(line)) => Ok(Some((line.time, line.who.clone()))),
+        Some(Err(line)) => Err(Error::host(format!(
+            "this plan of `{name}` was begun and did not come to its end"
+        ))
+        .fact("who", line.who.clone())
+        .hinted("the next run goes on where it stopped: plan again")),
+    }
+}
+
+impl Draft {
+    /// Returns a digest of everything that is sent for it: another one does something else.
+    pub fn digest(&self) -> String {
+        let mut text = String::new();
+        if let Some(check) = &self.check {
+            push_field(&mut text, "check", check);
+        }
+        if let Some((undo, _)) = &self.undo {
+            push_field(&mut text, "undo", undo);
+        }
+        for (name, value) in self.key_fields() {
+            push_field(&mut text, name, &value);
+        }
+        hex(text.as_bytes())[..32].to_owned()
+    }
+}
+
+fn digest(body: &Body) -> Result<String> {
+    match serde_json::to_string(body) {
+        Ok(text) => Ok(hex(text.as_bytes())),
+        Err(e) => Err(Error::internal(format!("cannot write JSON: {e}"))),
+    }
+}
+
+fn compare(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+    told: &mut dyn FnMut(&str, &str),
+) {
+    for (name, digest) in old {
+        match new.get(name) {
+            None => told(name, "is not there any more"),
+            Some(found) if found != digest => told(name, "differs"),
+            Some(_) => {}
+        }
+    }
+    for name in new.keys().filter(|n| !old.contains_key(*n)) {
+        told(name, "is new");
+    }
+}
+
+/// Says what was added to a journal.
+fn grown(lines_before: usize, seen: &Seen) -> String {
+    let lines = seen.journal.lines();
+    let added = lines.get(lines_before..).unwrap_or_default();
+    match added.last() {
+        Some(last) => format!("its journal grew: run {} by {}", last.run, last.who),
+        None => String::from("its journal is another one"),
+    }
+}
+
+fn moved_steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
+    let steps = |plan: &Plan| -> BTreeMap<(String, String), PlannedStep> {
+        let all = plan.jobs.iter().flat_map(|j| &j.steps);
+        all.map(|s| {
+            let host = s.host.clone().unwrap_or_else(|| "here".into());
+            ((host, s.id.clone()), s.clone())
+        })
+        .collect()
+    };
+    let (before, after) = (steps(old), steps(now));
+    let probe = |plan: &Plan, host: &str, id: &str| {
+        let basis = plan.hosts.get(host);
+        basis.and_then(|b| b.probes.get(id).cloned())
+    };
+    for ((host, id), was) in &before {
+        let what = match after.get(&(host.clone(), id.clone())) {
+            None => format!("`{id}` is no step any more"),
+            Some(is) if is.verdict != was.verdict => {
+                let why = match is.reason.is_empty() {
+                    true => String::new(),
+                    false => format!("  {}", is.reason),
+                };
+                format!(
+                    "`{id}`: {} -> {}{why}",
+                    was.verdict.word(),
+                    is.verdict.word()
+                )
+            }
+            Some(is)
+                if is.verdict == Verdict::Run && (&is.does, &is.key) != (&was.does, &was.key) =>
+            {
+                format!("`{id}` would do something else")
+            }
+            Some(_) if probe(old, host, id) != probe(now, host, id) => {
+                format!("`{id}` finds something else than it did")
+            }
+            Some(_) => continue,
+        };
+        moved.push((host.clone(), what));
+    }
+    for (host, id) in after.keys().filter(|k| !before.contains_key(*k)) {
+        moved.push((host.clone(), format!("`{id}` is a new step")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::wire::journal::Journal;
+    use crate::model::Approval;
+    use crate::source::Place;
+
+    fn environment(by: &[&str], count: usize) -> Environment {
+        let by = by.iter().map(|b| (*b).to_owned()).collect();
+        Environment {
+            name: "production".into(),
+            approval: Some(Approval {
+                by,
+                count,
+                place: Place::default(),
+            }),
+            ..Environment::default()
+        }
+    }
+
+    fn plan() -> SavedPlan {
+        let body = Body {
+            made_by: "ann".into(),
+            run_id: "r1".into(),
+            ..Body::default()
+        };
+        SavedPlan::new(body).expect("one")
+    }
+
+    #[test]
+    fn approvals_count_once_a_user_and_for_this_plan_only() {
+        let check = |by: &[&str], count: usize, users: &[&str], expected: bool| {
+            let rule = environment(by, count);
+            let mut saved = plan();
+            for user in users {
+                let (user, digest) = match user.strip_prefix("other-plan:") {
+                    Some(user) => (user, "0".repeat(64)),
+                    None => (*user, saved.digest.clone()),
+                };
+                saved.approvals.push(Approved {
+                    user: user.to_owned(),
+                    time: 1,
+                    digest,
+                    reason: "read".into(),
+                });
+            }
+            let found = is_allowed(&rule, Some(&saved)).is_ok();
+            assert_eq!(found, expected, "{by:?} {count} {users:?}");
+        };
+        check(&[], 1, &[], false);
+        check(&[], 1, &["bob"], true);
+        check(&[], 1, &["ann"], false);
+        check(&[], 1, &["other-plan:bob"], false);
+        check(&[], 2, &["bob", "bob"], false);
+        check(&[], 2, &["bob", "eve"], true);
+        check(&["bob"], 1, &["eve"], false);
+        check(&["bob", "eve"], 2, &["eve", "zoe"], false);
+        check(&["bob", "eve"], 2, &["eve", "zoe", "bob"], true);
+        assert!(is_allowed(&environment(&[], 1), None).is_err());
+    }
+
+    #[test]
+    fn a_plan_is_carried_out_once() {
+        let check = |hosts: &[&[&str]], expected: &str| {
+            let seen = hosts.iter().enumerate().map(|(i, lines)| {
+                let line = |l: &&str| {
+                    let c: Vec<&str> = l.split(' ').collect();
+                    let key = c.get(2).unwrap_or(&"-");
+                    format!("1\t{}\t7\t{}\t-\t-\t{key}\tme\t-\n", c[0], c[1])
+                };
+                let text: String = lines.iter().map(line).collect();
+                let journal = Journal::parse(text.as_bytes());
+                let seen = Seen {
+                    journal,
+                    ..Seen::default()
+                };
+                (format!("h{i}"), seen)
+            });
+            let found = match applied_before(&plan(), &seen.collect()) {
+                Ok(None) => String::from("not yet"),
+                Ok(Some((time, who))) => format!("at {time} by {who}"),
+                Err(error) => error.message.replace("this plan of `` was ", ""),
+            };
+            assert_eq!(found, expected, "{hosts:?}");
+        };
+        check(&[&[], &["ok r0"]], "not yet");
+        let whole: &[&str] = &["plan r1", "ok r1"];
+        check(&[whole, whole, &[]], "at 7 by me");
+        let open = "begun and did not come to its end";
+        check(&[whole, &["plan r1"]], open);
+        check(&[&["plan r1"], whole], open);
+        let back = "carried out and taken back";
+        check(&[&["plan r1", "ok r1", "rolled-back r2 r1"]], back);
+    }
+
+    #[test]
+    fn a_file_is_read_back_as_it_was_and_only_so() {
+        let saved = plan();
+        let text = saved.text().expect("text");
+        assert_eq!(
+            SavedPlan::parse("f", &text).expect("reads").digest,
+            saved.digest
+        );
+        for bad in [
+            text.replace("\"ann\"", "\"eve\""),
+            text.replace("rel plan 1", "rel plan 2"),
+            text.replace("\"approvals\"", "\"more\": 1, \"approvals\""),
+            text[..text.len() / 2].to_owned(),
+        ] {
+            assert!(SavedPlan::parse("f", &bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What is live on each host, since when, and whether it is as it should be. Pure.
+//!
+//! Put together from the plan that would be made now and from the journals: the same
+//! questions, read by somebody who wants to know and not to change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::deploy::plan::job::{Act, Job};
+use crate::deploy::plan::roles::of_host;
+use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::wire::facts::Answers;
+use crate::deploy::wire::journal::Record;
+
+/// How a host stands to what the environment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Fresh,
+    /// Somebody changed what was done there.
+    Drifted,
+    /// Something is to be done.
+    Stale,
+    /// It stays as it is until it is promoted.
+    Held,
+    /// Can not be known before something is made.
+    Unknown,
+    /// It did not answer.
+    Down,
+}
+
+/// What is known of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostStatus {
+    /// Its name.
+    pub host: String,
+    /// Its roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// What the links of each use point to: the live release, the live copy.
+    pub live: BTreeMap<String, String>,
+    /// When the last run came to its end there, by the host's clock.
+    pub since: Option<u64>,
+    /// Who ran it.
+    pub by: Option<String>,
+    /// Its id.
+    pub run: Option<String>,
+    /// How it stands.
+    pub state: State,
+    /// The first reason why it is not fresh: `step: why`.
+    pub reason: Option<String>,
+    /// How many further steps are not fresh.
+    pub more: usize,
+    /// Seconds since uses with a `max-age` were done, by use.
+    pub age: BTreeMap<String, u64>,
+    /// The host's clock.
+    pub now: u64,
+}
+
+/// Returns the status of all hosts, by name.
+pub fn of(plan: &Plan, jobs: &[Job], answers: &Answers) -> Vec<HostStatus> {
+    let seen = answers.seen.iter();
+    let mut all: Vec<HostStatus> = seen
+        .map(|(host, seen)| one(host, plan, jobs, seen))
+        .collect();
+    all.extend(answers.down.iter().map(|(host, why)| HostStatus {
+        reason: Some(why.clone()),
+        ..HostStatus::new(host, State::Down)
+    }));
+    all.sort_by(|a, b| a.host.cmp(&b.host));
+    all
+}
+
+fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
+    let mut status = HostStatus {
+        now: seen.now,
+        roles: of_host(&plan.roles, host),
+        ..HostStatus::new(host, State::Fresh)
+    };
+    let runs = seen.journal.runs();
+    if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
+        let is_end = |l: &&crate::deploy::wire::journal::Line| l.event == "ok" && l.run == run.id;
+        let line = seen.journal.lines().iter().rfind(is_end);
+        status.since = line.map(|l| l.time);
+        status.by = line.map(|l| l.who.clone());
+        status.run = Some(run.id.clone());
+    }
+    let mut told = BTreeSet::new();
+    for (planned, job) in plan.jobs.iter().zip(jobs) {
+        let here = planned
+            .steps
+            .iter()
+            .filter(|s| s.host.as_deref() == Some(host));
+        for step in here {
+            if let (Act::Symlink { .. }, Some(found)) = (&step.draft.act, found(seen, step)) {
+                let name = found.rsplit('/').next().unwrap_or(found);
+                status.live.insert(planned.label.clone(), name.to_owned());
+            }
+            if told.insert(&step.id) {
+                status.add(seen, step);
+            }
+        }
+        if job.max_age.is_some() && planned.host.as_deref() == Some(host) {
+            let done = planned
+                .steps
+                .iter()
+                .filter_map(|s| match seen.journal.record(&s.id) {
+                    Some(Record::Done(line)) => Some(line.time),
+                    _ => None,
+                });
+            if let Some(oldest) = done.min() {
+                let age = seen.now.saturating_sub(oldest);
+                status.age.insert(planned.label.clone(), age);
+            }
+        }
+    }
+    status
+}
+
+fn found<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a str> {
+    let found = seen.probes.get(&step.id)?.found.as_deref()?;
+    (!found.is_empty()).then_some(found)
+}
+
+impl HostStatus {
+    fn new(host: &str, state: State) -> Self {
+        Self {
+            host: host.to_owned(),
+            roles: Vec::new(),
+            live: BTreeMap::new(),
+            since: None,
+            by: None,
+            run: None,
+            state,
+            reason: None,
+            more: 0,
+            age: BTreeMap::new(),
+            now: 0,
+        }
+    }
+
+    fn add(&mut self, seen: &Seen, step: &PlannedStep) {
+        let state = match step.verdict {
+            Verdict::Run => match seen.journal.record(&step.id) {
+                // The journal says that this very thing was done: it did not stay so.
+                Some(Record::Done(line)) if line.key == step.key => State::Drifted,
+                _ => State::Stale,
+            },
+            Verdict::Unknown => State::Unknown,
+            Verdict::Held => State::Held,
+            Verdict::Fresh | Verdict::Adopt | Verdict::Ask => return,
+        };
+        if self.reason.is_some() {
+            self.more += 1;
+            return;
+        }
+        self.state = state;
+        self.reason = Some(format!("{}: {}", step.id, step.reason));
+    }
+}

@@ -1,0 +1,383 @@
+//! The one question a host is asked: journal, facts, probes, blobs. And its answers.
+//!
+//! Pure: makes the text of a program that changes nothing, and reads what it replied.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use crate::deploy::plan::Seen;
+use crate::deploy::plan::back::{self, Needed};
+use crate::deploy::plan::difference::{SHOWN_MAX, Standing};
+use crate::deploy::plan::guards::Stopping;
+use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::plan::secret::{Hidden, Seal};
+use crate::deploy::wire::detached::Detached;
+use crate::deploy::wire::held::Held;
+use crate::deploy::wire::journal::Journal;
+use crate::deploy::wire::program::{as_user, quote};
+use crate::deploy::wire::words::hex;
+use crate::error::{Error, Result};
+
+/// What hosts said, and why others did not.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// What each said that answered.
+    pub seen: BTreeMap<String, Seen>,
+    /// In a line, why each other did not.
+    pub down: BTreeMap<String, String>,
+}
+
+/// What an answer is about.
+#[derive(Clone, Debug)]
+enum About {
+    Now,
+    Journal,
+    Held,
+    Fact(String, String, String),
+    Check(String),
+    Guard(String, String),
+    /// The way back of a step, by its own question.
+    UndoCheck(String),
+    /// What rel itself would take back, and users: lines that are about steps.
+    Needed(Needed),
+    Found(String),
+    /// A file with secrets: what is found is known by its keyed hash alone.
+    Sealed(String, Seal),
+    Blob(String),
+    Writable,
+    Standing(String),
+    Scopes,
+}
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What decides.
+    Decide,
+    /// Also what a person wants to read: the files that would be replaced.
+    Show,
+}
+
+/// One program full of questions.
+#[derive(Clone, Debug, Default)]
+pub struct Questions {
+    abouts: Vec<About>,
+    hidden: Hidden,
+    body: String,
+}
+
+/// One answer, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Number of the question.
+    pub tag: usize,
+    /// Exit status.
+    pub status: i32,
+    /// What was printed.
+    pub bytes: Vec<u8>,
+}
+
+impl Questions {
+    /// Returns the questions to `host` that `jobs` give rise to.
+    pub fn new(host: &str, state: &str, jobs: &[Job], depth: Depth) -> Result<Self> {
+        let mut questions = Self {
+            hidden: Hidden::of(jobs),
+            ..Self::default()
+        };
+        // Paths may be relative to it.
+        questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
+        questions.look(About::Now, "date +%s");
+        // Read once: it may grow meanwhile.
+        let journal = quote(&format!("{state}/journal"));
+        let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
+        questions.look(About::Journal, &script);
+        if depth == Depth::Show {
+            questions.look(About::Writable, &writable(state));
+        }
+        questions.look(About::Held, "rel_held\nrel_detached_list");
+        let scopes = quote(&format!("{state}/scopes"));
+        let script = format!(
+            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
+        );
+        questions.look(About::Scopes, &script);
+        let mut blobs = BTreeSet::new();
+        let mut needed = Needed::default();
+        for job in jobs {
+            let is_here = |h: &Option<String>| h.as_deref() == Some(host);
+            for (name, command, is_from) in job.facts()? {
+                if is_here(if is_from { &job.from } else { &job.host }) {
+                    let about = About::Fact(job.label.clone(), name, command.clone());
+                    questions.ask(about, &command);
+                }
+            }
+            if is_here(&job.host) {
+                for (name, command) in job.guards()? {
+                    questions.ask(About::Guard(job.label.clone(), name), &command);
+                }
+            }
+            for draft in job.steps(Late::Symbolic)? {
+                let seat = match draft.seat {
+                    Seat::From => &job.from,
+                    Seat::Host | Seat::Operator => &job.host,
+                };
+                if is_here(seat) {
+                    let is_late = |text: &str| is_late(job, text);
+                    questions.about_step(job, &draft);
+                    needed.add(&draft, &is_late);
+                    if let Some(script) = back::undo_check(&draft, &is_late) {
+                        questions.ask(About::UndoCheck(draft.id.clone()), &script);
+                    }
+                    if depth == Depth::Show {
+                        questions.about_file(job, &draft);
+                    }
+                }
+            }
+            if is_here(&job.host) {
+                blobs.extend(job.artifacts().map(|a| a.sha256.clone()));
+            }
+        }
+        if let Some(script) = needed.question() {
+            questions.look(About::Needed(needed), &script);
+        }
+        for blob in blobs {
+            let path = quote(&format!("{state}/blobs/{blob}"));
+            // A link says where it was moved, and that is nobody's to count on.
+            let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
+            questions.look(About::Blob(blob), &script);
+        }
+        Ok(questions)
+    }
+
+    fn about_step(&mut self, job: &Job, draft: &Draft) {
+        if let Some(check) = &draft.check {
+            let script = match &draft.dir {
+                Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
+                None => check.clone(),
+            };
+            let script = as_user(draft, &script);
+            self.ask(About::Check(draft.id.clone()), &script);
+        }
+        let found = match &draft.act {
+            Act::Symlink { path, .. } => (path, format!("readlink -- {} || :", quote(path))),
+            Act::Write { path, .. } => {
+                let word = quote(path);
+                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
+                (path, script)
+            }
+            // One file under a name of its own must stay as it is; a directory is worked in.
+            Act::Put { sha256, to, .. } if draft.writes().is_some() && job.is_one_file(sha256) => {
+                let word = quote(to);
+                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
+                (to, script)
+            }
+            Act::Put { to, .. } | Act::Fetch { to, .. } => {
+                (to, format!("if [ -e {} ]; then printf yes; fi", quote(to)))
+            }
+            Act::Service(service) => {
+                let script = format!(
+                    "if rel_service_alive {}; then printf yes; fi",
+                    quote(&service.name)
+                );
+                (&service.name, script)
+            }
+            Act::Run(_)
+            | Act::Scope { .. }
+            | Act::Port(_)
+            | Act::Managed { .. }
+            | Act::Await { .. }
+            | Act::Ask(_) => return,
+        };
+        if !is_late(job, found.0) {
+            let about = match &draft.sealed {
+                Some(sealed) => About::Sealed(draft.id.clone(), sealed.key().clone()),
+                None => About::Found(draft.id.clone()),
+            };
+            self.look(about, &found.1);
+        }
+    }
+
+    /// Asks for what stands where a file would be written, unless it is that very file.
+    fn about_file(&mut self, job: &Job, draft: &Draft) {
+        let Some(path) = draft.writes().filter(|p| !is_late(job, p)) else {
+            return;
+        };
+        let wanted = match &draft.act {
+            _ if draft.sealed.is_some() => return,
+            Act::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
+            Act::Write { content, .. } if !is_late(job, content) => hex(content.as_bytes()),
+            Act::Write { .. } => String::from("-"),
+            _ => return,
+        };
+        let path = quote(path);
+        let script = format!(
+            "if [ -f {path} ]; then\n\
+             s=$(sha256sum <{path})\n\
+             if [ \"${{s%% *}}\" = {wanted} ]; then echo same; else\n\
+             n=$(wc -c <{path})\necho \"file $((n))\"\nhead -c {SHOWN_MAX} <{path}\nfi\n\
+             elif [ -e {path} ] || [ -L {path} ]; then echo other; else echo none; fi"
+        );
+        self.ask(About::Standing(draft.id.clone()), &script);
+    }
+
+    fn ask(&mut self, about: About, script: &str) {
+        self.push("rel_ask", about, script);
+    }
+
+    /// Asks in words of our own.
+    fn look(&mut self, about: About, script: &str) {
+        self.push("rel_look", about, script);
+    }
+
+    fn push(&mut self, how: &str, about: About, script: &str) {
+        let tag = self.abouts.len();
+        let line = format!("{how} {tag} {}\n", quote(script));
+        self.body.push_str(&line);
+        self.abouts.push(about);
+    }
+
+    /// Returns the text of the program that asks all.
+    pub fn program(&self) -> String {
+        format!("{}rel_replies\n", self.body)
+    }
+
+    /// Returns what the replies say together.
+    pub fn read(&self, host: &str, replies: &[Reply]) -> Result<Seen> {
+        let mut seen = Seen::default();
+        if replies.len() != self.abouts.len() {
+            return Err(Error::host(format!(
+                "host `{host}` answered {} of {} questions",
+                replies.len(),
+                self.abouts.len()
+            ))
+            .hinted("run the same command again"));
+        }
+        for reply in replies {
+            let Some(about) = self.abouts.get(reply.tag) else {
+                continue;
+            };
+            let mut reply = reply.clone();
+            if matches!(
+                about,
+                About::Fact(..) | About::Guard(..) | About::UndoCheck(_) | About::Standing(_)
+            ) {
+                reply.bytes = self.hidden.hide(reply.bytes);
+            }
+            read_one(host, about, &reply, &mut seen)?;
+        }
+        Ok(seen)
+    }
+}
+
+fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
+    let text = || {
+        let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+        text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+    };
+    let is_ok = reply.status == 0;
+    match about {
+        About::Now => seen.now = text().trim().parse().unwrap_or(0),
+        About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
+        About::Held => {
+            seen.held = text().lines().filter_map(Held::parse).collect();
+            seen.detached = text().lines().filter_map(Detached::parse).collect();
+        }
+        About::Journal => {
+            return Err(
+                Error::host(format!("cannot read the journal of host `{host}`"))
+                    .fact("says", text())
+                    .hinted("check who owns the state directory there"),
+            );
+        }
+        About::Fact(label, name, command) => {
+            if !is_ok {
+                return Err(Error::host(format!(
+                    "host `{host}` could not answer `{name}` of `{label}`"
+                ))
+                .fact("command", command.trim())
+                .fact("status", reply.status.to_string())
+                .fact("says", text()));
+            }
+            seen.facts.insert((label.clone(), name.clone()), text());
+        }
+        About::Guard(..) | About::UndoCheck(_) | About::Needed(_) => {
+            read_against(about, is_ok, &text(), seen);
+        }
+        About::Check(id) => {
+            seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
+        }
+        About::Sealed(id, seal) if is_ok => {
+            let found = seal.file(text().split("  -").next().unwrap_or(""));
+            seen.probes.entry(id.clone()).or_default().found = Some(found);
+        }
+        About::Sealed(..) => {}
+        About::Found(id) => {
+            // What could not be looked at is not known; a record stands as it is.
+            if is_ok {
+                let first = text().split("  -").next().unwrap_or("").to_owned();
+                seen.probes.entry(id.clone()).or_default().found = Some(first);
+            }
+        }
+        About::Writable => {
+            seen.unwritable = Some(text().trim().to_owned()).filter(|t| !t.is_empty());
+        }
+        About::Standing(id) if is_ok => {
+            if let Some(standing) = Standing::read(&reply.bytes) {
+                seen.standing.insert(id.clone(), standing);
+            }
+        }
+        About::Standing(_) => {}
+        About::Scopes => seen.scopes = text().lines().map(str::to_owned).collect(),
+        About::Blob(sha256) => {
+            if text() == "yes" {
+                seen.blobs.insert(sha256.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads what speaks against a run before its first change.
+fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
+    match about {
+        About::Guard(..) if is_ok => {}
+        About::Guard(label, name) => {
+            let evidence = text.trim_end().to_owned();
+            seen.blocked.insert((label.clone(), name.clone()), evidence);
+        }
+        About::UndoCheck(_) if is_ok => {}
+        About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text.trim_end()),
+        About::Needed(needed) => {
+            for ((id, stopping), evidence) in needed.read(text) {
+                seen.speaks_against(&id, stopping, &evidence);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns a script that says why a journal can not be kept in `state`, changing nothing.
+fn writable(state: &str) -> String {
+    // Root may write everywhere, says the kernel, also where no file can be made.
+    format!(
+        "s={}\nd=$s\n\
+         until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
+         case $d/ in\n\
+         /proc/*|/sys/*) printf 'no file can be made in %s\\n' \"$d\" ;;\n\
+         *) if [ ! -d \"$d\" ]; then printf '%s is no directory\\n' \"$d\"\n\
+         elif ! [ -w \"$d\" -a -x \"$d\" ]; then printf '%s can not be written\\n' \"$d\"\n\
+         elif [ -e \"$s/journal\" ] && [ ! -w \"$s/journal\" ]; then\n\
+         printf 'the journal can not be written\\n'; fi ;;\nesac",
+        quote(state)
+    )
+}
+
+/// Returns whether a symbolic text waits for an answer.
+fn is_late(job: &Job, text: &str) -> bool {
+    text.contains("{run-id}")
+        || text.contains("{notes.")
+        || job
+            .recipe
+            .facts
+            .iter()
+            .any(|f| text.contains(&format!("{{{}}}", f.name)))
+}

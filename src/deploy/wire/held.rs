@@ -1,0 +1,207 @@
+//! Who holds an environment, as its hosts say, and the sentences made of that. Pure.
+//!
+//! The lease itself is kept by the hosts (`lease.sh`); nothing here decides who has it.
+//! Ages come as seconds by the host's own clock: clocks of two machines are never compared.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::wire::frames::Frame;
+use crate::error::{Error, ErrorKind};
+
+/// What holds an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A run, as long as it is at work.
+    Run,
+    /// A person, across runs: `rel lock`.
+    Freeze,
+}
+
+/// One hold on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What holds it.
+    pub kind: Kind,
+    /// The fencing token under which it was taken.
+    pub token: u64,
+    /// `user@machine`.
+    pub who: String,
+    /// The run; `None` for a person's hold.
+    pub run: Option<String>,
+    /// The words of the command, or a person's reason.
+    pub purpose: String,
+    /// Seconds since it was taken.
+    pub age: u64,
+    /// Seconds until it ends by itself; `None` where it does not.
+    pub rest: Option<u64>,
+}
+
+impl Held {
+    /// Reads one line of a host; `None` for what makes no sense.
+    pub fn parse(line: &str) -> Option<Self> {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [kind, token, who, run, purpose, age, rest] = columns.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            kind: match *kind {
+                "run" => Kind::Run,
+                "freeze" => Kind::Freeze,
+                _ => return None,
+            },
+            token: token.parse().ok()?,
+            who: (*who).to_owned(),
+            run: (*run != "-").then(|| (*run).to_owned()),
+            purpose: (*purpose).to_owned(),
+            // A clock that was put back since gives less than nothing.
+            age: age.parse::<i64>().ok()?.max(0).unsigned_abs(),
+            rest: match *rest {
+                "-" => None,
+                rest => Some(rest.parse::<i64>().ok()?.max(0).unsigned_abs()),
+            },
+        })
+    }
+
+    /// Returns one line for people: who, since when, what for.
+    pub fn line(&self) -> String {
+        let (verb, purpose) = match self.kind {
+            Kind::Run => ("is at work", &self.purpose),
+            Kind::Freeze => ("holds it", &self.purpose),
+        };
+        let rest = match self.rest {
+            Some(rest) => format!(", {} more", span(rest)),
+            None => String::new(),
+        };
+        format!(
+            "{} {verb} since {}{rest}: {purpose}",
+            self.who,
+            span(self.age)
+        )
+    }
+
+    fn facts(&self, mut error: Box<Error>) -> Box<Error> {
+        error = error.fact("who", self.who.clone());
+        error = match self.kind {
+            Kind::Run => error.fact("doing", self.purpose.clone()),
+            Kind::Freeze => error.fact("reason", self.purpose.clone()),
+        };
+        if let Some(run) = &self.run {
+            error = error.fact("run", run.clone());
+        }
+        error = error.fact("since", format!("{} ago", span(self.age)));
+        match (self.kind, self.rest) {
+            (Kind::Run, _) => error,
+            (_, Some(rest)) => error.fact("until", format!("{} from now", span(rest))),
+            (_, None) => error.fact("until", "it is given back"),
+        }
+    }
+}
+
+/// Returns the error of a run that may not begin because somebody holds the environment;
+/// `words` are those of its command.
+pub fn refused(host: &str, words: &str, says: &str) -> Box<Error> {
+    let Some(held) = Held::parse(says) else {
+        return Error::host(format!("somebody else is at work on host `{host}`"));
+    };
+    let error = match held.kind {
+        Kind::Run => Error::host(format!("somebody else is at work on host `{host}`")),
+        Kind::Freeze => Error::host(format!("somebody holds `{words}` on host `{host}`")),
+    };
+    let help = match held.kind {
+        Kind::Run => "run the same command again when they are done".to_owned(),
+        Kind::Freeze => {
+            format!("ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly")
+        }
+    };
+    held.facts(error).hinted(help)
+}
+
+/// Returns the error of a run that lost its lease, if that is what a frame says.
+pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
+    let Frame::Event(text) = frame else {
+        return None;
+    };
+    let (event, says) = text.split_once(' ').unwrap_or((text, ""));
+    match event {
+        "fenced" => {
+            let error = Error::new(
+                ErrorKind::Fenced,
+                format!("this run does not hold host `{host}` any more: fenced"),
+            );
+            let error = match Held::parse(says) {
+                Some(held) => held.facts(error),
+                None => error.fact("who", "somebody who has given it back since"),
+            };
+            Some(error.hinted(AGAIN))
+        }
+        "silent" => Some(
+            Error::new(
+                ErrorKind::Fenced,
+                format!("host `{host}` gave the lease of this run up: fenced"),
+            )
+            .fact("why", "it had heard nothing from here for too long")
+            .hinted(AGAIN),
+        ),
+        _ => None,
+    }
+}
+
+const AGAIN: &str = "nothing more was changed there; when they are done, the same command asks what was done and goes on";
+
+fn span(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hosts_say_is_read_or_left_alone() {
+        for (line, expected) in [
+            (
+                "run\t7\tann@a\t66-1\tproduction b2\t61\t-",
+                Some("ann@a is at work since 1m 1s: production b2"),
+            ),
+            (
+                "freeze\t8\tann@a\t-\tno releases\t5\t1800",
+                Some("ann@a holds it since 5s, 30m more: no releases"),
+            ),
+            (
+                "freeze\t8\tann@a\t-\tno releases\t-3\t-",
+                Some("ann@a holds it since 0s: no releases"),
+            ),
+            ("run\tx\tann@a\t66-1\tp\t61\t-", None),
+            ("lease\t7\tann@a\t66-1\tp\t61\t-", None),
+            ("run\t7\tann@a", None),
+            ("", None),
+        ] {
+            let found = Held::parse(line).map(|h| h.line());
+            assert_eq!(found.as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_lost_lease_is_told_by_whom() {
+        for (event, expected) in [
+            ("ended 0", None),
+            (
+                "fenced run\t7\tbob@b\t66-2\tproduction\t2\t-",
+                Some("bob@b"),
+            ),
+            ("fenced", Some("somebody who has given it back since")),
+            (
+                "silent",
+                Some("it had heard nothing from here for too long"),
+            ),
+        ] {
+            let error = lost("h1", &Frame::Event(event.into()));
+            let first = error.as_ref().map(|e| e.facts[0].1.as_str());
+            assert_eq!(first, expected, "{event}");
+            assert!(error.is_none_or(|e| e.kind.exit_code() == 1));
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The journal of a host: what ran there, for whom, with which key. Pure: text in, answers out.
+//!
+//! One line per event, tab-separated, only ever appended to, by the host itself. A
+//! torn or unknown line is skipped: it can hide that something ran, never claim it.
+//! Records form a stack per step: a start covers what was known before, a `done`
+//! makes it good, and undoing a run uncovers the record that held before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::deploy::wire::words::hex;
+
+/// First column of every line; a line of another version is skipped.
+const VERSION: &str = "1";
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What happened.
+    pub event: String,
+    /// Seconds since 1970, by the host's clock.
+    pub time: u64,
+    /// The run it happened in.
+    pub run: String,
+    /// Position of the step in that run, over all hosts.
+    pub seq: u32,
+    /// The step, or the use for lines about a whole use.
+    pub id: String,
+    /// Key of the step; for `undone`, the run that was undone; for notes, their name.
+    pub key: String,
+    /// Who ran `rel`.
+    pub who: String,
+    /// Exit status, value of a note, facts of an attempt.
+    pub detail: String,
+}
+
+/// How far a step got when it was last touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// It was started and did not end well: its state is not known.
+    Unfinished(&'a Line),
+    /// It was done.
+    Done(&'a Line),
+}
+
+/// A try to carry out one use: its run id and facts hold until it has ended, however
+/// many runs that takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// The run that began it; `{run-id}` in texts.
+    pub run: String,
+    /// Digest of what was wanted.
+    pub key: String,
+    /// What the host said before the first step.
+    pub facts: BTreeMap<String, String>,
+    /// All its steps were done.
+    pub is_ended: bool,
+}
+
+/// What one run did on this host and has not been undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// When it was last heard of.
+    pub time: u64,
+    /// It came to its end.
+    pub is_ok: bool,
+    /// It was rolled back as a whole, or went back by itself when it failed.
+    pub is_rolled_back: bool,
+    /// Steps that were touched: position and id.
+    pub steps: BTreeMap<u32, String>,
+}
+
+/// A parsed journal.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    lines: Vec<Line>,
+    /// Length in bytes as it was read: the lock compares it.
+    pub size: u64,
+    /// SHA-256 of what was read, in hex.
+    pub sha256: String,
+}
+
+impl Journal {
+    /// Parses the bytes of a journal; lines that make no sense are skipped.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let lines = bytes
+            .split(|b| *b == b'\n')
+            .filter_map(|line| parse_line(std::str::from_utf8(line).ok()?))
+            .collect();
+        Self {
+            lines,
+            size: bytes.len() as u64,
+            sha256: hex(bytes),
+        }
+    }
+
+    /// Returns all lines that make sense, oldest first.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// Returns what is known of a step.
+    pub fn record(&self, id: &str) -> Option<Record<'_>> {
+        self.stack(id).pop()
+    }
+
+    fn stack(&self, id: &str) -> Vec<Record<'_>> {
+        let mut stack: Vec<Record<'_>> = Vec::new();
+        for line in self.lines.iter().filter(|l| l.id == id) {
+            match line.event.as_str() {
+                "start" => stack.push(Record::Unfinished(line)),
+                "done" => {
+                    if matches!(stack.last(), Some(Record::Unfinished(l)) if l.run == line.run) {
+                        stack.pop();
+                    }
+                    stack.push(Record::Done(line));
+                }
+                // The run that was undone stands in the key's column.
+                "undone" => stack.retain(|r| r.line().run != line.key),
+                "undo-failed" => stack.push(Record::Unfinished(line)),
+                _ => {}
+            }
+        }
+        stack
+    }
+
+    /// Returns the last attempt at a use that has not been rolled back.
+    pub fn attempt(&self, label: &str) -> Option<Attempt> {
+        let mut attempts: Vec<Attempt> = Vec::new();
+        for line in &self.lines {
+            match line.event.as_str() {
+                "begin" if line.id == label => attempts.push(Attempt {
+                    run: line.run.clone(),
+                    key: line.key.clone(),
+                    facts: serde_json::from_str(&line.detail).unwrap_or_default(),
+                    is_ended: false,
+                }),
+                "end" if line.id == label => {
+                    if let Some(last) = attempts.last_mut() {
+                        last.is_ended = true;
+                    }
+                }
+                "undone" | "undo-failed" if is_step_of(&line.id, label) => {
+                    if let Some(last) = attempts.last_mut() {
+                        last.is_ended = false;
+                    }
+                }
+                "rolled-back" => attempts.retain(|a| a.run != line.key),
+                _ => {}
+            }
+        }
+        attempts.pop()
+    }
+
+    /// Returns the values that a use has noted and not dropped, by name, oldest first.
+    pub fn notes(&self, label: &str) -> BTreeMap<String, Vec<String>> {
+        let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in self.lines.iter().filter(|l| l.id == label) {
+            let is_note = line.event == "note";
+            if is_note || line.event == "drop" {
+                let values = notes.entry(line.key.clone()).or_default();
+                values.retain(|v| *v != line.detail);
+                if is_note {
+                    values.push(line.detail.clone());
+                }
+            }
+        }
+        notes
+    }
+
+    /// Returns the run that last changed anything for a use.
+    pub fn last_run(&self, label: &str) -> Option<String> {
+        let ids: BTreeSet<&str> = self
+            .lines
+            .iter()
+            .filter(|l| is_step_of(&l.id, label))
+            .map(|l| l.id.as_str())
+            .collect();
+        ids.into_iter()
+            .filter_map(|id| self.record(id))
+            .map(|r| (r.line().time, r.line().run.clone()))
+            .max()
+            .map(|(_, run)| run)
+    }
+
+    /// Returns whether a run is another one or later than it; nothing is later than what is not here.
+    pub fn is_since(&self, run: &str, other: &str) -> bool {
+        let first = |run: &str| self.lines.iter().position(|l| l.run == run);
+        match (first(run), first(other)) {
+            (Some(run), Some(other)) => run >= other,
+            _ => false,
+        }
+    }
+
+    /// Returns all runs, oldest first, with what is left of them.
+    pub fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in &self.lines {
+            if matches!(line.event.as_str(), "undone" | "rolled-back" | "gone-back") {
+                if let Some(run) = at.get(line.key.as_str()).and_then(|i| runs.get_mut(*i)) {
+                    match line.event.as_str() {
+                        "undone" => drop(run.steps.remove(&line.seq)),
+                        _ => run.is_rolled_back = true,
+                    }
+                }
+                continue;
+            }
+            let index = *at.entry(&line.run).or_insert_with(|| {
+                runs.push(Run {
+                    id: line.run.clone(),
+                    ..Run::default()
+                });
+                runs.len() - 1
+            });
+            runs[index].time = line.time;
+            match line.event.as_str() {
+                "start" => drop(runs[index].steps.insert(line.seq, line.id.clone())),
+                "ok" => runs[index].is_ok = true,
+                _ => {}
+            }
+        }
+        runs.retain(|r| r.is_ok || !r.steps.is_empty());
+        runs
+    }
+}
+
+impl Record<'_> {
+    /// Returns the journal's line.
+    pub fn line(&self) -> &Line {
+        match self {
+            Record::Unfinished(line) | Record::Done(line) => line,
+        }
+    }
+}
+
+/// Returns whether `id` names a step of the use `label`: `karl/switch` of `karl`.
+fn is_step_of(id: &str, label: &str) -> bool {
+    id.strip_prefix(label).is_some_and(|r| r.starts_with('/'))
+}
+
+fn parse_line(text: &str) -> Option<Line> {
+    let columns: Vec<&str> = text.split('\t').collect();
+    let [version, event, time, run, seq, id, key, who, detail] = columns.as_slice() else {
+        return None;
+    };
+    if *version != VERSION {
+        return None;
+    }
+    Some(Line {
+        event: (*event).to_owned(),
+        time: time.parse().ok()?,
+        run: (*run).to_owned(),
+        seq: match *seq {
+            "-" => 0,
+            number => number.parse().ok()?,
+        },
+        id: (*id).to_owned(),
+        key: (*key).to_owned(),
+        who: (*who).to_owned(),
+        detail: (*detail).to_owned(),
+    })
+}
+
+/// Returns `text` as one column: without tabs, line ends and control characters.
+pub fn column(text: &str) -> String {
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match clean.is_empty() {
+        true => String::from("-"),
+        false => clean,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal(lines: &[&str]) -> Journal {
+        let text: String = lines
+            .iter()
+            .enumerate()
+            .map(|(i, l)| {
+                let c: Vec<&str> = l.split_whitespace().collect();
+                let get = |n: usize| c.get(n).copied().unwrap_or("-");
+                format!(
+                    "1\t{}\t{}\t{}\t{}\t{}\t{}\tme@here\t{}\n",
+                    c[0],
+                    100 + i,
+                    get(1),
+                    get(2),
+                    get(3),
+                    get(4),
+                    get(5)
+                )
+            })
+            .collect();
+        Journal::parse(text.as_bytes())
+    }
+
+    /// `key` of the record of `web/switch`, `?` when unfinished.
+    #[track_caller]
+    fn check(lines: &[&str], expected: Option<&str>) {
+        let journal = journal(lines);
+        let found = journal.record("web/switch").map(|r| match r {
+            Record::Done(l) => l.key.clone(),
+            Record::Unfinished(_) => String::from("?"),
+        });
+        assert_eq!(found.as_deref(), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn a_record_is_what_was_last_done_and_not_undone() {
+        check(&[], None);
+        check(&["start r1 1 web/switch k1"], Some("?"));
+        let first = ["start r1 1 web/switch k1", "done r1 1 web/switch k1"];
+        check(&first, Some("k1"));
+        let started = [&first[..], &["start r2 1 web/switch k2"]].concat();
+        check(&started, Some("?"));
+        let failed = [&started[..], &["failed r2 1 web/switch k2 1"]].concat();
+        check(&failed, Some("?"));
+        check(
+            &[&failed[..], &["undone r2 1 web/switch r2"]].concat(),
+            Some("k1"),
+        );
+        check(
+            &[&failed[..], &["undo-failed r2 1 web/switch r2"]].concat(),
+            Some("?"),
+        );
+        let second = [&started[..], &["done r2 1 web/switch k2"]].concat();
+        check(&second, Some("k2"));
+        check(
+            &[&second[..], &["undone r3 1 web/switch r2"]].concat(),
+            Some("k1"),
+        );
+    }
+
+    #[test]
+    fn torn_lines_are_skipped() {
+        let text = b"1\tdone\t5\tr\t1\tweb/switch\tk\tme\t-\n1\tdone\t6\tr\t2\tweb/sw";
+        let journal = Journal::parse(text);
+        assert_eq!(journal.lines.len(), 1);
+        assert_eq!(journal.size, text.len() as u64);
+    }
+
+    #[test]
+    fn an_attempt_lasts_until_it_has_ended() {
+        let mut lines = vec!["begin r1 - web K {\"a\":\"b\"}", "start r1 1 web/switch k"];
+        let attempt = |l: &[&str]| journal(l).attempt("web").map(|a| (a.run, a.is_ended));
+        assert_eq!(attempt(&lines), Some((String::from("r1"), false)));
+        assert_eq!(
+            journal(&lines).attempt("web").expect("one").facts["a"],
+            String::from("b")
+        );
+        lines.extend(["end r2 - web", "begin r3 - web K {}", "end r3 - web"]);
+        assert_eq!(attempt(&lines), Some((String::from("r3"), true)));
+        lines.push("undone r4 1 web/switch r3");
+        assert_eq!(attempt(&lines), Some((String::from("r3"), false)));
+        lines.push("rolled-back r4 - - r3");
+        assert_eq!(attempt(&lines), Some((String::from("r1"), true)));
+    }
+
+    #[test]
+    fn notes_are_kept_in_order_until_dropped() {
+        let journal = journal(&[
+            "note r1 1 web release a",
+            "note r2 1 web release b",
+            "note r3 1 web release a",
+            "note r3 1 web release c",
+            "drop r3 1 web release b",
+        ]);
+        assert_eq!(journal.notes("web")["release"], ["a", "c"]);
+    }
+
+    #[test]
+    fn a_run_is_since_itself_and_all_before_it() {
+        let journal = journal(&["start r1 1 web/a k", "ok r1", "start r2 1 web/a k", "ok r1"]);
+        assert!(journal.is_since("r1", "r1") && journal.is_since("r2", "r1"));
+        assert!(!journal.is_since("r1", "r2") && !journal.is_since("r1", "r3"));
+        assert!(!journal.is_since("r3", "r1"));
+    }
+
+    #[test]
+    fn runs_hold_what_has_not_been_undone() {
+        let journal = journal(&[
+            "start r1 1 web/a k",
+            "done r1 1 web/a k",
+            "ok r1",
+            "start r2 1 web/a k",
+            "start r2 2 web/b k",
+            "undone r3 2 web/b r2",
+        ]);
+        let runs = journal.runs();
+        let text: Vec<String> = runs
+            .iter()
+            .map(|r| format!("{} {} {:?}", r.id, r.is_ok, r.steps))
+            .collect();
+        assert_eq!(text, ["r1 true {1: \"web/a\"}", "r2 false {1: \"web/a\"}"]);
+    }
+}
