@@ -18,8 +18,7 @@ use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::facts::{Answers, Depth, Questions, Reply};
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::facts::{Answers, Depth, Questions};
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
@@ -62,7 +61,6 @@ impl Fleet {
         if hosts.values().any(|h| h.reach != Reach::Local) {
             make_private(&request.control_dir)?;
         }
-        let nonce = nonce()?;
         let mut opened = Vec::new();
         for host in hosts.values() {
             progress.event(&Event::Host {
@@ -71,7 +69,7 @@ impl Fleet {
             });
             let root = absolute_root(host, request.root);
             let header = Header {
-                nonce: nonce.clone(),
+                nonce: nonce()?,
                 state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
                 root,
                 run: request.run_id.clone(),
@@ -366,7 +364,7 @@ impl Member {
         let body: String = asked
             .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
             .collect();
-        let replies = self.replies(&format!("{body}rel_replies\n"), interrupted)?;
+        let replies = self.session().ask(&body, interrupted)?;
         let said = replies.into_iter().filter_map(|reply| {
             let probe = probes.get(reply.tag)?;
             let text = String::from_utf8_lossy(&reply.bytes).into_owned();
@@ -383,21 +381,8 @@ impl Member {
         interrupted: &AtomicBool,
     ) -> Result<Seen> {
         let questions = Questions::new(name, &self.header.state, jobs, depth)?;
-        let replies = self.replies(&questions.program(), interrupted)?;
+        let replies = self.session().ask(questions.text(), interrupted)?;
         questions.read(name, &replies)
-    }
-
-    /// Runs a program of questions.
-    fn replies(&self, body: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
-        let program = self.header.program(body);
-        let mut replies = Vec::new();
-        self.session().run(&program, interrupted, &mut |frame| {
-            if let Frame::Replies(more) = frame {
-                replies.extend_from_slice(more);
-            }
-            None
-        })?;
-        Ok(replies)
     }
 
     /// Returns the connection, for one user at a time.

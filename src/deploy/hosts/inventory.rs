@@ -15,7 +15,6 @@ use crate::deploy::hosts::fleet::{self, make_private, nonce};
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::System;
 use crate::deploy::plan::roles::Probe;
-use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::absolute_root;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,7 +76,6 @@ pub fn ask(
     if hosts.iter().any(|h| h.reach != Reach::Local) {
         make_private(&asking.control_dir)?;
     }
-    let nonce = nonce()?;
     let stop = AtomicBool::new(false);
     let left = AtomicUsize::new(hosts.len());
     let deadline = Instant::now() + asking.limit;
@@ -85,9 +83,9 @@ pub fn ask(
         let threads: Vec<_> = hosts
             .iter()
             .map(|host| {
-                let (nonce, stop, left) = (&nonce, &stop, &left);
+                let (stop, left) = (&stop, &left);
                 scope.spawn(move || {
-                    let result = one(host, asking, nonce, stop);
+                    let result = one(host, asking, stop);
                     left.fetch_sub(1, Ordering::SeqCst);
                     result
                 })
@@ -122,12 +120,7 @@ pub fn ask(
     Ok(facts.collect())
 }
 
-fn one(
-    host: &Host,
-    asking: &Asking<'_>,
-    nonce: &str,
-    stop: &AtomicBool,
-) -> Result<BTreeMap<usize, String>> {
+fn one(host: &Host, asking: &Asking<'_>, stop: &AtomicBool) -> Result<BTreeMap<usize, String>> {
     let system = System {
         ssh: asking.ssh.clone(),
         control_dir: asking.control_dir.clone(),
@@ -135,7 +128,7 @@ fn one(
     };
     let root = absolute_root(host, asking.root);
     let header = Header {
-        nonce: nonce.to_owned(),
+        nonce: nonce()?,
         state: root.clone(),
         root,
         run: "-".into(),
@@ -167,20 +160,13 @@ fn one(
         .map(|(tag, script)| (tag, script.as_str()))
         .chain(probes)
         .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
-        .chain([String::from("rel_replies\n")])
         .collect();
-    let mut answers = BTreeMap::new();
-    let ran = session.run(&header.program(&body), stop, &mut |frame| {
-        if let Frame::Replies(replies) = frame {
-            for reply in replies.iter().filter(|r| r.status == 0) {
-                let text = String::from_utf8_lossy(&reply.bytes).trim().to_owned();
-                answers.insert(reply.tag, text);
-            }
+    match session.ask(&body, stop) {
+        Ok(replies) => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+            let good = replies.iter().filter(|r| r.status == 0);
+            Ok(good.map(|r| (r.tag, text(&r.bytes))).collect())
         }
-        None
-    });
-    match ran {
-        Ok(_) => Ok(answers),
         Err(error) => {
             session.abandon();
             Err(error)

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::deploy::hosts::landing::{Chunks, Landing};
 use crate::deploy::hosts::transport::Transport;
 use crate::deploy::plan::secret::Hidden;
+use crate::deploy::wire::facts::Reply;
 use crate::deploy::wire::frames::{Came, Frame, read_frames};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::program::Header;
@@ -279,12 +280,7 @@ impl Session {
         interrupted: &AtomicBool,
         watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
     ) -> Result<i32> {
-        let sent = self.send(format!("run {}\n{program}", program.len()).as_bytes());
-        self.hello(interrupted)?;
-        if sent.is_err() {
-            return Err(self.gone());
-        }
-        self.round_trips += 1;
+        self.order("run", program.as_bytes(), interrupted)?;
         let mut deadline = None;
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
@@ -307,28 +303,42 @@ impl Session {
         }
     }
 
+    /// Asks questions; what they do is ended with the guard.
+    pub fn ask(&mut self, questions: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
+        self.order("ask", questions.as_bytes(), interrupted)?;
+        loop {
+            if let Some(Frame::Replies(replies)) = self.next_until(None, interrupted)? {
+                return Ok(replies);
+            }
+        }
+    }
+
     /// Calls a function of the guard and returns its one event.
     pub fn call(&mut self, text: &str, interrupted: &AtomicBool) -> Result<String> {
-        let sent = self.send(format!("call {}\n{text}", text.len()).as_bytes());
+        self.order("call", text.as_bytes(), interrupted)?;
+        self.event(interrupted)
+    }
+
+    /// Sends what the guard is to do, and sees to it that it has begun to listen.
+    fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        let head = format!("{word} {}\n", text.len());
+        self.order_with(&head, text, interrupted)
+    }
+
+    fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        let sent = self.send(&[head.as_bytes(), text].concat());
         self.hello(interrupted)?;
         if sent.is_err() {
             return Err(self.gone());
         }
         self.round_trips += 1;
-        self.event(interrupted)
+        Ok(())
     }
 
     /// Hands over what the step `seq` will write: a file of its own, named in no program.
     pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
         let call = format!("rel_keep {seq} {}\n", bytes.len());
-        let mut text = format!("call {}\n{call}", call.len()).into_bytes();
-        text.extend_from_slice(bytes);
-        let sent = self.send(&text);
-        self.hello(interrupted)?;
-        if sent.is_err() {
-            return Err(self.gone());
-        }
-        self.round_trips += 1;
+        self.order_with(&format!("call {}\n{call}", call.len()), bytes, interrupted)?;
         match self.event(interrupted)?.split_once(' ') {
             Some(("refused", why)) => Err(Error::host(format!(
                 "host `{}` could not take a secret",
@@ -513,7 +523,7 @@ mod tests {
     #[test]
     fn a_host_that_talks_nonsense_is_named() {
         for says in [
-            "printf '\\036n0 replies x 0 99999999\\n'",
+            "printf '\\036n0 answers\\n\\036n0 answer x 0\\n'",
             "printf '\\036n0 data 99999999999\\n'",
         ] {
             let error = run(says, &AtomicBool::new(false));
@@ -525,7 +535,7 @@ mod tests {
     fn waiting_for_announced_bytes_ends_with_an_interrupt() {
         // One announces more than it sends; one never stops.
         for says in [
-            "printf '\\036n0 replies 0 0 50000000\\n'",
+            "printf '\\036n0 data 5000000\\n'",
             "( while :; do echo x; done ) & p=$!; cat >/dev/null; kill $p",
         ] {
             let interrupted = AtomicBool::new(false);

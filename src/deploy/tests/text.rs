@@ -1,7 +1,9 @@
 //! The program as a text, and the prelude in every shell at hand.
 
 use super::*;
-use crate::deploy::wire::program::{self, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE};
+use crate::deploy::wire::program::{
+    self, ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE,
+};
 
 #[test]
 fn a_program_can_be_read() {
@@ -111,6 +113,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
             PRELUDE,
             DETACHED,
             LEASE,
+            ASKED,
             GUARD,
             KEEPER,
             LOGS,

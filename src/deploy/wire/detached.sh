@@ -1,55 +1,5 @@
-# --- what goes on without rel ------------------------------------------------
-# A step that is detached runs under a keeper (keeper.sh) in a session of its own. In
-# $rel_state/detached/NAME:
-#   held    locked (flock) by the keeper, alone, as long as it lives
-#   meta    RUN SEQ SINCE BOOT ID KEY DOES: what it is and who asked for it last; there as
-#           long as its end is not in the journal
-#   pid     number and birth of the keeper, which leads the session
-#   log     what it prints; log.former is that of the time before
-#   status  exit status and time of the end, written by the keeper; later status.last
-#   name    the step's name, for whoever reads the log later
-
-# When this host, or the container that it is, was started.
-rel_boot() { rel_birth 1 || cat /proc/sys/kernel/random/boot_id 2>/dev/null || printf '%s' -; }
-
-# DIR: reads what is known of it; fails where nothing is.
-rel_detached_read() {
-    rel_d_id= rel_d_boot=
-    { IFS=$rel_tab read -r rel_d_run rel_d_seq rel_d_since rel_d_boot rel_d_id rel_d_key \
-        rel_d_does <"$1/meta"; } 2>/dev/null || :
-    [ -n "$rel_d_id" ]
-}
-
-# DIR: whether its keeper lives.
-rel_detached_runs() { ! { flock -n -s 8; } 8>>"$1/held"; } 2>/dev/null
-
-# DIR: sets rel_d_state, rel_d_code and rel_d_end of what was read. Its lock is asked first:
-# the keeper writes how it ended before it gives that up.
-rel_detached_state() {
-    rel_d_code=- rel_d_end=-
-    if rel_detached_runs "$1"; then
-        rel_d_state=running
-    elif { read -r rel_d_code rel_d_end <"$1/status"; } 2>/dev/null; then
-        rel_d_state=ended
-    elif [ "$rel_d_boot" != "$(rel_boot)" ]; then
-        rel_d_state=restarted
-    else
-        rel_d_state=killed
-    fi
-}
-
-# Says what is detached here and not in the journal yet, a line each.
-rel_detached_list() {
-    if [ ! -d "$rel_state/detached" ]; then return 0; fi
-    for rel_dd in "$rel_state/detached"/*; do
-        if rel_detached_read "$rel_dd"; then
-            rel_detached_state "$rel_dd"
-            printf 'detached\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "${rel_dd##*/}" \
-                "$rel_d_id" "$rel_d_key" "$rel_d_does" "$rel_d_run" "$rel_d_seq" \
-                "$rel_d_since" "$rel_d_state" "$rel_d_code" "$rel_d_end"
-        fi
-    done
-}
+# --- what goes on without rel: to start it, to look on and to end it ---------
+# What lies there is told in the prelude.
 
 # RUN SEQ: finds what that step of that run has detached, as rel_dd.
 rel_detached_of() {

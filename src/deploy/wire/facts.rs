@@ -235,9 +235,9 @@ impl Questions {
         self.abouts.push(about);
     }
 
-    /// Returns the text of the program that asks all.
-    pub fn program(&self) -> String {
-        format!("{}rel_replies\n", self.body)
+    /// Returns the text that asks all.
+    pub fn text(&self) -> &str {
+        &self.body
     }
 
     /// Returns what the replies say together.

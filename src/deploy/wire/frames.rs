@@ -1,8 +1,9 @@
 //! Bytes from a host -> [`Frame`]s. Believes no length that it is told.
 //!
 //! The stream has lines of output and, marked by a byte and a nonce that only this
-//! session knows, events; some events are followed by counted bytes. What makes no sense
-//! is told in words and ends the stream: nothing behind it can be read.
+//! session knows, events; some events are followed by counted bytes, one by answers that end
+//! with an event each. What makes no sense is told in words and ends the stream: nothing behind
+//! it can be read.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::Sender;
@@ -12,7 +13,7 @@ use crate::deploy::wire::facts::Reply;
 /// Longest piece of a transfer; guards send pieces of a mebibyte.
 const DATA_MAX: u64 = 1 << 24;
 /// Longest answer to a question; a journal is one.
-const REPLY_MAX: u64 = 1 << 26;
+const REPLY_MAX: usize = 1 << 26;
 /// Longest line that is kept whole.
 const LINE_MAX: u64 = 1 << 20;
 
@@ -23,7 +24,7 @@ pub enum Frame {
     Output(Vec<u8>),
     /// Words of an event.
     Event(String),
-    /// The answers to all questions of a program.
+    /// The answers to all that was asked at once.
     Replies(Vec<Reply>),
     /// A piece of a transfer.
     Data(Vec<u8>),
@@ -58,7 +59,7 @@ pub fn read_frames(stream: impl Read, nonce: &str, sender: &Sender<Came>) {
                 let end = line.len() - usize::from(is_whole);
                 let text = String::from_utf8_lossy(&line[at + mark.len()..end]).into_owned();
                 let frame = match is_whole {
-                    true => with_bytes(text, &mut reader),
+                    true => with_bytes(text, &mut reader, &mark),
                     false => Some(Err("an event that does not end".to_owned())),
                 };
                 let Some(frame) = frame else { return };
@@ -87,48 +88,58 @@ pub fn read_frames(stream: impl Read, nonce: &str, sender: &Sender<Came>) {
     }
 }
 
-/// Reads the bytes that some events announce; `None` when the stream ends before them.
-fn with_bytes(text: String, reader: &mut dyn BufRead) -> Option<Came> {
-    let (word, rest) = text.split_once(' ').unwrap_or((&text, ""));
-    let announced = match word {
-        "data" => data_size(rest).map(|size| vec![(0, 0, size)]),
-        "replies" => reply_sizes(rest),
+/// Reads what some events announce; `None` when the stream ends before it.
+fn with_bytes(text: String, reader: &mut dyn BufRead, mark: &[u8]) -> Option<Came> {
+    let size = match text.split_once(' ') {
+        Some(("data", size)) => size,
+        None if text == "answers" => return answers(reader, mark),
         _ => return Some(Ok(Frame::Event(text))),
     };
-    let Some(announced) = announced else {
+    let Some(size) = size.parse().ok().filter(|size| *size <= DATA_MAX) else {
         return Some(Err(text.chars().take(80).collect()));
     };
+    // Grows with what comes: no memory is taken for what is only announced.
+    let mut bytes = Vec::new();
+    let read = reader.take(size).read_to_end(&mut bytes).ok()?;
+    (read as u64 == size).then_some(Ok(Frame::Data(bytes)))
+}
+
+/// Reads answers, each of which ends with its tag and status, until the last was told.
+fn answers(reader: &mut dyn BufRead, mark: &[u8]) -> Option<Came> {
     let mut replies = Vec::new();
-    for (tag, status, size) in announced {
-        // Grows with what comes: no memory is taken for what is only announced.
-        let mut bytes = Vec::new();
-        let read = reader.take(size).read_to_end(&mut bytes).ok()?;
-        if read as u64 != size {
+    let mut bytes = Vec::new();
+    loop {
+        // A mark may lie across the end of a long piece.
+        let from = bytes.len().saturating_sub(mark.len());
+        if reader.take(LINE_MAX).read_until(b'\n', &mut bytes).ok()? == 0 {
             return None;
         }
-        if word == "data" {
-            return Some(Ok(Frame::Data(bytes)));
+        let Some(at) = bytes[from..].windows(mark.len()).position(|w| w == mark) else {
+            if bytes.len() > REPLY_MAX {
+                return Some(Err("an answer that does not end".to_owned()));
+            }
+            continue;
+        };
+        let mut event = bytes.split_off(from + at).split_off(mark.len());
+        if event.last() != Some(&b'\n') {
+            reader.take(LINE_MAX).read_until(b'\n', &mut event).ok()?;
         }
+        if event.pop() != Some(b'\n') {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&event);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let reply = match words.as_slice() {
+            ["asked"] => return Some(Ok(Frame::Replies(replies))),
+            ["answer", tag, status] => tag.parse().ok().zip(status.parse().ok()),
+            _ => None,
+        };
+        let Some((tag, status)) = reply else {
+            return Some(Err(text.trim_end().chars().take(80).collect()));
+        };
+        let bytes = std::mem::take(&mut bytes);
         replies.push(Reply { tag, status, bytes });
     }
-    Some(Ok(Frame::Replies(replies)))
-}
-
-fn data_size(rest: &str) -> Option<u64> {
-    rest.parse().ok().filter(|size| *size <= DATA_MAX)
-}
-
-/// Reads tag, status and size of each answer.
-fn reply_sizes(rest: &str) -> Option<Vec<(usize, i32, u64)>> {
-    let words: Vec<&str> = rest.split_whitespace().collect();
-    let (triples, []) = words.as_chunks::<3>() else {
-        return None;
-    };
-    let read = |[tag, status, size]: &[&str; 3]| {
-        let size = size.parse().ok().filter(|size| *size <= REPLY_MAX)?;
-        Some((tag.parse().ok()?, status.parse().ok()?, size))
-    };
-    triples.iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -144,11 +155,16 @@ mod tests {
 
     #[test]
     fn lines_and_events_are_told_apart() {
-        let stream = b"hi\n\nopen\x1en0 done 1\n\x1en1 done 2\n\x1en0 replies 3 0 4 4 1 0\na\nb\n\x1en0 data 1\nxlast";
+        let stream = b"hi\n\nopen\x1en0 done 1\n\x1en1 done 2\n\x1en0 answers\na\nb\n\x1en0 answer 3 0\n\x1en0 answer 4 1\nno end\x1en0 answer 5 0\n\x1en0 asked\n\x1en0 data 1\nxlast";
         let reply = Reply {
             tag: 3,
             status: 0,
             bytes: b"a\nb\n".to_vec(),
+        };
+        let open = Reply {
+            tag: 5,
+            status: 0,
+            bytes: b"no end".to_vec(),
         };
         let nothing = Reply {
             tag: 4,
@@ -161,7 +177,7 @@ mod tests {
             Frame::Output(b"open".to_vec()),
             Frame::Event("done 1".into()),
             Frame::Output(b"\x1en1 done 2".to_vec()),
-            Frame::Replies(vec![reply, nothing]),
+            Frame::Replies(vec![reply, nothing, open]),
             Frame::Data(b"x".to_vec()),
             Frame::Output(b"last".to_vec()),
         ];
@@ -170,20 +186,43 @@ mod tests {
 
     #[test]
     fn absurd_lengths_are_not_believed() {
-        for text in [
-            "data 99999999999",
-            "data -1",
-            "replies x 0 99999999",
-            "replies 0 0 99999999",
-            "replies x 0 1",
-            "replies 0 0",
-            "data 18446744073709551616",
-        ] {
+        for text in ["data 99999999999", "data -1", "data 18446744073709551616"] {
             let came = read(format!("\x1en0 {text}\nrest\n").as_bytes());
             assert_eq!(came, [Err(text.to_owned())]);
         }
         // As long as may be, and not there.
         assert_eq!(read(b"\x1en0 data 16777216\nfew"), []);
+    }
+
+    #[test]
+    fn answers_that_make_no_sense_are_not_believed() {
+        for text in ["answer x 0", "answer 0", "answer 0 y", "answers", "done 1"] {
+            let came = read(format!("\x1en0 answers\nbytes\x1en0 {text}\nrest\n").as_bytes());
+            assert_eq!(came, [Err(text.to_owned())]);
+        }
+        // The stream ends before the last answer was told.
+        for text in ["", "\x1en0 answer 0 0\n", "\x1en0 ask"] {
+            assert_eq!(read(format!("\x1en0 answers\nbytes{text}").as_bytes()), []);
+        }
+    }
+
+    #[test]
+    fn a_long_answer_is_kept_whole() {
+        for size in [
+            LINE_MAX as usize - 2,
+            LINE_MAX as usize,
+            3 * LINE_MAX as usize,
+        ] {
+            let mut stream = b"\x1en0 answers\n".to_vec();
+            stream.extend(vec![b'x'; size]);
+            stream.extend(b"\x1en0 answer 0 0\n\x1en0 asked\n");
+            let reply = Reply {
+                tag: 0,
+                status: 0,
+                bytes: vec![b'x'; size],
+            };
+            assert_eq!(read(&stream), [Ok(Frame::Replies(vec![reply]))]);
+        }
     }
 
     #[test]

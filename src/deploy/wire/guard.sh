@@ -2,6 +2,7 @@
 # without a `bye`, the program at work is ended with all its processes and the
 # journal says so. Reads a line, does it, answers by events:
 #   run N   the next N bytes are a program: starts it in a session of its own
+#   ask N   the next N bytes are questions (asked.sh)
 #   call N  the next N bytes are a call of a function below
 #   beat    rel is still there
 #   stop    ends the program at work
@@ -17,7 +18,7 @@ case $rel_root in
 esac
 
 rel_missing=
-for rel_t in cat chmod cp date dd flock head kill ln mkdir mkfifo mktemp mv readlink rm \
+for rel_t in cat chmod cp date dd flock head kill ln mkdir mkfifo mv readlink rm \
     sed setsid sha256sum sleep tail tar tr wc; do
     command -v "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
 done
@@ -26,13 +27,18 @@ if [ -n "$rel_missing" ]; then
     exit 69
 fi
 
-rel_umask=$(umask)
-umask 077
 # In memory where there is such a place: small files and secrets that live for a moment.
-if ! rel_tmp=$(mktemp -d "${TMPDIR:-/dev/shm}/rel.XXXXXX" 2>/dev/null || mktemp -d /tmp/rel.XXXXXX 2>&1); then
-    rel_emit missing "a directory for temporary files: $rel_tmp"
-    exit 69
+rel_tmp=${TMPDIR:-/dev/shm}/rel.$rel_room
+if ! mkdir -m 700 -- "$rel_tmp" 2>/dev/null; then
+    rel_tmp=/tmp/rel.$rel_room
+    if ! rel_t=$(mkdir -m 700 -- "$rel_tmp" 2>&1); then
+        rel_emit missing "a directory for temporary files: $rel_t"
+        exit 69
+    fi
 fi
+umask >"$rel_tmp/umask"
+read -r rel_umask <"$rel_tmp/umask"
+umask 077
 trap '' HUP PIPE
 
 # N: exactly N bytes of standard input and not one more. busybox's head reads ahead, and not
@@ -84,11 +90,17 @@ rel_leave() {
 rel_cut() {
     # What follows may take longer than a silence.
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; rel_dog=; fi
-    if [ -n "${rel_at_work:-}" ]; then rel_end_program; fi
+    if [ "${rel_at_work:-}" = questions ]; then
+        trap '' TERM
+        kill -TERM 0
+    fi
+    if [ -e "$rel_tmp/program" ] || [ -e "$rel_tmp/pid" ]; then rel_end_program; fi
     rel_close_step interrupted 'the connection ended'
     # Not held any more: what was done under it is done again.
     rel_as_holder rel_scopes_leave undone
     rel_leave
+    # What was asked is of our own group, and may not mind TERM.
+    if [ "${rel_at_work:-}" = questions ]; then kill -KILL 0; fi
 }
 
 # GUARD: renews the lease while rel is heard of. A line that was cut without a word leaves
@@ -125,7 +137,7 @@ rel_watch() {
             kill -KILL "$1" 2>/dev/null
             rel_emit silent >&3
             rel_cut
-            exit 0
+            kill -KILL 0
         fi
     done
 }
@@ -140,7 +152,7 @@ rel_start_watch() {
 # The subshell waits, so that the end is told even when the program was killed.
 rel_start() {
     if [ -e "$rel_tmp/pid" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"; fi
-    rel_at_work=1
+    rel_at_work=program
     {
         setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
         # One write: it is there whole or not yet.
@@ -311,6 +323,11 @@ while IFS= read -r rel_line; do
     beat)
         rel_heard_of
         ;;
+    ask\ *)
+        rel_settle
+        rel_take "${rel_line#ask }" >"$rel_tmp/questions"
+        rel_start_asking
+        ;;
     run\ *)
         rel_settle
         rel_take "${rel_line#run }" >"$rel_tmp/program"
@@ -324,7 +341,7 @@ while IFS= read -r rel_line; do
         rm -f -- "$rel_tmp/busy"
         ;;
     stop)
-        if [ -n "${rel_at_work:-}" ]; then
+        if [ "${rel_at_work:-}" = program ]; then
             rel_end_program
             rel_close_step failed 'took too long'
         fi

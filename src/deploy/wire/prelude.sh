@@ -9,7 +9,7 @@ rel_emit() { printf '\036%s %s\n' "$rel_nonce" "$*"; }
 # --- the lease --------------------------------------------------------------
 # The rest of it is the guard's (lease.sh), with the files that it lies in.
 
-rel_tab=$(printf '\t')
+rel_tab='	'
 rel_newline='
 '
 
@@ -992,40 +992,42 @@ rel_group_there() {
     fi
 }
 
-# --- questions -------------------------------------------------------------
+# --- what goes on without rel ------------------------------------------------
+# A step that is detached runs under a keeper (keeper.sh) in a session of its own. In
+# $rel_state/detached/NAME:
+#   held    locked (flock) by the keeper, alone, as long as it lives
+#   meta    RUN SEQ SINCE BOOT ID KEY DOES: what it is and who asked for it last; there as
+#           long as its end is not in the journal
+#   pid     number and birth of the keeper, which leads the session
+#   log     what it prints; log.former is that of the time before
+#   status  exit status and time of the end, written by the keeper; later status.last
+#   name    the step's name, for whoever reads the log later
 
-# TAG SCRIPT: what it prints, and its exit status; changes nothing by agreement.
-rel_ask() {
-    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root" 2>/dev/null || cd /; eval "$2" ) \
-        </dev/null >"$rel_tmp/answer.$1" 2>"$rel_tmp/words"
-    rel_answered "$1" "$?"
+# When this host, or the container that it is, was started.
+rel_boot() { rel_birth 1 || cat /proc/sys/kernel/random/boot_id 2>/dev/null || printf '%s' -; }
+
+# DIR: reads what is known of it; fails where nothing is.
+rel_detached_read() {
+    rel_d_id= rel_d_boot=
+    { IFS=$rel_tab read -r rel_d_run rel_d_seq rel_d_since rel_d_boot rel_d_id rel_d_key \
+        rel_d_does <"$1/meta"; } 2>/dev/null || :
+    [ -n "$rel_d_id" ]
 }
 
-# TAG SCRIPT: the same for words of our own, which need no shell to themselves.
-rel_look() {
-    eval "$2" </dev/null >"$rel_tmp/answer.$1" 2>"$rel_tmp/words"
-    rel_answered "$1" "$?"
-}
+# DIR: whether its keeper lives.
+rel_detached_runs() { ! { flock -n -s 8; } 8>>"$1/held"; } 2>/dev/null
 
-rel_answered() {
-    if [ "$2" -ne 0 ]; then cat -- "$rel_tmp/words" >>"$rel_tmp/answer.$1"; fi
-    rel_answers="${rel_answers:-} $1 $2"
-}
-
-# Sends all answers at once: tag, status and size of each, and then their bytes.
-rel_replies() {
-    cd -- "$rel_tmp"
-    set -- $rel_answers
-    rel_files=
-    while [ "$#" -gt 0 ]; do
-        rel_files="$rel_files answer.$1"
-        shift 2
-    done
-    set -- $rel_answers
-    rel_line=$(wc -c $rel_files | while [ "$#" -gt 0 ] && read -r rel_n rel_s; do
-        printf ' %s %s %s' "$1" "$2" "$rel_n"
-        shift 2
-    done)
-    rel_emit "replies$rel_line"
-    cat $rel_files
+# DIR: sets rel_d_state, rel_d_code and rel_d_end of what was read. Its lock is asked first:
+# the keeper writes how it ended before it gives that up.
+rel_detached_state() {
+    rel_d_code=- rel_d_end=-
+    if rel_detached_runs "$1"; then
+        rel_d_state=running
+    elif { read -r rel_d_code rel_d_end <"$1/status"; } 2>/dev/null; then
+        rel_d_state=ended
+    elif [ "$rel_d_boot" != "$(rel_boot)" ]; then
+        rel_d_state=restarted
+    else
+        rel_d_state=killed
+    fi
 }

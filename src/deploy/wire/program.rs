@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::deploy::plan::PlannedStep;
 use crate::deploy::plan::job::{Act, Draft};
 use crate::deploy::wire::detached;
+use crate::deploy::wire::words::hex;
 use crate::template::shell_quote;
 
 /// The functions that programs call.
@@ -21,6 +22,8 @@ pub const DETACHED: &str = include_str!("detached.sh");
 pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
 pub const LEASE: &str = include_str!("lease.sh");
+/// The guard's part that answers questions.
+pub const ASKED: &str = include_str!("asked.sh");
 /// The loop that starts programs and ends them with the connection.
 pub const GUARD: &str = include_str!("guard.sh");
 /// What shows and follows the logs of a host.
@@ -57,6 +60,7 @@ impl Header {
         let period = format!("{:.3}", self.period().as_secs_f64());
         [
             ("rel_nonce", &self.nonce),
+            ("rel_room", &self.room()),
             ("rel_root", &self.root),
             ("rel_state", &self.state),
             ("rel_run", &self.run),
@@ -70,6 +74,12 @@ impl Header {
         .collect()
     }
 
+    /// Returns the name of the session's directory for temporary files, which many may see: it
+    /// does not tell the nonce.
+    fn room(&self) -> String {
+        hex(self.nonce.as_bytes()).chars().take(12).collect()
+    }
+
     /// Returns how often a guard looks whether `rel` is still there.
     pub fn period(&self) -> Duration {
         self.lease / LOOKS
@@ -77,7 +87,8 @@ impl Header {
 
     /// Returns the guard, ready to be evaluated by the host's first shell.
     pub fn guard(&self) -> String {
-        format!("{}{PRELUDE}{LEASE}{GUARD}", self.text())
+        let functions = [PRELUDE, LEASE, ASKED, GUARD].map(lean);
+        format!("{}{}", self.text(), functions.concat())
     }
 
     /// Returns a whole program around `body`.
@@ -85,10 +96,22 @@ impl Header {
     /// Its file goes as soon as it is open: steps must not read the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{PRELUDE}{DETACHED}\nrel_enter\n# --- program ---\n{body}",
-            self.text()
+            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{}{}\nrel_enter\n# --- program ---\n{body}",
+            self.text(),
+            lean(PRELUDE),
+            lean(DETACHED),
         )
     }
+}
+
+/// Returns a script of ours without what is for people: a host reads it each time, and half of
+/// it is comments and indentation. None of them has a line that must begin with either.
+fn lean(script: &str) -> String {
+    let lines = script.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.fold(String::with_capacity(script.len()), |text, line| {
+        text + line + "\n"
+    })
 }
 
 /// Returns `text` as one word.
@@ -194,7 +217,7 @@ fn detached(draft: &Draft, place: &str) -> String {
         detached::does(draft),
         draft.timeout.map_or(0, seconds).to_string(),
         draft.user.clone().unwrap_or_default(),
-        format!("{PRELUDE}\n{KEEPER}"),
+        format!("{}\n{}", lean(PRELUDE), lean(KEEPER)),
         format!("{place}{}", text.trim_end()),
     ];
     let words = words.map(|word| quote(&word));
