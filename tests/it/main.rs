@@ -1,8 +1,8 @@
 //! The program as people and machines meet it: one binary, one module per behaviour.
 //!
 //! What people read is snapshotted; what machines are promised is asserted through `--json`
-//! and its counters, never by elapsed time. `space` and `hosts` are the ground that the
-//! other modules stand on.
+//! and its counters, never by elapsed time. `space`, `hosts` and `wire` are the ground that
+//! the other modules stand on.
 
 #![allow(
     clippy::disallowed_methods,
@@ -29,6 +29,7 @@ mod jump;
 mod karl;
 mod kills;
 mod lease;
+mod link;
 mod logs;
 mod mistakes;
 mod model;
@@ -56,3 +57,4 @@ mod time;
 mod tour;
 mod uploads;
 mod windows;
+mod wire;

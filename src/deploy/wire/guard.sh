@@ -123,8 +123,9 @@ rel_watch() {
             trap '' TERM
             kill -TERM -"$1" 2>/dev/null
             kill -KILL "$1" 2>/dev/null
-            rel_emit silent >&3
             rel_cut
+            # Last: where the line has room for no more words, this waits for its end.
+            rel_emit silent >&3
             exit 0
         fi
     done
