@@ -252,15 +252,11 @@ impl Hosts {
     /// Starts a host's sshd anew and ends all its connections; what has left them goes on.
     pub fn restart_sshd(&self, number: usize) {
         let host = &self.all[number];
-        let sshd = host.sshd.as_ref().expect("a running sshd").id();
-        let is_sshd = |pid: &i32| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.starts_with("sshd")
-        };
-        let mut family = vec![sshd as i32];
-        family.extend(descendants(sshd));
+        let mut family = host.family();
         family.retain(is_sshd);
         let (master, connections) = family.split_first().expect("an sshd");
+        let starts = || host.log().matches("Server listening on").count();
+        let before = starts();
         let send = |pid: i32, signal| {
             let pid = rustix::process::Pid::from_raw(pid).expect("a number");
             let _ = rustix::process::kill_process(pid, signal);
@@ -270,7 +266,7 @@ impl Hosts {
             send(*pid, rustix::process::Signal::KILL);
         }
         wait_until("the sshd to start anew", || {
-            (host.log().matches("Server listening on").count() > 1).then_some(())
+            (starts() > before).then_some(())
         });
     }
 
@@ -324,7 +320,8 @@ impl Hosts {
             ssh.args(["-o", &option]);
         }
         ssh.args(["-p", &host.port.to_string()]);
-        ssh.arg(format!("{}@{}", self.user, host.address)).arg(script);
+        ssh.arg(format!("{}@{}", self.user, host.address))
+            .arg(script);
         space.finish(&mut ssh)
     }
 }
@@ -369,6 +366,22 @@ impl Host {
         }
     }
 
+    /// Returns the processes below the host's sshd, itself left out and its own.
+    pub fn workers(&self) -> Vec<i32> {
+        let mut family = self.family();
+        family
+            .retain(|pid| !is_sshd(pid) && Some(*pid as u32) != self.sshd.as_ref().map(Child::id));
+        family
+    }
+
+    /// Returns what was started for the host, and all that came of it.
+    fn family(&self) -> Vec<i32> {
+        let first = self.sshd.as_ref().expect("a running sshd").id();
+        let mut family = vec![first as i32];
+        family.extend(descendants(first));
+        family
+    }
+
     /// Returns the processes that work in the host's directories or were started from its
     /// configuration, zombies left out.
     pub fn processes(&self) -> Vec<i32> {
@@ -389,6 +402,11 @@ impl Host {
             })
             .collect()
     }
+}
+
+fn is_sshd(pid: &i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.starts_with("sshd")
 }
 
 /// Returns the children of a process, their children and so on.

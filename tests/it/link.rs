@@ -40,7 +40,9 @@ recipe "work" {
     step "last" { dir "{host.root}"; run "echo x >> last" }
 }
 "#;
-    let recipe = recipe.replace("SAYS", says).replace("CHILD", &unique(hosts));
+    let recipe = recipe
+        .replace("SAYS", says)
+        .replace("CHILD", &unique(hosts));
     space.write("recipes/work.kdl", recipe);
     for host in &hosts.all {
         fs::write(host.srv("go"), "").expect("writes");
@@ -148,7 +150,10 @@ fn an_interface_that_goes_down_in_a_step_and_stays_down() {
         assert!(cut.stderr.contains(words), "no `{words}` in {cut}");
     }
     left(&hosts, 1);
-    assert_eq!((lines(&hosts.all[0], "last"), lines(&hosts.all[2], "first")), (1, 0));
+    assert_eq!(
+        (lines(&hosts.all[0], "last"), lines(&hosts.all[2], "first")),
+        (1, 0)
+    );
     go(&hosts.all[1]);
     let down = space.run(["production"]).fails(1);
     assert!(down.stderr.contains("cannot reach host `h2`"), "{down}");
@@ -190,7 +195,10 @@ fn a_step_that_talks_all_the_time_is_ended_as_well_when_nobody_listens() {
     let job = at_work(&space, &hosts, 0);
     hosts.line(0, End::Near, false);
     let cut = job.finish().fails(1);
-    assert!(cut.stderr.contains("the connection to host `h1` ended"), "{cut}");
+    assert!(
+        cut.stderr.contains("the connection to host `h1` ended"),
+        "{cut}"
+    );
     // While the line is down: what waits to be said there waits for nobody.
     left(&hosts, 0);
     hosts.line(0, End::Near, true);

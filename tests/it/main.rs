@@ -1,7 +1,7 @@
 //! The program as people and machines meet it: one binary, one module per behaviour.
 //!
 //! What people read is snapshotted; what machines are promised is asserted through `--json`
-//! and its counters, never by elapsed time. `space`, `hosts` and `wire` are the ground that
+//! and its counters, never by elapsed time. `space`, `hosts`, `wire` and `disturb` are the ground that
 //! the other modules stand on.
 
 #![allow(
@@ -19,6 +19,7 @@ mod deploy;
 mod destroy;
 mod detached;
 mod disks;
+mod disturb;
 mod ends;
 mod environment;
 mod fresh;

@@ -55,7 +55,9 @@ impl Wire {
         let (near, far) = (name(number), address(number));
         let ours = format!("198.18.{number}.1");
         let _ = try_ip(&format!("link del dev {near}"));
-        ip(&format!("link add {near} type veth peer name far netns {pid}"));
+        ip(&format!(
+            "link add {near} type veth peer name far netns {pid}"
+        ));
         ip(&format!("addr add {ours}/30 dev {near}"));
         ip(&format!("link set dev {near} up"));
         inside(pid, || {
