@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::space::{Output, PATH, Space, wait_until};
-use crate::wire::{self, End, Wire};
+use crate::wire::{End, Wire};
 
 /// Several hosts that one key opens.
 pub struct Hosts {
@@ -33,6 +33,8 @@ pub struct Host {
     pub address: String,
     /// Its port there.
     pub port: u16,
+    /// The port that its sshd listens on.
+    listens: u16,
     number: usize,
     dir: PathBuf,
     sshd: Option<Child>,
@@ -92,14 +94,15 @@ impl Hosts {
             fs::create_dir_all(dir.join(sub)).expect("creates");
         }
         make_key(&dir.join("host_key"));
-        let address = match self.wire {
-            Some(_) => wire::address(number),
+        let address = match &self.wire {
+            Some(wire) => wire.address(number),
             None => String::from("127.0.0.1"),
         };
         let mut host = Host {
             name,
             address,
             port: 0,
+            listens: 0,
             number,
             dir,
             sshd: None,
@@ -112,11 +115,11 @@ impl Hosts {
     /// Starts a host's sshd; on a new port, unless it had one.
     fn boot(&self, host: &mut Host) {
         for _ in 0..20 {
-            match self.wire {
+            if self.has_networks() {
                 // A network of its own has all ports.
-                Some(_) => host.port = 2222,
-                None if host.port == 0 => host.port = free_port(),
-                None => {}
+                host.listens = 2222;
+            } else if host.listens == 0 {
+                host.listens = free_port();
             }
             let mut sshd = self.sshd(host);
             let log = host.dir.join("log");
@@ -130,14 +133,15 @@ impl Hosts {
                 }
             });
             if is_up {
-                if let Some(wire) = &self.wire {
-                    wire.lay(host.number, sshd.id());
-                }
+                host.port = match &self.wire {
+                    Some(wire) => wire.lay(host.number, sshd.id(), host.listens),
+                    None => host.listens,
+                };
                 host.sshd = Some(sshd);
                 return;
             }
             // Somebody else took the port in between.
-            host.port = 0;
+            host.listens = 0;
         }
         panic!("found no free port for an sshd");
     }
@@ -154,8 +158,12 @@ impl Hosts {
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
              MaxStartups 100\nSetEnv PATH={PATH}\n{}",
-            host.port,
-            self.wire.as_ref().map_or("127.0.0.1", |_| "0.0.0.0"),
+            host.listens,
+            if self.has_networks() {
+                "0.0.0.0"
+            } else {
+                "127.0.0.1"
+            },
             self.dir.path().display(),
             host.config
         );
@@ -169,17 +177,17 @@ impl Hosts {
                      exec {sshd} -D -e -f '{dir}/sshd_config'"
                 );
                 let mut command = Command::new("unshare");
-                command.args(self.wire.as_ref().map(|_| "--net"));
+                command.args(self.has_networks().then_some("--net"));
                 command.args(NAMESPACES).args(["sh", "-c", &script]);
                 command
             }
             false => {
-                let mut command = match self.wire {
-                    Some(_) => Command::new("unshare"),
-                    None => Command::new(sshd),
-                };
-                command.args(self.wire.iter().flat_map(|_| ["--net", sshd]));
+                let mut command = Command::new("env");
+                if self.has_networks() {
+                    command.args(["unshare", "--net"]);
+                }
                 command
+                    .arg(sshd)
                     .args(["-D", "-e", "-f"])
                     .arg(host.dir.join("sshd_config"));
                 command
@@ -235,6 +243,10 @@ impl Hosts {
         self.is_private
     }
 
+    fn has_networks(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_network)
+    }
+
     /// Takes an end of a host's line down, or up again.
     pub fn line(&self, number: usize, end: End, is_up: bool) {
         let host = &self.all[number];
@@ -246,7 +258,8 @@ impl Hosts {
     /// Does something in a host's network.
     pub fn inside<T>(&self, number: usize, act: impl FnOnce() -> T) -> T {
         let sshd = self.all[number].sshd.as_ref().expect("a running sshd");
-        wire::inside(sshd.id(), act)
+        let wire = self.wire.as_ref().expect("hosts with lines");
+        wire.inside(sshd.id(), act)
     }
 
     /// Starts a host's sshd anew and ends all its connections; what has left them goes on.
@@ -332,6 +345,7 @@ impl Host {
             name: String::new(),
             address: String::new(),
             port: 0,
+            listens: 0,
             number: 0,
             dir: PathBuf::new(),
             sshd: None,

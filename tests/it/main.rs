@@ -44,6 +44,7 @@ mod overview;
 mod plans;
 mod promises;
 mod questions;
+mod relay;
 mod roles;
 mod rollout;
 mod runbook;
