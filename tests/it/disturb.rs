@@ -127,6 +127,10 @@ impl Tally {
         let (all, early) = self.0.entry(disturbance).or_default();
         *all += 1;
         *early += usize::from(ended_early);
+        println!(
+            "{disturbance:?}{}",
+            if ended_early { ": ended early" } else { "" }
+        );
     }
 }
 

@@ -28,6 +28,7 @@ mod hosts;
 mod init;
 mod jump;
 mod karl;
+mod killed;
 mod kills;
 mod lease;
 mod link;

@@ -140,7 +140,7 @@ rel_start_watch() {
 
 # The subshell waits, so that the end is told even when the program was killed.
 rel_start() {
-    if [ -e "$rel_tmp/pid" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"; fi
+    if [ -e "$rel_tmp/pid" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended" "$rel_tmp/told"; fi
     rel_at_work=1
     {
         setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
@@ -148,15 +148,33 @@ rel_start() {
         printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
         rel_status=$?
-        # Its number may be another's from here on.
-        : >"$rel_tmp/ended"
-        : >"$rel_tmp/pid"
-        if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
-        if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
-        rel_emit ended "$rel_status"
+        # Killed: what it was doing must not go on without it.
+        if [ "$rel_status" -gt 128 ]; then rel_end_group "$!"; fi
+        rel_tell_end "$rel_status"
     } </dev/null &
     rel_program=$!
     rel_start_watch
+}
+
+# STATUS: tells that the program has ended.
+rel_tell_end() {
+    # Its number may be another's from here on.
+    : >"$rel_tmp/ended"
+    : >"$rel_tmp/pid"
+    if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
+    if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
+    : >"$rel_tmp/told"
+    rel_emit ended "$1"
+}
+
+# Whoever waits for the program can be killed as well: then its end is found by looking for it.
+rel_look_after() {
+    if [ -z "${rel_at_work:-}" ] || [ -e "$rel_tmp/told" ] || rel_birth "$rel_program" >/dev/null; then
+        return 0
+    fi
+    rel_leader=
+    { read -r rel_leader <"$rel_tmp/pid"; } 2>/dev/null
+    if [ -z "$rel_leader" ] || ! rel_birth "$rel_leader" >/dev/null; then rel_tell_end 137; fi
 }
 
 rel_settle() {
@@ -311,6 +329,7 @@ while IFS= read -r rel_line; do
     case $rel_line in
     beat)
         rel_heard_of
+        rel_look_after
         ;;
     run\ *)
         rel_settle
