@@ -45,9 +45,9 @@ pub const MILD: [Disturbance; 7] = [Kill, Interrupt, Line, Sshd, Process, Moment
 pub const ANY: [Disturbance; 8] = [Kill, Interrupt, Line, Sshd, Process, Moment, Link, Reboot];
 
 /// Children of host nodes with which a line that is down is noticed after some seconds.
-pub const IMPATIENT: &str = "    option \"ServerAliveInterval=1\"\n";
+pub const IMPATIENT: &str = "    option \"ServerAliveInterval=3\"\n";
 /// So is it on a host with a lease of this time.
-pub const LEASE: &str = "8s";
+pub const LEASE: &str = "20s";
 
 /// Returns how often runs are to be disturbed, where the environment does not say.
 pub fn count(default: usize) -> usize {

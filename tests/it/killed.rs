@@ -11,7 +11,7 @@ use crate::space::{Job, Space, wait_until};
 /// A host with a step between two others that takes until `go` is there.
 fn site(hosts: &Hosts) -> Space {
     let space = Space::new(&format!(
-        "{}environment \"production\" {{ lease \"6s\"; use \"work\" on=\"h1\"; }}\n",
+        "{}environment \"production\" {{ lease \"30s\"; use \"work\" on=\"h1\"; }}\n",
         hosts.kdl()
     ));
     space.write(

@@ -10,13 +10,13 @@ use crate::wire::End;
 
 /// One host after another, each with a step that takes until the file `go` is there. `says` is
 /// what it does all the time; `options` stand in the host nodes.
-fn fleet(hosts: &Hosts, says: &str, options: &str) -> Space {
+fn fleet(hosts: &Hosts, lease: &str, says: &str, options: &str) -> Space {
     let nodes: String = hosts.all.iter().map(|h| hosts.node(h, options)).collect();
     let space = Space::new(&format!(
         r#"
 {nodes}
 environment "production" {{
-    lease "10s"
+    lease "{lease}"
     rollout "upgrade" on="h[1-{}]" serial=1 {{
         use "work"
     }}
@@ -137,7 +137,7 @@ fn once(hosts: &Hosts, number: usize) {
 #[test]
 fn an_interface_that_goes_down_in_a_step_and_stays_down() {
     let hosts = Hosts::wired(3);
-    let space = fleet(&hosts, ":", "");
+    let space = fleet(&hosts, "30s", ":", "");
     let job = at_work(&space, &hosts, 1);
     hosts.line(1, End::Far, false);
     // Within the time that the options of `ssh` give it, and never without end.
@@ -169,7 +169,9 @@ fn an_interface_that_goes_down_in_a_step_and_stays_down() {
 fn an_interface_that_is_down_for_a_moment_is_not_noticed() {
     for end in [End::Near, End::Far] {
         let hosts = Hosts::wired(2);
-        let space = fleet(&hosts, ":", "");
+        // However slow this machine is, it is a moment.
+        let patient = "    option \"ServerAliveInterval=60\"\n";
+        let space = fleet(&hosts, "10m", ":", patient);
         let host = &hosts.all[1];
         let job = at_work(&space, &hosts, 1);
         hosts.line(1, end, false);
@@ -191,7 +193,7 @@ fn an_interface_that_is_down_for_a_moment_is_not_noticed() {
 fn a_step_that_talks_all_the_time_is_ended_as_well_when_nobody_listens() {
     let hosts = Hosts::wired(1);
     let says = "head -c 1000000 /dev/zero | tr '\\\\0' x";
-    let space = fleet(&hosts, says, "    option \"ServerAliveInterval=1\"\n");
+    let space = fleet(&hosts, "30s", says, "");
     let job = at_work(&space, &hosts, 0);
     hosts.line(0, End::Near, false);
     let cut = job.finish().fails(1);
