@@ -3,17 +3,16 @@
 //!
 //! The writer notes each write that was acknowledged to it. Whatever happens, all of these
 //! are in the live database in the end, it can be written to, and each script was done once.
-//! `REL_DATA_KILLS` says how often each driver's `rel` is killed.
+//! `REL_DATA_KILLS` says how often each driver's `rel` is killed; `disturb.rs` has what else befalls them.
 
 mod back;
+mod disturbed;
 mod postgres;
 mod sqlite;
 mod zodb;
 
 use std::collections::BTreeSet;
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +20,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::disturb::{IMPATIENT, LEASE, chance, part_of};
+use crate::hosts::Hosts;
 use crate::space::{Output, Space, is_alive, wait_until};
 
 /// Kills for each driver when nothing else is asked for.
@@ -60,6 +61,8 @@ struct Ground<D: Database> {
     space: Space,
     writer: Option<Child>,
     done: Vec<String>,
+    /// Where `db` is reached over a line of its own.
+    hosts: Option<Hosts>,
 }
 
 impl<D: Database> Ground<D> {
@@ -67,23 +70,63 @@ impl<D: Database> Ground<D> {
         let space = Space::empty();
         fs::create_dir_all(space.path("hosts/db/scripts")).expect("creates");
         let database = make(&space);
+        Self::on(space, database, None)
+    }
+
+    /// Returns a ground whose host is reached by ssh, over a line that can be taken down. The
+    /// database is there, and so is who writes to it.
+    fn wired(make: impl FnOnce(&Space) -> D) -> Self {
+        let mut hosts = Hosts::wired_only();
+        hosts.all[0].name = String::from("db");
+        let space = Space::empty();
+        fs::create_dir(space.path("hosts")).expect("creates");
+        std::os::unix::fs::symlink(hosts.all[0].srv(""), space.path("hosts/db")).expect("links");
+        fs::create_dir(space.path("hosts/db/scripts")).expect("creates");
+        let database = hosts.inside(0, || make(&space));
+        Self::on(space, database, Some(hosts))
+    }
+
+    fn on(space: Space, database: D, hosts: Option<Hosts>) -> Self {
         let ground = Self {
-            space,
             database,
+            space,
             writer: None,
             done: Vec::new(),
+            hosts,
         };
         ground.releasefile("{host.root}/copies", "", "");
         ground
     }
 
+    /// Does something where the database is.
+    fn there<T>(&self, act: impl FnOnce(&D, &Space) -> T) -> T {
+        let act = || act(&self.database, &self.space);
+        match &self.hosts {
+            Some(hosts) => hosts.inside(0, act),
+            None => act(),
+        }
+    }
+
+    fn content(&self) -> (BTreeSet<u64>, Vec<String>) {
+        self.there(|database, space| database.content(space))
+    }
+
     /// Writes the Releasefile, with more arguments for the driver and more uses before.
     fn releasefile(&self, into: &str, more: &str, before: &str) {
         let arguments = self.database.arguments();
+        let (host, lease) = match &self.hosts {
+            Some(hosts) => (
+                hosts.node(&hosts.all[0], IMPATIENT),
+                format!("    lease \"{LEASE}\""),
+            ),
+            None => (
+                String::from("host \"db\" local=#true root=\"hosts/db\"\n"),
+                String::new(),
+            ),
+        };
         let text = format!(
-            "project \"data\" {{ version \"1\" }}\n\
-             host \"db\" local=#true root=\"hosts/db\"\n\
-             environment \"production\" {{\n{before}\n    \
+            "project \"data\" {{ version \"1\" }}\n{host}\
+             environment \"production\" {{\n{lease}\n{before}\n    \
              use \"evolve-live\" as=\"evolve\" on=\"db\" into=\"{into}\" scripts=\"{{host.root}}/scripts\" {arguments} {more}\n}}\n\
              environment \"nightly\" {{\n    \
              use \"backup\" on=\"db\" into=\"{{host.root}}/backups\" increments=1 keep=2 max-age=\"1h\" {arguments}\n}}\n"
@@ -105,7 +148,8 @@ impl<D: Database> Ground<D> {
     }
 
     fn start_writing(&mut self) {
-        self.writer = Some(self.database.writer(&self.space, &self.acks()));
+        let acks = self.acks();
+        self.writer = Some(self.there(|database, space| database.writer(space, &acks)));
         self.is_writable();
     }
 
@@ -167,7 +211,7 @@ impl<D: Database> Ground<D> {
     #[track_caller]
     fn is_complete(&self) -> Vec<String> {
         let acknowledged = self.acknowledged();
-        let (words, done) = self.database.content(&self.space);
+        let (words, done) = self.content();
         let lost = acknowledged.into_iter().filter(|n| !words.contains(n));
         let lost: Vec<u64> = lost.collect();
         assert!(lost.is_empty(), "lost {} writes: {lost:?}", lost.len());
@@ -203,7 +247,7 @@ impl<D: Database> Ground<D> {
         let _ = self.evolve().ok();
         let took = start.elapsed();
         self.is_writable();
-        assert_eq!(self.database.content(&self.space).1, self.done);
+        assert_eq!(self.content().1, self.done);
         let again = self.told();
         assert_eq!(
             (&again["ran"], &again["round_trips"]),
@@ -214,7 +258,7 @@ impl<D: Database> Ground<D> {
         let failed = self.evolve().fails(1);
         assert!(failed.stderr.contains("evolve/evolve"), "{failed}");
         self.is_writable();
-        assert_eq!(self.database.content(&self.space).1, self.done);
+        assert_eq!(self.content().1, self.done);
         self.space.remove(format!("hosts/db/scripts/{bad}"));
 
         let kills = std::env::var("REL_DATA_KILLS").ok();
@@ -222,9 +266,8 @@ impl<D: Database> Ground<D> {
         let mut ended_new = 0;
         for number in 3..3 + kills {
             let name = self.add_script(number, false);
-            let chance = RandomState::new().build_hasher().finish();
-            let step = STEPS[chance as usize % STEPS.len()];
-            let after = took.mul_f64((chance >> 32) as f64 / f64::from(u32::MAX) / 6.0);
+            let step = STEPS[chance() as usize % STEPS.len()];
+            let after = part_of(took / 6);
             let before = self.done.len();
             self.done.push(name);
             self.kill(step, after);

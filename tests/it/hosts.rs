@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::space::{Output, PATH, Space, wait_until};
+use crate::wire::{End, Wire};
 
 /// Several hosts that one key opens.
 pub struct Hosts {
@@ -20,14 +21,21 @@ pub struct Hosts {
     is_private: bool,
     /// The hosts: `h1`, `h2` and so on.
     pub all: Vec<Host>,
+    /// Lines to them that can be cut.
+    wire: Option<Wire>,
 }
 
 /// One host.
 pub struct Host {
     /// Its name in the Releasefile.
     pub name: String,
-    /// Its port on loopback.
+    /// Where it is reached: on loopback, unless it has a line of its own.
+    pub address: String,
+    /// Its port there.
     pub port: u16,
+    /// The port that its sshd listens on.
+    listens: u16,
+    number: usize,
     dir: PathBuf,
     sshd: Option<Child>,
     /// Further lines of its sshd's configuration.
@@ -37,6 +45,21 @@ pub struct Host {
 impl Hosts {
     /// Starts `count` hosts.
     pub fn start(count: usize) -> Self {
+        Self::make(count, true, false)
+    }
+
+    /// Starts `count` hosts, each at the end of a line of its own (see [`Wire`]).
+    pub fn wired(count: usize) -> Self {
+        Self::make(count, true, true)
+    }
+
+    /// Starts one host at the end of a line, which shares all but its network with this
+    /// machine: servers that a test starts there are seen by its processes, and theirs here.
+    pub fn wired_only() -> Self {
+        Self::make(1, false, true)
+    }
+
+    fn make(count: usize, is_private: bool, is_wired: bool) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("rel-hosts-")
             .tempdir()
@@ -50,28 +73,37 @@ impl Hosts {
         let user = run(Command::new("id").arg("-un")).trim().to_owned();
         make_key(&dir.path().join("id"));
         let mut hosts = Self {
-            is_private: is_root && has_namespaces(),
+            is_private: is_private && is_root && has_namespaces(),
             dir,
             user,
             all: Vec::new(),
+            wire: is_wired.then(Wire::start),
         };
         for number in 1..=count {
-            let host = hosts.start_one(format!("h{number}"));
+            let host = hosts.start_one(number);
             hosts.all.push(host);
         }
         hosts.know_hosts();
         hosts
     }
 
-    fn start_one(&self, name: String) -> Host {
+    fn start_one(&self, number: usize) -> Host {
+        let name = format!("h{number}");
         let dir = self.dir.path().join(&name);
         for sub in ["srv", "home"] {
             fs::create_dir_all(dir.join(sub)).expect("creates");
         }
         make_key(&dir.join("host_key"));
+        let address = match &self.wire {
+            Some(wire) => wire.address(number),
+            None => String::from("127.0.0.1"),
+        };
         let mut host = Host {
             name,
+            address,
             port: 0,
+            listens: 0,
+            number,
             dir,
             sshd: None,
             config: String::new(),
@@ -83,8 +115,11 @@ impl Hosts {
     /// Starts a host's sshd; on a new port, unless it had one.
     fn boot(&self, host: &mut Host) {
         for _ in 0..20 {
-            if host.port == 0 {
-                host.port = free_port();
+            if self.has_networks() {
+                // A network of its own has all ports.
+                host.listens = 2222;
+            } else if host.listens == 0 {
+                host.listens = free_port();
             }
             let mut sshd = self.sshd(host);
             let log = host.dir.join("log");
@@ -98,11 +133,15 @@ impl Hosts {
                 }
             });
             if is_up {
+                host.port = match &self.wire {
+                    Some(wire) => wire.lay(host.number, sshd.id(), host.listens),
+                    None => host.listens,
+                };
                 host.sshd = Some(sshd);
                 return;
             }
             // Somebody else took the port in between.
-            host.port = 0;
+            host.listens = 0;
         }
         panic!("found no free port for an sshd");
     }
@@ -114,12 +153,17 @@ impl Hosts {
         let sshd = sshd.expect("there is no sshd: run tests/run, which installs it");
         let dir = host.dir.display();
         let config = format!(
-            "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\n\
+            "Port {}\nListenAddress {}\nHostKey {dir}/host_key\n\
              PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
              MaxStartups 100\nSetEnv PATH={PATH}\n{}",
-            host.port,
+            host.listens,
+            if self.has_networks() {
+                "0.0.0.0"
+            } else {
+                "127.0.0.1"
+            },
             self.dir.path().display(),
             host.config
         );
@@ -133,12 +177,17 @@ impl Hosts {
                      exec {sshd} -D -e -f '{dir}/sshd_config'"
                 );
                 let mut command = Command::new("unshare");
+                command.args(self.has_networks().then_some("--net"));
                 command.args(NAMESPACES).args(["sh", "-c", &script]);
                 command
             }
             false => {
-                let mut command = Command::new(sshd);
+                let mut command = Command::new("env");
+                if self.has_networks() {
+                    command.args(["unshare", "--net"]);
+                }
                 command
+                    .arg(sshd)
                     .args(["-D", "-e", "-f"])
                     .arg(host.dir.join("sshd_config"));
                 command
@@ -157,7 +206,7 @@ impl Hosts {
     pub fn know_hosts(&self) {
         let lines = self.all.iter().map(|host| {
             let key = fs::read_to_string(host.dir.join("host_key.pub")).expect("reads");
-            format!("[127.0.0.1]:{} {key}", host.port)
+            format!("[{}]:{} {key}", host.address, host.port)
         });
         fs::write(self.known_hosts(), lines.collect::<String>()).expect("writes");
     }
@@ -194,18 +243,33 @@ impl Hosts {
         self.is_private
     }
 
+    fn has_networks(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_network)
+    }
+
+    /// Takes an end of a host's line down, or up again.
+    pub fn line(&self, number: usize, end: End, is_up: bool) {
+        let host = &self.all[number];
+        let wire = self.wire.as_ref().expect("hosts with lines");
+        let sshd = host.sshd.as_ref().expect("a running sshd");
+        wire.set(host.number, sshd.id(), end, is_up);
+    }
+
+    /// Does something in a host's network.
+    pub fn inside<T>(&self, number: usize, act: impl FnOnce() -> T) -> T {
+        let sshd = self.all[number].sshd.as_ref().expect("a running sshd");
+        let wire = self.wire.as_ref().expect("hosts with lines");
+        wire.inside(sshd.id(), act)
+    }
+
     /// Starts a host's sshd anew and ends all its connections; what has left them goes on.
     pub fn restart_sshd(&self, number: usize) {
         let host = &self.all[number];
-        let sshd = host.sshd.as_ref().expect("a running sshd").id();
-        let is_sshd = |pid: &i32| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.starts_with("sshd")
-        };
-        let mut family = vec![sshd as i32];
-        family.extend(descendants(sshd));
+        let mut family = host.family();
         family.retain(is_sshd);
         let (master, connections) = family.split_first().expect("an sshd");
+        let starts = || host.log().matches("Server listening on").count();
+        let before = starts();
         let send = |pid: i32, signal| {
             let pid = rustix::process::Pid::from_raw(pid).expect("a number");
             let _ = rustix::process::kill_process(pid, signal);
@@ -215,7 +279,7 @@ impl Hosts {
             send(*pid, rustix::process::Signal::KILL);
         }
         wait_until("the sshd to start anew", || {
-            (host.log().matches("Server listening on").count() > 1).then_some(())
+            (starts() > before).then_some(())
         });
     }
 
@@ -233,9 +297,10 @@ impl Hosts {
             .map(|option| format!("    option \"{option}\"\n"))
             .collect();
         format!(
-            "host \"{}\" ssh=\"{}@127.0.0.1\" port={} root=\"{}\" {{\n{options}{children}}}\n",
+            "host \"{}\" ssh=\"{}@{}\" port={} root=\"{}\" {{\n{options}{children}}}\n",
             host.name,
             self.user,
+            host.address,
             host.port,
             self.root(host)
         )
@@ -268,7 +333,8 @@ impl Hosts {
             ssh.args(["-o", &option]);
         }
         ssh.args(["-p", &host.port.to_string()]);
-        ssh.arg(format!("{}@127.0.0.1", self.user)).arg(script);
+        ssh.arg(format!("{}@{}", self.user, host.address))
+            .arg(script);
         space.finish(&mut ssh)
     }
 }
@@ -277,7 +343,10 @@ impl Host {
     fn nowhere() -> Self {
         Self {
             name: String::new(),
+            address: String::new(),
             port: 0,
+            listens: 0,
+            number: 0,
             dir: PathBuf::new(),
             sshd: None,
             config: String::new(),
@@ -311,6 +380,22 @@ impl Host {
         }
     }
 
+    /// Returns the processes below the host's sshd, itself left out and its own.
+    pub fn workers(&self) -> Vec<i32> {
+        let mut family = self.family();
+        family
+            .retain(|pid| !is_sshd(pid) && Some(*pid as u32) != self.sshd.as_ref().map(Child::id));
+        family
+    }
+
+    /// Returns what was started for the host, and all that came of it.
+    fn family(&self) -> Vec<i32> {
+        let first = self.sshd.as_ref().expect("a running sshd").id();
+        let mut family = vec![first as i32];
+        family.extend(descendants(first));
+        family
+    }
+
     /// Returns the processes that work in the host's directories or were started from its
     /// configuration, zombies left out.
     pub fn processes(&self) -> Vec<i32> {
@@ -331,6 +416,11 @@ impl Host {
             })
             .collect()
     }
+}
+
+fn is_sshd(pid: &i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.starts_with("sshd")
 }
 
 /// Returns the children of a process, their children and so on.

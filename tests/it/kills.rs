@@ -1,17 +1,15 @@
-//! A rollout over real hosts that is disturbed at random moments: `rel` is killed or
-//! interrupted, a connection is cut, a host restarts. The next run ends where an undisturbed
-//! one would have, and whoever asks meanwhile sees the old release or the new one.
+//! A rollout over real hosts that is disturbed at random moments (`disturb.rs` has by what). The
+//! next run ends where an undisturbed one would have, and whoever asks meanwhile sees the old
+//! release or the new one.
 //!
 //! `REL_KILLS` says how often.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-
+use crate::disturb::{ANY, IMPATIENT, LEASE, Tally, chance, count, part_of};
 use crate::hosts::{Host, Hosts};
 use crate::space::{Space, wait_until};
 
@@ -21,12 +19,14 @@ const KILLS: usize = 6;
 const RELEASE: Duration = Duration::from_millis(1800);
 
 fn site(hosts: &Hosts) -> Space {
+    let nodes: String = hosts.all.iter().map(|h| hosts.node(h, IMPATIENT)).collect();
     Space::new(&format!(
         r#"
 project "site"
 target "page" {{ inputs "page.in"; outputs "build/page"; run "cp page.in {{out}}"; }}
-{}
+{nodes}
 environment "production" {{
+    lease "{LEASE}"
     needs "page"
     rollout "upgrade" on="h[1-4]" serial="1 2 1" {{
         use "versioned-release" as="site" artifact="{{page}}" root="{{host.root}}/site" {{
@@ -37,8 +37,7 @@ environment "production" {{
         gate command="grep -q release site/current/live"
     }}
 }}
-"#,
-        hosts.kdl()
+"#
     ))
 }
 
@@ -50,49 +49,31 @@ fn live(hosts: &Hosts) -> Vec<String> {
     hosts.all.iter().map(read).collect()
 }
 
-/// How often the journal of a host has steps whose name begins so as done, by their keys.
+/// How often the journal of a host has steps whose name begins so as done, by their keys; those
+/// that were taken back, for a step after them had failed, left out.
 fn done(host: &Host, step: &str) -> BTreeMap<String, usize> {
     let journal = fs::read_to_string(host.srv(".rel/production/journal")).expect("reads");
+    let lines: Vec<Vec<&str>> = journal.lines().map(|l| l.split('\t').collect()).collect();
+    let of = |event: &'static str| lines.iter().filter(move |columns| columns[1] == event);
+    // Run and number of each.
+    let undone: BTreeSet<_> = of("undone").map(|c| (c[6], c[4])).collect();
     let mut times = BTreeMap::new();
-    for line in journal.lines() {
-        let columns: Vec<&str> = line.split('\t').collect();
-        if columns[1] == "done" && columns[5].starts_with(step) {
+    for columns in of("done").filter(|c| c[5].starts_with(step)) {
+        if !undone.contains(&(columns[3], columns[4])) {
             *times.entry(columns[6].to_owned()).or_default() += 1;
         }
     }
     times
 }
 
-/// Ends a connection of this space: the process of `ssh` that holds it.
-fn cut(space: &Space) {
-    let home = space.base().display().to_string();
-    let entries = fs::read_dir("/proc").expect("lists").flatten();
-    let sessions: Vec<i32> = entries
-        .filter_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let words = fs::read(entry.path().join("cmdline")).ok()?;
-            let words = String::from_utf8_lossy(&words).into_owned();
-            (words.starts_with("ssh\0") && words.contains(&home)).then_some(pid)
-        })
-        .collect();
-    let chance = chance() as usize;
-    if let Some(pid) = sessions.get(chance % sessions.len().max(1)) {
-        let _ = kill_process(Pid::from_raw(*pid).expect("a process"), Signal::KILL);
-    }
-}
-
-fn chance() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 #[test]
 fn a_rollout_that_is_disturbed_ends_where_an_undisturbed_one_does() {
-    let kills = std::env::var("REL_KILLS").map_or(KILLS, |n| n.parse().expect("a number"));
-    let mut hosts = Hosts::start(4);
+    let kills = count(KILLS);
+    let mut hosts = Hosts::wired(4);
     let space = site(&hosts);
     space.write("page.in", "release 0\n");
     let _ = space.run(["production"]).ok();
-    let (mut ended_early, mut again) = (0, 0);
+    let (mut tally, mut again) = (Tally::default(), 0);
     for number in 1..=kills {
         space.write("page.in", format!("release {number}\n"));
         let links: Vec<_> = hosts
@@ -114,16 +95,13 @@ fn a_rollout_that_is_disturbed_ends_where_an_undisturbed_one_does() {
                 seen
             });
             let job = space.begin(["production"]);
-            let part = (chance() >> 32) as f64 / f64::from(u32::MAX);
-            std::thread::sleep(RELEASE.mul_f64(part));
-            match chance() % 4 {
-                0 => job.signal(Signal::KILL),
-                1 => job.signal(Signal::INT),
-                2 => cut(&space),
-                _ => hosts.reboot((chance() % 4) as usize),
-            }
+            let disturbance = ANY[chance() as usize % ANY.len()];
+            let struck = (chance() % 4) as usize;
+            std::thread::sleep(part_of(RELEASE));
+            disturbance.strike(&space, &job, &mut hosts, struck);
             let first = job.finish();
-            ended_early += usize::from(first.code != 0);
+            disturbance.mend(&hosts, struck);
+            tally.add(disturbance, first.code != 0);
             // A host that restarts may still do so; then the run after it.
             wait_until("a run that comes to its end", || {
                 again += 1;
@@ -150,5 +128,5 @@ fn a_rollout_that_is_disturbed_ends_where_an_undisturbed_one_does() {
             assert!(done.values().all(|times| *times == 1), "{step}: {done:?}");
         }
     }
-    println!("{kills} disturbances: {ended_early} runs ended early, {again} runs after them");
+    println!("{tally}; {again} runs after them");
 }

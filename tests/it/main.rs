@@ -1,8 +1,8 @@
 //! The program as people and machines meet it: one binary, one module per behaviour.
 //!
 //! What people read is snapshotted; what machines are promised is asserted through `--json`
-//! and its counters, never by elapsed time. `space` and `hosts` are the ground that the
-//! other modules stand on.
+//! and its counters, never by elapsed time. `space`, `hosts`, `wire` and `disturb` are the ground that
+//! the other modules stand on.
 
 #![allow(
     clippy::disallowed_methods,
@@ -19,6 +19,7 @@ mod deploy;
 mod destroy;
 mod detached;
 mod disks;
+mod disturb;
 mod ends;
 mod environment;
 mod fresh;
@@ -27,8 +28,10 @@ mod hosts;
 mod init;
 mod jump;
 mod karl;
+mod killed;
 mod kills;
 mod lease;
+mod link;
 mod logs;
 mod mistakes;
 mod model;
@@ -42,6 +45,7 @@ mod overview;
 mod plans;
 mod promises;
 mod questions;
+mod relay;
 mod roles;
 mod rollout;
 mod runbook;
@@ -56,3 +60,4 @@ mod time;
 mod tour;
 mod uploads;
 mod windows;
+mod wire;

@@ -307,8 +307,16 @@ impl Session {
     pub fn ask(&mut self, questions: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
         self.order("ask", questions.as_bytes(), interrupted)?;
         loop {
-            if let Some(Frame::Replies(replies)) = self.next_until(None, interrupted)? {
-                return Ok(replies);
+            match self.next_until(None, interrupted)? {
+                Some(Frame::Replies(replies)) => return Ok(replies),
+                Some(Frame::Event(text)) if text.starts_with("ended ") => {
+                    return Err(Error::host(format!(
+                        "host `{}` did not answer: what asked was killed there",
+                        self.name()
+                    ))
+                    .hinted("run the same command again"));
+                }
+                _ => {}
             }
         }
     }

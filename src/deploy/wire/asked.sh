@@ -4,11 +4,13 @@
 # Evaluates what was taken, away from the guard, which listens meanwhile. All answers are sent
 # in one piece; each ends with its tag and status.
 rel_start_asking() {
+    rel_forget_end
     rel_at_work=questions
     {
         . "$rel_tmp/questions" >"$rel_tmp/answers"
         rel_emit answers
         cat -- "$rel_tmp/answers"
+        : >"$rel_tmp/told"
         rel_emit asked
     } </dev/null 2>/dev/null &
     rel_program=$!

@@ -99,8 +99,6 @@ rel_cut() {
     # Not held any more: what was done under it is done again.
     rel_as_holder rel_scopes_leave undone
     rel_leave
-    # What was asked is of our own group, and may not mind TERM.
-    if [ "${rel_at_work:-}" = questions ]; then kill -KILL 0; fi
 }
 
 # GUARD: renews the lease while rel is heard of. A line that was cut without a word leaves
@@ -135,8 +133,9 @@ rel_watch() {
             trap '' TERM
             kill -TERM -"$1" 2>/dev/null
             kill -KILL "$1" 2>/dev/null
-            rel_emit silent >&3
             rel_cut
+            # Last: where the line has room for no more words, this waits for its end.
+            rel_emit silent >&3
             kill -KILL 0
         fi
     done
@@ -149,9 +148,14 @@ rel_start_watch() {
     rel_dog=$!
 }
 
+# What is known of the end of the one before does not count for the next.
+rel_forget_end() {
+    if [ -e "$rel_tmp/told" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended" "$rel_tmp/told"; fi
+}
+
 # The subshell waits, so that the end is told even when the program was killed.
 rel_start() {
-    if [ -e "$rel_tmp/pid" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended"; fi
+    rel_forget_end
     rel_at_work=program
     {
         setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
@@ -159,15 +163,33 @@ rel_start() {
         printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
         rel_status=$?
-        # Its number may be another's from here on.
-        : >"$rel_tmp/ended"
-        : >"$rel_tmp/pid"
-        if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
-        if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
-        rel_emit ended "$rel_status"
+        # Killed: what it was doing must not go on without it.
+        if [ "$rel_status" -gt 128 ]; then rel_end_group "$!"; fi
+        rel_tell_end "$rel_status"
     } </dev/null &
     rel_program=$!
     rel_start_watch
+}
+
+# STATUS: tells that the program has ended.
+rel_tell_end() {
+    # Its number may be another's from here on.
+    : >"$rel_tmp/ended"
+    : >"$rel_tmp/pid"
+    if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
+    if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
+    : >"$rel_tmp/told"
+    rel_emit ended "$1"
+}
+
+# Whoever waits for the program can be killed as well: then its end is found by looking for it.
+rel_look_after() {
+    if [ -z "${rel_at_work:-}" ] || [ -e "$rel_tmp/told" ] || rel_birth "$rel_program" >/dev/null; then
+        return 0
+    fi
+    rel_leader=
+    { read -r rel_leader <"$rel_tmp/pid"; } 2>/dev/null
+    if [ -z "$rel_leader" ] || ! rel_birth "$rel_leader" >/dev/null; then rel_tell_end 137; fi
 }
 
 rel_settle() {
@@ -322,6 +344,7 @@ while IFS= read -r rel_line; do
     case $rel_line in
     beat)
         rel_heard_of
+        rel_look_after
         ;;
     ask\ *)
         rel_settle
@@ -354,3 +377,5 @@ while IFS= read -r rel_line; do
     esac
 done
 rel_cut
+# What was asked is of our own group, and may not mind TERM.
+if [ "${rel_at_work:-}" = questions ]; then kill -KILL 0; fi
