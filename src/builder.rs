@@ -47,6 +47,8 @@ pub struct Options {
     /// Targets whose commands run watched, in the tree whatever their sandbox. What they did
     /// is in [`Summary::findings`]; a result with findings is not recorded.
     pub traced: Vec<TargetId>,
+    /// Tell in [`Summary::made`] what was made: it takes reading a record for each target.
+    pub tells_made: bool,
 }
 
 /// How a build went.
@@ -54,7 +56,7 @@ pub struct Options {
 pub struct Summary {
     /// How each wanted target was settled.
     pub settled: BTreeMap<TargetId, Settled>,
-    /// What each of the targets asked for made.
+    /// What each of the targets asked for made, if that is to be told.
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
@@ -159,7 +161,7 @@ impl<'a> Builder<'a> {
             self.tell_last_strays();
             ended?;
         }
-        for id in roots {
+        for id in roots.iter().filter(|_| self.options.tells_made) {
             let how = summary.settled.get(id);
             if how.is_some_and(|how| !matches!(how, Settled::Failed | Settled::Skipped)) {
                 summary.made.insert(*id, self.made(*id));

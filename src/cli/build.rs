@@ -49,6 +49,9 @@ pub struct BuildOptions {
     /// Run the named targets watched (`rel check --trace`).
     #[arg(skip)]
     pub is_traced: bool,
+    /// Tell what was made, for the hosts that get it.
+    #[arg(skip)]
+    pub tells_made: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -208,6 +211,7 @@ fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
         keep_going: options.keep_going,
         forced: all_if(options.force || options.is_traced),
         traced: all_if(options.is_traced),
+        tells_made: options.tells_made,
     }
 }
 
