@@ -286,7 +286,7 @@ impl Digests {
             true => Kind::Executable,
             false => Kind::File,
         };
-        if let Some(known) = self.memory.file(path)
+        if let Some(known) = self.memory.file(path, signature.size)
             && known.signature == signature
             && !known.is_racy
         {
@@ -333,7 +333,7 @@ impl Listing for Digests {
             Err(e) => return Err(e).context("list directory", &absolute),
         };
         let fits = |known: &KnownDir| known.signature == signature && !known.is_racy;
-        if let Some(known) = self.memory.dir(dir).filter(fits) {
+        if let Some(known) = self.memory.dir(dir, signature.size).filter(fits) {
             return Ok(known.entries);
         }
         self.counters.dirs_listed.fetch_add(1, Ordering::Relaxed);
