@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
     /// Settles what is fresh, and returns the rest.
     fn survey(&self, order: &[TargetId], summary: &mut Summary) -> Vec<TargetId> {
         let verdicts = self.inspector.survey(order, &self.records());
-        let mut open = Vec::new();
+        let (mut open, mut fresh) = (Vec::new(), Vec::new());
         for (id, verdict) in order.iter().zip(verdicts) {
             match verdict {
                 Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
                         let _ = self.made[id.index()].set(made);
                     }
                     self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
-                    summary.settled.insert(*id, Settled::Fresh);
+                    fresh.push((*id, Settled::Fresh));
                     self.progress.event(&Event::Finished {
                         target: self.graph().name(*id),
                         how: Settled::Fresh,
@@ -210,6 +210,9 @@ impl<'a> Builder<'a> {
         open
     }
 
+        // All at once: one by one it would take longer than all the rest here.
+        let failed = std::mem::take(&mut summary.settled);
+        summary.settled = fresh.into_iter().chain(failed).collect();
     fn run_open(&self, open: &[TargetId], summary: &mut Summary) -> Result<()> {
         let cost = |id| self.cost_ms(id);
         let mut scheduler = Scheduler::new(self.graph(), open, cost);
