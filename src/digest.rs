@@ -8,7 +8,7 @@
 //! "racily clean" rule, `Documentation/technical/racy-git.txt`).
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -315,7 +315,8 @@ impl Digests {
 
     fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
-        let digest = hash_file(&File::open(absolute)?, size)?;
+        let file = fs::open_to_hash(rustix::fs::CWD, absolute)?;
+        let digest = hash_file(&file, size)?;
         self.counters
             .bytes_hashed
             .fetch_add(digest.size, Ordering::Relaxed);
