@@ -157,9 +157,12 @@ impl<'a> Builder<'a> {
         });
         if !open.is_empty() && summary.errors.is_empty() {
             let _running = trace::phase("run");
-            let ended = self.run_open(&open, &mut summary);
-            self.tell_last_strays();
-            ended?;
+            let open = self.restore_all_lost(open, &mut summary);
+            if !open.is_empty() {
+                let ended = self.run_open(&open, &mut summary);
+                self.tell_last_strays();
+                ended?;
+            }
         }
         for id in roots.iter().filter(|_| self.options.tells_made) {
             let how = summary.settled.get(id);
@@ -207,12 +210,12 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        open
-    }
-
         // All at once: one by one it would take longer than all the rest here.
         let failed = std::mem::take(&mut summary.settled);
         summary.settled = fresh.into_iter().chain(failed).collect();
+        open
+    }
+
     fn run_open(&self, open: &[TargetId], summary: &mut Summary) -> Result<()> {
         let cost = |id| self.cost_ms(id);
         let mut scheduler = Scheduler::new(self.graph(), open, cost);
@@ -296,15 +299,7 @@ impl<'a> Builder<'a> {
     ) {
         match result {
             Ok(outcome) => {
-                summary.settled.insert(id, outcome.how);
-                self.progress.event(&Event::Finished {
-                    target: self.graph().name(id),
-                    how: outcome.how,
-                    log: &outcome.log,
-                    took,
-                    reason: outcome.reason.as_deref(),
-                });
-                let _ = self.made[id.index()].set(outcome.made);
+                self.tell_settled(id, outcome, took, summary);
                 scheduler.finish(id, true);
             }
             Err(error) => {
@@ -319,6 +314,18 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    fn tell_settled(&self, id: TargetId, outcome: Outcome, took: Duration, summary: &mut Summary) {
+        summary.settled.insert(id, outcome.how);
+        self.progress.event(&Event::Finished {
+            target: self.graph().name(id),
+            how: outcome.how,
+            log: &outcome.log,
+            took,
+            reason: outcome.reason.as_deref(),
+        });
+        let _ = self.made[id.index()].set(outcome.made);
     }
 
     fn tell_failed(&self, id: TargetId, error: &Error) {
