@@ -47,6 +47,8 @@ pub struct Options {
     /// Targets whose commands run watched, in the tree whatever their sandbox. What they did
     /// is in [`Summary::findings`]; a result with findings is not recorded.
     pub traced: Vec<TargetId>,
+    /// Tell in [`Summary::made`] what was made: it takes reading a record for each target.
+    pub tells_made: bool,
 }
 
 /// How a build went.
@@ -54,7 +56,7 @@ pub struct Options {
 pub struct Summary {
     /// How each wanted target was settled.
     pub settled: BTreeMap<TargetId, Settled>,
-    /// What each of the targets asked for made.
+    /// What each of the targets asked for made, if that is to be told.
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
@@ -155,11 +157,14 @@ impl<'a> Builder<'a> {
         });
         if !open.is_empty() && summary.errors.is_empty() {
             let _running = trace::phase("run");
-            let ended = self.run_open(&open, &mut summary);
-            self.tell_last_strays();
-            ended?;
+            let open = self.restore_all_lost(open, &mut summary);
+            if !open.is_empty() {
+                let ended = self.run_open(&open, &mut summary);
+                self.tell_last_strays();
+                ended?;
+            }
         }
-        for id in roots {
+        for id in roots.iter().filter(|_| self.options.tells_made) {
             let how = summary.settled.get(id);
             if how.is_some_and(|how| !matches!(how, Settled::Failed | Settled::Skipped)) {
                 summary.made.insert(*id, self.made(*id));
@@ -175,7 +180,7 @@ impl<'a> Builder<'a> {
     /// Settles what is fresh, and returns the rest.
     fn survey(&self, order: &[TargetId], summary: &mut Summary) -> Vec<TargetId> {
         let verdicts = self.inspector.survey(order, &self.records());
-        let mut open = Vec::new();
+        let (mut open, mut fresh) = (Vec::new(), Vec::new());
         for (id, verdict) in order.iter().zip(verdicts) {
             match verdict {
                 Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
@@ -183,7 +188,7 @@ impl<'a> Builder<'a> {
                         let _ = self.made[id.index()].set(made);
                     }
                     self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
-                    summary.settled.insert(*id, Settled::Fresh);
+                    fresh.push((*id, Settled::Fresh));
                     self.progress.event(&Event::Finished {
                         target: self.graph().name(*id),
                         how: Settled::Fresh,
@@ -205,6 +210,9 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        // All at once: one by one it would take longer than all the rest here.
+        let failed = std::mem::take(&mut summary.settled);
+        summary.settled = fresh.into_iter().chain(failed).collect();
         open
     }
 
@@ -291,15 +299,7 @@ impl<'a> Builder<'a> {
     ) {
         match result {
             Ok(outcome) => {
-                summary.settled.insert(id, outcome.how);
-                self.progress.event(&Event::Finished {
-                    target: self.graph().name(id),
-                    how: outcome.how,
-                    log: &outcome.log,
-                    took,
-                    reason: outcome.reason.as_deref(),
-                });
-                let _ = self.made[id.index()].set(outcome.made);
+                self.tell_settled(id, outcome, took, summary);
                 scheduler.finish(id, true);
             }
             Err(error) => {
@@ -314,6 +314,18 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    fn tell_settled(&self, id: TargetId, outcome: Outcome, took: Duration, summary: &mut Summary) {
+        summary.settled.insert(id, outcome.how);
+        self.progress.event(&Event::Finished {
+            target: self.graph().name(id),
+            how: outcome.how,
+            log: &outcome.log,
+            took,
+            reason: outcome.reason.as_deref(),
+        });
+        let _ = self.made[id.index()].set(outcome.made);
     }
 
     fn tell_failed(&self, id: TargetId, error: &Error) {

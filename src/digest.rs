@@ -8,11 +8,11 @@
 //! "racily clean" rule, `Documentation/technical/racy-git.txt`).
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,7 @@ pub struct Digests {
     root: PathBuf,
     memory: Memory,
     /// How far the file system's clock is behind this machine's: never more than zero.
-    skew_ns: AtomicI64,
+    skew_ns: i64,
     /// When that was taken, by both clocks of this machine.
     taken: (Instant, i64),
     /// How much work was done.
@@ -141,25 +141,16 @@ impl Digests {
         Self {
             root: root.to_owned(),
             memory: Memory::load(cache_file),
-            skew_ns: AtomicI64::new(0),
+            skew_ns: 0,
             taken: (Instant::now(), coarse_now_ns()),
             counters: Counters::default(),
         }
     }
 
-    /// Takes the time from the file system itself, by touching a file in `state_dir`: a
-    /// network file system's clock may differ from this machine's.
-    pub fn take_clock(&self, state_dir: &Path) {
-        let probe = tempfile::Builder::new()
-            .prefix(fs::TEMPORARY)
-            .tempfile_in(state_dir);
-        let fs_now = probe
-            .and_then(|f| f.as_file().metadata())
-            .map(|m| Signature::of(&m).newest_ns());
-        if let Ok(fs_now) = fs_now {
-            let skew = fs_now.saturating_sub(coarse_now_ns()).min(0);
-            self.skew_ns.store(skew, Ordering::Relaxed);
-        }
+    /// Takes note of how far the file system's clock is behind this machine's: that of a
+    /// network file system may be.
+    pub fn set_skew(&mut self, skew_ns: i64) {
+        self.skew_ns = skew_ns.min(0);
     }
 
     /// Returns the file system time before which a change time is certainly past; to be
@@ -169,7 +160,7 @@ impl Digests {
         let (taken, at_ns) = &self.taken;
         let elapsed_ns = i64::try_from(taken.elapsed().as_nanos()).unwrap_or(0);
         let steady_ns = at_ns.saturating_add(elapsed_ns);
-        coarse_now_ns().min(steady_ns) + self.skew_ns.load(Ordering::Relaxed)
+        coarse_now_ns().min(steady_ns) + self.skew_ns
     }
 
     /// Writes what was learned to the cache file.
@@ -286,7 +277,7 @@ impl Digests {
             true => Kind::Executable,
             false => Kind::File,
         };
-        if let Some(known) = self.memory.file(path)
+        if let Some(known) = self.memory.file(path, signature.size)
             && known.signature == signature
             && !known.is_racy
         {
@@ -315,7 +306,8 @@ impl Digests {
 
     fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
-        let digest = hash_file(&File::open(absolute)?, size)?;
+        let file = fs::open_to_hash(rustix::fs::CWD, absolute)?;
+        let digest = hash_file(&file, size)?;
         self.counters
             .bytes_hashed
             .fetch_add(digest.size, Ordering::Relaxed);
@@ -333,7 +325,7 @@ impl Listing for Digests {
             Err(e) => return Err(e).context("list directory", &absolute),
         };
         let fits = |known: &KnownDir| known.signature == signature && !known.is_racy;
-        if let Some(known) = self.memory.dir(dir).filter(fits) {
+        if let Some(known) = self.memory.dir(dir, signature.size).filter(fits) {
             return Ok(known.entries);
         }
         self.counters.dirs_listed.fetch_add(1, Ordering::Relaxed);

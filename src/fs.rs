@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -297,6 +298,22 @@ pub fn is_absent(error: &std::io::Error) -> bool {
     )
 }
 
+/// Opens a file below `dir` to hash it, without waiting for whoever may write to it.
+///
+/// Where that is allowed its access time stays as it was: after a `touch` the kernel would write
+/// to the inode of each file that is read, which costs as much as reading a small one.
+pub fn open_to_hash(dir: impl AsFd, name: impl rustix::path::Arg + Copy) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    #[cfg(target_os = "linux")]
+    match openat(&dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        // Files of others are read like any other.
+        Err(rustix::io::Errno::PERM) => {}
+        opened => return Ok(opened?.into()),
+    }
+    Ok(openat(&dir, name, flags, Mode::empty())?.into())
+}
+
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File> {
     File::open(path).context("open", path)
@@ -335,6 +352,25 @@ mod tests {
     fn names_are_escaped_when_shown() {
         let name = OsString::from_vec(b"a\nb\xff\x1b[2J".to_vec());
         assert_eq!(shown(&name), "a\\nb\\xff\\u{1b}[2J");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn hashing_leaves_the_access_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"text").expect("writes");
+        // Older than the last change, so that any other reader would move it.
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        let file = File::options().write(true).open(&path).expect("opens");
+        let times = std::fs::FileTimes::new().set_accessed(old);
+        file.set_times(times).expect("sets");
+        let mut text = String::new();
+        let mut file = open_to_hash(rustix::fs::CWD, &path).expect("opens");
+        std::io::Read::read_to_string(&mut file, &mut text).expect("reads");
+        let accessed = file.metadata().and_then(|m| m.accessed());
+        assert_eq!((text.as_str(), accessed.expect("is there")), ("text", old));
+        assert!(open_to_hash(rustix::fs::CWD, &dir.path().join("g")).is_err());
     }
 
     #[test]

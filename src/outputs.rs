@@ -396,34 +396,31 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         return Ok(true);
     }
     // Beside the state, where a killed run's leftovers are found and nobody trips over them.
-    let mut temporary = temporary_in(&digests.root().join(STATE_DIR), fs::TEMPORARY)?;
+    // Made with the mode that it will have, so that it need not be set: the process's mask counts.
+    let mode = Permissions::from_mode(match kind {
+        Kind::Executable => 0o777,
+        _ => 0o666,
+    });
+    let state_dir = digests.root().join(STATE_DIR);
+    let mut temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone())?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
         store.distrust(&digest);
         return Ok(false);
     }
-    let mode = if kind == Kind::Executable {
-        0o777
-    } else {
-        0o666
-    };
-    let permissions = Permissions::from_mode(mode & !umask());
-    persist(temporary, permissions, &absolute)?;
+    persist(temporary, mode, &absolute)?;
     Ok(true)
 }
 
-fn temporary_in(dir: &Path, prefix: &str) -> Result<NamedTempFile> {
+fn temporary_in(dir: &Path, prefix: &str, mode: Permissions) -> Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(prefix)
-        .permissions(Permissions::from_mode(0o600))
+        .permissions(mode)
         .tempfile_in(dir)
         .context("create a temporary file in", dir)
 }
 
-/// Gives a whole file its mode and its name, at which nothing stands.
+/// Gives a whole file its name, at which nothing stands. `mode` is the one it was made with.
 fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<()> {
-    let file = temporary.as_file();
-    file.set_permissions(mode.clone())
-        .context("set the mode of", path)?;
     let Err(refused) = temporary.persist_noclobber(path) else {
         return Ok(());
     };
@@ -431,12 +428,8 @@ fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<(
         return Err(refused.error).context("write", path);
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let beside = temporary_in(dir, BESIDE)?;
+    let beside = temporary_in(dir, BESIDE, mode)?;
     std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
-    beside
-        .as_file()
-        .set_permissions(mode)
-        .context("set the mode of", path)?;
     let done = beside.persist_noclobber(path).map_err(|e| e.error);
     done.map(drop).context("write", path)
 }
@@ -455,15 +448,4 @@ fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Diges
         }
     }
     crate::digest::hash_reader(Tee { from, to }).context("write", path)
-}
-
-/// Returns the process's file mode mask, read without changing it.
-fn umask() -> u32 {
-    static MASK: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    *MASK.get_or_init(|| {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|l| l.strip_prefix("Umask:"));
-        mask.and_then(|m| u32::from_str_radix(m.trim(), 8).ok())
-            .unwrap_or(0o022)
-    })
 }

@@ -90,6 +90,9 @@ pub struct Inspector<'a> {
     noted: Mutex<Vec<(TargetId, Vec<Look>)>>,
 }
 
+/// Targets that one thread asks about before another is woken.
+const FEW: usize = 16;
+
 /// Limit on one question: `tool`, `probe`, `product` and the version command.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -125,12 +128,14 @@ impl<'a> Inspector<'a> {
         };
         survey.verdicts.resize_with(self.graph.len(), || None);
         survey.made.resize_with(self.graph.len(), OnceLock::new);
-        for level in self.levels(order) {
-            let found: Vec<_> = level
-                .par_iter()
-                .with_min_len(16)
-                .map(|id| (*id, self.verdict(*id, &survey)))
-                .collect();
+        let open = self.settle_unchanged(order, &mut survey);
+        for level in self.levels(&open) {
+            let ask = |id: &TargetId| (*id, self.verdict(*id, &survey));
+            let found: Vec<_> = match level.len() {
+                // Not worth waking other threads for.
+                ..=FEW => level.iter().map(ask).collect(),
+                _ => level.par_iter().with_min_len(FEW).map(ask).collect(),
+            };
             for (id, verdict) in found {
                 survey.verdicts[id.index()] = Some(verdict);
             }
@@ -142,6 +147,26 @@ impl<'a> Inspector<'a> {
             .collect()
     }
 
+    /// Settles what was seen to be unchanged, with all that it needs, and returns the rest.
+    fn settle_unchanged(&self, order: &[TargetId], survey: &mut Survey<'_>) -> Vec<TargetId> {
+        let Some(seen) = &self.seen else {
+            return order.to_vec();
+        };
+        let mut open = Vec::new();
+        for id in order {
+            let needs = self.graph.needs(*id);
+            let is_unchanged = seen.is_unchanged(*id)
+                && needs
+                    .iter()
+                    .all(|n| survey.is_fresh(*n) && !seen.is_touched(*n));
+            match is_unchanged {
+                true => survey.verdicts[id.index()] = Some(Ok(Verdict::Fresh(None))),
+                false => open.push(*id),
+            }
+        }
+        open
+    }
+
     /// Returns the targets that were found fresh by looks that will tell every change, with
     /// these looks.
     pub fn noted(&self) -> Vec<(TargetId, Vec<Look>)> {
@@ -149,7 +174,7 @@ impl<'a> Inspector<'a> {
     }
 
     /// Groups targets so that each level needs only former levels.
-    fn levels(&self, order: &[TargetId]) -> Vec<Vec<TargetId>> {
+    pub fn levels(&self, order: &[TargetId]) -> Vec<Vec<TargetId>> {
         let mut depth = vec![0usize; self.graph.len()];
         let mut levels: Vec<Vec<TargetId>> = Vec::new();
         for id in order {

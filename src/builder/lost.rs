@@ -1,20 +1,71 @@
 //! What only lost outputs: its record's key still holds, so it is not asked for again.
 //!
 //! The snapshot has just looked at all that the verdict on such a target rests on, and found
-//! everything but some outputs. Gathering its inputs once more would tell the same.
+//! everything but some outputs. Gathering its inputs once more would tell the same. No command is
+//! run here, so all cores take part, whatever the number of jobs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use super::Builder;
+use rayon::prelude::*;
+
 use super::settle::Outcome;
+use super::{Builder, Summary};
 use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::graph::{Target, TargetId};
 use crate::progress::Settled;
 use crate::records::Record;
 use crate::stale::StaleReason;
+use crate::trace;
+
+/// Targets that one thread restores before another is woken.
+const FEW: usize = 4;
 
 impl Builder<'_> {
+    /// Restores what of `open` only lost outputs, and returns the rest.
+    pub(super) fn restore_all_lost(
+        &self,
+        mut open: Vec<TargetId>,
+        summary: &mut Summary,
+    ) -> Vec<TargetId> {
+        let is_lost = |id: &TargetId| {
+            let seen = self.inspector.seen.as_ref();
+            seen.is_some_and(|seen| seen.lost(*id).is_some())
+        };
+        let lost: Vec<TargetId> = open.iter().copied().filter(is_lost).collect();
+        for level in self.inspector.levels(&lost) {
+            let restored: Vec<_> = match level.len() {
+                // Not worth waking other threads for.
+                ..=FEW => level.iter().map(|id| self.try_lost(*id)).collect(),
+                _ => level.par_iter().map(|id| self.try_lost(*id)).collect(),
+            };
+            for (id, restored) in level.iter().zip(restored) {
+                if let Some((outcome, took)) = restored {
+                    self.tell_settled(*id, outcome, took, summary);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            open.retain(|id| !summary.settled.contains_key(id));
+        }
+        open
+    }
+
+    /// Restores one target, and says how long that took. What fails is tried again in its turn,
+    /// where it is told.
+    fn try_lost(&self, id: TargetId) -> Option<(Outcome, Duration)> {
+        if self.inspector.runner.is_interrupted() {
+            return None;
+        }
+        let started = Instant::now();
+        let _span = trace::target(self.graph().name(id));
+        let restored = catch_unwind(AssertUnwindSafe(|| self.restore_lost(id)));
+        let outcome = restored.ok()?.ok()??;
+        Some((outcome, started.elapsed()))
+    }
+
     /// Restores a target that lost nothing but outputs, as its record has them; `None` when
     /// more than that has to be found out. The record stays as it is: it is true again.
     pub(super) fn restore_lost(&self, id: TargetId) -> Result<Option<Outcome>> {

@@ -34,6 +34,9 @@ const TOUCH: rustix::fs::Timestamps = rustix::fs::Timestamps {
     },
 };
 
+/// Room for a result as most are.
+const RESULT_BYTES: usize = 8 * 1024;
+
 /// A store in a directory.
 pub struct LocalStore {
     cas: PathBuf,
@@ -188,14 +191,18 @@ impl LocalStore {
 impl Store for LocalStore {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         let path = self.action_path(key);
-        let Some(bytes) = fs::read_optional(&path)? else {
-            return Ok(None);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).context("read", &path),
         };
+        // Mostly it is small: asking for its size first would be a call more.
+        let mut bytes = Vec::with_capacity(RESULT_BYTES);
+        let read = (&file).take(u64::MAX).read_to_end(&mut bytes);
+        read.context("read", &path)?;
         let result = crate::stored::decode(&bytes);
-        if result.is_some()
-            && let Ok(file) = File::options().write(true).open(&path)
-        {
-            // The time of last use, for `prune`; a read-only cache does without.
+        if result.is_some() {
+            // The time of last use, for `prune`; a cache of somebody else's does without.
             let _ = rustix::fs::futimens(&file, &TOUCH);
         }
         Ok(result)
@@ -203,8 +210,9 @@ impl Store for LocalStore {
 
     fn put_action(&self, key: &ActionKey, result: &ActionResult) -> Result<()> {
         let path = self.action_path(key);
-        fs::create_dirs(path.parent().unwrap_or(&self.actions))?;
-        crate::stored::save(&path, result)
+        let dir = path.parent().unwrap_or(&self.actions);
+        let bytes = crate::stored::encode(result)?;
+        with_directory(dir, || fs::write_lightly(&path, &bytes))
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
@@ -231,11 +239,12 @@ impl Store for LocalStore {
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
         let path = self.blob_path(digest);
         let dir = path.parent().unwrap_or(&self.cas);
-        fs::create_dirs(dir)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(fs::TEMPORARY)
-            .tempfile_in(dir)
-            .context("create a temporary file in", dir)?;
+        let mut file = with_directory(dir, || {
+            tempfile::Builder::new()
+                .prefix(fs::TEMPORARY)
+                .tempfile_in(dir)
+                .context("create a temporary file in", dir)
+        })?;
         let found = copy(from, file.as_file_mut()).context("write", &path)?;
         if found != *digest {
             return Err(super::moving(digest, &found));
@@ -249,6 +258,17 @@ impl Store for LocalStore {
             .context("write", &path)?;
         Ok(())
     }
+}
+
+/// Writes into a directory, which is made when it turns out to be missing: it mostly is there.
+fn with_directory<T>(dir: &Path, write: impl Fn() -> Result<T>) -> Result<T> {
+    write().or_else(|error| match dir.is_dir() {
+        true => Err(error),
+        false => {
+            fs::create_dirs(dir)?;
+            write()
+        }
+    })
 }
 
 fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {

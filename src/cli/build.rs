@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::context::Context;
@@ -49,6 +49,9 @@ pub struct BuildOptions {
     /// Run the named targets watched (`rel check --trace`).
     #[arg(skip)]
     pub is_traced: bool,
+    /// Tell what was made, for the hosts that get it.
+    #[arg(skip)]
+    pub tells_made: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,8 +117,8 @@ pub fn run(
         }
     };
     let loading = trace::phase("read the state");
-    let digests = Digests::load(&root, state_dir.join("stat.v1"));
-    digests.take_clock(&state_dir);
+    let mut digests = Digests::load(&root, state_dir.join("stat.v1"));
+    digests.set_skew(looked.skew_ns);
     let records = Records::load(&state_dir);
     let seen = looked.take_seen(&project.graph, &records);
     let records = Mutex::new(records);
@@ -208,6 +211,7 @@ fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
         keep_going: options.keep_going,
         forced: all_if(options.force || options.is_traced),
         traced: all_if(options.is_traced),
+        tells_made: options.tells_made,
     }
 }
 
@@ -246,7 +250,9 @@ pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
 
 /// Returns how many processors there are to use.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    // Asking takes reading the limits of the control group.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Takes part in the job slots of a surrounding `make -j`, or offers `jobs` of its own.

@@ -283,12 +283,16 @@ impl Job<'_> {
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
         if !roots.is_empty() {
+            let options = BuildOptions {
+                tells_made: true,
+                ..options.clone()
+            };
             let report = super::build::run(
                 self.context,
                 self.project,
                 self.root.to_owned(),
                 &roots,
-                options,
+                &options,
                 None,
             )?;
             if !report.summary.is_ok() {

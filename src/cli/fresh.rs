@@ -18,6 +18,8 @@ use crate::trace;
 pub struct Looked {
     /// Held until the build has ended.
     _lock: Lock,
+    /// How far the file system's clock is behind this machine's.
+    pub skew_ns: i64,
     state_dir: PathBuf,
     snapshot: Option<Snapshot>,
     /// What is unchanged; without a snapshot nothing is known to be.
@@ -45,6 +47,7 @@ impl Looked {
         root: &Path,
         graph: Option<crate::stored::Sum>,
     ) -> Self {
+        let skew_ns = lock.clock_ns() - crate::digest::coarse_now_ns();
         let env = |name: &str| context.var(name);
         let state_dir = Context::state_dir(root);
         let mut snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
@@ -55,6 +58,7 @@ impl Looked {
         drop(looking);
         Self {
             _lock: lock,
+            skew_ns,
             state_dir,
             snapshot,
             seen,

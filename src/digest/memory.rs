@@ -1,12 +1,14 @@
 //! What is remembered between runs: digests of files and listings of directories, each
 //! with the signature it was taken under.
 //!
-//! Kept in a ledger (`.rel/stat.v1`): a run that learns of one file appends one entry.
+//! Kept in a ledger (`.rel/stat.v1`): a run that learns of one file appends one entry. Of a
+//! large tree it is megabytes, so it is read only once that is cheaper than to look into the files
+//! that are asked for; what a run learns without it, it looks up again when it comes to that.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,34 +40,51 @@ enum Known {
     Dir(KnownDir),
 }
 
+/// What opening a file or a directory costs, in bytes read.
+const OPENING: u64 = 32 * 1024;
+/// The part of the ledger's length that may be looked into instead: what was in vain in the end
+/// shall be little beside reading it.
+const SHARE: u64 = 4;
+
 /// What earlier runs and this one learned.
 pub(super) struct Memory {
-    old: RwLock<Ledger<Known>>,
+    path: PathBuf,
+    len: u64,
+    /// What earlier runs learned, once it is worth reading.
+    old: OnceLock<RwLock<Ledger<Known>>>,
+    /// Bytes that were looked into so as not to read it.
+    spent: AtomicU64,
     files: Learned<KnownFile>,
     dirs: Learned<KnownDir>,
 }
 
 impl Memory {
-    /// Reads what earlier runs learned.
-    pub fn load(file: PathBuf) -> Self {
+    /// Returns what earlier runs learned; nothing is read yet.
+    pub fn load(path: PathBuf) -> Self {
         Self {
-            old: RwLock::new(Ledger::load(file)),
+            len: std::fs::metadata(&path).map_or(0, |m| m.len()),
+            path,
+            old: OnceLock::new(),
+            spent: AtomicU64::new(0),
             files: Learned::default(),
             dirs: Learned::default(),
         }
     }
 
-    /// Returns what is known of a file.
-    pub fn file(&self, path: &RepoPath) -> Option<KnownFile> {
-        self.files.get(path).or_else(|| match self.old(path)? {
-            Known::File(known) => Some(known),
-            Known::Dir(_) => None,
-        })
+    /// Returns what is known of a file of `size` bytes; nothing where it is cheaper to read it
+    /// than to find out.
+    pub fn file(&self, path: &RepoPath, size: u64) -> Option<KnownFile> {
+        self.files
+            .get(path)
+            .or_else(|| match self.old(path, size)? {
+                Known::File(known) => Some(known),
+                Known::Dir(_) => None,
+            })
     }
 
-    /// Returns what is known of a directory.
-    pub fn dir(&self, path: &RepoPath) -> Option<KnownDir> {
-        self.dirs.get(path).or_else(|| match self.old(path)? {
+    /// Returns what is known of a directory of `size` bytes, like [`Memory::file`].
+    pub fn dir(&self, path: &RepoPath, size: u64) -> Option<KnownDir> {
+        self.dirs.get(path).or_else(|| match self.old(path, size)? {
             Known::Dir(known) => Some(known),
             Known::File(_) => None,
         })
@@ -84,11 +103,15 @@ impl Memory {
     /// Writes what this run learned. What is racy has to be looked at again anyway; it is
     /// written only where an entry that could be believed would stand otherwise.
     pub fn save(&self) -> Result<()> {
+        // Unread, it may end in a torn entry, which would hide what is written behind it.
+        let Some(old) = self.old.get() else {
+            return Ok(());
+        };
         let files = self.files.take().into_iter();
         let files = files.map(|(path, known)| (path, Known::File(known)));
         let dirs = self.dirs.take().into_iter();
         let dirs = dirs.map(|(path, known)| (path, Known::Dir(known)));
-        let mut old = self.old.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = old.write().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |(path, known): &(RepoPath, Known)| {
             let is_racy = match known {
                 Known::File(known) => known.is_racy,
@@ -104,8 +127,21 @@ impl Memory {
         old.compact()
     }
 
-    fn old(&self, path: &RepoPath) -> Option<Known> {
-        let old = self.old.read().unwrap_or_else(PoisonError::into_inner);
+    /// Returns what earlier runs learned of something that costs `size` bytes to look into.
+    fn old(&self, path: &RepoPath, size: u64) -> Option<Known> {
+        let old = match self.old.get() {
+            Some(old) => old,
+            None => {
+                let cost = size.saturating_add(OPENING);
+                let spent = self.spent.fetch_add(cost, Ordering::Relaxed);
+                if spent.saturating_add(cost) <= self.len / SHARE {
+                    return None;
+                }
+                self.old
+                    .get_or_init(|| RwLock::new(Ledger::load(self.path.clone())))
+            }
+        };
+        let old = old.read().unwrap_or_else(PoisonError::into_inner);
         old.get(path.as_bytes())
     }
 }
@@ -145,5 +181,55 @@ impl<V: Clone> Learned<V> {
 
     fn known(&self) -> MutexGuard<'_, HashMap<RepoPath, V>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(size: u64) -> KnownFile {
+        KnownFile {
+            signature: Signature {
+                size,
+                mtime_ns: 1,
+                ctime_ns: 2,
+                inode: 3,
+                device: 4,
+                mode: 0o100_644,
+            },
+            digest: Digest::of(b""),
+            is_racy: false,
+        }
+    }
+
+    #[test]
+    fn it_is_read_once_that_is_cheaper_than_the_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let memory = || Memory::load(dir.path().join("stat"));
+        let path = |i: u64| RepoPath::new(format!("{i}"));
+        let first = memory();
+        assert_eq!(first.file(&path(0), 0), None);
+        for i in 0..5000 {
+            first.learn_file(&path(i), known(i));
+        }
+        first.save().expect("saves");
+
+        // A large file is not read as long as anything is known.
+        assert_eq!(memory().file(&path(7), 1 << 30), Some(known(7)));
+
+        let few = memory();
+        assert_eq!(few.file(&path(7), 10), None);
+        few.learn_file(&path(7), known(77));
+        assert_eq!(few.file(&path(7), 10), Some(known(77)));
+        few.save().expect("saves");
+        assert_eq!(memory().file(&path(7), 1 << 30), Some(known(7)));
+
+        let many = memory();
+        many.learn_file(&path(7), known(77));
+        let found = (8..100).filter(|i| many.file(&path(*i), 10).is_some());
+        assert!(found.count() > 50);
+        many.save().expect("saves");
+        assert_eq!(memory().file(&path(7), 1 << 30), Some(known(77)));
     }
 }

@@ -1,7 +1,6 @@
 //! One thread's round through a part of a snapshot's looks.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Body, ENTRY, Entry, HASH, SEEN, u32_at};
 use crate::digest::{hash_file, is_racy_since};
-use crate::fs::{RepoPath, Signature, is_executable};
+use crate::fs::{self, RepoPath, Signature, is_executable};
 
 /// What a round found.
 #[derive(Debug, Default)]
@@ -139,13 +138,12 @@ impl<'a> Round<'a> {
             return false;
         }
         // Links are followed here where the look did; else it is a file, as was just seen.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let Ok(file) = openat(dir, name, flags, Mode::empty()) else {
+        let Ok(file) = fs::open_to_hash(dir, name) else {
             return false;
         };
         self.found.files_hashed += 1;
         self.found.bytes_hashed += seen.size;
-        let digest = hash_file(&File::from(file), seen.size);
+        let digest = hash_file(&file, seen.size);
         digest.is_ok_and(|d| d.size == seen.size && d.hash[..] == *hash)
     }
 }

@@ -1,14 +1,17 @@
 //! The ledger: a map on disk that is changed by appending.
 //!
-//! Each entry is a length, a checksum, a name (any bytes) and its value. Loading it only finds out
-//! where the last entry of each name lies: of 10,000 targets a build mostly wants one. A
-//! torn tail is cut off; an entry that rotted elsewhere is one that is not there.
+//! Each entry is a length, a checksum, a name (any bytes) and its value. Of 10,000 targets a
+//! build mostly wants one: the first few questions are answered by going through the entries, and
+//! only then is it worth knowing where the last entry of each name lies. A torn tail is cut off;
+//! an entry that rotted elsewhere is one that is not there.
 
 use std::fs::{File, OpenOptions};
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::Serialize;
@@ -22,56 +25,117 @@ use crate::fs;
 /// Bytes of the length in front of each entry.
 const LEN: usize = 4;
 
+/// Questions that are answered by going through all entries.
+const SEARCHES: usize = 8;
+
+/// Entries written between two looks at whether the file should be shortened, if the index is
+/// not there anyway.
+const LOOK_EVERY: usize = 64;
+
 /// A map from names to values in a file that only grows.
 pub struct Ledger<V> {
     path: PathBuf,
     file: Option<File>,
     /// The whole part of the file.
     bytes: Vec<u8>,
-    /// Where the last entry of each name begins.
-    last: HashTable<usize>,
-    hasher: DefaultHashBuilder,
+    index: OnceLock<Index>,
+    /// How often a value was asked for without the index.
+    asked: AtomicUsize,
     /// Entries in the file, of which some are overwritten by later ones.
     written: usize,
+    /// How many of them there were in the beginning.
+    loaded: usize,
     values: PhantomData<V>,
+}
+
+/// Where the last entry of each name begins.
+struct Index {
+    last: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Index {
+    /// Returns the index of `count` entries.
+    fn new(bytes: &[u8], count: usize) -> Self {
+        let mut index = Self {
+            last: HashTable::with_capacity(count),
+            hasher: DefaultHashBuilder::default(),
+        };
+        for at in entries(bytes, 0) {
+            index.point(bytes, at);
+        }
+        index
+    }
+
+    fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
+        let hash = self.hasher.hash_one(name);
+        let at = self.last.find(hash, |at| name_at(bytes, *at) == name)?;
+        Some(*at)
+    }
+
+    /// Makes the entry at `at` the last one of its name.
+    fn point(&mut self, bytes: &[u8], at: usize) {
+        let name = name_at(bytes, at);
+        let hash = |at: &usize| self.hasher.hash_one(name_at(bytes, *at));
+        let is_same = |other: &usize| name_at(bytes, *other) == name;
+        match self.last.entry(self.hasher.hash_one(name), is_same, hash) {
+            hashbrown::hash_table::Entry::Occupied(mut old) => *old.get_mut() = at,
+            hashbrown::hash_table::Entry::Vacant(new) => drop(new.insert(at)),
+        }
+    }
 }
 
 impl<V: Serialize + DeserializeOwned> Ledger<V> {
     /// Reads the ledger at `path`; a missing or foreign file is an empty one.
     pub fn load(path: PathBuf) -> Self {
-        let mut ledger = Self {
-            bytes: std::fs::read(&path).unwrap_or_default(),
-            path,
-            file: None,
-            last: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            written: 0,
-            values: PhantomData,
-        };
-        let mut at = 0;
-        let mut before = 0;
-        while let Some(entry) = entry_at(&ledger.bytes, at).filter(|e| name_of(e).is_some()) {
+        let mut bytes = std::fs::read(&path).unwrap_or_default();
+        let (mut at, mut before, mut written) = (0, 0, 0);
+        while let Some(entry) = entry_at(&bytes, at).filter(|e| name_of(e).is_some()) {
             before = at;
             at += LEN + entry.len();
-            ledger.point(before);
+            written += 1;
         }
         // Only what was written last can be torn without being too short.
         let is_torn = |entry: &[u8]| decode::<(&Bytes, V)>(entry).is_none();
-        if entry_at(&ledger.bytes, before).is_some_and(is_torn) {
+        if written > 0 && entry_at(&bytes, before).is_some_and(is_torn) {
             at = before;
-            ledger.bytes.truncate(at);
-            ledger.point_anew();
+            written -= 1;
         }
-        ledger.bytes.truncate(at);
-        ledger
+        bytes.truncate(at);
+        Self {
+            path,
+            file: None,
+            bytes,
+            index: OnceLock::new(),
+            asked: AtomicUsize::new(0),
+            written,
+            loaded: written,
+            values: PhantomData,
+        }
     }
 
     /// Returns the value of `name`.
     pub fn get(&self, name: &[u8]) -> Option<V> {
-        let hash = self.hasher.hash_one(name);
-        let at = self.last.find(hash, |at| self.name_at(*at) == name)?;
-        let (_, value) = decode::<(&Bytes, V)>(entry_at(&self.bytes, *at)?)?;
+        let is_early = || self.asked.fetch_add(1, Ordering::Relaxed) < SEARCHES;
+        let at = match self.index.get() {
+            None if is_early() => self.search(name),
+            _ => self.index().find(&self.bytes, name),
+        };
+        let (_, value) = decode::<(&Bytes, V)>(entry_at(&self.bytes, at?)?)?;
         Some(value)
+    }
+
+    /// Goes through all entries for the last one of `name`.
+    fn search(&self, name: &[u8]) -> Option<usize> {
+        let begin = postcard::to_stdvec(Bytes::new(name)).ok()?;
+        let (mut at, mut found) = (0, None);
+        while let Some(entry) = entry_at(&self.bytes, at) {
+            if body_of(entry).is_some_and(|body| body.starts_with(&begin)) {
+                found = Some(at);
+            }
+            at += LEN + entry.len();
+        }
+        found
     }
 
     /// Sets the value of `name` and appends the change to the file.
@@ -101,7 +165,12 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
         }
         written.context("append to", &self.path)?;
         self.bytes.extend(entry);
-        self.point_from(at);
+        for at in entries(&self.bytes, at) {
+            self.written += 1;
+            if let Some(index) = self.index.get_mut() {
+                index.point(&self.bytes, at);
+            }
+        }
         Ok(())
     }
 
@@ -118,52 +187,31 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
 
     /// Rewrites the file when more than half of it is overwritten entries.
     pub fn compact(&mut self) -> Result<()> {
-        if self.written <= 2 * self.last.len() + 100 {
+        const FEW: usize = 100;
+        let is_looked_at =
+            self.index.get().is_some() || self.written / LOOK_EVERY != self.loaded / LOOK_EVERY;
+        if self.written <= FEW || !is_looked_at || self.written <= 2 * self.index().last.len() + FEW
+        {
             return Ok(());
         }
-        let mut kept: Vec<usize> = self.last.iter().copied().collect();
+        let mut kept: Vec<usize> = self.index().last.iter().copied().collect();
         kept.sort_unstable();
         let mut bytes = Vec::new();
-        for at in kept {
-            let len = entry_at(&self.bytes, at).map_or(0, |e| LEN + e.len());
-            bytes.extend(&self.bytes[at..at + len]);
+        for at in &kept {
+            let len = entry_at(&self.bytes, *at).map_or(0, |e| LEN + e.len());
+            bytes.extend(&self.bytes[*at..*at + len]);
         }
         fs::write_atomically(&self.path, &bytes)?;
         self.file = None;
         self.bytes = bytes;
-        self.point_anew();
+        self.index = OnceLock::new();
+        self.written = kept.len();
         Ok(())
     }
 
-    /// Makes the entry at `at` the last one of its name.
-    fn point(&mut self, at: usize) {
-        self.written += 1;
-        let name_at = |at: usize| entry_at(&self.bytes, at).and_then(name_of).unwrap_or(b"");
-        let name = name_at(at);
-        let hash = |at: &usize| self.hasher.hash_one(name_at(*at));
-        let is_same = |other: &usize| name_at(*other) == name;
-        match self.last.entry(self.hasher.hash_one(name), is_same, hash) {
-            hashbrown::hash_table::Entry::Occupied(mut old) => *old.get_mut() = at,
-            hashbrown::hash_table::Entry::Vacant(new) => drop(new.insert(at)),
-        }
-    }
-
-    fn point_anew(&mut self) {
-        self.last.clear();
-        self.written = 0;
-        self.point_from(0);
-    }
-
-    fn point_from(&mut self, mut at: usize) {
-        while let Some(entry) = entry_at(&self.bytes, at) {
-            let next = at + LEN + entry.len();
-            self.point(at);
-            at = next;
-        }
-    }
-
-    fn name_at(&self, at: usize) -> &[u8] {
-        entry_at(&self.bytes, at).and_then(name_of).unwrap_or(b"")
+    fn index(&self) -> &Index {
+        self.index
+            .get_or_init(|| Index::new(&self.bytes, self.written))
     }
 
     /// Opens the file for appending at `len`: a torn tail would hide all that comes after.
@@ -185,6 +233,17 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
 fn entry_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let (len, rest) = bytes.get(at..)?.split_first_chunk::<LEN>()?;
     rest.get(..u32::from_le_bytes(*len) as usize)
+}
+
+/// Returns where the entries from `at` on begin.
+fn entries(bytes: &[u8], at: usize) -> impl Iterator<Item = usize> {
+    let next = |at: &usize| Some(*at + LEN + entry_at(bytes, *at)?.len());
+    let is_there = |at: &usize| entry_at(bytes, *at).is_some();
+    std::iter::successors(Some(at), next).take_while(is_there)
+}
+
+fn name_at(bytes: &[u8], at: usize) -> &[u8] {
+    entry_at(bytes, at).and_then(name_of).unwrap_or(b"")
 }
 
 /// Returns the name of an entry, without looking at its checksum.
@@ -225,6 +284,40 @@ mod tests {
         let again = ledger(dir.path());
         let found = [b"a", b"b", b"c"].map(|name| again.get(name));
         assert_eq!(found, [Some(299), Some(7), Some(1)]);
+    }
+
+    #[test]
+    fn the_answer_does_not_depend_on_how_often_it_was_asked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut first = ledger(dir.path());
+        for i in 0..20u32 {
+            let name = format!("{}", i % 7);
+            first.insert(name.as_bytes(), &i).expect("appends");
+        }
+        let mut again = ledger(dir.path());
+        let ask = |ledger: &Ledger<u32>| [b"0", b"5", b"6", b"7"].map(|name| ledger.get(name));
+        let expected = [Some(14), Some(19), Some(13), None];
+        for _ in 0..2 * SEARCHES {
+            assert_eq!(ask(&again), expected);
+        }
+        again.insert(b"7", &20).expect("appends");
+        again.insert(b"0", &21).expect("appends");
+        assert_eq!(ask(&again), [Some(21), Some(19), Some(13), Some(20)]);
+        assert_eq!(ask(&ledger(dir.path())), ask(&again));
+    }
+
+    #[test]
+    fn who_only_ever_changes_one_value_does_not_let_it_grow() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for i in 0..40u32 {
+            let mut one = ledger(dir.path());
+            for j in 0..10 {
+                one.insert(b"a", &(10 * i + j)).expect("appends");
+            }
+            one.compact().expect("compacts");
+        }
+        assert!(ledger(dir.path()).written < 200);
+        assert_eq!(ledger(dir.path()).get(b"a"), Some(399));
     }
 
     #[test]

@@ -43,16 +43,19 @@ impl<W: Fn(&str) + Sync> Plain<W> {
         took: Duration,
         reason: Option<&str>,
     ) {
+        if how == Settled::Fresh && !self.screen.is_verbose {
+            return;
+        }
         let time = self.screen.paint(FAINT, shown_time(took));
         let reason = reason.map_or(String::new(), |r| {
             format!("  {}", self.screen.paint(FAINT, r))
         });
         match how {
-            Settled::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", target),
+            Settled::Fresh => self.line(FAINT, "fresh", target),
             Settled::Restored => self.line(GOOD, "restored", &format!("{target}{reason}")),
             Settled::Ran => self.line(GOOD, "done", &format!("{target}  {time}")),
             Settled::RanSame => self.line(GOOD, "same", &format!("{target}  {time}")),
-            Settled::Fresh | Settled::Failed | Settled::Skipped => {}
+            Settled::Failed | Settled::Skipped => {}
         }
         self.block(log);
     }
