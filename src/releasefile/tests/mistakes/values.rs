@@ -460,3 +460,32 @@ target "a" {
        ╰────
     "##);
 }
+
+#[test]
+fn depfiles() {
+    insta::assert_snapshot!(report(r#"
+target "a" { depfile "build/*.d"; run "x" }
+target "b" { depfile "build/"; run "x" }
+target "c" { depfile "../x.d"; run "x" }
+target "d" { depfile "Releasefile.kdl"; run "x" }
+target "e" { depfile "e.d" "f.d" size=1; run "x" }
+target "f" { outputs "f.o" "f.d"; depfile "f.d"; run "x" }
+target "g" { outputs "build/"; depfile "build/g.d"; run "x" }
+target "h" { depfile "build/h.d"; run "x" }
+target "i" { each "n" "1" "2"; depfile "i.d"; run "x {n}" }
+target "j" { depfile "j.d"; depfile "k.d"; run "x" }
+"#), @"");
+}
+
+#[test]
+fn platforms() {
+    insta::assert_snapshot!(report(r#"
+target "a" { platform "linux-arm64"; run "x" }
+target "b" { platform "all"; run "x" }
+target "c" { platform "linux-aarch46"; run "x" }
+target "d" { platform "my machine"; run "x" }
+target "e" { platform "any" { x "y" }; run "x" }
+target "f" { platform 1; platform; run "x" }
+target "g" { platform "darwin-arm64"; run "x" }
+"#), @"");
+}
