@@ -10,7 +10,7 @@ use super::Builder;
 use super::workplace::Workplace;
 use crate::cache::ActionResult;
 use crate::depfile::{self, Malformed};
-use crate::digest::{Digest, Digests, Start};
+use crate::digest::{Digest, Digests, Kind, Start};
 use crate::error::{Error, Result};
 use crate::fs::{self, RepoPath, STATE_DIR, Signature};
 use crate::graph::Target;
@@ -82,22 +82,18 @@ impl Builder<'_> {
                 .hinted("it is read as ninja does, from what `cc -MD` writes")
         })?;
         let mut paths = self.in_repository(target, place, &named);
-        let is_in_key = |path: &RepoPath| {
-            let inputs = &gathered.inputs;
-            inputs.binary_search_by(|(p, _)| p.cmp(path)).is_ok()
-                || gathered.made().any(|o| o.path == *path)
-        };
-        paths.retain(|path| !is_in_key(path));
+        let inputs = &gathered.inputs;
+        paths.retain(|path| inputs.binary_search_by(|(p, _)| p.cmp(path)).is_err());
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
-            let maker = self.inspector.maker(&path);
-            if maker.is_some_and(|id| self.graph().name(id) == target.name) {
+            // All that directly needed targets make is in the key as well.
+            let is_known = |id| target.needs.contains(&id) || self.graph().name(id) == target.name;
+            if self.inspector.maker(&path).is_some_and(is_known) {
                 continue;
             }
             if let Some(maker) = self.inspector.stranger(target, &path) {
-                let error = format!(
-                    "`{name}` reads `{path}`, which `{maker}` makes, but does not need it"
-                );
+                let error =
+                    format!("`{name}` reads `{path}`, which `{maker}` makes, but does not need it");
                 return Err(Error::failed(error).hinted(format!("add `needs \"{maker}\"`")));
             }
             let content = self.inspector.found_content(&path)?;
@@ -107,7 +103,12 @@ impl Builder<'_> {
     }
 
     /// Returns those of the named files that lie in the repository, sorted.
-    fn in_repository(&self, target: &Target, place: &Workplace, named: &[PathBuf]) -> Vec<RepoPath> {
+    fn in_repository(
+        &self,
+        target: &Target,
+        place: &Workplace,
+        named: &[PathBuf],
+    ) -> Vec<RepoPath> {
         let root = self.inspector.digests.root();
         let inside = |path: &Path| {
             let path = place.in_repository(path, root)?;
@@ -140,7 +141,10 @@ impl Builder<'_> {
                 "`{name}` ran, but the clock was set back meanwhile: nobody can tell whether what it read has changed\n  help: outputs are kept but not cached; run `rel build {name}` again"
             ));
         }
+        let is_dir = |found: &Found| found.content.is_some_and(|c| c.kind == Kind::Directory);
         let is_moved = |found: &&Found| match self.inspector.maker(&found.path) {
+            // What matters of a directory that a target makes are the files in it.
+            Some(_) if is_dir(found) => false,
             Some(maker) => {
                 let made = self.made(maker);
                 let made = made.outputs.iter().find(|o| o.path == found.path);

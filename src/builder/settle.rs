@@ -258,12 +258,7 @@ impl Builder<'_> {
     }
 
     /// Tries until an attempt succeeds or none is left.
-    fn attempts(
-        &self,
-        target: &Target,
-        gathered: &Gathered,
-        key: ActionKey,
-    ) -> Result<Ran> {
+    fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
         let mut attempt = 1;
         loop {
             let error = match self.attempt(target, gathered) {
@@ -294,7 +289,10 @@ impl Builder<'_> {
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = log::create(&dir).context("create a file in", &dir)?;
         let mut place = self.workplace(target, gathered)?;
-        let start = target.depfile.is_some().then(|| self.inspector.digests.start());
+        let start = target
+            .depfile
+            .is_some()
+            .then(|| self.inspector.digests.start());
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
         let text = read_all(&log).context("read a log in", &dir)?;

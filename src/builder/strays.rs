@@ -214,7 +214,10 @@ impl Builder<'_> {
     fn is_declared(&self, path: &RepoPath, kind: EntryKind) -> bool {
         let outputs = || {
             let all = self.graph().targets().flat_map(|(_, t)| &t.outputs);
-            let depfiles = self.graph().targets().filter_map(|(_, t)| t.depfile.clone());
+            let depfiles = self
+                .graph()
+                .targets()
+                .filter_map(|(_, t)| t.depfile.clone());
             let depfiles: Vec<Pattern> = depfiles.map(Pattern::File).collect();
             OutputIndex::new(all.map(|o| &o.pattern).chain(&depfiles))
         };

@@ -45,7 +45,12 @@ pub(crate) fn own(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
         index.overlapping(&Pattern::File(path.clone())).first()?;
         let name = &target.name;
         let message = format!("the depfile `{path}` of `{name}` is a file that rel reads itself");
-        let mistake = Mistake::new("bad_depfile", target.place, message, "a run would remove it");
+        let mistake = Mistake::new(
+            "bad_depfile",
+            target.place,
+            message,
+            "a run would remove it",
+        );
         Some(mistake.help("name another file"))
     };
     let all = graph.targets().filter_map(|(_, target)| mistake(target));
@@ -77,7 +82,9 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
         let taken = |message: String| Mistake::new("bad_depfile", place, message, "taken already");
         if let Some(former) = first.insert(path, at) {
             let (one, two) = (&targets[former].name, &target.name);
-            let mistake = taken(format!("`{one}` and `{two}` write the same depfile `{path}`"));
+            let mistake = taken(format!(
+                "`{one}` and `{two}` write the same depfile `{path}`"
+            ));
             out.push(mistake.help("let the path name the axis, so that each target has its own"));
             continue;
         }
@@ -87,7 +94,10 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
             if maker.name == target.name && !matches!(output.pattern, Pattern::File(_)) {
                 continue;
             }
-            let message = format!("the depfile `{path}` is an output of `{}` as well", maker.name);
+            let message = format!(
+                "the depfile `{path}` is an output of `{}` as well",
+                maker.name
+            );
             let mistake = taken(message).also(output.place, format!("`{}`", output.pattern));
             out.push(mistake.help("a depfile is read and removed: name another file"));
             break;

@@ -57,9 +57,9 @@ pub(crate) fn platform(node: &Node, scope: &Scope, found: &mut Mistakes) -> Opti
     if value == "any" {
         return Some(value);
     }
-    let known = value.split_once('-').filter(|(system, processor)| {
-        SYSTEMS.contains(system) && PROCESSORS.contains(processor)
-    });
+    let known = value
+        .split_once('-')
+        .filter(|(system, processor)| SYSTEMS.contains(system) && PROCESSORS.contains(processor));
     if known.is_some() {
         return Some(value);
     }

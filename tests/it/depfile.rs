@@ -56,17 +56,33 @@ fn what_a_depfile_names_makes_stale() {
     space.write("inc/b.h", "unread\n");
     space.build([]).ok().is("obj fresh");
     space.write("inc/a.h", "two\n");
-    assert_snapshot!(why(&space), @"");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           found input `inc/a.h` changed  e0e63aa4c8e1ed79 4 B -> ef40086ad8a395c7 4 B
+    ");
     space.build([]).ok().is("obj ran");
     assert_eq!(space.read("out/main.o"), "#include inc/a.h\nmain\ntwo\n");
     settle(&space);
     space.shell("chmod +x inc/a.h");
-    assert_snapshot!(why(&space), @"");
-    space.build([]).ok().is("obj ran");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           found input `inc/a.h` changed  ef40086ad8a395c7 4 B -> ef40086ad8a395c7 4 B executable
+    ");
+    space.build([]).ok().is("obj ran, same result");
     settle(&space);
     space.remove("inc/a.h");
-    assert_snapshot!(why(&space), @"");
-    assert_snapshot!(space.run(["build"]).fails(1).stderr, @"");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           found input `inc/a.h` is gone  ef40086ad8a395c7 4 B executable
+    ");
+    assert_snapshot!(space.run(["build"]).fails(1).stderr, @r"
+         run obj  found input `inc/a.h` is gone  ef40086ad8a395c7 4 B executable
+    error: `obj` failed: exit status 1
+      command  ./cc out/main.o dep/main.d main.c
+      printed  cat: inc/a.h: No such file or directory
+      key      [KEY]
+    rel: 1 failed, 0 fresh, in [TIME]
+    ");
     space.write("main.c", "#include inc/b.h\n");
     space.build([]).ok().is("obj ran");
     settle(&space);
@@ -87,7 +103,10 @@ fn a_named_file_may_appear() {
     space.build([]).ok().is("obj ran");
     settle(&space);
     space.write("maybe/x", "some\n");
-    assert_snapshot!(why(&space), @"");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           found input `maybe/x` is new  c18fedb09f46dbe0 5 B
+    ");
     space.build([]).ok().is("obj ran");
     assert_eq!(space.read("out"), "some\n");
     settle(&space);
@@ -109,7 +128,10 @@ fn a_result_comes_back_when_all_that_was_found_does() {
     for (header, made) in [("one\n", "one"), ("three\n", "three"), ("two\n", "two")] {
         space.write("inc/a.h", header);
         space.build([]).ok().is("obj restored");
-        assert_eq!(space.read("out/main.o"), format!("#include inc/a.h\nmain\n{made}\n"));
+        assert_eq!(
+            space.read("out/main.o"),
+            format!("#include inc/a.h\nmain\n{made}\n")
+        );
         assert!(!space.has("dep/main.d"));
         space.build([]).ok().is("obj fresh");
     }
@@ -152,7 +174,9 @@ fn the_cache_knows_several_lists_for_one_key() {
 #[test]
 fn branches_come_and_go() {
     let space = compiled("");
-    space.shell("git init -q; echo .rel > .gitignore; echo out >> .gitignore; echo log >> .gitignore");
+    space.shell(
+        "git init -q; echo .rel > .gitignore; echo out >> .gitignore; echo log >> .gitignore",
+    );
     space.shell("git add -A; git commit -qm one; git checkout -qb two; echo more > inc/a.h; git commit -qam two");
     space.build([]).ok().is("obj ran");
     space.shell("git checkout -q -");
@@ -161,7 +185,10 @@ fn branches_come_and_go() {
         space.shell("git checkout -q -");
         space.build([]).ok().is("obj restored");
         let header = space.read("inc/a.h");
-        assert_eq!(space.read("out/main.o"), format!("#include inc/a.h\nmain\n{header}"));
+        assert_eq!(
+            space.read("out/main.o"),
+            format!("#include inc/a.h\nmain\n{header}")
+        );
     }
 }
 
@@ -181,8 +208,16 @@ fn what_another_target_makes_must_be_needed() {
     space.write("seed", "seed\n").remove("inc/a.h");
     space.write("Releasefile.kdl", with(""));
     let _ = space.run(["build", "gen"]).ok();
-    assert_snapshot!(why(&space), @"");
-    assert_snapshot!(space.run(["build", "obj", "-q"]).fails(1).stderr, @"");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           found input `inc/a.h` changed  e0e63aa4c8e1ed79 4 B -> 746ca5d334b2e2bc 5 B
+           found input `inc/a.h` is made by `gen`, which is not needed
+    ");
+    assert_snapshot!(space.run(["build", "obj", "-q"]).fails(1).stderr, @r#"
+    error: `obj` reads `inc/a.h`, which `gen` makes, but does not need it
+      key  [KEY]
+      help: add `needs "gen"`
+    "#);
     for needs in ["needs \"gen\"", "needs \"all\""] {
         space.write("Releasefile.kdl", with(needs));
         space.write("seed", "seed\n");
@@ -213,7 +248,22 @@ fn a_depfile_that_can_not_be_read_fails_the_target() {
         told += &space.run(["build", "-q"]).fails(1).stderr;
         assert_eq!(space.build([]).how("obj"), "failed");
     }
-    assert_snapshot!(told, @"");
+    assert_snapshot!(told, @r"
+    error: `obj` ran, but did not write its depfile `d`
+      key  [KEY]
+      help: let the command write it there (`cc -MD -MF …`), or correct `depfile`
+    error: `obj` wrote a depfile `d`, but line 1 has no `:` behind its target
+      key  [KEY]
+      help: it is read as ninja does, from what `cc -MD` writes
+    error: `obj` wrote a depfile `d`, but it has no rule `target: file file`
+      key  [KEY]
+      help: it is read as ninja does, from what `cc -MD` writes
+    error: the depfile `d` is no regular file
+      key  [KEY]
+    error: `obj` wrote a depfile `d`, but it is no text
+      key  [KEY]
+      help: it is read as ninja does, from what `cc -MD` writes
+    ");
 }
 
 /// A file of somebody at the depfile's place is neither read nor lost.
@@ -222,7 +272,10 @@ fn what_stands_at_a_depfile_is_moved_aside() {
     let space = compiled("");
     space.write("dep/main.d", "mine\n");
     let stderr = space.run(["build", "-q"]).ok().stderr;
-    assert!(stderr.contains("they were moved to `.rel/aside/"), "{stderr}");
+    assert!(
+        stderr.contains("they were moved to `.rel/aside/"),
+        "{stderr}"
+    );
     assert_eq!(space.shell("cat .rel/aside/*/dep/main.d"), "mine\n");
 }
 
@@ -249,7 +302,8 @@ fn a_header_that_changes_meanwhile_is_told_and_not_kept() {
         space.shell(way);
         space.write("go", "");
         let stderr = job.finish().ok().stderr;
-        let told = "warning: `obj` ran, but `inc/a.h`, which its depfile names, was written to meanwhile";
+        let told =
+            "warning: `obj` ran, but `inc/a.h`, which its depfile names, was written to meanwhile";
         assert!(stderr.contains(told), "{way}: {stderr}");
         space.write("inc/a.h", "3\n");
         assert!(why(&space).contains("its last run was not recorded as a whole"));
@@ -265,14 +319,27 @@ fn with_a_sandbox_what_is_declared_stays_the_rule() {
     let space = compiled("sandbox \"strict\"");
     let text = space.read("Releasefile.kdl");
     space.write("cc", CC.replace("echo ran >> log\n", ""));
-    assert_snapshot!(space.run(["build", "-q"]).fails(1).stderr, @"");
-    space.write("Releasefile.kdl", text.replace("\"cc\"", "\"cc\" \"inc/*.h\""));
+    assert_snapshot!(space.run(["build", "-q"]).fails(1).stderr, @r#"
+    error: `obj` failed: exit status 1
+      command     ./cc out/main.o dep/main.d main.c
+      printed     cat: inc/a.h: No such file or directory
+      undeclared  reads `inc/a.h`
+      key         [KEY]
+      help: add `inputs "inc/a.h"`
+    "#);
+    space.write(
+        "Releasefile.kdl",
+        text.replace("\"cc\"", "\"cc\" \"inc/*.h\""),
+    );
     space.build([]).ok().is("obj ran");
     assert!(!space.has("dep/main.d"));
     space.build([]).ok().is("obj fresh");
     // Every file that may be read is in the key, read or not.
     space.write("inc/b.h", "unread\n");
-    assert_snapshot!(why(&space), @"");
+    assert_snapshot!(why(&space), @r"
+    stale  obj
+           input `inc/b.h` changed  9d902f9864f3043d 2 B -> c92471fb5637e2f5 7 B
+    ");
     space.build([]).ok().is("obj ran, same result");
 }
 
@@ -326,7 +393,10 @@ fn links_on_the_way_count() {
     run "cat link/../x > out; echo 'out: link/../x' > d"
 }"#,
     );
-    space.write("one/x", "1\n").write("two/x", "2\n").write("x", "0\n");
+    space
+        .write("one/x", "1\n")
+        .write("two/x", "2\n")
+        .write("x", "0\n");
     space.shell("mkdir one/sub two/sub; ln -s one/sub link");
     space.build([]).ok().is("obj ran");
     space.write("x", "unread\n");
@@ -341,9 +411,15 @@ fn links_on_the_way_count() {
 #[test]
 fn sources_alone_have_no_key_where_a_depfile_says_more() {
     let space = compiled("");
-    assert_snapshot!(space.run(["hash", "obj"]).fails(1).stderr, @"");
+    assert_snapshot!(space.run(["hash", "obj"]).fails(1).stderr, @r#"
+    error: what `obj` reads is in its depfile, which only a run writes: its sources have no key
+      help: let it see only what it declares (`sandbox "strict"`), or do without `depfile`
+    "#);
     let text = space.read("Releasefile.kdl");
-    space.write("Releasefile.kdl", text.replace("depfile", "sandbox \"strict\"; depfile"));
+    space.write(
+        "Releasefile.kdl",
+        text.replace("depfile", "sandbox \"strict\"; depfile"),
+    );
     let _ = space.run(["hash", "obj"]).ok();
 }
 
@@ -351,14 +427,22 @@ fn sources_alone_have_no_key_where_a_depfile_says_more() {
 fn a_trace_knows_what_a_depfile_names() {
     let space = compiled("");
     let output = space.run(["check", "--trace", "obj"]);
-    assert!(!output.stdout.contains("inc/a.h") && !output.stderr.contains("inc/a.h"), "{output}");
-    assert!(!output.stdout.contains("main.d") && !output.stderr.contains("main.d"), "{output}");
+    assert!(
+        !output.stdout.contains("inc/a.h") && !output.stderr.contains("inc/a.h"),
+        "{output}"
+    );
+    assert!(
+        !output.stdout.contains("main.d") && !output.stderr.contains("main.d"),
+        "{output}"
+    );
 }
 
 #[test]
 fn a_platform_stands_for_the_machine() {
     let with = |line: &str| {
-        format!("target \"t\" {{ {line}; inputs \"a\"; outputs \"out\"; run \"cp a out; echo >> log\" }}")
+        format!(
+            "target \"t\" {{ {line}; inputs \"a\"; outputs \"out\"; run \"cp a out; echo >> log\" }}"
+        )
     };
     let space = Space::new(&with("desc \"x\""));
     space.write("a", "a\n");

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::world::{
-    EXCLUSIONS, Each, FILES, GLOBS, Header, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS, Target, Tree,
-    World,
+    EXCLUSIONS, Each, FILES, GLOBS, Header, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS,
+    Target, Tree, World,
 };
 
 /// A small generator with a seed, so that a failure can be had again.
