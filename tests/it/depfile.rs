@@ -313,6 +313,24 @@ fn a_header_that_changes_meanwhile_is_told_and_not_kept() {
     }
 }
 
+/// Depfiles come and go beside outputs: whoever looks meanwhile takes them for what they are.
+#[test]
+fn depfiles_of_others_are_no_strays() {
+    let space = Space::new(
+        r#"target "obj" {
+    each "n" "1" "2" "3" "4" "5" "6" "7" "8"
+    outputs "out/{n}"
+    depfile "out/{n}.d"
+    run "echo 'o: a' > out/{n}.d; cat a > {out}; sleep 0.0{n}"
+}"#,
+    );
+    space.write("a", "a\n");
+    let output = space.run(["build", "-j4"]).ok();
+    assert!(!output.stderr.contains("warning"), "{output}");
+    let output = space.run(["build"]).ok();
+    assert!(output.stderr.contains("8 targets fresh"), "{output}");
+}
+
 /// In a sandbox a command finds what is declared, so that there is nothing more to find.
 #[test]
 fn with_a_sandbox_what_is_declared_stays_the_rule() {
