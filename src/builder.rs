@@ -22,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
+mod found;
 mod lost;
 mod moved;
 mod settle;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::RepoPath;
 use crate::key::{ActionKey, Made};
 
 pub mod counted;
@@ -28,6 +29,10 @@ pub struct ActionResult {
     pub took_ms: u64,
     /// Blobs that are too small for a place of their own.
     pub small: Vec<Vec<u8>>,
+    /// Not empty under the key of a target with a depfile, where no result stands but which
+    /// files its runs found, the last run first. With what is in them now they make the keys
+    /// of results. (The idea is that of the manifests of ccache.)
+    pub found: Vec<Vec<RepoPath>>,
 }
 
 /// One cache backend.

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,14 @@ pub struct Counters {
 /// Linux kernel (`CONFIG_HZ=100`), doubled.
 const TICK_NS: i64 = 20_000_000;
 
+/// When commands started, by the file system's clock and by one that nobody sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Nanoseconds since 1970.
+    pub ns: i64,
+    at: Instant,
+}
+
 /// Answers what is in files and directories below one root; safe to share between threads.
 pub struct Digests {
     root: PathBuf,
@@ -161,6 +169,28 @@ impl Digests {
         let elapsed_ns = i64::try_from(taken.elapsed().as_nanos()).unwrap_or(0);
         let steady_ns = at_ns.saturating_add(elapsed_ns);
         coarse_now_ns().min(steady_ns) + self.skew_ns
+    }
+
+    /// Returns the moment from which on commands that start now may run. Whatever is written to
+    /// from then on has a change time that is not older, and what was written to before these
+    /// answers were asked for has an older one: for that, the clock's next tick is waited for
+    /// where it has not come since.
+    pub fn start(&self) -> Start {
+        while coarse_now_ns() == self.taken.1 {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Start {
+            ns: coarse_now_ns() + self.skew_ns,
+            at: Instant::now(),
+        }
+    }
+
+    /// Returns whether the clock was set back since `start`, so that change times say nothing.
+    pub fn was_set_back_since(&self, start: &Start) -> bool {
+        let elapsed_ns = i64::try_from(start.at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        // A clock that is slowed down (adjtime) loses at most a two-thousandth.
+        let due_ns = elapsed_ns - elapsed_ns / 1000 - TICK_NS;
+        coarse_now_ns() + self.skew_ns < start.ns.saturating_add(due_ns)
     }
 
     /// Writes what was learned to the cache file.

@@ -187,6 +187,10 @@ pub struct Target {
     pub is_cached: bool,
     /// Set when the commands see only what is declared (`sandbox "strict"`).
     pub sandbox: Option<Sandbox>,
+    /// Where the commands write down what they read.
+    pub depfile: Option<RepoPath>,
+    /// What its result is for, in place of the machine that makes it.
+    pub platform: Option<String>,
     /// Texts the output must contain; without one the run failed.
     pub expect: Vec<String>,
     /// Texts the output must not contain.
@@ -408,6 +412,8 @@ pub(crate) mod tests {
             max_age: None,
             is_cached: true,
             sandbox: None,
+            depfile: None,
+            platform: None,
             expect: Vec::new(),
             reject: Vec::new(),
         }

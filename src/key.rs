@@ -2,7 +2,8 @@
 //!
 //! | Value                          | In the key | Why                                          |
 //! |--------------------------------|------------|----------------------------------------------|
-//! | format version, platform       | yes        | another `rel` or machine makes other results |
+//! | format version                 | yes        | another `rel` makes other results            |
+//! | platform, declared or this one | yes        | so does another machine, unless it is said   |
 //! | commands after interpolation   | yes        | they are the action                          |
 //! | directory, shell               | yes        | the same words mean something else there     |
 //! | declared environment           | yes        | name and value; unset differs from empty     |
@@ -12,6 +13,8 @@
 //! | output patterns, product       | yes        | a moved output is another result             |
 //! | `expect`, `reject`             | yes        | they decide what counts as success           |
 //! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
+//! | path of the depfile            | yes        | a run without one found nothing out          |
+//! | what a depfile named           | no, beside | known only when it has run: see [`Found`]    |
 //! | target's name, description     | no         | a renamed target made the same bytes         |
 //! | timeout, retries, pool         | no         | they do not change what a success made       |
 //! | what else a sandbox may read   | no         | where tools are on a machine, like `PATH`    |
@@ -26,7 +29,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Content, Digest, shown_size};
+use crate::digest::{Content, Digest, Kind, shown_size};
 use crate::fs::{RepoPath, shown};
 use crate::graph::Target;
 
@@ -41,6 +44,19 @@ impl ActionKey {
     /// Returns the key in hex.
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// Returns the key of a result that depends on found inputs as well.
+    pub fn with_found(&self, found: &[Found]) -> Self {
+        let mut writer = HashKey::default();
+        writer.bytes(&self.0);
+        for Found { path, content } in found {
+            match content {
+                Some(content) => writer.content(FieldKind::Found, path.as_bytes(), content),
+                None => writer.text(FieldKind::Found, path.as_bytes(), b""),
+            }
+        }
+        Self(*writer.0.finalize().as_bytes())
     }
 }
 
@@ -79,6 +95,10 @@ pub enum FieldKind {
     Expectation,
     /// How the commands are held.
     Sandbox,
+    /// Where the commands write down what they read.
+    Depfile,
+    /// A file that a depfile named.
+    Found,
 }
 
 impl FieldKind {
@@ -98,6 +118,8 @@ impl FieldKind {
             Self::Product => "product command",
             Self::Expectation => "expected text",
             Self::Sandbox => "sandbox",
+            Self::Depfile => "depfile",
+            Self::Found => "found input",
         }
     }
 }
@@ -109,6 +131,17 @@ pub struct OutputState {
     pub path: RepoPath,
     /// What.
     pub content: Content,
+}
+
+/// A file that the commands read and no one declared: a depfile named it. It is part of no
+/// key, because nobody knows it before the run, but a result is one of a key *and* of what
+/// was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Where.
+    pub path: RepoPath,
+    /// What; `None` when nothing was there.
+    pub content: Option<Content>,
 }
 
 /// What a settled target hands to those that need it.
@@ -153,7 +186,8 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     use FieldKind::*;
     let target = parts.target;
     out.text(Format, b"", KEY_VERSION.as_bytes());
-    let platform = [std::env::consts::OS, "-", std::env::consts::ARCH].concat();
+    let here = [std::env::consts::OS, "-", std::env::consts::ARCH].concat();
+    let platform = target.platform.as_ref().unwrap_or(&here);
     out.text(Platform, b"", platform.as_bytes());
     out.text(Directory, b"", target.dir.as_bytes());
     for (i, command) in parts.commands.iter().enumerate() {
@@ -202,6 +236,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     if target.sandbox.is_some() {
         out.text(Sandbox, b"", b"strict");
+    }
+    if let Some(depfile) = &target.depfile {
+        out.text(Depfile, b"", depfile.as_bytes());
     }
 }
 
@@ -293,19 +330,24 @@ impl KeyWriter for ExplainKey {
 
     fn content(&mut self, kind: FieldKind, name: &[u8], content: &Content) {
         let name = shown(OsStr::from_bytes(name)).into_owned();
-        let digest = &content.digest;
-        let mut value = format!("{} {}", &digest.hex()[..16], shown_size(digest.size));
-        if content.kind != crate::digest::Kind::File {
-            value = format!("{value} {}", content.kind.word());
-        }
+        let value = shown_content(content);
         self.0.push(Field { kind, name, value });
+    }
+}
+
+/// Returns a content as reasons show it.
+pub fn shown_content(content: &Content) -> String {
+    let digest = &content.digest;
+    let value = format!("{} {}", &digest.hex()[..16], shown_size(digest.size));
+    match content.kind {
+        Kind::File => value,
+        kind => format!("{value} {}", kind.word()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Kind;
     use crate::graph::tests::bare;
     use proptest::prelude::*;
 
@@ -339,6 +381,57 @@ mod tests {
         let dash = key(&[], &vec![("A".into(), Some("-".into()))], &[]);
         assert_ne!(unset, empty);
         assert_ne!(unset, dash);
+    }
+
+    #[test]
+    fn a_platform_stands_in_for_this_machine() {
+        let fields = |platform: Option<&str>| {
+            let target = Target {
+                platform: platform.map(str::to_owned),
+                ..bare("t", &[])
+            };
+            let parts = Parts {
+                target: &target,
+                commands: &[],
+                product: None,
+                env: &[],
+                tools: &[],
+                probes: &[],
+                inputs: &[],
+                needs: &[],
+            };
+            let found = ExplainKey::of(&parts);
+            let field = found.into_iter().find(|f| f.kind == FieldKind::Platform);
+            (field.map(|f| f.value), HashKey::of(&parts))
+        };
+        let here = [std::env::consts::OS, "-", std::env::consts::ARCH].concat();
+        assert_eq!(fields(None).0, Some(here.clone()));
+        assert_eq!(fields(None), fields(Some(&here)));
+        assert_eq!(fields(Some("any")).0.as_deref(), Some("any"));
+        assert_ne!(fields(None).1, fields(Some("any")).1);
+    }
+
+    #[test]
+    fn found_inputs_make_keys_of_their_own() {
+        let found = |path: &str, content| Found {
+            path: RepoPath::new(path),
+            content,
+        };
+        let (a, b) = (content(b"a"), content(b"b"));
+        let lists = [
+            vec![],
+            vec![found("a", None)],
+            vec![found("a", Some(a))],
+            vec![found("a", Some(b))],
+            vec![found("b", Some(a))],
+            vec![found("a", Some(a)), found("b", None)],
+        ];
+        let key = ActionKey([7; 32]);
+        let mut keys: Vec<[u8; 32]> = lists.iter().map(|l| key.with_found(l).0).collect();
+        keys.push(key.0);
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), lists.len() + 1);
     }
 
     #[test]

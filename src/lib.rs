@@ -15,6 +15,7 @@ pub mod builder;
 pub mod cache;
 pub mod command;
 pub mod compiled;
+pub mod depfile;
 pub mod digest;
 pub mod glob;
 pub mod key;

@@ -21,8 +21,10 @@ use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
 
 mod accept;
+mod depfile;
 
 pub use accept::accept;
+pub use depfile::{make_room_for_depfile, take_depfile};
 
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::key::{ActionKey, Field, Made, OutputState};
+use crate::key::{ActionKey, Field, Found, Made, OutputState};
 use crate::stored::Ledger;
 
 /// The result of a target's last successful run.
@@ -26,6 +26,8 @@ pub struct Record {
     pub took: Duration,
     /// When it ended, in seconds since 1970.
     pub finished_s: u64,
+    /// What its depfile named beside what the key holds.
+    pub found: Vec<Found>,
 }
 
 /// What is known of a target.

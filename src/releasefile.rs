@@ -10,11 +10,11 @@
 //! | text, includes      | `read`, `nesting`, `node` |
 //! | variables, names    | `scope`                   |
 //! | names of targets    | `declare`, `axes`         |
-//! | targets             | `target`, `pattern`       |
+//! | targets             | `target`, `pattern`, `depfile`, `platform` |
 //! | hosts, environments | `hosts`, `environment`, `rollout`, `secret` |
 //! | the whole           | `check`                   |
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind};
@@ -29,12 +29,14 @@ mod around;
 mod axes;
 mod check;
 mod declare;
+mod depfile;
 mod environment;
 mod hosts;
 mod logs;
 mod nesting;
 mod node;
 mod pattern;
+mod platform;
 mod read;
 mod role;
 mod rollout;
@@ -155,6 +157,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     decoded.project.sources = sources;
     let project = decoded.project;
     found.extend(check::own_outputs(&project.graph, &own));
+    found.extend(depfile::own(&project.graph, &own));
     let watched = listing.listed();
     let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {
@@ -291,6 +294,7 @@ fn graph(
     let declared = declare::targets(nodes, world, listing, names, found);
     let mut targets: Vec<Target> = Vec::new();
     let mut places: Vec<Vec<Place>> = Vec::new();
+    let mut depfiles = HashMap::new();
     for one in &declared {
         target::check_shape(one, found);
         if one.instances().is_empty() {
@@ -305,11 +309,15 @@ fn graph(
                     .broken
                     .extend(u32::try_from(targets.len()).map(TargetId));
             }
+            if let Some(node) = one.node.children.iter().find(|c| c.is("depfile")) {
+                depfiles.insert(targets.len(), node.name.place);
+            }
             targets.push(decoded.target);
             places.push(decoded.need_places);
         }
     }
     found.extend(check::outputs(&targets));
+    found.extend(depfile::clashes(&targets, &depfiles));
     found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.
     Graph::new(targets, names.pools.clone()).unwrap_or_default()

@@ -23,6 +23,7 @@ use crate::records::{Known, Records};
 use crate::runner::Runner;
 use crate::snapshot::Seen;
 
+mod found;
 mod gather;
 mod reason;
 
@@ -86,6 +87,8 @@ pub struct Inspector<'a> {
     /// What is known to be unchanged since everything was found fresh.
     pub seen: Option<Seen>,
     answers: Mutex<HashMap<Question, Answer>>,
+    /// Who makes what; made when a depfile is the first to ask.
+    makers: OnceLock<found::Makers>,
     /// By which looks targets were found fresh in this run.
     noted: Mutex<Vec<(TargetId, Vec<Look>)>>,
 }
@@ -115,6 +118,7 @@ impl<'a> Inspector<'a> {
             now_s,
             seen: None,
             answers: Mutex::default(),
+            makers: OnceLock::new(),
             noted: Mutex::default(),
         }
     }
@@ -273,6 +277,9 @@ impl<'a> Inspector<'a> {
                 &record.fields,
                 &gathered.fields(self.graph, target),
             ));
+        }
+        if target.depfile.is_some() {
+            reasons.extend(self.found_reasons(target, &record.found)?);
         }
         if !reasons.is_empty() {
             return Ok(reasons);

@@ -73,7 +73,7 @@ impl Builder<'_> {
             return Ok(None);
         };
         let target = self.graph().target(id);
-        let Some((result, log)) = self.cached(&record.key) else {
+        let Some((result, log)) = self.cached(&Self::recorded_key(target, &record)) else {
             return Ok(None);
         };
         if result.made != *record.made || !self.put_back(target, &result, &record.made.outputs)? {

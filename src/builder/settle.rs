@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::found::result_key;
 use super::moved::Stamps;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
-use crate::digest::Digest;
+use crate::digest::{Digest, Start};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs;
 use crate::graph::{Target, TargetId};
-use crate::key::{ActionKey, Made, OutputState};
+use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
 use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
@@ -40,6 +41,16 @@ struct Job {
     key: ActionKey,
     former: Option<Arc<Made>>,
     reason: String,
+}
+
+/// What commands that succeeded left behind.
+struct Ran {
+    log: Vec<u8>,
+    made: Made,
+    /// What their depfile names.
+    found: Vec<Found>,
+    /// When the last attempt began, where there is a depfile.
+    start: Option<Start>,
 }
 
 /// How many last lines of a log an error shows.
@@ -106,7 +117,7 @@ impl Builder<'_> {
         key: ActionKey,
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Vec<u8>)>> {
-        let Some((result, log)) = self.cached(&key) else {
+        let Some((result, log, found)) = self.cached_result(target, key) else {
             return Ok(None);
         };
         let digests = self.inspector.digests;
@@ -122,7 +133,7 @@ impl Builder<'_> {
         }
         self.keep_log(target, &log)?;
         let took = Duration::from_millis(result.took_ms);
-        self.record(target, gathered, key, &result.made, took)?;
+        self.record(target, gathered, key, &result.made, found, took)?;
         Ok(Some((result.made, log)))
     }
 
@@ -167,6 +178,13 @@ impl Builder<'_> {
     fn make_room(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
         let digests = self.inspector.digests;
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
+        self.tell_aside(target, moved);
+        Ok(())
+    }
+
+    /// Tells where files were moved that stood in the way.
+    pub(super) fn tell_aside(&self, target: &Target, moved: Option<PathBuf>) {
+        let digests = self.inspector.digests;
         if let Some(dir) = moved {
             let text = format!(
                 "files stood where `{}` writes its outputs; they were moved to `{}`",
@@ -175,7 +193,6 @@ impl Builder<'_> {
             );
             self.progress.event(&Event::Warning { text: &text });
         }
-        Ok(())
     }
 
     /// Runs the commands, and records and stores what they made.
@@ -188,12 +205,18 @@ impl Builder<'_> {
         });
         self.records().start(&target.name)?;
         self.make_room(target, ours)?;
+        self.make_room_for_depfile(target)?;
         let started = Instant::now();
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
         let watch = self.watch(target, &job.gathered);
         let run = self.attempts(target, &job.gathered, job.key);
         self.tell_strays(id, &watch);
-        let (log, made) = match run {
+        let Ran {
+            log,
+            made,
+            found,
+            start,
+        } = match run {
             Ok(done) => done,
             Err(error) => {
                 let mess = outputs::states(target, self.inspector.digests)?;
@@ -203,7 +226,9 @@ impl Builder<'_> {
             }
         };
         let took = started.elapsed();
-        match self.changed_input(target, &job.gathered, &stamps) {
+        let moved_found = || self.moved_found(target, &found, start.as_ref()?);
+        let changed = self.changed_input(target, &job.gathered, &stamps);
+        match changed.or_else(moved_found) {
             Some(text) => {
                 self.progress.event(&Event::Warning { text: &text });
                 let mess = made.outputs.clone();
@@ -214,8 +239,8 @@ impl Builder<'_> {
                 self.records().leave(&target.name, false, mess)?;
             }
             None => {
-                self.store(target, job.key, &made, &log, took);
-                self.record(target, &job.gathered, job.key, &made, took)?;
+                self.store(target, job.key, (&made, &found), &log, took);
+                self.record(target, &job.gathered, job.key, &made, found, took)?;
             }
         }
         let is_same = job.former.as_deref() == Some(&made) && !made.outputs.is_empty();
@@ -233,12 +258,7 @@ impl Builder<'_> {
     }
 
     /// Tries until an attempt succeeds or none is left.
-    fn attempts(
-        &self,
-        target: &Target,
-        gathered: &Gathered,
-        key: ActionKey,
-    ) -> Result<(Vec<u8>, Made)> {
+    fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
         let mut attempt = 1;
         loop {
             let error = match self.attempt(target, gathered) {
@@ -264,20 +284,31 @@ impl Builder<'_> {
         }
     }
 
-    fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<(Vec<u8>, Made)> {
+    fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<Ran> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = log::create(&dir).context("create a file in", &dir)?;
         let mut place = self.workplace(target, gathered)?;
+        let start = target
+            .depfile
+            .is_some()
+            .then(|| self.inspector.digests.start());
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
+        let depfile = self.take_depfile(target, &place);
         let text = read_all(&log).context("read a log in", &dir)?;
         self.keep_log(target, &text)?;
-        self.find_undeclared(target, gathered, &place);
+        let found = match &failed {
+            None => self.found(target, gathered, &place, depfile?.as_deref()),
+            Some(_) => Ok(Vec::new()),
+        };
+        let named = found.as_deref().unwrap_or_default();
+        self.find_undeclared(target, gathered, &place, named);
         if let Some((i, exit, dir)) = failed {
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             return Err(self.explain(target, gathered, &place, error));
         }
         check_expectations(target, &text)?;
+        let found = found.map_err(|e| with_tail(e, &text))?;
         self.take_over(target, gathered, &mut place)
             .map_err(|e| with_tail(e, &text))?;
         let outputs =
@@ -293,7 +324,12 @@ impl Builder<'_> {
                 &text,
             ));
         }
-        Ok((text, Made { outputs, product }))
+        Ok(Ran {
+            log: text,
+            made: Made { outputs, product },
+            found,
+            start,
+        })
     }
 
     /// Runs the commands until one fails; returns which, how, and in which directory.
@@ -323,7 +359,14 @@ impl Builder<'_> {
         Ok(None)
     }
 
-    fn store(&self, target: &Target, key: ActionKey, made: &Made, log: &[u8], took: Duration) {
+    fn store(
+        &self,
+        target: &Target,
+        key: ActionKey,
+        (made, found): (&Made, &[Found]),
+        log: &[u8],
+        took: Duration,
+    ) {
         if !target.is_cached {
             return;
         }
@@ -340,8 +383,13 @@ impl Builder<'_> {
                 log: digest,
                 took_ms,
                 small: packing.into_small(),
+                found: Vec::new(),
             };
-            store.put_action(&key, &result)
+            store.put_action(&result_key(target, key, found), &result)?;
+            match target.depfile {
+                Some(_) => self.keep_found(store, &key, found),
+                None => Ok(()),
+            }
         });
     }
 
@@ -351,6 +399,7 @@ impl Builder<'_> {
         gathered: &Gathered,
         key: ActionKey,
         made: &Made,
+        found: Vec<Found>,
         took: Duration,
     ) -> Result<()> {
         let record = Record {
@@ -359,6 +408,7 @@ impl Builder<'_> {
             made: made.clone().into(),
             took,
             finished_s: self.inspector.now_s,
+            found,
         };
         self.records().finish(&target.name, record)
     }

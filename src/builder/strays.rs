@@ -214,7 +214,12 @@ impl Builder<'_> {
     fn is_declared(&self, path: &RepoPath, kind: EntryKind) -> bool {
         let outputs = || {
             let all = self.graph().targets().flat_map(|(_, t)| &t.outputs);
-            OutputIndex::new(all.map(|o| &o.pattern))
+            let depfiles = self
+                .graph()
+                .targets()
+                .filter_map(|(_, t)| t.depfile.clone());
+            let depfiles: Vec<Pattern> = depfiles.map(Pattern::File).collect();
+            OutputIndex::new(all.map(|o| &o.pattern).chain(&depfiles))
         };
         let path = match kind {
             EntryKind::Dir => Pattern::Dir(path.clone()),

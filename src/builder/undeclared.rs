@@ -87,6 +87,12 @@ impl<'a> Declared<'a> {
         }
     }
 
+    /// Takes note of more files that may be read: a depfile named them.
+    pub(super) fn may_read<'p>(&mut self, paths: impl Iterator<Item = &'p RepoPath>) {
+        let root = self.root;
+        self.files.extend(paths.map(|path| path.to_absolute(root)));
+    }
+
     /// Returns whether the target promises this file.
     pub(super) fn is_output(&self, path: &RepoPath) -> bool {
         self.outputs.iter().any(|glob| glob.is_match(path))

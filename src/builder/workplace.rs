@@ -16,6 +16,7 @@ use crate::digest::Kind;
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
 use crate::graph::{Pattern, Sandbox, Target};
+use crate::key::Found;
 use crate::outputs;
 use crate::runner::{Exit, Runner, Spec};
 use crate::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
@@ -118,6 +119,9 @@ impl Builder<'_> {
         if target.dir.to_absolute(root).is_dir() {
             stage.place_dir(&target.dir)?;
         }
+        if let Some(dir) = target.depfile.as_ref().and_then(|d| d.as_path().parent()) {
+            stage.place_dir(&RepoPath::new(dir))?;
+        }
         for output in &target.outputs {
             match &output.pattern {
                 Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => stage.place_dir(dir)?,
@@ -219,10 +223,17 @@ impl Builder<'_> {
     }
 
     /// Keeps what a traced target did that is not declared.
-    pub(super) fn find_undeclared(&self, target: &Target, gathered: &Gathered, place: &Workplace) {
+    pub(super) fn find_undeclared(
+        &self,
+        target: &Target,
+        gathered: &Gathered,
+        place: &Workplace,
+        found: &[Found],
+    ) {
         if self.is_traced(target) {
             let root = self.inspector.digests.root();
-            let declared = Declared::new(self.graph(), target, gathered, root);
+            let mut declared = Declared::new(self.graph(), target, gathered, root);
+            declared.may_read(found.iter().map(|f| &f.path));
             let found = declared.undeclared(&place.seen);
             self.findings().insert(target.name.clone(), found);
         }
@@ -250,6 +261,12 @@ impl Workplace {
     /// Returns the directory that stands for the repository.
     pub(super) fn root<'a>(&'a self, tree: &'a Path) -> &'a Path {
         self.stage.as_ref().map_or(tree, Stage::root)
+    }
+
+    /// Returns the path in the repository that an absolute path stands for.
+    pub(super) fn in_repository(&self, path: &Path, tree: &Path) -> Option<RepoPath> {
+        let staged = self.stage.as_ref().and_then(|s| s.in_repository(path));
+        staged.or_else(|| path.strip_prefix(tree).ok().map(RepoPath::new))
     }
 
     /// Gives a command a home and a place for temporary files of its own, unless its target

@@ -42,6 +42,8 @@ impl Store for Counted<'_> {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         let found = self.store.action(key)?;
         let (counter, bytes) = match &found {
+            // It only says where to look further.
+            Some(known) if !known.found.is_empty() => return Ok(found),
             Some(result) => (&self.counters.hits, small_bytes(result)),
             None => (&self.counters.misses, 0),
         };

@@ -425,6 +425,7 @@ mod tests {
                 log: digest,
                 took_ms: 0,
                 small: Vec::new(),
+                found: Vec::new(),
             };
             let key = ActionKey([i as u8; 32]);
             store.put_action(&key, &result).expect("puts");

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use super::declare::{Declared, Names};
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::pattern::patterns;
-use super::sandbox;
 use super::scope::{Late, Scope};
+use super::{depfile, platform, sandbox};
 use crate::fs::{RepoPath, shown};
 use crate::glob::is_reserved;
 use crate::graph::{Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId};
@@ -18,13 +18,14 @@ use crate::template::{Mode, Template, Value};
 /// The nodes a target may have.
 pub(crate) const CHILDREN: &[&str] = &[
     "desc", "needs", "inputs", "outputs", "product", "run", "shell", "dir", "env", "tool", "probe",
-    "each", "matrix", "pool", "timeout", "retries", "max-age", "cache", "sandbox", "expect",
-    "reject",
+    "each", "matrix", "pool", "timeout", "retries", "max-age", "cache", "sandbox", "depfile",
+    "platform", "expect", "reject",
 ];
 
 /// The nodes that may stand only once in a target.
 const ONCE: &[&str] = &[
     "desc", "product", "shell", "dir", "pool", "timeout", "retries", "max-age", "cache", "sandbox",
+    "depfile", "platform",
 ];
 
 /// The shell of a `run` with one string, unless `shell` says otherwise.
@@ -94,6 +95,8 @@ pub(crate) fn decode(
         max_age: None,
         is_cached: true,
         sandbox: names.sandbox.clone(),
+        depfile: None,
+        platform: None,
         expect: Vec::new(),
         reject: Vec::new(),
     };
@@ -156,6 +159,8 @@ fn one_child(
             target.is_cached = arg.and_then(|a| a.boolean(found)).unwrap_or(true);
         }
         "sandbox" => target.sandbox = sandbox::sandbox(child, scope, found),
+        "depfile" => target.depfile = depfile::depfile(child, scope, found),
+        "platform" => target.platform = platform::platform(child, scope, found),
         "expect" => target.expect.extend(strings(child, "a text", scope, found)),
         "reject" => target.reject.extend(strings(child, "a text", scope, found)),
         // `needs` and `shell` are read before, axes when the names are.
@@ -250,7 +255,7 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
                 ));
                 continue;
             }
-            if let Some(mistake) = outside(&pattern, text.place) {
+            if let Some(mistake) = outside("output", &pattern, text.place) {
                 found.push(mistake);
                 continue;
             }
@@ -275,7 +280,7 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
 
 /// Returns a mistake unless the pattern lies in the repository, outside of what is
 /// git's and `rel`'s own.
-fn outside(pattern: &Pattern, place: Place) -> Option<Mistake> {
+pub(crate) fn outside(role: &str, pattern: &Pattern, place: Place) -> Option<Mistake> {
     let path = match pattern {
         Pattern::File(path) | Pattern::Dir(path) => path,
         Pattern::Glob { base, .. } => base,
@@ -290,7 +295,7 @@ fn outside(pattern: &Pattern, place: Place) -> Option<Mistake> {
     } else {
         return None;
     };
-    let message = format!("the output `{pattern}` {what}");
+    let message = format!("the {role} `{pattern}` {what}");
     Some(
         Mistake::new("bad_output", place, message, label)
             .help("name a path below the directory of the Releasefile, such as `build/…`"),

@@ -154,6 +154,13 @@ impl Inspector<'_> {
         for id in order {
             let target = self.graph.target(*id);
             let known = |need: TargetId| made[need.index()].clone();
+            if target.depfile.is_some() && target.sandbox.is_none() {
+                return Err(Error::failed(format!(
+                    "what `{}` reads is in its depfile, which only a run writes: its sources have no key",
+                    target.name
+                ))
+                .hinted("let it see only what it declares (`sandbox \"strict\"`), or do without `depfile`"));
+            }
             let gathered = self.gather_from(*id, &known, Some(&all_made))?;
             let key = gathered.key(self.graph, target);
             let content = Content {

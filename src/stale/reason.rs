@@ -35,6 +35,8 @@ pub enum StaleReason {
         name: String,
         old: String,
     },
+    /// A file that a depfile named is now made by a target that is not needed.
+    FoundMade { path: RepoPath, maker: String },
     /// An output is not there.
     OutputMissing(RepoPath),
     /// An output is not what was recorded.
@@ -75,6 +77,10 @@ impl fmt::Display for StaleReason {
             Self::Removed { kind, name, old } => {
                 write!(f, "{} is gone  {old}", named(kind, name))
             }
+            Self::FoundMade { path, maker } => write!(
+                f,
+                "found input `{path}` is made by `{maker}`, which is not needed"
+            ),
             Self::OutputMissing(path) => write!(f, "output `{path}` is missing"),
             Self::OutputChanged { path, old, new } => {
                 write!(f, "output `{path}` was changed  {old} -> {new}")

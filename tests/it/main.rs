@@ -15,6 +15,7 @@ mod bad_hosts;
 mod cached;
 mod cheats;
 mod data;
+mod depfile;
 mod deploy;
 mod destroy;
 mod detached;

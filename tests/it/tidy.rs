@@ -207,6 +207,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         // Keys and work.
         ("digest", "fs error glob stored"),
+        ("depfile", ""),
         ("key", "graph digest fs"),
         ("command", "graph digest key glob fs error template"),
         ("records", "key stored error"),
@@ -222,7 +223,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner sandbox key digest graph glob fs error progress trace",
+            "scheduler stale cache outputs records runner sandbox depfile key digest graph glob fs error progress trace",
         ),
         ("compiled", "model digest stored fs glob error"),
         // Events -> people.
@@ -321,6 +322,7 @@ fn pure_rooms_touch_nothing() {
         "graph",
         "scheduler",
         "key",
+        "depfile",
         "template",
         "source",
         "window",

@@ -1,7 +1,10 @@
 // The command of the model test: a pure function of what it is given, and a log line.
 //
 //   act print FILE                                       prints a file
-//   act run LOG ID FLAGS SALT VARIABLE MODE OUT FLAKY -- INPUTS
+//   act run LOG ID FLAGS SALT VARIABLE MODE OUT FLAKY DEPFILE HEADER HEADER -- INPUTS
+//
+// With a DEPFILE it reads the first HEADER, and the second if the first begins with a `t`, and
+// says so there.
 //
 // What it writes is worked out a second time by `oracle.rs`: the two must agree.
 #define _GNU_SOURCE
@@ -69,6 +72,31 @@ static void regular(const char *path, mode_t mode) {
     }
     free(text);
     line(path, has('x') && (mode & 0100) ? "x " : "", h);
+}
+
+static void name(FILE *depfile, const char *path) {
+    fputc(' ', depfile);
+    for (; *path; path++) {
+        if (*path == ' ') fputc('\\', depfile);
+        fputc(*path, depfile);
+    }
+}
+
+static void headers(const char *path, char **names, char **inputs) {
+    FILE *depfile = fopen(path, "w");
+    if (!depfile) die(path);
+    fputs("out: \\\n /usr/include/stdio.h", depfile);
+    for (; *inputs; inputs++) name(depfile, *inputs);
+    for (int i = 0; i < 2 && *names[i]; i++) {
+        struct stat st;
+        name(depfile, names[i]);
+        if (stat(names[i], &st)) die(names[i]);
+        if (!S_ISREG(st.st_mode)) exit(1);
+        regular(names[i], st.st_mode);
+        if (*slurp(names[i]) != 't') break;
+    }
+    fputc('\n', depfile);
+    fclose(depfile);
 }
 
 static void tree(const char *path) {
@@ -140,7 +168,7 @@ int main(int argc, char **argv) {
         fputs(slurp(argv[2]), stdout);
         return 0;
     }
-    if (argc < 11 || strcmp(argv[1], "run")) return 2;
+    if (argc < 14 || strcmp(argv[1], "run")) return 2;
     const char *log = argv[2], *id = argv[3], *salt = argv[5], *variable = argv[6];
     const char *out = argv[8], *flaky = argv[9];
     flags = argv[4];
@@ -155,7 +183,7 @@ int main(int argc, char **argv) {
         if (made >= 0) return 1;
         unlink(flaky);
     }
-    for (int i = 11; i < argc; i++) {
+    for (int i = 14; i < argc; i++) {
         struct stat st;
         if (stat(argv[i], &st)) die(argv[i]);
         struct stat self;
@@ -164,6 +192,7 @@ int main(int argc, char **argv) {
         else if (S_ISLNK(self.st_mode)) line(argv[i], "d ", START);
         else tree(argv[i]);
     }
+    if (*argv[10]) headers(argv[10], argv + 11, argv + 14);
     qsort(lines, count, sizeof *lines, by_text);
     const char *value = *variable ? getenv(variable) : NULL;
     size_t size = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::history::{Kind, Op, Random};
 use super::oracle::expect;
 use super::walk::{Outcome, Walk};
-use super::world::{Each, In, Node, Out, Target, Tree, World};
+use super::world::{Each, Header, In, Node, Out, Target, Tree, World};
 
 /// Kills in [`killed_at_any_moment`].
 const KILLS: usize = 500;
@@ -16,6 +16,7 @@ const KILLS: usize = 500;
 fn target(out: Out, inputs: &[In], needs: &[usize]) -> Target {
     Target {
         inputs: inputs.to_vec(),
+        header: None,
         needs: needs.to_vec(),
         each: Each::One,
         out,
@@ -65,10 +66,14 @@ fn world(targets: Vec<Target>) -> World {
 
 /// One of everything.
 fn small() -> World {
+    let with_depfile = Target {
+        header: Some(Header::Source(3, 4)),
+        ..target(Out::Glob, &[In::File(2)], &[])
+    };
     world(vec![
         target(Out::File, &[In::File(0)], &[]),
         target(Out::Dir, &[In::File(1)], &[0]),
-        target(Out::Glob, &[In::File(2)], &[]),
+        with_depfile,
         target(Out::Product, &[], &[1, 2]),
         target(Out::Nothing, &[In::Glob(0, None)], &[0]),
     ])

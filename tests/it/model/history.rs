@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::world::{
-    EXCLUSIONS, Each, FILES, GLOBS, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS, Target, Tree,
-    World,
+    EXCLUSIONS, Each, FILES, GLOBS, Header, In, LINK_TEXTS, LINKS, Node, OTHERS, Out, TEXTS,
+    Target, Tree, World,
 };
 
 /// A small generator with a seed, so that a failure can be had again.
@@ -292,8 +292,19 @@ fn target(random: &mut Random, tree: &Tree, number: usize) -> Target {
         }
     }
     let maybe = |random: &mut Random, n| random.one_in(n).then(|| random.below(2));
+    let header = match random.below(6) {
+        0 if out != Out::Group => Some(Header::Source(random.below(10), random.below(10))),
+        1 if out != Out::Group && number > 0 => {
+            let maker = number - 1 - random.below(number.min(6));
+            let target = &tree.targets[maker];
+            let is_file = (target.each, target.out) == (Each::One, Out::File);
+            is_file.then_some(Header::Made(maker))
+        }
+        _ => None,
+    };
     Target {
         inputs,
+        header,
         needs,
         each,
         out,
@@ -397,7 +408,8 @@ pub fn simpler(history: &History) -> Vec<History> {
 }
 
 /// What a target may do without.
-const SIMPLIFY: [fn(&mut Target); 10] = [
+const SIMPLIFY: [fn(&mut Target); 11] = [
+    |t| t.header = None,
     |t| t.inputs.clear(),
     |t| t.needs.clear(),
     |t| t.inputs.truncate(t.inputs.len().saturating_sub(1)),

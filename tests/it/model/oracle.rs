@@ -127,6 +127,17 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
             _ => {}
         }
     }
+    for path in tree.headers(instance.target).into_iter().flatten() {
+        let read = resolve(tree, done, &path, 0);
+        action += &format!("header {path} {:?} {read:?}\n", tree.sources.get(&path));
+        // The second one is read only if the first says so.
+        let goes_on = matches!(&read, Read::File { text, .. } if text.starts_with('t'));
+        let is_file = matches!(read, Read::File { .. });
+        files.push((path, if is_file { read } else { Read::Nothing }));
+        if !goes_on {
+            break;
+        }
+    }
     (run(world, instance, &files), action)
 }
 

@@ -123,9 +123,19 @@ pub enum Each {
     Files,
 }
 
+/// What a command reads, declares not, and names in its depfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// A source, and one more that is read if the first begins with a `t`.
+    Source(usize, usize),
+    /// What another target makes, needed directly or through others.
+    Made(usize),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub inputs: Vec<In>,
+    pub header: Option<Header>,
     pub needs: Vec<usize>,
     pub each: Each,
     pub out: Out,
@@ -247,6 +257,26 @@ impl Tree {
         all
     }
 
+    /// Returns the files that a target may read without declaring them.
+    pub fn headers(&self, target: usize) -> Option<[String; 2]> {
+        match self.targets[target].header? {
+            Header::Source(a, b) => {
+                let files: Vec<&str> = FILES.iter().chain(&LINKS).copied().collect();
+                Some([a, b].map(|n| files[n % files.len()].to_owned()))
+            }
+            Header::Made(maker) => {
+                let mut todo = self.needs(target);
+                let mut is_needed = false;
+                while let Some(next) = todo.pop() {
+                    is_needed |= next == maker;
+                    todo.extend(self.needs(next));
+                }
+                let out = self.output(&maker.to_string(), Out::File);
+                is_needed.then(|| [out, String::new()])
+            }
+        }
+    }
+
     /// Returns the Releasefile and the file that it includes. Paths lead out of the tree
     /// relatively, so that another checkout has the same actions.
     pub fn releasefiles(&self, act: &str) -> [String; 2] {
@@ -340,9 +370,16 @@ impl Tree {
             Out::Nothing | Out::Group => ("n", out),
         };
         let variable = target.env.map_or(String::new(), |n| format!("E{n}"));
+        let headers = self.headers(number);
+        let depfile = headers.as_ref().map(|_| format!("out/x{id}.d"));
+        if let Some(depfile) = &depfile {
+            add(format!("depfile \"{depfile}\""));
+        }
+        let depfile = depfile.unwrap_or_default();
+        let [first, second] = headers.unwrap_or_default();
         let salt = self.salt(number).replace("var:", "{v").replace(':', "}");
         add(format!(
-            "run \"{act}\" \"run\" \"../log\" \"{id}\" \"-{}\" \"{salt}\" \"{variable}\" \"{mode}\" \"{out}\" \"../outside/flaky{id}\" \"--\"{given}{made}",
+            "run \"{act}\" \"run\" \"../log\" \"{id}\" \"-{}\" \"{salt}\" \"{variable}\" \"{mode}\" \"{out}\" \"../outside/flaky{id}\" \"{depfile}\" \"{first}\" \"{second}\" \"--\"{given}{made}",
             target.flags,
         ));
         node + "}\n"
