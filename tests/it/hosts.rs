@@ -152,12 +152,18 @@ impl Hosts {
             .find(|path| Path::new(path).exists());
         let sshd = sshd.expect("there is no sshd: run tests/run, which installs it");
         let dir = host.dir.display();
+        // What a person's shell does at each start is no matter of ours, least of all when it is
+        // killed: a private host has a home of its own, for others it is only called so.
+        let home = match self.is_private {
+            true => String::new(),
+            false => format!(" HOME={dir}/home"),
+        };
         let config = format!(
             "Port {}\nListenAddress {}\nHostKey {dir}/host_key\n\
              PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
-             MaxStartups 100\nSetEnv PATH={PATH}\n{}",
+             MaxStartups 100\nSetEnv PATH={PATH}{home}\n{}",
             host.listens,
             if self.has_networks() {
                 "0.0.0.0"
