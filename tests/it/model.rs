@@ -104,6 +104,7 @@ fn some(
             totals.add(&counts);
         }
         if let Err(failure) = outcome {
+            eprintln!("seed {seed}: {failure}\nlooking for a simpler history that fails like it");
             eprintln!("{}", story(seed, history, failure));
             failed.lock().expect("is sound").push(seed);
         }

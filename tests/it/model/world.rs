@@ -3,7 +3,7 @@
 //! Nothing here touches a disk. The oracle works out from a world what a clean build makes;
 //! the walk brings the same world about on a disk; stories of failures are printed from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Contents of source files. Some have equal sizes, some differ in remarks only, and the
@@ -266,13 +266,15 @@ impl Tree {
             }
             Header::Made(maker) => {
                 let mut todo = self.needs(target);
-                let mut is_needed = false;
+                // Each once: of the ways to a target there may be very many.
+                let mut seen = BTreeSet::new();
                 while let Some(next) = todo.pop() {
-                    is_needed |= next == maker;
-                    todo.extend(self.needs(next));
+                    if seen.insert(next) {
+                        todo.extend(self.needs(next));
+                    }
                 }
                 let out = self.output(&maker.to_string(), Out::File);
-                is_needed.then(|| [out, String::new()])
+                seen.contains(&maker).then(|| [out, String::new()])
             }
         }
     }
