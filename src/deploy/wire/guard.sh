@@ -265,6 +265,7 @@ rel_receive_it() {
             if [ -n "$2" ]; then rel_set_base "$2" "${1%/}"; fi
             rel_emit received
         else
+            if [ -e "${1%/}.rel-old" ] || [ -L "${1%/}.rel-old" ]; then mv -- "${1%/}.rel-old" "${1%/}"; fi
             rel_emit refused 'it can not be moved into place'
         fi
         if [ -e "${1%/}.rel-old" ] || [ -L "${1%/}.rel-old" ]; then rm -rf -- "${1%/}.rel-old"; fi
