@@ -578,7 +578,8 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
     Ok(lower_hex(&hasher.finalize()))
 }
 
-/// Returns a name for this run that sorts by time: seconds in hex, then the process.
+/// Returns a name for this run: when it began, in seconds, and its process, in hex. Which of two
+/// ran first, the journals tell.
 fn run_id(now_s: u64) -> String {
     format!("{now_s:x}-{:x}", std::process::id())
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::plan::Seen;
 use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
@@ -180,14 +181,13 @@ fn one_host(
 /// and of those before it that did not; or, where the last one did not, of all since
 /// one that did. With them, the runs.
 pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
-    let mut runs: BTreeMap<String, (u64, bool, bool, Vec<Ran>)> = BTreeMap::new();
+    let mut runs: BTreeMap<String, (bool, bool, Vec<Ran>)> = BTreeMap::new();
     for (host, seen) in seen {
         for run in seen.journal.runs() {
             let all = runs.entry(run.id.clone()).or_default();
-            all.0 = all.0.max(run.time);
-            all.1 |= run.is_ok;
-            all.2 |= run.is_rolled_back;
-            all.3.extend(run.steps.iter().map(|(seq, id)| Ran {
+            all.0 |= run.is_ok;
+            all.1 |= run.is_rolled_back;
+            all.2.extend(run.steps.iter().map(|(seq, id)| Ran {
                 host: host.clone(),
                 run: run.id.clone(),
                 seq: *seq,
@@ -195,13 +195,13 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
             }));
         }
     }
-    let mut runs: Vec<_> = runs
+    let mut runs: Vec<_> = in_order(seen.values().map(|s| &s.journal))
         .into_iter()
-        .filter(|(_, (_, _, is_rolled_back, ran))| !is_rolled_back && !ran.is_empty())
+        .filter_map(|id| runs.remove_entry(&id))
+        .filter(|(_, (_, is_rolled_back, ran))| !is_rolled_back && !ran.is_empty())
         .collect();
-    runs.sort_by_key(|(id, (time, ..))| (*time, id.clone()));
     let mut group = Vec::new();
-    while let Some((_, (_, is_ok, ..))) = runs.last() {
+    while let Some((_, (is_ok, ..))) = runs.last() {
         // An older run that came to its end is another release.
         if !group.is_empty() && *is_ok {
             break;
@@ -210,7 +210,7 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
     }
     group.reverse();
     let ids = group.iter().map(|(id, _)| id.clone()).collect();
-    let ran = group.into_iter().flat_map(|(_, (_, _, _, ran))| ran);
+    let ran = group.into_iter().flat_map(|(_, (.., ran))| ran);
     (ids, ran.collect())
 }
 

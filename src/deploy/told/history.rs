@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::journal::Line;
+use crate::deploy::wire::journal::{Line, in_order};
 
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -72,8 +72,6 @@ pub struct History {
 
 #[derive(Default)]
 struct Signs {
-    /// The furthest place in a journal at which it began: tells runs of one second apart.
-    place: usize,
     ended: usize,
     failed: bool,
     interrupted: bool,
@@ -86,7 +84,7 @@ struct Signs {
 pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
     let mut found: BTreeMap<String, (Run, Signs)> = BTreeMap::new();
     for (host, seen) in seen {
-        for (place, line) in seen.journal.lines().iter().enumerate() {
+        for line in seen.journal.lines() {
             if matches!(line.event.as_str(), "rolled-back" | "gone-back")
                 && let Some((_, signs)) = found.get_mut(&line.key)
             {
@@ -108,14 +106,14 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
             run.last = run.last.max(line.time);
             if !run.hosts.contains(host) {
                 run.hosts.push(host.clone());
-                signs.place = signs.place.max(place);
             }
             note(run, signs, host, line);
         }
     }
-    let mut runs: Vec<(Run, Signs)> = found.into_values().collect();
-    runs.sort_by_key(|(run, signs)| std::cmp::Reverse((run.begun, signs.place)));
-    runs.into_iter()
+    let order = in_order(seen.values().map(|s| &s.journal));
+    let newest_first = order.iter().rev();
+    newest_first
+        .filter_map(|id| found.remove(id))
         .map(|(run, signs)| ended(run, &signs))
         .collect()
 }

@@ -5,7 +5,7 @@
 //! Records form a stack per step: a start covers what was known before, a `done`
 //! makes it good, and undoing a run uncovers the record that held before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::deploy::wire::words::hex;
 
@@ -61,8 +61,6 @@ pub struct Attempt {
 pub struct Run {
     /// Its id.
     pub id: String,
-    /// When it was last heard of.
-    pub time: u64,
     /// It came to its end.
     pub is_ok: bool,
     /// It was rolled back as a whole, or went back by itself when it failed.
@@ -171,17 +169,12 @@ impl Journal {
 
     /// Returns the run that last changed anything for a use.
     pub fn last_run(&self, label: &str) -> Option<String> {
-        let ids: BTreeSet<&str> = self
-            .lines
-            .iter()
-            .filter(|l| is_step_of(&l.id, label))
-            .map(|l| l.id.as_str())
-            .collect();
-        ids.into_iter()
-            .filter_map(|id| self.record(id))
-            .map(|r| (r.line().time, r.line().run.clone()))
-            .max()
-            .map(|(_, run)| run)
+        let is_record = |line: &&Line| {
+            let record = self.record(&line.id);
+            record.is_some_and(|r| std::ptr::eq(r.line(), *line))
+        };
+        let mut lines = self.lines.iter().filter(|l| is_step_of(&l.id, label));
+        lines.rfind(is_record).map(|line| line.run.clone())
     }
 
     /// Returns whether a run is another one or later than it; nothing is later than what is not here.
@@ -191,6 +184,13 @@ impl Journal {
             (Some(run), Some(other)) => run >= other,
             _ => false,
         }
+    }
+
+    /// Returns the first line of each run.
+    fn firsts(&self) -> VecDeque<&Line> {
+        let mut met = BTreeSet::new();
+        let lines = self.lines.iter();
+        lines.filter(|l| met.insert(l.run.as_str())).collect()
     }
 
     /// Returns all runs, oldest first, with what is left of them.
@@ -214,7 +214,6 @@ impl Journal {
                 });
                 runs.len() - 1
             });
-            runs[index].time = line.time;
             match line.event.as_str() {
                 "start" => drop(runs[index].steps.insert(line.seq, line.id.clone())),
                 "ok" => runs[index].is_ok = true,
@@ -223,6 +222,40 @@ impl Journal {
         }
         runs.retain(|r| r.is_ok || !r.steps.is_empty());
         runs
+    }
+}
+
+/// Returns the ids of all runs that left a line in any of the journals, oldest first.
+///
+/// A host's journal is the order of what ran there, whatever its clock says and however many
+/// runs began in one second; clocks decide only between runs that share no host.
+pub fn in_order<'a>(journals: impl IntoIterator<Item = &'a Journal>) -> Vec<String> {
+    let mut queues: Vec<VecDeque<&Line>> = journals.into_iter().map(Journal::firsts).collect();
+    let mut behind: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in queues.iter().flatten() {
+        *behind.entry(&line.run).or_default() += 1;
+    }
+    let mut runs = Vec::new();
+    loop {
+        let heads = || queues.iter().filter_map(|q| q.front().copied());
+        let waits = |line: &Line| {
+            let at_front = heads().filter(|l| l.run == line.run).count();
+            behind
+                .get(line.run.as_str())
+                .is_some_and(|all| *all > at_front)
+        };
+        // Journals that contradict each other (a host was set back) leave the clocks.
+        let next = heads().min_by_key(|line| (waits(line), line.time, &line.run));
+        let Some(run) = next.map(|line| line.run.clone()) else {
+            return runs;
+        };
+        for queue in &mut queues {
+            match queue.front().is_some_and(|line| line.run == run) {
+                true => drop(queue.pop_front()),
+                false => queue.retain(|line| line.run != run),
+            }
+        }
+        runs.push(run);
     }
 }
 
@@ -381,6 +414,26 @@ mod tests {
         assert!(journal.is_since("r1", "r1") && journal.is_since("r2", "r1"));
         assert!(!journal.is_since("r1", "r2") && !journal.is_since("r1", "r3"));
         assert!(!journal.is_since("r3", "r1"));
+    }
+
+    #[test]
+    fn runs_of_one_second_stand_as_they_ran() {
+        let journal = |lines: &[&str]| {
+            let line = |l: &&str| format!("1\tdone\t{l}\t1\tweb/a\tk\tme\t-\n");
+            let text: String = lines.iter().map(line).collect();
+            Journal::parse(text.as_bytes())
+        };
+        // Process numbers began again from the start: `9-2` ran after `9-f`.
+        let west = journal(&["9\t9-f", "9\t9-2", "9\t9-3"]);
+        assert_eq!(in_order([&west]), ["9-f", "9-2", "9-3"]);
+        assert_eq!(west.last_run("web").as_deref(), Some("9-3"));
+        // The clock of this host is behind, and one run was here alone.
+        let east = journal(&["1\t9-1", "2\t9-2", "3\t9-4"]);
+        let both = in_order([&west, &east]);
+        assert_eq!(both, ["9-1", "9-f", "9-2", "9-4", "9-3"]);
+        // Where two hosts contradict each other, all are told once all the same.
+        let against = journal(&["5\t9-3", "9\t9-f"]);
+        assert_eq!(in_order([&west, &against]).len(), 3);
     }
 
     #[test]
