@@ -5,6 +5,7 @@
 //! are in the live database in the end, it can be written to, and each script was done once.
 //! `REL_DATA_KILLS` says how often each driver's `rel` is killed; `disturb.rs` has what else befalls them.
 
+mod asked;
 mod back;
 mod disturbed;
 mod postgres;
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 use crate::disturb::{IMPATIENT, LEASE, chance, part_of};
 use crate::hosts::Hosts;
-use crate::space::{Output, Space, is_alive, wait_until};
+use crate::space::{Job, Output, Space, is_alive, wait_until};
 
 /// Kills for each driver when nothing else is asked for.
 const KILLS: usize = 8;
@@ -187,12 +188,7 @@ impl<D: Database> Ground<D> {
 
     /// Kills a run some time after a step has begun, and waits until the host has noticed.
     fn kill(&self, step: &str, after: Duration) {
-        let job = self.space.begin(["production"]);
-        let pid = job.pid().as_raw_nonzero().to_string();
-        wait_until(step, || {
-            let has_begun = job.stderr().contains(&format!("evolve/{step}  "));
-            (has_begun || !is_alive(&pid)).then_some(())
-        });
+        let job = begin(&self.space, step);
         std::thread::sleep(after);
         job.signal(Signal::KILL);
         let _ = job.finish();
@@ -306,6 +302,17 @@ impl<D: Database> Drop for Ground<D> {
             }
         }
     }
+}
+
+/// Begins a run; returns when a step has begun in it, or it has ended.
+fn begin<'a>(space: &'a Space, step: &str) -> Job<'a> {
+    let job = space.begin(["production"]);
+    let pid = job.pid().as_raw_nonzero().to_string();
+    wait_until(step, || {
+        let has_begun = job.stderr().contains(&format!("evolve/{step}  "));
+        (has_begun || !is_alive(&pid)).then_some(())
+    });
+    job
 }
 
 /// Starts a program in a group of its own, in the space's environment.

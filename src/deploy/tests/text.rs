@@ -136,7 +136,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
 #[test]
 fn births_tell_processes_of_one_number_apart() {
     let script = format!(
-        "{PRELUDE}\nsleep 5 & a=$!; b=$(rel_birth $a); c=$(rel_birth $a); test -n \"$b\" && test \"$b\" = \"$c\" || exit 1\nkill -9 $a; wait $a 2>/dev/null; rel_birth $a && exit 2; exit 0"
+        "{PRELUDE}\nsleep 5 & a=$!; rel_birth $a; b=$rel_b; rel_birth $a; c=$rel_b; test -n \"$b\" && test \"$b\" = \"$c\" || exit 1\nkill -9 $a; wait $a 2>/dev/null; rel_birth $a && exit 2; exit 0"
     );
     for shell in [&["dash"][..], &["bash"], &["busybox", "sh"], &["sh"]] {
         let output = std::process::Command::new(shell[0])

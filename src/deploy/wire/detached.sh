@@ -33,9 +33,10 @@ rel_detached_stop() {
 # DIR: ends its session: TERM, after ten seconds KILL. A leader that is gone leaves its number
 # to nobody as long as its session lives.
 rel_detached_end() {
-    if [ "$rel_d_boot" != "$(rel_boot)" ]; then return 0; fi
+    rel_boot
+    if [ "$rel_d_boot" != "$rel_boot" ]; then return 0; fi
     { read -r rel_pid rel_born <"$1/pid"; } 2>/dev/null || return 0
-    rel_b=$(rel_birth "$rel_pid") || rel_b=$rel_born
+    rel_birth "$rel_pid" || rel_b=$rel_born
     if [ "$rel_b" = "$rel_born" ]; then rel_end_group "$rel_pid" 100; fi
 }
 
@@ -132,7 +133,9 @@ rel_detached_start() {
     printf '%s\n' "$5" >"$1/keeper" && printf '%s\n' "$6" >"$1/work" && : >"$1/log" &&
         printf '%s\n' "$rel_id" >"$1/name" || return 1
     rel_detached_tidy "$1"
-    rel_detached_own "$1" "$2" "$(date +%s)" "$(rel_boot)" || return 1
+    rel_now
+    rel_boot
+    rel_detached_own "$1" "$2" "$rel_time" "$rel_boot" || return 1
     setsid sh "$1/keeper" "$1" "$rel_umask" "$3" "$4" </dev/null >/dev/null 2>&1 3>&- 9>&- &
 }
 
@@ -157,13 +160,15 @@ rel_do_detached() {
         { rel_detached_start "$rel_dd" "$2" "$3" "$4" "$5" "$6" 2>&1 || rel_fail 1; } 8>>"$rel_dd/held"
         rel_detached_read "$rel_dd"
     fi
-    rel_emit detached "$(($(date +%s) - rel_d_since))"
+    rel_now
+    rel_emit detached "$((rel_time - rel_d_since))"
     rel_detached_follow "$rel_dd" "$rel_at"
     rel_detached_state "$rel_dd"
     rel_status=$rel_d_code
     if [ "$rel_d_state" != ended ]; then
         printf 'it was killed, and nobody knows how far it came\n'
-        rel_status=137 rel_d_end=$(date +%s)
+        rel_now
+        rel_status=137 rel_d_end=$rel_time
         rel_detached_end "$rel_dd"
     fi
     rel_do_verify

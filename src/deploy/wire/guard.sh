@@ -184,12 +184,12 @@ rel_tell_end() {
 
 # Whoever waits for the program can be killed as well: then its end is found by looking for it.
 rel_look_after() {
-    if [ -z "${rel_at_work:-}" ] || [ -e "$rel_tmp/told" ] || rel_birth "$rel_program" >/dev/null; then
+    if [ -z "${rel_at_work:-}" ] || [ -e "$rel_tmp/told" ] || rel_birth "$rel_program"; then
         return 0
     fi
     rel_leader=
     { read -r rel_leader <"$rel_tmp/pid"; } 2>/dev/null
-    if [ -z "$rel_leader" ] || ! rel_birth "$rel_leader" >/dev/null; then rel_tell_end 137; fi
+    if [ -z "$rel_leader" ] || ! rel_birth "$rel_leader"; then rel_tell_end 137; fi
 }
 
 rel_settle() {
@@ -359,9 +359,9 @@ while IFS= read -r rel_line; do
         ;;
     call\ *)
         rel_settle
-        rel_call=$(rel_take "${rel_line#call }"; printf x)
+        rel_text=$(rel_take "${rel_line#call }"; printf x)
         : >"$rel_tmp/busy"
-        eval "${rel_call%x}"
+        eval "${rel_text%x}"
         rm -f -- "$rel_tmp/busy"
         ;;
     stop)

@@ -3,13 +3,15 @@
 # end gets TERM with its whole session; the keeper stays to tell.
 rel_dd=$1 rel_umask=$2 rel_limit=$3 rel_user=$4
 trap : HUP INT TERM
-printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_dd/pid.new"
+rel_birth "$$"
+printf '%s %s\n' "$$" "$rel_b" >"$rel_dd/pid.new"
 mv -f -- "$rel_dd/pid.new" "$rel_dd/pid"
 
 # CODE: how it ended. The first one to say so is right.
 rel_ended() {
     if [ ! -e "$rel_dd/status" ]; then
-        printf '%s %s\n' "$1" "$(date +%s)" >"$rel_dd/status.new"
+        rel_now
+        printf '%s %s\n' "$1" "$rel_time" >"$rel_dd/status.new"
         mv -f -- "$rel_dd/status.new" "$rel_dd/status"
     fi
 }
@@ -19,7 +21,7 @@ cd / || exit 1
     umask "$rel_umask"
     if [ -n "$rel_user" ]; then
         rel_tmp=$rel_dd
-        rel_as "$rel_user" "$(cat -- "$rel_dd/work")"
+        rel_script=$(cat -- "$rel_dd/work") && rel_as "$rel_user" "$rel_script"
     else
         exec sh -eu "$rel_dd/work"
     fi
@@ -29,10 +31,12 @@ rel_work=$!
 if [ "$rel_limit" -gt 0 ]; then
     (
         trap '' HUP INT TERM
-        rel_until=$(($(date +%s) + rel_limit))
-        while [ "$(date +%s)" -lt "$rel_until" ]; do
+        rel_now
+        rel_until=$((rel_time + rel_limit))
+        while [ "$rel_time" -lt "$rel_until" ]; do
             if [ -e "$rel_dd/status" ]; then exit 0; fi
             sleep 1
+            rel_now
         done
         printf 'it took longer than %s s and is ended\n' "$rel_limit" >>"$rel_dd/log"
         kill -TERM 0

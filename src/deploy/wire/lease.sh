@@ -26,11 +26,12 @@ rel_grant() {
         esac
     done
     rel_next=$((${rel_next:-0} + 1))
-    rel_tick
+    rel_now
+    rel_birth "$$"
     if printf '%s\n' "$rel_next" >"$rel_state/token.new" &&
         mv -f -- "$rel_state/token.new" "$rel_state/token" &&
         printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$rel_next" "$rel_who" "$rel_run" \
-            "$rel_purpose" "$(date +%s)" "$$" "$(rel_birth "$$")" "$rel_ttl" "$rel_clock" \
+            "$rel_purpose" "$rel_time" "$$" "$rel_b" "$rel_ttl" "$rel_clock" \
             "$rel_tmp" >"$rel_state/lease.new" &&
         printf '%s\n' "$rel_next" >"$rel_tmp/token"; then
         rm -f -- "$rel_state/beat"
@@ -42,15 +43,16 @@ rel_grant() {
 # its guard must not take for a failed step and go back from.
 rel_revoke() {
     if rel_is_revoked; then return; fi
+    rel_now
     printf '%s\t%s\t%s\t%s\t%s\n' "$rel_h_token" "$rel_who" "$rel_run" "$rel_purpose" \
-        "$(date +%s)" >"$rel_state/revoked.$$" && mv -f -- "$rel_state/revoked.$$" "$rel_state/revoked"
+        "$rel_time" >"$rel_state/revoked.$$" && mv -f -- "$rel_state/revoked.$$" "$rel_state/revoked"
 }
 
 # Ends what a lease that was read left at work. TERM first, as when a line is cut.
 rel_end_work() {
     rel_revoke
     { read -r rel_pid rel_born <"$rel_h_tmp/work"; } 2>/dev/null || return 0
-    rel_b=$(rel_birth "$rel_pid") || rel_b=gone
+    rel_birth "$rel_pid" || :
     # A leader that is gone leaves its number to nobody as long as its session lives.
     if [ "$rel_b" = "$rel_born" ] || [ "$rel_b" = gone ]; then rel_end_group "$rel_pid"; fi
     rm -f -- "$rel_h_tmp/work"
@@ -58,7 +60,7 @@ rel_end_work() {
 
 # PID BIRTH: kills a guard with all that works for it.
 rel_end_guard() {
-    rel_b=$(rel_birth "$1") || return 0
+    rel_birth "$1" || return 0
     if [ "$rel_b" = "$2" ] && [ "$1" != "$$" ]; then
         kill -KILL -"$1" 2>/dev/null || kill -KILL "$1" 2>/dev/null
     fi
@@ -76,7 +78,8 @@ rel_is_held() {
 rel_grab() {
     {
         if flock -n 9; then
-            printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_state/fence"
+            rel_birth "$$"
+            printf '%s %s\n' "$$" "$rel_b" >"$rel_state/fence"
             if ! rel_is_held && { [ "$1" != run ] || ! rel_is_frozen; }; then
                 if [ -n "$rel_h_token" ]; then
                     rel_left=$rel_h_who
@@ -203,13 +206,14 @@ rel_give_back() {
 
 # REASON SECONDS: holds the environment for a person when this guard has left.
 rel_freeze() {
+    rel_now
     rel_until=-
-    if [ "$2" != - ]; then rel_until=$(($(date +%s) + $2)); fi
+    if [ "$2" != - ]; then rel_until=$((rel_time + $2)); fi
     if rel_as_holder rel_write_freeze "$1"; then rel_emit frozen; else rel_tell_fenced; fi
 }
 
 rel_write_freeze() {
-    printf '%s\t%s\t%s\t%s\t%s\n' "$rel_token" "$rel_who" "$1" "$(date +%s)" "$rel_until" \
+    printf '%s\t%s\t%s\t%s\t%s\n' "$rel_token" "$rel_who" "$1" "$rel_time" "$rel_until" \
         >"$rel_state/freeze.new" &&
         mv -f -- "$rel_state/freeze.new" "$rel_state/freeze" &&
         rel_journal locked - - "$rel_token" "$1"

@@ -18,7 +18,7 @@ rel_tick() {
     if { read -r rel_clock rel_idle </proc/uptime; } 2>/dev/null; then
         rel_clock=${rel_clock%.*}${rel_clock#*.}
     else
-        rel_clock=$(date +%s)00
+        rel_clock=$(date +%s || date +%s)00
     fi
 }
 
@@ -27,7 +27,7 @@ rel_tick() {
 rel_now() {
     rel_tick
     if [ -z "${rel_epoch:-}" ]; then
-        rel_epoch=$(date +%s)
+        rel_epoch=$(date +%s || date +%s)
         rel_epoch_clock=$rel_clock
     fi
     rel_time=$((rel_epoch + (rel_clock - rel_epoch_clock) / 100))
@@ -50,8 +50,7 @@ rel_is_revoked() {
 # Whether the holder that was read can still act: its guard lives and has renewed in time.
 rel_is_live() {
     if rel_is_revoked; then return 1; fi
-    rel_b=$(rel_birth "$rel_h_pid") || return 1
-    [ "$rel_b" = "$rel_h_born" ] || return 1
+    rel_birth "$rel_h_pid" && [ "$rel_b" = "$rel_h_born" ] || return 1
     { read -r rel_s rel_beat <"$rel_state/beat"; } 2>/dev/null || rel_s=
     if [ "$rel_s" != "$rel_h_token" ]; then rel_beat=$rel_h_clock; fi
     rel_tick
@@ -63,24 +62,26 @@ rel_read_freeze() {
     rel_f_token=
     { IFS=$rel_tab read -r rel_f_token rel_f_who rel_f_reason rel_f_since rel_f_until \
         <"$rel_state/freeze"; } 2>/dev/null || :
-    [ -n "$rel_f_token" ] && { [ "$rel_f_until" = - ] || [ "$(date +%s)" -lt "$rel_f_until" ]; }
+    rel_now
+    [ -n "$rel_f_token" ] && { [ "$rel_f_until" = - ] || [ "$rel_time" -lt "$rel_f_until" ]; }
 }
 
 rel_is_frozen() { rel_read_freeze && [ "$rel_f_who" != "$rel_who" ]; }
 
 # The holder that was read, as one line: kind, token, who, run, purpose, age, -.
 rel_print_lease() {
+    rel_now
     printf 'run\t%s\t%s\t%s\t%s\t%s\t-\n' "$rel_h_token" "$rel_h_who" "$rel_h_run" \
-        "$rel_h_purpose" "$(($(date +%s) - rel_h_since))"
+        "$rel_h_purpose" "$((rel_time - rel_h_since))"
 }
 
 # A person's hold that was read: kind, token, who, -, reason, age and rest in seconds.
 rel_print_freeze() {
-    rel_now=$(date +%s)
+    rel_now
     rel_rest=-
-    if [ "$rel_f_until" != - ]; then rel_rest=$((rel_f_until - rel_now)); fi
+    if [ "$rel_f_until" != - ]; then rel_rest=$((rel_f_until - rel_time)); fi
     printf 'freeze\t%s\t%s\t-\t%s\t%s\t%s\n' "$rel_f_token" "$rel_f_who" "$rel_f_reason" \
-        "$((rel_now - rel_f_since))" "$rel_rest"
+        "$((rel_time - rel_f_since))" "$rel_rest"
 }
 
 # Says who holds this environment: a line for a person, one for a run.
@@ -102,7 +103,8 @@ rel_must_hold() { if [ -n "${rel_token:-}" ] && ! rel_holds; then exit 75; fi; }
 rel_enter() {
     if [ -z "${rel_token:-}" ]; then return 0; fi
     exec 9>>"$rel_state/fence"
-    printf '%s %s\n' "$$" "$(rel_birth "$$")" >"$rel_tmp/work" 2>/dev/null
+    rel_birth "$$"
+    printf '%s %s\n' "$$" "$rel_b" >"$rel_tmp/work" 2>/dev/null
     flock -s 9
     rel_must_hold
     rel_now
@@ -115,17 +117,26 @@ rel_journal() {
         "$2" "$3" "$4" "$rel_who" "$5" >>"$rel_state/journal"
 }
 
-# A word as sh reads it back. The x keeps newlines at the end.
+# TEXT: sets rel_q to it as one word that sh reads back.
 rel_quote() {
-    case $1 in
-    *\'*) ;;
-    *)
-        printf "'%s'" "$1"
-        return
-        ;;
-    esac
-    rel_q=$(printf '%sx' "$1" | sed "s/'/'\\\\''/g")
-    printf "'%s'" "${rel_q%x}"
+    rel_q= rel_rest=$1
+    while :; do
+        case $rel_rest in
+        *\'*) rel_q="$rel_q${rel_rest%%\'*}'\\''" rel_rest=${rel_rest#*\'} ;;
+        *) break ;;
+        esac
+    done
+    rel_q="'$rel_q$rel_rest'"
+}
+
+# NAME ARGUMENT...: sets rel_call to the line that calls it.
+rel_call() {
+    rel_call=$1
+    shift
+    for rel_c in "$@"; do
+        rel_quote "$rel_c"
+        rel_call="$rel_call $rel_q"
+    done
 }
 
 rel_parent() {
@@ -234,13 +245,38 @@ rel_old() {
     done
 }
 
+# SCRIPT FILTER: the SHA-256 of what one prints and the other lets through. A pipe tells only of
+# its last command: each one says that it came to its end.
+rel_digest() {
+    rel_said=$(
+        {
+            { eval "$1" && echo ended >&3; } |
+                { eval "$2" && echo ended >&3; } |
+                { sha256sum && echo ended >&3; }
+        } 3>&1
+    )
+    rel_n=0
+    for rel_c in $rel_said; do
+        case $rel_c in
+        ended) rel_n=$((rel_n + 1)) ;;
+        -) ;;
+        *) rel_sum=$rel_c ;;
+        esac
+    done
+    if [ "$rel_n" -ne 3 ]; then
+        printf 'it was not read to its end\n' >&2
+        return 1
+    fi
+    printf '%s\n' "$rel_sum"
+}
+
 # --- actions ---------------------------------------------------------------
 
 # PATH TARGET [MARK]: points a symlink somewhere by one rename(2).
 rel_symlink() {
     rel_was=
     if [ -L "$1" ]; then
-        rel_was=$(readlink -- "$1"; printf x)
+        rel_was=$(readlink -- "$1" && printf x)
         rel_was=${rel_was%?x}
         if [ "$rel_was" = "$2" ]; then return 0; fi
     elif [ -e "$1" ]; then
@@ -252,7 +288,8 @@ rel_symlink() {
         # Whether it led anywhere: then it must when it comes back.
         rel_there=
         if [ -e "$1" ]; then rel_there=' there'; fi
-        rel_undo "rel_symlink_back $(rel_quote "$1") $(rel_quote "$rel_was")$rel_there"
+        rel_call rel_symlink_back "$1" "$rel_was"
+        rel_undo "$rel_call$rel_there"
     fi
     if [ -e "$1.rel-new" ] || [ -L "$1.rel-new" ]; then rm -f -- "$1.rel-new"; fi
     ln -s -- "$2" "$1.rel-new"
@@ -280,10 +317,11 @@ rel_write() {
     rel_sum=${rel_sum%% *}
     if [ -e "$1" ]; then
         cp -p -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
-        rel_undo "rel_write_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.old") $rel_sum"
+        rel_call rel_write_back "$1" "$rel_state/undo/$rel_run/$rel_seq.old" "$rel_sum"
     else
-        rel_undo "rel_unwrite $(rel_quote "$1") $rel_sum"
+        rel_call rel_unwrite "$1" "$rel_sum"
     fi
+    rel_undo "$rel_call"
     rm -f -- "$1.rel-new"
     ( umask 077; printf '%s' "$3" >"$1.rel-new" )
     if [ -n "${4:-}" ]; then chown -- "$4" "$1.rel-new"; fi
@@ -302,10 +340,11 @@ rel_write_secret() {
     if [ -e "$1" ] || [ -L "$1" ]; then
         ( umask 077; mkdir -p -- "$rel_old" )
         cp -pP -- "$1" "$rel_old/"
-        rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") $(rel_quote "$rel_old")"
+        rel_call rel_secret_back "$1" "$rel_mark" "$rel_old"
     else
-        rel_undo "rel_secret_back $(rel_quote "$1") $(rel_quote "$rel_mark") ''"
+        rel_call rel_secret_back "$1" "$rel_mark" ''
     fi
+    rel_undo "$rel_call"
     rm -f -- "$1.rel-new"
     (
         umask 077
@@ -439,12 +478,14 @@ rel_put() {
 # SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.
 rel_wait() (
     set +e
-    rel_end=$(($(date +%s) + $1))
+    rel_now
+    rel_end=$((rel_time + $1))
     while :; do
         ( set -eu; eval "$3" ) >"$rel_tmp/words" 2>&1
         rel_s=$?
         if [ "$rel_s" -eq 0 ]; then exit 0; fi
-        if [ "$rel_s" -eq 120 ] || [ "$(date +%s)" -ge "$rel_end" ]; then
+        rel_now
+        if [ "$rel_s" -eq 120 ] || [ "$rel_time" -ge "$rel_end" ]; then
             tail -n 20 "$rel_tmp/words"
             if [ "$rel_s" -ne 120 ]; then printf 'it did not hold within %s s\n' "$1"; fi
             exit 1
@@ -537,30 +578,33 @@ rel_end_group() {
 
 # --- services --------------------------------------------------------------
 
-# PID: when it was born, in words that no later process of that number shares.
-# Fails for a process that is gone or only waits to be reaped.
+# PID: sets rel_b to when it was born, in words that no later process of that number shares;
+# `gone` and a failure for one that is gone or only waits to be reaped.
 rel_birth() {
+    rel_b=gone
     if [ -e /proc/self/stat ]; then
-        { IFS= read -r rel_s <"/proc/$1/stat"; } 2>/dev/null || return 1
+        { IFS= read -r rel_stat <"/proc/$1/stat"; } 2>/dev/null || return 1
         set -f
         # The name in brackets may hold spaces: count from behind it.
-        set -- ${rel_s##*) }
+        set -- ${rel_stat##*) }
         set +f
         if [ "$1" = Z ]; then return 1; fi
         shift 19
-        rel_s=
-        { read -r rel_s </proc/sys/kernel/random/boot_id; } 2>/dev/null
-        printf '%s-%s' "$1" "$rel_s"
+        rel_stat=
+        { read -r rel_stat </proc/sys/kernel/random/boot_id; } 2>/dev/null || :
+        rel_b=$1-$rel_stat
     else
-        rel_s=$(ps -o lstart= -p "$1") || return 1
-        printf '%s' "$rel_s" | tr ' ' -
+        set -f
+        set -- $(ps -o lstart= -p "$1")
+        set +f
+        if [ "$#" -eq 0 ]; then return 1; fi
+        rel_b=$1-$2-$3-$4-$5
     fi
 }
 
 rel_service_alive() {
     { read -r rel_pid rel_born <"$rel_state/services/$1/pid"; } 2>/dev/null || return 1
-    rel_b=$(rel_birth "$rel_pid") || return 1
-    [ -n "$rel_b" ] && [ "$rel_b" = "$rel_born" ]
+    rel_birth "$rel_pid" && [ "$rel_b" = "$rel_born" ]
 }
 
 rel_service_stop() {
@@ -590,7 +634,7 @@ rel_service_go() {
     rel_sd=$rel_state/services/$1
     setsid sh "$rel_sd/run" </dev/null >/dev/null 2>&1 &
     rel_pid=$!
-    rel_b=$(rel_birth "$rel_pid") || rel_b=gone
+    rel_birth "$rel_pid" || :
     printf '%s %s\n' "$rel_pid" "$rel_b" >"$rel_sd/pid.new"
     mv -f -- "$rel_sd/pid.new" "$rel_sd/pid"
     # A command that is wrong ends at once; the rest is for its own readiness.
@@ -598,7 +642,9 @@ rel_service_go() {
     rel_ok=1
     if rel_service_alive "$1" && [ -s "$rel_sd/ready" ]; then
         rel_ready=$(cat "$rel_sd/ready")
-        rel_wait "$(cat "$rel_sd/within")" 0.2 "rel_service_alive $(rel_quote "$1") || exit 120
+        rel_within=$(cat "$rel_sd/within")
+        rel_call rel_service_alive "$1"
+        rel_wait "$rel_within" 0.2 "$rel_call || exit 120
 $rel_ready" || rel_ok=
     fi
     if [ -z "$rel_ok" ] || ! rel_service_alive "$1"; then
@@ -619,10 +665,12 @@ rel_service() {
     rel_make_parent "$2"
     if rel_service_alive "$1"; then
         cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
-        rel_undo_late "rel_service_back $(rel_quote "$1") $(rel_quote "$rel_state/undo/$rel_run/$rel_seq.run")"
+        rel_call rel_service_back "$1" "$rel_state/undo/$rel_run/$rel_seq.run"
+        rel_undo_late "$rel_call"
         rel_service_stop "$1"
     else
-        rel_undo "rel_service_stop $(rel_quote "$1")"
+        rel_call rel_service_stop "$1"
+        rel_undo "$rel_call"
     fi
     printf '%s\n' "$3" >"$rel_sd/run"
     printf '%s' "$4" >"$rel_sd/stop"
@@ -643,7 +691,10 @@ rel_service_back() {
 rel_managed() {
     set +e
     ( set -eu; eval "$2" ) >/dev/null 2>&1
-    if [ "$?" -eq 0 ]; then
+    rel_s=$?
+    # One that was killed has not answered.
+    if [ "$rel_s" -gt 128 ]; then return "$rel_s"; fi
+    if [ "$rel_s" -eq 0 ]; then
         rel_undo_late "$1"
     elif [ -n "$3" ]; then
         rel_undo "$3"
@@ -659,7 +710,8 @@ rel_managed() {
 # NAME LEAVE: from here on LEAVE is owed. It is written down before the scope is entered;
 # the end of the run, however it ends, pays it, or else the next run.
 rel_scope() {
-    rel_undo "rel_scope_leave $(rel_quote "$1")"
+    rel_call rel_scope_leave "$1"
+    rel_undo "$rel_call"
     rel_scope_owe "$1" "$2"
 }
 
@@ -725,7 +777,7 @@ rel_due() (
     if [ ! -d "$1" ]; then printf '! there is no directory %s\n' "$1"; fi
     for rel_f in "$1"/*; do
         if [ ! -f "$rel_f" ]; then continue; fi
-        rel_sum=$(sha256sum <"$rel_f")
+        rel_sum=$(sha256sum <"$rel_f") || exit 1
         rel_line="${rel_sum%% *} ${rel_f##*/}"
         rel_seen=
         while IFS= read -r rel_l; do
@@ -742,15 +794,28 @@ END
     done
 )
 
+# NAME: sets rel_flat to it as services are named: without slashes.
+rel_flat() {
+    rel_flat=$1
+    while :; do
+        case $rel_flat in
+        */*) rel_flat=${rel_flat%%/*}_${rel_flat#*/} ;;
+        *) return 0 ;;
+        esac
+    done
+}
+
 # PREFIX NAME: stops every service whose name starts with PREFIX, but NAME.
 rel_retire() {
-    # Names of services have no slashes.
-    set -- "$(printf %s "$1" | tr / _)" "$(printf %s "$2" | tr / _)"
-    for rel_d in "$rel_state/services/$1"*; do
+    rel_flat "$2"
+    rel_live=$rel_flat
+    rel_flat "$1"
+    for rel_d in "$rel_state/services/$rel_flat"*; do
         rel_name=${rel_d##*/}
-        if [ "$rel_name" != "$2" ] && rel_service_alive "$rel_name"; then
+        if [ "$rel_name" != "$rel_live" ] && rel_service_alive "$rel_name"; then
             printf 'stops %s\n' "$rel_name"
-            rel_undo "rel_service_go $(rel_quote "$rel_name")"
+            rel_call rel_service_go "$rel_name"
+            rel_undo "$rel_call"
             rel_service_stop "$rel_name"
         fi
     done
@@ -1003,8 +1068,15 @@ rel_group_there() {
 #   status  exit status and time of the end, written by the keeper; later status.last
 #   name    the step's name, for whoever reads the log later
 
-# When this host, or the container that it is, was started.
-rel_boot() { rel_birth 1 || cat /proc/sys/kernel/random/boot_id 2>/dev/null || printf '%s' -; }
+# Sets rel_boot: when this host, or the container that it is, was started.
+rel_boot() {
+    rel_boot=-
+    if rel_birth 1; then
+        rel_boot=$rel_b
+    else
+        { read -r rel_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || :
+    fi
+}
 
 # DIR: reads what is known of it; fails where nothing is.
 rel_detached_read() {
@@ -1021,11 +1093,12 @@ rel_detached_runs() { ! { flock -n -s 8; } 8>>"$1/held"; } 2>/dev/null
 # the keeper writes how it ended before it gives that up.
 rel_detached_state() {
     rel_d_code=- rel_d_end=-
+    rel_boot
     if rel_detached_runs "$1"; then
         rel_d_state=running
     elif { read -r rel_d_code rel_d_end <"$1/status"; } 2>/dev/null; then
         rel_d_state=ended
-    elif [ "$rel_d_boot" != "$(rel_boot)" ]; then
+    elif [ "$rel_d_boot" != "$rel_boot" ]; then
         rel_d_state=restarted
     else
         rel_d_state=killed

@@ -3,5 +3,6 @@
 mod graph;
 mod hosts;
 mod names;
+mod targets;
 mod text;
 mod values;

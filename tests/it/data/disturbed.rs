@@ -3,9 +3,9 @@
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::zodb::Zodb;
-use super::{Database, Ground, STEPS};
+use super::{Database, Ground, STEPS, begin};
 use crate::disturb::{Disturbance, MILD, Tally, chance, count, part_of};
-use crate::space::{Output, is_alive, wait_until};
+use crate::space::{Output, wait_until};
 
 /// Disturbances of each driver where the environment does not say.
 const KILLS: usize = 3;
@@ -19,12 +19,7 @@ impl<D: Database> Ground<D> {
         after: std::time::Duration,
     ) -> Output {
         let hosts = self.hosts.as_mut().expect("a host with a line");
-        let job = self.space.begin(["production"]);
-        let pid = job.pid().as_raw_nonzero().to_string();
-        wait_until(step, || {
-            let has_begun = job.stderr().contains(&format!("evolve/{step}  "));
-            (has_begun || !is_alive(&pid)).then_some(())
-        });
+        let job = begin(&self.space, step);
         std::thread::sleep(after);
         disturbance.strike(&self.space, &job, hosts, 0);
         let output = job.finish();
@@ -49,14 +44,9 @@ impl<D: Database> Ground<D> {
         let _ = self.evolve().ok();
         let took = start.elapsed();
         let (mut tally, mut again, mut ended_new) = (Tally::default(), 0, 0);
-        // Known and open: a process that the PostgreSQL driver asks by is killed, and a script is
-        // found applied twice, once in some fifty disturbances. Whoever asks for a number sees it.
-        let is_asked_for = std::env::var_os("REL_KILLS").is_some();
-        let is_chosen = |d: &Disturbance| is_asked_for || *d != Disturbance::Process;
-        let choices: Vec<Disturbance> = MILD.into_iter().filter(is_chosen).collect();
         for number in 2..2 + count(KILLS) {
             let name = self.add_script(number, false);
-            let disturbance = choices[chance() as usize % choices.len()];
+            let disturbance = MILD[chance() as usize % MILD.len()];
             let step = STEPS[chance() as usize % STEPS.len()];
             let after = part_of(took / 6);
             let before = self.done.len();
