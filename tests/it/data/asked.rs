@@ -33,8 +33,8 @@ fi
 exec PROGRAM "$@"
 "#;
 
-/// How far above a program somebody is killed: itself, its parent, and the parent of that.
-const ABOVE: usize = 3;
+/// How far above a program somebody is killed: itself, its parent, and so on.
+const ABOVE: usize = 4;
 
 impl<D: Database> Ground<D> {
     /// Lays the shims down, before all other programs.
