@@ -122,6 +122,50 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
 }
 
 #[test]
+fn working_copies_of_mercurial_and_subversion_are_looked_at_as_well() {
+    let hosts = Hosts::start(2);
+    let space = app(
+        &hosts,
+        "use \"clean-checkout\" as=\"hg\" on=\"h1\" path=\"{host.root}/hg\"\n \
+         use \"clean-checkout\" as=\"svn\" on=\"h1\" path=\"{host.root}/svn\"",
+    );
+    let host = &hosts.all[0];
+    let at = |script: &str| {
+        let script = format!("set -eu; cd {}; {script}", hosts.root(host));
+        let _ = hosts.ssh(&space, host, &script).ok();
+    };
+    let stopped = || {
+        let output = space.run(["e"]).fails(1);
+        assert!(!host.srv("file").exists());
+        let evidence = output.stderr.lines().filter(|l| !l.contains("error:"));
+        let evidence = evidence.take_while(|l| !l.contains("help:"));
+        let evidence: Vec<&str> = evidence.map(str::trim).collect();
+        evidence.join("\n")
+    };
+    at("hg init hg; cd hg; echo 1 >a; hg add -q a; hg commit -u t -m 1");
+    at(
+        "svnadmin create up; svn -q checkout file://$PWD/up svn; cd svn; echo 1 >a; svn -q add a; svn -q commit -m 1",
+    );
+    at("echo 2 >hg/a; echo 3 >hg/new");
+    assert_snapshot!(stopped(), @r"
+      evidence  M a
+      ? new
+    ");
+    at("cd hg; rm new; hg revert -q --no-backup a; echo 2 >../svn/a; echo 3 >../svn/new");
+    assert_snapshot!(stopped(), @r"
+      evidence  M       a
+      ?       new
+    ");
+    // Diverged, although all is committed.
+    at("cd svn; rm new; svn -q revert a; cd ../hg; echo 2 >a; hg commit -u t -m 2");
+    at("cd hg; hg update -q 0; echo 3 >b; hg add -q b; hg commit -u t -m 3");
+    assert_snapshot!(stopped(), @"evidence  diverged: several heads");
+    at("cd hg; hg merge -q; hg commit -u t -m 4");
+    let _ = space.run(["e"]).ok();
+    assert!(host.srv("file").exists());
+}
+
+#[test]
 fn a_host_without_room_or_with_what_is_forbidden_stops_a_run() {
     let hosts = Hosts::start(2);
     let check = |uses: &str| {
