@@ -1,7 +1,7 @@
 //! Steps that run as another user than the one who logs in.
 //!
 //! Where the tests run as root that is `nobody`, through `runuser`; else it is oneself,
-//! which needs nothing.
+//! which needs nothing. Who is not root and may be somebody else is let through `sudo` or `doas`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -116,6 +116,49 @@ fn a_failing_step_of_another_user_is_told() {
        ·       ╰── not `run` and not `wait command=`
        ╰────
     "#);
+}
+
+/// `rel` as a user who is not root, on this machine, where `sudo` lets that user be root, and
+/// `doas`. What they are allowed stands in an `/etc` that only these processes see.
+const NOT_ROOT: &str = r#"
+    cp -a /etc "$BASE/etc"
+    echo 'nobody ALL=(root) NOPASSWD: ALL' >"$BASE/etc/sudoers"
+    echo 'permit nopass nobody as root' >"$BASE/etc/doas.conf"
+    mount --bind "$BASE/etc" /etc
+    if [ "$HOW" = doas ]; then : >"$BASE/none"; mount --bind "$BASE/none" "$(command -v sudo)"; fi
+    cp -- "$REL" "$BASE/rel"
+    chmod 755 "$BASE"
+    chown -R nobody "$BASE/home" "$BASE/cache" "$BASE/run" .
+    exec runuser -u nobody -- "$BASE/rel" e
+"#;
+
+#[test]
+fn sudo_and_doas_do_it_where_runuser_can_not() {
+    for how in ["sudo", "doas"] {
+        let space = Space::new(
+            "host \"a\" local=#true root=\"h\"\nenvironment \"e\" { use \"u\" on=\"a\"; }\n",
+        );
+        let recipe = r#"recipe "u" {
+            step "x" as="root" {
+                run "id -un >who; printf '%s\n' \"$GREETING\" >>who"
+                env GREETING="it's $HOME"
+            }
+            step "y" as="root" { run "id -un; exit 7"; undo "id -un >>who" }
+        }"#;
+        space.write("recipes/u.kdl", recipe).write("h/.keep", "");
+        for dir in ["home", "cache", "run"] {
+            fs::create_dir_all(space.base().join(dir)).expect("creates");
+        }
+        let mut unshare = space.program("unshare");
+        if !rustix::process::getuid().is_root() {
+            unshare.args(["--map-root-user", "--map-auto"]);
+        }
+        unshare.args(["--mount", "sh", "-euc", NOT_ROOT]);
+        unshare.env("REL", crate::space::REL).env("HOW", how);
+        let output = space.finish(unshare.env("BASE", space.base())).fails(1);
+        assert!(output.stderr.contains("status  7"), "{output}");
+        assert_eq!(read(&space.path("h/who")), "root\nit's $HOME\nroot\n");
+    }
 }
 
 /// Returns the processes whose words hold `mark`.
