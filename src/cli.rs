@@ -159,7 +159,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             return error.kind.exit_code();
         }
     };
-    match run(parsed, &mut context) {
+    let ended = match (run(parsed, &mut context), ui::unwritten()) {
+        (Ok(_), Some(error)) => Err(error),
+        (ended, _) => ended,
+    };
+    match ended {
         Ok(code) => code,
         Err(error) => {
             ui::eprint(&context.screen.error_text(&error, context.sources()));

@@ -5,6 +5,7 @@
 //! standard error; standard output is for what was asked.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use anstyle::{AnsiColor, Style};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::source::Sources;
 
 pub mod deploy;
@@ -105,11 +106,26 @@ fn rustix_width() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// Writes to standard output; a closed pipe (`rel list | head`) is no error.
+/// Why something did not get to standard output, the first time.
+static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Writes to standard output; a closed pipe (`rel list | head`) is no error. Any other is told
+/// by [`unwritten`]: an answer that did not arrive must not look like an empty one.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // Nothing is left to tell the error to.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Returns the error of what was printed and could not be written.
+pub fn unwritten() -> Option<Box<Error>> {
+    let error = UNWRITTEN.get()?;
+    let text = "cannot write to standard output";
+    let told = Error::new(ErrorKind::Io, text).fact("says", crate::error::os_text(error));
+    Some(told)
 }
 
 /// Writes to standard error.

@@ -409,3 +409,30 @@ fn a_hash_of_a_long_chain_takes_no_time() {
     space.write("a.txt", "b");
     assert_ne!(space.run(["hash", "t7999"]).ok().stdout, before);
 }
+
+#[test]
+fn an_answer_that_could_not_be_written_is_no_success() {
+    let space = Space::new("target \"a\" { run \"true\" }\n");
+    for args in [&["list"][..], &["hash", "a"], &["--json", "status"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut rel = space.rel(args);
+        let output = rel.stdout(full.expect("opens")).stderr(Stdio::piped());
+        let output = output.output().expect("runs");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"
+        error: cannot write to standard output
+          says  no space left on device
+        ");
+    }
+    // Whoever has read enough closes the pipe.
+    let piped = space
+        .program("sh")
+        .args(["-c", "$REL list; echo $? >code"])
+        .env("REL", REL)
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut piped = piped.expect("starts");
+    drop(piped.stdout.take());
+    let _ = piped.wait().expect("ends");
+    assert_eq!(space.read("code"), "0\n");
+}
