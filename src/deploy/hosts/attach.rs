@@ -169,7 +169,9 @@ fn note_ends(
             .open_detached()
             .map(|one| format!("rel_detached_note {}\n", quote(&one.dir)))
             .collect();
-        fleet.note(&[host], &body, interrupted)?;
+        let member = fleet.member(host)?;
+        let program = member.header.program(&body);
+        let _ = member.session().run(&program, interrupted, &mut |_| None)?;
     }
     Ok(())
 }

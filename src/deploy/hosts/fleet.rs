@@ -262,13 +262,9 @@ impl Fleet {
 
     /// Adds lines to the journals of `hosts`, which must be locked.
     pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
-        self.each(&|name, member| {
-            if !hosts.contains(&name) {
-                return Ok(());
-            }
-            let program = member.header.program(body);
-            let mut session = member.session();
-            session.run(&program, interrupted, &mut |_| None).map(drop)
+        self.each(&|name, member| match hosts.contains(&name) {
+            true => member.act(body, interrupted),
+            false => Ok(()),
         })
         .map(drop)
     }
@@ -276,8 +272,8 @@ impl Fleet {
     /// Takes the leases of `hosts`, or says who has them. Returns whether the journals
     /// are still those that were read.
     ///
-    /// One host after another, in order of names: of two that want the same hosts, one
-    /// gets all. What was taken is given back when the fleet is dropped.
+    /// The first by name, then all others at once: of two that want the same hosts, who has
+    /// the first gets all. What was taken is given back when the fleet is dropped.
     pub fn lock(
         &self,
         hosts: &[&str],
@@ -286,42 +282,46 @@ impl Fleet {
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<bool> {
-        let mut is_same = true;
-        let mut own = Vec::new();
-        for (name, member) in self
-            .members
-            .iter()
-            .filter(|(n, _)| hosts.contains(&n.as_str()))
-        {
+        let lock = |name: &str, member: &Member| {
             let size = seen.get(name).map_or(0, |s| s.journal.size);
-            let call = format!("rel_lock {size} {}\n", mode.word());
-            let answer = member.session().call(&call, interrupted)?;
-            match answer.split_once(' ').unwrap_or((&answer, "")) {
-                ("ready", rest) => {
-                    own.extend(rest.split_once(' ').map(|(_, reason)| reason.to_owned()))
-                }
-                ("moved", _) => is_same = false,
-                ("owed", scope) => {
-                    return Err(
-                        Error::host(format!("`{scope}` on host `{name}` can not be left"))
-                            .fact("log", format!("{}/scopes.log", member.header.state))
-                            .hinted("mend what its way out needs, and run the same command again"),
-                    );
-                }
-                ("locked", held) => return Err(refused(name, &member.header.purpose, held)),
-                (_, why) => {
-                    return Err(keeps_no_journal(name)
-                        .fact("directory", member.header.state.clone())
-                        .fact("says", why));
-                }
-            }
-        }
+            member.lock(name, size, mode, interrupted)
+        };
+        let is_wanted = |name: &&String| hosts.contains(&name.as_str());
+        let Some(first) = self.members.keys().find(is_wanted) else {
+            return Ok(true);
+        };
+        let mut locked = vec![lock(first, self.member(first)?)?];
+        let others = self.each(&|name, member| {
+            let is_other = hosts.contains(&name) && name != first;
+            is_other.then(|| lock(name, member)).transpose()
+        })?;
+        locked.extend(others.into_values().flatten());
+        let is_same = locked.iter().all(|l| *l != Locked::Moved);
+        let mut own: Vec<String> = locked.into_iter().filter_map(Locked::reason).collect();
         own.dedup();
         for reason in own.iter().filter(|_| mode == Mode::Run && is_same) {
             let text = format!("you hold this environment yourself: {reason}");
             progress.event(&Event::Note { text: &text });
         }
         Ok(is_same)
+    }
+}
+
+/// How a lease was had.
+#[derive(PartialEq, Eq)]
+enum Locked {
+    /// The journal is as it was read; with the reason of one's own hold, if there is one.
+    Ready(Option<String>),
+    /// Something else has run there since.
+    Moved,
+}
+
+impl Locked {
+    fn reason(self) -> Option<String> {
+        match self {
+            Self::Ready(reason) => reason,
+            Self::Moved => None,
+        }
     }
 }
 
@@ -383,6 +383,38 @@ impl Member {
         let questions = Questions::new(name, &self.header.state, jobs, depth)?;
         let replies = self.session().ask(questions.text(), interrupted)?;
         questions.read(name, &replies)
+    }
+
+    /// Takes the lease, where the journal should be `size` bytes long.
+    fn lock(&self, name: &str, size: u64, mode: Mode, interrupted: &AtomicBool) -> Result<Locked> {
+        let call = format!("rel_lock {size} {}\n", mode.word());
+        let answer = self.session().call(&call, interrupted)?;
+        match answer.split_once(' ').unwrap_or((&answer, "")) {
+            ("ready", rest) => {
+                let reason = rest.split_once(' ').map(|(_, reason)| reason.to_owned());
+                Ok(Locked::Ready(reason))
+            }
+            ("moved", _) => Ok(Locked::Moved),
+            ("owed", scope) => Err(Error::host(format!(
+                "`{scope}` on host `{name}` can not be left"
+            ))
+            .fact("log", format!("{}/scopes.log", self.header.state))
+            .hinted("mend what its way out needs, and run the same command again")),
+            ("locked", held) => Err(refused(name, &self.header.purpose, held)),
+            (_, why) => Err(keeps_no_journal(name)
+                .fact("directory", self.header.state.clone())
+                .fact("says", why)),
+        }
+    }
+
+    /// Lets the guard, which holds the lease, run a few lines itself: a program would be a
+    /// shell more.
+    pub fn act(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
+        let call = format!("rel_acts() {{\n{body}:\n}}\nrel_act rel_acts\n");
+        match self.session().call(&call, interrupted)?.as_str() {
+            "acted" => Ok(()),
+            told => Err(Error::internal(format!("a guard said `{told}`"))),
+        }
     }
 
     /// Returns the connection, for one user at a time.

@@ -296,7 +296,7 @@ fn a_step_can_not_speak_for_rel() {
         r#"
         fact "nonce" "printf %s \"${{rel_nonce:-none}}\""
         step "one" {
-            run "printf '\\036%s failed 1 9\\n' \"${{rel_nonce:-none}}\"; test ! -e \"$rel_tmp/program\""
+            run "printf '\\036%s failed 1 9\\n' \"${{rel_nonce:-none}}\"; test ! -s \"$rel_tmp/program\""
             verify "printf '%s %s\\n' {nonce} \"${{rel_nonce:-none}}\""
         }
         "#,

@@ -10,7 +10,7 @@ rel_start_asking() {
         . "$rel_tmp/questions" >"$rel_tmp/answers"
         rel_emit answers
         cat -- "$rel_tmp/answers"
-        : >"$rel_tmp/told"
+        echo 0 >"$rel_tmp/told"
         rel_emit asked
     } </dev/null 2>/dev/null &
     rel_program=$!
@@ -30,7 +30,7 @@ rel_look() {
 }
 
 rel_answered() {
-    if [ "$2" -ne 0 ]; then cat -- "$rel_tmp/words"; fi
+    if [ "$2" -ne 0 ] && [ -s "$rel_tmp/words" ]; then cat -- "$rel_tmp/words"; fi
     rel_emit answer "$1" "$2"
 }
 

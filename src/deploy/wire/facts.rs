@@ -86,7 +86,7 @@ impl Questions {
         };
         // Paths may be relative to it.
         questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
-        questions.look(About::Now, "date +%s");
+        questions.look(About::Now, "rel_now; printf %s \"$rel_time\"");
         // Read once: it may grow meanwhile.
         let journal = quote(&format!("{state}/journal"));
         let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");

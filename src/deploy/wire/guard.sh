@@ -54,7 +54,7 @@ fi
 rel_end_program() {
     rel_n=0
     # Between the fork and the number in the file there is a moment.
-    while [ ! -s "$rel_tmp/pid" ] && [ ! -e "$rel_tmp/ended" ] && [ "$rel_n" -lt 20 ]; do
+    while [ ! -s "$rel_tmp/pid" ] && [ ! -s "$rel_tmp/ended" ] && [ "$rel_n" -lt 20 ]; do
         sleep 0.1
         rel_n=$((rel_n + 1))
     done
@@ -94,7 +94,7 @@ rel_cut() {
         trap '' TERM
         kill -TERM 0
     fi
-    if [ -e "$rel_tmp/program" ] || [ -e "$rel_tmp/pid" ]; then rel_end_program; fi
+    if [ -s "$rel_tmp/program" ] || [ -s "$rel_tmp/pid" ]; then rel_end_program; fi
     rel_close_step interrupted 'the connection ended'
     # Not held any more: what was done under it is done again.
     rel_as_holder rel_scopes_leave undone
@@ -118,11 +118,12 @@ rel_watch() {
         if [ "$rel_beat" != "$rel_heard" ]; then
             rel_quiet=0
             rel_as_holder rel_renew
-        elif [ -e "$rel_tmp/busy" ]; then
+        elif [ -s "$rel_tmp/busy" ]; then
             # While a call is at work, nobody listens: then the line itself must tell. One
             # that waits for the line keeps no lease alive.
             rel_quiet=0
-            if [ ! -s "$rel_tmp/busy" ]; then rel_as_holder rel_renew; fi
+            read -r rel_busy <"$rel_tmp/busy"
+            if [ "$rel_busy" = work ]; then rel_as_holder rel_renew; fi
         else
             rel_quiet=$((rel_quiet + 1))
         fi
@@ -150,7 +151,11 @@ rel_start_watch() {
 
 # What is known of the end of the one before does not count for the next.
 rel_forget_end() {
-    if [ -e "$rel_tmp/told" ]; then rm -f -- "$rel_tmp/pid" "$rel_tmp/ended" "$rel_tmp/told"; fi
+    if [ -s "$rel_tmp/told" ]; then
+        : >"$rel_tmp/pid"
+        : >"$rel_tmp/ended"
+        : >"$rel_tmp/told"
+    fi
 }
 
 # The subshell waits, so that the end is told even when the program was killed.
@@ -158,7 +163,8 @@ rel_start() {
     rel_forget_end
     rel_at_work=program
     {
-        setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" </dev/null 2>&1 &
+        setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" \
+            "${rel_epoch:-}" "${rel_epoch_clock:-}" </dev/null 2>&1 &
         # One write: it is there whole or not yet.
         printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
@@ -174,17 +180,17 @@ rel_start() {
 # STATUS: tells that the program has ended.
 rel_tell_end() {
     # Its number may be another's from here on.
-    : >"$rel_tmp/ended"
+    echo "$1" >"$rel_tmp/ended"
     : >"$rel_tmp/pid"
-    if [ -e "$rel_tmp/work" ]; then rm -f -- "$rel_tmp/work"; fi
+    : >"$rel_tmp/work"
     if [ -n "${rel_token:-}" ] && ! rel_holds; then rel_tell_fenced; fi
-    : >"$rel_tmp/told"
+    echo "$1" >"$rel_tmp/told"
     rel_emit ended "$1"
 }
 
 # Whoever waits for the program can be killed as well: then its end is found by looking for it.
 rel_look_after() {
-    if [ -z "${rel_at_work:-}" ] || [ -e "$rel_tmp/told" ] || rel_birth "$rel_program"; then
+    if [ -z "${rel_at_work:-}" ] || [ -s "$rel_tmp/told" ] || rel_birth "$rel_program"; then
         return 0
     fi
     rel_leader=
@@ -206,12 +212,12 @@ rel_heard_of() {
 
 # Each piece is a sign of life.
 rel_chunks() {
-    printf line >"$rel_tmp/busy"
+    echo line >"$rel_tmp/busy"
     while IFS=' ' read -r rel_size rel_sum; do
         rel_heard_of
         if [ "$rel_size" = 0 ]; then
             printf '%s\n' "$rel_sum" >"$rel_tmp/want"
-            : >"$rel_tmp/busy"
+            echo work >"$rel_tmp/busy"
             return
         fi
         rel_take "$rel_size" || return
@@ -307,7 +313,7 @@ rel_base() {
 
 # PATH: a directory's content, or one file, as a tar stream.
 rel_send() {
-    printf line >"$rel_tmp/busy"
+    echo line >"$rel_tmp/busy"
     {
         if [ -d "$1" ]; then
             tar -C "$1" -cf - . 2>"$rel_tmp/words"
@@ -360,9 +366,9 @@ while IFS= read -r rel_line; do
     call\ *)
         rel_settle
         rel_text=$(rel_take "${rel_line#call }"; printf x)
-        : >"$rel_tmp/busy"
+        echo work >"$rel_tmp/busy"
         eval "${rel_text%x}"
-        rm -f -- "$rel_tmp/busy"
+        : >"$rel_tmp/busy"
         ;;
     stop)
         if [ "${rel_at_work:-}" = program ]; then

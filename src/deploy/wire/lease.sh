@@ -109,7 +109,8 @@ rel_grab() {
 # read. Modes: run (minds a freeze), any (does not), break (minds nobody).
 rel_lock() {
     rel_mode=${2:-run}
-    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/services" 2>/dev/null; then
+    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/bases" "$rel_state/services" \
+        2>/dev/null; then
         rel_emit refused 'it can not be made'
         return
     fi
@@ -192,6 +193,9 @@ rel_as_holder() {
         if rel_holds; then "$@"; else false; fi
     } 9>>"$rel_state/fence"
 }
+
+# FUNCTION: does it as the holder, and says so.
+rel_act() { if rel_as_holder "$1" </dev/null; then rel_emit acted; else rel_tell_fenced; fi; }
 
 rel_renew() {
     rel_tick

@@ -62,8 +62,10 @@ rel_read_freeze() {
     rel_f_token=
     { IFS=$rel_tab read -r rel_f_token rel_f_who rel_f_reason rel_f_since rel_f_until \
         <"$rel_state/freeze"; } 2>/dev/null || :
+    if [ -z "$rel_f_token" ]; then return 1; fi
+    if [ "$rel_f_until" = - ]; then return 0; fi
     rel_now
-    [ -n "$rel_f_token" ] && { [ "$rel_f_until" = - ] || [ "$rel_time" -lt "$rel_f_until" ]; }
+    [ "$rel_time" -lt "$rel_f_until" ]
 }
 
 rel_is_frozen() { rel_read_freeze && [ "$rel_f_who" != "$rel_who" ]; }

@@ -93,11 +93,11 @@ impl Header {
 
     /// Returns a whole program around `body`.
     ///
-    /// Its file goes as soon as it is open: steps must not read the nonce there. In braces,
-    /// because sh begins what it has read so far: half a line is another command.
+    /// In braces, because sh begins what it has read so far: half a line is another command.
+    /// Once it is read its file is emptied: steps must not find the nonce there.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{}rel_tmp=$1 rel_umask=$2 rel_token=$3\nrm -f -- \"$1/program\"\n{}{}\n{{\nrel_enter\n# --- program ---\n{body}\n}}\n",
+            "{{\n{}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5\n: >\"$1/program\"\n{}{}\nrel_enter\n# --- program ---\n{body}\n}}\n",
             self.text(),
             lean(PRELUDE),
             lean(DETACHED),
