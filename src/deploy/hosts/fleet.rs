@@ -296,8 +296,8 @@ impl Fleet {
             is_other.then(|| lock(name, member)).transpose()
         })?;
         locked.extend(others.into_values().flatten());
-        let is_same = locked.iter().all(|l| *l != Locked::Moved);
-        let mut own: Vec<String> = locked.into_iter().filter_map(Locked::reason).collect();
+        let is_same = locked.iter().all(|l| *l != Taken::Moved);
+        let mut own: Vec<String> = locked.into_iter().filter_map(Taken::reason).collect();
         own.dedup();
         for reason in own.iter().filter(|_| mode == Mode::Run && is_same) {
             let text = format!("you hold this environment yourself: {reason}");
@@ -309,14 +309,14 @@ impl Fleet {
 
 /// How a lease was had.
 #[derive(PartialEq, Eq)]
-enum Locked {
+enum Taken {
     /// The journal is as it was read; with the reason of one's own hold, if there is one.
     Ready(Option<String>),
     /// Something else has run there since.
     Moved,
 }
 
-impl Locked {
+impl Taken {
     fn reason(self) -> Option<String> {
         match self {
             Self::Ready(reason) => reason,
@@ -386,15 +386,15 @@ impl Member {
     }
 
     /// Takes the lease, where the journal should be `size` bytes long.
-    fn lock(&self, name: &str, size: u64, mode: Mode, interrupted: &AtomicBool) -> Result<Locked> {
+    fn lock(&self, name: &str, size: u64, mode: Mode, interrupted: &AtomicBool) -> Result<Taken> {
         let call = format!("rel_lock {size} {}\n", mode.word());
         let answer = self.session().call(&call, interrupted)?;
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ready", rest) => {
                 let reason = rest.split_once(' ').map(|(_, reason)| reason.to_owned());
-                Ok(Locked::Ready(reason))
+                Ok(Taken::Ready(reason))
             }
-            ("moved", _) => Ok(Locked::Moved),
+            ("moved", _) => Ok(Taken::Moved),
             ("owed", scope) => Err(Error::host(format!(
                 "`{scope}` on host `{name}` can not be left"
             ))
