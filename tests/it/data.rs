@@ -192,6 +192,11 @@ impl<D: Database> Ground<D> {
         std::thread::sleep(after);
         job.signal(Signal::KILL);
         let _ = job.finish();
+        self.guard_is_gone();
+    }
+
+    /// Waits until the host's guard has noticed that a run is over.
+    fn guard_is_gone(&self) {
         wait_until("the host's guard", || {
             (!self.space.has("hosts/db/.rel/production/lease")).then_some(())
         });

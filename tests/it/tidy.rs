@@ -182,6 +182,26 @@ fn no_file_knows_this_machine() {
     none("paths of a machine", found);
 }
 
+/// Where a command that was killed would pass for one that had nothing to say: inside `[ ]`, and
+/// in the arguments of another command. Only an assignment ends the step.
+#[test]
+fn no_script_takes_silence_for_an_answer() {
+    let asked = Regex::new(r"(?P<assigned>\b[a-z_]+=)?\$\([^(]").expect("a pattern");
+    let tested = Regex::new(r#"\[ [^]]*"\$\([^(]"#).expect("a pattern");
+    let mut found = Vec::new();
+    for source in files(&["recipes", "src"], &["kdl", "sh"]) {
+        found.extend(hits(&source, &source.text, &tested));
+        let is_recipe = source.path.extension().is_some_and(|e| e == "kdl");
+        for (number, line) in source.text.lines().enumerate() {
+            let mut all = asked.captures_iter(line);
+            if is_recipe && all.any(|c| c.name("assigned").is_none()) {
+                found.push(format!("{}:{}: {line}", source.name, number + 1));
+            }
+        }
+    }
+    none("takes silence for an answer", found);
+}
+
 /// What a room may use, beside itself: the table of `ARCHITECTURE.md`.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let ground = "error fs progress source template";

@@ -308,30 +308,29 @@ impl Hands<'_> {
 
     /// Says on each host that the run came to its end, and tidies what it left.
     fn finish(&self, hosts: &[&str], jobs: &[Job]) -> Result<()> {
-        self.fleet
-            .each(&|name, member| {
-                if !hosts.contains(&name) {
-                    return Ok(());
+        self.fleet.each(&|name, member| {
+            if !hosts.contains(&name) {
+                return Ok(());
+            }
+            let mut body = String::from("rel_journal ok - - - -\n");
+            // What this run laid down stays at hand, for a drift or another use.
+            let wanted = jobs.iter().filter(|j| j.host.as_deref() == Some(name));
+            let wanted: Vec<&str> = wanted
+                .flat_map(Job::artifacts)
+                .map(|a| a.sha256.as_str())
+                .collect();
+            body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));
+            if let Some(seen) = self.seen.get(name) {
+                let runs = seen.journal.runs();
+                let old = runs.len().saturating_sub(UNDO_KEPT);
+                for run in &runs[..old] {
+                    let dir = format!("{}/undo/{}", member.header.state, run.id);
+                    body.push_str(&format!("rm -rf -- {}\n", program::quote(&dir)));
                 }
-                let mut body = String::from("rel_journal ok - - - -\n");
-                // What this run laid down stays at hand, for a drift or another use.
-                let wanted = jobs.iter().filter(|j| j.host.as_deref() == Some(name));
-                let wanted: Vec<&str> = wanted
-                    .flat_map(Job::artifacts)
-                    .map(|a| a.sha256.as_str())
-                    .collect();
-                body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));
-                if let Some(seen) = self.seen.get(name) {
-                    let runs = seen.journal.runs();
-                    let old = runs.len().saturating_sub(UNDO_KEPT);
-                    for run in &runs[..old] {
-                        let dir = format!("{}/undo/{}", member.header.state, run.id);
-                        body.push_str(&format!("rm -rf -- {}\n", program::quote(&dir)));
-                    }
-                }
-                member.act(&body, self.interrupted)
-            })
-            .map(drop)
+            }
+            member.act(&body, self.interrupted)
+        })?;
+        Ok(())
     }
 }
 

@@ -181,13 +181,19 @@ fn one_host(
 /// and of those before it that did not; or, where the last one did not, of all since
 /// one that did. With them, the runs.
 pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
-    let mut runs: BTreeMap<String, (bool, bool, Vec<Ran>)> = BTreeMap::new();
+    #[derive(Default)]
+    struct Over {
+        is_ok: bool,
+        is_rolled_back: bool,
+        ran: Vec<Ran>,
+    }
+    let mut runs: BTreeMap<String, Over> = BTreeMap::new();
     for (host, seen) in seen {
         for run in seen.journal.runs() {
             let all = runs.entry(run.id.clone()).or_default();
-            all.0 |= run.is_ok;
-            all.1 |= run.is_rolled_back;
-            all.2.extend(run.steps.iter().map(|(seq, id)| Ran {
+            all.is_ok |= run.is_ok;
+            all.is_rolled_back |= run.is_rolled_back;
+            all.ran.extend(run.steps.iter().map(|(seq, id)| Ran {
                 host: host.clone(),
                 run: run.id.clone(),
                 seq: *seq,
@@ -198,19 +204,19 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
     let mut runs: Vec<_> = in_order(seen.values().map(|s| &s.journal))
         .into_iter()
         .filter_map(|id| runs.remove_entry(&id))
-        .filter(|(_, (_, is_rolled_back, ran))| !is_rolled_back && !ran.is_empty())
+        .filter(|(_, over)| !over.is_rolled_back && !over.ran.is_empty())
         .collect();
     let mut group = Vec::new();
-    while let Some((_, (is_ok, ..))) = runs.last() {
+    while let Some((_, over)) = runs.last() {
         // An older run that came to its end is another release.
-        if !group.is_empty() && *is_ok {
+        if !group.is_empty() && over.is_ok {
             break;
         }
         group.extend(runs.pop());
     }
     group.reverse();
     let ids = group.iter().map(|(id, _)| id.clone()).collect();
-    let ran = group.into_iter().flat_map(|(_, (.., ran))| ran);
+    let ran = group.into_iter().flat_map(|(_, over)| over.ran);
     (ids, ran.collect())
 }
 

@@ -108,7 +108,8 @@ rel_detached_tidy() {
     rel_stem=$(rel_detached_stem "$rel_id")
     for rel_f in "$rel_state/detached"/*; do
         if [ "$rel_f" != "$1" ] && [ ! -e "$rel_f/meta" ] && read -r rel_was <"$rel_f/name"; then
-            if [ "$(rel_detached_stem "$rel_was")" = "$rel_stem" ]; then rm -rf -- "$rel_f"; fi
+            rel_s=$(rel_detached_stem "$rel_was") || continue
+            if [ "$rel_s" = "$rel_stem" ]; then rm -rf -- "$rel_f"; fi
         fi
     done 2>/dev/null
 }
@@ -136,7 +137,7 @@ rel_detached_start() {
     rel_now
     rel_boot
     rel_detached_own "$1" "$2" "$rel_time" "$rel_boot" || return 1
-    setsid sh "$1/keeper" "$1" "$rel_umask" "$3" "$4" </dev/null >/dev/null 2>&1 3>&- 9>&- &
+    setsid sh "$1/keeper" "$1" "$rel_umask" "$3" "$4" "$rel_epoch" "$rel_epoch_clock" </dev/null >/dev/null 2>&1 3>&- 9>&- &
 }
 
 # NAME DOES LIMIT USER KEEPER WORK: like rel_do, for a step that goes on without us. Its

@@ -45,7 +45,7 @@ trap '' HUP PIPE
 # every dd reads on after a short read; rel's first words have tried.
 if [ -n "${rel_reads_on:-}" ]; then
     rel_take() { dd bs="$1" count=1 iflag=fullblock 2>/dev/null; }
-elif [ "$(printf ab | { head -c 1 >/dev/null; cat; })" = b ]; then
+elif rel_t=$(printf ab | { head -c 1 >/dev/null; cat; }) && [ "$rel_t" = b ]; then
     rel_take() { head -c "$1"; }
 else
     rel_take() { dd bs=1 count="$1" 2>/dev/null; }
@@ -286,7 +286,7 @@ rel_link_base() {
     (
         cp -Rl -- "$rel_state/bases/$1/." "$rel_part" && cd -- "$rel_part" &&
             if [ -n "$3" ]; then printf '%s' "$3" | tr '\n' '\0' | xargs -0 rm -rf --; fi &&
-            [ "$(($(find . | wc -l)))" -eq "$2" ]
+            rel_n=$(find . | wc -l) && [ "$((rel_n))" -eq "$2" ]
     )
 }
 
@@ -321,7 +321,7 @@ rel_send() {
             rel_p=$(rel_parent "$1")
             tar -C "${rel_p%x}" -cf - -- "${1##*/}" 2>"$rel_tmp/words"
         fi
-        printf '%s' "$?" >"$rel_tmp/tar"
+        printf '%s\n' "$?" >"$rel_tmp/tar"
     } </dev/null | while :; do
         rel_take 1048576 >"$rel_tmp/chunk"
         rel_n=$(wc -c <"$rel_tmp/chunk")
@@ -330,7 +330,8 @@ rel_send() {
         rel_emit data "$((rel_n))"
         cat "$rel_tmp/chunk"
     done
-    if [ "$(cat "$rel_tmp/tar")" = 0 ]; then rel_emit sent; else rel_emit refused "$(head -n 1 "$rel_tmp/words")"; fi
+    read -r rel_s <"$rel_tmp/tar"
+    if [ "$rel_s" = 0 ]; then rel_emit sent; else rel_emit refused "$(head -n 1 "$rel_tmp/words")"; fi
 }
 
 # SEQ SIZE: the next bytes are a secret that step SEQ writes. They lie in a private file until

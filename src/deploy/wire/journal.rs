@@ -169,12 +169,12 @@ impl Journal {
 
     /// Returns the run that last changed anything for a use.
     pub fn last_run(&self, label: &str) -> Option<String> {
-        let is_record = |line: &&Line| {
-            let record = self.record(&line.id);
-            record.is_some_and(|r| std::ptr::eq(r.line(), *line))
-        };
-        let mut lines = self.lines.iter().filter(|l| is_step_of(&l.id, label));
-        lines.rfind(is_record).map(|line| line.run.clone())
+        let lines = self.lines.iter().filter(|l| is_step_of(&l.id, label));
+        let ids: BTreeSet<&str> = lines.map(|l| l.id.as_str()).collect();
+        let place = |line: &&Line| self.lines.iter().position(|l| std::ptr::eq(l, *line));
+        let records: Vec<Record<'_>> = ids.into_iter().filter_map(|id| self.record(id)).collect();
+        let last = records.iter().map(Record::line).max_by_key(place)?;
+        Some(last.run.clone())
     }
 
     /// Returns whether a run is another one or later than it; nothing is later than what is not here.
@@ -246,13 +246,14 @@ pub fn in_order<'a>(journals: impl IntoIterator<Item = &'a Journal>) -> Vec<Stri
         };
         // Journals that contradict each other (a host was set back) leave the clocks.
         let next = heads().min_by_key(|line| (waits(line), line.time, &line.run));
-        let Some(run) = next.map(|line| line.run.clone()) else {
+        let Some((run, waits)) = next.map(|line| (line.run.clone(), waits(line))) else {
             return runs;
         };
         for queue in &mut queues {
-            match queue.front().is_some_and(|line| line.run == run) {
-                true => drop(queue.pop_front()),
-                false => queue.retain(|line| line.run != run),
+            if queue.front().is_some_and(|line| line.run == run) {
+                queue.pop_front();
+            } else if waits {
+                queue.retain(|line| line.run != run);
             }
         }
         runs.push(run);

@@ -161,7 +161,8 @@ rel_lock() {
     fi
     rel_size=$(wc -c <"$rel_state/journal")
     # A line torn by a crash must not swallow the next one.
-    if [ -n "$(tail -c 1 "$rel_state/journal")" ]; then printf '\n' >>"$rel_state/journal"; fi
+    rel_t=$(tail -c 1 "$rel_state/journal") || rel_t=torn
+    if [ -n "$rel_t" ]; then printf '\n' >>"$rel_state/journal"; fi
     if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
     rel_left=
     if [ "$((rel_size))" != "$1" ]; then

@@ -18,16 +18,18 @@ rel_tick() {
     if { read -r rel_clock rel_idle </proc/uptime; } 2>/dev/null; then
         rel_clock=${rel_clock%.*}${rel_clock#*.}
     else
-        rel_clock=$(date +%s || date +%s)00
+        until rel_clock=$(date +%s) || [ "$?" -lt 128 ]; do :; done
+        rel_clock=${rel_clock}00
     fi
 }
 
-# Sets rel_time: seconds since the epoch. The host's date is asked once a program; the time
+# Sets rel_time: seconds since the epoch. The host's date is asked once a session; the time
 # since then is added, which takes no process.
 rel_now() {
     rel_tick
     if [ -z "${rel_epoch:-}" ]; then
-        rel_epoch=$(date +%s || date +%s)
+        # One that was killed is asked again.
+        until rel_epoch=$(date +%s) || [ "$?" -lt 128 ]; do :; done
         rel_epoch_clock=$rel_clock
     fi
     rel_time=$((rel_epoch + (rel_clock - rel_epoch_clock) / 100))
@@ -408,8 +410,10 @@ rel_unwrite() {
 
 # PATH FORMER [SUM]: brings the former file back.
 rel_write_back() {
-    if [ -n "${3:-}" ] && [ -f "$1" ] && [ "$(sha256sum <"$2")" != "$(sha256sum <"$1")" ]; then
-        rel_keep_edit "$1" "$3"
+    if [ -n "${3:-}" ] && [ -f "$1" ]; then
+        rel_former=$(sha256sum <"$2")
+        rel_found=$(sha256sum <"$1")
+        if [ "$rel_former" != "$rel_found" ]; then rel_keep_edit "$1" "$3"; fi
     fi
     cp -p -- "$2" "$1.rel-new"
     mv -f -- "$1.rel-new" "$1"
@@ -424,7 +428,10 @@ rel_set_base() {
 # DIR TO: puts what lies in a directory over what lies in another. Each file becomes a new one,
 # which tar does and cp does not: the former may be shared with other releases.
 rel_put_over() {
-    if [ "$(readlink -- "$1" || :)" = "$2" ]; then return 0; fi
+    if [ -L "$1" ]; then
+        rel_l=$(readlink -- "$1")
+        if [ "$rel_l" = "$2" ]; then return 0; fi
+    fi
     (
         cd -- "$1"
         set --
@@ -695,7 +702,10 @@ rel_managed() {
     ( set -eu; eval "$2" ) >/dev/null 2>&1
     rel_s=$?
     # One that was killed has not answered.
-    if [ "$rel_s" -gt 128 ]; then return "$rel_s"; fi
+    if [ "$rel_s" -gt 128 ]; then
+        printf 'what asks whether it runs was killed\n'
+        return "$rel_s"
+    fi
     if [ "$rel_s" -eq 0 ]; then
         rel_undo_late "$1"
     elif [ -n "$3" ]; then
@@ -1095,12 +1105,11 @@ rel_detached_runs() { ! { flock -n -s 8; } 8>>"$1/held"; } 2>/dev/null
 # the keeper writes how it ended before it gives that up.
 rel_detached_state() {
     rel_d_code=- rel_d_end=-
-    rel_boot
     if rel_detached_runs "$1"; then
         rel_d_state=running
     elif { read -r rel_d_code rel_d_end <"$1/status"; } 2>/dev/null; then
         rel_d_state=ended
-    elif [ "$rel_d_boot" != "$rel_boot" ]; then
+    elif rel_boot && [ "$rel_d_boot" != "$rel_boot" ]; then
         rel_d_state=restarted
     else
         rel_d_state=killed

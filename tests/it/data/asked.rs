@@ -1,15 +1,18 @@
 //! Who asks a host something for an evolve is killed: one call of a program after the other,
 //! the program itself or who waits for its answer. Silence is no answer.
+//!
+//! Some calls are enough for CI; with `REL_KILLS` set all of them are killed, at all heights.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::zodb::Zodb;
 use super::{Database, Ground};
 use crate::disturb::chance;
-use crate::space::{Output, PATH, wait_until};
+use crate::space::{Output, PATH};
 
 /// Stands before a program on the host: counts its calls, and kills at the one in `victim`,
 /// which also says how far above it. Never the leader of a session: that is a whole step.
@@ -38,31 +41,28 @@ const ABOVE: usize = 4;
 
 impl<D: Database> Ground<D> {
     /// Lays the shims down, before all other programs.
-    fn shims(&self, programs: &[&str]) -> String {
+    fn shims(&self, programs: &[&str]) -> PathBuf {
         let dir = self.space.base().join("shims");
         fs::create_dir(&dir).expect("creates");
-        let name = dir.display().to_string();
         for program in programs {
             let path = self.space.shell(&format!("command -v {program}"));
-            let shim = SHIM.replace("DIR", &name);
+            let shim = SHIM.replace("DIR", &dir.display().to_string());
             let shim = shim.replace("PROGRAM", path.trim());
             fs::write(dir.join(program), shim).expect("writes");
             let mode = fs::Permissions::from_mode(0o755);
             fs::set_permissions(dir.join(program), mode).expect("sets");
         }
-        name
+        dir
     }
 
     /// Runs, and kills at the given call; returns whether there was one.
-    fn evolve_struck(&self, shims: &str, call: usize, above: usize) -> (Output, bool) {
-        let dir = self.space.base().join("shims");
+    fn evolve_struck(&self, dir: &Path, call: usize, above: usize) -> (Output, bool) {
         fs::write(dir.join("calls"), "0").expect("writes");
         fs::write(dir.join("victim"), format!("{call} {above}\n")).expect("writes");
         let _ = fs::remove_file(dir.join("struck"));
         let mut rel = self.space.rel(["production"]);
-        let output = self
-            .space
-            .finish(rel.env("PATH", format!("{shims}:{PATH}")));
+        let path = format!("{}:{PATH}", dir.display());
+        let output = self.space.finish(rel.env("PATH", path));
         (output, dir.join("struck").exists())
     }
 
@@ -85,9 +85,7 @@ impl<D: Database> Ground<D> {
                 number += 1;
                 self.done.push(self.add_script(number, false));
                 let (output, is_struck) = self.evolve_struck(&shims, call, above);
-                wait_until("the host's guard", || {
-                    (!self.space.has("hosts/db/.rel/production/lease")).then_some(())
-                });
+                self.guard_is_gone();
                 let place = format!("call {call}, {above} above");
                 if output.code == 0 {
                     assert_eq!(self.is_complete(), self.done, "{place}: {output}");

@@ -57,9 +57,7 @@ impl<D: Database> Ground<D> {
                 // It may have been the guard, or the way out of a mode: the next run mends that.
                 again += self.comes_to_its_end();
             }
-            wait_until("the host's guard", || {
-                (!self.space.has("hosts/db/.rel/production/lease")).then_some(())
-            });
+            self.guard_is_gone();
             self.is_writable();
             let done = self.is_complete();
             let is_whole = done.len() <= before || done == self.done;
