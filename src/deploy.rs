@@ -35,6 +35,7 @@ use crate::deploy::plan::{decide, roles};
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 use crate::deploy::wire::facts::Depth;
+use crate::deploy::wire::shortened::RUNS_KEPT;
 use crate::deploy::wire::{program, words};
 use crate::error::{Error, Result};
 use crate::model::{Artifact, Environment, Host, Project};
@@ -125,15 +126,22 @@ pub fn plan(
     Ok(look(request, Depth::Show, progress, interrupted)?.plan)
 }
 
-/// Returns the runs that the journals of an environment's hosts know, newest first.
+/// Returns the runs that the journals of an environment's hosts know, newest first. Where so
+/// many are wanted, also what was put away when a journal was shortened.
 pub fn history(
     request: &Request<'_>,
+    wanted: usize,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<history::History> {
     let fleet = open(request, progress, interrupted)?;
-    let answers = fleet.ask_some(&[], interrupted)?;
+    let depth = match wanted > RUNS_KEPT {
+        true => Depth::Past,
+        false => Depth::Decide,
+    };
+    let answers = fleet.ask_some(&[], depth, interrupted)?;
     Ok(history::History {
+        is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
         runs: history::runs(&answers.seen),
         down: answers.down,
     })
@@ -155,7 +163,7 @@ pub fn runbook(
     let fleet = open(request, &Silent, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
-    let answers = fleet.ask_some(&[], interrupted)?;
+    let answers = fleet.ask_some(&[], Depth::Decide, interrupted)?;
     runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
@@ -168,7 +176,7 @@ pub fn status(
     let fleet = open(request, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
-    let answers = fleet.ask_some(&jobs, interrupted)?;
+    let answers = fleet.ask_some(&jobs, Depth::Decide, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
         is_forced: false,

@@ -168,7 +168,7 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
             ..Way::default()
         };
         job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
-            let mut history = deploy::history(request, &Silent, interrupted)?;
+            let mut history = deploy::history(request, args.limit, &Silent, interrupted)?;
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);
             match job.context.json {

@@ -6,4 +6,5 @@ pub mod frames;
 pub mod held;
 pub mod journal;
 pub mod program;
+pub mod shortened;
 pub mod words;

@@ -4,6 +4,7 @@ use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
 use crate::deploy::hosts::inventory::HostFacts;
 use crate::deploy::told::history::{End, History};
 use crate::deploy::told::status::{HostStatus, State};
+use crate::deploy::wire::shortened::RUNS_KEPT;
 use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
@@ -127,6 +128,12 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> String {
     }
     if more > 0 {
         text.push_str(&format!("and {more} older {}\n", plural(more, "run")));
+    }
+    if history.is_shortened {
+        let least = RUNS_KEPT + 1;
+        text.push_str(&format!(
+            "what ran before these is told with `-n {least}` or more\n"
+        ));
     }
     text
 }

@@ -27,6 +27,7 @@ mod fresh;
 mod guards;
 mod hosts;
 mod init;
+mod journal;
 mod jump;
 mod karl;
 mod killed;

@@ -327,6 +327,14 @@ impl Hands<'_> {
                     let dir = format!("{}/undo/{}", member.header.state, run.id);
                     body.push_str(&format!("rm -rf -- {}\n", program::quote(&dir)));
                 }
+                if let Some(short) = seen.journal.shortened() {
+                    body.push_str(&format!(
+                        "rel_shorten {} {} '{}'\n",
+                        seen.journal.size,
+                        short.picked.len(),
+                        short.script()
+                    ));
+                }
             }
             member.act(&body, self.interrupted)
         })?;

@@ -14,6 +14,7 @@ use crate::deploy::hosts::fleet::{Fleet, Member, Mode};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::detached::{Detached, State};
+use crate::deploy::wire::facts::Depth;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program::quote;
 use crate::deploy::{Request, open, world};
@@ -86,7 +87,7 @@ fn ask(
     // Their secrets are shown nowhere.
     let jobs = world(request, &fleet.roots(), None)?.jobs()?;
     fleet.hide(&Hidden::of(&jobs));
-    let answers = fleet.ask_some(&[], interrupted)?;
+    let answers = fleet.ask_some(&[], Depth::Decide, interrupted)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");
         progress.event(&Event::Warning { text: &text });

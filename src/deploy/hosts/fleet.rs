@@ -216,10 +216,14 @@ impl Fleet {
     }
 
     /// Asks all hosts, and goes without those that do not answer: for questions only.
-    pub fn ask_some(&self, jobs: &[Job], interrupted: &AtomicBool) -> Result<Answers> {
+    pub fn ask_some(
+        &self,
+        jobs: &[Job],
+        depth: Depth,
+        interrupted: &AtomicBool,
+    ) -> Result<Answers> {
         let mut answers = Answers::default();
-        for (name, result) in
-            self.every(&|name, member| member.ask(name, jobs, Depth::Decide, interrupted))
+        for (name, result) in self.every(&|name, member| member.ask(name, jobs, depth, interrupted))
         {
             match result {
                 Ok(seen) => drop(answers.seen.insert(name, seen)),

@@ -68,6 +68,8 @@ pub struct History {
     pub runs: Vec<Run>,
     /// Hosts that did not answer, with why: what ran there alone is not told.
     pub down: BTreeMap<String, String>,
+    /// There were older runs, which only a question for more of them tells.
+    pub is_shortened: bool,
 }
 
 #[derive(Default)]
@@ -84,7 +86,7 @@ struct Signs {
 pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
     let mut found: BTreeMap<String, (Run, Signs)> = BTreeMap::new();
     for (host, seen) in seen {
-        for line in seen.journal.lines() {
+        for line in seen.journal.recent() {
             if matches!(line.event.as_str(), "rolled-back" | "gone-back")
                 && let Some((_, signs)) = found.get_mut(&line.key)
             {

@@ -309,7 +309,7 @@ pub fn applied_before(
     seen: &BTreeMap<String, Seen>,
 ) -> Result<Option<(u64, String)>> {
     let run = &saved.body.run_id;
-    let lines = || seen.values().flat_map(|s| s.journal.lines());
+    let lines = || seen.values().flat_map(|s| s.journal.recent());
     let is_back = |event: &str| event == "rolled-back" || event == "gone-back";
     let name = &saved.body.environment;
     if let Some(line) = lines().find(|l| is_back(&l.event) && l.key == *run) {
@@ -322,7 +322,7 @@ pub fn applied_before(
     // A host that has a line of the run also has its end, if it came to one there.
     let mut last = None;
     for seen in seen.values() {
-        let mut lines = seen.journal.lines().iter().filter(|l| l.run == *run);
+        let mut lines = seen.journal.recent().iter().filter(|l| l.run == *run);
         let Some(first) = lines.next() else { continue };
         last = Some(lines.find(|l| l.event == "ok").ok_or(first));
         if matches!(last, Some(Err(_))) {

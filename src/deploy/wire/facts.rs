@@ -32,6 +32,8 @@ pub struct Answers {
 enum About {
     Now,
     Journal,
+    /// The journal with all that was put away when it was shortened.
+    Journals,
     Held,
     Fact(String, String, String),
     Check(String),
@@ -56,6 +58,8 @@ pub enum Depth {
     Decide,
     /// Also what a person wants to read: the files that would be replaced.
     Show,
+    /// Also the lines of old runs, which decide nothing any more.
+    Past,
 }
 
 /// One program full of questions.
@@ -87,10 +91,7 @@ impl Questions {
         // Paths may be relative to it.
         questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
         questions.look(About::Now, "rel_now; printf %s \"$rel_time\"");
-        // Read once: it may grow meanwhile.
-        let journal = quote(&format!("{state}/journal"));
-        let script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
-        questions.look(About::Journal, &script);
+        questions.about_journal(state, depth);
         if depth == Depth::Show {
             questions.look(About::Writable, &writable(state));
         }
@@ -146,6 +147,19 @@ impl Questions {
             questions.look(About::Blob(blob), &script);
         }
         Ok(questions)
+    }
+
+    /// Asks for the journal, read once: it may grow meanwhile.
+    fn about_journal(&mut self, state: &str, depth: Depth) {
+        let journal = quote(&format!("{state}/journal"));
+        let mut script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
+        let mut about = About::Journal;
+        if depth == Depth::Past {
+            about = About::Journals;
+            let former = quote(&format!("{state}/journals"));
+            script = format!("if [ -d {former} ]; then cat -- {former}/*; fi\n{script}");
+        }
+        self.look(about, &script);
     }
 
     fn about_step(&mut self, job: &Job, draft: &Draft) {
@@ -277,11 +291,12 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
     match about {
         About::Now => seen.now = text().trim().parse().unwrap_or(0),
         About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
+        About::Journals if is_ok => seen.journal = Journal::parse_all(&reply.bytes),
         About::Held => {
             seen.held = text().lines().filter_map(Held::parse).collect();
             seen.detached = text().lines().filter_map(Detached::parse).collect();
         }
-        About::Journal => {
+        About::Journal | About::Journals => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))
                     .fact("says", text())

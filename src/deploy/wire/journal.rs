@@ -4,6 +4,10 @@
 //! torn or unknown line is skipped: it can hide that something ran, never claim it.
 //! Records form a stack per step: a start covers what was known before, a `done`
 //! makes it good, and undoing a run uncovers the record that held before it.
+//!
+//! One that has become long is shortened (see [`shortened`](super::shortened)): its first line
+//! then says so, how many lines after it were picked out of older runs, and from which size on
+//! it is counted, so that no two states of a journal ever have one size.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,10 +15,14 @@ use crate::deploy::wire::words::hex;
 
 /// First column of every line; a line of another version is skipped.
 const VERSION: &str = "1";
+/// Event of the first line of a journal that was shortened.
+const SHORTENED: &str = "shortened";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
+    /// Its number in the journal, from 1.
+    pub number: usize,
     /// What happened.
     pub event: String,
     /// Seconds since 1970, by the host's clock.
@@ -73,7 +81,11 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     lines: Vec<Line>,
-    /// Length in bytes as it was read: the lock compares it.
+    /// How many of these were picked out of runs that are too old to be told of.
+    picked: usize,
+    /// Older runs left lines that are not here.
+    pub is_shortened: bool,
+    /// How many bytes were ever written to it, at most: the lock compares that.
     pub size: u64,
     /// SHA-256 of what was read, in hex.
     pub sha256: String,
@@ -82,14 +94,39 @@ pub struct Journal {
 impl Journal {
     /// Parses the bytes of a journal; lines that make no sense are skipped.
     pub fn parse(bytes: &[u8]) -> Self {
-        let lines = bytes
-            .split(|b| *b == b'\n')
-            .filter_map(|line| parse_line(std::str::from_utf8(line).ok()?))
-            .collect();
+        let mut lines = numbered(bytes);
+        let (mut picked, mut before) = (0, 0);
+        if lines.first().is_some_and(|l| l.event == SHORTENED) {
+            let head = lines.remove(0);
+            let older = head.detail.parse().unwrap_or(0);
+            picked = lines.partition_point(|l| l.number <= head.number + older);
+            before = head.key.parse().unwrap_or(0);
+        }
         Self {
+            is_shortened: before > 0,
             lines,
+            picked,
+            size: before + bytes.len() as u64,
+            sha256: hex(bytes),
+        }
+    }
+
+    /// Parses former journals and the present one, one after the other: what stayed when one was
+    /// shortened is in several.
+    pub fn parse_all(bytes: &[u8]) -> Self {
+        let mut met = BTreeSet::new();
+        let mut text = Vec::with_capacity(bytes.len());
+        for line in bytes.split_inclusive(|b| *b == b'\n') {
+            if met.insert(line) {
+                text.extend_from_slice(line);
+            }
+        }
+        let lines = numbered(&text);
+        Self {
+            lines: lines.into_iter().filter(|l| l.event != SHORTENED).collect(),
             size: bytes.len() as u64,
             sha256: hex(bytes),
+            ..Self::default()
         }
     }
 
@@ -98,12 +135,29 @@ impl Journal {
         &self.lines
     }
 
+    /// Returns the lines before the one of that number, as a journal.
+    pub(super) fn before(&self, number: usize) -> Self {
+        let earlier = self.lines.iter().take_while(|l| l.number < number);
+        Self {
+            lines: earlier.cloned().collect(),
+            picked: self.picked,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the lines of the runs that can be told of, oldest first; all that is known of older
+    /// ones is what still holds.
+    pub fn recent(&self) -> &[Line] {
+        self.lines.get(self.picked..).unwrap_or_default()
+    }
+
     /// Returns what is known of a step.
     pub fn record(&self, id: &str) -> Option<Record<'_>> {
         self.stack(id).pop()
     }
 
-    fn stack(&self, id: &str) -> Vec<Record<'_>> {
+    /// Returns the records of a step, each of which holds when all after it were undone.
+    pub(super) fn stack(&self, id: &str) -> Vec<Record<'_>> {
         let mut stack: Vec<Record<'_>> = Vec::new();
         for line in self.lines.iter().filter(|l| l.id == id) {
             match line.event.as_str() {
@@ -125,55 +179,71 @@ impl Journal {
 
     /// Returns the last attempt at a use that has not been rolled back.
     pub fn attempt(&self, label: &str) -> Option<Attempt> {
-        let mut attempts: Vec<Attempt> = Vec::new();
-        for line in &self.lines {
+        let (begun, ended) = self.attempts(label).pop()?;
+        Some(Attempt {
+            run: begun.run.clone(),
+            key: begun.key.clone(),
+            facts: serde_json::from_str(&begun.detail).unwrap_or_default(),
+            is_ended: ended.is_some(),
+        })
+    }
+
+    /// Returns the lines that begin the attempts at a use, each the last one when all after it
+    /// were rolled back, and those that end them.
+    pub(super) fn attempts(&self, label: &str) -> Vec<(&Line, Option<&Line>)> {
+        let mut attempts: Vec<(&Line, Option<&Line>)> = Vec::new();
+        for (at, line) in self.lines.iter().enumerate() {
             match line.event.as_str() {
-                "begin" if line.id == label => attempts.push(Attempt {
-                    run: line.run.clone(),
-                    key: line.key.clone(),
-                    facts: serde_json::from_str(&line.detail).unwrap_or_default(),
-                    is_ended: false,
-                }),
+                "begin" if line.id == label => attempts.push((line, None)),
                 "end" if line.id == label => {
-                    if let Some(last) = attempts.last_mut() {
-                        last.is_ended = true;
+                    if let Some((_, ended)) = attempts.last_mut() {
+                        *ended = Some(line);
                     }
                 }
-                "undone" | "undo-failed" if is_step_of(&line.id, label) => {
-                    if let Some(last) = attempts.last_mut() {
-                        last.is_ended = false;
+                // One that was picked is a record; its attempt's end was left out with it.
+                "undone" | "undo-failed" if at >= self.picked && is_step_of(&line.id, label) => {
+                    if let Some((_, ended)) = attempts.last_mut() {
+                        *ended = None;
                     }
                 }
-                "rolled-back" => attempts.retain(|a| a.run != line.key),
+                "rolled-back" => attempts.retain(|(begun, _)| begun.run != line.key),
                 _ => {}
             }
         }
-        attempts.pop()
+        attempts
     }
 
     /// Returns the values that a use has noted and not dropped, by name, oldest first.
     pub fn notes(&self, label: &str) -> BTreeMap<String, Vec<String>> {
         let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in self.noted(label) {
+            let values = notes.entry(line.key.clone()).or_default();
+            values.push(line.detail.clone());
+        }
+        notes
+    }
+
+    /// Returns the lines of the notes that hold, oldest first.
+    pub(super) fn noted(&self, label: &str) -> Vec<&Line> {
+        let mut noted: Vec<&Line> = Vec::new();
         for line in self.lines.iter().filter(|l| l.id == label) {
             let is_note = line.event == "note";
             if is_note || line.event == "drop" {
-                let values = notes.entry(line.key.clone()).or_default();
-                values.retain(|v| *v != line.detail);
+                noted.retain(|n| (&n.key, &n.detail) != (&line.key, &line.detail));
                 if is_note {
-                    values.push(line.detail.clone());
+                    noted.push(line);
                 }
             }
         }
-        notes
+        noted
     }
 
     /// Returns the run that last changed anything for a use.
     pub fn last_run(&self, label: &str) -> Option<String> {
         let lines = self.lines.iter().filter(|l| is_step_of(&l.id, label));
         let ids: BTreeSet<&str> = lines.map(|l| l.id.as_str()).collect();
-        let place = |line: &&Line| self.lines.iter().position(|l| std::ptr::eq(l, *line));
         let records: Vec<Record<'_>> = ids.into_iter().filter_map(|id| self.record(id)).collect();
-        let last = records.iter().map(Record::line).max_by_key(place)?;
+        let last = records.iter().map(Record::line).max_by_key(|l| l.number)?;
         Some(last.run.clone())
     }
 
@@ -186,18 +256,18 @@ impl Journal {
         }
     }
 
-    /// Returns the first line of each run.
-    fn firsts(&self) -> VecDeque<&Line> {
+    /// Returns the first line of each run that can be told of.
+    pub(super) fn firsts(&self) -> VecDeque<&Line> {
         let mut met = BTreeSet::new();
-        let lines = self.lines.iter();
+        let lines = self.recent().iter();
         lines.filter(|l| met.insert(l.run.as_str())).collect()
     }
 
-    /// Returns all runs, oldest first, with what is left of them.
+    /// Returns all runs that can be told of, oldest first, with what is left of them.
     pub fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at: BTreeMap<&str, usize> = BTreeMap::new();
-        for line in &self.lines {
+        for line in self.recent() {
             if matches!(line.event.as_str(), "undone" | "rolled-back" | "gone-back") {
                 if let Some(run) = at.get(line.key.as_str()).and_then(|i| runs.get_mut(*i)) {
                     match line.event.as_str() {
@@ -274,7 +344,14 @@ fn is_step_of(id: &str, label: &str) -> bool {
     id.strip_prefix(label).is_some_and(|r| r.starts_with('/'))
 }
 
-fn parse_line(text: &str) -> Option<Line> {
+fn numbered(bytes: &[u8]) -> Vec<Line> {
+    let lines = bytes.split(|b| *b == b'\n').enumerate();
+    lines
+        .filter_map(|(at, line)| parse_line(at + 1, std::str::from_utf8(line).ok()?))
+        .collect()
+}
+
+fn parse_line(number: usize, text: &str) -> Option<Line> {
     let columns: Vec<&str> = text.split('\t').collect();
     let [version, event, time, run, seq, id, key, who, detail] = columns.as_slice() else {
         return None;
@@ -283,6 +360,7 @@ fn parse_line(text: &str) -> Option<Line> {
         return None;
     }
     Some(Line {
+        number,
         event: (*event).to_owned(),
         time: time.parse().ok()?,
         run: (*run).to_owned(),

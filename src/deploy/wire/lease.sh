@@ -159,18 +159,45 @@ rel_lock() {
         rel_emit owed "$rel_owed"
         return
     fi
-    rel_size=$(wc -c <"$rel_state/journal")
+    rel_journal_size
     # A line torn by a crash must not swallow the next one.
     rel_t=$(tail -c 1 "$rel_state/journal") || rel_t=torn
     if [ -n "$rel_t" ]; then printf '\n' >>"$rel_state/journal"; fi
     if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
     rel_left=
-    if [ "$((rel_size))" != "$1" ]; then
+    if [ "$rel_size" -ne "$1" ]; then
         rel_emit moved "$rel_token"
         return
     fi
     if rel_read_freeze; then rel_emit ready "$rel_token" "$rel_f_reason"; else rel_emit ready "$rel_token"; fi
 }
+
+# Sets rel_size: how many bytes were ever written to the journal, at most.
+rel_journal_size() {
+    rel_size=$(wc -c <"$rel_state/journal") || rel_size=-1
+    read -r rel_line <"$rel_state/journal" || rel_line=
+    case $rel_line in
+    "1${rel_tab}shortened$rel_tab"*)
+        rel_line=${rel_line#*"$rel_tab-$rel_tab-$rel_tab"}
+        rel_size=$((rel_size + ${rel_line%%"$rel_tab"*}))
+        ;;
+    *) rel_size=$((rel_size)) ;;
+    esac
+}
+
+# SIZE COUNT SCRIPT: leaves of the journal what SCRIPT prints, the first COUNT lines of which are
+# of older runs. Sizes go on from SIZE: another journal has another one. The whole of it stays, in
+# the name of this run; where one of the two can not be written it stays as it is.
+rel_shorten() {
+    rel_new=$rel_state/journal.new
+    rel_now
+    mkdir -p -- "$rel_state/journals" && cp -p -- "$rel_state/journal" "$rel_new" && {
+        printf '1\tshortened\t%s\t%s\t-\t-\t%s\t%s\t%s\n' "$rel_time" "$rel_run" "$1" "$rel_who" "$2" &&
+            sed -n "$3" "$rel_state/journal"
+    } >"$rel_new" && { sync -- "$rel_new" || sync; } &&
+        ln -f -- "$rel_state/journal" "$rel_state/journals/$rel_run" &&
+        mv -f -- "$rel_new" "$rel_state/journal" || rm -f -- "$rel_new"
+} 2>/dev/null
 
 # Says that this guard is not the holder any more, and who is.
 rel_tell_fenced() {
