@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -578,8 +579,10 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
     Ok(lower_hex(&hasher.finalize()))
 }
 
-/// Returns a name for this run: when it began, in seconds, and its process, in hex. Which of two
-/// ran first, the journals tell.
+/// Returns a name for this run: when it began, in seconds, and 32 random bits, in hex: two people
+/// may begin in one second, on two machines with one process number. Which of two ran first, the
+/// journals tell.
 fn run_id(now_s: u64) -> String {
-    format!("{now_s:x}-{:x}", std::process::id())
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{now_s:x}-{:08x}", random >> 32)
 }

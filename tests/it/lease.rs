@@ -2,6 +2,7 @@
 //! their lease, that hold an environment for themselves, and that break what others hold.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use regex::Regex;
 use rustix::process::Signal;
 
 use crate::hosts::{Host, Hosts};
-use crate::space::{Job, Output, Space, wait_until};
+use crate::space::{Job, Output, PATH, Space, wait_until};
 
 /// A checkout of one of several operators, whose run does `step` on all hosts.
 fn checkout(hosts: &Hosts, lease: &str, step: &str) -> Space {
@@ -147,6 +148,47 @@ fn of_two_that_race_one_holds_all_hosts_at_a_time() {
     println!("{races} races: {done} done, {refused} refused, {killed} killed, {acts} lines");
     assert_eq!(done + refused + killed, 2 * races);
     assert!(done >= races - killed, "{done} of {races}");
+}
+
+/// Kills, when a lease is given back: itself and, where it is told to, who does that.
+const KILLER: &str = r#"#!/bin/sh
+case $* in
+*lease.last)
+    if mkdir DIR/struck 2>/dev/null; then
+        if [ -e DIR/parent ]; then kill -KILL "$PPID"; fi
+        kill -KILL $$
+    fi
+    ;;
+esac
+exec /bin/mv "$@"
+"#;
+
+#[test]
+fn a_lease_is_given_back_though_who_does_that_is_killed() {
+    for is_guard in [false, true] {
+        let space = Space::new(
+            r#"
+host "here" local=#true
+environment "staging" { lease "3s"; use "note" on="here"; }
+"#,
+        );
+        let recipe = r#"recipe "note" { step "note" { write "{host.root}/note" "noted\n"; }; }"#;
+        space.write("recipes/note.kdl", recipe);
+        let dir = space.base().join("shims");
+        fs::create_dir(&dir).expect("creates");
+        let killer = KILLER.replace("DIR", &dir.display().to_string());
+        fs::write(dir.join("mv"), killer).expect("writes");
+        fs::set_permissions(dir.join("mv"), fs::Permissions::from_mode(0o755)).expect("sets");
+        if is_guard {
+            fs::write(dir.join("parent"), "").expect("writes");
+        }
+        let path = format!("{}:{PATH}", dir.display());
+        let _ = space.finish(space.rel(["staging"]).env("PATH", path)).ok();
+        assert!(dir.join("struck").exists());
+        wait_until("the lease", || {
+            (!space.has(".rel/hosts/here/.rel/staging/lease")).then_some(())
+        });
+    }
 }
 
 /// The processes of a guard and of the program that works for it, on the host.

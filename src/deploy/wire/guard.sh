@@ -79,10 +79,13 @@ rel_close_it() {
     fi
 }
 
+# The watch stays until nothing is held any more: it leaves in the place of a guard that was
+# killed, and renews the lease meanwhile.
 rel_leave() {
-    if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
+    echo work >"$rel_tmp/busy"
     rel_as_holder rel_scopes_leave left
     rel_as_holder rel_give_back
+    if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
     rel_token=
     rm -rf -- "$rel_tmp"
 }

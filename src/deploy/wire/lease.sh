@@ -232,7 +232,8 @@ rel_renew() {
 }
 
 rel_give_back() {
-    mv -f -- "$rel_state/lease" "$rel_state/lease.last"
+    # One that was killed is asked again.
+    until mv -f -- "$rel_state/lease" "$rel_state/lease.last" || [ "$?" -lt 128 ]; do :; done
     rm -f -- "$rel_state/beat"
 }
 

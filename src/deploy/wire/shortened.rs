@@ -2,10 +2,11 @@
 //!
 //! The lines of the last runs stay as they are: a way back is kept for fewer. Of all older ones
 //! only those stay that still say something, as it was before the first of these runs: the
-//! records of each step, the attempts at each use, and the notes that held. Records and attempts
-//! come to light again when those on top of them are taken back; of each only those can that have
-//! nothing under them but what will not be. The journal as it was stays on its host under another
-//! name.
+//! records of each step, the attempts at each use, and the notes that held.
+//!
+//! Records and attempts are stacks: taking a run back uncovers what lies below. What stays of a
+//! stack begins with the uppermost line that no later run has taken back, for nothing takes back
+//! what is that old. The journal as it was stays on its host under another name.
 
 use std::collections::BTreeSet;
 
