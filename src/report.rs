@@ -15,6 +15,9 @@ use crate::source::{Mistake, Place, Sources};
 /// What the renderer asks [`Lines`] for when it wants a picture and not a position.
 const WHOLE_LINES: usize = 1;
 
+/// So many mistakes are told at once: more of them have one cause, and nobody reads on.
+const SHOWN_MAX: usize = 50;
+
 /// Returns the mistakes as text for people, `width` columns wide, in the order given.
 pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool) -> String {
     let theme = match color {
@@ -26,13 +29,18 @@ pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool
         .with_links(false)
         .with_context_lines(WHOLE_LINES);
     let mut out = String::new();
-    for mistake in mistakes {
+    for mistake in mistakes.iter().take(SHOWN_MAX) {
         let report = Report::new(mistake, sources);
         if handler.render_report(&mut out, &report).is_err() {
             // Only a broken span can do this; the sentence is better than nothing.
             out.push_str(&mistake.message);
         }
         out.push('\n');
+    }
+    if let more @ 1.. = mistakes.len().saturating_sub(SHOWN_MAX) {
+        out.push_str(&format!(
+            "and {more} more: they are told when these are mended\n"
+        ));
     }
     // The renderer pads lines; nobody wants to select that.
     out.lines()

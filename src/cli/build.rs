@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, cores};
 use super::fresh::Looked;
 use super::names::find;
 use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
@@ -246,13 +246,6 @@ pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
         true => Box::new(ui::fancy::Fancy::new(screen, sources)),
         false => Box::new(ui::plain::Plain::new(screen, sources, ui::eprint)),
     }
-}
-
-/// Returns how many processors there are to use.
-pub fn cores() -> usize {
-    // Asking takes reading the limits of the control group.
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Takes part in the job slots of a surrounding `make -j`, or offers `jobs` of its own.

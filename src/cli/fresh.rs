@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::build::cores;
-use super::context::{Context, Lock};
+use super::context::{Context, Lock, cores};
 use crate::builder::Summary;
 use crate::error::Result;
 use crate::graph::{EnvValue, Graph};

@@ -20,3 +20,10 @@ pub mod session;
 pub mod transport;
 pub mod undo;
 pub mod upload;
+
+use std::sync::{Mutex, PoisonError};
+
+/// Locks; a panic elsewhere does not spoil what is inside.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

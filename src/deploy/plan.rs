@@ -7,6 +7,7 @@ pub mod basis;
 pub mod check;
 pub mod decide;
 pub mod destroy;
+pub mod detached;
 pub mod difference;
 pub mod draft;
 pub mod expand;
@@ -14,10 +15,13 @@ pub mod found;
 pub mod guards;
 pub mod here;
 pub mod job;
+pub mod order;
 pub mod port;
 pub mod promote;
+pub mod questions;
 pub mod render;
 pub mod roles;
+pub mod script;
 pub mod secret;
 pub mod waves;
 
@@ -28,15 +32,17 @@ use serde::{Deserialize, Serialize};
 use crate::deploy::plan::back::Against;
 use crate::deploy::plan::basis::Basis;
 use crate::deploy::plan::destroy::Destruction;
+use crate::deploy::plan::detached::Foreign;
 use crate::deploy::plan::difference::{Difference, Standing};
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::guards::Blocked;
-use crate::deploy::plan::job::{Draft, NOT_MADE};
+use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
-use crate::deploy::wire::detached::{Detached, Foreign};
+use crate::deploy::wire::detached::Detached;
 use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::{Attempt, Journal};
+use crate::deploy::wire::words::NOT_MADE;
 
 /// What one host said.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,6 @@
 //! What goes to a host and comes back, as text: programs, questions, answers, journals.
 
 pub mod detached;
-pub mod facts;
 pub mod frames;
 pub mod held;
 pub mod journal;

@@ -19,6 +19,18 @@ fn mistakes(text: &str) -> String {
 }
 
 #[test]
+fn mistakes_without_end_are_counted() {
+    let target = |n: usize| format!("target \"t{n}\" {{ needs \"nothing-{n}\"; run \"true\"; }}\n");
+    let text: String = (0..60).map(target).collect();
+    let told = mistakes(&text);
+    assert_eq!(told.matches("rel::").count(), 50, "{told}");
+    assert!(
+        told.contains("and 10 more: they are told when these are mended\n"),
+        "{told}"
+    );
+}
+
+#[test]
 fn all_mistakes_are_reported_in_one_run() {
     assert_snapshot!(mistakes(
         r#"

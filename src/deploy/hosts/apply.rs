@@ -5,13 +5,14 @@
 //! transfer, a question to a site) stands between programs.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::line::Line;
+use crate::deploy::hosts::lock;
 use crate::deploy::hosts::rollout::GivenUp;
 use crate::deploy::hosts::undo::{self, Ran};
 use crate::deploy::hosts::upload;
@@ -357,9 +358,4 @@ pub fn touched(plan: &Plan) -> Vec<&str> {
         }
     }
     hosts
-}
-
-/// Locks; a panic elsewhere does not spoil what is inside.
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,12 +9,12 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::deploy::hosts::apply::lock;
 use crate::deploy::hosts::fleet::{Fleet, Member, Mode};
+use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
+use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::detached::{Detached, State};
-use crate::deploy::wire::facts::Depth;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program::quote;
 use crate::deploy::{Request, open, world};

@@ -9,16 +9,16 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::deploy::Request;
-use crate::deploy::hosts::apply::lock;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
+use crate::deploy::hosts::lock;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::{System, Transport};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
+use crate::deploy::plan::questions::{Answers, Depth, Questions};
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::facts::{Answers, Depth, Questions};
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};

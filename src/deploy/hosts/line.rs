@@ -8,11 +8,13 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::deploy::hosts::apply::{Done, Hands, Stop, lock};
+use crate::deploy::hosts::apply::{Done, Hands, Stop};
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::landing::Landing;
+use crate::deploy::hosts::lock;
 use crate::deploy::hosts::undo::Ran;
 use crate::deploy::plan::job::{Act, Seat};
+use crate::deploy::plan::script;
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program;
@@ -262,7 +264,7 @@ impl<'a> Line<'a> {
             let mut session = member.session();
             session.keep(step.seq, sealed.bytes(), self.hands.interrupted)?;
         }
-        self.push(&program::step(step, &member.header.root));
+        self.push(&script::step(step, &member.header.root));
         self.steps.push(step);
         Ok(())
     }
@@ -306,7 +308,7 @@ impl<'a> Line<'a> {
     /// Carries out a step from here, with the host's journal open for it.
     pub fn act_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
         let root = &self.hands.fleet.member(host)?.header.root;
-        self.push(&program::open_step(step, root));
+        self.push(&script::open_step(step, root));
         if let Act::Port(port) = &step.draft.act {
             // Owed before it is open, like any scope.
             let leave = port.leave(&self.hands.fleet.member(host)?.header.state);
@@ -327,7 +329,7 @@ impl<'a> Line<'a> {
         }
         let failed = result.as_ref().err().map(|e| e.message.clone());
         self.host = host.to_owned();
-        self.push(&program::close_step(step, failed.as_deref()));
+        self.push(&script::close_step(step, failed.as_deref()));
         let how = match &failed {
             None => StepEnd::Done,
             Some(_) => StepEnd::Failed(1),

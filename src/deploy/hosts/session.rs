@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::deploy::hosts::landing::{Chunks, Landing};
 use crate::deploy::hosts::transport::Transport;
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::facts::Reply;
+use crate::deploy::wire::frames::Reply;
 use crate::deploy::wire::frames::{Came, Frame, read_frames};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::program::Header;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::plan::decide::{is_in_reach, is_named};
 use crate::deploy::plan::job::Job;
+use crate::deploy::plan::order::{is_in_reach, is_named};
 use crate::deploy::plan::{PlannedStep, Verdict};
 
 /// Labels and hosts of jobs.

@@ -6,14 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::deploy::plan::guards::{Blocked, Stopping};
+use crate::deploy::plan::guards::{Blocked, Stopping, USER};
 use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::{PlannedJob, Seen, Verdict};
 use crate::deploy::wire::journal::Journal;
-use crate::deploy::wire::program::{as_user, quote};
-
-/// The guard that stops a run whose steps name a user that a host does not know.
-pub const USER: &str = "user";
+use crate::deploy::wire::program::quote;
 
 /// What speaks against a step before it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,14 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::deploy::plan::around::{Inner, Labels, Within};
 use crate::deploy::plan::back;
 use crate::deploy::plan::destroy::destructions;
+use crate::deploy::plan::detached;
 use crate::deploy::plan::found::{adopts, drifted};
 use crate::deploy::plan::guards;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::plan::order::{follows, is_gate};
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::recipe::DUE;
-use crate::deploy::wire::detached;
 use crate::deploy::wire::journal::{Attempt, Record};
 use crate::deploy::wire::words::{hex, push_field};
 use crate::error::Result;
@@ -488,10 +489,6 @@ impl Ground<'_> {
     }
 }
 
-fn is_gate(job: &Job) -> bool {
-    job.wave.as_ref().is_some_and(|wave| wave.is_gate)
-}
-
 /// Keeps a host as it is.
 fn hold(planned: &mut [PlannedStep]) {
     for step in planned {
@@ -501,37 +498,11 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
-/// Returns whether a change of `other` makes `job` stale.
-fn follows(job: &Job, other: &Job) -> bool {
-    let is_guarded = is_gate(job) && !is_gate(other);
-    (comes_after(job, other) || is_guarded) && is_in_reach(job, other)
-}
-
-/// Returns whether `job` can follow `other`: within a rollout each host is on its own, because
-/// the others move before it or after it.
-pub(in crate::deploy) fn is_in_reach(job: &Job, other: &Job) -> bool {
-    let rollout = |job: &Job| job.wave.as_ref().map(|wave| wave.rollout);
-    match (rollout(job), rollout(other)) {
-        (Some(own), Some(others)) if own == others => job.host == other.host,
-        // A gate guards its wave and nothing else.
-        _ => !is_gate(job),
-    }
-}
-
 fn host_of(job: &Job, seat: Seat) -> Option<&str> {
     match seat {
         Seat::From => job.from.as_deref(),
         Seat::Host | Seat::Operator => job.host.as_deref(),
     }
-}
-
-fn comes_after(job: &Job, other: &Job) -> bool {
-    job.after.iter().any(|name| is_named(name, other))
-}
-
-/// Returns whether a use of this name became a job.
-pub(in crate::deploy) fn is_named(name: &str, job: &Job) -> bool {
-    job.label == name || job.label.starts_with(&format!("{name}["))
 }
 
 /// Returns the last word of each line of what is due: in `DIGEST NAME`, the name.

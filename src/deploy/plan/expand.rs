@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::deploy::plan::here;
-use crate::deploy::plan::job::{Bound, Job, NOT_MADE};
+use crate::deploy::plan::job::{Bound, Job};
 use crate::deploy::plan::promote::Promoted;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::{Kind, Recipe};
+use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::artifact_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Role, Rollout, Use};

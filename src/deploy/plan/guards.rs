@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::plan::back::USER;
 use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::waves::Wave;
@@ -16,6 +15,9 @@ use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
 use crate::error::{Error, Result};
 use crate::model::Environment;
+
+/// The guard that stops a run whose steps name a user that a host does not know.
+pub const USER: &str = "user";
 
 /// The name by which a person goes over a window.
 pub const WINDOW: &str = "window";

@@ -20,9 +20,6 @@ use crate::model::Artifact;
 use crate::source::Place;
 use crate::template::Value;
 
-/// Stands for the digest of an artifact that has not been made yet.
-pub const NOT_MADE: &str = "not-made-yet";
-
 /// One use of a recipe on one host.
 #[derive(Clone, Debug)]
 pub struct Job {

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, NOT_MADE, Seat, Service};
+use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat, Service};
 use crate::deploy::plan::port::{Answer, Leads, Port};
 use crate::deploy::plan::secret::Sealed;
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
+use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::{artifact_names, hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpCheck, Wait};

@@ -1,9 +1,8 @@
 //! The program as a text, and the prelude in every shell at hand.
 
 use super::*;
-use crate::deploy::wire::program::{
-    self, ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE,
-};
+use crate::deploy::plan::script;
+use crate::deploy::wire::program::{ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE};
 
 #[test]
 fn a_program_can_be_read() {
@@ -33,7 +32,7 @@ fn a_program_can_be_read() {
         .map(|s| {
             let mut step = s.clone();
             step.key = "KEY".into();
-            program::step(&step, "/srv")
+            script::step(&step, "/srv")
         })
         .collect();
     insta::assert_snapshot!(text.trim(), @r"

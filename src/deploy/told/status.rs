@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::deploy::plan::job::{Act, Job};
+use crate::deploy::plan::questions::Answers;
 use crate::deploy::plan::roles::of_host;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
-use crate::deploy::wire::facts::Answers;
 use crate::deploy::wire::journal::Record;
 
 /// How a host stands to what the environment says.

@@ -8,7 +8,16 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::Sender;
 
-use crate::deploy::wire::facts::Reply;
+/// One answer, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Number of the question.
+    pub tag: usize,
+    /// Exit status.
+    pub status: i32,
+    /// What was printed.
+    pub bytes: Vec<u8>,
+}
 
 /// Longest piece of a transfer; guards send pieces of a mebibyte.
 const DATA_MAX: u64 = 1 << 24;

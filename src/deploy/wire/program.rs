@@ -1,16 +1,13 @@
-//! Steps -> one POSIX sh program. Pure: what is sent to a host is a text that can be read.
+//! What is sent to a host: one POSIX sh program, a text that can be read. Pure.
 //!
-//! A program is the prelude (`prelude.sh`) and then, for each step, calls of its
-//! functions. Texts of the caller go in as single-quoted words and are evaluated in a
-//! subshell: a syntax error in one of them ends that step and not the program.
+//! A program is the prelude (`prelude.sh`) and then calls of its functions. Texts of the caller
+//! go in as single-quoted words and are evaluated in a subshell: a syntax error in one of them
+//! ends that step and not the program.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use crate::deploy::plan::PlannedStep;
-use crate::deploy::plan::job::{Act, Draft};
-use crate::deploy::wire::detached;
 use crate::deploy::wire::words::hex;
 use crate::template::shell_quote;
 
@@ -107,7 +104,7 @@ impl Header {
 
 /// Returns a script of ours without what is for people: a host reads it each time, and half of
 /// it is comments and indentation. None of them has a line that must begin with either.
-fn lean(script: &str) -> String {
+pub fn lean(script: &str) -> String {
     let lines = script.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.fold(String::with_capacity(script.len()), |text, line| {
@@ -120,124 +117,9 @@ pub fn quote(text: &str) -> String {
     shell_quote(OsStr::new(text)).to_string_lossy().into_owned()
 }
 
-/// Returns the lines that make a step the one at work and lay down its way back.
-///
-/// `root` is where commands run that do not say otherwise.
-pub fn open_step(step: &PlannedStep, root: &str) -> String {
-    let mut text = format!(
-        "\nrel_step {} {} {}\n",
-        step.seq,
-        quote(&step.id),
-        quote(&step.key)
-    );
-    if let Some((undo, is_late)) = &step.draft.undo {
-        let word = match is_late {
-            true => "rel_undo_late",
-            false => "rel_undo",
-        };
-        let dir = step.draft.dir.as_deref().unwrap_or(root);
-        let script = format!(
-            "cd -- {dir} 2>/dev/null || cd {root}\n{}eval {}",
-            exports(&step.draft),
-            quote(undo.trim_end()),
-            dir = quote(dir),
-            root = quote(root),
-        );
-        let script = match &step.draft.user {
-            Some(_) => as_user(&step.draft, &script),
-            None => format!("( {script} )"),
-        };
-        text.push_str(&format!("{word} {}\n", quote(&script)));
-    }
-    text
-}
-
-/// Returns the lines that carry a step out.
-pub fn step(step: &PlannedStep, root: &str) -> String {
-    let mut text = open_step(step, root);
-    let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
-    // Not indented: a value may have several lines.
-    let place = format!("cd -- {dir}\n{}", exports(&step.draft));
-    // At the root, because it may make the directory in which the action runs.
-    let prepare = step
-        .draft
-        .prepare
-        .as_ref()
-        .map_or_else(String::new, |prepare| {
-            let script = format!(
-                "cd -- {}\n{}eval {}",
-                quote(root),
-                exports(&step.draft),
-                quote(prepare.trim_end())
-            );
-            match &step.draft.user {
-                Some(_) => as_user(&step.draft, &script) + "\n",
-                None => format!("( {script} )\n"),
-            }
-        });
-    let action = match (&step.draft.user, &step.draft.act) {
-        _ if step.draft.is_detached => String::from(":"),
-        (Some(_), Act::Run(text)) => as_user(&step.draft, &format!("{place}{}", text.trim_end())),
-        (Some(_), act) => wait_as(&step.draft, act, &place),
-        (None, _) => format!("{place}{}", act(&step.draft, root)),
-    };
-    text.push_str(&format!("rel_action() {{\n{prepare}{action}\n}}\n"));
-    if !step.draft.verify.is_empty() {
-        let is_other = step.draft.user.is_some();
-        let first = if is_other { "" } else { &place };
-        text.push_str(&format!("rel_verifies=1\nrel_verify() {{\n{first}"));
-        for verify in step.draft.verify.iter().map(|v| v.trim_end()) {
-            let line = match is_other {
-                true => as_user(&step.draft, &format!("{place}{verify}")),
-                false => format!("eval {}", quote(verify)),
-            };
-            text.push_str(&line);
-            text.push('\n');
-        }
-        text.push_str("}\n");
-    }
-    match step.draft.is_detached {
-        true => text.push_str(&detached(&step.draft, &place)),
-        false => text.push_str("rel_do\n"),
-    }
-    text
-}
-
 /// Returns the line that writes down a scope's way out, for a step that is carried out from here.
 pub fn owe(name: &str, leave: &str) -> String {
     format!("rel_scope {} {}\n", quote(name), quote(leave))
-}
-
-/// The call that starts a step which goes on without us, or joins it.
-fn detached(draft: &Draft, place: &str) -> String {
-    let Act::Run(text) = &draft.act else {
-        return String::from("rel_do\n");
-    };
-    let words = [
-        detached::dir_name(&draft.id),
-        detached::does(draft),
-        draft.timeout.map_or(0, seconds).to_string(),
-        draft.user.clone().unwrap_or_default(),
-        format!("{}\n{}", lean(PRELUDE), lean(KEEPER)),
-        format!("{place}{}", text.trim_end()),
-    ];
-    let words = words.map(|word| quote(&word));
-    format!("rel_do_detached {}\n", words.join(" "))
-}
-
-/// Returns the lines that end a step which was carried out from here.
-pub fn close_step(step: &PlannedStep, failed: Option<&str>) -> String {
-    let (event, detail) = match failed {
-        None => ("done", "-".to_owned()),
-        Some(why) => ("failed", crate::deploy::wire::journal::column(why)),
-    };
-    format!(
-        "rm -f -- \"$rel_tmp/at\"\nrel_journal '{event}' {} {} {} {}\n",
-        step.seq,
-        quote(&step.id),
-        quote(&step.key),
-        quote(&detail)
-    )
 }
 
 /// Returns the line that begins an attempt.
@@ -275,142 +157,4 @@ pub fn undo(run: &str, seq: u32, id: &str, suffix: &str) -> String {
 /// Returns a duration in whole seconds, at least one.
 pub fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
-fn place(draft: &Draft, root: &str) -> String {
-    let dir = draft.dir.as_deref().unwrap_or(root);
-    format!("cd -- {}\n{}", quote(dir), exports(draft))
-}
-
-fn exports(draft: &Draft) -> String {
-    draft
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={}\nexport {name}\n", quote(value)))
-        .collect()
-}
-
-/// Returns a script as it is run by the step's own user.
-pub fn as_user(draft: &Draft, script: &str) -> String {
-    match &draft.user {
-        Some(user) => format!("rel_as {} {}", quote(user), quote(script)),
-        None => script.to_owned(),
-    }
-}
-
-/// The call that waits for a command of another user: the wait itself is ours.
-fn wait_as(draft: &Draft, act: &Act, place: &str) -> String {
-    let Act::Await {
-        command,
-        within,
-        every,
-    } = act
-    else {
-        return String::from(":");
-    };
-    let script = as_user(draft, &format!("{place}{}", command.trim_end()));
-    let every = every.as_secs_f64();
-    format!("rel_wait {} {every} {}", seconds(*within), quote(&script))
-}
-
-/// The call that writes a file. A secret is over there already, in no text of ours.
-fn write(draft: &Draft) -> String {
-    let Act::Write {
-        path,
-        content,
-        mode,
-        owner,
-    } = &draft.act
-    else {
-        return String::from(":");
-    };
-    let path = quote(path);
-    let owned = owner.as_deref().map(quote);
-    match (&draft.sealed, owned) {
-        (Some(_), owned) => {
-            let owner = owned.unwrap_or_else(|| "''".into());
-            format!("rel_write_secret {path} {mode} {owner}")
-        }
-        (None, None) => format!("rel_write {path} {mode} {}", quote(content)),
-        (None, Some(owner)) => format!("rel_write {path} {mode} {} {owner}", quote(content)),
-    }
-}
-
-fn put(sha256: &str, to: &str, base: &str) -> String {
-    let base = match base {
-        "" => String::new(),
-        base => format!(" {}", quote(base)),
-    };
-    format!("rel_put {} {}{base}", quote(sha256), quote(to))
-}
-
-/// The call that does it.
-fn act(draft: &Draft, root: &str) -> String {
-    match &draft.act {
-        Act::Run(text) => format!("eval {}", quote(text.trim_end())),
-        Act::Put {
-            sha256,
-            to,
-            base,
-            is_shared,
-        } => put(sha256, to, if *is_shared { base } else { "" }),
-        Act::Write { .. } => write(draft),
-        Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
-        Act::Scope { name, enter, leave } => {
-            let leave = format!("{}{}", place(draft, root), leave.trim_end());
-            let (name, leave) = (quote(name), quote(&leave));
-            format!("rel_scope {name} {leave}\neval {}", quote(enter.trim_end()))
-        }
-        Act::Await {
-            command,
-            within,
-            every,
-        } => format!(
-            "rel_wait {} {} {}",
-            seconds(*within),
-            every.as_secs_f64(),
-            quote(command.trim_end())
-        ),
-        Act::Managed {
-            start,
-            status,
-            stop,
-            within,
-        } => {
-            let at_place = |text: &str| match text.trim() {
-                "" => String::new(),
-                text => format!("( {}{text}\n)", place(draft, root)),
-            };
-            format!(
-                "rel_managed {} {} {} {}",
-                quote(&at_place(start)),
-                quote(&at_place(status)),
-                quote(&at_place(stop)),
-                seconds(*within)
-            )
-        }
-        Act::Service(service) => {
-            let place = place(draft, root);
-            let run = format!(
-                "{place}exec >>{} 2>&1\n{}",
-                quote(&service.log),
-                service.run.trim_end()
-            );
-            let with_place = |text: &str| match text.trim() {
-                "" => String::new(),
-                text => format!("{place}{text}"),
-            };
-            format!(
-                "rel_service {} {} {} {} {} {}",
-                quote(&service.name),
-                quote(&service.log),
-                quote(&run),
-                quote(&with_place(&service.stop)),
-                quote(&with_place(&service.ready)),
-                seconds(service.within)
-            )
-        }
-        // Carried out from here, between programs.
-        Act::Fetch { .. } | Act::Ask(_) | Act::Port(_) => String::from(":"),
-    }
 }

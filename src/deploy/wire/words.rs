@@ -6,9 +6,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::deploy::plan::job::NOT_MADE;
 use crate::model::{Artifact, Host, Reach};
 use crate::template::Value;
+
+/// Stands for the digest of an artifact that has not been made yet.
+pub const NOT_MADE: &str = "not-made-yet";
 
 /// Returns what an artifact adds to the names: `{wheel.sha256}`, `{wheel.id}`, `{wheel.name}`.
 pub fn artifact_names(artifact: Option<&Artifact>) -> [(&'static str, Value); 3] {

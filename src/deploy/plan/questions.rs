@@ -10,11 +10,13 @@ use crate::deploy::plan::back::{self, Needed};
 use crate::deploy::plan::difference::{SHOWN_MAX, Standing};
 use crate::deploy::plan::guards::Stopping;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Hidden, Seal};
 use crate::deploy::wire::detached::Detached;
+use crate::deploy::wire::frames::Reply;
 use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::Journal;
-use crate::deploy::wire::program::{as_user, quote};
+use crate::deploy::wire::program::quote;
 use crate::deploy::wire::words::hex;
 use crate::error::{Error, Result};
 
@@ -68,17 +70,6 @@ pub struct Questions {
     abouts: Vec<About>,
     hidden: Hidden,
     body: String,
-}
-
-/// One answer, as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Number of the question.
-    pub tag: usize,
-    /// Exit status.
-    pub status: i32,
-    /// What was printed.
-    pub bytes: Vec<u8>,
 }
 
 impl Questions {
