@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::context::{Context, cores};
-use super::fresh::Looked;
+use super::context::Context;
+use super::fresh::{Looked, cores};
 use super::names::find;
 use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
 use super::signals::Listener;

@@ -564,13 +564,6 @@ fn recipe_files(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns how many processors there are to use.
-pub fn cores() -> usize {
-    // Asking takes reading the limits of the control group.
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};

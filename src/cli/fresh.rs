@@ -2,8 +2,9 @@
 //! when a build has ended.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use super::context::{Context, Lock, cores};
+use super::context::{Context, Lock};
 use crate::builder::Summary;
 use crate::error::Result;
 use crate::graph::{EnvValue, Graph};
@@ -132,4 +133,11 @@ fn basis(graph: crate::stored::Sum, context: &Context, of: &Graph) -> Basis {
         graph,
         env: names.into_iter().map(|n| (n.clone(), value(n))).collect(),
     }
+}
+
+/// Returns how many processors there are to use.
+pub fn cores() -> usize {
+    // Asking takes reading the limits of the control group.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
