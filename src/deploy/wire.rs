@@ -1,4 +1,4 @@
-//! What goes to a host and comes back, as text: programs, questions, answers, journals.
+//! How a host is spoken to, as text: programs, frames, journals, leases. Knows of no plan.
 
 pub mod detached;
 pub mod frames;
