@@ -22,7 +22,7 @@ use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::hosts::fleet::{Fleet, Mode};
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::looked::look;
-use crate::deploy::hosts::{apply, fleet, undo};
+use crate::deploy::hosts::{fleet, undo};
 use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::expand::World;
@@ -234,7 +234,7 @@ pub fn apply(
     looked.take_leases(request, progress, interrupted)?;
     looked.roles_hold(request, interrupted)?;
     if let Some(saved) = request.saved {
-        let hosts = apply::touched(&looked.plan);
+        let hosts = looked.plan.touched();
         looked
             .fleet
             .note(&hosts, &saved.journal_lines(), interrupted)?;

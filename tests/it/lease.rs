@@ -191,6 +191,31 @@ environment "staging" { lease "3s"; use "note" on="here"; }
     }
 }
 
+#[test]
+fn a_way_out_that_hangs_does_not_hold_a_host_for_ever() {
+    let space = Space::new(
+        r#"
+host "here" local=#true
+environment "staging" { lease "3s"; use "mode" on="here"; }
+"#,
+    );
+    let recipe = r#"
+recipe "mode" {
+    step "mode" {
+        scope "mode" enter="touch {host.root}/in" leave="test -e {host.root}/mended || sleep 1000"
+    }
+    step "work" { run "date +%s%N >{host.root}/work"; }
+}
+"#;
+    space.write("recipes/mode.kdl", recipe);
+    let _ = space.run(["staging"]);
+    assert!(space.has(".rel/hosts/here/work"));
+    space.write(".rel/hosts/here/mended", "");
+    wait_until("a run that takes the host over", || {
+        (space.run(["staging", "--force"]).code == 0).then_some(())
+    });
+}
+
 /// The processes of a guard and of the program that works for it, on the host.
 fn holder(host: &Host) -> (String, String) {
     let lease = lines(host, ".rel/staging/lease").concat();

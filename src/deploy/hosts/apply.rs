@@ -93,7 +93,7 @@ impl Hands<'_> {
             }
             self.settle(plan, together, failed, (done, &mut given_up))?;
         }
-        let mut hosts = touched(plan);
+        let mut hosts = plan.touched();
         hosts.retain(|host| !given_up.has(host));
         self.finish(&hosts, jobs)?;
         given_up.tell(&self.environment.name)
@@ -341,21 +341,4 @@ impl Hands<'_> {
         })?;
         Ok(())
     }
-}
-
-/// Returns the hosts that a plan changes.
-pub fn touched(plan: &Plan) -> Vec<&str> {
-    let mut hosts: Vec<&str> = Vec::new();
-    for job in &plan.jobs {
-        let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
-        for host in steps.filter_map(|s| s.host.as_deref()) {
-            // The journal of the host that receives also has the attempt.
-            for host in [Some(host), job.host.as_deref()].into_iter().flatten() {
-                if !hosts.contains(&host) {
-                    hosts.push(host);
-                }
-            }
-        }
-    }
-    hosts
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
-use crate::deploy::hosts::apply;
 use crate::deploy::hosts::fleet::{Fleet, Mode};
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::plan::decide;
@@ -114,7 +113,7 @@ impl Looked<'_> {
             }
             self.is_let_through(request)?;
             self.confirm(request, &mut confirmed)?;
-            let mut hosts = apply::touched(&self.plan);
+            let mut hosts = self.plan.touched();
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
             detached::check(&self.plan, &request.purpose, &hosts)?;
@@ -177,7 +176,7 @@ impl Looked<'_> {
         if request.overrides.guards.is_empty() {
             return Ok(());
         }
-        let hosts = apply::touched(&self.plan);
+        let hosts = self.plan.touched();
         for host in &hosts {
             let lines = request.overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {

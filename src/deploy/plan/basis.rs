@@ -36,6 +36,23 @@ impl Seen {
 }
 
 impl Plan {
+    /// Returns the hosts that a plan changes.
+    pub fn touched(&self) -> Vec<&str> {
+        let mut hosts: Vec<&str> = Vec::new();
+        for job in &self.jobs {
+            let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
+            for host in steps.filter_map(|s| s.host.as_deref()) {
+                // The journal of the host that receives also has the attempt.
+                for host in [Some(host), job.host.as_deref()].into_iter().flatten() {
+                    if !hosts.contains(&host) {
+                        hosts.push(host);
+                    }
+                }
+            }
+        }
+        hosts
+    }
+
     /// Returns the hosts that would have to keep a journal and can not, with why.
     pub fn unwritable(&self) -> impl Iterator<Item = (&str, &str)> {
         let would_write = |host: &str, basis: &Basis| {

@@ -319,11 +319,22 @@ pub fn applied_before(
         .fact("who", line.who.clone())
         .hinted("save a new plan with `--plan-out`"));
     }
-    // A host that has a line of the run also has its end, if it came to one there.
+    // A host that has a line of the run also has its end, if it came to one there. Where the
+    // journal was shortened since, nobody knows.
     let mut last = None;
-    for seen in seen.values() {
+    let is_known = lines().any(|l| l.run == *run);
+    let touched = saved.body.plan.touched();
+    for (host, seen) in seen {
         let mut lines = seen.journal.recent().iter().filter(|l| l.run == *run);
-        let Some(first) = lines.next() else { continue };
+        let Some(first) = lines.next() else {
+            if is_known && seen.journal.is_shortened && touched.contains(&host.as_str()) {
+                return Err(Error::host(format!(
+                    "this plan of `{name}` is too old: how it ended is not known on all hosts"
+                ))
+                .hinted("save a new plan with `--plan-out`"));
+            }
+            continue;
+        };
         last = Some(lines.find(|l| l.event == "ok").ok_or(first));
         if matches!(last, Some(Err(_))) {
             break;

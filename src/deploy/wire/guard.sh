@@ -80,9 +80,9 @@ rel_close_it() {
 }
 
 # The watch stays until nothing is held any more: it leaves in the place of a guard that was
-# killed, and renews the lease meanwhile.
+# killed. It renews nothing meanwhile: a way out that hangs must not hold the host for ever.
 rel_leave() {
-    echo work >"$rel_tmp/busy"
+    echo leave >"$rel_tmp/busy"
     rel_as_holder rel_scopes_leave left
     rel_as_holder rel_give_back
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi

@@ -83,6 +83,8 @@ pub struct Journal {
     lines: Vec<Line>,
     /// How many of these were picked out of runs that are too old to be told of.
     picked: usize,
+    /// There is a NUL in it: a disk that lost power may leave some.
+    pub(super) has_nul: bool,
     /// Older runs left lines that are not here.
     pub is_shortened: bool,
     /// How many bytes were ever written to it, at most: the lock compares that.
@@ -96,7 +98,8 @@ impl Journal {
     pub fn parse(bytes: &[u8]) -> Self {
         let mut lines = numbered(bytes);
         let (mut picked, mut before) = (0, 0);
-        if lines.first().is_some_and(|l| l.event == SHORTENED) {
+        let is_head = |l: &Line| l.event == SHORTENED && l.number == 1;
+        if lines.first().is_some_and(is_head) {
             let head = lines.remove(0);
             let older = head.detail.parse().unwrap_or(0);
             picked = lines.partition_point(|l| l.number <= head.number + older);
@@ -104,6 +107,7 @@ impl Journal {
         }
         Self {
             is_shortened: before > 0,
+            has_nul: bytes.contains(&0),
             lines,
             picked,
             size: before + bytes.len() as u64,
@@ -257,7 +261,7 @@ impl Journal {
     }
 
     /// Returns the first line of each run that can be told of.
-    pub(super) fn firsts(&self) -> VecDeque<&Line> {
+    fn firsts(&self) -> VecDeque<&Line> {
         let mut met = BTreeSet::new();
         let lines = self.recent().iter();
         lines.filter(|l| met.insert(l.run.as_str())).collect()

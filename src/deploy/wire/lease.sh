@@ -160,9 +160,10 @@ rel_lock() {
         return
     fi
     rel_journal_size
-    # A line torn by a crash must not swallow the next one.
-    rel_t=$(tail -c 1 "$rel_state/journal") || rel_t=torn
-    if [ -n "$rel_t" ]; then printf '\n' >>"$rel_state/journal"; fi
+    # A line torn by a crash must not swallow the next one, nor one that ends with a NUL.
+    rel_t=$(tail -c 1 "$rel_state/journal"; printf .)
+    if [ -s "$rel_state/journal" ] && [ "$rel_t" != "
+." ]; then printf '\n' >>"$rel_state/journal"; fi
     if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
     rel_left=
     if [ "$rel_size" -ne "$1" ]; then
@@ -187,15 +188,16 @@ rel_journal_size() {
 
 # SIZE COUNT SCRIPT: leaves of the journal what SCRIPT prints, the first COUNT lines of which are
 # of older runs. Sizes go on from SIZE: another journal has another one. The whole of it stays, in
-# the name of this run; where one of the two can not be written it stays as it is.
+# the order of sizes; where one of the two can not be written it stays as it is.
 rel_shorten() {
     rel_new=$rel_state/journal.new
+    rel_name=$(printf '%020d' "$1")-$rel_run
     rel_now
     mkdir -p -- "$rel_state/journals" && cp -p -- "$rel_state/journal" "$rel_new" && {
         printf '1\tshortened\t%s\t%s\t-\t-\t%s\t%s\t%s\n' "$rel_time" "$rel_run" "$1" "$rel_who" "$2" &&
             sed -n "$3" "$rel_state/journal"
     } >"$rel_new" && { sync -- "$rel_new" || sync; } &&
-        ln -f -- "$rel_state/journal" "$rel_state/journals/$rel_run" &&
+        ln -f -- "$rel_state/journal" "$rel_state/journals/$rel_name" &&
         mv -f -- "$rel_new" "$rel_state/journal" || rm -f -- "$rel_new"
 } 2>/dev/null
 
@@ -233,7 +235,10 @@ rel_renew() {
 
 rel_give_back() {
     # One that was killed is asked again.
-    until mv -f -- "$rel_state/lease" "$rel_state/lease.last" || [ "$?" -lt 128 ]; do :; done
+    rel_tries=0
+    until mv -f -- "$rel_state/lease" "$rel_state/lease.last" || [ "$?" -lt 128 ] || [ "$rel_tries" -ge 9 ]; do
+        rel_tries=$((rel_tries + 1))
+    done
     rm -f -- "$rel_state/beat"
 }
 

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 use crate::deploy::wire::journal::{Journal, Line};
 
-/// So many runs can be told of at least. A way back is kept for a fifth of them.
+/// So many runs that still say something stay whole. A way back is kept for a fifth of them; both
+/// count what [`Journal::runs`] returns, so that runs which went back push none out.
 pub const RUNS_KEPT: usize = 50;
 /// For fewer lines it is not worth it.
 const LINES_MIN: usize = 1_000;
@@ -29,7 +30,8 @@ pub struct Shortened {
 impl Journal {
     /// Returns what has to stay, where that is less than half of it and worth the work.
     pub fn shortened(&self) -> Option<Shortened> {
-        let from = self.first_of_last(RUNS_KEPT)?;
+        // Not every `sed` counts lines like this where there is a NUL.
+        let from = self.first_of_last(RUNS_KEPT).filter(|_| !self.has_nul)?;
         let is_worth_it = |dropped: usize| dropped >= LINES_MIN && dropped > self.lines().len() / 2;
         if !is_worth_it(from - 1) {
             return None;
@@ -40,9 +42,10 @@ impl Journal {
 
     /// Returns the number of the first line of the last runs, so many of them.
     fn first_of_last(&self, runs: usize) -> Option<usize> {
-        let firsts = self.firsts();
-        let at = firsts.len().checked_sub(runs)?;
-        Some(firsts.get(at)?.number)
+        let all = self.runs();
+        let oldest = all.get(all.len().checked_sub(runs)?)?;
+        let first = self.recent().iter().find(|l| l.run == oldest.id)?;
+        Some(first.number)
     }
 
     fn shortened_from(&self, from: usize) -> Shortened {
@@ -59,7 +62,14 @@ impl Journal {
             let undone = back("undone", id);
             let records = before.stack(id);
             let records = records.iter().map(|r| r.line()).collect::<Vec<_>>();
-            picked.extend(top(&records, &undone).iter().map(|l| l.number));
+            for line in top(&records, &undone) {
+                picked.insert(line.number);
+                // What is done took some time.
+                let is_start =
+                    |l: &&Line| l.event == "start" && l.id == line.id && l.run == line.run;
+                let start = before.lines().iter().take_while(|l| l.number < line.number);
+                picked.extend(start.filter(is_start).last().map(|l| l.number));
+            }
             let attempts = before.attempts(id);
             let begun: Vec<&Line> = attempts.iter().map(|(begun, _)| *begun).collect();
             let top = top(&begun, &rolled_back).len();
@@ -250,6 +260,29 @@ mod tests {
         assert_eq!(told(&all), told(&expected));
         let short = Journal::parse(text.as_bytes());
         assert!(short.is_shortened && short.runs().len() < 12);
+    }
+
+    /// A rollback looks for the same runs on all hosts: where one of them saw many that went
+    /// back, it must not forget what the others know.
+    #[test]
+    fn runs_that_went_back_push_none_out() {
+        let mut text = String::new();
+        for number in 0..400 {
+            write(&mut text, number, (0x3f, 0x70, 0));
+        }
+        for number in 400..400 + 2 * RUNS_KEPT {
+            let failed = format!("start\t{number}\tr{number}\t1\tweb/put\tk\tme\t-");
+            let undone = format!("undone\t{number}\tr{number}\t1\tweb/put\tr{number}\tme\t-");
+            let back = format!("gone-back\t{number}\tr{number}\t-\t-\tr{number}\tme\t-");
+            text.push_str(&format!("1\t{failed}\n1\t{undone}\n1\t{back}\n"));
+        }
+        let journal = Journal::parse(text.as_bytes());
+        let short = journal.shortened().expect("is long");
+        let first = journal.lines().iter().find(|l| l.number == short.from);
+        let oldest = format!("r{}", 400 - RUNS_KEPT);
+        assert_eq!(first.map(|l| l.run.as_str()), Some(oldest.as_str()));
+        text.push_str("\0\n");
+        assert_eq!(Journal::parse(text.as_bytes()).shortened(), None);
     }
 
     #[test]
