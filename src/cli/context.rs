@@ -6,7 +6,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cache::local::LocalStore;
 use crate::compiled::{self, Origin};
@@ -203,12 +203,17 @@ impl Context {
 
     /// Returns the time in seconds since 1970.
     pub fn now_s() -> u64 {
+        Self::now().as_secs()
+    }
+
+    /// Returns the time since 1970.
+    pub fn now() -> Duration {
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place that reads the clock"
         )]
         let now = SystemTime::now();
-        now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+        now.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// Returns who is at work, for journals: `user@machine`.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
@@ -425,7 +426,7 @@ impl Job<'_> {
             who: self.context.who(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),
-                None => run_id(Context::now_s()),
+                None => run_id(Context::now()),
             },
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
@@ -579,10 +580,11 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
     Ok(lower_hex(&hasher.finalize()))
 }
 
-/// Returns a name for this run: when it began, in seconds, and 32 random bits, in hex: two people
-/// may begin in one second, on two machines with one process number. Which of two ran first, the
-/// journals tell.
-fn run_id(now_s: u64) -> String {
-    let random = RandomState::new().hash_one(std::process::id());
-    format!("{now_s:x}-{:08x}", random >> 32)
+/// Returns a name for this run, in hex: the second when it began, the 4,096th of it, and 20 random
+/// bits, for two people may begin at once, on two machines. Which of two ran first, the journals
+/// tell; of two without a common host their names, where the hosts' clocks do not.
+fn run_id(now: Duration) -> String {
+    let part = now.subsec_nanos() / (1_000_000_000 / 4096 + 1);
+    let random = RandomState::new().hash_one(std::process::id()) >> 44;
+    format!("{:x}-{part:03x}{random:05x}", now.as_secs())
 }
