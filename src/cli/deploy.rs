@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
@@ -24,7 +23,7 @@ use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::upload::sha256_of;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::SavedPlan;
-use crate::deploy::wire::words::lower_hex;
+use crate::deploy::wire::words::{lower_hex, run_id};
 use crate::deploy::{self, Promoted, Recipes, Request};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
@@ -426,7 +425,7 @@ impl Job<'_> {
             who: self.context.who(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),
-                None => run_id(Context::now()),
+                None => run_id(Context::now(), RandomState::new().hash_one(())),
             },
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
@@ -578,13 +577,4 @@ fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
         hasher.update(output.content.digest.hash);
     }
     Ok(lower_hex(&hasher.finalize()))
-}
-
-/// Returns a name for this run, in hex: the second when it began, the 4,096th of it, and 20 random
-/// bits, for two people may begin at once, on two machines. Which of two ran first, the journals
-/// tell; of two without a common host their names, where the hosts' clocks do not.
-fn run_id(now: Duration) -> String {
-    let part = now.subsec_nanos() / (1_000_000_000 / 4096 + 1);
-    let random = RandomState::new().hash_one(std::process::id()) >> 44;
-    format!("{:x}-{part:03x}{random:05x}", now.as_secs())
 }

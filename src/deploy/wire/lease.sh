@@ -188,7 +188,8 @@ rel_journal_size() {
 
 # SIZE COUNT SCRIPT: leaves of the journal what SCRIPT prints, the first COUNT lines of which are
 # of older runs. Sizes go on from SIZE: another journal has another one. The whole of it stays, in
-# the order of sizes; where one of the two can not be written it stays as it is.
+# the order of sizes; where one of the two can not be written it stays as it is. The copy gives
+# the new one its mode and owner.
 rel_shorten() {
     rel_new=$rel_state/journal.new
     rel_name=$(printf '%020d' "$1")-$rel_run

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -83,15 +84,36 @@ pub fn join_parts(parts: &[&str]) -> String {
     format!("{plain}+{}", &digest[..12])
 }
 
+/// Returns a name for a run, in hex: the second when it began, the 4,096th of it, and 20 random
+/// bits, for two people may begin at once, on two machines. Which of two ran first, the journals
+/// tell; of two without a common host their names, where the hosts' clocks do not.
+pub fn run_id(now: Duration, random: u64) -> String {
+    let part = u64::from(now.subsec_nanos()) * 4096 / 1_000_000_000;
+    format!("{:x}-{part:03x}{:05x}", now.as_secs(), random >> 44)
+}
+
 /// Returns seconds in their two largest units: `3h 20m`.
 pub fn age_of(seconds: u64) -> String {
-    let text = humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_runs_stand_in_the_order_of_their_beginnings() {
+        let at =
+            |ms: u64, random: u64| run_id(Duration::from_millis(1_795_000_000_000 + ms), random);
+        let mut former = at(0, u64::MAX);
+        for ms in 1..3_000 {
+            let next = at(ms, if ms % 2 == 0 { u64::MAX } else { 0 });
+            assert!(former < next, "{former} before {next}");
+            former = next;
+        }
+        assert_ne!(at(0, 0), at(0, u64::MAX));
+    }
 
     #[test]
     fn state_directories_of_different_parameters_never_meet() {
