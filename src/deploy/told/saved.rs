@@ -544,43 +544,25 @@ mod tests {
 
     #[test]
     fn a_plan_whose_end_a_host_has_forgotten_is_refused() {
-        let seen = |former: &str| {
-            let whole = "1\tstart\t7\tr1\t1\tu/s\tk\tme\t-\n1\tok\t8\tr1\t-\t-\t-\tme\t-\n";
-            let later = "1\tok\t9\tr2\t-\t-\t-\tme\t-\n";
-            let texts = [whole.to_owned(), format!("{former}{later}")];
-            let hosts = texts.iter().zip(["h0", "h1"]).map(|(text, host)| {
-                let journal = Journal::parse(text.as_bytes());
-                (
-                    host.to_owned(),
-                    Seen {
-                        journal,
-                        ..Seen::default()
-                    },
-                )
-            });
-            hosts.collect::<BTreeMap<_, _>>()
-        };
-        let job = |host: &str| {
-            serde_json::json!({"label": "u", "recipe": "u", "host": host, "steps": [{
-                "name": "s", "id": "u/s", "host": host, "verdict": "run", "reason": "",
-                "what": "", "key": "k", "does": "", "seq": 1,
-            }]})
-        };
-        let mut saved = plan();
-        saved.body.plan.jobs = vec![serde_json::from_value(job("h0")).expect("a job")];
+        let whole = "1\tok\t8\tr1\t-\t-\t-\tme\t-\n";
         let short = "1\tshortened\t8\tr2\t-\t-\t900\tme\t0\n";
-        // It did not take part.
-        assert!(
-            applied_before(&saved, &seen(short))
-                .expect("knows")
-                .is_some()
-        );
-        saved
-            .body
-            .plan
-            .jobs
-            .extend(serde_json::from_value(job("h1")));
-        let error = applied_before(&saved, &seen(short)).expect_err("does not know");
+        let mut seen = BTreeMap::new();
+        for (host, text) in [("h0", whole), ("h1", short)] {
+            let known: &mut Seen = seen.entry(host.to_owned()).or_default();
+            known.journal = Journal::parse(text.as_bytes());
+        }
+        let mut saved = plan();
+        let mut ends = |host: &str| {
+            let step = format!(
+                r#"{{"name":"","id":"","host":"{host}","verdict":"run","reason":"","what":"","key":"","does":"","seq":1}}"#
+            );
+            let job = format!(r#"{{"label":"u","recipe":"u","host":"{host}","steps":[{step}]}}"#);
+            let job = serde_json::from_str(&job).expect("a job");
+            saved.body.plan.jobs.push(job);
+            applied_before(&saved, &seen)
+        };
+        assert!(ends("h0").expect("knows").is_some());
+        let error = ends("h1").expect_err("one has forgotten");
         assert!(error.message.contains("is too old"), "{}", error.message);
     }
 
