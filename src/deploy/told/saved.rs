@@ -544,10 +544,11 @@ mod tests {
 
     #[test]
     fn a_plan_whose_end_a_host_has_forgotten_is_refused() {
-        let whole = "1\tok\t8\tr1\t-\t-\t-\tme\t-\n";
+        let line = |event: &str| format!("1\t{event}\t8\tr1\t-\t-\t-\tme\t-\n");
+        let whole = line("plan") + &line("ok");
         let short = "1\tshortened\t8\tr2\t-\t-\t900\tme\t0\n";
         let mut seen = BTreeMap::new();
-        for (host, text) in [("h0", whole), ("h1", short)] {
+        for (host, text) in [("h0", whole.as_str()), ("h1", short)] {
             let known: &mut Seen = seen.entry(host.to_owned()).or_default();
             known.journal = Journal::parse(text.as_bytes());
         }
