@@ -260,14 +260,12 @@ impl Store for LocalStore {
     }
 }
 
-/// Writes into a directory, which is made when it turns out to be missing: it mostly is there.
+/// Writes into a directory, which is made when a first try fails: it mostly is there. Whether it
+/// was missing is not asked afterwards: by then another worker may have made it.
 fn with_directory<T>(dir: &Path, write: impl Fn() -> Result<T>) -> Result<T> {
-    write().or_else(|error| match dir.is_dir() {
-        true => Err(error),
-        false => {
-            fs::create_dirs(dir)?;
-            write()
-        }
+    write().or_else(|_| {
+        fs::create_dirs(dir)?;
+        write()
     })
 }
 
@@ -400,6 +398,35 @@ mod tests {
         let fetched = crate::cache::fetch_bytes(&store, &digest).expect("fetches");
         assert_eq!(fetched, None);
         assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+    }
+
+    #[test]
+    fn whoever_comes_first_to_a_directory_may_have_company() {
+        let (_dir, store) = space();
+        let (store, begin) = (&store, &std::sync::Barrier::new(4));
+        let result = ActionResult {
+            made: Made::default(),
+            log: Digest::of(b""),
+            took_ms: 0,
+            small: Vec::new(),
+            found: Vec::new(),
+        };
+        let put_all = |last: u8| -> Vec<String> {
+            let put = |first: u8| {
+                let mut key = ActionKey([last; 32]);
+                key.0[0] = first;
+                begin.wait();
+                store.put_action(&key, &result).err()
+            };
+            let errors = (0..=255).filter_map(put);
+            errors.map(|e| e.message).collect()
+        };
+        std::thread::scope(|scope| {
+            let writers = [0, 1, 2, 3].map(|last| scope.spawn(move || put_all(last)));
+            for writer in writers {
+                assert_eq!(writer.join().expect("ends"), [""; 0]);
+            }
+        });
     }
 
     #[test]

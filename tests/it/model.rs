@@ -68,6 +68,7 @@ fn class(failure: &str) -> Option<&'static str> {
         "wrong outputs",
         "wrong product",
         "left in the tree",
+        "the cache was given up",
         "was not wanted",
         "times, expected 0",
         "times, expected",
