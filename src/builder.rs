@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cache::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::progress::{Event, Progress, Settled};
@@ -97,8 +97,10 @@ pub struct Builder<'a> {
     pub progress: &'a dyn Progress,
     /// How.
     pub options: Options,
-    /// Set once the cache failed: one warning, then the build goes on without.
-    is_cache_broken: AtomicBool,
+    /// Set once the cache could not be read: one warning, then the build goes on without.
+    is_cache_unreadable: AtomicBool,
+    /// Set once it could not be written. One that is full, or somebody else's, still gives.
+    is_cache_unwritable: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
     /// What stands as its record says, for each target.
     is_as_recorded: Vec<AtomicBool>,
@@ -134,7 +136,8 @@ impl<'a> Builder<'a> {
             jobserver: None,
             progress,
             options,
-            is_cache_broken: AtomicBool::new(false),
+            is_cache_unreadable: AtomicBool::new(false),
+            is_cache_unwritable: AtomicBool::new(false),
             made: (0..count).map(|_| OnceLock::new()).collect(),
             is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
             strays: Strays::default(),
@@ -304,7 +307,7 @@ impl<'a> Builder<'a> {
                 scheduler.finish(id, true);
             }
             Err(error) => {
-                let is_interrupt = error.kind == crate::error::ErrorKind::Interrupted;
+                let is_interrupt = error.kind == ErrorKind::Interrupted;
                 summary.settled.insert(id, Settled::Failed);
                 if !is_interrupt {
                     self.tell_failed(id, &error);
@@ -382,22 +385,47 @@ impl<'a> Builder<'a> {
         self.options.forced.contains(&id)
     }
 
-    /// Runs something on the store. Its failure is told once; then the store is left alone.
-    fn with_store<T>(&self, ask: impl FnOnce(&dyn Store) -> Result<T>) -> Option<T> {
+    /// Asks the store. That it can not be read is told once; then it is left alone.
+    fn ask_store<T>(&self, ask: impl FnOnce(&dyn Store) -> Result<T>) -> Option<T> {
+        let text = "going on without the cache";
+        let answer = self.with_store(&self.is_cache_unreadable, text, ask);
+        if self.is_cache_unreadable.load(Ordering::Relaxed) {
+            self.is_cache_unwritable.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Puts something into the store. That it can not be written is told once; it goes on being
+    /// asked.
+    fn fill_store(&self, put: impl FnOnce(&dyn Store) -> Result<()>) {
+        let text = "nothing more is put into the cache";
+        let _ = self.with_store(&self.is_cache_unwritable, text, put);
+    }
+
+    fn with_store<T>(
+        &self,
+        is_given_up: &AtomicBool,
+        text: &str,
+        act: impl FnOnce(&dyn Store) -> Result<T>,
+    ) -> Option<T> {
         let store = self.store?;
-        if self.is_cache_broken.load(Ordering::Relaxed) {
+        if is_given_up.load(Ordering::Relaxed) {
             return None;
         }
-        match ask(store) {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                if !self.is_cache_broken.swap(true, Ordering::Relaxed) {
-                    let text = format!("going on without the cache: {error}");
-                    self.progress.event(&Event::Warning { text: &text });
-                }
-                None
-            }
+        let error = match act(store) {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        };
+        // What is wrong with one result says nothing about the others.
+        let is_one = error.kind == ErrorKind::Cache;
+        if is_one || !is_given_up.swap(true, Ordering::Relaxed) {
+            let text = match is_one {
+                true => error.to_string(),
+                false => format!("{text}: {error}"),
+            };
+            self.progress.event(&Event::Warning { text: &text });
         }
+        None
     }
 }
 

@@ -76,8 +76,6 @@ pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>
 fn moving(expected: &Digest, found: &Digest) -> Box<Error> {
     Error::new(
         ErrorKind::Cache,
-        format!(
-            "a file changed while it was put into the cache: expected {expected}, found {found}"
-        ),
+        format!("a result is not cached: a file changed on the way, from {expected} to {found}"),
     )
 }

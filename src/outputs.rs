@@ -364,7 +364,7 @@ pub fn restore(
         return Err(Error::new(
             ErrorKind::Cache,
             format!(
-                "a cached result of `{}` names `{}`, which is not its output",
+                "a result in the cache is not used: it is for `{}` and names `{}`, which is not its output",
                 target.name, stray.path
             ),
         ));

@@ -170,7 +170,7 @@ impl Builder<'_> {
             let (result, log) = self.cached(&key)?;
             return Some((result, log, Vec::new()));
         }
-        let known = self.with_store(|s| s.action(&key))??;
+        let known = self.ask_store(|s| s.action(&key))??;
         known.found.iter().find_map(|paths| {
             let found = self.as_found_now(target, paths)?;
             let (result, log) = self.cached(&key.with_found(&found))?;

@@ -139,9 +139,9 @@ impl Builder<'_> {
 
     /// Returns the result that the action cache has under a key, with its log.
     pub(super) fn cached(&self, key: &ActionKey) -> Option<(ActionResult, Vec<u8>)> {
-        let result = self.with_store(|s| s.action(key))??;
+        let result = self.ask_store(|s| s.action(key))??;
         let log = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
-        let log = self.with_store(log)??;
+        let log = self.ask_store(log)??;
         Some((result, log))
     }
 
@@ -155,7 +155,7 @@ impl Builder<'_> {
         // What already is as it will be restored is not somebody's work to be kept aside.
         let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
         self.make_room(target, &ours)?;
-        let done = self.with_store(|store| {
+        let done = self.ask_store(|store| {
             let store = Unpacking::new(store, result);
             outputs::restore(target, &result.made.outputs, self.inspector.digests, &store)
         });
@@ -372,7 +372,7 @@ impl Builder<'_> {
         }
         let digest = Digest::of(log);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.with_store(|store| {
+        self.fill_store(|store| {
             let packing = Packing::new(store);
             outputs::put(&made.outputs, self.inspector.digests, &packing)?;
             if !packing.missing(&[digest])?.is_empty() {
