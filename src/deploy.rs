@@ -282,11 +282,10 @@ pub fn rollback(
     if !fleet.lock(&names, &seen, Mode::Run, progress, interrupted)? {
         seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     }
-    let mut undone = 0;
     // A run that left no way back (it only asked, say) is passed over.
-    while undone == 0 {
-        let (runs, ran) = undo::last_release(&seen);
-        if ran.is_empty() {
+    let undone = loop {
+        let back = undo::last_release(&seen);
+        if back.runs.is_empty() {
             let name = &request.environment.name;
             return Err(Error::usage(format!(
                 "the journals of `{name}` have nothing to go back from"
@@ -302,17 +301,21 @@ pub fn rollback(
             progress,
             interrupted,
         };
-        hands.prove(&ran, request.force)?;
-        undone = undo::go_back(&hands, &ran)?;
-        let lines: String = runs
-            .iter()
-            .map(|run| format!("rel_journal rolled-back - - {} -\n", program::quote(run)))
-            .collect();
-        fleet.note(&names, &lines, interrupted)?;
-        if undone == 0 {
-            seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+        hands.prove(&back.ran, request.force)?;
+        let note = |event: &str| {
+            let runs = back.runs.iter().map(|run| program::quote(run));
+            let lines = runs.map(|run| format!("rel_journal {event} - - {run} -\n"));
+            fleet.note(&names, &lines.collect::<String>(), interrupted)
+        };
+        // Said first: cut off after its last step, it must not look like another release's.
+        note("rolling-back")?;
+        let undone = undo::go_back(&hands, &back.ran)?;
+        note("rolled-back")?;
+        if undone > 0 || back.is_begun {
+            break undone;
         }
-    }
+        seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+    };
     Ok(Outcome {
         undone,
         round_trips: fleet.round_trips(),

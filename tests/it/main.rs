@@ -55,6 +55,7 @@ mod sandbox;
 mod sarracenia;
 mod secrets;
 mod seen;
+mod silence;
 mod space;
 mod state;
 mod tidy;

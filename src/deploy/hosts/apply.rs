@@ -265,8 +265,11 @@ impl Hands<'_> {
         let all = std::mem::take(&mut *lock(&done.ran));
         let (ran, others) = all.into_iter().partition(|r: &Ran| is_wanted(&r.host));
         *lock(&done.ran) = others;
+        // Where even that can not be written, all that can go back goes back.
+        let told = self.tell_back("rolling-back", &ran);
         let undone = undo::go_back(self, &ran).and_then(|count| {
-            self.tell_gone_back(&ran)?;
+            told?;
+            self.tell_back("gone-back", &ran)?;
             Ok(count)
         });
         self.fleet.close_ports(is_wanted);
@@ -297,12 +300,10 @@ impl Hands<'_> {
         }
     }
 
-    /// Says on each host that this run is no release to go back from.
-    fn tell_gone_back(&self, ran: &[Ran]) -> Result<()> {
-        let line = format!(
-            "rel_journal gone-back - - {} -\n",
-            program::quote(self.run_id)
-        );
+    /// Says on each host that this run goes back, or is no release to go back from any more.
+    fn tell_back(&self, event: &str, ran: &[Ran]) -> Result<()> {
+        let run = program::quote(self.run_id);
+        let line = format!("rel_journal {event} - - {run} -\n");
         let hosts: Vec<&str> = ran.iter().map(|r| r.host.as_str()).collect();
         self.fleet.note(&hosts, &line, self.interrupted)
     }

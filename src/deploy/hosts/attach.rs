@@ -18,7 +18,7 @@ use crate::deploy::wire::detached::{Detached, State};
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program::quote;
 use crate::deploy::{Request, open, world};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, Progress};
 
 /// How one detached step ended.
@@ -124,7 +124,7 @@ fn told(
         state: one.state,
     });
     let program = member.header.program(body);
-    member.session().run(&program, interrupted, &mut |frame| {
+    let status = member.session().run(&program, interrupted, &mut |frame| {
         match frame {
             Frame::Output(line) => lines(host, &one.id, line),
             Frame::Event(text) => {
@@ -144,6 +144,12 @@ fn told(
         }
         None
     })?;
+    if status != 0 {
+        let what = format!("what looked after `{}` on host `{host}`", one.id);
+        return Err(
+            Error::host(format!("{what} was ended there")).hinted("run the same command again")
+        );
+    }
     let ending = lock(&ending).clone();
     Ok(ending)
 }
@@ -172,7 +178,11 @@ fn note_ends(
             .collect();
         let member = fleet.member(host)?;
         let program = member.header.program(&body);
-        let _ = member.session().run(&program, interrupted, &mut |_| None)?;
+        let status = member.session().run(&program, interrupted, &mut |_| None)?;
+        if status != 0 {
+            let text = format!("the end is not written down yet: host `{host}` could not");
+            progress.event(&Event::Warning { text: &text });
+        }
     }
     Ok(())
 }

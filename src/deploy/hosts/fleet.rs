@@ -415,9 +415,18 @@ impl Member {
     /// shell more.
     pub fn act(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
         let call = format!("rel_acts() {{\n{body}:\n}}\nrel_act rel_acts\n");
-        match self.session().call(&call, interrupted)?.as_str() {
-            "acted" => Ok(()),
-            told => Err(Error::internal(format!("a guard said `{told}`"))),
+        let told = self.session().call(&call, interrupted)?;
+        self.is_done(&told)
+    }
+
+    /// Returns an error where a guard says that it could not do what it was called for.
+    pub fn is_done(&self, told: &str) -> Result<()> {
+        match told.split_once(' ') {
+            Some(("refused", why)) => Err(keeps_no_journal(self.session().name())
+                .fact("directory", self.header.state.clone())
+                .fact("says", why)
+                .hinted("see that it can be written, and run the same command again")),
+            _ => Ok(()),
         }
     }
 

@@ -34,7 +34,10 @@ pub fn freeze(
     let fleet = all_hosts(request, Mode::Run, progress, interrupted)?;
     let span = span.map_or_else(|| String::from("-"), |s| seconds(s).to_string());
     let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
-    let said = fleet.each(&|_, member| member.session().call(&call, interrupted))?;
+    let said = fleet.each(&|_, member| {
+        let told = member.session().call(&call, interrupted)?;
+        member.is_done(&told)
+    })?;
     Ok(Locked {
         hosts: said.into_keys().collect(),
         broken: Vec::new(),
@@ -58,6 +61,7 @@ pub fn unfreeze(
     let words = request.purpose.as_str();
     let said = fleet.each(&|name, member| {
         let answer = member.session().call(&call, interrupted)?;
+        member.is_done(&answer)?;
         match answer.split_once(' ') {
             Some(("locked", held)) => Err(refused(name, words, held)),
             Some((_, whose)) => Ok(whose.to_owned()),

@@ -43,6 +43,7 @@ impl Hands<'_> {
             steps,
             done,
             at: None,
+            begun: 0,
             is_away: false,
             start: Instant::now(),
             last: VecDeque::new(),
@@ -79,7 +80,7 @@ impl Hands<'_> {
 /// A step that failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// Its name in the journal.
+    /// Its name in the journal; empty where all steps were done and the program failed.
     pub step: String,
     /// Exit status; -1 when it was ended.
     pub status: i32,
@@ -96,6 +97,8 @@ struct Follow<'a> {
     steps: &'a [&'a PlannedStep],
     done: &'a Done,
     at: Option<&'a PlannedStep>,
+    /// How many steps were begun.
+    begun: usize,
     /// It goes on over there whatever becomes of us.
     is_away: bool,
     start: Instant,
@@ -163,6 +166,7 @@ impl<'a> Follow<'a> {
         let seq: u32 = seq.parse().ok()?;
         let step = self.steps.iter().find(|s| s.seq == seq)?;
         self.at = Some(step);
+        self.begun += 1;
         self.is_away = false;
         self.start = Instant::now();
         self.last.clear();
@@ -205,12 +209,22 @@ impl<'a> Follow<'a> {
     }
 
     fn end(mut self, status: i32) -> Option<Failure> {
-        // Ended from outside: by a time limit, or by somebody on the host.
-        let is_open = self.at.is_some_and(|s| s.draft.seat != Seat::Operator);
-        if status != 0 && self.failure.is_none() && is_open {
-            self.failed(-1);
+        if status == 0 || self.failure.is_some() {
+            return self.failure;
         }
-        self.failure
+        // Ended from outside: by a time limit, or by somebody on the host.
+        if self.at.is_some_and(|s| s.draft.seat != Seat::Operator) {
+            self.failed(-1);
+            return self.failure;
+        }
+        // Between two steps, or before the first.
+        let next = self.at.or_else(|| self.steps.get(self.begun).copied());
+        Some(Failure {
+            step: next.map(|step| step.id.clone()).unwrap_or_default(),
+            status,
+            exceeded: None,
+            output: Vec::from(self.last).join("\n"),
+        })
     }
 }
 
@@ -284,11 +298,13 @@ impl<'a> Line<'a> {
     }
 
     fn error(&self, failure: Failure) -> Box<Error> {
-        let environment = &self.hands.environment.name;
-        let mut error = Error::host(format!(
-            "`{environment}` stopped: step `{}` failed on host `{}`",
-            failure.step, self.host
-        ));
+        let (environment, host) = (&self.hands.environment.name, &self.host);
+        let mut error = Error::host(match failure.step.as_str() {
+            "" => format!(
+                "`{environment}` stopped: its steps on host `{host}` did not come to their end"
+            ),
+            step => format!("`{environment}` stopped: step `{step}` failed on host `{host}`"),
+        });
         error = match failure.status {
             -1 => match failure.exceeded {
                 Some(limit) => {

@@ -272,7 +272,7 @@ impl Session {
     }
 
     /// Runs a program; `watch` sees what it prints and tells, and may set the time at
-    /// which it is ended. Returns the program's exit status.
+    /// which it is ended. Returns 0 if it came to its end, else its exit status, or -1.
     pub fn run(
         &mut self,
         program: &str,
@@ -280,7 +280,7 @@ impl Session {
         watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
     ) -> Result<i32> {
         self.order("run", program.as_bytes(), interrupted)?;
-        let mut deadline = None;
+        let (mut deadline, mut is_over) = (None, false);
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let Some(frame) = self.next_until(Some(limit), interrupted)? else {
@@ -289,10 +289,12 @@ impl Session {
                 let _ = self.send(b"stop\n");
                 continue;
             };
-            if let Frame::Event(text) = &frame
-                && let Some(status) = text.strip_prefix("ended ")
-            {
-                return Ok(status.trim().parse().unwrap_or(-1));
+            if let Frame::Event(text) = &frame {
+                is_over |= text == "over";
+                if let Some(status) = text.strip_prefix("ended ") {
+                    let status = status.trim().parse().ok().filter(|status| *status != 0);
+                    return Ok(if is_over { 0 } else { status.unwrap_or(-1) });
+                }
             }
             if let Some(new) = watch(&frame) {
                 deadline = Some(new);

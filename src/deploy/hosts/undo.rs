@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::journal::in_order;
@@ -79,12 +80,15 @@ impl Hands<'_> {
             let text = member.header.program(&body);
             let mut said = Vec::new();
             let mut session = member.session();
-            session.run(&text, self.interrupted, &mut |frame| {
+            let status = session.run(&text, self.interrupted, &mut |frame| {
                 if let Frame::Output(line) = frame {
                     said.push(String::from_utf8_lossy(line).into_owned());
                 }
                 None
             })?;
+            if status != 0 {
+                said.push(String::from("whether all is there: what looked was ended"));
+            }
             Ok(said)
         })?;
         let mut missing = said.into_iter().filter(|(_, said)| !said.is_empty());
@@ -117,15 +121,22 @@ fn one_host(
         return Ok(Vec::new());
     };
     let member = hands.fleet.member(&first.host)?;
-    let body: String = part
-        .iter()
-        .map(|r| program::undo(&r.run, r.seq, &r.id, suffix))
-        .collect();
-    let text = member.header.program(&body);
+    let undo = |r: &&Ran| program::undo(&r.run, r.seq, &r.id, suffix);
+    let text = member
+        .header
+        .program(&part.iter().map(undo).collect::<String>());
     let mut failed = Vec::new();
     let mut at: Option<(&Ran, Instant)> = None;
     let mut output: Vec<String> = Vec::new();
-    member
+    let tell = |step: &Ran, how: StepEnd, start: Instant| {
+        hands.progress.event(&Event::StepFinished {
+            host: &step.host,
+            step: &step.id,
+            how,
+            took: start.elapsed(),
+        });
+    };
+    let status = member
         .session()
         .run(&text, hands.interrupted, &mut |frame| {
             match frame {
@@ -147,25 +158,15 @@ fn one_host(
                             output.clear();
                         }
                         (["done", _], Some((step, start))) => {
-                            if let Ok(mut undone) = undone.lock() {
-                                undone.push((step.run.clone(), step.seq));
-                            }
-                            hands.progress.event(&Event::StepFinished {
-                                host: &step.host,
-                                step: &step.id,
-                                how: StepEnd::Undone,
-                                took: start.elapsed(),
-                            });
+                            at = None;
+                            lock(undone).push((step.run.clone(), step.seq));
+                            tell(step, StepEnd::Undone, start);
                         }
                         (["failed", _, status], Some((step, start))) => {
+                            at = None;
                             let last = output.last().map_or("", String::as_str);
                             failed.push(format!("{} on {}: {last}", step.id, step.host));
-                            hands.progress.event(&Event::StepFinished {
-                                host: &step.host,
-                                step: &step.id,
-                                how: StepEnd::Failed(status.parse().unwrap_or(-1)),
-                                took: start.elapsed(),
-                            });
+                            tell(step, StepEnd::Failed(status.parse().unwrap_or(-1)), start);
                         }
                         _ => {}
                     }
@@ -174,16 +175,32 @@ fn one_host(
             }
             None
         })?;
+    if status != 0 {
+        let what = at.map_or("what was to go back", |(step, _)| &step.id);
+        failed.push(format!("{what} on {}: ended from outside", first.host));
+    }
     Ok(failed)
 }
 
-/// Returns what `--rollback` undoes: the steps of the last run that came to its end
-/// and of those before it that did not; or, where the last one did not, of all since
-/// one that did. With them, the runs.
-pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
+/// What `--rollback` undoes.
+#[derive(Debug, Default)]
+pub struct Back {
+    /// The runs.
+    pub runs: Vec<String>,
+    /// Their steps that are not undone yet.
+    pub ran: Vec<Ran>,
+    /// Somebody began it and did not come to its end.
+    pub is_begun: bool,
+}
+
+/// Returns what `--rollback` undoes: the last run that came to its end and those before it that
+/// did not; or, where the last one did not, all since one that did. What somebody began to undo
+/// comes first, and alone: whoever says it again does not mean one release more.
+pub fn last_release(seen: &BTreeMap<String, Seen>) -> Back {
     #[derive(Default)]
     struct Over {
         is_ok: bool,
+        is_going_back: bool,
         is_rolled_back: bool,
         ran: Vec<Ran>,
     }
@@ -192,6 +209,7 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
         for run in seen.journal.runs() {
             let all = runs.entry(run.id.clone()).or_default();
             all.is_ok |= run.is_ok;
+            all.is_going_back |= run.is_going_back;
             all.is_rolled_back |= run.is_rolled_back;
             all.ran.extend(run.steps.iter().map(|(seq, id)| Ran {
                 host: host.clone(),
@@ -204,20 +222,28 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> (Vec<String>, Vec<Ran>) {
     let mut runs: Vec<_> = in_order(seen.values().map(|s| &s.journal))
         .into_iter()
         .filter_map(|id| runs.remove_entry(&id))
-        .filter(|(_, over)| !over.is_rolled_back && !over.ran.is_empty())
+        .filter(|(_, over)| !over.is_rolled_back)
+        .filter(|(_, over)| over.is_going_back || !over.ran.is_empty())
         .collect();
+    let is_begun = runs.last().is_some_and(|(_, over)| over.is_going_back);
     let mut group = Vec::new();
     while let Some((_, over)) = runs.last() {
-        // An older run that came to its end is another release.
-        if !group.is_empty() && over.is_ok {
+        let is_another = match is_begun {
+            true => !over.is_going_back,
+            // An older run that came to its end is another release.
+            false => !group.is_empty() && over.is_ok,
+        };
+        if is_another {
             break;
         }
         group.extend(runs.pop());
     }
     group.reverse();
-    let ids = group.iter().map(|(id, _)| id.clone()).collect();
-    let ran = group.into_iter().flat_map(|(_, over)| over.ran);
-    (ids, ran.collect())
+    Back {
+        runs: group.iter().map(|(id, _)| id.clone()).collect(),
+        ran: group.into_iter().flat_map(|(_, over)| over.ran).collect(),
+        is_begun,
+    }
 }
 
 #[cfg(test)]
@@ -233,11 +259,7 @@ mod tests {
             .enumerate()
             .map(|(i, l)| {
                 let c: Vec<&str> = l.split(' ').collect();
-                let key = if c[1] == "rolled-back" || c[1] == "undone" {
-                    c[3]
-                } else {
-                    "k"
-                };
+                let key = c.get(3).copied().unwrap_or("k");
                 let id = if c[2] == "-" {
                     "-".into()
                 } else {
@@ -251,8 +273,9 @@ mod tests {
             ..Seen::default()
         };
         let seen = BTreeMap::from([(String::from("h"), seen)]);
-        let (_, ran) = last_release(&seen);
-        let found: Vec<String> = ran.iter().map(|r| format!("{}:{}", r.run, r.seq)).collect();
+        let back = last_release(&seen);
+        let steps = back.ran.iter().map(|r| format!("{}:{}", r.run, r.seq));
+        let found: Vec<String> = steps.collect();
         assert_eq!(found, expected, "{lines:?}");
     }
 
@@ -276,5 +299,17 @@ mod tests {
         ]
         .concat();
         check(&back, &["a:1"]);
+    }
+
+    #[test]
+    fn what_somebody_began_to_undo_comes_first_and_alone() {
+        let two = ["a start 1 -", "a ok - -", "b start 1 -", "b ok - -"];
+        let begun = [&two[..], &["c rolling-back - b", "c undone 1 b"]].concat();
+        check(&begun, &[]);
+        let ended = [&begun[..], &["d rolled-back - b"]].concat();
+        check(&ended, &["a:1"]);
+        // Somebody went forward instead.
+        let forward = [&begun[..], &["d start 1 -", "d ok - -"]].concat();
+        check(&forward, &["d:1"]);
     }
 }

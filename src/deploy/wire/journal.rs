@@ -71,6 +71,8 @@ pub struct Run {
     pub id: String,
     /// It came to its end.
     pub is_ok: bool,
+    /// Somebody began to take it back.
+    pub is_going_back: bool,
     /// It was rolled back as a whole, or went back by itself when it failed.
     pub is_rolled_back: bool,
     /// Steps that were touched: position and id.
@@ -272,10 +274,14 @@ impl Journal {
         let mut runs: Vec<Run> = Vec::new();
         let mut at: BTreeMap<&str, usize> = BTreeMap::new();
         for line in self.recent() {
-            if matches!(line.event.as_str(), "undone" | "rolled-back" | "gone-back") {
+            if matches!(
+                line.event.as_str(),
+                "undone" | "rolling-back" | "rolled-back" | "gone-back"
+            ) {
                 if let Some(run) = at.get(line.key.as_str()).and_then(|i| runs.get_mut(*i)) {
                     match line.event.as_str() {
                         "undone" => drop(run.steps.remove(&line.seq)),
+                        "rolling-back" => run.is_going_back = true,
                         _ => run.is_rolled_back = true,
                     }
                 }
@@ -294,7 +300,8 @@ impl Journal {
                 _ => {}
             }
         }
-        runs.retain(|r| r.is_ok || !r.steps.is_empty());
+        let is_open = |r: &Run| r.is_going_back && !r.is_rolled_back;
+        runs.retain(|r| r.is_ok || !r.steps.is_empty() || is_open(r));
         runs
     }
 }

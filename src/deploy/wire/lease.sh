@@ -208,7 +208,7 @@ rel_tell_fenced() {
         :
     elif rel_read_lease "$rel_state/revoked" && [ "$rel_h_token" = "$rel_token" ]; then
         :
-    elif ! rel_read_lease "$rel_state/lease.last" || [ "$rel_h_token" = "$rel_token" ]; then
+    elif ! rel_read_lease "$rel_state/lease.last" || [ "$rel_h_token" -le "$rel_token" ]; then
         rel_emit fenced
         return
     fi
@@ -220,13 +220,30 @@ rel_tell_fenced() {
 rel_as_holder() {
     if [ -z "${rel_token:-}" ]; then return 1; fi
     {
-        flock -s 9
-        if rel_holds; then "$@"; else false; fi
+        if rel_stand && rel_holds; then "$@"; else false; fi
     } 9>>"$rel_state/fence"
 }
 
-# FUNCTION: does it as the holder, and says so.
-rel_act() { if rel_as_holder "$1" </dev/null; then rel_emit acted; else rel_tell_fenced; fi; }
+# FUNCTION: does it as the holder, and says so. What it could not write down it has not done.
+rel_act() {
+    rel_unwritten=
+    if ! rel_as_holder "$1" </dev/null; then
+        rel_tell_undone
+    elif [ -n "$rel_unwritten" ]; then
+        rel_emit refused 'the journal can not be written'
+    else
+        rel_emit acted
+    fi
+}
+
+# Says why something was not done: somebody else is the holder, or it can not be.
+rel_tell_undone() {
+    if [ -n "${rel_token:-}" ] && rel_holds; then
+        rel_emit refused 'nothing can be written there'
+    else
+        rel_tell_fenced
+    fi
+}
 
 rel_renew() {
     rel_tick
@@ -248,7 +265,7 @@ rel_freeze() {
     rel_now
     rel_until=-
     if [ "$2" != - ]; then rel_until=$((rel_time + $2)); fi
-    if rel_as_holder rel_write_freeze "$1"; then rel_emit frozen; else rel_tell_fenced; fi
+    if rel_as_holder rel_write_freeze "$1"; then rel_emit frozen; else rel_tell_undone; fi
 }
 
 rel_write_freeze() {
@@ -266,17 +283,18 @@ rel_unfreeze() {
     elif rel_as_holder rel_end_freeze "$1"; then
         rel_emit unlocked "$rel_f_who$rel_tab$rel_whose"
     else
-        rel_tell_fenced
+        rel_tell_undone
     fi
 }
 
 rel_end_freeze() {
-    if [ -n "$1" ] && [ -n "$rel_whose" ]; then rel_journal lock-broken - - "$rel_whose" "$1"; fi
+    if [ -n "$1" ] && [ -n "$rel_whose" ]; then
+        rel_journal lock-broken - - "$rel_whose" "$1" || return 1
+    fi
     if [ -z "$rel_f_who" ]; then return 0; fi
     if [ "$rel_f_who" = "$rel_who" ]; then
         rel_journal unlocked - - "$rel_f_token" -
     else
         rel_journal lock-broken - - "$rel_f_who" "$1"
-    fi
-    rm -f -- "$rel_state/freeze"
+    fi && rm -f -- "$rel_state/freeze"
 }

@@ -102,6 +102,14 @@ rel_holds() {
 # Ends a program that acts for a holder and is none any more; the guard tells by whom.
 rel_must_hold() { if [ -n "${rel_token:-}" ] && ! rel_holds; then exit 75; fi; }
 
+# Holds the fence, with others who act as the holder. One that was killed is asked again.
+rel_stand() {
+    while :; do
+        flock -s 9 && return
+        if [ "$?" -lt 128 ]; then return 1; fi
+    done
+}
+
 # A program's first act: as long as it lives nobody takes the lease over. What it runs does
 # not hold the fence, or what goes on in the background would hold it for ever.
 rel_enter() {
@@ -109,16 +117,17 @@ rel_enter() {
     exec 9>>"$rel_state/fence"
     rel_birth "$$"
     printf '%s %s\n' "$$" "$rel_b" >"$rel_tmp/work" 2>/dev/null
-    flock -s 9
+    rel_stand || exit 1
     rel_must_hold
     rel_now
 }
 
-# One line of the journal: EVENT SEQ ID KEY DETAIL, `-` where there is none.
+# One line of the journal: EVENT SEQ ID KEY DETAIL, `-` where there is none. Sets rel_unwritten
+# where it can not be written.
 rel_journal() {
     rel_now
     printf '1\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$rel_time" "$rel_run" \
-        "$2" "$3" "$4" "$rel_who" "$5" >>"$rel_state/journal"
+        "$2" "$3" "$4" "$rel_who" "$5" >>"$rel_state/journal" || { rel_unwritten=1; return 1; }
 }
 
 # TEXT: sets rel_q to it as one word that sh reads back.
@@ -867,9 +876,10 @@ rel_undo_step() {
     rel_status=$?
     rel_run=$rel_was_run
     if [ -s "$rel_tmp/kept" ]; then rel_emit kept "$(tr '\n' ' ' <"$rel_tmp/kept")"; fi
+    # Written down before the script goes: twice is better than not at all.
+    if [ "$rel_status" -eq 0 ]; then rel_journal undone "$2" "$3" "$1" - 2>&1 || rel_status=1; fi
     if [ "$rel_status" -eq 0 ]; then
         rm -f -- "$rel_script"
-        rel_journal undone "$2" "$3" "$1" -
         rel_emit 'done' "$2"
     else
         rel_journal undo-failed "$2" "$3" "$1" "$rel_status"

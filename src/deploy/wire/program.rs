@@ -91,10 +91,11 @@ impl Header {
     /// Returns a whole program around `body`.
     ///
     /// In braces, because sh begins what it has read so far: half a line is another command.
-    /// Once it is read its file is emptied: steps must not find the nonce there.
+    /// Once it is read its file is emptied: steps must not find the nonce there. Its last word
+    /// is that it came to its end, which no exit status tells for certain.
     pub fn program(&self, body: &str) -> String {
         format!(
-            "{{\n{}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5\n: >\"$1/program\"\n{}{}\nrel_enter\n# --- program ---\n{body}\n}}\n",
+            "{{\n{}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5\n: >\"$1/program\"\n{}{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
             self.text(),
             lean(PRELUDE),
             lean(DETACHED),
@@ -127,7 +128,7 @@ pub fn begin(label: &str, key: &str, facts: &BTreeMap<String, String>) -> String
     // JSON escapes tabs and line ends, so it is one column.
     let facts = serde_json::to_string(facts).unwrap_or_else(|_| "{}".into());
     format!(
-        "rel_journal begin - {} {} {}\n",
+        "rel_journal begin - {} {} {} || exit 1\n",
         quote(label),
         quote(key),
         quote(&facts)
@@ -141,7 +142,7 @@ pub fn use_of(label: &str) -> String {
 
 /// Returns the line that ends an attempt.
 pub fn end(label: &str) -> String {
-    format!("rel_journal end - {} - -\n", quote(label))
+    format!("rel_journal end - {} - - || exit 1\n", quote(label))
 }
 
 /// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits.

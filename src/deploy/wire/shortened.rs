@@ -130,6 +130,7 @@ mod tests {
         // Only what a way back is kept for can be taken back.
         let former = number.saturating_sub(1 + usize::from(back % 3));
         if back & 8 != 0 {
+            line("rolling-back", 0, "-", &format!("r{former}"), "-");
             for (at, id) in STEPS.iter().enumerate() {
                 let event = ["undone", "undo-failed"][usize::from(back & 16 != 0)];
                 line(event, at + 1, id, &format!("r{former}"), "-");

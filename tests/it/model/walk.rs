@@ -162,7 +162,10 @@ impl Walk {
         }
         // Whatever became of the cache, it can be written to.
         let given_up = ["going on without the cache", "nothing more is put into"];
-        if given_up.iter().any(|text| self.ground.said().contains(text)) {
+        if given_up
+            .iter()
+            .any(|text| self.ground.said().contains(text))
+        {
             return Err(context(String::from("the cache was given up")));
         }
         self.runs(&expected, &log, asked).map_err(context)?;

@@ -1,0 +1,168 @@
+//! What dies on a host, or loses what it was given, without a word: silence is no success.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use insta::assert_snapshot;
+
+use crate::space::{Output, PATH, Space};
+
+/// A host in this directory, on which `live` is written with a way back.
+fn site(undo: &str) -> Space {
+    let space = Space::new(
+        r#"
+var "word" "1"
+host "a" local=#true root="srv/a"
+environment "e" { use "r" on="a" word="{word}"; }
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"
+recipe "r" {
+    param "word"
+    step "first" {
+        run "cp live live.{word}.was || :; echo {word} >live"
+        undo "if [ -e live.{word}.was ]; then mv live.{word}.was live; fi"
+    }
+    step "second" {
+        run "echo {word} >second"
+        undo "UNDO"
+    }
+}
+"#
+        .replace("UNDO", undo),
+    );
+    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    for word in ["1", "2", "3"] {
+        let _ = released(&space, word).ok();
+    }
+    space
+}
+
+fn released(space: &Space, word: &str) -> Output {
+    space.run(["e", "--var", &format!("word={word}")])
+}
+
+/// Returns how many lines of an event the journal has.
+fn count(space: &Space, event: &str) -> usize {
+    let journal = space.read("srv/a/.rel/e/journal");
+    let events = journal.lines().filter_map(|l| l.split('\t').nth(1));
+    events.filter(|e| *e == event).count()
+}
+
+/// Lets every program `name` that `rel` starts on this machine be this script; `{real}` is what
+/// it stands for.
+fn instead(space: &Space, name: &str, script: &str) -> String {
+    let bin = space.base().join("bin");
+    fs::create_dir_all(&bin).expect("creates");
+    let real = PATH.split(':').map(|dir| format!("{dir}/{name}"));
+    let real = real.into_iter().find(|path| fs::metadata(path).is_ok());
+    let script = script.replace("{real}", &real.expect("is there"));
+    fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).expect("writes");
+    fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("sets");
+    format!("{}:{PATH}", bin.display())
+}
+
+#[test]
+fn a_way_back_that_was_killed_has_not_gone_back() {
+    let space = site("if [ -e oom ]; then rm oom; kill -KILL $$; fi; echo back >second");
+    space.write("srv/a/oom", "");
+    assert_snapshot!(space.run(["e", "--rollback"]), @"
+    --- stderr
+    error: the way back failed as well
+      not undone  r/second on a: ended from outside
+      help: look at the hosts: what is live there is not known
+    --- exit code 4
+    ");
+    assert_eq!(
+        (space.read("srv/a/live"), count(&space, "rolled-back")),
+        ("3\n".into(), 0)
+    );
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(
+        (space.read("srv/a/live"), count(&space, "rolled-back")),
+        ("2\n".into(), 1)
+    );
+}
+
+#[test]
+fn a_run_that_was_killed_on_its_way_back_has_not_gone_back() {
+    let space = site("kill -KILL $$");
+    space.write(
+        "recipes/r.kdl",
+        space.read("recipes/r.kdl").replace(
+            "echo {word} >second",
+            "echo {word} >second; test {word} != 4",
+        ),
+    );
+    let told = released(&space, "4").fails(4);
+    assert!(!told.stderr.contains("nothing had been switched"), "{told}");
+    assert!(
+        told.stderr.contains("what is live there is not known"),
+        "{told}"
+    );
+    assert_eq!(count(&space, "gone-back"), 0);
+}
+
+#[test]
+fn a_rollback_that_was_cut_at_its_very_end_is_ended_and_no_more() {
+    let space = site("echo back >second");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("srv/a/live"), "2\n");
+    // As if it had been cut before it wrote down that it was all.
+    let journal = space.read("srv/a/.rel/e/journal");
+    let lines = journal.lines().filter(|l| !l.contains("\trolled-back\t"));
+    let cut: String = lines.map(|l| format!("{l}\n")).collect();
+    space.write("srv/a/.rel/e/journal", cut);
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("srv/a/live"), "2\n");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("srv/a/live"), "1\n");
+}
+
+#[test]
+fn steps_of_which_only_a_part_arrived_have_not_run() {
+    let space = site("echo back >second");
+    // There is no room for more, and nobody says so.
+    let short = r#"
+case $(readlink /proc/$$/fd/1) in
+*/program) {real} "$@" | head -c 15000 ;;
+*) exec {real} "$@" ;;
+esac"#;
+    let path = instead(&space, "dd", short);
+    let mut rel = space.rel(["e", "--var", "word=4"]);
+    let told = space.finish(rel.env("PATH", path)).fails(1);
+    assert!(
+        told.stderr.contains("step `r/first` failed on host `a`"),
+        "{told}"
+    );
+    assert!(told.stderr.contains("Syntax error"), "{told}");
+    assert_eq!(
+        (space.read("srv/a/live"), count(&space, "ok")),
+        ("3\n".into(), 3)
+    );
+    let _ = released(&space, "4").ok();
+    assert_eq!(space.read("srv/a/live"), "4\n");
+}
+
+#[test]
+fn what_could_not_be_written_down_is_told() {
+    let space = site("echo back >second");
+    let journal = space.path("srv/a/.rel/e/journal");
+    // A rollback has nothing to write to once the first undo script has run.
+    let undo = "echo back >second; if [ ! -e aside ]; then mkdir aside; mv .rel/e/journal aside; mkdir .rel/e/journal; fi";
+    space.write(
+        "recipes/r.kdl",
+        space
+            .read("recipes/r.kdl")
+            .replace("echo back >second", undo),
+    );
+    let _ = released(&space, "4").ok();
+    let told = space.run(["e", "--rollback"]).fails(4);
+    assert!(told.stderr.contains("not undone"), "{told}");
+    fs::remove_dir(&journal).expect("removes");
+    fs::rename(space.path("srv/a/aside/journal"), &journal).expect("moves");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("srv/a/live"), "3\n");
+}
