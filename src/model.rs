@@ -322,4 +322,7 @@ pub struct Artifact {
     pub sha256: String,
     /// It is one file, and the digest that of its content.
     pub is_one_file: bool,
+    /// BLAKE3 of each file's content and each link's text, by absolute path: what stands there
+    /// when it is sent must be what was built.
+    pub contents: BTreeMap<PathBuf, [u8; 32]>,
 }

@@ -20,15 +20,16 @@ use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::hosts::hours::Clock;
-use crate::deploy::hosts::upload::sha256_of;
+use crate::deploy::hosts::upload;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::wire::words::{lower_hex, run_id};
 use crate::deploy::{self, Promoted, Recipes, Request};
+use crate::digest::Kind;
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
-use crate::key::Made;
+use crate::key::{Made, OutputState};
 use crate::model::{Artifact, Environment, Project};
 use crate::progress::Silent;
 use crate::releasefile::COMMANDS;
@@ -503,10 +504,15 @@ impl Job<'_> {
             }
             let paths = named_outputs(target, made);
             let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(self.root)).collect();
+            let outputs = made.outputs.iter();
+            let outputs = outputs.filter(|o| o.content.kind != Kind::Directory);
+            let hash = |o: &OutputState| (o.path.to_absolute(self.root), o.content.digest.hash);
+            let contents = outputs.map(hash).collect();
             let artifact = Artifact {
-                sha256: sha256(&paths, made)?,
+                sha256: sha256(&paths, made, &contents)?,
                 is_one_file: matches!(paths.as_slice(), [one] if one.is_file()),
                 paths,
+                contents,
             };
             artifacts.insert(target.name.clone(), artifact.clone());
             artifacts.insert(target.base.clone(), artifact);
@@ -564,11 +570,17 @@ pub fn log_path<'a>(
 
 /// Returns the digest of one file as `sha256sum` has it; of several files or a directory,
 /// one over their sorted names, kinds and contents.
-fn sha256(paths: &[PathBuf], made: &Made) -> Result<String> {
+fn sha256(
+    paths: &[PathBuf],
+    made: &Made,
+    contents: &BTreeMap<PathBuf, [u8; 32]>,
+) -> Result<String> {
     if let [file] = paths
         && file.is_file()
     {
-        return sha256_of(file).context("read", file);
+        let is_link = file.is_symlink();
+        let built = contents.get(file).filter(|_| !is_link);
+        return upload::sha256_of(file, built).context("read", file);
     }
     let mut hasher = Sha256::new();
     for output in &made.outputs {

@@ -158,3 +158,45 @@ fn what_was_done_to_the_last_release_is_not_carried_on() {
     space.write("in/dir2/file 2", "three\n");
     deploy(&space, host);
 }
+
+/// The name that something gets on a host is the digest of what was built for this run.
+#[test]
+fn what_is_built_anew_meanwhile_is_not_sent_under_the_name_of_the_former() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+target "page" { inputs "page.txt"; outputs "build/page"; run "cp page.txt {out}"; }
+target "tree" { inputs "page.txt"; outputs "build/tree/"; run "mkdir -p {out}/sub; cp page.txt {out}/sub/page"; }
+environment "one" { needs "page"; use "slow" on="a"; use "put" on="a" artifact="{page}" after="slow"; }
+environment "all" { needs "tree"; use "slow" on="a"; use "put" on="a" artifact="{tree}" after="slow"; }
+"#,
+    );
+    space.write(
+        "recipes/slow.kdl",
+        r#"recipe "slow" { step "wait" { run "echo >at-work; until [ -e go ]; do sleep 0.05; done"; }; }"#,
+    );
+    space.write(
+        "recipes/put.kdl",
+        r#"recipe "put" { param "artifact" type="artifact"; step "put" { put "{artifact}" to="{host.root}/put/"; }; }"#,
+    );
+    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    for (name, file) in [("one", "srv/a/put/page"), ("all", "srv/a/put/sub/page")] {
+        space.write("page.txt", "former\n");
+        let run = space.begin([name]);
+        let _ = space.wait_for("srv/a/at-work");
+        space.write("page.txt", "latter\n");
+        let _ = space.run(["build"]).ok();
+        space.write("srv/a/go", "");
+        let told = run.finish().fails(1);
+        assert!(
+            told.stderr.contains("is not what was built any more"),
+            "{told}"
+        );
+        assert!(!space.has(file), "{told}");
+        let _ = space.run([name]).ok();
+        assert_eq!(space.read(file), "latter\n");
+        for left in ["go", "at-work", "put"] {
+            space.remove(format!("srv/a/{left}"));
+        }
+    }
+}

@@ -209,13 +209,7 @@ impl Hands<'_> {
                 text: "takes an artifact",
             });
             let to = format!("{}/blobs/{}", member.header.state, artifact.sha256);
-            upload::upload(
-                &mut member.session(),
-                &artifact.paths,
-                &to,
-                base,
-                self.interrupted,
-            )?;
+            upload::upload(&mut member.session(), artifact, &to, base, self.interrupted)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! are left out and modes are 0755 or 0644: what arrives depends on the files and
 //! not on who sends them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +23,8 @@ pub struct Item {
     pub name: Vec<u8>,
     /// What it is.
     pub kind: ItemKind,
+    /// BLAKE3 of what must be in a file.
+    pub hash: Option<[u8; 32]>,
     mtime: u64,
 }
 
@@ -49,8 +52,20 @@ impl Item {
             path: PathBuf::new(),
             name: name.into(),
             kind: ItemKind::File { mode, size: 0 },
+            hash: None,
             mtime: 0,
         }
+    }
+}
+
+/// Hashes what is read.
+struct Hashing<R>(R, blake3::Hasher);
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        self.1.update(&buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -106,11 +121,38 @@ fn list_one(path: &Path, name: &[u8], items: &mut Vec<Item>) -> io::Result<()> {
         name: name.to_vec(),
         mtime: meta.mtime().max(0) as u64,
         kind,
+        hash: None,
     });
     match items.last() {
         Some(item) if item.kind == ItemKind::Dir => list_dir(path, &[name, b"/"].concat(), items),
         _ => Ok(()),
     }
+}
+
+/// Lets files hold nothing but what they were built with; an error where other files or links
+/// stand there.
+pub fn expect(items: &mut [Item], built: &BTreeMap<PathBuf, [u8; 32]>) -> io::Result<()> {
+    let mut missing: BTreeSet<&PathBuf> = built.keys().collect();
+    for item in items.iter_mut().filter(|i| i.kind != ItemKind::Dir) {
+        missing.remove(&item.path);
+        item.hash = built.get(&item.path).copied();
+        let is_same = match (&item.kind, &item.hash) {
+            (ItemKind::Link(text), Some(hash)) => blake3::hash(text) == *hash,
+            (_, hash) => hash.is_some(),
+        };
+        if !is_same {
+            return Err(changed(item.path.as_os_str()));
+        }
+    }
+    missing
+        .first()
+        .map_or(Ok(()), |path| Err(changed(path.as_os_str())))
+}
+
+/// Returns the error for what is not what was built.
+pub fn changed(name: &OsStr) -> io::Error {
+    let shown = crate::fs::shown(name);
+    io::Error::other(format!("`{shown}` is not what was built any more"))
 }
 
 /// Writes items as one archive.
@@ -145,12 +187,12 @@ fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
         ItemKind::File { mode, size } => {
             (entry.mode, entry.size) = (*mode, *size);
             header(&entry, out)?;
-            let mut file = std::fs::File::open(&item.path)?.take(*size);
+            let file = std::fs::File::open(&item.path)?.take(*size);
+            let mut file = Hashing(file, blake3::Hasher::new());
             // A file that shrinks meanwhile must not shift all that follows.
-            if io::copy(&mut file, out)? != *size {
-                let shown = crate::fs::shown(OsStr::from_bytes(&item.name)).into_owned();
-                let text = format!("`{shown}` changed while it was sent");
-                return Err(io::Error::other(text));
+            let is_whole = io::copy(&mut file, out)? == *size;
+            if !is_whole || item.hash.is_some_and(|built| file.1.finalize() != built) {
+                return Err(changed(item.path.as_os_str()));
             }
             pad(*size, out)
         }

@@ -1,7 +1,7 @@
 //! An artifact -> a directory on a host. What the host has of it already does not travel.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
@@ -12,11 +12,14 @@ use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::wire::words::lower_hex;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Artifact;
 
-/// Sends `paths` as the directory `to` of a host; `base` is the name of the last one of its kind.
+/// Sends an artifact as the directory `to` of a host; `base` is the name of the last one of its
+/// kind. What is not what was built any more is an error, however far it has come: the name that
+/// it gets there is the digest of what was built.
 pub fn upload(
     session: &mut Session,
-    paths: &[PathBuf],
+    artifact: &Artifact,
     to: &str,
     base: &str,
     interrupted: &AtomicBool,
@@ -24,15 +27,18 @@ pub fn upload(
     let name = session.name().to_owned();
     let unread = |e: std::io::Error| {
         let text = format!("cannot read what is sent to host `{name}`");
-        Error::new(ErrorKind::Io, text).fact("says", crate::error::os_text(&e))
+        Error::new(ErrorKind::Io, text)
+            .fact("says", crate::error::os_text(&e))
+            .hinted("run the same command again")
     };
-    let items = archive::list(paths).map_err(unread)?;
+    let mut items = archive::list(&artifact.paths).map_err(unread)?;
+    archive::expect(&mut items, &artifact.contents).map_err(unread)?;
     // Of a single file nothing can be the same when the digest is not.
     let base = if items.len() > 1 { base } else { "" };
     let delta = match last(session, base, interrupted)? {
         Some(listing) => Some(
             listing
-                .delta(&items, &|item| sha256_of(&item.path))
+                .delta(&items, &|item| sha256_of(&item.path, item.hash.as_ref()))
                 .map_err(unread)?,
         ),
         None => None,
@@ -79,16 +85,24 @@ fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<O
     Ok(Listing::parse(&text))
 }
 
-/// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it.
-pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+/// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it. Where `built` is
+/// given it must be the BLAKE3 of what is read.
+pub fn sha256_of(path: &Path, built: Option<&[u8; 32]>) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
+    let (mut hasher, mut found) = (Sha256::new(), blake3::Hasher::new());
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        if built.is_some() {
+            found.update(&buffer[..count]);
         }
     }
-    Ok(lower_hex(&hasher.finalize()))
+    match built {
+        Some(built) if found.finalize() != *built => Err(archive::changed(path.as_os_str())),
+        _ => Ok(lower_hex(&hasher.finalize())),
+    }
 }

@@ -168,6 +168,10 @@ impl Space {
         std::fs::create_dir_all(path.parent().expect("one")).expect("makes");
         std::fs::write(&path, content).expect("writes");
         let artifact = Artifact {
+            contents: BTreeMap::from([(
+                path.clone(),
+                *blake3::hash(content.as_bytes()).as_bytes(),
+            )]),
             paths: vec![path],
             sha256: hex(content.as_bytes()),
             is_one_file: true,

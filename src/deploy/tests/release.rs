@@ -183,7 +183,11 @@ fn a_directory_arrives_with_every_name() {
     for name in names {
         std::fs::write(dir.join("sub dir").join(name), name).expect("writes");
     }
+    let hash = |name: &str| *blake3::hash(name.as_bytes()).as_bytes();
     let artifact = Artifact {
+        contents: names
+            .map(|name| (dir.join("sub dir").join(name), hash(name)))
+            .into(),
         paths: vec![dir],
         sha256: hex(b"tree"),
         is_one_file: false,
