@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use insta::assert_snapshot;
 
-use crate::space::{Output, PATH, Space};
+use rustix::process::Signal;
+
+use crate::space::{Output, PATH, Space, wait_until};
 
 /// A host in this directory, on which `live` is written with a way back.
 fn site(undo: &str) -> Space {
@@ -165,4 +167,94 @@ fn what_could_not_be_written_down_is_told() {
     fs::rename(space.path("srv/a/aside/journal"), &journal).expect("moves");
     let _ = space.run(["e", "--rollback"]).ok();
     assert_eq!(space.read("srv/a/live"), "3\n");
+}
+
+#[test]
+fn what_is_sent_arrives_whole_or_is_refused() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+host "b" local=#true root="srv/b"
+environment "e" { use "copied" on="a" from="b"; }
+"#,
+    );
+    space.write(
+        "recipes/copied.kdl",
+        r#"recipe "copied" { step "copy" { put "{from.root}/data" from="from" to="{host.root}/data"; }; }"#,
+    );
+    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    for number in 0..40 {
+        space.write(format!("srv/b/data/{number}"), vec![b'x'; 100_000]);
+    }
+    // No room for a whole piece.
+    let short = r#"
+case $(readlink /proc/$$/fd/1) in
+*/chunk) {real} "$@" | head -c 500000; exit 1 ;;
+*) exec {real} "$@" ;;
+esac"#;
+    let path = instead(&space, "dd", short);
+    let told = space.finish(space.rel(["e"]).env("PATH", path)).fails(1);
+    assert!(told.stderr.contains("no room for what is sent"), "{told}");
+    assert!(!space.has("srv/a/data"));
+    let _ = space.run(["e"]).ok();
+    // What can not be moved away is not moved into.
+    let mv = r#"case "$*" in *.rel-old) exit 1 ;; *) exec {real} "$@" ;; esac"#;
+    let path = instead(&space, "mv", mv);
+    fs::remove_file(space.base().join("bin/dd")).expect("removes");
+    let told = space.finish(space.rel(["e", "--force"]).env("PATH", path));
+    assert!(told.fails(1).stderr.contains("can not be moved into place"),);
+    assert_eq!(
+        fs::read_dir(space.path("srv/a/data"))
+            .expect("lists")
+            .count(),
+        40
+    );
+}
+
+#[test]
+fn a_service_that_nobody_knows_of_does_not_begin() {
+    let space = Space::new(
+        "host \"a\" local=#true root=\"srv/a\"\nenvironment \"e\" { use \"svc\" on=\"a\"; }\n",
+    );
+    space.write(
+        "recipes/svc.kdl",
+        r#"recipe "svc" { step "run" { service "svc" run="echo one >>begun; exec sleep 1000" log="{host.root}/log"; dir "{host.root}"; }; }"#,
+    );
+    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    let mv = r#"case "$*" in *services/*/pid) touch srv/a/now; sleep 100 ;; *) exec {real} "$@" ;; esac"#;
+    let path = instead(
+        &space,
+        "mv",
+        &mv.replace("srv/a", &space.path("srv/a").display().to_string()),
+    );
+    let run = space.start(space.rel(["e"]).env("PATH", path));
+    wait_until("the moment", || space.has("srv/a/now").then_some(()));
+    run.signal(Signal::INT);
+    let _ = run.finish().fails(130);
+    let _ = space.run(["e"]).ok();
+    assert_eq!(space.lines("srv/a/begun").len(), 1);
+    let _ = space.run(["e", "--rollback"]).ok();
+}
+
+#[test]
+fn a_link_that_is_written_over_comes_back() {
+    let space = Space::new(
+        "var \"word\" \"1\"\nhost \"a\" local=#true root=\"srv/a\"\nenvironment \"e\" { use \"r\" on=\"a\" word=\"{word}\"; }\n",
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"recipe "r" { param "word"; step "one" { write "{host.root}/to-file" "{word}"; }; step "two" { write "{host.root}/to-nothing" "{word}"; }; }"#,
+    );
+    space.write("srv/a/file", "content");
+    for (name, to) in [("to-file", "file"), ("to-nothing", "nothing")] {
+        std::os::unix::fs::symlink(to, space.path("srv/a").join(name)).expect("links");
+    }
+    let _ = space.run(["e"]).ok();
+    assert_eq!(space.read("srv/a/to-nothing"), "1");
+    let _ = space.run(["e", "--rollback"]).ok();
+    for (name, to) in [("to-file", "file"), ("to-nothing", "nothing")] {
+        let found = fs::read_link(space.path("srv/a").join(name)).expect("a link");
+        assert_eq!(found, std::path::Path::new(to));
+    }
+    assert_eq!(space.read("srv/a/file"), "content");
 }

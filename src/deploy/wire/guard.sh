@@ -266,11 +266,10 @@ rel_receive_it() {
     elif [ "$rel_want" != whole ]; then
         rel_emit refused 'not all of it has arrived'
     else
-        if [ -e "${1%/}" ] || [ -L "${1%/}" ]; then
-            rm -rf -- "${1%/}.rel-old"
-            mv -- "${1%/}" "${1%/}.rel-old"
-        fi
-        if mv -- "$rel_part" "${1%/}"; then
+        # What can not be moved away must not be moved into.
+        if { { [ ! -e "${1%/}" ] && [ ! -L "${1%/}" ]; } ||
+            { rm -rf -- "${1%/}.rel-old" && mv -- "${1%/}" "${1%/}.rel-old"; }; } 2>/dev/null &&
+            mv -- "$rel_part" "${1%/}"; then
             if [ -n "$2" ]; then rel_set_base "$2" "${1%/}"; fi
             rel_emit received
         else
@@ -314,9 +313,11 @@ rel_base() {
     rel_emit sent
 }
 
-# PATH: a directory's content, or one file, as a tar stream.
+# PATH: a directory's content, or one file, as a tar stream. All of it, or it is told that not:
+# a piece that was not kept whole on its way is an end.
 rel_send() {
     echo line >"$rel_tmp/busy"
+    : >"$rel_tmp/tar"
     {
         if [ -d "$1" ]; then
             tar -C "$1" -cf - . 2>"$rel_tmp/words"
@@ -326,15 +327,21 @@ rel_send() {
         fi
         printf '%s\n' "$?" >"$rel_tmp/tar"
     } </dev/null | while :; do
-        rel_take 1048576 >"$rel_tmp/chunk"
-        rel_n=$(wc -c <"$rel_tmp/chunk")
-        if [ "$((rel_n))" -eq 0 ]; then break; fi
+        rel_take 1048576 >"$rel_tmp/chunk" && rel_n=$(wc -c <"$rel_tmp/chunk") || exit 1
+        if [ "$((rel_n))" -eq 0 ]; then exit 0; fi
         rel_heard_of
         rel_emit data "$((rel_n))"
         cat "$rel_tmp/chunk"
     done
-    read -r rel_s <"$rel_tmp/tar"
-    if [ "$rel_s" = 0 ]; then rel_emit sent; else rel_emit refused "$(head -n 1 "$rel_tmp/words")"; fi
+    rel_whole=$?
+    read -r rel_s <"$rel_tmp/tar" || rel_s=
+    if [ "$rel_whole" -ne 0 ]; then
+        rel_emit refused 'there is no room for what is sent'
+    elif [ "$rel_s" != 0 ]; then
+        rel_emit refused "$(head -n 1 "$rel_tmp/words")"
+    else
+        rel_emit sent
+    fi
 }
 
 # SEQ SIZE: the next bytes are a secret that step SEQ writes. They lie in a private file until

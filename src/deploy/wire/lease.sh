@@ -197,7 +197,7 @@ rel_shorten() {
     mkdir -p -- "$rel_state/journals" && cp -p -- "$rel_state/journal" "$rel_new" && {
         printf '1\tshortened\t%s\t%s\t-\t-\t%s\t%s\t%s\n' "$rel_time" "$rel_run" "$1" "$rel_who" "$2" &&
             sed -n "$3" "$rel_state/journal"
-    } >"$rel_new" && { sync -- "$rel_new" || sync; } &&
+    } >"$rel_new" && rel_flush "$rel_new" &&
         ln -f -- "$rel_state/journal" "$rel_state/journals/$rel_name" &&
         mv -f -- "$rel_new" "$rel_state/journal" || rm -f -- "$rel_new"
 } 2>/dev/null

@@ -328,8 +328,9 @@ rel_write() {
     rel_make_parent "$1"
     rel_sum=$(printf '%s' "$3" | sha256sum)
     rel_sum=${rel_sum%% *}
-    if [ -e "$1" ]; then
-        cp -p -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
+    if [ -e "$1" ] || [ -L "$1" ]; then
+        rm -f -- "$rel_state/undo/$rel_run/$rel_seq.old"
+        cp -pP -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
         rel_call rel_write_back "$1" "$rel_state/undo/$rel_run/$rel_seq.old" "$rel_sum"
     else
         rel_call rel_unwrite "$1" "$rel_sum"
@@ -419,12 +420,15 @@ rel_unwrite() {
 
 # PATH FORMER [SUM]: brings the former file back.
 rel_write_back() {
-    if [ -n "${3:-}" ] && [ -f "$1" ]; then
+    if [ -L "$2" ]; then
+        rel_keep_edit "$1" "${3:-}"
+    elif [ -n "${3:-}" ] && [ -f "$1" ]; then
         rel_former=$(sha256sum <"$2")
         rel_found=$(sha256sum <"$1")
         if [ "$rel_former" != "$rel_found" ]; then rel_keep_edit "$1" "$3"; fi
     fi
-    cp -p -- "$2" "$1.rel-new"
+    rm -f -- "$1.rel-new"
+    cp -pP -- "$2" "$1.rel-new"
     mv -f -- "$1.rel-new" "$1"
 }
 
@@ -647,14 +651,21 @@ rel_service_stop() {
 }
 
 # Starts what the service's run script says, in a session of its own, with no
-# descriptor of ours: the connection must be able to end.
+# descriptor of ours: the connection must be able to end. It waits until its number is written
+# down; where that does not come about it never begins, or nobody could end it.
 rel_service_go() {
     rel_sd=$rel_state/services/$1
-    setsid sh "$rel_sd/run" </dev/null >/dev/null 2>&1 &
+    rm -f -- "$rel_tmp/go"
+    mkfifo -- "$rel_tmp/go"
+    exec 7<>"$rel_tmp/go"
+    setsid sh -c 'read -r rel_go && exec sh "$1" </dev/null' sh "$rel_sd/run" \
+        <"$rel_tmp/go" >/dev/null 2>&1 7>&- &
     rel_pid=$!
     rel_birth "$rel_pid" || :
     printf '%s %s\n' "$rel_pid" "$rel_b" >"$rel_sd/pid.new"
     mv -f -- "$rel_sd/pid.new" "$rel_sd/pid"
+    echo go >&7
+    exec 7>&-
     # A command that is wrong ends at once; the rest is for its own readiness.
     sleep 0.2
     rel_ok=1
@@ -736,15 +747,20 @@ rel_scope() {
     rel_scope_owe "$1" "$2"
 }
 
-# NAME LEAVE: the same for a way back, which has none itself.
+# NAME LEAVE: the same for a way back, which has none itself. What is entered next may outlive
+# a power cut: so must this.
 rel_scope_owe() {
     mkdir -p -- "$rel_state/scopes"
     {
         printf '# %s %s\n# %s\n' "$rel_run" "$rel_seq" "${rel_id:--}"
         printf '%s\n' "$2"
-    } >"$rel_tmp/scope"
-    mv -f -- "$rel_tmp/scope" "$rel_state/scopes/$1"
+    } >"$rel_state/scopes/.$1.new"
+    mv -f -- "$rel_state/scopes/.$1.new" "$rel_state/scopes/$1"
+    rel_flush "$rel_state/scopes/$1" "$rel_state/scopes"
 }
+
+# PATH...: writes what is known of files and directories to the disk.
+rel_flush() { sync -- "$@" 2>/dev/null || sync; }
 
 # NAME: nothing is owed any more.
 rel_scope_end() { rm -f -- "$rel_state/scopes/$1"; }
@@ -925,7 +941,7 @@ rel_prove_symlink_back() {
 }
 
 rel_prove_write_back() {
-    if [ ! -f "$2" ]; then printf 'the former content of %s is gone: %s\n' "$1" "$2"; fi
+    if [ ! -f "$2" ] && [ ! -L "$2" ]; then printf 'the former content of %s is gone: %s\n' "$1" "$2"; fi
 }
 
 rel_prove_service_back() {

@@ -69,3 +69,28 @@ impl Database for Sqlite {
 fn sqlite_evolves_and_loses_nothing() {
     Ground::new(Sqlite::new).walk();
 }
+
+#[test]
+fn a_backup_that_was_found_bad_is_made_anew() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+environment "e" {
+    use "backup" on="a" driver="sqlite" into="{host.root}/backups" data="{host.root}/live" \
+        verify="test ! -e {host.root}/bad"
+}
+"#,
+    );
+    space.write("srv/a/first/blobs/one", "one").shell(
+        "ln -s first srv/a/live; sqlite3 srv/a/live/data.db 'CREATE TABLE words (word); INSERT INTO words VALUES (1);'",
+    );
+    space.write("srv/a/bad", "");
+    let _ = space.run(["e"]).fails(1);
+    space.remove("srv/a/bad");
+    let _ = space.run(["e"]).ok();
+    let found = space
+        .shell("sqlite3 \"$(find srv/a/backups/latest/ -name data.db)\" 'SELECT word FROM words;'");
+    assert_eq!(found, "1\n");
+    let left = space.shell("ls srv/a/backups | grep -c 'rel-part\\|scratch' || :");
+    assert_eq!(left, "0\n");
+}
