@@ -258,3 +258,31 @@ fn a_link_that_is_written_over_comes_back() {
     }
     assert_eq!(space.read("srv/a/file"), "content");
 }
+
+#[test]
+fn a_question_that_was_killed_is_not_answered_with_no() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+environment "e" {
+    role "active" on="a" command="sh -c 'test ! -e {host.root}/killed || kill -KILL $$'"
+    use "r" on="active"
+}
+environment "f" { use "r" on="a"; }
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"recipe "r" { step "one" { run "echo one >>ran"; check "test -e ran; sh -c 'test ! -e killed || kill -KILL $$'"; }; }"#,
+    );
+    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    let _ = space.run(["f"]).ok();
+    space.write("srv/a/killed", "");
+    for name in ["e", "f"] {
+        let told = space.run([name]).fails(1);
+        assert!(told.stderr.contains("was killed there"), "{told}");
+    }
+    space.remove("srv/a/killed");
+    let _ = space.run(["f"]).ok();
+    assert_eq!(space.lines("srv/a/ran").len(), 1);
+}

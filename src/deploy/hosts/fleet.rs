@@ -16,7 +16,7 @@ use crate::deploy::hosts::transport::{System, Transport};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::questions::{Answers, Depth, Questions};
+use crate::deploy::plan::questions::{Answers, Depth, Questions, unanswered};
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::held::refused;
@@ -369,12 +369,13 @@ impl Member {
             .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
             .collect();
         let replies = self.session().ask(&body, interrupted)?;
-        let said = replies.into_iter().filter_map(|reply| {
-            let probe = probes.get(reply.tag)?;
+        let said = |(tag, probe): (usize, &&Probe)| {
+            let reply = replies.iter().find(|r| r.tag == tag && !r.was_killed());
+            let reply = reply.ok_or_else(|| unanswered(&probe.host, &probe.role))?;
             let text = String::from_utf8_lossy(&reply.bytes).into_owned();
-            Some((probe.role.clone(), (reply.status, text)))
-        });
-        Ok(said.collect())
+            Ok((probe.role.clone(), (reply.status, text)))
+        };
+        probes.iter().enumerate().map(said).collect()
     }
 
     fn ask(

@@ -23,7 +23,8 @@ pub struct Locked {
     pub broken: Vec<String>,
 }
 
-/// Holds an environment for a person, on all its hosts or on none.
+/// Holds an environment for a person, on all its hosts once all their leases are had. Where one of
+/// them can not write it down after that, an error names it, and the others are held.
 pub fn freeze(
     request: &Request<'_>,
     reason: &str,

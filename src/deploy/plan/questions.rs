@@ -273,6 +273,14 @@ impl Questions {
     }
 }
 
+/// Returns the error for a question whose process was killed: that is no answer.
+pub fn unanswered(host: &str, what: &str) -> Box<Error> {
+    Error::host(format!(
+        "host `{host}` did not answer: what asked for `{what}` was killed there"
+    ))
+    .hinted("run the same command again")
+}
+
 fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
     let text = || {
         let text = String::from_utf8_lossy(&reply.bytes).into_owned();
@@ -308,6 +316,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Guard(..) | About::UndoCheck(_) | About::Needed(_) => {
             read_against(about, is_ok, &text(), seen);
         }
+        About::Check(id) if reply.was_killed() => return Err(unanswered(host, id)),
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }

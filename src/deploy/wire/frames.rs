@@ -19,6 +19,14 @@ pub struct Reply {
     pub bytes: Vec<u8>,
 }
 
+impl Reply {
+    /// Returns whether what was asked was ended by a signal, as far as a shell tells. 255 is what
+    /// many programs end with themselves.
+    pub fn was_killed(&self) -> bool {
+        (129..=159).contains(&self.status)
+    }
+}
+
 /// Longest piece of a transfer; guards send pieces of a mebibyte.
 const DATA_MAX: u64 = 1 << 24;
 /// Longest answer to a question; a journal is one.
