@@ -197,10 +197,23 @@ esac"#;
     assert!(told.stderr.contains("no room for what is sent"), "{told}");
     assert!(!space.has("srv/a/data"));
     let _ = space.run(["e"]).ok();
+    // A host that is lost is no step that has failed: the next run goes on.
+    let tar = r#"read -r pid name state parent group rest </proc/$$/stat; kill -KILL "-$group""#;
+    let path = instead(&space, "tar", tar);
+    fs::remove_file(space.base().join("bin/dd")).expect("removes");
+    let told = space
+        .finish(space.rel(["e", "--force"]).env("PATH", path))
+        .fails(1);
+    assert!(
+        told.stderr.contains("the connection to host `b` ended"),
+        "{told}"
+    );
+    assert_eq!(count(&space, "gone-back"), 1);
+    let _ = space.run(["e"]).ok();
     // What can not be moved away is not moved into.
     let mv = r#"case "$*" in *.rel-old) exit 1 ;; *) exec {real} "$@" ;; esac"#;
     let path = instead(&space, "mv", mv);
-    fs::remove_file(space.base().join("bin/dd")).expect("removes");
+    fs::remove_file(space.base().join("bin/tar")).expect("removes");
     let told = space.finish(space.rel(["e", "--force"]).env("PATH", path));
     assert!(told.fails(1).stderr.contains("can not be moved into place"),);
     assert_eq!(

@@ -335,14 +335,24 @@ impl<'a> Line<'a> {
         let start = Instant::now();
         let result = self.act(step, host);
         let took = start.elapsed();
-        if let Err(error) = &result
-            && (matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
-                || self.hands.interrupted.load(Ordering::SeqCst))
-        {
-            return Err(Stop::Other(
-                result.err().unwrap_or_else(|| Error::internal("")),
-            ));
-        }
+        let is_lost = |name: &str| {
+            self.hands
+                .fleet
+                .member(name)
+                .is_ok_and(|m| m.session().is_gone())
+        };
+        let result = match result {
+            // Nobody can go back for a host that is lost, whichever of the two it is.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
+                    || self.hands.interrupted.load(Ordering::SeqCst)
+                    || is_lost(host)
+                    || self.planned.from.as_deref().is_some_and(is_lost) =>
+            {
+                return Err(Stop::Other(error));
+            }
+            result => result,
+        };
         let failed = result.as_ref().err().map(|e| e.message.clone());
         self.host = host.to_owned();
         self.push(&script::close_step(step, failed.as_deref()));

@@ -123,6 +123,12 @@ impl Session {
         }
     }
 
+    /// Returns whether nothing can be done over there any more.
+    pub fn is_gone(&self) -> bool {
+        let input = self.input.lock();
+        input.unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Closes the lifeline.
     fn cut(&self) {
         self.input
@@ -280,17 +286,21 @@ impl Session {
         watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
     ) -> Result<i32> {
         self.order("run", program.as_bytes(), interrupted)?;
-        let (mut deadline, mut is_over) = (None, false);
+        let (mut deadline, mut is_over, mut step) = (None, false, String::new());
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let Some(frame) = self.next_until(Some(limit), interrupted)? else {
                 // The guard ends the group and writes the journal; then it ends.
                 deadline = None;
-                let _ = self.send(b"stop\n");
+                // Its next step has done nothing wrong.
+                let _ = self.send(format!("stop {step}\n").as_bytes());
                 continue;
             };
             if let Frame::Event(text) = &frame {
                 is_over |= text == "over";
+                if let Some(seq) = text.strip_prefix("start ") {
+                    step = seq.to_owned();
+                }
                 if let Some(status) = text.strip_prefix("ended ") {
                     let status = status.trim().parse().ok().filter(|status| *status != 0);
                     return Ok(if is_over { 0 } else { status.unwrap_or(-1) });
@@ -505,7 +515,7 @@ mod tests {
         }
     }
 
-    fn run(says: &'static str, interrupted: &AtomicBool) -> Box<Error> {
+    fn open(says: &'static str) -> Session {
         let host = Host {
             name: "h".into(),
             reach: Reach::Local,
@@ -522,11 +532,30 @@ mod tests {
             purpose: "e".into(),
             lease: Duration::from_secs(60),
         };
-        let mut session = Session::open(&Fake(says), &host, &header).expect("opens");
-        match session.run("", interrupted, &mut |_| None) {
+        Session::open(&Fake(says), &host, &header).expect("opens")
+    }
+
+    fn run(says: &'static str, interrupted: &AtomicBool) -> Box<Error> {
+        match open(says).run("", interrupted, &mut |_| None) {
             Ok(status) => panic!("ended with {status}"),
             Err(error) => error,
         }
+    }
+
+    #[test]
+    fn what_took_too_long_is_ended_by_its_number() {
+        let says = "printf '\\036n0 start 7\\n'; grep -am1 '^stop 7'; printf '\\036n0 over\\n\\036n0 ended 1\\n'";
+        let mut lines = Vec::new();
+        let status = open(says).run("", &AtomicBool::new(false), &mut |frame| {
+            if let Frame::Output(line) = frame {
+                lines.push(String::from_utf8_lossy(line).into_owned());
+            }
+            Some(Instant::now())
+        });
+        assert_eq!(
+            (status.expect("ends"), lines.join("")),
+            (0, "stop 7".into())
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 #   ask N   the next N bytes are questions (asked.sh)
 #   call N  the next N bytes are a call of a function below
 #   beat    rel is still there
-#   stop    ends the program at work
+#   stop N  ends the program at work, if step N is at work in it
 #   bye     leave
 
 case $rel_root in
@@ -381,8 +381,9 @@ while IFS= read -r rel_line; do
         eval "${rel_text%x}"
         : >"$rel_tmp/busy"
         ;;
-    stop)
-        if [ "${rel_at_work:-}" = program ]; then
+    stop\ *)
+        { read -r rel_1 <"$rel_tmp/at"; } 2>/dev/null || rel_1=
+        if [ "${rel_at_work:-}" = program ] && [ "$rel_1" = "${rel_line#stop }" ]; then
             rel_end_program
             rel_close_step failed 'took too long'
         fi
