@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::context::{Context, Lock};
 use crate::builder::Summary;
 use crate::error::Result;
-use crate::graph::{EnvValue, Graph};
+use crate::graph::{EnvValue, Graph, TargetId};
 use crate::progress::Settled;
 use crate::records::Records;
 use crate::snapshot::{self, Basis, Seen, Snapshot};
@@ -106,9 +106,19 @@ impl Looked {
             self.keep();
             return Ok(());
         };
+        // Looks tell nothing of what a target needs, and the records of that come to lie before the
+        // new snapshot's mark: what they said anew must not be lost on those who need it.
+        let needs = |id: TargetId| inspector.graph.needs(id).iter().copied();
+        let has_moved = |id: TargetId| {
+            let how = summary.settled.get(&id);
+            how.is_some_and(|how| *how != Settled::Fresh)
+        };
+        let is_fresh = |id: TargetId| !has_moved(id) && !needs(id).any(has_moved);
         let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());
-        let mut drawing = snapshot::draw(count, old);
-        for (id, looks) in &noted {
+        let is_touched = |id: TargetId| old.is_some_and(|(_, seen)| seen.is_touched(id));
+        let may_keep = |id: TargetId| is_fresh(id) && !needs(id).any(is_touched);
+        let mut drawing = snapshot::draw(count, old, &may_keep);
+        for (id, looks) in noted.iter().filter(|(id, _)| is_fresh(*id)) {
             drawing.add(*id, looks);
         }
         let (records_len, _) = records.since(u64::MAX);

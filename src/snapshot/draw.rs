@@ -25,8 +25,13 @@ pub struct Drawing {
     uses: Vec<Option<Vec<u32>>>,
 }
 
-/// Returns a drawing of `count` targets that starts from what is unchanged in `old`.
-pub fn draw(count: usize, old: Option<(&Snapshot, &Seen)>) -> Drawing {
+/// Returns a drawing of `count` targets that starts from what is unchanged in `old`, as far as
+/// `may_keep` lets it.
+pub fn draw(
+    count: usize,
+    old: Option<(&Snapshot, &Seen)>,
+    may_keep: &dyn Fn(TargetId) -> bool,
+) -> Drawing {
     let mut drawing = Drawing {
         uses: vec![None; count],
         ..Drawing::default()
@@ -34,7 +39,7 @@ pub fn draw(count: usize, old: Option<(&Snapshot, &Seen)>) -> Drawing {
     if let Some((snapshot, seen)) = old
         && let Some(body) = snapshot.body()
     {
-        drawing.keep(&body, seen);
+        drawing.keep(&body, &|id| seen.is_unchanged(id) && may_keep(id));
     }
     drawing
 }
@@ -59,7 +64,7 @@ impl Drawing {
         }
     }
 
-    fn keep(&mut self, body: &Body<'_>, seen: &Seen) {
+    fn keep(&mut self, body: &Body<'_>, is_kept: &dyn Fn(TargetId) -> bool) {
         let mut dir_of = Vec::with_capacity(body.looks.len() / ENTRY);
         for (dir, end) in &body.dirs {
             dir_of.resize(*end as usize, *dir);
@@ -71,7 +76,7 @@ impl Drawing {
             let uses = start..(end & !IS_OPEN) as usize;
             start = uses.end;
             let id = TargetId(target as u32);
-            if end & IS_OPEN != 0 || !seen.is_unchanged(id) {
+            if end & IS_OPEN != 0 || !is_kept(id) {
                 continue;
             }
             let kept: Option<Vec<u32>> = uses

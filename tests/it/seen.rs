@@ -28,6 +28,20 @@ fn looked_at() -> Space {
     space
 }
 
+/// Adds targets that are asked about by content when a file appears in `src`: so many that this is
+/// worth a new snapshot, whatever else becomes of the build.
+fn many(space: &Space) {
+    let one = |i| {
+        format!(
+            r#"target "many{i}" {{ inputs "src/*.txt"; outputs "many/{i}"; run "touch {{out}}"; }}"#
+        )
+    };
+    let targets: Vec<String> = (0..90).map(one).collect();
+    let others = space.read("Releasefile.kdl");
+    space.write("Releasefile.kdl", others + "\n" + &targets.join("\n"));
+    space.write("src/a.txt", "");
+}
+
 /// Returns what a build counted in one of its phases.
 fn counted(space: &Space, phase: &str, what: &str) -> u64 {
     let output = space.run(["build", "--json"]).ok();
@@ -139,6 +153,76 @@ fn what_the_records_say_since_counts() {
         .build([])
         .ok()
         .is("all fresh, copy[a] fresh, copy[b] fresh, copy[c] fresh");
+}
+
+#[test]
+fn what_needs_a_target_that_was_built_alone_is_asked_again() {
+    let space = Space::new(
+        r#"
+target "n" { inputs "n.txt"; outputs "n.out"; run "cat n.txt > n.out"; }
+target "t" { needs "n"; outputs "t.out"; run "cat n.out > t.out"; }
+"#,
+    );
+    space.write("n.txt", "one\n");
+    for _ in 0..2 {
+        let _ = space.build([]).ok();
+        settle();
+    }
+    space.write("n.txt", "two\n");
+    settle();
+    space.build(["n"]).ok().is("n ran");
+    settle();
+    // This draws a snapshot of `n`, behind the record of its run.
+    space.build(["n"]).ok().is("n fresh");
+    space.build([]).ok().is("n fresh, t ran");
+    assert_eq!(space.read("t.out"), "two\n");
+}
+
+#[test]
+fn what_a_failure_kept_from_its_turn_is_asked_again() {
+    let space = Space::new(
+        r#"
+target "n" { inputs "n.txt"; outputs "n.out"; run "cat n.txt > n.out"; }
+target "fails" { needs "n"; inputs "bad"; outputs "f.out"; run "sleep 0.05; ! test -s bad && > f.out"; }
+target "late" { needs "n"; outputs "late.out"; run "cat n.out > late.out"; }
+"#,
+    );
+    many(&space);
+    space.write("n.txt", "one\n").write("bad", "");
+    for _ in 0..2 {
+        let _ = space.build([]).ok();
+        settle();
+    }
+    space
+        .write("n.txt", "two\n")
+        .write("bad", "bad\n")
+        .write("src/other", "");
+    settle();
+    // So many verdicts by content are worth a snapshot.
+    let told = space.build(["-j1"]);
+    assert_eq!((told.how("n"), told.how("late")), ("ran", "not wanted"));
+    space.write("bad", "");
+    let told = space.build([]).ok();
+    assert_eq!(told.how("late"), "ran");
+    assert_eq!(space.read("late.out"), "two\n");
+}
+
+#[test]
+fn what_was_forced_and_failed_is_not_kept_as_fresh() {
+    let needs: Vec<String> = (0..90).map(|i| format!(r#""many{i}""#)).collect();
+    let needs = needs.join(" ");
+    let space = Space::new(&format!(
+        r#"target "t" {{ needs {needs}; cache #false; run "test ! -e ../bad"; }}"#
+    ));
+    many(&space);
+    for _ in 0..2 {
+        let _ = space.build([]).ok();
+        settle();
+    }
+    space.write("src/other", "").write("../bad", "");
+    settle();
+    assert_eq!(space.build(["--force", "t"]).how("t"), "failed");
+    assert_eq!(space.build([]).how("t"), "failed");
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub enum Kind {
     RestoreStateFile,
     // Other runs of `rel`.
     Part,
+    /// An edit, and one part built twice, with time to look at all else in between.
+    PartTwice,
     Force,
     NoCache,
     StopAtFailure,
@@ -107,7 +109,7 @@ pub enum Kind {
 }
 
 /// Kinds with how often they come.
-const KINDS: [(Kind, usize); 53] = {
+const KINDS: [(Kind, usize); 54] = {
     use Kind::*;
     [
         (Edit, 14),
@@ -156,6 +158,7 @@ const KINDS: [(Kind, usize); 53] = {
         (RestoreState, 1),
         (RestoreStateFile, 3),
         (Part, 6),
+        (PartTwice, 6),
         (Force, 2),
         (NoCache, 2),
         (StopAtFailure, 2),

@@ -333,11 +333,11 @@ impl Walk {
             }
             DeleteState | DeleteStateFile | CutStateFile | FlipStateFile | KeepState
             | RestoreState | RestoreStateFile => self.harm_state(op),
-            Part | Force | NoCache | StopAtFailure | Kill | EditMeanwhile | Ask => {
+            Part | PartTwice | Force | NoCache | StopAtFailure | Kill | EditMeanwhile | Ask => {
                 return self.other_run(op);
             }
             Settle => {
-                std::thread::sleep(Duration::from_millis(45));
+                settle();
                 return self.check(2);
             }
         }
@@ -360,6 +360,25 @@ impl Walk {
                 let (a, b) = (tree.name(one), tree.name(two));
                 let is_root = |t| t == one || t == two;
                 self.build(&["build", "-k", &jobs, &a, &b], Asked::default(), &is_root)
+            }
+            Kind::PartTwice => {
+                let args = ["build", "-k", &jobs, &tree.name(one)].map(str::to_owned);
+                let build = |walk: &mut Self| {
+                    settle();
+                    walk.build(
+                        &args.each_ref().map(|a| a.as_str()),
+                        Asked::default(),
+                        &|t| t == one,
+                    )
+                };
+                settle();
+                self.check(2)?;
+                self.change_source(Op {
+                    kind: Kind::Edit,
+                    ..op
+                });
+                build(self)?;
+                build(self)
             }
             Kind::Force => {
                 let asked = Asked {
@@ -451,6 +470,11 @@ impl Walk {
             )),
         }
     }
+}
+
+/// Lets files grow older than a clock tick.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(45));
 }
 
 impl Past {
