@@ -185,9 +185,10 @@ impl<'a> Builder<'a> {
     fn survey(&self, order: &[TargetId], summary: &mut Summary) -> Vec<TargetId> {
         let verdicts = self.inspector.survey(order, &self.records());
         let (mut open, mut fresh) = (Vec::new(), Vec::new());
+        let may_move = self.may_move(order);
         for (id, verdict) in order.iter().zip(verdicts) {
             match verdict {
-                Ok(Verdict::Fresh(made)) if !self.options.forced.contains(id) => {
+                Ok(Verdict::Fresh(made)) if !may_move[id.index()] => {
                     if let Some(made) = made {
                         let _ = self.made[id.index()].set(made);
                     }
@@ -218,6 +219,22 @@ impl<'a> Builder<'a> {
         let failed = std::mem::take(&mut summary.settled);
         summary.settled = fresh.into_iter().chain(failed).collect();
         open
+    }
+
+    /// Returns for each target whether it is forced, or needs one that is, directly or through
+    /// others: what a forced target makes is known when it has run.
+    fn may_move(&self, order: &[TargetId]) -> Vec<bool> {
+        let mut may_move = vec![false; self.graph().len()];
+        for id in &self.options.forced {
+            may_move[id.index()] = true;
+        }
+        if !self.options.forced.is_empty() {
+            for id in order {
+                let needs = self.graph().needs(*id);
+                may_move[id.index()] |= needs.iter().any(|need| may_move[need.index()]);
+            }
+        }
+        may_move
     }
 
     fn run_open(&self, open: &[TargetId], summary: &mut Summary) -> Result<()> {
