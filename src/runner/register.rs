@@ -3,13 +3,15 @@
 //!
 //! One line when a group starts, one when it ends: `+PID TICKS` and `-PID`. TICKS is the
 //! time since boot: one with the same number that came later was born later. A `rel`
-//! may be killed before it has entered what it just started; so the first line is `!BIRTH` of
-//! `rel` itself and the last one `end`, and where that is missing, all processes are asked
-//! whether they print into a log of this checkout.
+//! may be killed before it has entered what it just started; so the first line is
+//! `!BIRTH BOOT NAMESPACE` of `rel` itself and the last one `end`, and where that is missing, all
+//! processes are asked whether they print into a log of this checkout. In another boot or PID
+//! namespace the same numbers are somebody else's: such a register names nobody here.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,11 +37,13 @@ impl Register {
     /// files in `logs`.
     pub fn open(path: &Path, logs: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        for group in orphans(&text) {
-            end(group);
-        }
-        for group in not_entered(&text, logs) {
-            end(group);
+        if let Some(born) = place().and_then(|here| born_in(&text, &here)) {
+            for group in orphans(&text) {
+                end(group);
+            }
+            for group in not_entered(&text, born, logs) {
+                end(group);
+            }
         }
         let file = OpenOptions::new()
             .create(true)
@@ -57,7 +61,7 @@ impl Register {
     pub fn starting(&self) {
         if !self.is_used.swap(true, Ordering::Relaxed) {
             let birth = birth(std::process::id() as i32).unwrap_or_default();
-            self.line(&format!("!{birth}\n"));
+            self.line(&format!("!{birth} {}\n", place().unwrap_or_default()));
         }
     }
 
@@ -85,6 +89,12 @@ impl Register {
     }
 }
 
+/// Returns the birth of the `rel` that wrote a register, if that was `here`.
+fn born_in(text: &str, here: &str) -> Option<u64> {
+    let (born, place) = text.lines().next()?.strip_prefix('!')?.split_once(' ')?;
+    born.parse().ok().filter(|_| place == here)
+}
+
 /// Returns the groups in a register that still run.
 fn orphans(text: &str) -> Vec<i32> {
     let mut open: BTreeMap<i32, u64> = BTreeMap::new();
@@ -109,6 +119,14 @@ fn orphans(text: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Returns where process numbers and births mean what they do here: which boot, and which PID
+/// namespace. `None` where there is no /proc to tell.
+fn place() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    Some(format!("{} {namespace}", boot.trim()))
+}
+
 /// Returns the time since boot in the ticks that births are counted in.
 fn now_ticks() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -119,11 +137,7 @@ fn now_ticks() -> u64 {
 
 /// Returns the groups that a killed `rel` started and did not come to enter. What its
 /// commands left behind on purpose, and what older runs did, is left alone.
-fn not_entered(text: &str, logs: &Path) -> Vec<i32> {
-    let born = text.lines().next().and_then(|l| l.strip_prefix('!'));
-    let Some(born) = born.and_then(|b| b.parse::<u64>().ok()) else {
-        return Vec::new();
-    };
+fn not_entered(text: &str, born: u64, logs: &Path) -> Vec<i32> {
     if text.ends_with("end\n") {
         return Vec::new();
     }
@@ -204,6 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_another_boot_or_namespace_name_nobody_here() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .process_group(0)
+            .spawn()
+            .expect("starts");
+        let group = child.id();
+        let birth = birth(group as i32).expect("is there");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("running");
+        let own = place().expect("has /proc");
+        let (boot, namespace) = own.split_once(' ').expect("has two parts");
+        for other in [
+            format!("!{birth} another {namespace}"),
+            format!("!{birth} {boot} another"),
+            format!("!{birth}"),
+        ] {
+            let text = format!("{other}\n+{group} {birth}\n");
+            std::fs::write(&path, text).expect("writes");
+            Register::open(&path, dir.path()).expect("opens");
+            assert!(child.try_wait().expect("asks").is_none(), "{other}");
+        }
+        let text = format!("!{birth} {own}\n+{group} {birth}\n");
+        std::fs::write(&path, text).expect("writes");
+        Register::open(&path, dir.path()).expect("opens");
+        assert!(!child.wait().expect("ends").success());
+    }
+
+    #[test]
     fn what_was_not_entered_is_known_by_its_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let logs = dir.path().canonicalize().expect("is there");
@@ -215,18 +258,18 @@ mod tests {
             .expect("starts");
         let group = child.id() as i32;
         let own = birth(std::process::id() as i32).expect("is there");
-        let found = not_entered(&format!("!{own}\n"), &logs);
+        let own: u64 = own.parse().expect("is a number");
+        let found = not_entered("!\n", own, &logs);
         assert!(
             !found.is_empty() && found.iter().all(|g| *g == group),
             "{found:?}"
         );
-        for text in [
-            format!("!{own}\nend\n"),
-            format!("!{own}\n+{group} 1\n-{group}\n"),
-            format!("!{}\n", u64::MAX),
-            String::new(),
+        for (text, born) in [
+            (String::from("!\nend\n"), own),
+            (format!("!\n+{group} 1\n-{group}\n"), own),
+            (String::from("!\n"), u64::MAX),
         ] {
-            assert!(not_entered(&text, &logs).is_empty(), "{text}");
+            assert!(not_entered(&text, born, &logs).is_empty(), "{text}");
         }
         end(group);
         child.wait().expect("ends");
