@@ -63,11 +63,15 @@ pub struct Records {
 }
 
 impl Records {
-    /// Reads the records in a state directory; what can not be read is unknown.
-    pub fn load(state_dir: &Path) -> Self {
-        Self {
-            ledger: Ledger::load(path(state_dir)),
-        }
+    /// Reads the records in a state directory; what is torn or of another version is unknown.
+    pub fn load(state_dir: &Path) -> Result<Self> {
+        let ledger = Ledger::load(path(state_dir)).map_err(|error| {
+            error.hinted(
+                "it tells what past runs made: try again; if it stays unreadable, remove it, and \
+                 targets are restored from the cache or run anew",
+            )
+        })?;
+        Ok(Self { ledger })
     }
 
     /// Returns the last success of a target.

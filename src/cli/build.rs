@@ -119,7 +119,7 @@ pub fn run(
     let loading = trace::phase("read the state");
     let mut digests = Digests::load(&root, state_dir.join("stat.v1"));
     digests.set_skew(looked.skew_ns);
-    let records = Records::load(&state_dir);
+    let records = Records::load(&state_dir)?;
     let seen = looked.take_seen(&project.graph, &records);
     let records = Mutex::new(records);
     drop(loading);

@@ -350,7 +350,7 @@ impl Job<'_> {
     ) -> Result<u8> {
         let roots = self.needs()?;
         let (made, open) =
-            super::query::made(self.context, self.project, self.root.to_owned(), &roots);
+            super::query::made(self.context, self.project, self.root.to_owned(), &roots)?;
         if !self.context.json {
             for line in &open {
                 ui::print(line);

@@ -159,7 +159,7 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
 fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
     let state_dir = Context::state_dir(&context.root()?);
     let (context, project) = context.with_project()?;
-    let records = Records::load(&state_dir);
+    let records = Records::load(&state_dir)?;
     let ids = find(&project.graph, names)?;
     let mut answers = Vec::new();
     for id in &ids {

@@ -75,8 +75,8 @@ fn inspect<T>(
     context: &Context,
     project: &Project,
     root: PathBuf,
-    ask: impl FnOnce(&Inspector<'_>, &Records) -> T,
-) -> T {
+    ask: impl FnOnce(&Inspector<'_>, &Records) -> Result<T>,
+) -> Result<T> {
     let state_dir = Context::state_dir(&root);
     let digests = Digests::load(&root, state_dir.join("stat.v1"));
     let runner = Runner::default();
@@ -90,20 +90,24 @@ fn inspect<T>(
         version,
         Context::now_s(),
     );
-    ask(&inspector, &Records::load(&state_dir))
+    ask(&inspector, &Records::load(&state_dir)?)
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.
-fn survey(context: &Context, project: &Project, root: PathBuf, roots: &[TargetId]) -> Vec<Answer> {
+fn survey(
+    context: &Context,
+    project: &Project,
+    root: PathBuf,
+    roots: &[TargetId],
+) -> Result<Vec<Answer>> {
     let order = project.graph.closure(roots);
     let verdicts = inspect(context, project, root, |i, records| {
-        i.survey(&order, records)
-    });
-    order
-        .into_iter()
-        .zip(verdicts)
+        Ok(i.survey(&order, records))
+    })?;
+    let answers = order.into_iter().zip(verdicts);
+    Ok(answers
         .map(|(id, verdict)| Answer { id, verdict })
-        .collect()
+        .collect())
 }
 
 fn painted(screen: Screen, answer: &Answer) -> String {
@@ -124,7 +128,7 @@ pub fn list(context: &mut Context) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let all: Vec<TargetId> = project.graph.targets().map(|(id, _)| id).collect();
-    let mut answers = survey(context, project, root, &all);
+    let mut answers = survey(context, project, root, &all)?;
     answers.sort_by_key(|a| a.id);
     if context.json {
         let environments: Vec<Value> = project.environments.iter().map(environment_json).collect();
@@ -185,7 +189,7 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, &names.targets)?;
-    let answers = survey(context, project, root, &roots);
+    let answers = survey(context, project, root, &roots)?;
     if context.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
         print_json(&json!({ "targets": targets }));
@@ -244,13 +248,13 @@ pub fn why(context: &mut Context, names: &Names) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let graph = &project.graph;
     let roots = find(graph, &names.targets)?;
-    let answers = survey(context, project, root.clone(), &roots);
+    let answers = survey(context, project, root.clone(), &roots)?;
     if context.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(graph)).collect();
         print_json(&json!({ "targets": targets }));
         return Ok(EXIT_OK);
     }
-    let records = Records::load(&Context::state_dir(&root));
+    let records = Records::load(&Context::state_dir(&root))?;
     let mut text = String::new();
     for answer in &answers {
         let is_named = roots.contains(&answer.id);
@@ -328,7 +332,7 @@ pub fn plan_targets(context: &mut Context, targets: &[String]) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, targets)?;
-    let answers = survey(context, project, root, &roots);
+    let answers = survey(context, project, root, &roots)?;
     if context.json {
         let open = answers.iter().filter(|a| a.word() != "fresh");
         let open: Vec<Value> = open.map(|a| a.json(&project.graph)).collect();
@@ -388,30 +392,29 @@ pub fn check(context: &mut Context) -> Result<u8> {
     Ok(EXIT_OK)
 }
 
+/// What targets made.
+type MadeById = BTreeMap<TargetId, Arc<Made>>;
+
 /// Returns what the fresh ones of `roots` made, and a line for each target that would run.
 pub fn made(
     context: &Context,
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
-) -> (BTreeMap<TargetId, Arc<Made>>, Vec<String>) {
+) -> Result<(MadeById, Vec<String>)> {
     let mut made = BTreeMap::new();
     let mut open = Vec::new();
-    for answer in survey(context, project, root, roots) {
+    for answer in survey(context, project, root, roots)? {
         match &answer.verdict {
             Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
             _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
         }
     }
-    (made, open)
+    Ok((made, open))
 }
 
 /// Returns what stands at the outputs of targets, whether they are fresh or not.
-pub fn standing(
-    project: &Project,
-    root: &std::path::Path,
-    roots: &[TargetId],
-) -> Result<BTreeMap<TargetId, Arc<Made>>> {
+pub fn standing(project: &Project, root: &std::path::Path, roots: &[TargetId]) -> Result<MadeById> {
     let digests = Digests::load(root, Context::state_dir(root).join("stat.v1"));
     let mut made = BTreeMap::new();
     for id in roots {

@@ -50,8 +50,8 @@ const SHARE: u64 = 4;
 pub(super) struct Memory {
     path: PathBuf,
     len: u64,
-    /// What earlier runs learned, once it is worth reading.
-    old: OnceLock<RwLock<Ledger<Known>>>,
+    /// What earlier runs learned, once it is worth reading; `None` where it can not be read.
+    old: OnceLock<Option<RwLock<Ledger<Known>>>>,
     /// Bytes that were looked into so as not to read it.
     spent: AtomicU64,
     files: Learned<KnownFile>,
@@ -104,7 +104,7 @@ impl Memory {
     /// written only where an entry that could be believed would stand otherwise.
     pub fn save(&self) -> Result<()> {
         // Unread, it may end in a torn entry, which would hide what is written behind it.
-        let Some(old) = self.old.get() else {
+        let Some(Some(old)) = self.old.get() else {
             return Ok(());
         };
         let files = self.files.take().into_iter();
@@ -137,11 +137,11 @@ impl Memory {
                 if spent.saturating_add(cost) <= self.len / SHARE {
                     return None;
                 }
-                self.old
-                    .get_or_init(|| RwLock::new(Ledger::load(self.path.clone())))
+                let load = || Ledger::load(self.path.clone()).ok().map(RwLock::new);
+                self.old.get_or_init(load)
             }
         };
-        let old = old.read().unwrap_or_else(PoisonError::into_inner);
+        let old = old.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
         old.get(path.as_bytes())
     }
 }

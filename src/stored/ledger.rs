@@ -86,9 +86,13 @@ impl Index {
 }
 
 impl<V: Serialize + DeserializeOwned> Ledger<V> {
-    /// Reads the ledger at `path`; a missing or foreign file is an empty one.
-    pub fn load(path: PathBuf) -> Self {
-        let mut bytes = std::fs::read(&path).unwrap_or_default();
+    /// Reads the ledger at `path`; a missing or foreign file is an empty one. One that can not be
+    /// read just now is not: what is appended to an empty one replaces all that is there.
+    pub fn load(path: PathBuf) -> Result<Self> {
+        let mut bytes = match std::fs::read(&path) {
+            Err(e) if !fs::is_absent(&e) => return Err(e).context("read", &path),
+            read => read.unwrap_or_default(),
+        };
         let (mut at, mut before, mut written) = (0, 0, 0);
         while let Some(entry) = entry_at(&bytes, at).filter(|e| name_of(e).is_some()) {
             before = at;
@@ -102,7 +106,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
             written -= 1;
         }
         bytes.truncate(at);
-        Self {
+        Ok(Self {
             path,
             file: None,
             bytes,
@@ -111,7 +115,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
             written,
             loaded: written,
             values: PhantomData,
-        }
+        })
     }
 
     /// Returns the value of `name`.
@@ -259,7 +263,7 @@ mod tests {
     use super::*;
 
     fn ledger(dir: &Path) -> Ledger<u32> {
-        Ledger::load(dir.join("ledger"))
+        Ledger::load(dir.join("ledger")).expect("loads")
     }
 
     fn len(dir: &Path) -> u64 {
@@ -360,6 +364,16 @@ mod tests {
             assert_eq!(count(&healed), expected, "cut at {cut}");
             assert_eq!(healed.get(b"new"), Some(9), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_ledger_that_can_not_be_read_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ledger");
+        // A directory is there, and can not be read as a file.
+        std::fs::create_dir(&path).expect("creates");
+        let failed = Ledger::<u32>::load(path).err().expect("fails");
+        assert!(failed.message.starts_with("cannot read `"), "{failed}");
     }
 
     #[test]

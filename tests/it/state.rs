@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use insta::assert_snapshot;
+
 use crate::space::Space;
 
 const RELEASEFILE: &str = r#"
@@ -98,4 +100,25 @@ fn the_whole_directory_is_gone() {
     let _ = space.build([]).ok();
     space.remove(".rel");
     space.build([]).ok().is("a restored, b restored");
+}
+
+#[test]
+fn records_that_can_not_be_read_are_told_and_left_as_they_are() {
+    let space = Space::new(RELEASEFILE);
+    space.write("in.txt", "in\n");
+    let _ = space.build([]).ok();
+    // Stands for a disk or a server that gives an error just now.
+    space.shell("mv .rel/records.v1 kept && mkdir .rel/records.v1");
+    assert_snapshot!(space.run(["build"]).fails(1), @"
+    --- stderr
+    error: cannot read `[work]/.rel/records.v1`: is a directory
+      help: it tells what past runs made: try again; if it stays unreadable, remove it, and targets are restored from the cache or run anew
+    --- exit code 1
+    ");
+    let _ = space.run(["status"]).fails(1);
+    space.shell("rmdir .rel/records.v1 && mv kept .rel/records.v1");
+    let _ = space.build([]).ok().is("a fresh, b fresh");
+    // The stat cache only saves reading.
+    space.shell("rm .rel/stat.v1 && mkdir .rel/stat.v1 && touch in.txt");
+    let _ = space.build([]).ok().is("a fresh, b fresh");
 }
