@@ -6,6 +6,7 @@
 //! variables given on the command line, every file read, and every directory listed for
 //! `each files=`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -36,12 +37,60 @@ pub struct Origin {
 
 /// What stands before the project in the file: enough to know whether it still holds.
 #[derive(Serialize, Deserialize)]
-struct Head {
-    origin: Origin,
-    files: Vec<(PathBuf, Option<Stamp>)>,
-    dirs: Vec<(RepoPath, Option<Stamp>)>,
+struct Head<'a> {
+    origin: Cow<'a, Origin>,
+    stamps: Cow<'a, Stamps>,
     /// Of the project behind it.
     project: Sum,
+}
+
+/// How everything looked that a project was loaded out of.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Stamps {
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    dirs: Vec<(RepoPath, Option<Stamp>)>,
+}
+
+impl Stamps {
+    /// Looks at what a project was loaded out of from `start_ns` on: files with the digests of the
+    /// texts that were parsed, files that were not there, and directories that were listed. Must
+    /// be asked at once, before any waiting: what came later was not parsed. `None` when it is too
+    /// late already.
+    pub fn take(
+        root: &Path,
+        read: Vec<(PathBuf, Option<Digest>)>,
+        absent: Vec<PathBuf>,
+        listed: Vec<RepoPath>,
+        start_ns: i64,
+    ) -> Option<Self> {
+        let mut files = Vec::with_capacity(read.len() + absent.len());
+        for (path, digest) in read {
+            let stamp = Stamp::of(&path, digest, start_ns)?;
+            files.push((path, Some(stamp)));
+        }
+        files.extend(absent.into_iter().map(|path| (path, None)));
+        let stamp = |dir: &RepoPath| Stamp::of(&dir.to_absolute(root), None, start_ns);
+        let dirs = listed.into_iter().map(|dir| {
+            let stamp = stamp(&dir);
+            (dir, stamp)
+        });
+        Some(Self {
+            files,
+            dirs: dirs.collect(),
+        })
+    }
+
+    fn hold(&self, root: &Path) -> bool {
+        let holds = |stamp: &Option<Stamp>, path: &Path| match stamp {
+            Some(stamp) => stamp.holds(path),
+            None => !path.exists(),
+        };
+        self.files.iter().all(|(path, stamp)| holds(stamp, path))
+            && self
+                .dirs
+                .iter()
+                .all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)))
+    }
 }
 
 /// A compiled Releasefile that holds; the project itself has not been read yet.
@@ -53,7 +102,7 @@ pub struct Current {
 }
 
 /// A file or directory as it was. Directories have no digest: any change of time counts.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Stamp {
     signature: Signature,
     digest: Option<Digest>,
@@ -91,17 +140,8 @@ pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current
     let len = u32::from_le_bytes(len);
     let mut bytes = Vec::new();
     (&mut file).take(len.into()).read_to_end(&mut bytes).ok()?;
-    let head: Head = stored::decode(&bytes)?;
-    let holds = |stamp: &Option<Stamp>, path: &Path| match stamp {
-        Some(stamp) => stamp.holds(path),
-        None => !path.exists(),
-    };
-    let is_current = head.origin == *origin
-        && head.files.iter().all(|(path, stamp)| holds(stamp, path))
-        && head
-            .dirs
-            .iter()
-            .all(|(dir, stamp)| holds(stamp, &dir.to_absolute(root)));
+    let head: Head<'_> = stored::decode(&bytes)?;
+    let is_current = *head.origin == *origin && head.stamps.hold(root);
     let id = stored::sum_of(&bytes)?;
     is_current.then_some(Current {
         id,
@@ -120,34 +160,14 @@ impl Current {
     }
 }
 
-/// Keeps a project that was loaded from `start_ns` on, out of `files`, having listed
-/// `dirs`, and returns what names it. Failing to write is not an error: the next run
+/// Keeps a project, and returns what names it. Failing to write is not an error: the next run
 /// parses again.
-pub fn save(
-    state_dir: &Path,
-    root: &Path,
-    origin: &Origin,
-    (files, dirs): (&[PathBuf], &[RepoPath]),
-    project: &Project,
-    start_ns: i64,
-) -> Option<Sum> {
-    let stamp_file = |path: &PathBuf| {
-        let sources = project.sources.files();
-        // The text that was parsed, not what may stand in the file by now.
-        let parsed = sources.iter().find(|s| root.join(&s.path) == *path);
-        let digest = match parsed {
-            Some(source) => Some(Digest::of(source.text.as_bytes())),
-            None => std::fs::read(path).ok().map(|bytes| Digest::of(&bytes)),
-        };
-        (path.clone(), Stamp::of(path, digest, start_ns))
-    };
-    let stamp_dir = |dir: &RepoPath| Stamp::of(&dir.to_absolute(root), None, start_ns);
+pub fn save(state_dir: &Path, origin: &Origin, stamps: &Stamps, project: &Project) -> Option<Sum> {
     let write = || -> crate::error::Result<Option<Sum>> {
         let body = stored::encode(project)?;
         let head = stored::encode(&Head {
-            origin: origin.clone(),
-            files: files.iter().map(stamp_file).collect(),
-            dirs: dirs.iter().map(|d| (d.clone(), stamp_dir(d))).collect(),
+            origin: Cow::Borrowed(origin),
+            stamps: Cow::Borrowed(stamps),
             project: stored::sum_of(&body).unwrap_or_default(),
         })?;
         let mut bytes = (head.len() as u32).to_le_bytes().to_vec();

@@ -9,8 +9,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cache::local::LocalStore;
-use crate::compiled::{self, Origin};
+use crate::compiled::{self, Origin, Stamps};
 use crate::deploy::Recipes;
+use crate::digest::Digest;
 use crate::error::{Error, IoContext, Result};
 use crate::fs::{self, STATE_DIR, Signature};
 use crate::model::Project;
@@ -64,9 +65,7 @@ struct Loaded {
 /// for a command that takes the lock.
 struct Parsed {
     origin: Origin,
-    files: Vec<PathBuf>,
-    dirs: Vec<fs::RepoPath>,
-    start_ns: i64,
+    stamps: Stamps,
 }
 
 impl Context {
@@ -375,16 +374,23 @@ impl Context {
         if !self.screen.is_quiet {
             self.show(&loaded.warnings, &loaded.project.sources);
         }
-        let mut files = loaded.read;
-        files.extend(loaded.absent);
-        files.extend(recipe_files(&root));
+        let sources = [&loaded.project.sources, &recipe_sources];
+        let digest = |path: &Path| {
+            let mut files = sources.iter().flat_map(|s| s.files());
+            let parsed = files.find(|s| root.join(&s.path) == path)?;
+            Some(Digest::of(parsed.text.as_bytes()))
+        };
+        let read = loaded.read.into_iter().chain(recipe_files(&root));
+        let read = read.map(|path| {
+            let digest = digest(&path);
+            (path, digest)
+        });
         let mut dirs = loaded.watched;
         dirs.push(fs::RepoPath::new("recipes"));
-        let parsed = Some(Parsed {
+        let stamps = Stamps::take(&root, read.collect(), loaded.absent, dirs, start_ns);
+        let parsed = stamps.map(|stamps| Parsed {
             origin: origin.clone(),
-            files,
-            dirs,
-            start_ns,
+            stamps,
         });
         let missing = loaded.missing;
         let project = loaded.project;
@@ -476,16 +482,7 @@ impl Context {
         if let Some(loaded) = self.loaded.get()
             && let Some(parsed) = &loaded.parsed
         {
-            let made_from = (parsed.files.as_slice(), parsed.dirs.as_slice());
-            let (root, origin) = (&loaded.root, &parsed.origin);
-            let id = compiled::save(
-                state_dir,
-                root,
-                origin,
-                made_from,
-                &loaded.project,
-                parsed.start_ns,
-            );
+            let id = compiled::save(state_dir, &parsed.origin, &parsed.stamps, &loaded.project);
             if let Some(id) = id {
                 let _ = loaded.id.set(id);
             }

@@ -1,8 +1,10 @@
 //! Fresh or stale: what runs again, what does not, and what `why` says of it.
 
+use std::time::Duration;
+
 use insta::assert_snapshot;
 
-use crate::space::Space;
+use crate::space::{Space, wait_until};
 
 /// A small chain: `words` is made out of sources, `count` out of `words`.
 fn chain() -> Space {
@@ -317,4 +319,51 @@ target "site" { needs "page"; outputs "out/site"; run "cat /dev/null {page} > {o
         .build([])
         .ok()
         .is("page[pages/a] fresh, site restored");
+}
+
+/// Lets a second `rel` parse the Releasefile, does `meanwhile` while it waits for the first, and
+/// returns the space when both have ended.
+fn parsed_before_a_wait(meanwhile: impl FnOnce(&Space)) -> Space {
+    let space = Space::new(
+        r#"
+include "local.kdl" optional=#true
+target "slow" { cache #false; run "touch started; until test -e go; do sleep 0.01; done"; }
+"#,
+    );
+    space.write(
+        "recipes/mine.kdl",
+        r#"recipe "mine" { step "one" { run "true"; } }"#,
+    );
+    std::thread::sleep(Duration::from_millis(60));
+    let first = space.begin(["build", "slow"]);
+    wait_until("the first", || space.has("started").then_some(()));
+    // What is compiled is of another Releasefile.
+    let text = space.read("Releasefile.kdl");
+    space.write("Releasefile.kdl", text + "// edited\n");
+    let second = space.begin(["build", "slow"]);
+    wait_until("the second", || {
+        second.stderr().contains("waiting for").then_some(())
+    });
+    meanwhile(&space);
+    space.write("go", "");
+    let _ = first.finish().ok();
+    let _ = second.finish().ok();
+    space
+}
+
+#[test]
+fn an_include_that_appears_while_rel_waits_is_read_next_time() {
+    let space = parsed_before_a_wait(|space| {
+        space.write("local.kdl", "target \"mine\" { run \"true\"; }\n");
+    });
+    assert!(space.run(["list"]).ok().stdout.contains("mine"));
+}
+
+#[test]
+fn a_recipe_that_is_edited_while_rel_waits_is_read_next_time() {
+    let space = parsed_before_a_wait(|space| {
+        space.write("recipes/mine.kdl", "recipe \"mine\" { nonsense; }");
+        std::thread::sleep(Duration::from_millis(60));
+    });
+    let _ = space.run(["list"]).fails(2);
 }
