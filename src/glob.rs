@@ -74,6 +74,8 @@ pub trait Listing {
 pub struct DiskListing {
     root: PathBuf,
     seen: Mutex<HashMap<RepoPath, Arc<[Entry]>>>,
+    /// Directories in which single names were looked for.
+    asked: Mutex<BTreeSet<RepoPath>>,
 }
 
 impl DiskListing {
@@ -82,13 +84,15 @@ impl DiskListing {
         Self {
             root: root.into(),
             seen: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
-    /// Returns the directories listed so far, sorted.
+    /// Returns the directories that were listed or asked for a name so far, sorted.
     pub fn listed(&self) -> Vec<RepoPath> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let sorted: BTreeSet<&RepoPath> = seen.keys().collect();
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let sorted: BTreeSet<&RepoPath> = seen.keys().chain(&*asked).collect();
         sorted.into_iter().cloned().collect()
     }
 }
@@ -110,6 +114,10 @@ impl Listing for DiskListing {
     }
 
     fn kind(&self, path: &RepoPath) -> Result<Option<EntryKind>> {
+        if let Some(parent) = path.as_path().parent() {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.insert(RepoPath::new(parent));
+        }
         let meta = crate::fs::lstat(&path.to_absolute(&self.root))?;
         Ok(meta.map(|m| kind_of(m.file_type())))
     }

@@ -367,3 +367,18 @@ fn a_recipe_that_is_edited_while_rel_waits_is_read_next_time() {
     });
     let _ = space.run(["list"]).fails(2);
 }
+
+#[test]
+fn a_file_with_a_literal_name_is_seen_when_it_appears() {
+    let space = Space::new(
+        r#"target "check" { each "file" files="extra/a.txt" optional=#true; inputs "{file}"; run "cat {in} >> seen"; }"#,
+    );
+    let _ = space.build([]).ok().is("");
+    std::thread::sleep(Duration::from_millis(60));
+    let _ = space.build([]).ok().is("");
+    space.write("extra/a.txt", "a\n");
+    let _ = space.build([]).ok();
+    assert_eq!(space.lines("seen"), ["a"]);
+    space.remove("extra/a.txt");
+    let _ = space.build([]).ok().is("");
+}
