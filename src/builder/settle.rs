@@ -1,7 +1,6 @@
 //! Settling one target: fresh after all, restored from the cache, or run.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +19,8 @@ use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
 use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
-use crate::runner::{Exit, Spec, command_env, log};
+use crate::runner::log::{self, Printed};
+use crate::runner::{Exit, Spec, command_env};
 use crate::stale::{Gathered, StaleReason, interrupted};
 
 /// How a target was settled.
@@ -295,7 +295,7 @@ impl Builder<'_> {
             .then(|| self.inspector.digests.start());
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
-        let text = read_all(&log).context("read a log in", &dir)?;
+        let Printed { text, is_cut } = log::read(&log).context("read a log in", &dir)?;
         self.keep_log(target, &text)?;
         let found = match &failed {
             None => self.found(target, gathered, &place, depfile?.as_deref()),
@@ -307,7 +307,7 @@ impl Builder<'_> {
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             return Err(self.explain(target, gathered, &place, error));
         }
-        check_expectations(target, &text)?;
+        check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;
         self.take_over(target, gathered, &mut place)
             .map_err(|e| with_tail(e, &text))?;
@@ -414,12 +414,6 @@ impl Builder<'_> {
     }
 }
 
-fn read_all(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.metadata()?.len() as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
 fn command_error(
     target: &Target,
     gathered: &Gathered,
@@ -450,17 +444,28 @@ fn command_error(
     }
 }
 
-fn check_expectations(target: &Target, log: &[u8]) -> Result<()> {
+fn check_expectations(target: &Target, log: &[u8], is_cut: bool) -> Result<()> {
     let text = String::from_utf8_lossy(log);
-    let broken = |what: &str, wanted: &str| {
-        let error = Error::failed(format!("`{}` ran, but {what} `{wanted}`", target.name));
-        Err(with_tail(error, log))
+    let failed = |what: &str| {
+        let error = Error::failed(format!("`{}` ran, but {what}", target.name));
+        let error = with_tail(error, log);
+        Err(match is_cut {
+            true => error.hinted(
+                "`> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` \
+                 and `>&1`, or `>>`",
+            ),
+            false => error,
+        })
     };
+    let broken = |what: &str, wanted: &str| failed(&format!("{what} `{wanted}`"));
     if let Some(wanted) = target.expect.iter().find(|w| !text.contains(w.as_str())) {
         return broken("did not print", wanted);
     }
     match target.reject.iter().find(|w| text.contains(w.as_str())) {
         Some(wanted) => broken("printed", wanted),
+        None if is_cut && !target.reject.is_empty() => failed(
+            "emptied its own log, so that nobody knows whether it printed what `reject` names",
+        ),
         None => Ok(()),
     }
 }

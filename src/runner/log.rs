@@ -4,18 +4,55 @@
 //! removed for each of them makes ext4 search among removed ones whenever a file is made
 //! (a fifth of the time of a cold build, measured). What was printed is kept by whoever
 //! reads it. A process that was left behind is known by the file it prints into.
+//!
+//! `> /dev/stderr` opens it anew, and empties it. Forbidding that would fail commands that mean no
+//! harm; a pipe would keep `rel` waiting for daemons. So a mark stands in front of all that is
+//! printed, and where it is gone, some of that may be as well.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_setfl};
+
+/// What stands in front of what is printed.
+const MARK: &[u8] = b"rel log\n";
 
 /// Returns a new file for what a command prints; `logs` is the checkout's directory for them.
 pub fn create(logs: &Path) -> io::Result<File> {
+    let mut file = nameless(logs)?;
+    // Who opens it anew has a place of its own in it: each must write behind the others.
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    file.write_all(MARK)?;
+    Ok(file)
+}
+
+fn nameless(logs: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     if let Ok(file) = rustix::fs::memfd_create(name(logs), rustix::fs::MemfdFlags::CLOEXEC) {
         return Ok(file.into());
     }
     tempfile::tempfile_in(logs)
+}
+
+/// What was printed into a log.
+pub struct Printed {
+    /// As far as it is there.
+    pub text: Vec<u8>,
+    /// Whether a command emptied the file, whatever was in it by then.
+    pub is_cut: bool,
+}
+
+/// Returns what was printed into a file of [`create`] so far.
+pub fn read(file: &File) -> io::Result<Printed> {
+    let mut text = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut text, 0)?;
+    let is_cut = !text.starts_with(MARK);
+    if !is_cut {
+        text.drain(..MARK.len());
+    }
+    Ok(Printed { text, is_cut })
 }
 
 /// Returns whether the file that a link of `/proc/PID/fd` leads to was made for `logs`.

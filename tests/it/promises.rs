@@ -304,3 +304,40 @@ fn a_failure_is_not_forgotten() {
     space.write("in.txt", "good\n");
     space.build([]).ok().is("a restored");
 }
+
+#[test]
+fn what_was_printed_is_kept_whoever_opens_the_log_again() {
+    let space = Space::new(
+        r#"target "t" { run "echo one; echo two >> /dev/stderr; echo three; echo four > /dev/stdout; echo five"; }"#,
+    );
+    let _ = space.build([]).ok();
+    let printed = space.run(["log", "t"]).ok().stdout;
+    // `>` empties it, as the shell means it; nothing is overwritten, nor are there holes.
+    assert!(printed.contains("four\nfive\n"), "{printed:?}");
+    assert!(!printed.contains('\0'), "{printed:?}");
+    space.write(
+        "Releasefile.kdl",
+        r#"target "t" { run "echo one; echo two >> /dev/stderr; echo three"; }"#,
+    );
+    let _ = space.build([]).ok();
+    let printed = space.run(["log", "t"]).ok().stdout;
+    assert!(printed.contains("one\ntwo\nthree\n"), "{printed:?}");
+}
+
+#[test]
+fn a_command_that_empties_its_log_does_not_get_past_reject() {
+    let space = Space::new(
+        r#"target "t" { reject "WARNING"; run "echo WARNING; echo done > /dev/stderr; echo end"; }"#,
+    );
+    assert_snapshot!(space.run(["build"]).fails(1), @"
+    --- stderr
+         run t  never built here
+    error: `t` ran, but emptied its own log, so that nobody knows whether it printed what `reject` names
+      printed  done
+               end
+      key      [KEY]
+      help: `> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` and `>&1`, or `>>`
+    rel: 1 failed, 0 fresh, in [TIME]
+    --- exit code 1
+    ");
+}
