@@ -330,15 +330,33 @@ pub fn put(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Res
         match output.content.kind {
             Kind::Directory => {}
             Kind::Link => {
-                let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
+                let text = std::fs::read_link(&absolute).context("read link", &absolute);
+                let text = text.map_err(not_cached)?;
                 store.put(&output.content.digest, &mut text.as_os_str().as_bytes())?;
             }
             Kind::File | Kind::Executable => {
-                store.put(&output.content.digest, &mut fs::open(&absolute)?)?;
+                let mut file = fs::open(&absolute).map_err(not_cached)?;
+                store.put(&output.content.digest, &mut file)?;
             }
         }
     }
     Ok(())
+}
+
+/// Says that a problem is one of the tree: the cache is as good as ever for other results.
+fn not_cached(error: Box<Error>) -> Box<Error> {
+    of_one_result("a result is not cached", error)
+}
+
+/// Says the same of a result that can not be restored.
+fn not_used(error: Box<Error>) -> Box<Error> {
+    of_one_result("a result in the cache is not used", error)
+}
+
+fn of_one_result(what: &str, mut error: Box<Error>) -> Box<Error> {
+    error.kind = ErrorKind::Cache;
+    error.message = format!("{what}: {}", error.message);
+    error
 }
 
 /// Returns whether `path` is one that `target` declares: a result of a cache may name no other.
@@ -361,17 +379,14 @@ pub fn restore(
     store: &dyn Store,
 ) -> Result<bool> {
     if let Some(stray) = outputs.iter().find(|o| !is_declared(target, &o.path)) {
-        return Err(Error::new(
-            ErrorKind::Cache,
-            format!(
-                "a result in the cache is not used: it is for `{}` and names `{}`, which is not its output",
-                target.name, stray.path
-            ),
-        ));
+        return Err(not_used(Error::failed(format!(
+            "it is for `{}` and names `{}`, which is not its output",
+            target.name, stray.path
+        ))));
     }
     for output in outputs {
         let is_file = output.content.kind != Kind::Directory;
-        make_parents(digests.root(), &output.path, is_file)?;
+        make_parents(digests.root(), &output.path, is_file).map_err(not_used)?;
         if is_file && !restore_one(output, digests, store)? {
             return Ok(false);
         }
@@ -394,8 +409,8 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
             return Ok(false);
         }
         let text = std::ffi::OsStr::from_bytes(&text);
-        std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute)?;
-        return Ok(true);
+        let made = std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute);
+        return made.map(|()| true).map_err(not_used);
     }
     // Beside the state, where a killed run's leftovers are found and nobody trips over them.
     // Made with the mode that it will have, so that it need not be set: the process's mask counts.
@@ -404,12 +419,13 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
         _ => 0o666,
     });
     let state_dir = digests.root().join(STATE_DIR);
-    let mut temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone())?;
+    let temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone());
+    let mut temporary = temporary.map_err(not_used)?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
         store.distrust(&digest);
         return Ok(false);
     }
-    persist(temporary, mode, &absolute)?;
+    persist(temporary, mode, &absolute).map_err(not_used)?;
     Ok(true)
 }
 
@@ -436,18 +452,29 @@ fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<(
     done.map(drop).context("write", path)
 }
 
-/// Copies all of `from` and returns its digest.
+/// Copies all of `from`, which is in the cache, and returns its digest.
 fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Digest> {
     struct Tee<'a> {
         from: &'a mut dyn Read,
         to: &'a mut File,
+        is_refused: bool,
     }
     impl Read for Tee<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             let count = self.from.read(buffer)?;
-            self.to.write_all(&buffer[..count])?;
-            Ok(count)
+            let written = self.to.write_all(&buffer[..count]);
+            self.is_refused = written.is_err();
+            written.map(|()| count)
         }
     }
-    crate::digest::hash_reader(Tee { from, to }).context("write", path)
+    let mut tee = Tee {
+        from,
+        to,
+        is_refused: false,
+    };
+    let digest = crate::digest::hash_reader(&mut tee);
+    match tee.is_refused {
+        true => digest.context("write", path).map_err(not_used),
+        false => digest.context("read the cached blob of", path),
+    }
 }

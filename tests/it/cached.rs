@@ -301,3 +301,37 @@ fn a_cache_that_is_no_directory_is_done_without() {
     rel: 2 ran, 0 fresh, in [TIME]
     ");
 }
+
+#[test]
+fn what_stands_in_the_way_of_one_result_keeps_no_other_from_being_restored() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "out/**/*.txt"; run "mkdir -p out/sub; echo a > out/sub/a.txt; echo a > out/b.txt"; }
+target "b" { needs "a"; outputs "b.out"; run "echo b > b.out"; }
+"#,
+    );
+    let _ = space.build([]).ok();
+    space.shell("rm -r out b.out && mkdir out && echo mine > out/sub");
+    let output = space.run(["build", "-k"]).fails(1);
+    let is_given_up = output.stderr.contains("going on without the cache");
+    assert!(!is_given_up, "{output}");
+    space.shell("rm out/sub");
+    let told = space.build([]).ok();
+    assert_eq!((told.how("a"), told.how("b")), ("restored", "restored"));
+}
+
+#[test]
+fn an_output_that_vanishes_keeps_no_other_result_out_of_the_cache() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "a.out"; product "sh" "-c" "rm -f a.out; echo p"; run "echo a > a.out"; }
+target "b" { outputs "b.out"; run "echo b > b.out"; }
+"#,
+    );
+    let _ = space.build(["a"]);
+    let output = space.run(["build", "-j1"]);
+    let is_given_up = output.stderr.contains("nothing more is put into the cache");
+    assert!(!is_given_up, "{output}");
+    space.remove("b.out");
+    assert_eq!(space.build(["b"]).ok().how("b"), "restored");
+}
