@@ -5,7 +5,8 @@
 //! time. An answer is remembered only when it can be trusted later: a file whose times
 //! are not older than the moment it was hashed may still change within the same clock
 //! tick, so its entry is marked *racy* and the file is read again next time (git's
-//! "racily clean" rule, `Documentation/technical/racy-git.txt`).
+//! "racily clean" rule, `Documentation/technical/racy-git.txt`). A tick is the kernel's, or whole
+//! seconds where a file system keeps no more.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -382,7 +383,18 @@ pub fn coarse_now_ns() -> i64 {
 
 /// Returns whether a file may have changed unseen since `start_ns` (of [`coarse_now_ns`]).
 pub fn is_racy_since(signature: &Signature, start_ns: i64) -> bool {
-    signature.newest_ns() >= start_ns - TICK_NS
+    last_ns(signature.newest_ns()) >= start_ns - TICK_NS
+}
+
+/// Returns the last moment that a file's time may stand for. Some file systems know whole seconds
+/// only (ext4 with inodes of 128 bytes), or every second one (FAT); among others such a time is
+/// rare, and mostly long past.
+pub fn last_ns(stamp_ns: i64) -> i64 {
+    const SECOND_NS: i64 = 1_000_000_000;
+    match stamp_ns % SECOND_NS {
+        0 => stamp_ns.saturating_add(2 * SECOND_NS),
+        _ => stamp_ns,
+    }
 }
 
 /// Returns a size for people: `4.1 kB`.
@@ -509,5 +521,23 @@ mod tests {
         write(space.path("f"), "one").expect("writes");
         write(space.path("stat"), "rubbish").expect("writes");
         assert_eq!(digest(&space.digests(), "f"), Some(Digest::of(b"one")));
+    }
+
+    #[test]
+    fn a_whole_second_stands_for_all_of_it() {
+        let second: i64 = 1_000_000_000;
+        let at = |ns| Signature {
+            size: 0,
+            mtime_ns: 0,
+            ctime_ns: 1_700_000_000 * second + ns,
+            inode: 0,
+            device: 0,
+            mode: 0,
+        };
+        let clock = |ns| at(ns).ctime_ns;
+        assert!(is_racy_since(&at(0), clock(450_000_000)));
+        assert!(is_racy_since(&at(0), clock(2 * second)));
+        assert!(!is_racy_since(&at(0), clock(3 * second)));
+        assert!(!is_racy_since(&at(4_000_000), clock(450_000_000)));
     }
 }

@@ -10,7 +10,7 @@ use super::Builder;
 use super::workplace::Workplace;
 use crate::cache::ActionResult;
 use crate::depfile::{self, Malformed};
-use crate::digest::{Digest, Digests, Kind, Start};
+use crate::digest::{Digest, Digests, Kind, Start, last_ns};
 use crate::error::{Error, Result};
 use crate::fs::{self, RepoPath, STATE_DIR, Signature};
 use crate::graph::Target;
@@ -227,7 +227,7 @@ impl Builder<'_> {
 /// Returns whether what stands at a path, or that it stands there, came about since `start`.
 fn is_written_since(path: &RepoPath, digests: &Digests, start: &Start) -> bool {
     let absolute = path.to_absolute(digests.root());
-    let since = |meta: std::fs::Metadata| Signature::of(&meta).ctime_ns >= start.ns;
+    let since = |meta: std::fs::Metadata| last_ns(Signature::of(&meta).ctime_ns) >= start.ns;
     let Ok(Some(meta)) = fs::lstat(&absolute) else {
         // It may never have been there. Whoever removed it wrote to the directory.
         let mut above = absolute.ancestors().skip(1);
