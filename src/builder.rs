@@ -93,6 +93,8 @@ pub struct Builder<'a> {
     pub state_dir: &'a Path,
     /// Offers and takes job slots of a surrounding `make`.
     pub jobserver: Option<jobserver::Client>,
+    /// Says whether no other `rel` can be at work in this checkout.
+    pub holds_lock: &'a (dyn Fn() -> bool + Sync),
     /// Is told what happens.
     pub progress: &'a dyn Progress,
     /// How.
@@ -134,6 +136,7 @@ impl<'a> Builder<'a> {
             store,
             state_dir,
             jobserver: None,
+            holds_lock: &|| true,
             progress,
             options,
             is_cache_unreadable: AtomicBool::new(false),

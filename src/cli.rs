@@ -17,6 +17,7 @@ use crate::ui::{self, ColorChoice};
 mod attach;
 mod build;
 mod cache;
+mod checkout;
 mod consent;
 mod context;
 mod deploy;

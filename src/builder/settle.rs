@@ -122,7 +122,7 @@ impl Builder<'_> {
         };
         let digests = self.inspector.digests;
         let is_there = outputs::states(target, digests)? == result.made.outputs;
-        self.records().start(&target.name)?;
+        self.start(target)?;
         // A product is no file: the cache only knows which one it was.
         let is_whole = (is_there || self.put_back(target, &result, ours)?)
             && (result.made.product.is_none()
@@ -203,7 +203,7 @@ impl Builder<'_> {
             reason: &job.reason,
             desc: target.desc.as_deref(),
         });
-        self.records().start(&target.name)?;
+        self.start(target)?;
         self.make_room(target, ours)?;
         self.make_room_for_depfile(target)?;
         let started = Instant::now();
@@ -228,7 +228,8 @@ impl Builder<'_> {
         let took = started.elapsed();
         let moved_found = || self.moved_found(target, &found, start.as_ref()?);
         let changed = self.changed_input(target, &job.gathered, &stamps);
-        match changed.or_else(moved_found) {
+        let lock_lost = || self.lock_lost(target);
+        match changed.or_else(moved_found).or_else(lock_lost) {
             Some(text) => {
                 self.progress.event(&Event::Warning { text: &text });
                 let mess = made.outputs.clone();
@@ -255,6 +256,27 @@ impl Builder<'_> {
             log,
             reason: Some(job.reason),
         })
+    }
+
+    /// Notes that a target's outputs are about to be written, unless another `rel` may do so.
+    fn start(&self, target: &Target) -> Result<()> {
+        if !(self.holds_lock)() {
+            return Err(Error::failed(format!(
+                "`{}` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now",
+                target.name
+            ))
+            .hinted("run the same command again"));
+        }
+        self.records().start(&target.name)
+    }
+
+    /// Returns what to say when another `rel` may have worked beside a target's commands.
+    fn lock_lost(&self, target: &Target) -> Option<String> {
+        let name = &target.name;
+        let text = format!(
+            "`{name}` ran, but `.rel` was removed meanwhile, and another `rel` may have worked here\n  help: outputs are kept but neither recorded nor cached; run `rel build {name}` again"
+        );
+        (!(self.holds_lock)()).then_some(text)
     }
 
     /// Tries until an attempt succeeds or none is left.

@@ -11,7 +11,7 @@ use super::fresh::{Looked, cores};
 use super::names::find;
 use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
 use super::signals::Listener;
-use crate::builder::{Builder, Options};
+use crate::builder::{Builder, Options, Summary};
 use crate::cache::Store;
 use crate::cache::counted::{Counted, Counters};
 use crate::cache::local::LocalStore;
@@ -145,19 +145,15 @@ pub fn run(
     let how = how(options, jobs, roots);
     let mut builder = Builder::new(&inspector, &records, store, &state_dir, display, how);
     builder.jobserver = jobserver;
+    let holds_lock = || looked.lock.is_held();
+    builder.holds_lock = &holds_lock;
     let summary = builder.build(roots);
     drop(builder);
     runner.close();
     let keeping = trace::phase("keep the state");
-    let mut records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut drawn = |records: &Records| match &summary {
-        Ok(summary) => looked.draw(context, &inspector, records, summary),
-        Err(_) => Ok(()),
-    };
-    tell_unkept(
-        [records.compact(), digests.save(), drawn(&records)],
-        display,
-    );
+    let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let ended = summary.as_ref().ok();
+    keep(&mut looked, context, &inspector, records, ended, display);
     drop(keeping);
     let summary = summary?;
     let phases = tally.phases(inspector.seen.as_ref());
@@ -168,8 +164,25 @@ pub fn run(
     Ok(Report { summary, phases })
 }
 
-/// Being unable to keep what was learned is no failure of the build.
-fn tell_unkept(kept: [Result<()>; 3], display: &dyn Progress) {
+/// Keeps what was learned. Being unable to is no failure of the build.
+fn keep(
+    looked: &mut Looked,
+    context: &Context,
+    inspector: &Inspector<'_>,
+    mut records: Records,
+    summary: Option<&Summary>,
+    display: &dyn Progress,
+) {
+    // What is there now may be the state of another `rel`.
+    if !looked.lock.is_held() {
+        return;
+    }
+    let mut drawn = |records: &Records| match summary {
+        Some(summary) => looked.draw(context, inspector, records, summary),
+        None => Ok(()),
+    };
+    let compacted = records.compact();
+    let kept = [compacted, inspector.digests.save(), drawn(&records)];
     for error in kept.into_iter().filter_map(Result::err) {
         let text = error.to_string();
         display.event(&Event::Warning { text: &text });

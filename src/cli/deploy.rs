@@ -13,8 +13,9 @@ use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{BuildOptions, display};
+use super::checkout;
 use super::consent::{self, Consent, ConsentArgs};
-use super::context::{self, Context};
+use super::context::Context;
 use super::names::{find, unknown_name, usage};
 use super::secrets;
 use super::signals::Listener;
@@ -482,7 +483,7 @@ impl Job<'_> {
     /// relative to the repository.
     fn open_log(&self) -> Result<(PathBuf, File)> {
         let state_dir = Context::state_dir(self.root);
-        context::ensure_state_dir(&state_dir)?;
+        checkout::ensure_state_dir(&state_dir)?;
         let path = log_path(&state_dir, &self.environment.name, self.params.values());
         let file = File::create(&path).context("create", &path)?;
         let shown = path.strip_prefix(self.root).unwrap_or(&path);

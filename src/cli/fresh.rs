@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::context::{Context, Lock};
+use super::checkout::Lock;
+use super::context::Context;
 use crate::builder::Summary;
 use crate::error::Result;
 use crate::graph::{EnvValue, Graph, TargetId};
@@ -17,7 +18,7 @@ use crate::trace;
 /// A checkout, locked, with what is unchanged in it.
 pub struct Looked {
     /// Held until the build has ended.
-    _lock: Lock,
+    pub lock: Lock,
     /// How far the file system's clock is behind this machine's.
     pub skew_ns: i64,
     state_dir: PathBuf,
@@ -57,7 +58,7 @@ impl Looked {
             .map(|s| s.look(root, cores(), lock.clock_ns()));
         drop(looking);
         Self {
-            _lock: lock,
+            lock,
             skew_ns,
             state_dir,
             snapshot,

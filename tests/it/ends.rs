@@ -156,3 +156,62 @@ fn two_at_once_wait_for_each_other() {
     ");
     assert_eq!(space.lines("log").len(), 1);
 }
+
+/// A target that runs until its file is there.
+const WAITING: &str = r#"
+target "wait" {
+    each "n" "1" "2" "3"
+    inputs "in"
+    outputs "{n}.out"
+    run "echo >> {n}.started; until test -e {n}.go; do sleep 0.01; done; cat in > {n}.out"
+}
+"#;
+
+#[test]
+fn what_runs_in_a_checkout_whose_state_was_removed_is_neither_recorded_nor_cached() {
+    let space = Space::new(WAITING);
+    space.write("in", "in\n").write("2.go", "");
+    let first = space.begin(["build", "-j1", "wait[1]", "wait[2]"]);
+    let _ = space.wait_for("1.started");
+    space.remove(".rel");
+    space.write("1.go", "");
+    assert_snapshot!(first.finish().fails(1), @"
+    --- stderr
+         run wait[1]  never built here
+    warning: `wait[1]` ran, but `.rel` was removed meanwhile, and another `rel` may have worked here
+      help: outputs are kept but neither recorded nor cached; run `rel build wait[1]` again
+        done wait[1]  [TIME]
+         run wait[2]  never built here
+    error: `wait[2]` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now
+      help: run the same command again
+    rel: 1 failed, 1 ran, 0 fresh, in [TIME]
+    --- exit code 1
+    ");
+    assert!(!space.has("2.started"));
+    assert_eq!(space.build(["wait[1]"]).ok().how("wait[1]"), "ran");
+}
+
+#[test]
+fn who_waited_for_a_lock_that_was_removed_waits_for_the_new_one() {
+    let space = Space::new(WAITING);
+    space.write("in", "in\n");
+    let begin = |n: u32| {
+        let job = space.begin(["build", &format!("wait[{n}]")]);
+        let waits = || job.stderr().matches("waiting for").count();
+        wait_until("it to wait or run", || {
+            (waits() > 0 || space.has(format!("{n}.started"))).then_some(())
+        });
+        job
+    };
+    let (first, second) = (begin(1), begin(2));
+    space.remove(".rel");
+    let third = begin(3);
+    space.write("1.go", "").write("2.go", "");
+    let _ = first.finish().ok();
+    let waits = || second.stderr().matches("waiting for").count();
+    wait_until("the second to wait again", || (waits() == 2).then_some(()));
+    assert!(!space.has("2.started"));
+    space.write("3.go", "");
+    let _ = third.finish().ok();
+    let _ = second.finish().ok();
+}

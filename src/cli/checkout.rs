@@ -1,0 +1,157 @@
+//! The lock of a checkout: one `rel` at a time works in it and writes its state.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::fs::{self, Signature};
+use crate::ui;
+
+/// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock, waiting for another `rel` and saying for whom.
+    pub fn take(state_dir: &Path) -> Result<Self> {
+        let path = state_dir.join("lock");
+        let mut lock = loop {
+            ensure_state_dir(state_dir)?;
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .context("open", &path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => wait_for_lock(&mut file, &path)?,
+                Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
+            }
+            let path = path.clone();
+            let lock = Self { file, path };
+            if lock.is_held() {
+                break lock;
+            }
+        };
+        fs::remove_leftovers(state_dir);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "names this run to one that waits"
+        )]
+        let words: Vec<_> = std::env::args_os()
+            .skip(1)
+            .map(|a| fs::shown(&a).into_owned())
+            .collect();
+        let owner = format!("{} `rel {}`\n", std::process::id(), words.join(" "));
+        let write = |file: &mut File| {
+            file.rewind()?;
+            file.set_len(0)?;
+            file.write_all(owner.as_bytes())
+        };
+        write(&mut lock.file).context("write", &path)?;
+        Ok(lock)
+    }
+
+    /// Returns whether the lock still keeps others out: the file may be removed with all of the
+    /// state, and whoever comes then makes another one.
+    pub fn is_held(&self) -> bool {
+        let place = |meta: std::fs::Metadata| {
+            let meta = Signature::of(&meta);
+            (meta.device, meta.inode)
+        };
+        let ours = self.file.metadata().ok().map(place);
+        ours.is_some() && ours == std::fs::metadata(&self.path).ok().map(place)
+    }
+
+    /// Returns the time as the file system of the checkout stamps files, which may not be this
+    /// machine's: the lock has just been written to.
+    pub fn clock_ns(&self) -> i64 {
+        let now = crate::digest::coarse_now_ns();
+        let written = self.file.metadata().map(|m| Signature::of(&m).newest_ns());
+        written.map_or(now, |written| written.min(now))
+    }
+}
+
+/// Creates `.rel`, which hides itself from git.
+pub fn ensure_state_dir(state_dir: &Path) -> Result<()> {
+    fs::create_dirs(&state_dir.join("logs"))?;
+    let ignore = state_dir.join(".gitignore");
+    // Written in place: nobody holds the lock yet, and who does removes temporary files.
+    match std::fs::metadata(&ignore) {
+        Ok(meta) if meta.len() > 0 => Ok(()),
+        _ => std::fs::write(&ignore, b"*\n").context("write", &ignore),
+    }
+}
+
+/// Waits for the `rel` that holds the lock; its number and words are in the file.
+fn wait_for_lock(file: &mut File, path: &Path) -> Result<()> {
+    let mut holder = String::new();
+    // Who it is only serves the message; the lock itself is the system's.
+    let _ = file.read_to_string(&mut holder);
+    let (pid, words) = holder
+        .trim()
+        .split_once(' ')
+        .unwrap_or(("?", "another rel"));
+    if pid.parse().is_ok_and(is_ancestor) {
+        return Err(Error::usage(format!(
+            "{words} (pid {pid}) works in this checkout and has started this `rel`"
+        ))
+        .hinted("let the target declare `needs` instead of calling `rel`"));
+    }
+    ui::eprint(&format!(
+        "waiting for {words} (pid {pid}), which works in this checkout\n"
+    ));
+    file.lock().context("lock", path)
+}
+
+/// Returns whether a process is this one's parent, or the parent's parent, and so on.
+/// Where there is no /proc nobody is.
+fn is_ancestor(pid: u32) -> bool {
+    let parent = |of: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{of}/status")).ok()?;
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix("PPid:"))?
+            .trim()
+            .parse()
+            .ok()
+    };
+    std::iter::successors(Some(std::process::id()), |at| {
+        parent(*at).filter(|p| *p > 1)
+    })
+    .any(|at| at == pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_new_state_directory_stands_a_run_that_tidies_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let is_done = AtomicBool::new(false);
+        let made = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    fs::remove_leftovers(dir.path());
+                }
+            });
+            let made: Result<Vec<()>> = (0..300)
+                .map(|_| {
+                    let _ = std::fs::remove_file(dir.path().join(".gitignore"));
+                    ensure_state_dir(dir.path())
+                })
+                .collect();
+            is_done.store(true, Ordering::Relaxed);
+            made
+        });
+        assert!(made.is_ok(), "{made:?}");
+    }
+}
