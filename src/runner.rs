@@ -143,7 +143,7 @@ impl Runner {
             Err(e) => return Exit::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
-        self.drive(|| expression.start(), spec.timeout).0
+        self.drive(|| expression.start(), spec.timeout)
     }
 
     /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
@@ -160,7 +160,7 @@ impl Runner {
             watch = Some(watching);
             Ok(handle)
         };
-        let (exit, _, _) = self.drive(start, spec.timeout);
+        let exit = self.drive(start, spec.timeout);
         (
             exit,
             watch.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE)),
@@ -169,9 +169,14 @@ impl Runner {
 
     /// Runs a question and returns its standard output; standard error is returned second.
     pub fn ask(&self, spec: &Spec) -> (Exit, Vec<u8>, Vec<u8>) {
-        let expression = self.expression(spec).stdout_capture().stderr_capture();
-        let (exit, out, err) = self.drive(|| expression.start(), spec.timeout);
-        (exit, out, err)
+        let ask = || -> io::Result<(Exit, Vec<u8>, Vec<u8>)> {
+            let (out, err) = (log::unmarked()?, log::unmarked()?);
+            let expression = self.expression(spec).stdout_file(out.try_clone()?);
+            let expression = expression.stderr_file(err.try_clone()?);
+            let exit = self.drive(|| expression.start(), spec.timeout);
+            Ok((exit, log::read_all(&out)?, log::read_all(&err)?))
+        };
+        ask().unwrap_or_else(|e| (Exit::NotStarted(e), Vec::new(), Vec::new()))
     }
 
     /// Ends every process group at work. Commands started afterwards are refused.
@@ -212,17 +217,17 @@ impl Runner {
         &self,
         start: impl FnOnce() -> io::Result<duct::Handle>,
         timeout: Option<Duration>,
-    ) -> (Exit, Vec<u8>, Vec<u8>) {
+    ) -> Exit {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.is_interrupted() {
-            return (Exit::Interrupted, Vec::new(), Vec::new());
+            return Exit::Interrupted;
         }
         if let Some(register) = &self.register {
             register.starting();
         }
         let handle = match start() {
             Ok(handle) => handle,
-            Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
+            Err(e) => return Exit::NotStarted(e),
         };
         let group = handle.pids().first().map_or(0, |pid| *pid as i32);
         self.groups().insert(group);
@@ -245,16 +250,15 @@ impl Runner {
         if let Some(register) = &self.register {
             register.ended(group);
         }
-        let (out, err, status) = match handle.wait() {
-            Ok(output) => (output.stdout.clone(), output.stderr.clone(), output.status),
-            Err(e) => return (Exit::NotStarted(e), Vec::new(), Vec::new()),
+        let status = match handle.wait() {
+            Ok(output) => output.status,
+            Err(e) => return Exit::NotStarted(e),
         };
-        let exit = match timeout {
+        match timeout {
             Some(limit) if is_late => Exit::TimedOut(limit),
             _ if self.is_interrupted() && !status.success() => Exit::Interrupted,
             _ => exit_of(status),
-        };
-        (exit, out, err)
+        }
     }
 
     fn signal_all(&self, signal: Signal) {
@@ -463,6 +467,17 @@ mod tests {
     fn a_background_process_does_not_keep_the_runner_waiting() {
         let started = Instant::now();
         check("sleep 30 & echo done", None, "exit status 0", "done\n");
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn nor_does_one_that_a_question_started() {
+        let started = Instant::now();
+        let question = spec("setsid sleep 30 & echo answer; echo said >&2", None);
+        let (exit, out, err) = Runner::default().ask(&question);
+        let printed = (exit.shown(), out, err);
+        let expected = ("exit status 0".into(), b"answer\n".into(), b"said\n".into());
+        assert_eq!(printed, expected);
         assert!(started.elapsed() < Duration::from_secs(20));
     }
 

@@ -21,19 +21,25 @@ const MARK: &[u8] = b"rel log\n";
 
 /// Returns a new file for what a command prints; `logs` is the checkout's directory for them.
 pub fn create(logs: &Path) -> io::Result<File> {
-    let mut file = nameless(logs)?;
-    // Who opens it anew has a place of its own in it: each must write behind the others.
-    fcntl_setfl(&file, OFlags::APPEND)?;
+    let mut file = nameless(&name(logs), || tempfile::tempfile_in(logs))?;
     file.write_all(MARK)?;
     Ok(file)
 }
 
-fn nameless(logs: &Path) -> io::Result<File> {
+/// Returns a new file for the answer to a question, without a mark.
+pub fn unmarked() -> io::Result<File> {
+    nameless("rel-answer", tempfile::tempfile)
+}
+
+fn nameless(name: &str, or_else: impl FnOnce() -> io::Result<File>) -> io::Result<File> {
     #[cfg(target_os = "linux")]
-    if let Ok(file) = rustix::fs::memfd_create(name(logs), rustix::fs::MemfdFlags::CLOEXEC) {
-        return Ok(file.into());
-    }
-    tempfile::tempfile_in(logs)
+    let made = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(File::from);
+    #[cfg(not(target_os = "linux"))]
+    let made: io::Result<File> = Err(io::ErrorKind::Unsupported.into());
+    let file = made.or_else(|_| or_else())?;
+    // Who opens it anew has a place of its own in it: each must write behind the others.
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 /// What was printed into a log.
@@ -46,13 +52,19 @@ pub struct Printed {
 
 /// Returns what was printed into a file of [`create`] so far.
 pub fn read(file: &File) -> io::Result<Printed> {
-    let mut text = vec![0; file.metadata()?.len() as usize];
-    file.read_exact_at(&mut text, 0)?;
+    let mut text = read_all(file)?;
     let is_cut = !text.starts_with(MARK);
     if !is_cut {
         text.drain(..MARK.len());
     }
     Ok(Printed { text, is_cut })
+}
+
+/// Returns all that is in a file so far.
+pub fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Returns whether the file that a link of `/proc/PID/fd` leads to was made for `logs`.
