@@ -94,8 +94,10 @@ impl LocalStore {
         for (path, meta) in files(&self.actions)? {
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let is_old = age.is_some_and(|age| used.elapsed().is_ok_and(|e| e > age));
-            let result: Option<ActionResult> = crate::stored::load(&path);
-            match result {
+            let Some(bytes) = bytes_of(&path)? else {
+                continue;
+            };
+            match crate::stored::decode(&bytes) {
                 Some(result) if !is_old => results.push((used, path, (meta.len(), result))),
                 _ => remove(&path)?,
             }
@@ -158,32 +160,25 @@ impl LocalStore {
     /// Returns how many were read and the names of the removed ones.
     pub fn verify(&self) -> Result<(u64, Vec<String>)> {
         let mut bad = Vec::new();
+        let mut discard = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            bad.push(name.to_string_lossy().into_owned());
+            remove(path)
+        };
         let blobs = files(&self.cas)?;
         for (path, _) in &blobs {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let digest = hash_reader(fs::open(path)?).context("read", path)?;
-            if digest.hex() != name {
-                remove(path)?;
-                bad.push(name);
+            if is_whole_blob(path)? == Some(false) {
+                discard(path)?;
             }
         }
         let results = files(&self.actions)?;
-        let read = (blobs.len() + results.len()) as u64;
-        for (path, _) in results {
-            if crate::stored::load::<ActionResult>(&path).is_none() {
-                remove(&path)?;
-                bad.push(
-                    path.file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned(),
-                );
+        for (path, _) in &results {
+            let is_whole = |bytes: Vec<u8>| crate::stored::decode::<ActionResult>(&bytes).is_some();
+            if bytes_of(path)?.is_some_and(|bytes| !is_whole(bytes)) {
+                discard(path)?;
             }
         }
+        let read = (blobs.len() + results.len()) as u64;
         Ok((read, bad))
     }
 }
@@ -295,6 +290,24 @@ fn named_by(result: &ActionResult) -> Vec<Digest> {
     named.filter(|d| !small.contains(d)).collect()
 }
 
+/// Returns whether a blob's bytes are what its name says; `None` when somebody has removed it.
+fn is_whole_blob(path: &Path) -> Result<Option<bool>> {
+    let file = match File::open(path) {
+        Err(e) if fs::is_absent(&e) => return Ok(None),
+        file => file.context("read", path)?,
+    };
+    let digest = hash_reader(file).context("read", path)?;
+    Ok(Some(path.ends_with(digest.hex())))
+}
+
+/// Returns the bytes of a file; `None` when somebody has removed it.
+fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Err(e) if fs::is_absent(&e) => Ok(None),
+        bytes => bytes.context("read", path).map(Some),
+    }
+}
+
 /// Two hex digits as a directory, so that no directory grows to a million entries.
 fn sharded(dir: &Path, hex: &str) -> PathBuf {
     dir.join(&hex[..2]).join(hex)
@@ -363,6 +376,16 @@ mod tests {
         digest
     }
 
+    fn result_with(log: Digest) -> ActionResult {
+        ActionResult {
+            made: Made::default(),
+            log,
+            took_ms: 0,
+            small: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
     #[test]
     fn blobs_come_back_whole_or_not_at_all() {
         let (_dir, store) = space();
@@ -404,13 +427,7 @@ mod tests {
     fn whoever_comes_first_to_a_directory_may_have_company() {
         let (_dir, store) = space();
         let (store, begin) = (&store, &std::sync::Barrier::new(4));
-        let result = ActionResult {
-            made: Made::default(),
-            log: Digest::of(b""),
-            took_ms: 0,
-            small: Vec::new(),
-            found: Vec::new(),
-        };
+        let result = result_with(Digest::of(b""));
         let put_all = |last: u8| -> Vec<String> {
             let put = |first: u8| {
                 let mut key = ActionKey([last; 32]);
@@ -447,13 +464,7 @@ mod tests {
         let day = Duration::from_secs(86_400);
         for (i, bytes) in [b"old", b"mid", b"new"].iter().enumerate() {
             let digest = put(&store, *bytes);
-            let result = ActionResult {
-                made: Made::default(),
-                log: digest,
-                took_ms: 0,
-                small: Vec::new(),
-                found: Vec::new(),
-            };
+            let result = result_with(digest);
             let key = ActionKey([i as u8; 32]);
             store.put_action(&key, &result).expect("puts");
             let when = SystemTime::now() - day * (3 - i as u32);
@@ -484,5 +495,31 @@ mod tests {
             }
         );
         assert!(store.action(&ActionKey([2; 32])).expect("reads").is_some());
+    }
+
+    #[test]
+    fn what_is_gone_is_not_what_rotted() {
+        let (dir, store) = space();
+        let gone = dir.path().join("gone");
+        assert_eq!(is_whole_blob(&gone).expect("asks"), None);
+        assert_eq!(bytes_of(&gone).expect("asks"), None);
+        // What can not be read just now may be whole.
+        assert!(is_whole_blob(dir.path()).is_err() && bytes_of(dir.path()).is_err());
+        let digest = put(&store, b"hello");
+        let path = store.blob_path(&digest);
+        assert_eq!(is_whole_blob(&path).expect("asks"), Some(true));
+    }
+
+    #[test]
+    fn verify_stands_somebody_who_prunes() {
+        let (_dir, store) = space();
+        let blobs: Vec<Digest> = (0..500)
+            .map(|i: u32| put(&store, &i.to_le_bytes()))
+            .collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| blobs.iter().rev().for_each(|blob| store.distrust(blob)));
+            let (_, bad) = store.verify().expect("reads");
+            assert_eq!(bad, [""; 0]);
+        });
     }
 }
