@@ -34,6 +34,9 @@ const TOUCH: rustix::fs::Timestamps = rustix::fs::Timestamps {
     },
 };
 
+/// Age up to which a blob stays although no result names it.
+const YOUNG: Duration = Duration::from_secs(3600);
+
 /// Room for a result as most are.
 const RESULT_BYTES: usize = 8 * 1024;
 
@@ -135,7 +138,6 @@ impl LocalStore {
     /// Removes blobs outside of `kept`, and what killed runs left half written. Young ones
     /// stay: the result that will name them may just be on its way from another `rel`.
     fn sweep(&self, kept: &HashSet<Digest>) -> Result<()> {
-        const YOUNG: Duration = Duration::from_secs(3600);
         let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
         let is_kept = |path: &Path| {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -147,8 +149,9 @@ impl LocalStore {
         let half_written = half_written
             .flatten()
             .filter(|(path, _)| is_temporary(path));
-        for (path, meta) in unused.chain(half_written) {
-            let written = meta.modified();
+        for (path, _) in unused.chain(half_written) {
+            // As it is now: another `rel` may just have found it here.
+            let written = std::fs::metadata(&path).and_then(|m| m.modified());
             if !written.is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG)) {
                 remove(&path)?;
             }
@@ -212,7 +215,20 @@ impl Store for LocalStore {
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let is_missing = |d: &&Digest| {
-            !std::fs::metadata(self.blob_path(d)).is_ok_and(|m| m.is_file() && m.len() == d.size)
+            let path = self.blob_path(d);
+            let meta = std::fs::metadata(&path).ok();
+            let Some(meta) = meta.filter(|m| m.is_file() && m.len() == d.size) else {
+                return true;
+            };
+            // A result may be about to name it: a `prune` must leave it alone until then.
+            if meta
+                .modified()
+                .is_ok_and(|m| m.elapsed().is_ok_and(|e| e > YOUNG / 2))
+            {
+                let flags = rustix::fs::AtFlags::empty();
+                let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &TOUCH, flags);
+            }
+            false
         };
         Ok(digests.iter().filter(is_missing).copied().collect())
     }
@@ -376,6 +392,11 @@ mod tests {
         digest
     }
 
+    fn set_age(path: &Path, age: Duration) {
+        let file = File::open(path).expect("opens");
+        file.set_modified(SystemTime::now() - age).expect("sets");
+    }
+
     fn result_with(log: Digest) -> ActionResult {
         ActionResult {
             made: Made::default(),
@@ -521,5 +542,15 @@ mod tests {
             let (_, bad) = store.verify().expect("reads");
             assert_eq!(bad, [""; 0]);
         });
+    }
+
+    #[test]
+    fn an_old_blob_that_a_result_is_about_to_name_outlives_a_prune() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        set_age(&store.blob_path(&digest), Duration::from_secs(86_400));
+        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        store.prune(None, None).expect("prunes");
+        assert_eq!(store.missing(&[digest]).expect("asks"), []);
     }
 }
