@@ -152,7 +152,8 @@ impl LocalStore {
         for (path, _) in unused.chain(half_written) {
             // As it is now: another `rel` may just have found it here.
             let written = std::fs::metadata(&path).and_then(|m| m.modified());
-            if !written.is_ok_and(|m| m.elapsed().is_ok_and(|e| e < YOUNG)) {
+            // A time yet to come is of a clock that is ahead, not of long ago.
+            if !written.is_ok_and(|m| !m.elapsed().is_ok_and(|e| e >= YOUNG)) {
                 remove(&path)?;
             }
         }
@@ -552,5 +553,21 @@ mod tests {
         assert_eq!(store.missing(&[digest]).expect("asks"), []);
         store.prune(None, None).expect("prunes");
         assert_eq!(store.missing(&[digest]).expect("asks"), []);
+    }
+
+    #[test]
+    fn a_file_from_the_future_is_young() {
+        let (_dir, store) = space();
+        let digest = put(&store, b"hello");
+        let path = store.blob_path(&digest);
+        let half = path.with_file_name(format!("{}half", fs::TEMPORARY));
+        std::fs::write(&half, "hel").expect("writes");
+        for path in [&path, &half] {
+            let file = File::open(path).expect("opens");
+            let then = SystemTime::now() + Duration::from_secs(3600);
+            file.set_modified(then).expect("sets");
+        }
+        store.prune(None, None).expect("prunes");
+        assert!(path.exists() && half.exists());
     }
 }
