@@ -110,7 +110,7 @@ impl LocalStore {
         let mut kept_bytes = 0;
         let mut is_full = false;
         for (_, path, (len, result)) in results {
-            let digests = named_by(&result);
+            let digests: HashSet<Digest> = named_by(&result).into_iter().collect();
             let new: u64 = digests
                 .iter()
                 .filter(|d| !kept.contains(d))
@@ -379,7 +379,8 @@ mod tests {
     use std::fs::FileTimes;
 
     use super::*;
-    use crate::key::Made;
+    use crate::digest::{Content, Kind};
+    use crate::key::{Made, OutputState};
 
     fn space() -> (tempfile::TempDir, LocalStore) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -569,5 +570,31 @@ mod tests {
         }
         store.prune(None, None).expect("prunes");
         assert!(path.exists() && half.exists());
+    }
+
+    #[test]
+    fn a_blob_that_a_result_names_twice_takes_its_room_once() {
+        let (_dir, store) = space();
+        let digest = put(&store, &[7; 5000]);
+        let output = |path: &str| OutputState {
+            path: fs::RepoPath::new(path),
+            content: Content {
+                kind: Kind::File,
+                digest,
+            },
+        };
+        let made = Made {
+            outputs: vec![output("a"), output("b")],
+            product: None,
+        };
+        let result = ActionResult {
+            made,
+            small: vec![Vec::new()],
+            ..result_with(Digest::of(b""))
+        };
+        let key = ActionKey([1; 32]);
+        store.put_action(&key, &result).expect("puts");
+        store.prune(None, Some(8000)).expect("prunes");
+        assert!(store.action(&key).expect("reads").is_some());
     }
 }
