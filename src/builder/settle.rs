@@ -219,9 +219,10 @@ impl Builder<'_> {
         } = match run {
             Ok(done) => done,
             Err(error) => {
-                let mess = outputs::states(target, self.inspector.digests)?;
+                let mess = self.mess(target);
                 let is_failure = error.kind != ErrorKind::Interrupted;
-                self.records().leave(&target.name, is_failure, mess)?;
+                // That it began is in the records, which is enough; its own error is what counts.
+                let _ = self.records().leave(&target.name, is_failure, mess);
                 return Err(error);
             }
         };
@@ -294,6 +295,9 @@ impl Builder<'_> {
                     _ => error.fact("key", &key.hex()[..16]),
                 });
             }
+            if self.make_room(target, &self.mess(target)).is_err() {
+                return Err(error);
+            }
             self.progress.event(&Event::Retrying {
                 target: &target.name,
                 attempt,
@@ -301,9 +305,13 @@ impl Builder<'_> {
                 why: &error.message,
             });
             attempt += 1;
-            let mess = outputs::states(target, self.inspector.digests)?;
-            self.make_room(target, &mess)?;
         }
+    }
+
+    /// Returns what an attempt in vain left at the outputs; what can not be read is left to whoever
+    /// it belongs to.
+    fn mess(&self, target: &Target) -> Vec<OutputState> {
+        outputs::states(target, self.inspector.digests).unwrap_or_default()
     }
 
     fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<Ran> {

@@ -341,3 +341,20 @@ fn a_command_that_empties_its_log_does_not_get_past_reject() {
     --- exit code 1
     ");
 }
+
+#[test]
+fn a_command_that_fails_and_leaves_outputs_that_can_not_be_read() {
+    let space = Space::new(
+        r#"target "t" { outputs "d/x"; retries 1; run "rmdir d; ln -s d d; echo because; exit 3"; }"#,
+    );
+    let output = space.run(["build"]).fails(1);
+    let has = |text: &str| output.stderr.contains(text);
+    assert!(has("exit status 3") && has("because"), "{output}");
+    space.write(
+        "Releasefile.kdl",
+        r#"target "t" { outputs "d/x"; run "echo x > d/x"; }"#,
+    );
+    let _ = space.run(["build"]).fails(1);
+    space.remove("d");
+    let _ = space.build([]).ok().is("t ran");
+}
