@@ -131,7 +131,10 @@ pub fn make_room(
         let is_ours = ours
             .iter()
             .any(|o| o.path == path && Some(o.content) == content);
-        let is_real_dir = std::fs::symlink_metadata(&absolute).is_ok_and(|m| m.is_dir());
+        let Some(meta) = fs::lstat(&absolute)? else {
+            continue;
+        };
+        let is_real_dir = meta.is_dir();
         match () {
             // An empty directory goes silently; a full one is somebody's work.
             () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
@@ -225,7 +228,11 @@ fn move_aside(
         fs::create_dirs(parent)?;
     }
     let source = path.to_absolute(root);
-    std::fs::rename(&source, &destination).context("move aside", &source)
+    match std::fs::rename(&source, &destination) {
+        // Somebody has removed it: it is out of the way.
+        Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
+        moved => moved.context("move aside", &source),
+    }
 }
 
 /// Creates the directories above `path` (and `path` itself, unless it is a file), refusing
@@ -476,5 +483,18 @@ fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Diges
     match tee.is_refused {
         true => digest.context("write", path).map_err(not_used),
         false => digest.context("read the cached blob of", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_removed_is_out_of_the_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut aside = None;
+        let gone = RepoPath::new("out/gone");
+        move_aside(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
     }
 }
