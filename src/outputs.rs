@@ -231,6 +231,9 @@ fn move_aside(
     match std::fs::rename(&source, &destination) {
         // Somebody has removed it: it is out of the way.
         Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
+            accept::move_tree(&source, &destination).context("move aside", &source)
+        }
         moved => moved.context("move aside", &source),
     }
 }

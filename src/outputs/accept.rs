@@ -55,3 +55,25 @@ fn move_file(from: &Path, to: &Path) -> std::io::Result<()> {
         other => Ok(other?),
     }
 }
+
+/// Moves whatever is at `from` onto another file system. Until all of it is there, all of it stays.
+pub(super) fn move_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry?;
+        let to = match entry.path().strip_prefix(from) {
+            Ok(below) if entry.depth() > 0 => to.join(below),
+            _ => to.to_owned(),
+        };
+        let kind = entry.file_type();
+        match () {
+            () if kind.is_dir() => std::fs::create_dir(&to)?,
+            () if kind.is_file() || kind.is_symlink() => move_file(entry.path(), &to)?,
+            // Reading a pipe would wait for whoever writes into it.
+            () => return Err(std::io::ErrorKind::CrossesDevices.into()),
+        }
+    }
+    match from.is_symlink() || !from.is_dir() {
+        true => std::fs::remove_file(from),
+        false => std::fs::remove_dir_all(from),
+    }
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use insta::assert_snapshot;
 
+use crate::cached::build_with_mounts;
 use crate::space::Space;
 
 fn built() -> Space {
@@ -201,4 +202,21 @@ fn a_file_of_a_glob_replaced_by_a_directory() {
     space.remove("build/x.o").write("build/x.o/y", "mine\n");
     space.build(["--no-cache"]).ok().is("a ran, same result");
     space.build([]).ok().is("a fresh");
+}
+
+#[test]
+fn what_stands_in_the_way_on_another_file_system_is_moved_aside_as_well() {
+    let space = built();
+    space.shell("rm -r build && mkdir build");
+    let output = build_with_mounts(
+        &space,
+        "mount -t tmpfs tmpfs \"$WORK/build\"; mkdir build/x; echo mine > build/x/a; ln -s a build/x/b",
+    );
+    let _ = output.ok();
+    let found = aside(&space);
+    let expected = [("build/x/a", "mine\n"), ("build/x/b", "-> a")];
+    assert_eq!(
+        found,
+        expected.map(|(path, text)| (path.into(), text.into()))
+    );
 }
