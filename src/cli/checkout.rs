@@ -12,13 +12,20 @@ use crate::ui;
 pub struct Lock {
     file: File,
     path: PathBuf,
+    /// Whether the file system gives a file the same number each time: not all of them do.
+    is_known_again: bool,
 }
+
+/// How often a lock may have lost its name before the file system is not believed.
+const TRIES: usize = 20;
 
 impl Lock {
     /// Takes the lock, waiting for another `rel` and saying for whom.
     pub fn take(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("lock");
+        let mut tries = 0;
         let mut lock = loop {
+            tries += 1;
             ensure_state_dir(state_dir)?;
             let mut file = File::options()
                 .read(true)
@@ -33,8 +40,13 @@ impl Lock {
                 Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
             }
             let path = path.clone();
-            let lock = Self { file, path };
-            if lock.is_held() {
+            let mut lock = Self {
+                file,
+                path,
+                is_known_again: true,
+            };
+            lock.is_known_again = lock.is_held();
+            if lock.is_known_again || tries == TRIES {
                 break lock;
             }
         };
@@ -65,7 +77,8 @@ impl Lock {
             (meta.device, meta.inode)
         };
         let ours = self.file.metadata().ok().map(place);
-        ours.is_some() && ours == std::fs::metadata(&self.path).ok().map(place)
+        !self.is_known_again
+            || ours.is_some() && ours == std::fs::metadata(&self.path).ok().map(place)
     }
 
     /// Returns the time as the file system of the checkout stamps files, which may not be this
