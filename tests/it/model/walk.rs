@@ -183,7 +183,10 @@ impl Walk {
         for target in (0..self.world.tree.targets.len()).rev() {
             if is_root(target) || wanted.contains(&target) {
                 wanted.insert(target);
-                wanted.extend(self.world.tree.needs(target));
+                // One of an `each` without files needs nothing.
+                if !self.world.tree.instances(target).is_empty() {
+                    wanted.extend(self.world.tree.needs(target));
+                }
             }
         }
         wanted
