@@ -408,18 +408,16 @@ impl<'a> Builder<'a> {
     /// Asks the store. That it can not be read is told once; then it is left alone.
     fn ask_store<T>(&self, ask: impl FnOnce(&dyn Store) -> Result<T>) -> Option<T> {
         let text = "going on without the cache";
-        let answer = self.with_store(&self.is_cache_unreadable, text, ask);
-        if self.is_cache_unreadable.load(Ordering::Relaxed) {
-            self.is_cache_unwritable.store(true, Ordering::Relaxed);
-        }
-        answer
+        self.with_store(&self.is_cache_unreadable, text, ask)
     }
 
     /// Puts something into the store. That it can not be written is told once; it goes on being
     /// asked.
     fn fill_store(&self, put: impl FnOnce(&dyn Store) -> Result<()>) {
         let text = "nothing more is put into the cache";
-        let _ = self.with_store(&self.is_cache_unwritable, text, put);
+        if !self.is_cache_unreadable.load(Ordering::Relaxed) {
+            let _ = self.with_store(&self.is_cache_unwritable, text, put);
+        }
     }
 
     fn with_store<T>(

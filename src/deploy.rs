@@ -303,8 +303,7 @@ pub fn rollback(
         };
         hands.prove(&back.ran, request.force)?;
         let note = |event: &str| {
-            let runs = back.runs.iter().map(|run| program::quote(run));
-            let lines = runs.map(|run| format!("rel_journal {event} - - {run} -\n"));
+            let lines = back.runs.iter().map(|run| program::back(event, run));
             fleet.note(&names, &lines.collect::<String>(), interrupted)
         };
         // Said first: cut off after its last step, it must not look like another release's.

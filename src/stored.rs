@@ -3,13 +3,9 @@
 //! A file that is missing, torn, corrupt or of another version reads as "nothing known",
 //! never as an error: state is always safe to lose. Data is encoded with postcard.
 
-use std::path::Path;
-
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::fs;
 
 mod ledger;
 
@@ -72,17 +68,6 @@ pub fn seal(bytes: &mut [u8]) {
 /// Returns the data behind version and checksum, unchecked.
 pub fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     bytes.strip_prefix(MAGIC)?.get(SUM_LEN..)
-}
-
-/// Reads a stored file; `None` when it is missing or not whole.
-pub fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    decode(&std::fs::read(path).ok()?)
-}
-
-/// Writes a stored file whole or not at all; a power cut may tear it, and then its
-/// checksum says so.
-pub fn save<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    fs::write_lightly(path, &encode(value)?)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use crate::ui;
 pub struct Lock {
     file: File,
     path: PathBuf,
-    /// Whether the file system gives a file the same number each time: not all of them do.
-    is_known_again: bool,
+    /// Device and inode; `None` on a file system that numbers a file anew each time that it is
+    /// looked at: there the lock is taken for held.
+    place: Option<(u64, u64)>,
 }
 
 /// How often a lock may have lost its name before the file system is not believed.
@@ -39,15 +40,12 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => wait_for_lock(&mut file, &path)?,
                 Err(TryLockError::Error(e)) => return Err(e).context("lock", &path),
             }
-            let path = path.clone();
-            let mut lock = Self {
-                file,
-                path,
-                is_known_again: true,
-            };
-            lock.is_known_again = lock.is_held();
-            if lock.is_known_again || tries == TRIES {
-                break lock;
+            let place = file.metadata().context("look at", &path).map(place_of)?;
+            let has_name = std::fs::metadata(&path).map(place_of).ok() == Some(place);
+            if has_name || tries == TRIES {
+                let place = has_name.then_some(place);
+                let path = path.clone();
+                break Self { file, path, place };
             }
         };
         fs::remove_leftovers(state_dir);
@@ -72,13 +70,8 @@ impl Lock {
     /// Returns whether the lock still keeps others out: the file may be removed with all of the
     /// state, and whoever comes then makes another one.
     pub fn is_held(&self) -> bool {
-        let place = |meta: std::fs::Metadata| {
-            let meta = Signature::of(&meta);
-            (meta.device, meta.inode)
-        };
-        let ours = self.file.metadata().ok().map(place);
-        !self.is_known_again
-            || ours.is_some() && ours == std::fs::metadata(&self.path).ok().map(place)
+        let named = || std::fs::metadata(&self.path).ok().map(place_of);
+        self.place.is_none_or(|place| named() == Some(place))
     }
 
     /// Returns the time as the file system of the checkout stamps files, which may not be this
@@ -88,6 +81,11 @@ impl Lock {
         let written = self.file.metadata().map(|m| Signature::of(&m).newest_ns());
         written.map_or(now, |written| written.min(now))
     }
+}
+
+fn place_of(meta: std::fs::Metadata) -> (u64, u64) {
+    let meta = Signature::of(&meta);
+    (meta.device, meta.inode)
 }
 
 /// Creates `.rel`, which hides itself from git.

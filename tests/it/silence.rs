@@ -9,19 +9,25 @@ use rustix::process::Signal;
 
 use crate::space::{Output, PATH, Space, wait_until};
 
-/// A host in this directory, on which `live` is written with a way back.
-fn site(undo: &str) -> Space {
-    let space = Space::new(
-        r#"
-var "word" "1"
-host "a" local=#true root="srv/a"
-environment "e" { use "r" on="a" word="{word}"; }
-"#,
-    );
+/// Hosts `a` and `b` in this directory, an environment `e`, and a recipe.
+fn ground(environment: &str, (name, steps): (&str, &str)) -> Space {
+    let space = Space::new(&format!(
+        "var \"word\" \"1\"\nhost \"a\" local=#true root=\"srv/a\"\nhost \"b\" local=#true root=\"srv/b\"\n\
+         environment \"e\" {{ {environment}; }}\n"
+    ));
     space.write(
-        "recipes/r.kdl",
-        r#"
-recipe "r" {
+        format!("recipes/{name}.kdl"),
+        format!("recipe \"{name}\" {{\n{steps}\n}}\n"),
+    );
+    for host in ["srv/a", "srv/b"] {
+        fs::create_dir_all(space.path(host)).expect("creates");
+    }
+    space
+}
+
+/// A host on which `live` is written with a way back, three times.
+fn site(undo: &str) -> Space {
+    let steps = r#"
     param "word"
     step "first" {
         run "cp live live.{word}.was || :; echo {word} >live"
@@ -31,11 +37,9 @@ recipe "r" {
         run "echo {word} >second"
         undo "UNDO"
     }
-}
-"#
-        .replace("UNDO", undo),
-    );
-    fs::create_dir_all(space.path("srv/a")).expect("creates");
+"#;
+    let steps = steps.replace("UNDO", undo);
+    let space = ground(r#"use "r" on="a" word="{word}""#, ("r", &steps));
     for word in ["1", "2", "3"] {
         let _ = released(&space, word).ok();
     }
@@ -171,18 +175,8 @@ fn what_could_not_be_written_down_is_told() {
 
 #[test]
 fn what_is_sent_arrives_whole_or_is_refused() {
-    let space = Space::new(
-        r#"
-host "a" local=#true root="srv/a"
-host "b" local=#true root="srv/b"
-environment "e" { use "copied" on="a" from="b"; }
-"#,
-    );
-    space.write(
-        "recipes/copied.kdl",
-        r#"recipe "copied" { step "copy" { put "{from.root}/data" from="from" to="{host.root}/data"; }; }"#,
-    );
-    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    let step = r#"step "copy" { put "{from.root}/data" from="from" to="{host.root}/data"; }"#;
+    let space = ground(r#"use "copied" on="a" from="b""#, ("copied", step));
     for number in 0..40 {
         space.write(format!("srv/b/data/{number}"), vec![b'x'; 100_000]);
     }
@@ -226,14 +220,8 @@ esac"#;
 
 #[test]
 fn a_service_that_nobody_knows_of_does_not_begin() {
-    let space = Space::new(
-        "host \"a\" local=#true root=\"srv/a\"\nenvironment \"e\" { use \"svc\" on=\"a\"; }\n",
-    );
-    space.write(
-        "recipes/svc.kdl",
-        r#"recipe "svc" { step "run" { service "svc" run="echo one >>begun; exec sleep 1000" log="{host.root}/log"; dir "{host.root}"; }; }"#,
-    );
-    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    let step = r#"step "run" { service "svc" run="echo one >>begun; exec sleep 1000" log="{host.root}/log"; dir "{host.root}"; }"#;
+    let space = ground(r#"use "svc" on="a""#, ("svc", step));
     let mv = r#"case "$*" in *services/*/pid) touch srv/a/now; sleep 100 ;; *) exec {real} "$@" ;; esac"#;
     let path = instead(
         &space,
@@ -251,13 +239,11 @@ fn a_service_that_nobody_knows_of_does_not_begin() {
 
 #[test]
 fn a_link_that_is_written_over_comes_back() {
-    let space = Space::new(
-        "var \"word\" \"1\"\nhost \"a\" local=#true root=\"srv/a\"\nenvironment \"e\" { use \"r\" on=\"a\" word=\"{word}\"; }\n",
-    );
-    space.write(
-        "recipes/r.kdl",
-        r#"recipe "r" { param "word"; step "one" { write "{host.root}/to-file" "{word}"; }; step "two" { write "{host.root}/to-nothing" "{word}"; }; }"#,
-    );
+    let steps = r#"
+    step "one" { write "{host.root}/to-file" "1"; }
+    step "two" { write "{host.root}/to-nothing" "1"; }
+"#;
+    let space = ground(r#"use "r" on="a""#, ("r", steps));
     space.write("srv/a/file", "content");
     for (name, to) in [("to-file", "file"), ("to-nothing", "nothing")] {
         std::os::unix::fs::symlink(to, space.path("srv/a").join(name)).expect("links");
@@ -274,21 +260,11 @@ fn a_link_that_is_written_over_comes_back() {
 
 #[test]
 fn a_question_that_was_killed_is_not_answered_with_no() {
-    let space = Space::new(
-        r#"
-host "a" local=#true root="srv/a"
-environment "e" {
-    role "active" on="a" command="sh -c 'test ! -e {host.root}/killed || kill -KILL $$'"
-    use "r" on="active"
-}
-environment "f" { use "r" on="a"; }
-"#,
-    );
-    space.write(
-        "recipes/r.kdl",
-        r#"recipe "r" { step "one" { run "echo one >>ran"; check "test -e ran; sh -c 'test ! -e killed || kill -KILL $$'"; }; }"#,
-    );
-    fs::create_dir_all(space.path("srv/a")).expect("creates");
+    let step = r#"step "one" { run "echo one >>ran"; check "test -e ran; sh -c 'test ! -e killed || kill -KILL $$'"; }"#;
+    let role = r#"role "active" on="a" command="sh -c 'test ! -e {host.root}/killed || kill -KILL $$'"; use "r" on="active""#;
+    let space = ground(role, ("r", step));
+    let main = space.read("Releasefile.kdl") + "environment \"f\" { use \"r\" on=\"a\"; }\n";
+    space.write("Releasefile.kdl", main);
     let _ = space.run(["f"]).ok();
     space.write("srv/a/killed", "");
     for name in ["e", "f"] {

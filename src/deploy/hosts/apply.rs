@@ -296,8 +296,7 @@ impl Hands<'_> {
 
     /// Says on each host that this run goes back, or is no release to go back from any more.
     fn tell_back(&self, event: &str, ran: &[Ran]) -> Result<()> {
-        let run = program::quote(self.run_id);
-        let line = format!("rel_journal {event} - - {run} -\n");
+        let line = program::back(event, self.run_id);
         let hosts: Vec<&str> = ran.iter().map(|r| r.host.as_str()).collect();
         self.fleet.note(&hosts, &line, self.interrupted)
     }

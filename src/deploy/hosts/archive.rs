@@ -58,13 +58,29 @@ impl Item {
     }
 }
 
-/// Hashes what is read.
-struct Hashing<R>(R, blake3::Hasher);
+/// A file that is read and held against what was built.
+pub struct Checked<R> {
+    from: R,
+    hasher: blake3::Hasher,
+}
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Checked<R> {
+    /// Returns a reader of `from`.
+    pub fn new(from: R) -> Self {
+        let hasher = blake3::Hasher::new();
+        Self { from, hasher }
+    }
+
+    /// Returns whether what was read is what must be in it, where that is known.
+    pub fn is(&self, built: Option<&[u8; 32]>) -> bool {
+        built.is_none_or(|built| self.hasher.finalize() == *built)
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.0.read(buffer)?;
-        self.1.update(&buffer[..count]);
+        let count = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
         Ok(count)
     }
 }
@@ -188,10 +204,9 @@ fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
             (entry.mode, entry.size) = (*mode, *size);
             header(&entry, out)?;
             let file = std::fs::File::open(&item.path)?.take(*size);
-            let mut file = Hashing(file, blake3::Hasher::new());
+            let mut file = Checked::new(file);
             // A file that shrinks meanwhile must not shift all that follows.
-            let is_whole = io::copy(&mut file, out)? == *size;
-            if !is_whole || item.hash.is_some_and(|built| file.1.finalize() != built) {
+            if io::copy(&mut file, out)? != *size || !file.is(item.hash.as_ref()) {
                 return Err(changed(item.path.as_os_str()));
             }
             pad(*size, out)

@@ -15,10 +15,10 @@ use crate::deploy::plan::Seen;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::detached::{Detached, State};
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program::quote;
 use crate::deploy::{Request, open, world};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::progress::{Event, Progress};
 
 /// How one detached step ended.
@@ -145,10 +145,7 @@ fn told(
         None
     })?;
     if status != 0 {
-        let what = format!("what looked after `{}` on host `{host}`", one.id);
-        return Err(
-            Error::host(format!("{what} was ended there")).hinted("run the same command again")
-        );
+        return Err(unanswered(host, &format!("what looked after `{}`", one.id)));
     }
     let ending = lock(&ending).clone();
     Ok(ending)

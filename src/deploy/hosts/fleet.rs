@@ -16,9 +16,10 @@ use crate::deploy::hosts::transport::{System, Transport};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::questions::{Answers, Depth, Questions, unanswered};
+use crate::deploy::plan::questions::{Answers, Depth, Questions};
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
+use crate::deploy::wire::frames::unanswered;
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
@@ -371,7 +372,8 @@ impl Member {
         let replies = self.session().ask(&body, interrupted)?;
         let said = |(tag, probe): (usize, &&Probe)| {
             let reply = replies.iter().find(|r| r.tag == tag && !r.was_killed());
-            let reply = reply.ok_or_else(|| unanswered(&probe.host, &probe.role))?;
+            let what = || format!("what asked for the role `{}`", probe.role);
+            let reply = reply.ok_or_else(|| unanswered(&probe.host, &what()))?;
             let text = String::from_utf8_lossy(&reply.bytes).into_owned();
             Ok((probe.role.clone(), (reply.status, text)))
         };
@@ -417,17 +419,18 @@ impl Member {
     pub fn act(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
         let call = format!("rel_acts() {{\n{body}:\n}}\nrel_act rel_acts\n");
         let told = self.session().call(&call, interrupted)?;
-        self.is_done(&told)
+        self.rest_of(&told, "acted").map(drop)
     }
 
-    /// Returns an error where a guard says that it could not do what it was called for.
-    pub fn is_done(&self, told: &str) -> Result<()> {
-        match told.split_once(' ') {
-            Some(("refused", why)) => Err(keeps_no_journal(self.session().name())
+    /// Returns what a guard tells behind `word`, which says that it did what it was called for.
+    pub fn rest_of<'a>(&self, told: &'a str, word: &str) -> Result<&'a str> {
+        match told.split_once(' ').unwrap_or((told, "")) {
+            (first, rest) if first == word => Ok(rest),
+            ("refused", why) => Err(keeps_no_journal(self.session().name())
                 .fact("directory", self.header.state.clone())
                 .fact("says", why)
                 .hinted("see that it can be written, and run the same command again")),
-            _ => Ok(()),
+            _ => Err(Error::internal(format!("a guard said `{told}`"))),
         }
     }
 

@@ -37,7 +37,7 @@ pub fn freeze(
     let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
     let said = fleet.each(&|_, member| {
         let told = member.session().call(&call, interrupted)?;
-        member.is_done(&told)
+        member.rest_of(&told, "frozen").map(drop)
     })?;
     Ok(Locked {
         hosts: said.into_keys().collect(),
@@ -62,11 +62,9 @@ pub fn unfreeze(
     let words = request.purpose.as_str();
     let said = fleet.each(&|name, member| {
         let answer = member.session().call(&call, interrupted)?;
-        member.is_done(&answer)?;
         match answer.split_once(' ') {
             Some(("locked", held)) => Err(refused(name, words, held)),
-            Some((_, whose)) => Ok(whose.to_owned()),
-            None => Ok(String::new()),
+            _ => member.rest_of(&answer, "unlocked").map(str::to_owned),
         }
     })?;
     let mut locked = Locked::default();

@@ -80,8 +80,8 @@ impl Hands<'_> {
 /// A step that failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// Its name in the journal; empty where all steps were done and the program failed.
-    pub step: String,
+    /// Its name in the journal; `None` where all steps were done and the program failed.
+    pub step: Option<String>,
     /// Exit status; -1 when it was ended.
     pub status: i32,
     /// The time that it exceeded.
@@ -198,7 +198,7 @@ impl<'a> Follow<'a> {
     fn failed(&mut self, status: i32) {
         let Some(step) = self.at else { return };
         self.failure = Some(Failure {
-            step: step.id.clone(),
+            step: Some(step.id.clone()),
             status,
             exceeded: self
                 .limit()
@@ -220,7 +220,7 @@ impl<'a> Follow<'a> {
         // Between two steps, or before the first.
         let next = self.at.or_else(|| self.steps.get(self.begun).copied());
         Some(Failure {
-            step: next.map(|step| step.id.clone()).unwrap_or_default(),
+            step: next.map(|step| step.id.clone()),
             status,
             exceeded: None,
             output: Vec::from(self.last).join("\n"),
@@ -299,11 +299,11 @@ impl<'a> Line<'a> {
 
     fn error(&self, failure: Failure) -> Box<Error> {
         let (environment, host) = (&self.hands.environment.name, &self.host);
-        let mut error = Error::host(match failure.step.as_str() {
-            "" => format!(
+        let mut error = Error::host(match &failure.step {
+            Some(step) => format!("`{environment}` stopped: step `{step}` failed on host `{host}`"),
+            None => format!(
                 "`{environment}` stopped: its steps on host `{host}` did not come to their end"
             ),
-            step => format!("`{environment}` stopped: step `{step}` failed on host `{host}`"),
         });
         error = match failure.status {
             -1 => match failure.exceeded {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::deploy::hosts::landing::{Chunks, Landing};
 use crate::deploy::hosts::transport::Transport;
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::frames::{Came, Frame, Reply, read_frames};
+use crate::deploy::wire::frames::{Came, Frame, Reply, read_frames, unanswered};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::program::Header;
 use crate::error::{Error, ErrorKind, Result};
@@ -321,11 +321,7 @@ impl Session {
             match self.next_until(None, interrupted)? {
                 Some(Frame::Replies(replies)) => return Ok(replies),
                 Some(Frame::Event(text)) if text.starts_with("ended ") => {
-                    return Err(Error::host(format!(
-                        "host `{}` did not answer: what asked was killed there",
-                        self.name()
-                    ))
-                    .hinted("run the same command again"));
+                    return Err(unanswered(self.name(), "what asked"));
                 }
                 _ => {}
             }
@@ -358,13 +354,15 @@ impl Session {
     pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
         let call = format!("rel_keep {seq} {}\n", bytes.len());
         self.order_with(&format!("call {}\n{call}", call.len()), bytes, interrupted)?;
-        match self.event(interrupted)?.split_once(' ') {
+        let answer = self.event(interrupted)?;
+        match answer.split_once(' ') {
+            None if answer == "ready" => Ok(()),
             Some(("refused", why)) => Err(Error::host(format!(
                 "host `{}` could not take a secret",
                 self.name()
             ))
             .fact("says", why.trim())),
-            _ => Ok(()),
+            _ => Err(self.nonsense(&answer)),
         }
     }
 
@@ -410,13 +408,16 @@ impl Session {
                         self.name(),
                         crate::error::os_text(e)
                     ),
-                ));
+                )
+                .hinted("run the same command again"));
             }
         }
         let answer = self.event(interrupted);
         self.is_calling.store(false, Ordering::SeqCst);
         self.round_trips += 1;
-        match answer?.split_once(' ') {
+        let answer = answer?;
+        match answer.split_once(' ') {
+            None if answer == "received" => Ok(true),
             Some(("refused", why)) => Err(Error::host(format!(
                 "host `{}` could not take `{}`",
                 self.name(),
@@ -424,7 +425,7 @@ impl Session {
             ))
             .fact("says", why.trim())),
             Some(("baseless", _)) => Ok(false),
-            _ => Ok(true),
+            _ => Err(self.nonsense(&answer)),
         }
     }
 

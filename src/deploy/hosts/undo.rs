@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,10 +86,10 @@ impl Hands<'_> {
                 }
                 None
             })?;
-            if status != 0 {
-                said.push(String::from("whether all is there: what looked was ended"));
+            match status {
+                0 => Ok(said),
+                _ => Err(unanswered(host, "what looked for its way back")),
             }
-            Ok(said)
         })?;
         let mut missing = said.into_iter().filter(|(_, said)| !said.is_empty());
         let Some((host, said)) = missing.next() else {

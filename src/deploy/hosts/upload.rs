@@ -88,21 +88,17 @@ fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<O
 /// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it. Where `built` is
 /// given it must be the BLAKE3 of what is read.
 pub fn sha256_of(path: &Path, built: Option<&[u8; 32]>) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let (mut hasher, mut found) = (Sha256::new(), blake3::Hasher::new());
+    let mut file = archive::Checked::new(std::fs::File::open(path)?);
+    let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        if built.is_some() {
-            found.update(&buffer[..count]);
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
         }
     }
-    match built {
-        Some(built) if found.finalize() != *built => Err(archive::changed(path.as_os_str())),
-        _ => Ok(lower_hex(&hasher.finalize())),
+    match file.is(built) {
+        true => Ok(lower_hex(&hasher.finalize())),
+        false => Err(archive::changed(path.as_os_str())),
     }
 }

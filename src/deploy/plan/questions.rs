@@ -13,7 +13,7 @@ use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Hidden, Seal};
 use crate::deploy::wire::detached::Detached;
-use crate::deploy::wire::frames::Reply;
+use crate::deploy::wire::frames::{Reply, unanswered};
 use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::Journal;
 use crate::deploy::wire::program::quote;
@@ -273,14 +273,6 @@ impl Questions {
     }
 }
 
-/// Returns the error for a question whose process was killed: that is no answer.
-pub fn unanswered(host: &str, what: &str) -> Box<Error> {
-    Error::host(format!(
-        "host `{host}` did not answer: what asked for `{what}` was killed there"
-    ))
-    .hinted("run the same command again")
-}
-
 fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
     let text = || {
         let text = String::from_utf8_lossy(&reply.bytes).into_owned();
@@ -316,7 +308,9 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Guard(..) | About::UndoCheck(_) | About::Needed(_) => {
             read_against(about, is_ok, &text(), seen);
         }
-        About::Check(id) if reply.was_killed() => return Err(unanswered(host, id)),
+        About::Check(id) if reply.was_killed() => {
+            return Err(unanswered(host, &format!("what asked for `{id}`")));
+        }
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }
@@ -324,13 +318,9 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             let found = seal.file(text().split("  -").next().unwrap_or(""));
             seen.probes.entry(id.clone()).or_default().found = Some(found);
         }
-        About::Sealed(..) => {}
-        About::Found(id) => {
-            // What could not be looked at is not known; a record stands as it is.
-            if is_ok {
-                let first = text().split("  -").next().unwrap_or("").to_owned();
-                seen.probes.entry(id.clone()).or_default().found = Some(first);
-            }
+        About::Found(id) if is_ok => {
+            let first = text().split("  -").next().unwrap_or("").to_owned();
+            seen.probes.entry(id.clone()).or_default().found = Some(first);
         }
         About::Writable => {
             seen.unwritable = Some(text().trim().to_owned()).filter(|t| !t.is_empty());
@@ -340,7 +330,8 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
                 seen.standing.insert(id.clone(), standing);
             }
         }
-        About::Standing(_) => {}
+        // What could not be looked at is not known; a record stands as it is.
+        About::Sealed(..) | About::Found(_) | About::Standing(_) => {}
         About::Scopes => seen.scopes = text().lines().map(str::to_owned).collect(),
         About::Blob(sha256) => {
             if text() == "yes" {

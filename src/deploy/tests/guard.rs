@@ -1,6 +1,10 @@
 //! Plan, run, second run, failing step, and a connection that ends in the middle.
 
 use super::*;
+use crate::deploy::hosts::session::Session;
+use crate::deploy::hosts::transport::System;
+use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::program::Header;
 
 #[test]
 fn a_second_run_has_nothing_to_do_and_asks_once() {
@@ -307,4 +311,41 @@ fn a_step_can_not_speak_for_rel() {
         space.told(),
         ["| \u{1e}none failed 1 9", "| none none", "forger/one Done"]
     );
+}
+
+#[test]
+fn a_step_is_ended_by_its_own_number_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().display().to_string();
+    let host = Host {
+        name: "a".into(),
+        reach: Reach::Local,
+        root: root.clone(),
+        vars: BTreeMap::new(),
+        place: Place::default(),
+    };
+    let header = Header {
+        nonce: "n0".into(),
+        state: format!("{root}/.rel/e"),
+        root,
+        run: "r".into(),
+        who: "me".into(),
+        purpose: "e".into(),
+        lease: std::time::Duration::from_secs(60),
+    };
+    let system = System {
+        ssh: "ssh".into(),
+        control_dir: dir.path().to_owned(),
+        secret_vars: Vec::new(),
+    };
+    // The step took too long, and by the time that is told another one is at work.
+    for (at, is_ended) in [(7, true), (8, false)] {
+        let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");
+        let mut session = Session::open(&system, &host, &header).expect("opens");
+        let program = header.program(&body);
+        let status = session.run(&program, &AtomicBool::new(false), &mut |frame| {
+            matches!(frame, Frame::Event(text) if text == "start 7").then(std::time::Instant::now)
+        });
+        assert_eq!(status.expect("ends") != 0, is_ended, "step {at}");
+    }
 }

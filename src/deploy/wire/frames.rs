@@ -8,6 +8,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::Sender;
 
+use crate::error::Error;
+
 /// One answer, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -25,6 +27,14 @@ impl Reply {
     pub fn was_killed(&self) -> bool {
         (129..=159).contains(&self.status)
     }
+}
+
+/// Returns the error for a host on which `what` was killed: that is no answer.
+pub fn unanswered(host: &str, what: &str) -> Box<Error> {
+    Error::host(format!(
+        "host `{host}` did not answer: {what} was killed there"
+    ))
+    .hinted("run the same command again")
 }
 
 /// Longest piece of a transfer; guards send pieces of a mebibyte.

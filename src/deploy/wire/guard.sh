@@ -267,9 +267,7 @@ rel_receive_it() {
         rel_emit refused 'not all of it has arrived'
     else
         # What can not be moved away must not be moved into.
-        if { { [ ! -e "${1%/}" ] && [ ! -L "${1%/}" ]; } ||
-            { rm -rf -- "${1%/}.rel-old" && mv -- "${1%/}" "${1%/}.rel-old"; }; } 2>/dev/null &&
-            mv -- "$rel_part" "${1%/}"; then
+        if rel_make_way "${1%/}" 2>/dev/null && mv -- "$rel_part" "${1%/}"; then
             if [ -n "$2" ]; then rel_set_base "$2" "${1%/}"; fi
             rel_emit received
         else
@@ -280,6 +278,12 @@ rel_receive_it() {
     fi
     if [ -e "$rel_part" ]; then rm -rf -- "$rel_part"; fi
     return 0
+}
+
+# PATH: moves aside what stands there, if anything does.
+rel_make_way() {
+    if [ ! -e "$1" ] && [ ! -L "$1" ]; then return 0; fi
+    rm -rf -- "$1.rel-old" && mv -- "$1" "$1.rel-old"
 }
 
 # BASE LEFT NAMES: fills the new directory with links to the files of the last one. What was

@@ -145,6 +145,12 @@ pub fn end(label: &str) -> String {
     format!("rel_journal end - {} - - || exit 1\n", quote(label))
 }
 
+/// Returns the line that says of a whole run what becomes of it: `rolling-back`, `rolled-back` or
+/// `gone-back`.
+pub fn back(event: &str, run: &str) -> String {
+    format!("rel_journal {event} - - {} -\n", quote(run))
+}
+
 /// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits.
 pub fn undo(run: &str, seq: u32, id: &str, suffix: &str) -> String {
     format!(
