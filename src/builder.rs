@@ -19,7 +19,7 @@ use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::sandbox::{Machine, Pool};
 use crate::scheduler::Scheduler;
-use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
+use crate::stale::{self, Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
 mod found;
@@ -350,6 +350,7 @@ impl<'a> Builder<'a> {
             reason: outcome.reason.as_deref(),
         });
         let _ = self.made[id.index()].set(outcome.made);
+        self.inspector.settled(id, outcome.how != Settled::Fresh);
     }
 
     fn tell_failed(&self, id: TargetId, error: &Error) {
@@ -393,8 +394,11 @@ impl<'a> Builder<'a> {
 
     /// Returns what a settled target made.
     fn made(&self, id: TargetId) -> Arc<Made> {
-        let read = || self.records().made(self.graph().name(id));
-        self.made[id.index()].get_or_init(read).clone()
+        let known = || stale::known(self.graph(), id, &self.records());
+        let read = || known().and_then(|k| k.record).map(|r| r.made);
+        self.made[id.index()]
+            .get_or_init(|| read().unwrap_or_default())
+            .clone()
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {

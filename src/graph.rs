@@ -6,7 +6,7 @@
 //! are known beforehand are already bound in the templates; what is left (`{out}`,
 //! `{wheel}`, `{version}`) is known only when the needed targets are settled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -266,6 +266,37 @@ impl Graph {
     /// Returns whether there is no target.
     pub fn is_empty(&self) -> bool {
         self.targets.len() == 0
+    }
+
+    /// Returns whether a target is a group: it has no commands, and is a name for what it needs.
+    pub fn is_group(&self, id: TargetId) -> bool {
+        self.targets.groups().binary_search(&id).is_ok()
+    }
+
+    /// Returns the targets with commands that a group stands for, directly or through others,
+    /// sorted.
+    pub fn members(&self, group: TargetId) -> Vec<TargetId> {
+        let (mut stack, mut seen) = (vec![group], HashSet::new());
+        while let Some(id) = stack.pop() {
+            let is_new = |need: &&TargetId| seen.insert(**need);
+            let new = self.needs(id).iter().filter(is_new);
+            let groups: Vec<TargetId> = new.copied().filter(|need| self.is_group(*need)).collect();
+            stack.extend(groups);
+        }
+        let mut members: Vec<TargetId> = seen.into_iter().collect();
+        members.retain(|id| !self.is_group(*id));
+        members.sort_unstable();
+        members
+    }
+
+    /// Marks the groups that stand for a marked target.
+    pub fn mark_groups(&self, marks: &mut [bool]) {
+        if self.targets.groups().is_empty() || !marks.contains(&true) {
+            return;
+        }
+        for id in self.order.iter().filter(|id| self.is_group(**id)) {
+            marks[id.index()] |= self.needs(*id).iter().any(|need| marks[need.index()]);
+        }
     }
 
     /// Returns the targets that need `id`.

@@ -26,6 +26,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +171,7 @@ pub struct Parts<'a> {
     /// Input files, sorted by path.
     pub inputs: &'a [(RepoPath, Content)],
     /// Needed targets by name, with what they made.
-    pub needs: &'a [(&'a str, std::sync::Arc<Made>)],
+    pub needs: &'a [(&'a str, Arc<Made>)],
 }
 
 /// Takes the fields of a key.
@@ -209,14 +210,7 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     for (path, content) in parts.inputs {
         out.content(Input, path.as_bytes(), content);
     }
-    for (name, made) in parts.needs {
-        for output in &made.outputs {
-            out.content(Need, output.path.as_bytes(), &output.content);
-        }
-        if let Some(product) = &made.product {
-            out.text(Need, name.as_bytes(), product);
-        }
-    }
+    write_needs(parts.needs, out);
     for output in &target.outputs {
         let count = output.count.map_or(String::new(), |c| c.to_string());
         out.text(
@@ -239,6 +233,32 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     if let Some(depfile) = &target.depfile {
         out.text(Depfile, b"", depfile.as_bytes());
+    }
+}
+
+fn write_needs(needs: &[(&str, Arc<Made>)], out: &mut dyn KeyWriter) {
+    for (name, made) in needs {
+        for output in &made.outputs {
+            out.content(FieldKind::Need, output.path.as_bytes(), &output.content);
+        }
+        if let Some(product) = &made.product {
+            out.text(FieldKind::Need, name.as_bytes(), product);
+        }
+    }
+}
+
+/// Returns what a group hands on to those that need it: a product that stands for all that its
+/// members made, or nothing where they made nothing.
+pub fn handed_on(members: &[(&str, Arc<Made>)]) -> Made {
+    let makes = |(_, made): &(&str, Arc<Made>)| **made != Made::default();
+    if !members.iter().any(makes) {
+        return Made::default();
+    }
+    let mut writer = HashKey::default();
+    write_needs(members, &mut writer);
+    Made {
+        outputs: Vec::new(),
+        product: Some(writer.0.finalize().to_hex().as_bytes().to_vec()),
     }
 }
 

@@ -79,11 +79,6 @@ impl Records {
         self.known(target).and_then(|k| k.record)
     }
 
-    /// Returns what a target made when it last succeeded; nothing for one without commands.
-    pub fn made(&self, target: &str) -> Arc<Made> {
-        self.get(target).map(|r| r.made).unwrap_or_default()
-    }
-
     /// Returns all that is known of a target.
     pub fn known(&self, target: &str) -> Option<Known> {
         self.ledger.get(target.as_bytes())

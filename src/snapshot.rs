@@ -169,7 +169,7 @@ pub struct Seen {
     unchanged: Vec<bool>,
     /// Targets that are what they were but for these paths, which are missing.
     lost: HashMap<TargetId, Vec<RepoPath>>,
-    /// Targets that the records say something new of.
+    /// Targets that the records say something new of, and groups that stand for such.
     touched: Vec<bool>,
     /// How far the records had been written.
     pub records_len: u64,
@@ -195,7 +195,7 @@ impl Seen {
         Some(lost)
     }
 
-    /// Returns whether the records say something new of a target.
+    /// Returns whether the records say something new of a target, or of what a group stands for.
     pub fn is_touched(&self, id: TargetId) -> bool {
         self.touched.get(id.index()).is_some_and(|is| *is)
     }
@@ -211,13 +211,8 @@ impl Seen {
     }
 
     /// Takes note of targets that the records say something new of.
-    pub fn touch(&mut self, ids: impl Iterator<Item = TargetId>) {
-        self.touched = vec![false; self.unchanged.len()];
-        for id in ids {
-            if let Some(touched) = self.touched.get_mut(id.index()) {
-                *touched = true;
-            }
-        }
+    pub fn touch(&mut self, touched: Vec<bool>) {
+        self.touched = touched;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A target is fresh when today's action key equals the recorded one and its outputs
 //! (files and product) are still the recorded ones. Asking changes nothing. The questions
-//! of `tool`, `probe` and `product` are the only processes started, each at most once.
+//! of `tool`, `probe` and `product` are the only processes started; see [`answers`].
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -23,10 +23,12 @@ use crate::records::{Known, Records};
 use crate::runner::Runner;
 use crate::snapshot::Seen;
 
+mod answers;
 mod found;
 mod gather;
 mod reason;
 
+use answers::{Answers, Time};
 pub use gather::Gathered;
 pub use reason::{StaleReason, differences};
 
@@ -58,17 +60,14 @@ impl Survey<'_> {
     fn made(&self, graph: &Graph, id: TargetId) -> Arc<Made> {
         let read = || match &self.verdicts[id.index()] {
             Some(Ok(Verdict::Fresh(Some(made)))) => made.clone(),
-            _ => self.records.made(graph.name(id)),
+            _ => known(graph, id, self.records)
+                .and_then(|k| k.record)
+                .map(|r| r.made)
+                .unwrap_or_default(),
         };
         self.made[id.index()].get_or_init(read).clone()
     }
 }
-
-/// An answer that several targets may wait for; asked once.
-type Answer = Arc<OnceLock<Result<Vec<u8>>>>;
-
-/// What an answer depends on, within one run: command, directory, declared environment.
-type Question = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
 
 /// Asks about targets of one graph.
 pub struct Inspector<'a> {
@@ -86,7 +85,9 @@ pub struct Inspector<'a> {
     pub now_s: u64,
     /// What is known to be unchanged since everything was found fresh.
     pub seen: Option<Seen>,
-    answers: Mutex<HashMap<Question, Answer>>,
+    answers: Answers,
+    /// What groups hand on, and as of when.
+    handed_on: Mutex<HashMap<TargetId, (Time, Arc<Made>)>>,
     /// Who makes what; made when a depfile is the first to ask.
     makers: OnceLock<found::Makers>,
     /// By which looks targets were found fresh in this run.
@@ -117,7 +118,8 @@ impl<'a> Inspector<'a> {
             version,
             now_s,
             seen: None,
-            answers: Mutex::default(),
+            answers: Answers::new(graph.len()),
+            handed_on: Mutex::default(),
             makers: OnceLock::new(),
             noted: Mutex::default(),
         }
@@ -169,6 +171,11 @@ impl<'a> Inspector<'a> {
             }
         }
         open
+    }
+
+    /// Takes note that the builder settled a target, by running something or not.
+    pub fn settled(&self, id: TargetId, has_run: bool) {
+        self.answers.settled(id, has_run, self.graph.needs(id));
     }
 
     /// Returns the targets that were found fresh by looks that will tell every change, with
@@ -225,7 +232,7 @@ impl<'a> Inspector<'a> {
     fn verdict_by_content(&self, id: TargetId, survey: &Survey<'_>) -> Result<Verdict> {
         let target = self.graph.target(id);
         let gathered = self.gather(id, &|need| Some(survey.made(self.graph, need)))?;
-        let known = survey.records.known(&target.name);
+        let known = known(self.graph, id, survey.records);
         let reasons = self.judge(target, &gathered, known.as_ref())?;
         match (reasons.is_empty(), known.and_then(|k| k.record)) {
             (true, Some(record)) => Ok(Verdict::Fresh(Some(record.made))),
@@ -253,7 +260,7 @@ impl<'a> Inspector<'a> {
         known: Option<&Known>,
     ) -> Result<Vec<StaleReason>> {
         if target.run.is_empty() {
-            // A name for its needs: nothing of its own that could be stale.
+            // A group: nothing of its own that could be stale.
             return Ok(Vec::new());
         }
         let mut reasons = Vec::new();
@@ -336,6 +343,15 @@ impl<'a> Inspector<'a> {
             }
         }
         Ok(reasons)
+    }
+}
+
+/// Returns what the records say of a target; nothing of a group, which may have had commands when
+/// they were written.
+pub fn known(graph: &Graph, id: TargetId, records: &Records) -> Option<Known> {
+    match graph.is_group(id) {
+        true => None,
+        false => records.known(graph.name(id)),
     }
 }
 

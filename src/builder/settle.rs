@@ -21,7 +21,7 @@ use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
 use crate::runner::log::{self, Printed};
 use crate::runner::{Exit, Spec, command_env};
-use crate::stale::{Gathered, StaleReason, interrupted};
+use crate::stale::{self, Gathered, StaleReason, interrupted};
 
 /// How a target was settled.
 pub struct Outcome {
@@ -64,7 +64,7 @@ impl Builder<'_> {
         }
         let target = self.graph().target(id);
         let gathered = self.inspector.gather(id, &|need| Some(self.made(need)))?;
-        let known = self.records().known(&target.name);
+        let known = stale::known(self.graph(), id, &self.records());
         let mut reasons = self.inspector.judge(target, &gathered, known.as_ref())?;
         if self.is_forced(id) {
             reasons.insert(0, StaleReason::Forced);

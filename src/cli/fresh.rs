@@ -85,8 +85,16 @@ impl Looked {
     pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Seen> {
         let mut seen = self.seen.take()?;
         let (_, names) = records.since(seen.records_len);
-        let ids = names.into_iter().filter_map(|name| graph.find(name));
-        seen.touch(ids.flatten());
+        let mut touched = vec![false; graph.len()];
+        for id in names
+            .into_iter()
+            .filter_map(|name| graph.find(name))
+            .flatten()
+        {
+            touched[id.index()] = true;
+        }
+        graph.mark_groups(&mut touched);
+        seen.touch(touched);
         Some(seen)
     }
 
@@ -110,10 +118,16 @@ impl Looked {
         // Looks tell nothing of what a target needs, and the records of that come to lie before the
         // new snapshot's mark: what they said anew must not be lost on those who need it.
         let needs = |id: TargetId| inspector.graph.needs(id).iter().copied();
-        let has_moved = |id: TargetId| {
-            let how = summary.settled.get(&id);
-            how.is_some_and(|how| *how != Settled::Fresh)
-        };
+        let mut moved = vec![false; count];
+        for (id, _) in summary
+            .settled
+            .iter()
+            .filter(|(_, how)| **how != Settled::Fresh)
+        {
+            moved[id.index()] = true;
+        }
+        inspector.graph.mark_groups(&mut moved);
+        let has_moved = |id: TargetId| moved[id.index()];
         let is_fresh = |id: TargetId| !has_moved(id) && !needs(id).any(has_moved);
         let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());
         let is_touched = |id: TargetId| old.is_some_and(|(_, seen)| seen.is_touched(id));

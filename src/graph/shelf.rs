@@ -28,6 +28,8 @@ struct Stored {
     name_ends: Vec<u32>,
     needs: Vec<TargetId>,
     need_ends: Vec<u32>,
+    /// Targets without commands, sorted.
+    groups: Vec<TargetId>,
     targets: Arc<ByteBuf>,
     target_ends: Vec<u32>,
 }
@@ -44,7 +46,10 @@ impl Shelf {
     /// Returns a shelf of targets that are all there.
     pub fn new(targets: Vec<Target>) -> Self {
         let mut stored = Stored::default();
-        for target in &targets {
+        for (i, target) in targets.iter().enumerate() {
+            if target.run.is_empty() {
+                stored.groups.push(TargetId(i as u32));
+            }
             stored.names += &target.name;
             stored.name_ends.push(stored.names.len() as u32);
             stored.needs.extend(&target.needs);
@@ -68,6 +73,10 @@ impl Shelf {
 
     pub fn needs(&self, id: TargetId) -> &[TargetId] {
         &self.stored.needs[part(&self.stored.need_ends, id.index())]
+    }
+
+    pub fn groups(&self) -> &[TargetId] {
+        &self.stored.groups
     }
 
     pub fn target(&self, id: TargetId) -> &Target {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::sync::{Arc, PoisonError};
 
+use super::answers::{Question, Time};
 use super::{Inspector, QUESTION_TIMEOUT, interrupted, text};
 use crate::command::{self, Late};
 use crate::digest::{Content, Digest, Kind};
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::fs::RepoPath;
 use crate::glob::{self, OutputIndex};
 use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
-use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts};
+use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts, handed_on};
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
 
@@ -93,7 +94,11 @@ impl Inspector<'_> {
         let target = self.graph.target(id);
         let mut needs = Vec::with_capacity(target.needs.len());
         for need in &target.needs {
-            let made = made(*need).ok_or_else(|| Error::internal("a need is not settled"))?;
+            let settled = |id| made(id).ok_or_else(|| Error::internal("a need is not settled"));
+            let made = match self.graph.is_group(*need) && all_made.is_none() {
+                true => self.handed_on(*need, &settled)?,
+                false => settled(*need)?,
+            };
             needs.push((*need, made));
         }
         let inputs = match all_made {
@@ -101,7 +106,7 @@ impl Inspector<'_> {
             Some(all_made) => self.source_inputs(target, all_made)?,
         };
         let version = match uses_version(target) {
-            true => self.version()?,
+            true => self.version_since(self.answers.since(self.graph.needs(id)))?,
             false => None,
         };
         let late = Late {
@@ -124,7 +129,7 @@ impl Inspector<'_> {
         let ask = |what: &str, commands: &[Command]| -> Result<Vec<(String, Vec<u8>)>> {
             let mut answers = Vec::new();
             for (source, argv) in commands.iter().zip(render(commands)?) {
-                let answer = self.answer(target, what, &argv, &env)?;
+                let answer = self.answer(id, what, &argv, &env)?;
                 answers.push((source.source(), answer));
             }
             Ok(answers)
@@ -280,15 +285,48 @@ impl Inspector<'_> {
         Ok(env)
     }
 
-    /// Returns the project's version, asked at most once.
+    /// Returns what a group hands on; found once for all that need it, while none of its members
+    /// runs.
+    fn handed_on(
+        &self,
+        group: TargetId,
+        made: &dyn Fn(TargetId) -> Result<Arc<Made>>,
+    ) -> Result<Arc<Made>> {
+        let since = self.answers.since(&[group]);
+        let lock = || {
+            self.handed_on
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((at, known)) = lock().get(&group)
+            && *at == since
+        {
+            return Ok(known.clone());
+        }
+        let name = |id: TargetId| self.graph.name(id);
+        let members = self.graph.members(group).into_iter();
+        let mut members = members
+            .map(|id| Ok((name(id), made(id)?)))
+            .collect::<Result<Vec<_>>>()?;
+        members.sort_unstable_by_key(|(name, _)| *name);
+        let known = Arc::new(handed_on(&members));
+        lock().insert(group, (since, known.clone()));
+        Ok(known)
+    }
+
+    /// Returns the project's version, as it is before anything runs.
     pub fn version(&self) -> Result<Option<String>> {
+        self.version_since(Time::default())
+    }
+
+    fn version_since(&self, since: Time) -> Result<Option<String>> {
         match self.version {
             None => Ok(None),
             Some(Version::Literal(text)) => Ok(Some(text.clone())),
             Some(Version::Command(version)) => {
                 let argv = command::render_plain(version)?;
-                let printed =
-                    self.ask_once("the version command", "", &argv, &RepoPath::root(), &[])?;
+                let question = (argv, RepoPath::root(), Vec::new());
+                let printed = self.ask("the version command", question, since)?;
                 Ok(Some(text(&printed)))
             }
         }
@@ -312,52 +350,37 @@ impl Inspector<'_> {
 
     fn answer(
         &self,
-        target: &Target,
+        id: TargetId,
         what: &str,
         argv: &[OsString],
         env: &[(String, Option<OsString>)],
     ) -> Result<Vec<u8>> {
-        self.ask_once(
-            what,
-            &format!(" of `{}`", target.name),
-            argv,
-            &target.dir,
-            env,
-        )
+        let target = self.graph.target(id);
+        let question = (argv.to_vec(), target.dir.clone(), env.to_vec());
+        let since = self.answers.since(&target.needs);
+        self.ask(&format!("{what} of `{}`", target.name), question, since)
     }
 
-    /// Runs a question once per command, directory and declared environment, however often
-    /// it is asked.
-    fn ask_once(
-        &self,
-        what: &str,
-        of: &str,
-        argv: &[OsString],
-        dir: &RepoPath,
-        env: &[(String, Option<OsString>)],
-    ) -> Result<Vec<u8>> {
-        let question = (argv.to_vec(), dir.clone(), env.to_vec());
-        let slot = {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            answers.entry(question).or_default().clone()
-        };
-        slot.get_or_init(|| {
-            let (exit, out, err) = self.runner.ask(&self.spec(argv, dir, env));
-            match exit {
-                Exit::Code(0) => Ok(out),
-                Exit::Interrupted => Err(interrupted()),
-                exit => {
-                    let shown = argv.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>();
-                    let error = Error::failed(format!("{what}{of} failed: {}", exit.shown()))
-                        .fact("command", shown.join(" "));
-                    Err(match err.is_empty() {
-                        true => error,
-                        false => error.fact("printed", text(&err)),
-                    })
-                }
+    fn ask(&self, what: &str, question: Question, since: Time) -> Result<Vec<u8>> {
+        let (argv, dir, env) = &question;
+        let spec = self.spec(argv, dir, env);
+        let shown = argv.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>();
+        let answer = self
+            .answers
+            .get(question.clone(), since, || self.runner.ask(&spec));
+        let (exit, out, err) = &*answer;
+        match exit {
+            Exit::Code(0) => Ok(out.clone()),
+            Exit::Interrupted => Err(interrupted()),
+            exit => {
+                let error = Error::failed(format!("{what} failed: {}", exit.shown()))
+                    .fact("command", shown.join(" "));
+                Err(match err.is_empty() {
+                    true => error,
+                    false => error.fact("printed", text(err)),
+                })
             }
-        })
-        .clone()
+        }
     }
 
     fn spec(&self, argv: &[OsString], dir: &RepoPath, env: &[(String, Option<OsString>)]) -> Spec {

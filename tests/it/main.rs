@@ -40,6 +40,7 @@ mod model;
 mod modes;
 mod moving;
 mod names;
+mod needs;
 mod order;
 mod other_users;
 mod outputs;

@@ -4,7 +4,7 @@
 //! result may depend on: its *action*. Two actions that are equal must have equal results,
 //! which is why one of them need not run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::world::{
@@ -48,7 +48,8 @@ impl Fate {
 pub struct Expected {
     pub instance: Instance,
     pub fate: Fate,
-    /// All that the result may depend on; empty where nothing is run.
+    /// All that the result may depend on, of a group what it hands on; else empty where nothing is
+    /// run.
     pub action: String,
 }
 
@@ -89,7 +90,15 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         return (Fate::Skipped, String::new());
     }
     if target.out == Out::Group {
-        return (Fate::Group, String::new());
+        // What its members hand on, each once, through whichever groups.
+        let lines: BTreeSet<String> = needed()
+            .flat_map(|need| match need.fate {
+                Fate::Group => need.action.lines().map(str::to_owned).collect(),
+                _ => Vec::from_iter(handed_on(need)),
+            })
+            .collect();
+        let action = lines.iter().map(|line| format!("{line}\n")).collect();
+        return (Fate::Group, action);
     }
     let Some(inputs) = inputs(tree, instance, done) else {
         return (Fate::Broken, String::new());
@@ -114,17 +123,12 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         files.push((path.clone(), read));
     }
     for need in needed() {
-        match &need.fate {
-            Fate::Made(outputs) if !outputs.is_empty() => {
-                action += &digest(outputs);
-                if target.needs.contains(&need.instance.target) {
-                    let things = outputs.iter();
-                    files.extend(things.map(|(p, t)| (p.clone(), Read::of(t))));
-                }
-            }
-            // An identity says nothing without the name of what has it.
-            Fate::Product(text) => action += &format!("{} {text}", need.instance.name),
-            _ => {}
+        action.extend(handed_on(need).map(|line| line + "\n"));
+        if let Fate::Made(outputs) = &need.fate
+            && target.needs.contains(&need.instance.target)
+        {
+            let things = outputs.iter();
+            files.extend(things.map(|(p, t)| (p.clone(), Read::of(t))));
         }
     }
     for path in tree.headers(instance.target).into_iter().flatten() {
@@ -139,6 +143,21 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         }
     }
     (run(world, instance, &files), action)
+}
+
+/// Returns a line for what an instance hands on to those that need it; `None` for nothing.
+fn handed_on(need: &Expected) -> Option<String> {
+    let name = &need.instance.name;
+    match &need.fate {
+        Fate::Made(outputs) if !outputs.is_empty() => Some(digest(outputs)),
+        // An identity says nothing without the name of what has it.
+        Fate::Product(text) => Some(format!("{name} {:016x}", hash(START, text.as_bytes()))),
+        Fate::Group if !need.action.is_empty() => Some(format!(
+            "{name} {:016x}",
+            hash(START, need.action.as_bytes())
+        )),
+        _ => None,
+    }
 }
 
 /// Large outputs would make for large actions.
@@ -156,7 +175,7 @@ fn digest(outputs: &BTreeMap<String, Thing>) -> String {
             hasher.update(part.as_bytes());
         }
     }
-    format!("{}\n", hasher.finalize().to_hex())
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What a command meets at a path.
