@@ -78,7 +78,7 @@ pub enum Kind {
     /// A regular file that its owner may execute.
     Executable,
     /// A symbolic link. As an input its digest covers the link's text *and* what it leads
-    /// to; as an output only the text.
+    /// to, further links included; as an output only the text.
     Link,
     /// An empty directory, where an output directory has one.
     Directory,
@@ -206,7 +206,7 @@ impl Digests {
 
     /// Returns what stands at an input path; `None` when nothing does.
     ///
-    /// A link counts with its text and with the file it leads to.
+    /// A link counts with its text, those of the links it leads to, and the file at the end.
     pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
         let clock_ns = self.clock_ns();
@@ -216,13 +216,12 @@ impl Digests {
         if !meta.is_symlink() {
             return self.content(path, &absolute, &meta, clock_ns);
         }
-        let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
+        let mut hasher = blake3::Hasher::new();
+        self.hash_links(path, clock_ns, &mut hasher)?;
         let leads_to = match self.stat(path, &absolute, clock_ns) {
             Ok(meta) => self.content(path, &absolute, &meta, clock_ns)?,
             Err(_) => None,
         };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(text.as_os_str().as_bytes()).update(&[0]);
         if let Some(content) = leads_to {
             hasher
                 .update(content.kind.word().as_bytes())
@@ -237,6 +236,38 @@ impl Digests {
             kind: Kind::Link,
             digest,
         }))
+    }
+
+    /// Hashes the texts of a link and of those that it leads to: a stage has all of them.
+    fn hash_links(
+        &self,
+        path: &RepoPath,
+        clock_ns: i64,
+        hasher: &mut blake3::Hasher,
+    ) -> Result<()> {
+        let mut at = path.clone();
+        for number in 0..fs::LINKS_MAX {
+            let (text, next) = match fs::read_link(&self.root, &at) {
+                Ok(link) => link,
+                // The end of the chain, whatever it is.
+                Err(_) if number > 0 => break,
+                Err(e) => return Err(e).context("read link", &at.to_absolute(&self.root)),
+            };
+            if number > 0 {
+                self.lstat(&at, &at.to_absolute(&self.root), clock_ns)?;
+                hasher.update(&[1]);
+            }
+            hasher.update(text.as_os_str().as_bytes()).update(&[0]);
+            match next {
+                Some(next) => at = next,
+                None => {
+                    // A stage has a copy in its place.
+                    hasher.update(&[2]);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.

@@ -281,6 +281,22 @@ pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Links that are followed from one path, as the kernel does.
+pub const LINKS_MAX: usize = 40;
+
+/// Returns the text of the link at `path` below `root`, and the path that follows from it; `None`
+/// where that is not where the kernel goes: `..` in the text, behind a directory that is itself
+/// reached through a link.
+pub fn read_link(root: &Path, path: &RepoPath) -> std::io::Result<(PathBuf, Option<RepoPath>)> {
+    let absolute = path.to_absolute(root);
+    let text = std::fs::read_link(&absolute)?;
+    let next = path.join("..").join(&text);
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let is_up = text.components().any(|c| c == Component::ParentDir);
+    let leads_there = !is_up || file(&absolute) == file(&next.to_absolute(root));
+    Ok((text, leads_there.then_some(next)))
+}
+
 /// Returns what `lstat` says of `path`, or `None` when nothing is there.
 pub fn lstat(path: &Path) -> Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {

@@ -112,7 +112,7 @@ impl Builder<'_> {
         for output in gathered.made() {
             match output.content.kind {
                 Kind::Directory => stage.place_dir(&output.path)?,
-                _ => drop(stage.place_one(&output.path)?),
+                _ => stage.place_made(&output.path)?,
             }
         }
         // A directory that is missing is told when the command can not start in it.

@@ -19,9 +19,6 @@ use super::watch::Seen;
 use crate::error::{IoContext, Result};
 use crate::fs::{self, RepoPath, Signature};
 
-/// Links that are followed from one input, as the kernel does.
-const LINKS_MAX: usize = 40;
-
 /// Name of the private directory, beside what stands for the repository.
 const PRIVATE: &str = ".rel-private";
 
@@ -116,8 +113,8 @@ impl Stage {
     /// Places a copy of what stands at `path`, and of what it leads to if it is a link.
     pub fn place(&mut self, path: &RepoPath) -> Result<()> {
         let mut at = path.clone();
-        for _ in 0..LINKS_MAX {
-            match self.place_one(&at)? {
+        for _ in 0..fs::LINKS_MAX {
+            match self.place_one(&at, true)? {
                 Some(next) => at = next,
                 None => break,
             }
@@ -125,17 +122,33 @@ impl Stage {
         Ok(())
     }
 
-    /// Places one file, link or directory; returns where a link leads.
-    pub fn place_one(&mut self, path: &RepoPath) -> Result<Option<RepoPath>> {
+    /// Places what a target made: a link without what it leads to.
+    pub fn place_made(&mut self, path: &RepoPath) -> Result<()> {
+        self.place_one(path, false).map(drop)
+    }
+
+    /// Places one file, link or directory; returns where a link leads. One that would lead
+    /// elsewhere on the stage is replaced by what it leads to, if it counts with that.
+    fn place_one(&mut self, path: &RepoPath, follows: bool) -> Result<Option<RepoPath>> {
         let from = path.to_absolute(&self.source);
         let to = lexical(&path.to_absolute(&self.root));
         if !to.starts_with(&self.slot) {
             self.outside.push(from);
             return Ok(None);
         }
-        let Some(meta) = fs::lstat(&from)? else {
+        let Some(mut meta) = fs::lstat(&from)? else {
             return Ok(None);
         };
+        let mut link = None;
+        if meta.is_symlink() {
+            let (text, next) = fs::read_link(&self.source, path).context("read link", &from)?;
+            match std::fs::metadata(&from) {
+                Ok(end) if follows && next.is_none() && (end.is_file() || end.is_dir()) => {
+                    meta = end
+                }
+                _ => link = Some((text, next)),
+            }
+        }
         if meta.is_dir() {
             self.make_dir(&to)?;
             return Ok(None);
@@ -146,16 +159,15 @@ impl Stage {
         if let Some(parent) = to.parent() {
             self.make_dir(parent)?;
         }
-        if !meta.is_symlink() {
+        let Some((text, next)) = link else {
             let made = self.copy(&from, &to, &meta)?;
             self.placed.insert(to, Signature::of(&made));
             return Ok(None);
-        }
-        let text = std::fs::read_link(&from).context("read link", &from)?;
+        };
         symlink(&text, &to).context("create link", &to)?;
         let placed = fs::lstat(&to)?.map(|m| Signature::of(&m));
         self.placed.extend(placed.map(|s| (to, s)));
-        Ok(Some(RepoPath::new(path.join("..").as_path().join(text))))
+        Ok(next)
     }
 
     /// Copies a file with its mode and its time of modification; shares its blocks where the

@@ -59,6 +59,7 @@ mod seen;
 mod silence;
 mod space;
 mod state;
+mod strict;
 mod tidy;
 mod time;
 mod tour;

@@ -55,7 +55,8 @@ impl Space {
         }
     }
 
-    fn below(parent: &Path) -> Self {
+    /// Returns a space with an empty checkout, below this directory.
+    pub fn below(parent: &Path) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("rel-it-")
             .tempdir_in(parent)
