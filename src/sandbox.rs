@@ -21,7 +21,7 @@ mod stage;
 mod watch;
 
 pub use pool::Pool;
-pub use rules::{Machine, Rules, system, tools};
+pub use rules::{Machine, Rules, tools};
 pub use stage::{Change, Stage, clear};
 pub use watch::{Seen, Uses};
 

@@ -68,16 +68,15 @@ impl Builder<'_> {
     fn machine(&self, sandbox: Option<&Sandbox>) -> Arc<Machine> {
         let home = (self.inspector.env)("HOME").map(PathBuf::from);
         let root = self.inspector.digests.root();
-        let shared = || {
+        let tools = || {
             let path = (self.inspector.env)("PATH").unwrap_or_default();
-            let tools = sandbox::tools(&path, root, home.as_deref());
-            [sandbox::system(), tools].concat()
+            sandbox::tools(&path, root, home.as_deref())
         };
         let named = sandbox.map_or(&[][..], |s| &s.read);
         if named.is_empty() {
             let machine = self
                 .machine
-                .get_or_init(|| Machine::new(shared(), root).into());
+                .get_or_init(|| Machine::new(tools(), root, home.as_deref()).into());
             return machine.clone();
         }
         let named = named
@@ -86,7 +85,8 @@ impl Builder<'_> {
                 (Some(below), Some(home)) => home.join(below),
                 _ => PathBuf::from(dir),
             });
-        Machine::new(shared().into_iter().chain(named).collect(), root).into()
+        let named = tools().into_iter().chain(named).collect();
+        Machine::new(named, root, home.as_deref()).into()
     }
 
     /// Sets up a stage with everything that `target` declares.

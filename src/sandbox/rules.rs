@@ -34,6 +34,10 @@ const SYSTEM: [&str; 16] = [
     "/run/systemd/resolve",
 ];
 
+/// Those of which every part belongs to somebody else: of these, the part that the repository or
+/// the home lies in is closed as a whole.
+const SHARED: [&str; 2] = ["/opt", "/var/lib"];
+
 /// Devices that keep nothing of what is written to them.
 const DEVICES: [&str; 9] = [
     "/dev/null",
@@ -59,19 +63,26 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens directories, but nothing of what is below `root`; those that do not exist are
-    /// left out.
-    pub fn new(written: Vec<PathBuf>, root: &Path) -> Self {
+    /// Opens the directories of the system, without the `home`, and those that are `named`, but
+    /// nothing of what is below `root`; those that do not exist are left out.
+    pub fn new(named: Vec<PathBuf>, root: &Path, home: Option<&Path>) -> Self {
         let devices = DEVICES.map(PathBuf::from);
         let (mut dirs, mut reals) = (Vec::new(), Vec::new());
-        for dir in written {
+        let home = home.and_then(|home| std::fs::canonicalize(home).ok());
+        let system = SYSTEM.iter().map(|dir| (PathBuf::from(dir), true));
+        for (dir, is_system) in system.chain(named.into_iter().map(|dir| (dir, false))) {
             let Ok(real) = std::fs::canonicalize(&dir) else {
                 continue;
             };
-            if !root.starts_with(&real) && !real.starts_with(root) {
+            let closed = match is_system {
+                true => closed(&dir, &real, root, home.as_deref()),
+                false => vec![root.to_owned()],
+            };
+            let is_apart = |c: &PathBuf| !c.starts_with(&real) && !real.starts_with(c);
+            if closed.iter().all(is_apart) {
                 dirs.push(dir);
             }
-            past(&real, root, &mut reals);
+            past(&real, &closed, &mut reals);
         }
         // An outer directory sorts before what is in it, and opens that as well.
         reals.sort();
@@ -151,22 +162,29 @@ fn opened(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<A
     Some((PathFd::new(path).ok()?, access))
 }
 
-/// Returns the directories of the system.
-pub fn system() -> Vec<PathBuf> {
-    SYSTEM.map(PathBuf::from).to_vec()
+/// Returns what is not opened of a directory of the system, which is `real`.
+fn closed(dir: &Path, real: &Path, root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let is_shared = SHARED.iter().any(|shared| dir == Path::new(shared));
+    // Some users have `/` or a directory of programs for a home.
+    let home = home.filter(|home| home.starts_with(real) && *home != real);
+    let part = |path: &Path| match path.strip_prefix(real).ok().and_then(|p| p.iter().next()) {
+        Some(first) if is_shared => real.join(first),
+        _ => path.to_owned(),
+    };
+    [Some(root), home].into_iter().flatten().map(part).collect()
 }
 
-/// Adds `dir`, or if `root` lies below it, its children, except for the way to `root`.
-fn past(dir: &Path, root: &Path, dirs: &mut Vec<PathBuf>) {
-    if dir.starts_with(root) {
+/// Adds `dir`, or if one of `closed` lies below it, its children, except for the way there.
+fn past(dir: &Path, closed: &[PathBuf], dirs: &mut Vec<PathBuf>) {
+    if closed.iter().any(|c| dir.starts_with(c)) {
         return;
     }
-    if !root.starts_with(dir) {
+    if !closed.iter().any(|c| c.starts_with(dir)) {
         dirs.push(dir.to_owned());
         return;
     }
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        past(&entry.path(), root, dirs);
+        past(&entry.path(), closed, dirs);
     }
 }
 
@@ -184,7 +202,10 @@ pub fn tools(path: &OsStr, root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
             .is_some_and(|n| PROGRAM_DIRS.iter().any(|p| n == *p));
         let prefix = dir.parent().filter(|p| is_programs && !is_too_much(p));
         let dir = prefix.unwrap_or(&dir);
-        let is_known = SYSTEM.iter().any(|s| dir.starts_with(s));
+        // What is closed of a directory of the system is opened for its programs.
+        let is_open = |s: &&str| !SHARED.contains(s) && !home.is_some_and(|h| h.starts_with(s));
+        let mut system = SYSTEM.iter().filter(|s| is_open(s));
+        let is_known = system.any(|s| dir.starts_with(s));
         if !is_known && !is_too_much(dir) && !dir.starts_with(root) {
             dirs.push(dir.to_owned());
         }
@@ -214,6 +235,7 @@ mod tests {
         check("/people/a/src/bin", &["/people/a/src/bin"]);
         check("/people/a/src/p/.venv/bin:relative", &[]);
         check("/people/a:/", &[]);
+        check("/opt/sdk/bin", &["/opt/sdk"]);
     }
 
     #[test]
@@ -223,7 +245,7 @@ mod tests {
             std::fs::create_dir_all(dir.path().join(name)).expect("creates");
         }
         let mut found = Vec::new();
-        past(dir.path(), &dir.path().join("b/root"), &mut found);
+        past(dir.path(), &[dir.path().join("b/root")], &mut found);
         found.sort();
         assert_eq!(found, ["a", "b/c", "d"].map(|d| dir.path().join(d)));
     }

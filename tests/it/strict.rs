@@ -1,7 +1,10 @@
 //! What strict commands got at once though no key holds it, and may not get again: each of
 //! these results was kept as proven.
 
-use crate::space::Space;
+use std::fs;
+use std::path::Path;
+
+use crate::space::{PATH, Space};
 
 /// Returns a space whose strict target `t` has `o` as its output.
 fn strict(inputs: &str, command: &str) -> Space {
@@ -50,4 +53,42 @@ fn every_link_of_a_chain_counts() {
     space.build([]).ok().is("t ran");
     assert_eq!(space.read("o"), "same\ng\n");
     space.build([]).ok().is("t fresh");
+}
+
+#[test]
+fn what_lies_beside_a_repository_in_a_directory_of_the_system_is_hidden() {
+    for base in ["/opt", "/var/lib"] {
+        let space = Space::below(Path::new(base));
+        let text = format!(
+            "target \"t\" {{ sandbox \"strict\"; outputs \"o\"; run \"cat {}/secret > {{out}} || true\" }}",
+            space.base().display()
+        );
+        space.write("Releasefile.kdl", text);
+        space.write("../secret", "one\n");
+        let _ = space.run(["build"]).ok();
+        assert_eq!(space.read("o"), "");
+    }
+}
+
+#[test]
+fn a_home_in_a_directory_of_the_system_is_hidden() {
+    let space = strict("", "");
+    let home = tempfile::tempdir_in("/var/lib").expect("a directory");
+    let name = home.path().display();
+    let text = format!(
+        "target \"t\" {{ sandbox \"strict\"; outputs \"o\"; run \"cat {name}/secret > {{out}} || tool > {{out}}\" }}"
+    );
+    space.write("Releasefile.kdl", text);
+    fs::write(home.path().join("secret"), "secret\n").expect("writes");
+    let bin = home.path().join(".tools/bin");
+    fs::create_dir_all(&bin).expect("creates");
+    space.shell(&format!(
+        "printf '#!/bin/sh\\necho tool\\n' > {0}/tool; chmod +x {0}/tool",
+        bin.display()
+    ));
+    let mut rel = space.rel(["build"]);
+    rel.env("HOME", home.path())
+        .env("PATH", format!("{}:{PATH}", bin.display()));
+    let _ = space.finish(&mut rel).ok();
+    assert_eq!(space.read("o"), "tool\n");
 }
