@@ -79,6 +79,8 @@ enum Use {
     Read,
     Update,
     Write,
+    /// A name is given to what may be a link.
+    Link,
     Run,
 }
 
@@ -133,7 +135,7 @@ pub(super) fn watch(listener: &Listener, stop: &PipeReader, held: &Confinement) 
 
 struct Notes<'a> {
     seen: Seen,
-    /// Each path is worked out once.
+    /// Each path is worked out once, until some link may lead elsewhere.
     known: HashMap<Asked, Option<i32>>,
     held: &'a Confinement,
 }
@@ -177,6 +179,9 @@ impl Notes<'_> {
                     answer
                 }
             };
+            if touch.what == Use::Link {
+                self.known.clear();
+            }
             refused = refused.or(answer);
         }
         Ok(refused)
@@ -256,7 +261,7 @@ impl Notes<'_> {
                 continue;
             }
             let was_there = meta.is_some();
-            refused = refused.or(self.held.refuses(&path, what.writes(), was_there));
+            refused = refused.or(self.held.refuses(&path, what.writes()));
             let is_dir = meta.is_some_and(|m| m.is_dir());
             let uses = self.seen.files.entry(path).or_insert(Uses {
                 was_there,
@@ -266,7 +271,7 @@ impl Notes<'_> {
                 Use::Read if is_dir => uses.is_listed = true,
                 Use::Read => uses.is_read = true,
                 Use::Look => uses.is_looked_at = true,
-                Use::Write => uses.is_written = true,
+                Use::Write | Use::Link => uses.is_written = true,
                 Use::Update => (uses.is_read, uses.is_written) = (true, true),
                 Use::Run => uses.is_run = true,
             }
@@ -277,7 +282,7 @@ impl Notes<'_> {
 
 impl Use {
     fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Update)
+        matches!(self, Self::Write | Self::Link | Self::Update)
     }
 }
 
@@ -290,7 +295,7 @@ impl Confinement {
     /// Returns the error for a path that no rule opens. To whom it may not be read it is not
     /// there: Landlock alone would tell that it is. Modes, owners and times are not
     /// Landlock's business either.
-    fn refuses(&self, path: &Path, is_write: bool, is_there: bool) -> Option<i32> {
+    fn refuses(&self, path: &Path, is_write: bool) -> Option<i32> {
         let rules = self.rules.as_ref()?;
         let is_below = |dir: &PathBuf| path.starts_with(dir);
         if rules.write.iter().any(is_below) {
@@ -303,7 +308,8 @@ impl Confinement {
         let mut read = rules.read.iter().chain(&rules.machine.dirs);
         let is_open =
             read.any(|dir| is_below(dir) || is_above(dir)) || rules.write.iter().any(is_above);
-        (is_there && !is_open).then_some(libc::ENOENT)
+        // Whether it is there or not: an answer is remembered, and it may come to be there.
+        (!is_open).then_some(libc::ENOENT)
     }
 }
 
@@ -382,10 +388,10 @@ fn touches(call: &Call) -> io::Result<[Option<Touch>; 2]> {
         libc::SYS_execve => here(a[0], Use::Run, true),
         libc::SYS_execveat => flagged(Use::Run, 4),
         libc::SYS_renameat | libc::SYS_renameat2 => {
-            return Ok([itself(0, 1, Use::Write), itself(2, 3, Use::Write)]);
+            return Ok([itself(0, 1, Use::Link), itself(2, 3, Use::Link)]);
         }
-        libc::SYS_linkat => return Ok([itself(0, 1, Use::Read), itself(2, 3, Use::Write)]),
-        libc::SYS_symlinkat => itself(1, 2, Use::Write),
+        libc::SYS_linkat => return Ok([itself(0, 1, Use::Read), itself(2, 3, Use::Link)]),
+        libc::SYS_symlinkat => itself(1, 2, Use::Link),
         libc::SYS_mkdirat | libc::SYS_mknodat | libc::SYS_unlinkat => itself(0, 1, Use::Write),
         libc::SYS_fchmodat => with(0, 1, Use::Write, true),
         FCHMODAT2 => flagged(Use::Write, 3),
@@ -418,9 +424,9 @@ fn old_touches(number: c_long, a: [u64; 6]) -> [Option<Touch>; 2] {
         libc::SYS_open => here(a[0], of_flags(a[1] as i32), follows(a[1] as i32)),
         libc::SYS_stat | libc::SYS_access => here(a[0], Use::Look, true),
         libc::SYS_lstat | libc::SYS_readlink => here(a[0], Use::Look, false),
-        libc::SYS_rename => return [here(a[0], Use::Write, false), here(a[1], Use::Write, false)],
-        libc::SYS_link => return [here(a[0], Use::Read, false), here(a[1], Use::Write, false)],
-        libc::SYS_symlink => here(a[1], Use::Write, false),
+        libc::SYS_rename => return [here(a[0], Use::Link, false), here(a[1], Use::Link, false)],
+        libc::SYS_link => return [here(a[0], Use::Read, false), here(a[1], Use::Link, false)],
+        libc::SYS_symlink => here(a[1], Use::Link, false),
         libc::SYS_futimesat if a[1] != 0 => here(a[1], Use::Write, true),
         libc::SYS_creat
         | libc::SYS_chmod

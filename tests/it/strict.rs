@@ -92,3 +92,31 @@ fn a_home_in_a_directory_of_the_system_is_hidden() {
     let _ = space.finish(&mut rel).ok();
     assert_eq!(space.read("o"), "tool\n");
 }
+
+#[test]
+fn a_link_that_is_set_anew_is_looked_at_anew() {
+    let space = strict(
+        "",
+        "echo a > $TMPDIR/a; ln -s $TMPDIR/a l; chmod 600 l; stat -L -c %s l; rm l; ln -s [work]secret.txt l
+         chmod 600 l && echo changed; stat -L -c %s l && echo seen; rm l; echo x > {out}",
+    );
+    space.write("secret.txt", "secretsecret\n");
+    space.shell("chmod 644 secret.txt");
+    let _ = space.run(["build"]).ok();
+    let printed = space.run(["log", "t"]).ok().stdout;
+    assert!(
+        !printed.contains("changed") && !printed.contains("seen"),
+        "{printed}"
+    );
+    assert_eq!(space.shell("stat -c %a secret.txt"), "644\n");
+}
+
+#[test]
+fn a_trace_follows_a_link_that_is_swapped() {
+    let space = Space::new(
+        r#"target "t" { inputs "v1/f"; outputs "o"; run "ln -s v1 cur; cat cur/f; ln -s v2 next; mv -T next cur; cat cur/f; rm cur; echo x > {out}" }"#,
+    );
+    space.write("v1/f", "1\n").write("v2/f", "2\n");
+    let told = space.run(["check", "--trace", "t"]).fails(1);
+    assert!(told.stdout.contains("reads `v2/f`"), "{told}");
+}
