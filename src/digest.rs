@@ -78,7 +78,8 @@ pub enum Kind {
     /// A regular file that its owner may execute.
     Executable,
     /// A symbolic link. As an input its digest covers the link's text *and* what it leads
-    /// to, further links included; as an output only the text.
+    /// to, further links included; as an output only the text, and what it leads to counts for
+    /// those who need it.
     Link,
     /// An empty directory, where an output directory has one.
     Directory,
@@ -268,6 +269,18 @@ impl Digests {
             }
         }
         Ok(())
+    }
+
+    /// Returns where a path leads when all links are followed; `None` when that is nowhere.
+    pub fn leads_to(&self, path: &RepoPath) -> Result<Option<RepoPath>> {
+        let absolute = path.to_absolute(&self.root);
+        if self.stat(path, &absolute, self.clock_ns()).is_err() {
+            return Ok(None);
+        }
+        let real = std::fs::canonicalize(&absolute).context("follow", &absolute)?;
+        let root = std::fs::canonicalize(&self.root).context("follow", &self.root)?;
+        let inside = real.strip_prefix(root);
+        Ok(Some(RepoPath::new(inside.unwrap_or(&real))))
     }
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.

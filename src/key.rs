@@ -10,6 +10,7 @@
 //! | output of each tool and probe  | yes        | that is what they are declared for           |
 //! | inputs: path, kind, content    | yes        | sorted by path, so listing order is free     |
 //! | outputs of needed targets      | yes        | their *contents*, not keys: early cutoff     |
+//! | what links among those lead to | yes        | whoever reads the link reads that            |
 //! | output patterns, product       | yes        | a moved output is another result             |
 //! | `expect`, `reject`             | yes        | they decide what counts as success           |
 //! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
@@ -100,6 +101,8 @@ pub enum FieldKind {
     Depfile,
     /// A file that a depfile named.
     Found,
+    /// What a link among needed outputs leads to.
+    Linked,
 }
 
 impl FieldKind {
@@ -121,6 +124,7 @@ impl FieldKind {
             Self::Sandbox => "sandbox",
             Self::Depfile => "depfile",
             Self::Found => "found input",
+            Self::Linked => "linked file",
         }
     }
 }
@@ -170,6 +174,8 @@ pub struct Parts<'a> {
     pub probes: &'a [(String, Vec<u8>)],
     /// Input files, sorted by path.
     pub inputs: &'a [(RepoPath, Content)],
+    /// What links among needed outputs lead to, sorted by path.
+    pub linked: &'a [(RepoPath, Content)],
     /// Needed targets by name, with what they made.
     pub needs: &'a [(&'a str, Arc<Made>)],
 }
@@ -209,6 +215,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     for (path, content) in parts.inputs {
         out.content(Input, path.as_bytes(), content);
+    }
+    for (path, content) in parts.linked {
+        out.content(Linked, path.as_bytes(), content);
     }
     write_needs(parts.needs, out);
     for output in &target.outputs {
@@ -390,6 +399,7 @@ mod tests {
             tools: &[],
             probes: &[],
             inputs,
+            linked: &[],
             needs: &[],
         })
     }
@@ -418,6 +428,7 @@ mod tests {
                 tools: &[],
                 probes: &[],
                 inputs: &[],
+                linked: &[],
                 needs: &[],
             };
             let found = ExplainKey::of(&parts);

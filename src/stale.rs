@@ -26,6 +26,7 @@ use crate::snapshot::Seen;
 mod answers;
 mod found;
 mod gather;
+mod linked;
 mod reason;
 
 use answers::{Answers, Time};

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::settle::Outcome;
 use super::{Builder, Summary};
+use crate::digest::Kind;
 use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::graph::{Target, TargetId};
@@ -115,6 +116,12 @@ impl Builder<'_> {
     /// Returns whether a path is an output of a target, or of what it needs and what is back.
     fn is_made(&self, target: &Target, record: &Record, path: &RepoPath) -> bool {
         let has = |made: &crate::key::Made| made.outputs.iter().any(|o| o.path == *path);
-        has(&record.made) || target.needs.iter().any(|need| has(&self.made(*need)))
+        // Of a link among what it needs it may also be missing what that leads to.
+        let has_file = |made: &crate::key::Made| {
+            let is_it =
+                |o: &crate::key::OutputState| o.path == *path && o.content.kind != Kind::Link;
+            made.outputs.iter().any(is_it)
+        };
+        has(&record.made) || target.needs.iter().any(|need| has_file(&self.made(*need)))
     }
 }

@@ -71,12 +71,19 @@ impl Builder<'_> {
         let name = &target.name;
         let help =
             format!("\n  help: outputs are kept but not cached; run `rel build {name}` again");
-        let after = match self.inspector.inputs(target) {
-            Ok(after) => after,
+        let linked = || self.inspector.linked(target, before.made());
+        let again = self
+            .inspector
+            .inputs(target)
+            .and_then(|i| Ok((i, linked()?)));
+        let (after, linked) = match again {
+            Ok(again) => again,
             Err(error) => return Some(format!("`{name}` ran, but now {}{help}", error.message)),
         };
         let digests = self.inspector.digests;
-        let found = first_change(&before.inputs, &after).or_else(|| {
+        let found = first_change(&before.inputs, &after);
+        let found = found.or_else(|| first_change(&before.linked, &linked));
+        let found = found.or_else(|| {
             let is_other = |o: &&crate::key::OutputState| {
                 !matches!(digests.output(&o.path), Ok(Some(content)) if content == o.content)
             };

@@ -56,7 +56,8 @@ impl<'a> Declared<'a> {
             .map(|(path, content)| (path, content.kind));
         let made = gathered.made().map(|o| (&o.path, o.content.kind));
         let mut files = HashSet::new();
-        for (path, kind) in inputs.chain(made) {
+        let linked = gathered.linked.iter().map(|(path, c)| (path, c.kind));
+        for (path, kind) in inputs.chain(made).chain(linked) {
             let absolute = path.to_absolute(root);
             if kind == Kind::Link {
                 files.extend(std::fs::canonicalize(&absolute));

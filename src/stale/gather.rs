@@ -27,6 +27,8 @@ pub struct Gathered {
     pub inputs: Vec<(RepoPath, Content)>,
     tools: Vec<(String, Vec<u8>)>,
     probes: Vec<(String, Vec<u8>)>,
+    /// What links among needed outputs lead to, sorted by path.
+    pub linked: Vec<(RepoPath, Content)>,
     needs: Vec<(TargetId, Arc<Made>)>,
 }
 
@@ -61,6 +63,7 @@ impl Gathered {
             tools: &self.tools,
             probes: &self.probes,
             inputs: &self.inputs,
+            linked: &self.linked,
             needs: &needs,
         })
     }
@@ -136,6 +139,7 @@ impl Inspector<'_> {
         };
         let tools = ask("tool", &target.tools)?;
         let probes = ask("probe", &target.probes)?;
+        let linked = self.linked(target, needs.iter().flat_map(|(_, made)| &made.outputs))?;
         Ok(Gathered {
             commands,
             product,
@@ -143,6 +147,7 @@ impl Inspector<'_> {
             tools,
             probes,
             inputs,
+            linked,
             needs,
         })
     }

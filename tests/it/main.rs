@@ -34,6 +34,7 @@ mod killed;
 mod kills;
 mod lease;
 mod link;
+mod links;
 mod logs;
 mod mistakes;
 mod model;

@@ -1,0 +1,122 @@
+//! Links: among outputs, on the way to inputs, and in the place of either.
+
+use std::fs;
+
+use crate::space::Space;
+
+/// What is read through a link that a needed target made counts like an input.
+#[test]
+fn what_a_needed_link_leads_to_counts() {
+    let space = Space::new(
+        r#"
+target "cur" { inputs "v1.txt"; outputs "cur.txt"; run "ln -s v1.txt cur.txt"; }
+target "user" { needs "cur"; outputs "use.txt"; run "cat {cur} > use.txt"; }
+"#,
+    );
+    space.write("v1.txt", "one\n");
+    space.build([]).ok().is("cur ran, user ran");
+    space.build([]).ok().is("cur fresh, user fresh");
+    space.write("v1.txt", "two\n");
+    space.build([]).ok().is("cur ran, same result, user ran");
+    assert_eq!(space.read("use.txt"), "two\n");
+    settle(&space);
+    // By the snapshot as well, and where what is built is not what reads the file itself.
+    space.write("v1.txt", "three\n");
+    let why = space.run(["why", "user"]).ok().stdout;
+    assert!(why.contains("`cur`"), "{why}");
+    let _ = space.build(["user"]).ok();
+    assert_eq!(space.read("use.txt"), "three\n");
+    space.write("v1.txt", "two\n");
+    let _ = space.build([]).ok();
+    assert_eq!(space.read("use.txt"), "two\n");
+}
+
+/// Builds until a snapshot says that there is nothing to do.
+fn settle(space: &Space) {
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let told = space.build([]).ok();
+        assert!(!told.0.to_string().contains("\"ran"), "{:#}", told.0);
+    }
+}
+
+const VENV: &str = r#"
+target "env" {
+    outputs "a/venv/"
+    run "cd a/venv; mkdir lib bin; ln -s lib lib64; ln -s /bin/sh bin/sh; ln -s ../../src src; ln -s .. up; echo x > lib/x"
+}
+target "user" { needs "env"; outputs "use.txt"; run "cat a/venv/src/* {env}/lib64/* > use.txt; echo ran >> log"; }
+"#;
+
+#[test]
+fn files_below_a_directory_that_a_needed_link_leads_to_count() {
+    let space = Space::new(VENV);
+    space.write("src/a", "one\n");
+    space.build([]).ok().is("env ran, user ran");
+    settle(&space);
+    space.write("src/a", "two\n");
+    space.build([]).ok().is("env fresh, user ran");
+    space.write("src/b", "three\n");
+    space.build([]).ok().is("env fresh, user ran");
+    assert_eq!(space.read("use.txt"), "two\nthree\nx\n");
+    settle(&space);
+    space.remove("src/b");
+    space.build([]).ok().is("env fresh, user restored");
+    assert_eq!(space.read("use.txt"), "two\nx\n");
+    // What else lies around a link to a directory above it is none of it.
+    space.write("a/other", "");
+    space.build([]).ok().is("env fresh, user fresh");
+}
+
+#[test]
+fn a_needed_link_whose_file_is_gone_is_no_lost_output() {
+    let space = Space::new(
+        r#"
+target "cur" { outputs "cur.txt"; run "ln -s v1.txt cur.txt"; }
+target "user" { needs "cur"; outputs "use.txt"; run "cat {cur} > use.txt"; }
+"#,
+    );
+    space.write("v1.txt", "one\n");
+    space.build([]).ok().is("cur ran, user ran");
+    settle(&space);
+    space.remove("v1.txt").remove("use.txt");
+    let told = space.run(["build"]).fails(1);
+    assert!(
+        told.stderr.contains("v1.txt") || told.stderr.contains("cur.txt"),
+        "{told}"
+    );
+    assert!(!space.has("use.txt") || space.read("use.txt").is_empty());
+}
+
+#[test]
+fn a_needed_link_to_what_another_target_makes_needs_that_too() {
+    let space = Space::new(
+        r#"
+target "cur" { outputs "cur"; run "ln -s gen/x cur"; }
+target "gen" { inputs "src"; outputs "gen/x"; run "cp src gen/x"; }
+target "user" { needs "cur"; outputs "use.txt"; run "cat {cur} > use.txt"; }
+"#,
+    );
+    space.write("src", "1\n");
+    let _ = space.build(["gen"]).ok();
+    let told = space.run(["build", "user"]).fails(1);
+    assert!(
+        told.stderr
+            .contains("`user` needs the link `cur` to `gen/x`, which `gen` makes"),
+        "{told}"
+    );
+    assert!(told.stderr.contains("add `needs \"gen\"`"), "{told}");
+    let text = space.read("Releasefile.kdl");
+    space.write(
+        "Releasefile.kdl",
+        text.replace("needs \"cur\"", "needs \"cur\" \"gen\""),
+    );
+    let _ = space.build([]).ok();
+    space.write("src", "2\n");
+    let _ = space.build([]).ok();
+    assert_eq!(
+        fs::read_to_string(space.path("use.txt")).expect("reads"),
+        "2\n"
+    );
+    settle(&space);
+}
