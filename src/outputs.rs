@@ -117,11 +117,15 @@ pub fn make_room(
 ) -> Result<Option<PathBuf>> {
     let mut aside = None;
     for output in &target.outputs {
-        make_parents(
-            digests.root(),
-            &base_of(&output.pattern),
-            matches!(output.pattern, Pattern::File(_)),
-        )?;
+        let base = base_of(&output.pattern);
+        // What stands at a file or directory itself is seen to below.
+        let is_above_only = !matches!(output.pattern, Pattern::Glob { .. });
+        for above in ours.iter().filter(|o| base.starts_with(&o.path)) {
+            if above.path != base || !is_above_only {
+                remove_for_directory(above, digests)?;
+            }
+        }
+        make_parents(digests.root(), &base, is_above_only)?;
     }
     let mut in_the_way = present(target, digests)?;
     in_the_way.extend(directories_for_files(target, ours, digests)?);
@@ -168,6 +172,17 @@ fn directories_for_files(
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Removes what an earlier run made where there has to be a directory now.
+fn remove_for_directory(ours: &OutputState, digests: &Digests) -> Result<()> {
+    // Not through a link: that would be somebody else's file.
+    make_parents(digests.root(), &ours.path, true)?;
+    let is_ours = digests.output(&ours.path)? == Some(ours.content);
+    match is_ours && ours.content.kind != Kind::Directory {
+        true => remove_file(&ours.path.to_absolute(digests.root())),
+        false => Ok(()),
+    }
 }
 
 fn is_of_a_glob(target: &Target, path: &RepoPath) -> bool {

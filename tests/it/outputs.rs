@@ -220,3 +220,77 @@ fn what_stands_in_the_way_on_another_file_system_is_moved_aside_as_well() {
         expected.map(|(path, text)| (path.into(), text.into()))
     );
 }
+
+/// Rewrites the Releasefile to a target that makes a directory of `out`.
+fn as_directory(space: &Space) {
+    let text = r#"target "a" { outputs "out/"; run "echo x > out/x"; }"#;
+    space.write("Releasefile.kdl", text);
+}
+
+#[test]
+fn a_file_becomes_a_directory_and_a_directory_a_file() {
+    let space = Space::new(r#"target "a" { outputs "out"; run "echo x > out"; }"#);
+    space.build([]).ok().is("a ran");
+    as_directory(&space);
+    space.build([]).ok().is("a ran");
+    assert_eq!(space.read("out/x"), "x\n");
+    assert_eq!(aside(&space), []);
+    // What was an output itself is now a directory above one.
+    space.write("Releasefile.kdl", r#"target "a" { outputs "out/x/y/z" "out/p/*.o"; run "echo x | tee out/x/y/z out/p/a.o"; }"#);
+    space.build([]).ok().is("a ran");
+    assert_eq!(space.read("out/x/y/z"), "x\n");
+    space.build([]).ok().is("a fresh");
+    assert_eq!(aside(&space), []);
+}
+
+#[test]
+fn a_file_that_a_failed_run_made_of_its_directory_is_no_obstacle() {
+    let space = Space::new(r#"target "a" { outputs "out/"; run "rmdir out; echo x > out"; }"#);
+    let _ = space.run(["build"]).fails(1);
+    as_directory(&space);
+    space.build([]).ok().is("a ran");
+    assert_eq!(aside(&space), []);
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_directory_is_moved_aside() {
+    let space = Space::empty();
+    as_directory(&space);
+    space.write("out", "mine\n");
+    space.build([]).ok().is("a ran");
+    assert_eq!(aside(&space), [("out".into(), "mine\n".into())]);
+    space.write("elsewhere/x", "mine\n").remove("out");
+    symlink("elsewhere", space.path("out")).expect("links");
+    space.build([]).ok().is("a restored");
+    assert_eq!(space.read("elsewhere/x"), "mine\n");
+    let expected = [("out", "-> elsewhere"), ("out", "mine\n")];
+    assert_eq!(aside(&space), expected.map(|(p, t)| (p.into(), t.into())));
+    // Nobody made it that could tell: what lies above a directory stays where it is.
+    space.remove("out").write("out", "mine\n");
+    space.write(
+        "Releasefile.kdl",
+        r#"target "a" { outputs "out/b/"; run "echo x > out/b/x"; }"#,
+    );
+    let _ = space.run(["build"]).fails(1);
+    assert_eq!(space.read("out"), "mine\n");
+}
+
+#[test]
+fn two_targets_swap_a_file_and_a_directory() {
+    let space = Space::new(
+        r#"target "a" { outputs "x"; run "echo a > x"; }
+           target "b" { outputs "y/"; run "echo b > y/b"; }"#,
+    );
+    space.build([]).ok().is("a ran, b ran");
+    space.write(
+        "Releasefile.kdl",
+        r#"target "a" { outputs "y"; run "echo a > y"; }
+           target "b" { outputs "x/"; run "echo b > x/b"; }"#,
+    );
+    space.build([]).ok().is("a ran, b ran");
+    assert_eq!(
+        (space.read("y"), space.read("x/b")),
+        ("a\n".into(), "b\n".into())
+    );
+    space.build([]).ok().is("a fresh, b fresh");
+}
