@@ -4,9 +4,10 @@
 //! One line when a group starts, one when it ends: `+PID TICKS` and `-PID`. TICKS is the
 //! time since boot: one with the same number that came later was born later. A `rel`
 //! may be killed before it has entered what it just started; so the first line is
-//! `!BIRTH BOOT NAMESPACE` of `rel` itself and the last one `end`, and where that is missing, all
-//! processes are asked whether they print into a log of this checkout. In another boot or PID
-//! namespace the same numbers are somebody else's: such a register names nobody here.
+//! `!BIRTH BOOT NAMESPACE DEVICE INODE` of `rel` itself and the last one `end`, and where that is
+//! missing, all processes are asked whether they print into a log of this checkout. In another boot
+//! or PID namespace the same numbers are somebody else's: such a register names nobody here. Nor
+//! does one that is another file than it says: it came with a copy of the checkout it was written in.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An open register.
 pub struct Register {
     file: File,
+    /// Where its numbers mean something, as far as can be told.
+    place: Option<String>,
     is_used: AtomicBool,
 }
 
@@ -37,7 +40,13 @@ impl Register {
     /// files in `logs`.
     pub fn open(path: &Path, logs: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        if let Some(born) = place().and_then(|here| born_in(&text, &here)) {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .context("open", path)?;
+        let place = place_of(&file);
+        if let Some(born) = place.as_ref().and_then(|here| born_in(&text, here)) {
             for group in orphans(&text) {
                 end(group);
             }
@@ -45,14 +54,10 @@ impl Register {
                 end(group);
             }
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .context("open", path)?;
         file.set_len(0).context("empty", path)?;
         Ok(Self {
             file,
+            place,
             is_used: AtomicBool::new(false),
         })
     }
@@ -61,7 +66,8 @@ impl Register {
     pub fn starting(&self) {
         if !self.is_used.swap(true, Ordering::Relaxed) {
             let birth = birth(std::process::id() as i32).unwrap_or_default();
-            self.line(&format!("!{birth} {}\n", place().unwrap_or_default()));
+            let place = self.place.as_deref().unwrap_or_default();
+            self.line(&format!("!{birth} {place}\n"));
         }
     }
 
@@ -117,6 +123,13 @@ fn orphans(text: &str) -> Vec<i32> {
         .filter(|(group, noted)| *group > 1 && is_same(*group, *noted))
         .map(|(group, _)| group)
         .collect()
+}
+
+/// Returns the only place where a register's numbers mean what they say: boot, PID namespace, and
+/// the file itself.
+fn place_of(register: &File) -> Option<String> {
+    let meta = register.metadata().ok()?;
+    Some(format!("{} {} {}", place()?, meta.dev(), meta.ino()))
 }
 
 /// Returns where process numbers and births mean what they do here: which boot, and which PID
@@ -218,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_another_boot_or_namespace_name_nobody_here() {
+    fn numbers_of_another_boot_namespace_or_checkout_name_nobody_here() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .process_group(0)
@@ -228,11 +241,16 @@ mod tests {
         let birth = birth(group as i32).expect("is there");
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("running");
-        let own = place().expect("has /proc");
-        let (boot, namespace) = own.split_once(' ').expect("has two parts");
+        let own = place_of(&File::create(&path).expect("creates")).expect("has /proc");
+        let parts: Vec<&str> = own.split(' ').collect();
+        let [boot, namespace, device, inode] = parts[..] else {
+            panic!("{own}");
+        };
         for other in [
-            format!("!{birth} another {namespace}"),
-            format!("!{birth} {boot} another"),
+            format!("!{birth} another {namespace} {device} {inode}"),
+            format!("!{birth} {boot} another {device} {inode}"),
+            format!("!{birth} {boot} {namespace} {device} another"),
+            format!("!{birth} {boot} {namespace}"),
             format!("!{birth}"),
         ] {
             let text = format!("{other}\n+{group} {birth}\n");

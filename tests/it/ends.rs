@@ -157,6 +157,25 @@ fn two_at_once_wait_for_each_other() {
     assert_eq!(space.lines("log").len(), 1);
 }
 
+/// A target that runs until it is told to end.
+const GATED: &str = r#"
+target "a" { cache #false; outputs "x"; run "echo > ready; until test -e go; do sleep 0.01; done; echo 1 > x" }
+"#;
+
+/// The copy's register names processes of the original, by numbers that are true.
+#[test]
+fn a_copy_of_a_checkout_leaves_the_commands_of_the_original_alone() {
+    let space = Space::new(GATED);
+    let job = space.begin(["build"]);
+    let _ = space.wait_for("ready");
+    space.shell("cp -a . ../copy; touch ../copy/go");
+    let copy = space.base().join("copy");
+    let _ = space.finish(space.rel(["build"]).current_dir(copy)).ok();
+    space.write("go", "");
+    let _ = job.finish().ok();
+    assert_eq!(space.read("x"), "1\n");
+}
+
 /// A target that runs until its file is there.
 const WAITING: &str = r#"
 target "wait" {
