@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoContext, Result};
 use crate::fs::{self, Signature};
+use crate::runner::register;
 use crate::ui;
 
 /// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
@@ -57,7 +58,9 @@ impl Lock {
             .skip(1)
             .map(|a| fs::shown(&a).into_owned())
             .collect();
-        let owner = format!("{} `rel {}`\n", std::process::id(), words.join(" "));
+        let place = register::place().unwrap_or_default();
+        let pid = std::process::id();
+        let owner = format!("{pid} `rel {}`\n{place}\n", words.join(" "));
         let write = |file: &mut File| {
             file.rewind()?;
             file.set_len(0)?;
@@ -99,16 +102,19 @@ pub fn ensure_state_dir(state_dir: &Path) -> Result<()> {
     }
 }
 
-/// Waits for the `rel` that holds the lock; its number and words are in the file.
+/// Waits for the `rel` that holds the lock; its number, its words and where that number means
+/// what it says are in the file.
 fn wait_for_lock(file: &mut File, path: &Path) -> Result<()> {
     let mut holder = String::new();
     // Who it is only serves the message; the lock itself is the system's.
     let _ = file.read_to_string(&mut holder);
+    let (holder, place) = holder.trim().split_once('\n').unwrap_or((&holder, ""));
     let (pid, words) = holder
         .trim()
         .split_once(' ')
         .unwrap_or(("?", "another rel"));
-    if pid.parse().is_ok_and(is_ancestor) {
+    let is_here = register::place().is_some_and(|here| here == place);
+    if is_here && pid.parse().is_ok_and(is_ancestor) {
         return Err(Error::usage(format!(
             "{words} (pid {pid}) works in this checkout and has started this `rel`"
         ))
@@ -132,10 +138,9 @@ fn is_ancestor(pid: u32) -> bool {
             .parse()
             .ok()
     };
-    std::iter::successors(Some(std::process::id()), |at| {
-        parent(*at).filter(|p| *p > 1)
-    })
-    .any(|at| at == pid)
+    // Above the first process of a namespace, which may be a `rel`, stands number 0.
+    let above = |at: u32| parent(at).filter(|p| *p > 0);
+    std::iter::successors(above(std::process::id()), |at| above(*at)).any(|at| at == pid)
 }
 
 #[cfg(test)]

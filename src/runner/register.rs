@@ -134,7 +134,7 @@ fn place_of(register: &File) -> Option<String> {
 
 /// Returns where process numbers and births mean what they do here: which boot, and which PID
 /// namespace. `None` where there is no /proc to tell.
-fn place() -> Option<String> {
+pub fn place() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
     Some(format!("{} {namespace}", boot.trim()))

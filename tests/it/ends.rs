@@ -5,7 +5,7 @@ use std::process::Command;
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::space::{Space, is_alive, wait_until};
+use crate::space::{REL, Space, is_alive, wait_until};
 
 /// A target whose commands start a family of processes and then wait.
 const FAMILY: &str = r#"
@@ -174,6 +174,41 @@ fn a_copy_of_a_checkout_leaves_the_commands_of_the_original_alone() {
     space.write("go", "");
     let _ = job.finish().ok();
     assert_eq!(space.read("x"), "1\n");
+}
+
+/// Returns `rel build` as the first process of a container.
+fn contained(space: &Space) -> Command {
+    let mut command = space.program("unshare");
+    if !rustix::process::getuid().is_root() {
+        command.arg("-Ur");
+    }
+    command.args(["-p", "-f", "--mount-proc", REL, "build"]);
+    command
+}
+
+/// Each of them is process 1, and none has started the other.
+#[test]
+fn two_containers_at_once_wait_for_each_other() {
+    let space = Space::new(GATED);
+    let first = space.start(&mut contained(&space));
+    let _ = space.wait_for("ready");
+    let second = space.start(&mut contained(&space));
+    wait_until("the second to wait", || {
+        let text = second.stderr();
+        (text.contains("waiting") || text.contains("error")).then_some(())
+    });
+    space.write("go", "");
+    let _ = first.finish().ok();
+    let _ = second.finish().ok();
+}
+
+#[test]
+fn who_was_started_by_a_build_does_not_wait_for_it() {
+    let space = Space::new(&format!(r#"target "a" {{ run "timeout 5 {REL} build" }}"#));
+    for mut build in [space.rel(["build"]), contained(&space)] {
+        let text = space.finish(&mut build).fails(1).stderr;
+        assert!(text.contains("has started this `rel`"), "{text}");
+    }
 }
 
 /// A target that runs until its file is there.
