@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IoContext, Result};
@@ -121,7 +122,8 @@ pub struct Counters {
 
 /// Times within this span of "now" may still change unseen: the coarsest clock tick of a
 /// Linux kernel (`CONFIG_HZ=100`), doubled.
-const TICK_NS: i64 = 20_000_000;
+const TICK: Duration = Duration::from_millis(20);
+const TICK_NS: i64 = TICK.as_nanos() as i64;
 
 /// When commands started, by the file system's clock and by one that nobody sets.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,7 @@ pub struct Digests {
     memory: Memory,
     /// How far the file system's clock is behind this machine's: never more than zero.
     skew_ns: i64,
-    /// When that was taken, by both clocks of this machine.
+    /// When these answers were first asked for, by both clocks of this machine, to the nanosecond.
     taken: (Instant, i64),
     /// How much work was done.
     pub counters: Counters,
@@ -152,7 +154,7 @@ impl Digests {
             root: root.to_owned(),
             memory: Memory::load(cache_file),
             skew_ns: 0,
-            taken: (Instant::now(), coarse_now_ns()),
+            taken: (Instant::now(), now_ns(ClockId::Realtime)),
             counters: Counters::default(),
         }
     }
@@ -175,10 +177,13 @@ impl Digests {
 
     /// Returns the moment from which on commands that start now may run. Whatever is written to
     /// from then on has a change time that is not older, and what was written to before these
-    /// answers were asked for has an older one: for that, the clock's next tick is waited for
-    /// where it has not come since.
+    /// answers were asked for has an older one: for that, the kernel's clock is waited for until it
+    /// has passed that moment, which takes a tick or two, once in a run. It stands still between
+    /// ticks; since Linux 6.13 a file may be stamped by the exact one, and be ahead of it.
     pub fn start(&self) -> Start {
-        while coarse_now_ns() == self.taken.1 {
+        let (asked, asked_ns) = &self.taken;
+        // One that was set back is waited for no longer than a late tick may take.
+        while coarse_now_ns() <= *asked_ns && asked.elapsed() < 5 * TICK {
             std::thread::sleep(Duration::from_micros(500));
         }
         Start {
@@ -419,7 +424,11 @@ impl Listing for Digests {
 
 /// Returns the time as the kernel stamps files, in nanoseconds since 1970.
 pub fn coarse_now_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now_ns(ClockId::RealtimeCoarse)
+}
+
+fn now_ns(clock: ClockId) -> i64 {
+    let now = rustix::time::clock_gettime(clock);
     now.tv_sec
         .wrapping_mul(1_000_000_000)
         .wrapping_add(now.tv_nsec)
@@ -565,6 +574,26 @@ mod tests {
         write(space.path("f"), "one").expect("writes");
         write(space.path("stat"), "rubbish").expect("writes");
         assert_eq!(digest(&space.digests(), "f"), Some(Digest::of(b"one")));
+    }
+
+    /// Since Linux 6.13 a change time is a fine one where the former one was asked for.
+    #[test]
+    fn what_was_written_before_is_older_than_a_start() {
+        let space = Space::new();
+        let changed = |name: &str| {
+            let meta = std::fs::metadata(space.path(name)).expect("is there");
+            Signature::of(&meta).ctime_ns
+        };
+        for _ in 0..100 {
+            for text in ["one", "two"] {
+                write(space.path("before"), text).expect("writes");
+                changed("before");
+            }
+            let start = space.digests().start();
+            write(space.path("after"), "one").expect("writes");
+            assert!(changed("before") < start.ns);
+            assert!(changed("after") >= start.ns);
+        }
     }
 
     #[test]

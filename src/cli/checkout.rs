@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::digest::coarse_now_ns;
 use crate::error::{Error, IoContext, Result};
 use crate::fs::{self, Signature};
 use crate::runner::register;
@@ -16,6 +17,8 @@ pub struct Lock {
     /// Device and inode; `None` on a file system that numbers a file anew each time that it is
     /// looked at: there the lock is taken for held.
     place: Option<(u64, u64)>,
+    /// How far the file system's clock is behind this machine's: never more than zero.
+    skew_ns: i64,
 }
 
 /// How often a lock may have lost its name before the file system is not believed.
@@ -46,7 +49,12 @@ impl Lock {
             if has_name || tries == TRIES {
                 let place = has_name.then_some(place);
                 let path = path.clone();
-                break Self { file, path, place };
+                break Self {
+                    file,
+                    path,
+                    place,
+                    skew_ns: 0,
+                };
             }
         };
         fs::remove_leftovers(state_dir);
@@ -66,7 +74,14 @@ impl Lock {
             file.set_len(0)?;
             file.write_all(owner.as_bytes())
         };
+        let before = coarse_now_ns();
         write(&mut lock.file).context("write", &path)?;
+        let meta = lock.file.metadata().context("look at", &path)?;
+        let written = Signature::of(&meta).newest_ns();
+        // A tick that comes in between is none of the file system's.
+        if written < before {
+            lock.skew_ns = (written - coarse_now_ns()).min(0);
+        }
         Ok(lock)
     }
 
@@ -77,12 +92,15 @@ impl Lock {
         self.place.is_none_or(|place| named() == Some(place))
     }
 
-    /// Returns the time as the file system of the checkout stamps files, which may not be this
-    /// machine's: the lock has just been written to.
+    /// Returns how far the clock by which the file system of the checkout stamps files was behind
+    /// this machine's when the lock was taken: never more than zero.
+    pub fn skew_ns(&self) -> i64 {
+        self.skew_ns
+    }
+
+    /// Returns the time as the file system of the checkout stamps files.
     pub fn clock_ns(&self) -> i64 {
-        let now = crate::digest::coarse_now_ns();
-        let written = self.file.metadata().map(|m| Signature::of(&m).newest_ns());
-        written.map_or(now, |written| written.min(now))
+        coarse_now_ns() + self.skew_ns
     }
 }
 
@@ -148,6 +166,14 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_file_system_of_this_machine_is_not_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lock = Lock::take(dir.path()).expect("takes");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(lock.skew_ns(), 0);
+    }
 
     #[test]
     fn a_new_state_directory_stands_a_run_that_tidies_it() {

@@ -48,7 +48,7 @@ impl Looked {
         root: &Path,
         graph: Option<crate::stored::Sum>,
     ) -> Self {
-        let skew_ns = lock.clock_ns() - crate::digest::coarse_now_ns();
+        let skew_ns = lock.skew_ns();
         let env = |name: &str| context.var(name);
         let state_dir = Context::state_dir(root);
         let mut snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
