@@ -33,6 +33,8 @@ pub struct ActionResult {
     /// files its runs found, the last run first. With what is in them now they make the keys
     /// of results. (The idea is that of the manifests of ccache.)
     pub found: Vec<Vec<RepoPath>>,
+    /// When they were done, in seconds since 1970.
+    pub finished_s: u64,
 }
 
 /// One cache backend.

@@ -305,14 +305,17 @@ impl<'a> Inspector<'a> {
                 });
             }
         }
-        if let Some(max_age) = target.max_age {
-            let age = Duration::from_secs(self.now_s.saturating_sub(record.finished_s));
-            // A record from the future is of a clock that was set back: its age is unknown.
-            if age > max_age || record.finished_s > self.now_s + 60 {
-                reasons.push(StaleReason::TooOld { age, max_age });
-            }
-        }
+        reasons.extend(self.too_old(target, record.finished_s));
         Ok(reasons)
+    }
+
+    /// Returns the reason not to use a result that was made at a time, if it is too old.
+    pub fn too_old(&self, target: &Target, finished_s: u64) -> Option<StaleReason> {
+        let max_age = target.max_age?;
+        let age = Duration::from_secs(self.now_s.saturating_sub(finished_s));
+        // One from the future is of a clock that was set back: its age is unknown.
+        let is_too_old = age > max_age || finished_s > self.now_s + 60;
+        is_too_old.then_some(StaleReason::TooOld { age, max_age })
     }
 
     fn output_reasons(&self, target: &Target, made: &Made) -> Result<Vec<StaleReason>> {

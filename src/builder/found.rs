@@ -214,6 +214,7 @@ impl Builder<'_> {
             took_ms: 0,
             small: Vec::new(),
             found: lists,
+            finished_s: 0,
         };
         store.put_action(key, &known)
     }

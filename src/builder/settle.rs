@@ -117,7 +117,9 @@ impl Builder<'_> {
         key: ActionKey,
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Vec<u8>)>> {
-        let Some((result, log, found)) = self.cached_result(target, key) else {
+        let cached = self.cached_result(target, key);
+        let is_young = |r: &ActionResult| self.inspector.too_old(target, r.finished_s).is_none();
+        let Some((result, log, found)) = cached.filter(|(result, ..)| is_young(result)) else {
             return Ok(None);
         };
         let digests = self.inspector.digests;
@@ -132,8 +134,9 @@ impl Builder<'_> {
             return Ok(None);
         }
         self.keep_log(target, &log)?;
-        let took = Duration::from_millis(result.took_ms);
-        self.record(target, gathered, key, &result.made, found, took)?;
+        // What is restored is as old as it was.
+        let when = (Duration::from_millis(result.took_ms), result.finished_s);
+        self.record(target, gathered, key, (&result.made, found), when)?;
         Ok(Some((result.made, log)))
     }
 
@@ -242,7 +245,8 @@ impl Builder<'_> {
             }
             None => {
                 self.store(target, job.key, (&made, &found), &log, took);
-                self.record(target, &job.gathered, job.key, &made, found, took)?;
+                let when = (took, self.inspector.now_s);
+                self.record(target, &job.gathered, job.key, (&made, found), when)?;
             }
         }
         let is_same = job.former.as_deref() == Some(&made) && !made.outputs.is_empty();
@@ -414,6 +418,7 @@ impl Builder<'_> {
                 took_ms,
                 small: packing.into_small(),
                 found: Vec::new(),
+                finished_s: self.inspector.now_s,
             };
             store.put_action(&result_key(target, key, found), &result)?;
             match target.depfile {
@@ -428,16 +433,15 @@ impl Builder<'_> {
         target: &Target,
         gathered: &Gathered,
         key: ActionKey,
-        made: &Made,
-        found: Vec<Found>,
-        took: Duration,
+        (made, found): (&Made, Vec<Found>),
+        (took, finished_s): (Duration, u64),
     ) -> Result<()> {
         let record = Record {
             key,
             fields: gathered.fields(self.graph(), target),
             made: made.clone().into(),
             took,
-            finished_s: self.inspector.now_s,
+            finished_s,
             found,
         };
         self.records().finish(&target.name, record)

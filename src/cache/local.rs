@@ -207,6 +207,7 @@ mod tests {
             took_ms: 0,
             small: Vec::new(),
             found: Vec::new(),
+            finished_s: 0,
         }
     }
 

@@ -99,7 +99,7 @@ fn a_target_may_stay_out_of_the_cache() {
 #[test]
 fn size_prune_and_verify() {
     let space = upper();
-    assert_snapshot!(space.run(["cache", "size"]).ok(), @"[space]/cache  9.3 kB in 1 blob, 2 results");
+    assert_snapshot!(space.run(["cache", "size"]).ok(), @"[space]/cache  9.4 kB in 1 blob, 2 results");
     assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, all sound");
     assert_snapshot!(space.run(["cache", "prune"]).fails(2), @"
     --- stderr

@@ -300,6 +300,25 @@ fn a_result_may_be_too_old() {
     assert_ne!(space.read("x"), first);
 }
 
+/// Neither the cache nor a restored output makes a result younger than it is.
+#[test]
+fn a_restored_result_is_as_old_as_it_was() {
+    let space = Space::new(r#"target "a" { max-age "1s"; outputs "x"; run "date +%s > x"; }"#);
+    let now = || -> u64 { space.shell("date +%s").trim().parse().expect("a number") };
+    for lost in ["", "x", ".rel x"].repeat(4) {
+        space.shell(&format!("rm -rf {lost}; sleep 0.4"));
+        let before = now();
+        let told = space.build([]).ok();
+        let made: u64 = space.read("x").trim().parse().expect("a number");
+        assert!(made + 1 >= before, "{}: {made} at {before}", told.how("a"));
+    }
+    let young = space.read("Releasefile.kdl").replace("1s", "1h");
+    space.write("Releasefile.kdl", young);
+    space.build([]).ok();
+    space.shell("rm -rf .rel x");
+    space.build([]).ok().is("a restored");
+}
+
 /// Found by the model test: `{page}` was no name any more once there was no page.
 #[test]
 fn the_last_file_of_an_each_may_go() {
