@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+mod paths;
 mod pool;
 mod rules;
 mod seccomp;
@@ -76,8 +77,9 @@ impl Confinement {
     fn enter(&self, listener: Sender<seccomp::Listener>) -> io::Result<()> {
         if let Some(rules) = &self.rules {
             rules.enforce()?;
+            leave_shared_memory();
         }
-        let installed = seccomp::install().map_err(|e| {
+        let installed = seccomp::install(self.rules.is_some()).map_err(|e| {
             let why = match e.raw_os_error() {
                 Some(libc::EBUSY) => "whoever started rel listens to system calls already",
                 _ => "this kernel has no seccomp listeners",
@@ -88,6 +90,15 @@ impl Confinement {
         drop(listener.send(installed));
         Ok(())
     }
+}
+
+/// Gives the calling thread, and all that it starts, System V shared memory, semaphores and
+/// queues of its own. That takes a privilege; who has none goes on sharing them, because some
+/// programs (fakeroot) need them.
+fn leave_shared_memory() {
+    // SAFETY: nothing of this process uses what the calling thread leaves.
+    #[expect(unsafe_code, reason = "no crate without C wraps this call")]
+    let _ = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
 }
 
 impl Watch {

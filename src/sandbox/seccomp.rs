@@ -37,18 +37,46 @@ const CALLS: &[c_long] = &[
     libc::SYS_truncate,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
-    FCHMODAT2,
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_utimensat,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_chdir,
+    libc::SYS_statfs,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_tree,
     libc::SYS_connect,
+    late::FCHMODAT2,
+    late::SETXATTRAT,
+    late::GETXATTRAT,
+    late::LISTXATTRAT,
+    late::REMOVEXATTRAT,
+    late::FILE_GETATTR,
+    late::FILE_SETATTR,
 ];
 
-/// The same number everywhere; younger than some of the C libraries that are built with.
-pub(super) const FCHMODAT2: c_long = 452;
+/// The same numbers everywhere; younger than some of the C libraries that are built with.
+pub(super) mod late {
+    use std::ffi::c_long;
+
+    pub const FCHMODAT2: c_long = 452;
+    pub const SETXATTRAT: c_long = 463;
+    pub const GETXATTRAT: c_long = 464;
+    pub const LISTXATTRAT: c_long = 465;
+    pub const REMOVEXATTRAT: c_long = 466;
+    pub const FILE_GETATTR: c_long = 468;
+    pub const FILE_SETATTR: c_long = 469;
+}
 
 /// Their forefathers, which younger architectures never had.
 #[cfg(target_arch = "x86_64")]
@@ -116,9 +144,10 @@ pub enum Heard {
     Stopped,
 }
 
-/// Puts the calling thread, and all that it starts, under watch, for ever.
-pub fn install() -> io::Result<Listener> {
-    let program = program().ok_or(io::ErrorKind::Unsupported)?;
+/// Puts the calling thread, and all that it starts, under watch, for ever. If it `is_held`,
+/// calls fail that can not be watched.
+pub fn install(is_held: bool) -> io::Result<Listener> {
+    let program = program(is_held).ok_or(io::ErrorKind::Unsupported)?;
     rustix::thread::set_no_new_privs(true)?;
     let header = libc::sock_fprog {
         len: program.len() as u16,
@@ -144,16 +173,27 @@ pub fn install() -> io::Result<Listener> {
 }
 
 /// Returns the filter: one comparison per call, which the kernel works out once per number.
-fn program() -> Option<Vec<libc::sock_filter>> {
+fn program(is_held: bool) -> Option<Vec<libc::sock_filter>> {
+    /// Calls of x32 have this bit.
+    const X32: u32 = 0x4000_0000;
     let load = |k| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, k, 0, 0);
     let equal = |k, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, yes, no);
     let answer = |k| step(libc::BPF_RET | libc::BPF_K, k, 0, 0);
+    let unless_held = |error: i32| match is_held {
+        true => answer(libc::SECCOMP_RET_ERRNO | error as u32),
+        false => answer(libc::SECCOMP_RET_ALLOW),
+    };
     let mut program = vec![
         load(ARCHITECTURE_AT),
         // Programs of another architecture have other numbers: they are not watched.
         equal(ARCHITECTURE?, 1, 0),
-        answer(libc::SECCOMP_RET_ALLOW),
+        unless_held(libc::ENOSYS),
         load(NUMBER_AT),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 0, 1),
+        unless_held(libc::ENOSYS),
+        // Paths would lead elsewhere than the watcher thinks.
+        equal(libc::SYS_chroot as u32, 0, 1),
+        unless_held(libc::EPERM),
         // Files could be opened through a ring unseen; who finds none opens them himself.
         equal(libc::SYS_io_uring_setup as u32, 0, 1),
         answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),

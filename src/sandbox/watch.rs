@@ -6,15 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, c_long};
-use std::fs::{Metadata, OpenOptions};
 use std::io::{self, PipeReader, Read};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Confinement;
-use super::seccomp::{Call, FCHMODAT2, Heard, Listener, read_bytes, read_path};
+use super::paths::{End, in_real_parent, may_be_link, own_view, resolve};
+use super::seccomp::{Call, Heard, Listener, late, read_bytes, read_path};
 
 /// What the kernel reads of a script's first line.
 const SHEBANG_BYTES_MAX: u64 = 256;
@@ -162,6 +160,14 @@ impl Notes<'_> {
             self.seen.addresses.extend(address(call)?);
             return Ok(None);
         }
+        if call.number == libc::SYS_openat2 {
+            // Below a root of its own a path is another; who finds no such call opens it himself.
+            let how = read_bytes(call.pid, call.args[2], 24)?;
+            let resolve = how.get(16..24).and_then(|b| b.try_into().ok());
+            if resolve.map_or(0, u64::from_ne_bytes) & libc::RESOLVE_IN_ROOT != 0 {
+                return Ok(Some(libc::ENOSYS));
+            }
+        }
         let mut refused = None;
         for touch in touches(call)?.into_iter().flatten() {
             let Some(path) = self.written(call.pid, &touch)? else {
@@ -171,9 +177,10 @@ impl Notes<'_> {
             let answer = match self.known.get(&asked) {
                 Some(answer) => *answer,
                 None => {
-                    let answer = self.add(&asked).or_else(|| self.add_interpreter(&asked));
+                    let (answer, is_for_all) = self.add(&asked, call.pid);
+                    let answer = answer.or_else(|| self.add_interpreter(&asked, call.pid));
                     // A process that is not known yet may be one of ours soon.
-                    if !asked.0.starts_with("/proc") {
+                    if is_for_all && !asked.0.starts_with("/proc") {
                         self.known.insert(asked, answer);
                     }
                     answer
@@ -220,7 +227,7 @@ impl Notes<'_> {
     }
 
     /// Notes the interpreter that a script names: the kernel opens it without a call.
-    fn add_interpreter(&mut self, (path, what, _): &Asked) -> Option<i32> {
+    fn add_interpreter(&mut self, (path, what, _): &Asked, pid: u32) -> Option<i32> {
         // Opening a pipe would wait for its other end.
         let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
         if *what != Use::Run || !is_file {
@@ -234,21 +241,22 @@ impl Notes<'_> {
         let program = Path::new(OsStr::from_bytes(words.find(|w| !w.is_empty())?));
         let is_noted = program.is_absolute() && !self.held.is_unnoted(program, *what);
         let asked = (program.to_owned(), *what, true);
-        is_noted.then(|| self.add(&asked)).flatten()
+        is_noted.then(|| self.add(&asked, pid).0).flatten()
     }
 
-    /// Notes a path; returns the error with which asking for it must fail.
-    fn add(&mut self, (path, what, follows): &Asked) -> Option<i32> {
-        // What is not there lies in a directory that is there.
-        let (real, meta) = match resolve(path, *follows) {
-            Some((real, meta)) => (real, Some(meta)),
-            None => (in_real_parent(path), None),
-        };
+    /// Notes a path; returns the error with which asking for it must fail, and whether it must
+    /// for every process.
+    fn add(&mut self, (path, what, follows): &Asked, pid: u32) -> (Option<i32>, bool) {
+        let End {
+            real,
+            meta,
+            is_for_all,
+        } = resolve(path, pid, *follows);
         if self.is_foreign(&real) {
-            return Some(libc::ENOENT);
+            return (Some(libc::ENOENT), false);
         }
         let link = match *follows && may_be_link(path, &real) {
-            true => Some(in_real_parent(path)),
+            true => Some(in_real_parent(path, pid)),
             false => None,
         };
         let mut refused = None;
@@ -276,7 +284,7 @@ impl Notes<'_> {
                 Use::Run => uses.is_run = true,
             }
         }
-        refused
+        (refused, is_for_all)
     }
 }
 
@@ -394,16 +402,43 @@ fn touches(call: &Call) -> io::Result<[Option<Touch>; 2]> {
         libc::SYS_symlinkat => itself(1, 2, Use::Link),
         libc::SYS_mkdirat | libc::SYS_mknodat | libc::SYS_unlinkat => itself(0, 1, Use::Write),
         libc::SYS_fchmodat => with(0, 1, Use::Write, true),
-        FCHMODAT2 => flagged(Use::Write, 3),
+        late::FCHMODAT2 => flagged(Use::Write, 3),
+        late::FILE_SETATTR => flagged(Use::Write, 4),
+        late::SETXATTRAT | late::REMOVEXATTRAT => flagged(Use::Write, 2),
+        late::FILE_GETATTR => flagged(Use::Look, 4),
+        late::GETXATTRAT | late::LISTXATTRAT | libc::SYS_open_tree => flagged(Use::Look, 2),
+        libc::SYS_name_to_handle_at => {
+            with(0, 1, Use::Look, a[4] as i32 & libc::AT_SYMLINK_FOLLOW != 0)
+        }
         libc::SYS_fchownat => flagged(Use::Write, 4),
         libc::SYS_utimensat if a[1] == 0 => own,
         libc::SYS_utimensat => flagged(Use::Write, 3),
-        libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fsetxattr => own,
-        libc::SYS_truncate | libc::SYS_setxattr => here(a[0], Use::Write, true),
-        libc::SYS_lsetxattr => here(a[0], Use::Write, false),
-        number => return Ok(old_touches(number, a)),
+        libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fsetxattr | libc::SYS_fremovexattr => own,
+        number => {
+            return Ok(
+                simple_touch(number, a).map_or_else(|| old_touches(number, a), |t| [Some(t), None])
+            );
+        }
     };
     Ok([one, None])
+}
+
+/// Returns the path of a call that has no descriptor beside it.
+fn simple_touch(number: c_long, a: [u64; 6]) -> Option<Touch> {
+    match number {
+        libc::SYS_inotify_add_watch => {
+            here(a[1], Use::Look, a[2] as u32 & libc::IN_DONT_FOLLOW == 0)
+        }
+        libc::SYS_chdir | libc::SYS_statfs | libc::SYS_getxattr | libc::SYS_listxattr => {
+            here(a[0], Use::Look, true)
+        }
+        libc::SYS_lgetxattr | libc::SYS_llistxattr => here(a[0], Use::Look, false),
+        libc::SYS_truncate | libc::SYS_setxattr | libc::SYS_removexattr => {
+            here(a[0], Use::Write, true)
+        }
+        libc::SYS_lsetxattr | libc::SYS_lremovexattr => here(a[0], Use::Write, false),
+        _ => None,
+    }
 }
 
 /// Returns a path that starts at the directory of the process.
@@ -463,63 +498,4 @@ fn follows(flags: i32) -> bool {
 
 fn directory_of(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
-}
-
-/// Returns a path as another process means it: what it calls itself is not the watcher.
-fn own_view(path: PathBuf, pid: u32) -> PathBuf {
-    let proc = |rest: &Path, dir: &str| Path::new(&format!("/proc/{pid}{dir}")).join(rest);
-    for (prefix, dir) in [
-        ("/proc/self", ""),
-        ("/proc/thread-self", ""),
-        ("/dev/fd", "/fd"),
-    ] {
-        if let Ok(rest) = path.strip_prefix(prefix) {
-            return proc(rest, dir);
-        }
-    }
-    path
-}
-
-/// Returns the path without `.` and `..`, links not looked at.
-fn lexical(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(out.pop()),
-            Component::CurDir => {}
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-/// Returns what a path leads to, and what is there: three calls, however long the path.
-fn resolve(path: &Path, follows: bool) -> Option<(PathBuf, Metadata)> {
-    let mut options = OpenOptions::new();
-    let link = if follows { 0 } else { libc::O_NOFOLLOW };
-    let file = options
-        .read(true)
-        .custom_flags(libc::O_PATH | link)
-        .open(path)
-        .ok()?;
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    // A pipe, which has no path; or a file that was removed while it was opened.
-    let is_path = real.is_absolute() && !real.as_os_str().as_bytes().ends_with(b" (deleted)");
-    is_path.then_some(())?;
-    Some((real, file.metadata().ok()?))
-}
-
-/// Returns whether a path ends with a link, if it leads to `real`. A link has another name,
-/// or lies in another directory, than what it leads to.
-fn may_be_link(path: &Path, real: &Path) -> bool {
-    path != real && std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink())
-}
-
-/// Returns the path with the links above its last part resolved.
-fn in_real_parent(path: &Path) -> PathBuf {
-    let parent = path.parent().and_then(|dir| resolve(dir, true));
-    match (parent, path.file_name()) {
-        (Some((parent, _)), Some(name)) => parent.join(name),
-        _ => lexical(path),
-    }
 }

@@ -125,3 +125,98 @@ fn a_trace_follows_a_link_that_is_swapped() {
     let told = space.run(["check", "--trace", "t"]).fails(1);
     assert!(told.stdout.contains("reads `v2/f`"), "{told}");
 }
+
+/// What a strict Python program may try, and the line that it prints when it got nothing.
+const ASKED: &str = r#"
+import ctypes, mmap, os, struct, sys
+work = sys.argv[1]
+libc = ctypes.CDLL(None, use_errno=True)
+def said(name, ask):
+    try:
+        print(name, ask())
+    except OSError as e:
+        print(name, e.strerror)
+for there in ["secret.txt", "nothing.txt"]:
+    path = os.path.join(work, there)
+    said("chdir", lambda: os.chdir(path))
+    said("statvfs", lambda: os.statvfs(path) and "there")
+    said("getxattr", lambda: os.getxattr(path, "user.none"))
+    said("listxattr", lambda: os.listxattr(path))
+    said("removexattr", lambda: os.removexattr(path, "user.mark"))
+    said("inotify", lambda: libc.inotify_add_watch(libc.inotify_init(), path.encode(), 1))
+    said("open_tree", lambda: libc.syscall(428, -100, path.encode(), 0))
+fd = os.open(work, os.O_PATH)
+for dir in ["self", "thread-self"]:
+    os.symlink(f"/proc/{dir}/fd/{fd}", "l")
+    said("link", lambda: os.stat("l/secret.txt").st_size)
+    os.remove("l")
+how = struct.pack("QQQ", os.O_PATH, 0, 0x10)
+found = libc.syscall(437, fd, b"/secret.txt", how, len(how))
+print("openat2", found if found < 0 else os.fstat(found).st_size)
+said("chroot", lambda: os.chroot(work))
+said("root", lambda: os.stat("/secret.txt").st_size)
+"#;
+
+#[test]
+fn no_call_tells_what_is_not_declared() {
+    let space = strict(r#"inputs "ask.py""#, "python3 -S ask.py [work] | tee {out}");
+    space.write("ask.py", ASKED).write("secret.txt", "secret\n");
+    space.shell("setfattr -n user.mark -v 1 secret.txt 2>/dev/null || true");
+    let _ = space.run(["build"]).ok();
+    assert_eq!(
+        space.read("o"),
+        [
+            "chdir No such file or directory",
+            "statvfs No such file or directory",
+            "getxattr No such file or directory",
+            "listxattr No such file or directory",
+            "removexattr Permission denied",
+            "inotify -1",
+            "open_tree -1",
+            "chdir No such file or directory",
+            "statvfs No such file or directory",
+            "getxattr No such file or directory",
+            "listxattr No such file or directory",
+            "removexattr Permission denied",
+            "inotify -1",
+            "open_tree -1",
+            "link No such file or directory",
+            "link No such file or directory",
+            "openat2 -1",
+            "chroot Operation not permitted",
+            "root No such file or directory\n",
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn calls_by_the_numbers_of_another_architecture_fail() {
+    let space = strict(
+        r#"inputs "c.c""#,
+        "cc c.c -o $TMPDIR/c && $TMPDIR/c [work]secret.txt > {out}",
+    );
+    space.write("secret.txt", "secret\n").write(
+        "c.c",
+        r#"
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+int main(int argc, char **argv) {
+    char *path = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    strcpy(path, argv[1]);
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(15L), "b"(path), "c"(0600L) : "memory");
+    printf("%ld\n", result);
+    __asm__ volatile("syscall" : "=a"(result) : "a"(0x40000000L + 90), "D"(path), "S"(0600L) : "rcx", "r11", "memory");
+    printf("%ld\n", result);
+    return 0;
+}
+"#,
+    );
+    space.shell("chmod 644 secret.txt");
+    let _ = space.run(["build"]).ok();
+    assert_eq!(space.shell("stat -c %a secret.txt"), "644\n");
+    assert_eq!(space.read("o"), "-38\n-38\n");
+}
