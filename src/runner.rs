@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fs;
-use crate::sandbox::{Confinement, Seen};
+use crate::sandbox::{self, Confinement, Seen};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 pub mod log;
@@ -114,8 +114,10 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Returns a runner that offers the slots of `jobserver` to the processes it starts.
+    /// Returns a runner that offers the slots of `jobserver` to the processes it starts. Of
+    /// what this process inherited they get nothing else.
     pub fn new(jobserver: Option<&jobserver::Client>) -> Self {
+        sandbox::close_inherited();
         Self {
             slots: jobserver.map(offered_slots).unwrap_or_default(),
             ..Self::default()

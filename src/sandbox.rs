@@ -101,6 +101,21 @@ fn leave_shared_memory() {
     let _ = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
 }
 
+/// Keeps from all that this process starts what whoever started it left open: no key holds
+/// that, and no rule.
+pub fn close_inherited() {
+    // SAFETY: no descriptor is closed; those that are marked go on being used here.
+    #[expect(unsafe_code, reason = "no crate without C wraps this call")]
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+}
+
 impl Watch {
     /// Waits until nobody is left to watch, but no longer than `grace`, and returns what was
     /// seen. Who is left then is ended.

@@ -220,3 +220,12 @@ int main(int argc, char **argv) {
     assert_eq!(space.shell("stat -c %a secret.txt"), "644\n");
     assert_eq!(space.read("o"), "-38\n-38\n");
 }
+
+#[test]
+fn inherited_descriptors_stay_with_rel() {
+    let space = strict("", "cat <&7 > {out} || echo none > {out}");
+    space.write("secret.txt", "one\n");
+    let rel = crate::space::REL;
+    space.shell(&format!("{rel} build 7<secret.txt"));
+    assert_eq!(space.read("o"), "none\n");
+}
