@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 mod paths;
 mod pool;
@@ -125,13 +125,16 @@ impl Watch {
         }
         drop(self.stop);
         let seen = self.seen.recv().unwrap_or_default();
-        // By number and birth: they may have left their group, and numbers are given again.
-        let is_same =
-            |(pid, born): &(&u32, &Option<String>)| born.is_some() && birth(**pid as i32) == **born;
-        for (pid, _) in seen.processes.iter().filter(is_same) {
-            if let Some(pid) = Pid::from_raw(*pid as i32) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        // By number and birth: they may have left their group, and numbers are given again. But
+        // no number is given again as long as a group has it, so one without a process is theirs.
+        for (pid, born) in &seen.processes {
+            let now = birth(*pid as i32);
+            let Some(pid) = Pid::from_raw(*pid as i32).filter(|_| now.is_none() || now == *born)
+            else {
+                continue;
+            };
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = kill_process(pid, Signal::KILL);
         }
         seen
     }

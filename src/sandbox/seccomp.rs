@@ -16,7 +16,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Calls that take a path, or a descriptor of a file that they change.
+/// Calls that take a path, or a descriptor of a file that they change; and those by which a
+/// process leaves its group.
 const CALLS: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_newfstatat,
@@ -56,6 +57,8 @@ const CALLS: &[c_long] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_open_tree,
     libc::SYS_connect,
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
     late::FCHMODAT2,
     late::SETXATTRAT,
     late::GETXATTRAT,

@@ -141,11 +141,18 @@ struct Notes<'a> {
 impl Notes<'_> {
     /// Notes a call; returns the error that it must fail with.
     fn note(&mut self, call: &Call) -> Option<i32> {
-        let pid = call.pid;
-        let processes = &mut self.seen.processes;
-        processes
-            .entry(pid)
-            .or_insert_with(|| super::birth(pid as i32));
+        // Whoever asks moves itself, or a child, which may never ask for anything.
+        let other = call.args[0] as u32;
+        let is_child = || super::field(other as i32, 1) == Some(call.pid.to_string());
+        let moves_child = call.number == libc::SYS_setpgid && other != 0 && is_child();
+        for pid in [Some(call.pid), moves_child.then_some(other)]
+            .into_iter()
+            .flatten()
+        {
+            let processes = &mut self.seen.processes;
+            let born = || super::birth(pid as i32);
+            processes.entry(pid).or_insert_with(born);
+        }
         match self.answer(call) {
             Ok(refused) => refused,
             Err(error) => {
@@ -158,6 +165,9 @@ impl Notes<'_> {
     fn answer(&mut self, call: &Call) -> io::Result<Option<i32>> {
         if call.number == libc::SYS_connect {
             self.seen.addresses.extend(address(call)?);
+            return Ok(None);
+        }
+        if matches!(call.number, libc::SYS_setsid | libc::SYS_setpgid) {
             return Ok(None);
         }
         if call.number == libc::SYS_openat2 {

@@ -4,12 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-use crate::space::{PATH, Space};
+use crate::space::{PATH, Space, is_alive, wait_until};
 
 /// Returns a space whose strict target `t` has `o` as its output.
 fn strict(inputs: &str, command: &str) -> Space {
     let space = Space::empty();
-    let command = command.replace("[work]", &space.path("").display().to_string());
+    let command = command
+        .replace("[work]", &space.path("").display().to_string())
+        .replace("[space]", &space.base().display().to_string());
     let text = format!(
         "target \"t\" {{\n    sandbox \"strict\"\n    {inputs}\n    outputs \"o\"\n    run #\"{command}\"#\n}}\n"
     );
@@ -228,4 +230,40 @@ fn inherited_descriptors_stay_with_rel() {
     let rel = crate::space::REL;
     space.shell(&format!("{rel} build 7<secret.txt"));
     assert_eq!(space.read("o"), "none\n");
+}
+
+/// Forks a process that makes no call which takes a path, by a way that is to be filled in.
+const LEFT: &str = "
+import os, time
+if os.fork() == 0:
+    [leave]
+    time.sleep(200)
+    os._exit(0)
+";
+
+#[test]
+fn a_silent_process_left_behind_is_ended() {
+    for leave in [
+        "pass",
+        "os.setsid()",
+        "os.setsid(); os.fork() and os._exit(0)",
+    ] {
+        for (args, code) in [(&["build"][..], 1), (&["check", "--trace", "t"], 1)] {
+            let space = strict(r#"inputs "f.py""#, "echo x > {out}; python3 -S f.py [work]");
+            space.write("f.py", LEFT.replace("[leave]", leave));
+            let _ = space.run(args).fails(code);
+            let mark = format!("f.py\0{}", space.path("").display());
+            wait_until("the end", || (!runs(&mark)).then_some(()));
+        }
+    }
+}
+
+/// Returns whether a process is alive whose arguments hold `mark`.
+fn runs(mark: &str) -> bool {
+    let processes = fs::read_dir("/proc").expect("lists").flatten();
+    let mut marked = processes.filter(|p| {
+        let line = fs::read(p.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(mark)
+    });
+    marked.any(|p| is_alive(&p.file_name().to_string_lossy()))
 }
