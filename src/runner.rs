@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -154,6 +154,10 @@ impl Runner {
         let log = match log.try_clone() {
             Ok(log) => log,
             Err(e) => return (Exit::NotStarted(e), Seen::default()),
+        };
+        let confinement = Confinement {
+            log: std::fs::read_link(format!("/proc/self/fd/{}", log.as_raw_fd())).ok(),
+            ..confinement.clone()
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
         let mut watch = None;

@@ -8,6 +8,7 @@
 //! This room knows paths, not targets: what is declared is the builder's business.
 
 use std::io::{self, PipeWriter};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Confinement {
     pub rules: Option<Rules>,
     /// Its directories are not noted.
     pub machine: Arc<Machine>,
+    /// The file that it prints into, which it may open as `/dev/stdout`.
+    pub log: Option<PathBuf>,
 }
 
 /// The watch over a command at work.
@@ -76,7 +79,7 @@ impl Confinement {
 
     fn enter(&self, listener: Sender<seccomp::Listener>) -> io::Result<()> {
         if let Some(rules) = &self.rules {
-            rules.enforce()?;
+            rules.enforce(self.log.as_deref())?;
             leave_shared_memory();
         }
         let installed = seccomp::install(self.rules.is_some()).map_err(|e| {

@@ -46,6 +46,7 @@ impl Builder<'_> {
             place.held = Some(Confinement {
                 rules: None,
                 machine: self.machine(target.sandbox.as_ref()),
+                log: None,
             });
         } else if let Some(sandbox) = &target.sandbox {
             let stage = self.stage(target, gathered)?;
@@ -57,6 +58,7 @@ impl Builder<'_> {
             place.held = Some(Confinement {
                 rules: Some(rules),
                 machine,
+                log: None,
             });
             place.stage = Some(stage);
         }

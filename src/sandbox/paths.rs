@@ -77,14 +77,18 @@ pub(super) fn may_be_link(path: &Path, real: &Path) -> bool {
 
 /// Returns a path as another process means it: what it calls itself is not the watcher.
 pub(super) fn own_view(path: PathBuf, pid: u32) -> PathBuf {
-    let proc = |rest: &Path, dir: &str| Path::new(&format!("/proc/{pid}{dir}")).join(rest);
     for (prefix, dir) in [
         ("/proc/self", ""),
         ("/proc/thread-self", ""),
         ("/dev/fd", "/fd"),
+        ("/dev/stdin", "/fd/0"),
+        ("/dev/stdout", "/fd/1"),
+        ("/dev/stderr", "/fd/2"),
     ] {
         if let Ok(rest) = path.strip_prefix(prefix) {
-            return proc(rest, dir);
+            // Not joined: that would end with a slash, which only directories may.
+            let own = PathBuf::from(format!("/proc/{pid}{dir}"));
+            return own.iter().chain(rest).collect();
         }
     }
     path

@@ -59,6 +59,8 @@ const PROGRAM_DIRS: [&str; 3] = ["bin", "sbin", "shims"];
 pub struct Machine {
     /// As they are written, and as what they lead to.
     pub dirs: Vec<PathBuf>,
+    /// Those of them whose links lead to nowhere else.
+    pub plain: Vec<PathBuf>,
     opened: Vec<(PathFd, BitFlags<AccessFs>)>,
 }
 
@@ -67,22 +69,27 @@ impl Machine {
     /// nothing of what is below `root`; those that do not exist are left out.
     pub fn new(named: Vec<PathBuf>, root: &Path, home: Option<&Path>) -> Self {
         let devices = DEVICES.map(PathBuf::from);
-        let (mut dirs, mut reals) = (Vec::new(), Vec::new());
+        let (mut dirs, mut reals, mut plain) = (Vec::new(), Vec::new(), devices.to_vec());
         let home = home.and_then(|home| std::fs::canonicalize(home).ok());
         let system = SYSTEM.iter().map(|dir| (PathBuf::from(dir), true));
         for (dir, is_system) in system.chain(named.into_iter().map(|dir| (dir, false))) {
             let Ok(real) = std::fs::canonicalize(&dir) else {
                 continue;
             };
+            let is_plain = is_system && !SHARED.iter().any(|shared| dir == Path::new(shared));
             let closed = match is_system {
                 true => closed(&dir, &real, root, home.as_deref()),
                 false => vec![root.to_owned()],
             };
             let is_apart = |c: &PathBuf| !c.starts_with(&real) && !real.starts_with(c);
+            let (known, opened) = (dirs.len(), reals.len());
             if closed.iter().all(is_apart) {
                 dirs.push(dir);
             }
             past(&real, &closed, &mut reals);
+            if is_plain {
+                plain.extend(dirs[known..].iter().chain(&reals[opened..]).cloned());
+            }
         }
         // An outer directory sorts before what is in it, and opens that as well.
         reals.sort();
@@ -94,6 +101,7 @@ impl Machine {
                 .chain(write)
                 .filter_map(|(dir, access)| opened(dir, access))
                 .collect(),
+            plain,
             dirs: [dirs, reals, devices.to_vec()].concat(),
         }
     }
@@ -108,6 +116,8 @@ pub struct Rules {
     pub read: Vec<PathBuf>,
     /// May be changed in every way as well.
     pub write: Vec<PathBuf>,
+    /// Here an error says that nothing may be removed; elsewhere nothing is there.
+    pub repository: PathBuf,
 }
 
 impl Rules {
@@ -116,7 +126,7 @@ impl Rules {
     /// # Errors
     /// `Unsupported` where the kernel can not enforce all of it: what is less than asked for
     /// would prove nothing. What does not exist needs no rule and is left out.
-    pub(super) fn enforce(&self) -> io::Result<()> {
+    pub(super) fn enforce(&self, log: Option<&Path>) -> io::Result<()> {
         let unsupported = || {
             let text = "this kernel has no Landlock of version 3 or later, or it is turned off";
             io::Error::new(io::ErrorKind::Unsupported, text)
@@ -131,8 +141,9 @@ impl Rules {
             .handle_access(all)
             .and_then(Ruleset::create)
             .map_err(|_| unsupported())?;
-        let own = self.read.iter().map(|path| (path, read()));
-        let own = own.chain(self.write.iter().map(|path| (path, all)));
+        let own = self.read.iter().map(|path| (path.as_path(), read()));
+        let write = self.write.iter().map(PathBuf::as_path).chain(log);
+        let own = own.chain(write.map(|path| (path, all)));
         let own: Vec<_> = own
             .filter_map(|(path, access)| opened(path, access))
             .collect();

@@ -96,6 +96,7 @@ impl Stage {
         Rules {
             read: self.outside.clone(),
             write: vec![self.slot.clone()],
+            repository: self.source.clone(),
             ..Rules::default()
         }
     }

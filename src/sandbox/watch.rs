@@ -79,6 +79,10 @@ enum Use {
     Write,
     /// A name is given to what may be a link.
     Link,
+    /// A directory or a device is made, if nothing is there.
+    Make,
+    /// What is there is removed.
+    Remove,
     Run,
 }
 
@@ -223,7 +227,7 @@ impl Notes<'_> {
         // Most calls end here. In /proc lie links to anywhere.
         let is_straight =
             !path.components().any(|c| c == Component::ParentDir) && !path.starts_with("/proc");
-        let is_dull = is_straight && self.held.is_unnoted(&path, touch.what);
+        let is_dull = is_straight && self.held.is_dull(&path, touch.what);
         Ok((!is_dull).then_some(path))
     }
 
@@ -249,7 +253,7 @@ impl Notes<'_> {
         let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
         let mut words = line.split(|b| b" \t".contains(b));
         let program = Path::new(OsStr::from_bytes(words.find(|w| !w.is_empty())?));
-        let is_noted = program.is_absolute() && !self.held.is_unnoted(program, *what);
+        let is_noted = program.is_absolute() && !self.held.is_dull(program, *what);
         let asked = (program.to_owned(), *what, true);
         is_noted.then(|| self.add(&asked, pid).0).flatten()
     }
@@ -279,7 +283,7 @@ impl Notes<'_> {
                 continue;
             }
             let was_there = meta.is_some();
-            refused = refused.or(self.held.refuses(&path, what.writes()));
+            refused = refused.or(self.held.refuses(&path, what, was_there));
             let is_dir = meta.is_some_and(|m| m.is_dir());
             let uses = self.seen.files.entry(path).or_insert(Uses {
                 was_there,
@@ -289,7 +293,10 @@ impl Notes<'_> {
                 Use::Read if is_dir => uses.is_listed = true,
                 Use::Read => uses.is_read = true,
                 Use::Look => uses.is_looked_at = true,
-                Use::Write | Use::Link => uses.is_written = true,
+                // Nothing comes of it.
+                Use::Make if was_there => uses.is_looked_at = true,
+                Use::Remove if !was_there => uses.is_looked_at = true,
+                Use::Write | Use::Link | Use::Make | Use::Remove => uses.is_written = true,
                 Use::Update => (uses.is_read, uses.is_written) = (true, true),
                 Use::Run => uses.is_run = true,
             }
@@ -300,35 +307,50 @@ impl Notes<'_> {
 
 impl Use {
     fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Link | Self::Update)
+        !matches!(self, Self::Look | Self::Read | Self::Run)
     }
 }
 
 impl Confinement {
+    /// Returns whether a path is of no interest, whatever it leads to.
+    fn is_dull(&self, path: &Path, what: Use) -> bool {
+        is_machine(&self.machine.plain, path, what)
+    }
+
+    /// Returns whether a path without links is of no interest.
     fn is_unnoted(&self, path: &Path, what: Use) -> bool {
-        let is_harmless = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
-        (!what.writes() || is_harmless) && self.machine.dirs.iter().any(|dir| path.starts_with(dir))
+        self.log.as_deref() == Some(path) || is_machine(&self.machine.dirs, path, what)
     }
 
     /// Returns the error for a path that no rule opens. To whom it may not be read it is not
     /// there: Landlock alone would tell that it is. Modes, owners and times are not
     /// Landlock's business either.
-    fn refuses(&self, path: &Path, is_write: bool) -> Option<i32> {
+    fn refuses(&self, path: &Path, what: Use, is_there: bool) -> Option<i32> {
         let rules = self.rules.as_ref()?;
         let is_below = |dir: &PathBuf| path.starts_with(dir);
         if rules.write.iter().any(is_below) {
             return None;
         }
-        if is_write {
-            return Some(libc::EACCES);
-        }
         let is_above = |dir: &PathBuf| dir.starts_with(path);
         let mut read = rules.read.iter().chain(&rules.machine.dirs);
         let is_open =
             read.any(|dir| is_below(dir) || is_above(dir)) || rules.write.iter().any(is_above);
-        // Whether it is there or not: an answer is remembered, and it may come to be there.
-        (!is_open).then_some(libc::ENOENT)
+        match what {
+            // The kernel says so, and else Landlock refuses.
+            Use::Make if is_open && is_there => None,
+            Use::Remove if is_open && !is_there => None,
+            // As little there as for reading; but in the repository that would hide a mistake.
+            Use::Remove if !is_open && !path.starts_with(&rules.repository) => Some(libc::ENOENT),
+            _ if what.writes() => Some(libc::EACCES),
+            // Whether it is there or not: an answer is remembered, and it may come to be there.
+            _ => (!is_open).then_some(libc::ENOENT),
+        }
     }
+}
+
+fn is_machine(dirs: &[PathBuf], path: &Path, what: Use) -> bool {
+    let is_harmless = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
+    (!what.writes() || is_harmless) && dirs.iter().any(|dir| path.starts_with(dir))
 }
 
 /// Returns a path that a process wrote as an absolute one; `None` for what is no file.
@@ -410,7 +432,8 @@ fn touches(call: &Call) -> io::Result<[Option<Touch>; 2]> {
         }
         libc::SYS_linkat => return Ok([itself(0, 1, Use::Read), itself(2, 3, Use::Link)]),
         libc::SYS_symlinkat => itself(1, 2, Use::Link),
-        libc::SYS_mkdirat | libc::SYS_mknodat | libc::SYS_unlinkat => itself(0, 1, Use::Write),
+        libc::SYS_mkdirat | libc::SYS_mknodat => itself(0, 1, Use::Make),
+        libc::SYS_unlinkat => itself(0, 1, Use::Remove),
         libc::SYS_fchmodat => with(0, 1, Use::Write, true),
         late::FCHMODAT2 => flagged(Use::Write, 3),
         late::FILE_SETATTR => flagged(Use::Write, 4),
@@ -472,6 +495,8 @@ fn old_touches(number: c_long, a: [u64; 6]) -> [Option<Touch>; 2] {
         libc::SYS_rename => return [here(a[0], Use::Link, false), here(a[1], Use::Link, false)],
         libc::SYS_link => return [here(a[0], Use::Read, false), here(a[1], Use::Link, false)],
         libc::SYS_symlink => here(a[1], Use::Link, false),
+        libc::SYS_mkdir | libc::SYS_mknod => here(a[0], Use::Make, false),
+        libc::SYS_unlink | libc::SYS_rmdir => here(a[0], Use::Remove, false),
         libc::SYS_futimesat if a[1] != 0 => here(a[1], Use::Write, true),
         libc::SYS_creat
         | libc::SYS_chmod

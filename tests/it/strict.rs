@@ -105,7 +105,9 @@ fn a_link_that_is_set_anew_is_looked_at_anew() {
     let anew = "rm l; ln -s [work]secret.txt l; echo anew";
     let space = strict(
         "",
-        &format!("{out}; {change}; {look}; {anew}; {change}; {look} || true; rm l; echo x > {{out}}"),
+        &format!(
+            "{out}; {change}; {look}; {anew}; {change}; {look} || true; rm l; echo x > {{out}}"
+        ),
     );
     space.write("secret.txt", "secretsecret\n");
     space.shell("chmod 644 secret.txt");
@@ -266,4 +268,36 @@ fn runs(mark: &str) -> bool {
         String::from_utf8_lossy(&line).contains(mark)
     });
     marked.any(|p| is_alive(&p.file_name().to_string_lossy()))
+}
+
+// Each of these was refused, with words that led nowhere.
+#[test]
+fn what_is_harmless_is_not_refused() {
+    let space = strict(
+        "",
+        "busybox mkdir -p $TMPDIR/a/b && rm -f [space]/not-there && rm -f [space]/loose \
+         && echo err > /dev/stderr && echo tee | tee /dev/stderr > /dev/null && echo out >> /dev/stdout \
+         && cat /dev/stdin && echo x > {out}",
+    );
+    space.write("../loose", "kept\n");
+    let _ = space.run(["build"]).ok();
+    assert_eq!(space.read("../loose"), "kept\n");
+    let printed = space.run(["log", "t"]).ok().stdout;
+    assert!(printed.ends_with("out\n"), "{printed}");
+}
+
+#[test]
+fn a_link_out_of_a_directory_of_tools_is_named() {
+    let space = Space::empty();
+    let base = space.base().display();
+    space.write(
+        "Releasefile.kdl",
+        format!(
+            "target \"t\" {{ sandbox \"strict\" {{ read \"{base}/opt\" }}; outputs \"o\"; run \"stat -L {base}/opt/sdk/tool || {base}/opt/sdk/tool > {{out}}\" }}"
+        ),
+    );
+    space.write("../real/tool", "#!/bin/sh\necho tool\n");
+    space.shell("chmod +x ../real/tool; mkdir ../opt; ln -s ../real ../opt/sdk");
+    let told = space.run(["build"]).fails(1);
+    assert!(told.stderr.contains("runs `[space]/real/tool`"), "{told}");
 }
