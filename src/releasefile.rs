@@ -317,6 +317,7 @@ fn graph(
         }
     }
     found.extend(check::outputs(&targets));
+    found.extend(check::each_over_outputs(&declared, &targets));
     found.extend(depfile::clashes(&targets, &depfiles));
     found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.

@@ -18,6 +18,8 @@ pub(crate) struct Axis {
     pub(crate) values: Vec<AxisValue>,
     /// Its values are files, so `{name.stem}` is known.
     pub(crate) is_files: bool,
+    /// The patterns that name these files.
+    pub(crate) patterns: Vec<Input>,
 }
 
 /// Returns the axes of a target or an environment, in the order written.
@@ -48,6 +50,7 @@ pub(crate) fn axes(
                         values: listed(&texts, scope, found),
                         name: line.name.clone(),
                         is_files: false,
+                        patterns: Vec::new(),
                     });
                 }
             }
@@ -105,6 +108,7 @@ fn each(
         .iter()
         .filter_map(|a| a.text(found))
         .collect();
+    let mut patterns = Vec::new();
     let values = match (node.text_prop("files", found), listing) {
         (Some(pattern), Some(listing)) => {
             if let Some(extra) = given.first() {
@@ -116,7 +120,8 @@ fn each(
                 ));
             }
             let is_optional = node.flag("optional", found);
-            files(&pattern, is_optional, scope, listing, found)
+            patterns = inputs(&pattern, is_optional, scope, found);
+            files(&pattern, &patterns, listing, found)
         }
         _ if given.is_empty() && node.args.len() == 1 && node.prop("files").is_none() => {
             let message = format!("the axis `{}` has no values", name.text);
@@ -130,6 +135,7 @@ fn each(
         name,
         values,
         is_files: node.prop("files").is_some(),
+        patterns,
     })
 }
 
@@ -154,28 +160,30 @@ fn listed(texts: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<AxisValue>
     out
 }
 
-fn files(
-    text: &Text,
-    is_optional: bool,
-    scope: &Scope,
-    listing: &dyn Listing,
-    found: &mut Mistakes,
-) -> Vec<AxisValue> {
-    let inputs: Vec<Input> = patterns(text, scope, found)
-        .into_iter()
+fn inputs(text: &Text, is_optional: bool, scope: &Scope, found: &mut Mistakes) -> Vec<Input> {
+    let written = patterns(text, scope, found).into_iter();
+    written
         .map(|written| Input {
             pattern: written.pattern,
             is_exclusion: written.is_exclusion,
             is_optional,
             place: text.place,
         })
-        .collect();
-    if inputs.is_empty() {
+        .collect()
+}
+
+fn files(
+    text: &Text,
+    inputs: &[Input],
+    listing: &dyn Listing,
+    found: &mut Mistakes,
+) -> Vec<AxisValue> {
+    let Some(first) = inputs.first() else {
         return Vec::new();
-    }
-    match expand(&inputs, listing) {
+    };
+    match expand(inputs, listing) {
         Ok(expanded) => {
-            if expanded.files.is_empty() && !is_optional {
+            if expanded.files.is_empty() && !first.is_optional {
                 found.push(empty_glob(text));
             }
             let value = |path: RepoPath| AxisValue::File(path);

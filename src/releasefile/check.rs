@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::declare::Declared;
 use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
@@ -92,6 +93,51 @@ pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
             out.push(mistake.help("write elsewhere, or name fewer files"));
         }
     }
+    out
+}
+
+/// Reports `each files=` over what a target makes: which files there are is asked before anything
+/// runs, so that the instances would be those of the last build.
+pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -> Vec<Mistake> {
+    let mut out = Vec::new();
+    let axes = declared
+        .iter()
+        .flat_map(|d| d.axes.iter().map(move |a| (d, a)));
+    let axes: Vec<_> = axes.filter(|(_, a)| !a.patterns.is_empty()).collect();
+    if axes.is_empty() {
+        return out;
+    }
+    let all = all_outputs(targets);
+    let index = OutputIndex::new(all.iter().map(|(_, o)| &o.pattern));
+    for (declared, axis) in axes {
+        let made = axis.patterns.iter().enumerate().find_map(|(at, input)| {
+            let mut makers = index.overlapping(&input.pattern).into_iter();
+            let later = &axis.patterns[at + 1..];
+            let maker = makers.find(|m| !is_taken_away(&all[*m].1.pattern, later))?;
+            Some((input, all[maker])).filter(|_| !input.is_exclusion)
+        });
+        if let Some((input, (maker, output))) = made {
+            let message = format!(
+                "`each` goes over `{}`, where `{}` writes `{}`",
+                input.pattern, maker.name, output.pattern
+            );
+            let mistake = Mistake::new(
+                "each_over_output",
+                input.place,
+                message,
+                "asked before anything runs",
+            );
+            let help = match maker.base == declared.name.text {
+                true => String::from("write elsewhere"),
+                false => format!(
+                    "write the values out, or let one target with `needs \"{}\"` take all files",
+                    maker.base
+                ),
+            };
+            out.push(mistake.also(output.place, "written here").help(help));
+        }
+    }
+    out.truncate(REPORTED_MAX);
     out
 }
 

@@ -459,3 +459,41 @@ target "e" { outputs "*.txt" "recipes/a/b.kdl" "other.kdl"; run "x" }
       help: write elsewhere, or name fewer files
     "##);
 }
+
+#[test]
+fn each_over_what_a_target_makes() {
+    let text = r#"
+target "g" { outputs "gen/"; run "x" }
+target "t" { each "i" files="gen/*" optional=#true; needs "g"; run "x {i}" }
+target "u" { each "i" files="[ab]/*.c" optional=#true; outputs "{i.dir}/{i.stem}.o"; run "x {i}" }
+target "v" { each "i" files="c/*" optional=#true; outputs "c/v"; run "x {i}" }
+"#;
+    let space = Space::new(text).file("a/x.c", "").file("c/x", "");
+    insta::assert_snapshot!(space.report(), @r#"
+    rel::releasefile::each_over_output
+
+      × `each` goes over `gen/*`, where `g` writes `gen/`
+       ╭─[Releasefile.kdl:2:22]
+     2 │ target "g" { outputs "gen/"; run "x" }
+       ·                      ───┬──
+       ·                         ╰── written here
+       ╰────
+       ╭─[Releasefile.kdl:3:29]
+     3 │ target "t" { each "i" files="gen/*" optional=#true; needs "g"; run "x {i}" }
+       ·                             ───┬───
+       ·                                ╰── asked before anything runs
+       ╰────
+      help: write the values out, or let one target with `needs "g"` take all files
+
+    rel::releasefile::each_over_output
+
+      × `each` goes over `c/*`, where `v[c/x]` writes `c/v`
+       ╭─[Releasefile.kdl:5:29]
+     5 │ target "v" { each "i" files="c/*" optional=#true; outputs "c/v"; run "x {i}" }
+       ·                             ──┬──                         ──┬──
+       ·                               │                           ╰── written here
+       ·                               ╰── asked before anything runs
+       ╰────
+      help: write elsewhere
+    "#);
+}
