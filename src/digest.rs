@@ -277,15 +277,19 @@ impl Digests {
     }
 
     /// Returns where a path leads when all links are followed; `None` when that is nowhere.
-    pub fn leads_to(&self, path: &RepoPath) -> Result<Option<RepoPath>> {
+    pub fn leads_to(&self, path: &RepoPath) -> Option<RepoPath> {
         let absolute = path.to_absolute(&self.root);
         if self.stat(path, &absolute, self.clock_ns()).is_err() {
-            return Ok(None);
+            return None;
         }
-        let real = std::fs::canonicalize(&absolute).context("follow", &absolute)?;
-        let root = std::fs::canonicalize(&self.root).context("follow", &self.root)?;
-        let inside = real.strip_prefix(root);
-        Ok(Some(RepoPath::new(inside.unwrap_or(&real))))
+        self.real(path)
+    }
+
+    /// Returns the same without taking note of it, where somebody looks at the path anyway.
+    pub fn real(&self, path: &RepoPath) -> Option<RepoPath> {
+        let real = std::fs::canonicalize(path.to_absolute(&self.root)).ok()?;
+        let inside = real.strip_prefix(&self.root);
+        Some(RepoPath::new(inside.unwrap_or(&real)))
     }
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.

@@ -158,6 +158,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let project = decoded.project;
     found.extend(check::own_outputs(&project.graph, &own));
     found.extend(depfile::own(&project.graph, &own));
+    found.extend(check::detours(&project.graph, &request.root));
     let watched = listing.listed();
     let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {

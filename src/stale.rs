@@ -4,7 +4,7 @@
 //! (files and product) are still the recorded ones. Asking changes nothing. The questions
 //! of `tool`, `probe` and `product` are the only processes started; see [`answers`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -89,6 +89,8 @@ pub struct Inspector<'a> {
     answers: Answers,
     /// What groups hand on, and as of when.
     handed_on: Mutex<HashMap<TargetId, (Time, Arc<Made>)>>,
+    /// Directories without a link on the way to them.
+    plain: Mutex<HashSet<RepoPath>>,
     /// Who makes what; made when a depfile is the first to ask.
     makers: OnceLock<found::Makers>,
     /// By which looks targets were found fresh in this run.
@@ -121,6 +123,7 @@ impl<'a> Inspector<'a> {
             seen: None,
             answers: Answers::new(graph.len()),
             handed_on: Mutex::default(),
+            plain: Mutex::default(),
             makers: OnceLock::new(),
             noted: Mutex::default(),
         }

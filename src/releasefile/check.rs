@@ -193,6 +193,31 @@ pub(crate) fn cycles(
     out
 }
 
+/// Reports inputs that leave the repository and come back into it: by such a name nobody knows
+/// whether a target makes them.
+pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Mistake> {
+    let mut seen = HashSet::new();
+    let mut out = Vec::new();
+    for input in graph.targets().flat_map(|(_, t)| &t.inputs) {
+        let (Pattern::File(path) | Pattern::Dir(path) | Pattern::Glob { base: path, .. }) =
+            &input.pattern;
+        let absolute = RepoPath::new(path.to_absolute(root));
+        let Ok(inside) = absolute.as_path().strip_prefix(root) else {
+            continue;
+        };
+        if path.is_inside() || out.len() >= REPORTED_MAX || !seen.insert(input.place) {
+            continue;
+        }
+        let written = input.pattern.to_string();
+        let rest = written.strip_prefix(&path.to_string()).unwrap_or_default();
+        let message = format!("the input `{written}` leads back into the repository");
+        let mistake = Mistake::new("detour", input.place, message, "by another name");
+        let bang = if input.is_exclusion { "!" } else { "" };
+        out.push(mistake.help(format!("write `{bang}{}{rest}`", RepoPath::new(inside))));
+    }
+    out
+}
+
 /// Returns a mistake for each input that is neither on disk nor made by a needed
 /// target, and for each that a target makes which is not needed.
 ///

@@ -108,6 +108,7 @@ impl Inspector<'_> {
             None => self.inputs(target)?,
             Some(all_made) => self.source_inputs(target, all_made)?,
         };
+        self.check_names(target, &inputs)?;
         let version = match uses_version(target) {
             true => self.version_since(self.answers.since(self.graph.needs(id)))?,
             false => None,

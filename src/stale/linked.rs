@@ -1,7 +1,9 @@
-//! What links among needed outputs lead to: whoever reads such a link reads that.
+//! What links lead to: whoever reads a link reads that.
 //!
-//! As an output a link counts by its text. For those who need it, what it leads to counts as
-//! well, unless that is made by what they need anyway, and so in their key.
+//! An input may be, by another name, what a target makes: that must be needed. As an output a link
+//! counts by its text. For those who need it, what it leads to counts as well, unless that is made by what they need anyway, and so in their key.
+
+use std::sync::PoisonError;
 
 use super::Inspector;
 use crate::digest::{Content, Kind};
@@ -23,7 +25,7 @@ impl Inspector<'_> {
         let mut linked = Vec::new();
         for output in made.filter(|o| o.content.kind == Kind::Link) {
             let path = &output.path;
-            let real = self.digests.leads_to(path)?;
+            let real = self.digests.leads_to(path);
             if let Some(real) = real.as_ref().filter(|real| real.is_inside()) {
                 if let Some(maker) = self.stranger(target, real) {
                     let name = &target.name;
@@ -45,6 +47,70 @@ impl Inspector<'_> {
         linked.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         linked.dedup_by(|(a, _), (b, _)| a == b);
         Ok(linked)
+    }
+
+    /// Fails where an input is, by another name, what a target makes that is not needed: it is a
+    /// link to that, or lies behind one.
+    pub(super) fn check_names(
+        &self,
+        target: &Target,
+        inputs: &[(RepoPath, Content)],
+    ) -> Result<()> {
+        for (path, _) in inputs.iter().filter(|(_, c)| c.kind == Kind::Link) {
+            if let Some(real) = self.digests.real(path) {
+                self.check_name(target, path, &real)?;
+            }
+        }
+        for input in target.inputs.iter().filter(|i| !i.is_exclusion) {
+            let dir = match &input.pattern {
+                Pattern::File(path) => path.as_path().parent().map(RepoPath::new),
+                Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => Some(dir.clone()),
+            };
+            let Some((dir, real)) = dir.and_then(|dir| self.other_name(dir)) else {
+                continue;
+            };
+            // It need not be there yet.
+            let named = match &input.pattern {
+                Pattern::File(path) => Some(path),
+                _ => None,
+            };
+            let found = inputs.iter().map(|(path, _)| path);
+            for path in found.chain(named) {
+                if let Ok(below) = path.as_path().strip_prefix(dir.as_path()) {
+                    self.check_name(target, path, &real.join(below))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a directory with what it is really called, if that is another one of the repository.
+    fn other_name(&self, dir: RepoPath) -> Option<(RepoPath, RepoPath)> {
+        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if plain.contains(&dir) {
+            return None;
+        }
+        let real = self.digests.real(&dir)?;
+        match real == dir {
+            true => drop(plain.insert(dir)),
+            false if real.is_inside() => return Some((dir, real)),
+            false => {}
+        }
+        None
+    }
+
+    fn check_name(&self, target: &Target, path: &RepoPath, real: &RepoPath) -> Result<()> {
+        // A link to a directory counts by its text: nobody reads through it that did not say so.
+        let is_file = real.is_inside() && !real.to_absolute(self.digests.root()).is_dir();
+        let maker = is_file.then(|| self.stranger(target, real)).flatten();
+        match maker {
+            None => Ok(()),
+            Some(maker) => Err(Error::failed(format!(
+                "`{}` reads `{path}`, which is `{real}`, which `{maker}` makes, but does not need it",
+                target.name
+            ))
+            .hinted(format!("add `needs \"{maker}\"`"))),
+        }
     }
 
     /// Returns whether a file is of the target itself or of what it needs directly.

@@ -120,3 +120,93 @@ target "user" { needs "cur"; outputs "use.txt"; run "cat {cur} > use.txt"; }
     );
     settle(&space);
 }
+
+/// A target `g` that makes `gen/x`, and one that reads `input` without needing it.
+fn reader(input: &str) -> Space {
+    let space = Space::new(&format!(
+        r#"
+target "a" {{ inputs "{input}" optional=#true; outputs "o"; run "cat {input} > o || true"; }}
+target "g" {{ inputs "src"; outputs "gen/x"; run "cp src gen/x"; }}
+"#
+    ));
+    space.write("src", "1\n").write("gen/x", "0\n");
+    space.shell("ln -s gen/x cur; ln -s cur again; ln -s gen lg; ln -s ../gen gen/back");
+    space
+}
+
+#[test]
+fn an_input_that_is_an_output_by_another_name_needs_its_target() {
+    for input in ["cur", "again", "lg/x", "lg/*", "lg/", "lg/back/x"] {
+        let space = reader(input);
+        for _ in 0..2 {
+            let told = space.run(["build"]).fails(1);
+            assert!(
+                told.stderr.contains("which is `gen/x`, which `g` makes"),
+                "{input}: {told}"
+            );
+            assert!(told.stderr.contains("add `needs \"g\"`"), "{told}");
+        }
+        let text = space.read("Releasefile.kdl");
+        space.write(
+            "Releasefile.kdl",
+            text.replace("\"a\" {", "\"a\" { needs \"g\";"),
+        );
+        let _ = space.build([]).ok();
+        settle(&space);
+        space.write("src", "2\n");
+        let _ = space.build([]).ok();
+        settle(&space);
+    }
+}
+
+#[test]
+fn an_input_behind_a_link_need_not_be_there_yet() {
+    let space = reader("lg/x");
+    space.remove("gen/x");
+    let told = space.run(["build", "a"]).fails(1);
+    assert!(told.stderr.contains("which is `gen/x`"), "{told}");
+}
+
+#[test]
+fn links_to_sources_and_to_directories_are_as_they_were() {
+    let space = reader("links/*");
+    space.write("links/plain", "");
+    space.shell("ln -s ../src links/src; ln -s ../gen links/gen; ln -s nowhere links/none");
+    let _ = space.build(["g"]).ok();
+    let _ = space.build([]).ok();
+    settle(&space);
+}
+
+#[test]
+fn inputs_that_lead_back_into_the_repository_are_refused() {
+    for (input, written) in [
+        ("../work/gen/x", "gen/x"),
+        ("WORK/gen/x", "gen/x"),
+        ("WORK/gen/*.c", "gen/*.c"),
+        ("../work/gen/", "gen/"),
+    ] {
+        let space = Space::empty();
+        let input = input.replace(
+            "WORK",
+            &space
+                .path("")
+                .canonicalize()
+                .expect("is there")
+                .display()
+                .to_string(),
+        );
+        space.write(
+            "Releasefile.kdl",
+            format!("target \"a\" {{ inputs \"{input}\" optional=#true; outputs \"gen/x\"; run \"echo > gen/x\"; }}"),
+        );
+        let told = space.run(["build"]).fails(2);
+        assert!(
+            told.stderr.contains("leads back into the repository"),
+            "{told}"
+        );
+        assert!(
+            told.stderr.contains(&format!("write `{written}`")),
+            "{told}"
+        );
+    }
+}
