@@ -7,7 +7,7 @@ use super::pattern::patterns;
 use super::scope::Scope;
 use super::target::outside;
 use crate::fs::RepoPath;
-use crate::glob::OutputIndex;
+use crate::glob::{OutputIndex, is_named};
 use crate::graph::{Graph, Pattern, Target};
 use crate::source::{Mistake, Place};
 
@@ -73,6 +73,7 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
         .flat_map(|t| t.outputs.iter().map(move |o| (t, o)));
     let outputs: Vec<_> = outputs.collect();
     let index = OutputIndex::new(outputs.iter().map(|(_, o)| &o.pattern));
+    let read = literal_inputs(targets);
     let mut first: HashMap<&RepoPath, usize> = HashMap::new();
     for (at, path) in with {
         if out.len() >= REPORTED_MAX {
@@ -88,6 +89,18 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
             out.push(mistake.help("let the path name the axis, so that each target has its own"));
             continue;
         }
+        let named = || Some((target.name.as_str(), target.inputs.first()?.place));
+        let reader = read.get(path).copied();
+        if let Some((reader, input)) =
+            reader.or_else(|| named().filter(|_| is_named(path, &target.inputs)))
+        {
+            let message = format!("the depfile `{path}` is an input of `{reader}` as well");
+            let mistake = taken(message).also(input, "read here");
+            out.push(
+                mistake.help("what stands there is moved away before a run: name another file"),
+            );
+            continue;
+        }
         for at in index.overlapping(&Pattern::File(path.clone())) {
             let (maker, output) = outputs[at];
             // In a directory that is its own it may lie: it is gone before that is looked at.
@@ -101,6 +114,20 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
             let mistake = taken(message).also(output.place, format!("`{}`", output.pattern));
             out.push(mistake.help("a depfile is read and removed: name another file"));
             break;
+        }
+    }
+    out
+}
+
+/// Returns the files that targets name as inputs, each with one of them and where it does so.
+fn literal_inputs(targets: &[Target]) -> HashMap<&RepoPath, (&str, Place)> {
+    let inputs = targets
+        .iter()
+        .flat_map(|t| t.inputs.iter().map(move |i| (t, i)));
+    let mut out = HashMap::new();
+    for (target, input) in inputs.filter(|(_, i)| !i.is_exclusion) {
+        if let Pattern::File(path) = &input.pattern {
+            out.insert(path, (target.name.as_str(), input.place));
         }
     }
     out

@@ -1,6 +1,6 @@
 //! Targets: their sandbox, their depfile, their platform.
 
-use super::super::report;
+use super::super::{Space, report};
 
 #[test]
 fn sandboxes() {
@@ -321,4 +321,54 @@ target "g" { platform "darwin-arm64"; run "x" }
        ╰────
       help: did you mean `macos-aarch64`?
     "##);
+}
+
+#[test]
+fn depfiles_that_are_inputs() {
+    let text = r#"
+target "a" { inputs "src/a.c"; depfile "src/a.c"; run "x" }
+target "b" { inputs "src/*" "!src/c.c"; depfile "src/b.c"; run "x" }
+target "c" { inputs "src/*" "!src/c.c"; depfile "src/c.c"; run "x" }
+target "d" { depfile "d.d"; run "x" }
+target "e" { inputs "d.d" optional=#true; run "x" }
+"#;
+    let space = Space::new(text).file("src/a.c", "");
+    insta::assert_snapshot!(space.report(), @r#"
+    rel::releasefile::bad_depfile
+
+      × the depfile `src/a.c` is an input of `a` as well
+       ╭─[Releasefile.kdl:2:32]
+     2 │ target "a" { inputs "src/a.c"; depfile "src/a.c"; run "x" }
+       ·                     ────┬────  ───┬───
+       ·                         │         ╰── taken already
+       ·                         ╰── read here
+       ╰────
+      help: what stands there is moved away before a run: name another file
+
+    rel::releasefile::bad_depfile
+
+      × the depfile `src/b.c` is an input of `b` as well
+       ╭─[Releasefile.kdl:3:41]
+     3 │ target "b" { inputs "src/*" "!src/c.c"; depfile "src/b.c"; run "x" }
+       ·                     ───┬───             ───┬───
+       ·                        │                   ╰── taken already
+       ·                        ╰── read here
+       ╰────
+      help: what stands there is moved away before a run: name another file
+
+    rel::releasefile::bad_depfile
+
+      × the depfile `d.d` is an input of `e` as well
+       ╭─[Releasefile.kdl:5:14]
+     5 │ target "d" { depfile "d.d"; run "x" }
+       ·              ───┬───
+       ·                 ╰── taken already
+       ╰────
+       ╭─[Releasefile.kdl:6:21]
+     6 │ target "e" { inputs "d.d" optional=#true; run "x" }
+       ·                     ──┬──
+       ·                       ╰── read here
+       ╰────
+      help: what stands there is moved away before a run: name another file
+    "#);
 }
