@@ -339,6 +339,13 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
     }
 }
 
+/// Returns whether an output is a link that names a place below `root` in full.
+pub fn leads_home(outputs: &[OutputState], root: &Path) -> bool {
+    let links = outputs.iter().filter(|o| o.content.kind == Kind::Link);
+    let mut texts = links.filter_map(|o| std::fs::read_link(o.path.to_absolute(root)).ok());
+    texts.any(|text| text.starts_with(root))
+}
+
 /// Puts the outputs that stand in the tree into a store.
 pub fn put(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<()> {
     let wanted: Vec<Digest> = outputs

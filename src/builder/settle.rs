@@ -401,7 +401,8 @@ impl Builder<'_> {
         log: &[u8],
         took: Duration,
     ) {
-        if !target.is_cached {
+        // A link to this checkout would lead out of any other one, and back into this.
+        if !target.is_cached || outputs::leads_home(&made.outputs, self.inspector.digests.root()) {
             return;
         }
         let digest = Digest::of(log);

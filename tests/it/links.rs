@@ -210,3 +210,21 @@ fn inputs_that_lead_back_into_the_repository_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_link_to_this_checkout_is_of_no_use_to_another() {
+    let space = Space::new(
+        r#"
+target "far" { outputs "far"; run "ln -s $PWD/data far"; }
+target "near" { outputs "near"; run "ln -s data near"; }
+"#,
+    );
+    space.write("data", "first\n");
+    space.build([]).ok().is("far ran, near ran");
+    space.build([]).ok().is("far fresh, near fresh");
+    space.remove("far").remove("near");
+    space
+        .build([])
+        .ok()
+        .is("far ran, same result, near restored");
+}
