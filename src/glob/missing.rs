@@ -25,7 +25,11 @@ pub fn missing_input(target: &str, input: &Input, listing: &dyn Listing) -> Resu
             );
         }
     };
-    if listing.kind(path)? == Some(EntryKind::Dir) {
+    // A link is missing only where it leads to a directory.
+    if matches!(
+        listing.kind(path)?,
+        Some(EntryKind::Dir | EntryKind::Symlink)
+    ) {
         return Ok(mistake(
             "missing_input",
             format!("{of} is a directory"),

@@ -247,6 +247,10 @@ impl Inspector<'_> {
                 continue;
             }
             match self.digests.input(&path)? {
+                // What lies below would not count.
+                Some(Content {
+                    kind: Kind::Link, ..
+                }) if path.to_absolute(self.digests.root()).is_dir() => unmatched.push(i),
                 Some(content) if content.kind != Kind::Directory => inputs.push((path, content)),
                 None if self.digests.is_directory(&path)?.is_some() => {
                     return Err(self.unreadable(target, &path));

@@ -228,3 +228,23 @@ target "near" { outputs "near"; run "ln -s data near"; }
         .ok()
         .is("far ran, same result, near restored");
 }
+
+#[test]
+fn a_link_to_a_directory_is_written_with_a_slash_as_an_input() {
+    let space = Space::new(r#"target "t" { inputs "l"; outputs "o"; run "cat l/* > o"; }"#);
+    space.write("data/a", "1\n").shell("ln -s data l");
+    let link = space.run(["build"]);
+    assert!(
+        link.stderr.contains("write `l/` for everything below it"),
+        "{link}"
+    );
+    // It is told as for a directory itself.
+    space.remove("l").write("l/a", "1\n");
+    assert_eq!(space.run(["build"]).stderr, link.stderr);
+    space.remove("l").shell("ln -s data l");
+    let text = space.read("Releasefile.kdl");
+    space.write("Releasefile.kdl", text.replace("\"l\"", "\"l/\""));
+    space.build([]).ok().is("t ran");
+    space.write("data/a", "2\n");
+    space.build([]).ok().is("t ran");
+}
