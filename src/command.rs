@@ -6,7 +6,8 @@
 //! other machine would ever hit.
 
 use std::ffi::OsString;
-use std::path::{Component, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Content;
@@ -130,9 +131,11 @@ pub fn relative(path: &RepoPath, dir: &RepoPath) -> OsString {
     let mut out = PathBuf::new();
     out.extend(std::iter::repeat_n("..", up));
     out.extend(path.as_path().components().skip(common));
-    match out.as_os_str().is_empty() {
-        true => ".".into(),
-        false => out.into_os_string(),
+    match out.as_os_str().as_bytes().first() {
+        None => ".".into(),
+        // A program would take it for an option.
+        Some(b'-') => Path::new(".").join(out).into_os_string(),
+        Some(_) => out.into_os_string(),
     }
 }
 
@@ -198,5 +201,13 @@ mod tests {
         check("a", "site/x", "../../a");
         check("/etc/hosts", "site", "/etc/hosts");
         check("../shared/x", "site", "../../shared/x");
+    }
+
+    #[test]
+    fn no_path_is_taken_for_an_option() {
+        check("-n", "", "./-n");
+        check("site/-n/a", "site", "./-n/a");
+        check("-n", "site", "../-n");
+        check("a/-n", "", "a/-n");
     }
 }

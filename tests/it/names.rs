@@ -117,3 +117,13 @@ fn a_line_end_in_an_argument_is_no_second_command() {
     assert_eq!(space.read("x"), sly);
     assert!(!space.has("pwned"));
 }
+
+#[test]
+fn no_name_is_taken_for_an_option() {
+    let space = Space::new(
+        r#"target "t" { inputs "-n"; outputs "-o"; run "cat {in} > {out}"; run "test" "-s" "{out}"; }"#,
+    );
+    space.write("-n", "text\n");
+    space.build([]).ok().is("t ran");
+    assert_eq!(space.read("-o"), "text\n");
+}
