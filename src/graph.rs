@@ -83,6 +83,18 @@ pub struct Input {
     pub place: Place,
 }
 
+impl Input {
+    /// Returns all that lies below a directory, be it there or not.
+    pub fn below(dir: RepoPath) -> Self {
+        Self {
+            pattern: Pattern::Dir(dir),
+            is_exclusion: false,
+            is_optional: true,
+            place: Place::default(),
+        }
+    }
+}
+
 /// One element of `outputs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {

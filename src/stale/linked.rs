@@ -1,7 +1,8 @@
 //! What links lead to: whoever reads a link reads that.
 //!
 //! An input may be, by another name, what a target makes: that must be needed. As an output a link
-//! counts by its text. For those who need it, what it leads to counts as well, unless that is made by what they need anyway, and so in their key.
+//! counts by its text. For those who need it, what it leads to counts as well, unless that is made
+//! by what they need anyway, and so in their key.
 
 use std::sync::PoisonError;
 
@@ -12,7 +13,6 @@ use crate::fs::RepoPath;
 use crate::glob;
 use crate::graph::{Input, Pattern, Target};
 use crate::key::OutputState;
-use crate::source::Place;
 
 impl Inspector<'_> {
     /// Returns what links among `made`, the outputs of needed targets, lead to, sorted by path:
@@ -122,13 +122,7 @@ impl Inspector<'_> {
     /// Returns the files below a directory that no key holds, but not those of targets that are
     /// not needed: nobody knows whether they are meant.
     fn below(&self, target: &Target, dir: &RepoPath) -> Result<Vec<(RepoPath, Content)>> {
-        let all = Input {
-            pattern: Pattern::Dir(dir.clone()),
-            is_exclusion: false,
-            is_optional: true,
-            place: Place::default(),
-        };
-        let mut files = glob::name(&[all], self.digests)?.walked;
+        let mut files = glob::name(&[Input::below(dir.clone())], self.digests)?.walked;
         files.retain(|p| !self.is_in_key(target, p) && self.stranger(target, p).is_none());
         let content = |path: RepoPath| Ok(self.digests.input(&path)?.map(|c| (path, c)));
         files
