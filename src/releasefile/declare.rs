@@ -124,16 +124,34 @@ pub(crate) fn targets<'a>(
         let shared: Rc<str> = declared.name.text.as_str().into();
         let base = names.by_base.entry(declared.name.text.clone()).or_default();
         base.has_outputs = node.children.iter().any(|c| c.is("outputs"));
+        let mut twin = None;
         for (name, _) in declared.instances() {
             base.ids.push(TargetId(next));
-            names.by_name.insert(name, TargetId(next));
+            if names.by_name.insert(name.clone(), TargetId(next)).is_some() {
+                twin.get_or_insert(name);
+            }
             names.bases.push(Rc::clone(&shared));
             next += 1;
+        }
+        if let (Some(twin), Some(axis)) = (twin, declared.axes.last()) {
+            found.push(same_name(&twin, axis));
         }
         out.push(declared);
     }
     report_clashes(&out, world, &first, found);
     out
+}
+
+/// Records, logs and commands know an instance by its name alone.
+fn same_name(name: &str, axis: &Axis) -> Mistake {
+    let message = format!("two instances are called `{name}`");
+    Mistake::new(
+        "duplicate_name",
+        axis.name.place,
+        message,
+        "with values of this axis",
+    )
+    .help("change one value: commas join the values, and `\\n` stands for a line end as well")
 }
 
 /// A placeholder must not mean two things.

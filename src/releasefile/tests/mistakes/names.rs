@@ -560,3 +560,40 @@ fn variables_set_on_the_command_line() {
       help: did you mean `python`?
     "##);
 }
+
+#[test]
+fn instances_that_would_have_one_name() {
+    insta::assert_snapshot!(report(r#"
+target "t" {
+    matrix { a "x" "x,y"; b "y,z" "z" }
+    outputs "out/{a}_{b}"
+    run "echo {a} {b} > {out}"
+}
+"#), @r##"
+    rel::releasefile::duplicate_name
+
+      × two instances are called `t[x,y,z]`
+       ╭─[Releasefile.kdl:3:27]
+     3 │     matrix { a "x" "x,y"; b "y,z" "z" }
+       ·                           ┬
+       ·                           ╰── with values of this axis
+       ╰────
+      help: change one value: commas join the values, and `\n` stands for a line end as well
+    "##);
+    let space = Space::new("target \"t\" { each \"f\" files=\"src/*\"; run \"cat {f}\"; }\n")
+        .file("src/a\nb", "")
+        .file("src/a\\nb", "");
+    insta::assert_snapshot!(space.report(), @r##"
+    rel::releasefile::duplicate_name
+
+      × two instances are called `t[src/a\nb]`
+       ╭─[Releasefile.kdl:1:19]
+     1 │ target "t" { each "f" files="src/*"; run "cat {f}"; }
+       ·                   ─┬─
+       ·                    ╰── with values of this axis
+       ╰────
+      help: change one value: commas join the values, and `\n` stands for a line end as well
+    "##);
+    let told = report(r#"target "t" { each "a" "x,y" "x" "y"; run "echo {a}"; }"#);
+    assert_eq!(told, "", "a comma alone is nothing");
+}
