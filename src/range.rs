@@ -103,8 +103,9 @@ fn numbers(from: &str, to: &str) -> Result<Vec<String>, BadRange> {
             "`[{from}-{to}]` stands for more than {NAMES_MAX} names"
         )));
     }
-    // `01-12` is as wide as it is written; `8-12` is not padded.
-    let width = match from.starts_with('0') || to.starts_with('0') {
+    // `01-12` is as wide as it is written; `8-12` and `0-12` are not padded.
+    let is_padded = |number: &str| number.len() > 1 && number.starts_with('0');
+    let width = match is_padded(from) || is_padded(to) {
         true => from.len().max(to.len()),
         false => 0,
     };
@@ -136,6 +137,8 @@ mod tests {
         check("ddi[1,2].cmc", "ddi1.cmc ddi2.cmc");
         check("px[08-11]", "px08 px09 px10 px11");
         check("px[8-11]", "px8 px9 px10 px11");
+        check("px[0-10]", "px0 px1 px2 px3 px4 px5 px6 px7 px8 px9 px10");
+        check("px[0-02]", "px00 px01 px02");
         check("[a,b][1-2]", "a1 a2 b1 b2");
         check("x[1-2,7,0a]", "x1 x2 x7 x0a");
     }
