@@ -15,6 +15,9 @@ use crate::source::{Mistake, Place, Sources};
 /// What the renderer asks [`Lines`] for when it wants a picture and not a position.
 const WHOLE_LINES: usize = 1;
 
+/// A longer line is not drawn: the renderer counts columns in 16 bits, four of them a tab.
+const LINE_MAX: usize = 10_000;
+
 /// So many mistakes are told at once: more of them have one cause, and nobody reads on.
 const SHOWN_MAX: usize = 50;
 
@@ -62,32 +65,40 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(mistake: &'a Mistake, sources: &Sources) -> Self {
-        let mut help = mistake.help.clone();
+        let help = mistake.help.clone();
         let file = sources.get(mistake.place);
         let mut labels = vec![LabeledSpan::new_primary_with_span(
             Some(clean(&mistake.label)),
             (mistake.place.start as usize, mistake.place.len as usize),
         )];
-        match &mistake.also {
-            Some((place, text)) if place.file == mistake.place.file => {
-                labels.push(label(*place, text));
-            }
-            // One picture shows one file; the other place is told in words.
-            Some((place, text)) => {
-                let there = format!("{text}: {}", sources.locate(*place));
-                help = Some(match help {
-                    Some(help) => format!("{there}\n{help}"),
-                    None => there,
-                });
-            }
-            None => {}
-        }
         // Without a length there is no place, only a file: no picture.
-        let is_pictured = mistake.place.len > 0 || mistake.code == "syntax";
-        let source = file.filter(|_| is_pictured).map(|f| Lines {
+        let is_placed = mistake.place.len > 0 || mistake.code == "syntax";
+        let is_drawn = |place: &Place| sources.get(*place).is_some_and(|f| fits(&f.text, *place));
+        let source = file.filter(|_| is_placed && is_drawn(&mistake.place));
+        let source = source.map(|f| Lines {
             name: f.path.display().to_string(),
             text: Arc::clone(&f.text),
         });
+        // One picture shows one file; what is not in it is told in words.
+        let mut words = Vec::new();
+        if is_placed && source.is_none() && file.is_some() {
+            let (at, byte) = (sources.locate(mistake.place), mistake.place.start);
+            words.push(format!(
+                "{}: {at}, at byte {byte} of the file",
+                mistake.label
+            ));
+        }
+        match &mistake.also {
+            Some((place, text))
+                if place.file == mistake.place.file && source.is_some() && is_drawn(place) =>
+            {
+                labels.push(label(*place, text));
+            }
+            Some((place, text)) => words.push(format!("{text}: {}", sources.locate(*place))),
+            None => {}
+        }
+        words.extend(help);
+        let help = (!words.is_empty()).then(|| words.join("\n"));
         Self {
             mistake,
             source,
@@ -95,6 +106,17 @@ impl<'a> Report<'a> {
             help: help.as_deref().map(clean),
         }
     }
+}
+
+/// Returns whether no line of a span is too long to be drawn.
+fn fits(text: &str, place: Place) -> bool {
+    let start = place.start as usize;
+    let end = start + place.len as usize;
+    let line_start = text.get(..start).and_then(|t| t.rfind('\n'));
+    let line_end = text.get(end..).and_then(|t| t.find('\n'));
+    let lines = line_start.map_or(0, |n| n + 1)..line_end.map_or(text.len(), |n| end + n);
+    let lines = text.get(lines).unwrap_or_default();
+    lines.split('\n').all(|line| line.len() <= LINE_MAX)
 }
 
 /// A file that shows the lines of a span as a whole, and none around them: the

@@ -359,3 +359,15 @@ fn a_value_that_grows_without_end() {
       help: let it stand in a file
     "##);
 }
+
+#[test]
+fn a_line_too_long_for_a_picture() {
+    let long = "x".repeat(70_000);
+    insta::assert_snapshot!(report(&format!("target \"t\" {{ run \"{long}\"; runn \"a\" }}")), @r##"
+    rel::releasefile::unknown_node
+
+      × `target` has no node `runn`
+      help: not known here: Releasefile.kdl:1, at byte 70021 of the file
+            did you mean `run`?
+    "##);
+}
