@@ -47,7 +47,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
                 plural(usage.results as usize, "result"),
             );
             let json = serde_json::json!({
-                "directory": dir, "bytes": usage.bytes, "blobs": usage.blobs, "results": usage.results,
+                "directory": dir.to_string_lossy(), "bytes": usage.bytes, "blobs": usage.blobs, "results": usage.results,
             });
             (text, json)
         }

@@ -1,7 +1,9 @@
 //! The cache: what was made once is restored, by any checkout; whatever happens to the
 //! cache never fails a build.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -334,4 +336,17 @@ target "b" { outputs "b.out"; run "echo b > b.out"; }
     assert!(!is_given_up, "{output}");
     space.remove("b.out");
     assert_eq!(space.build(["b"]).ok().how("b"), "restored");
+}
+
+#[test]
+fn a_cache_whose_name_is_no_text() {
+    let space = Space::new("target \"a\" { outputs \"a\"; run \"echo a > {out}\"; }\n");
+    let place = space.base().join(OsStr::from_bytes(b"\xff"));
+    let asked = |args: &[&str]| {
+        let mut rel = space.rel(args);
+        space.finish(rel.env("REL_CACHE_DIR", &place)).ok().stdout
+    };
+    asked(&["build"]);
+    assert!(asked(&["cache", "size"]).contains("1 result"));
+    assert!(asked(&["--json", "cache", "size"]).contains("\"results\": 1"));
 }
