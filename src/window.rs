@@ -6,6 +6,8 @@
 
 pub mod zone;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::window::zone::Zone;
@@ -17,6 +19,21 @@ const WEEK: u32 = 7 * DAY;
 /// So far ahead an opening is looked for: clocks that are set make no hour longer than that.
 const AHEAD: i64 = 15 * DAY as i64;
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// No wait and no limit is longer: a clock that such a time is added to must not run over.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// What is said of a time that is longer.
+pub const TOO_LONG: &str = "it is longer than 100 years";
+
+/// Reads how long something takes, as people write it: `30s`, `1h 30m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads them")]
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => Err(TOO_LONG.into()),
+        read => read.map_err(|e| e.to_string()),
+    }
+}
 
 /// Part of a week, in minutes since Monday, 00:00.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

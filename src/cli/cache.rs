@@ -95,7 +95,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
 }
 
 fn parse_age(text: &str) -> Result<Duration> {
-    humantime::parse_duration(text).map_err(|e| {
+    crate::window::duration(text).map_err(|e| {
         Error::usage(format!("`{text}` is not a time: {e}")).hinted("for example: 12h, 30d")
     })
 }

@@ -44,7 +44,7 @@ pub struct HistoryArgs {
 pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let limit = humantime::parse_duration(&args.within)
+    let limit = crate::window::duration(&args.within)
         .ok()
         .filter(|t| *t > Duration::ZERO)
         .ok_or_else(|| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
 use crate::source::{Mistake, Place, suggest};
+use crate::window::{TOO_LONG, duration};
 
 /// A text and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,15 +261,15 @@ impl Scalar {
             KdlValue::Integer(_) | KdlValue::Float(_) => self.source.clone(),
             _ => self.text(found)?.text,
         };
-        match humantime::parse_duration(&text) {
+        match duration(&text) {
             Ok(duration) if !duration.is_zero() => Some(duration),
-            _ => {
-                let mistake = Mistake::new(
-                    "bad_duration",
-                    self.place,
-                    format!("`{text}` is not a duration"),
-                    "expected a number with a unit",
-                );
+            read => {
+                let label = match &read {
+                    Err(why) if why == TOO_LONG => TOO_LONG,
+                    _ => "expected a number with a unit",
+                };
+                let message = format!("`{text}` is not a duration");
+                let mistake = Mistake::new("bad_duration", self.place, message, label);
                 found.push(mistake.help(match text.parse::<u64>() {
                     Ok(n) if n > 0 => format!("did you mean `\"{n}s\"`?"),
                     _ => "write it like `\"500ms\"`, `\"30s\"`, `\"1h 30m\"` or `\"7d\"`".into(),

@@ -172,7 +172,7 @@ impl Scope<'_> {
 
     fn duration(&self, template: &Template) -> Result<Duration> {
         let text = self.render(template)?;
-        humantime::parse_duration(&text).map_err(|e| {
+        crate::window::duration(&text).map_err(|e| {
             Error::new(
                 ErrorKind::Releasefile,
                 format!("`{text}` is not a duration: {e}"),

@@ -163,7 +163,7 @@ impl Reader {
     }
 
     pub(in crate::deploy) fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
-        match humantime::parse_duration(text) {
+        match crate::window::duration(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
                 let message = format!("`{text}` is not a duration: {error}");

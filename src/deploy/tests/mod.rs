@@ -138,7 +138,7 @@ impl Space {
                 .map(|a| vec![a.to_owned()])
                 .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
-            max_age: get("max-age").map(|a| humantime::parse_duration(a).expect("one")),
+            max_age: get("max-age").map(|a| crate::window::duration(a).expect("one")),
             args: args
                 .iter()
                 .map(|(name, text)| {

@@ -361,3 +361,30 @@ environment "e" { use; verify status=200; use "x" { a } }
       help: write `a "…"`
     "##);
 }
+
+#[test]
+fn a_duration_longer_than_any_clock() {
+    insta::assert_snapshot!(report(r#"
+target "a" { timeout "18446744073709551615s"; max-age "200years"; run "x" }
+"#), @r##"
+    rel::releasefile::bad_duration
+
+      × `18446744073709551615s` is not a duration
+       ╭─[Releasefile.kdl:2:22]
+     2 │ target "a" { timeout "18446744073709551615s"; max-age "200years"; run "x" }
+       ·                      ───────────┬───────────
+       ·                                 ╰── it is longer than 100 years
+       ╰────
+      help: write it like `"500ms"`, `"30s"`, `"1h 30m"` or `"7d"`
+
+    rel::releasefile::bad_duration
+
+      × `200years` is not a duration
+       ╭─[Releasefile.kdl:2:55]
+     2 │ target "a" { timeout "18446744073709551615s"; max-age "200years"; run "x" }
+       ·                                                       ─────┬────
+       ·                                                            ╰── it is longer than 100 years
+       ╰────
+      help: write it like `"500ms"`, `"30s"`, `"1h 30m"` or `"7d"`
+    "##);
+}
