@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// No single try takes longer.
 const TRY_MAX: Duration = Duration::from_secs(5);
+/// So often a pause is looked up from.
+const GLANCE: Duration = Duration::from_millis(50);
 /// Of an answer's body, so much is looked at.
 const BODY_MAX: u64 = 4 << 20;
 
@@ -140,9 +142,7 @@ impl Wait {
             let Some(found) = found else {
                 return Ok(());
             };
-            if interrupted.load(Ordering::Relaxed) {
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
+            stopped(interrupted)?;
             if start.elapsed() + self.every >= self.within {
                 return Err(Error::host(format!("{}: it does not", self.describe()))
                     .fact("found", found)
@@ -151,8 +151,19 @@ impl Wait {
                         humantime::format_duration(self.within).to_string(),
                     ));
             }
-            std::thread::sleep(self.every);
+            let next = Instant::now() + self.every;
+            while Instant::now() < next {
+                stopped(interrupted)?;
+                std::thread::sleep(GLANCE.min(next.saturating_duration_since(Instant::now())));
+            }
         }
+    }
+}
+
+fn stopped(interrupted: &AtomicBool) -> Result<()> {
+    match interrupted.load(Ordering::Relaxed) {
+        true => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        false => Ok(()),
     }
 }
 

@@ -25,7 +25,9 @@ impl Listener {
         interrupt: impl Fn() + Send + 'static,
         kill: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        // What `nohup` and its like have taken away stays away.
+        let ending = [SIGINT, SIGTERM, SIGHUP].into_iter();
+        let mut signals = Signals::new(ending.filter(|signal| !is_ignored(*signal)))
             .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
         let handle = signals.handle();
         let kill = Arc::new(kill);
@@ -45,6 +47,17 @@ impl Listener {
         });
         Ok(Self { handle })
     }
+}
+
+#[expect(unsafe_code, reason = "no crate that is here asks without setting")]
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: nothing is set, and all zeros are a value of this plain struct.
+    let (asked, now) = unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        let asked = libc::sigaction(signal, std::ptr::null(), &raw mut now);
+        (asked, now)
+    };
+    asked == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
 impl Drop for Listener {

@@ -1,6 +1,7 @@
 //! Ends before the end: Ctrl-C, `kill -9`, two at once.
 
 use std::process::Command;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 use rustix::process::Signal;
@@ -268,4 +269,34 @@ fn who_waited_for_a_lock_that_was_removed_waits_for_the_new_one() {
     space.write("3.go", "");
     let _ = third.finish().ok();
     let _ = second.finish().ok();
+}
+
+#[test]
+fn what_was_ignored_at_the_start_stays_ignored() {
+    let space = Space::new(
+        "target \"a\" { run \"echo ready > ready; while [ ! -e go ]; do sleep 0.05; done\"; }",
+    );
+    let mut nohup = space.program("nohup");
+    let job = space.start(nohup.args([REL, "build"]));
+    space.wait_for("ready");
+    job.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    space.write("go", "");
+    let _ = job.finish().ok();
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_the_next_try() {
+    let space = Space::new(
+        "host \"a\" local=#true root=\"a\"\nenvironment \"e\" { use \"w\" on=\"a\"; }\n",
+    );
+    space.write(
+        "recipes/w.kdl",
+        r#"recipe "w" { step "wait" { wait http="http://127.0.0.1:9/" within="300s" every="120s"; }; }"#,
+    );
+    let job = space.begin(["e"]);
+    wait_until("the wait", || job.stderr().contains("w/wait").then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    job.signal(Signal::INT);
+    let _ = job.finish().fails(130);
 }
