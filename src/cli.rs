@@ -142,6 +142,7 @@ enum Verb {
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args = log::with_follow(args.into_iter().collect());
+    signals::no_stops_at_the_terminal();
     if args.get(1).is_some_and(|word| word == porter::WORD) {
         // Started by `rel` itself: what it is to do comes over the line.
         let input = std::io::BufReader::new(std::io::stdin());

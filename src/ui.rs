@@ -12,6 +12,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::getpgrp;
+use rustix::termios::tcgetpgrp;
 
 use crate::error::{Error, ErrorKind};
 use crate::source::Sources;
@@ -156,6 +158,10 @@ pub fn ask(question: &str, interrupted: &AtomicBool) -> Option<bool> {
         }
     }
     let mut answer = String::new();
+            // What is typed while a shell is in front is for the shell.
+            Ok(_) if tcgetpgrp(&stdin).is_ok_and(|front| front != getpgrp()) => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
     // A terminal hands over whole lines.
     let _ = stdin.read_line(&mut answer);
     let answer = answer.trim().to_lowercase();

@@ -60,6 +60,18 @@ fn is_ignored(signal: i32) -> bool {
     asked == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
+/// Lets nothing that is started stop at the terminal: commands are never in its foreground, so
+/// one that asks there would stop, unseen, for good. What is ignored here is ignored in them,
+/// and their reads fail at once.
+#[expect(unsafe_code, reason = "no crate that is here ignores a signal")]
+pub fn no_stops_at_the_terminal() {
+    // SAFETY: no handler is set.
+    unsafe {
+        libc::signal(libc::SIGTTIN, libc::SIG_IGN);
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.handle.close();

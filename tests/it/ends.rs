@@ -285,6 +285,27 @@ fn what_was_ignored_at_the_start_stays_ignored() {
     let _ = job.finish().ok();
 }
 
+/// A command is never in the foreground of a terminal: what it asks there nobody is shown.
+#[test]
+fn a_command_that_asks_at_the_terminal_fails() {
+    let space = Space::new(
+        r#"target "a" { outputs "o"; run "printf 'Password: ' > /dev/tty; read x < /dev/tty; echo $x > {out}"; }"#,
+    );
+    let mut script = space.program("script");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    script.args(["-qec", &format!("{REL} build"), "/dev/null"]);
+    script
+        .env("TERM", "xterm")
+        .env("NO_COLOR", "1")
+        .stdin(reader);
+    let output = space.finish(&mut script).fails(1);
+    drop(writer);
+    assert!(
+        output.stdout.contains("`a` failed: exit status"),
+        "{output}"
+    );
+}
+
 #[test]
 fn ctrl_c_does_not_wait_for_the_next_try() {
     let space = Space::new(
