@@ -42,8 +42,11 @@ pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
 /// Returns the content of every present output.
 pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
     let found = states_with(target, digests, |path| digests.output(path))?;
-    let state = |(path, content)| OutputState { path, content };
     Ok(found.into_iter().map(state).collect())
+}
+
+fn state((path, content): (RepoPath, Content)) -> OutputState {
+    OutputState { path, content }
 }
 
 /// Returns what `ask` says of every path where an output is declared, sorted by path.
@@ -298,7 +301,14 @@ pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
     for output in &target.outputs {
         check_promise(target, output, digests)?;
     }
-    states(target, digests)
+    let made = states_with(target, digests, |path| match digests.output(path)? {
+        None if fs::lstat(&path.to_absolute(digests.root()))?.is_some() => Err(Error::failed(
+            format!("`{}` made `{path}`, which is no file", target.name),
+        )
+        .hinted("a pipe, a socket or a device can not be kept: let the command remove it")),
+        content => Ok(content),
+    })?;
+    Ok(made.into_iter().map(state).collect())
 }
 
 fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<()> {

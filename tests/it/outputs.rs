@@ -293,4 +293,20 @@ fn two_targets_swap_a_file_and_a_directory() {
         ("a\n".into(), "b\n".into())
     );
     space.build([]).ok().is("a fresh, b fresh");
+#[test]
+fn a_pipe_is_no_output() {
+    let space = Space::new(
+        r#"
+target "file" { outputs "p"; run "mkfifo {out}"; }
+target "glob" { outputs "gg/*" count=2; run "mkfifo gg/p; echo 1 > gg/f"; }
+target "dir" { outputs "d/"; run "mkdir d/e; mkfifo d/e/p"; }
+"#,
+    );
+    for (target, path) in [("file", "p"), ("glob", "gg/p"), ("dir", "d/e/p")] {
+        for _ in 0..2 {
+            let told = space.run(["build", target]).fails(1).stderr;
+            let said = format!("error: `{target}` made `{path}`, which is no file\n");
+            assert!(told.contains(&said), "{told}");
+        }
+    }
 }
