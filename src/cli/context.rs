@@ -78,7 +78,11 @@ impl Context {
             .collect();
         let no_color = env.get("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dir = match &global.directory {
-            Some(dir) => here.join(dir),
+            // As if started there: what `..` and links stand for is not above it.
+            Some(dir) => {
+                let dir = here.join(dir);
+                std::fs::canonicalize(&dir).unwrap_or(dir)
+            }
             None => here,
         };
         if !dir.is_dir() {

@@ -435,3 +435,30 @@ fn an_answer_that_could_not_be_written_is_no_success() {
     let _ = piped.wait().expect("ends");
     assert_eq!(space.read("code"), "0\n");
 }
+
+#[test]
+fn a_directory_is_entered_as_a_shell_enters_it() {
+    let space = Space::empty();
+    for place in ["A", "B/sub", "real"] {
+        space.write(format!("{place}/x"), "");
+    }
+    space.write("A/Releasefile.kdl", "target \"in-a\" { run \"true\"; }\n");
+    space.write(
+        "real/Releasefile.kdl",
+        "target \"real\" { run \"true\"; }\n",
+    );
+    space.shell("mkdir real/sub; ln -s real/sub link");
+    for (here, dir) in [("A", ".."), ("A", "../B"), ("A", "../B/sub")] {
+        let mut rel = space.rel(["-C", dir, "list"]);
+        let output = space.finish(rel.current_dir(space.path(here)));
+        assert!(!output.stdout.contains("in-a"), "{dir}: {output}");
+        assert_eq!(output.code, 2, "{dir}: {output}");
+    }
+    assert!(
+        space
+            .run(["-C", "link", "list"])
+            .ok()
+            .stdout
+            .contains("real")
+    );
+}
