@@ -371,17 +371,18 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
             let mistake = Mistake::new("missing_argument", name.place, message, "no value follows");
             found.push(mistake.help(format!("write `var \"{}\" \"…\"`", name.text)));
         }
+        let scope = Scope::new(World {
+            vars: &vars,
+            sources,
+        });
+        let declared = list(values, &scope, found);
         let values = match request.vars.get(&name.text) {
             // A list stays a list: its values are separated by blanks.
-            Some(text) if values.len() > 1 => text.split_whitespace().map(str::to_owned).collect(),
-            Some(text) => vec![text.clone()],
-            None => {
-                let scope = Scope::new(World {
-                    vars: &vars,
-                    sources,
-                });
-                list(values, &scope, found)
+            Some(text) if declared.len() > 1 => {
+                text.split_whitespace().map(str::to_owned).collect()
             }
+            Some(text) => vec![text.clone()],
+            None => declared,
         };
         vars.places.insert(name.text.clone(), name.place);
         // A variable whose values are wrong still is one word.

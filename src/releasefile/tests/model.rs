@@ -455,3 +455,18 @@ target "free" { sandbox "off"; run "x" }
     assert!(target(&loaded, "held").sandbox.is_some());
     assert!(target(&loaded, "free").sandbox.is_none());
 }
+
+#[test]
+fn a_list_that_is_written_as_a_name_stays_one() {
+    let space = Space::new(
+        r#"
+var "all" "a" "b"
+var "some" "{all}"
+var "one" "a b"
+target "t" { each "x" "{some}"; run "echo {x} {one}" }
+"#,
+    );
+    let loaded = space.var("some", "c d").var("one", "e f").loaded();
+    assert_eq!(names(&loaded), ["t[c]", "t[d]"]);
+    assert_eq!(runs(&loaded, "t[c]"), ["sh -eu -c <echo 'c' 'e f'>"]);
+}
