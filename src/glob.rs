@@ -355,12 +355,15 @@ fn first_braces(text: &str) -> Result<Option<Braces>, String> {
     }
 }
 
-/// Returns `text` with everything escaped that a pattern would take as a wildcard.
-pub fn escape(text: &str) -> String {
+/// Returns `text` with everything escaped that a pattern would take as a wildcard. A comma is
+/// one in a pattern with braces only; elsewhere it may stand in the directory that a walk
+/// begins with.
+pub fn escape(text: &str, has_braces: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '*' | '?' | '[' | ']' | '{' | '}' | '\\' => out.extend(['[', c, ']']),
+            ',' if has_braces => out.push_str("[,]"),
             _ => out.push(c),
         }
     }

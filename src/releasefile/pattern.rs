@@ -38,7 +38,9 @@ pub(crate) fn patterns(text: &Text, scope: &Scope, found: &mut Mistakes) -> Vec<
     // What is left of the text when the values of axes are taken out decides whether
     // it is a pattern at all.
     let masked = scope.reported(render(&|_| "x".into()), text, found);
-    let escaped = render(&|v| glob::escape(&v.to_string_lossy()).into());
+    let mut texts = masked.iter().flatten();
+    let has_braces = texts.any(|text| text.as_bytes().contains(&b'{'));
+    let escaped = render(&|v| glob::escape(&v.to_string_lossy(), has_braces).into());
     let (Some(raw), Some(masked), Ok(escaped)) = (raw, masked, escaped) else {
         return Vec::new();
     };

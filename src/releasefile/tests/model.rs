@@ -470,3 +470,18 @@ target "t" { each "x" "{some}"; run "echo {x} {one}" }
     assert_eq!(names(&loaded), ["t[c]", "t[d]"]);
     assert_eq!(runs(&loaded, "t[c]"), ["sh -eu -c <echo 'c' 'e f'>"]);
 }
+
+#[test]
+fn a_comma_in_a_value_divides_nothing() {
+    let space = Space::new(
+        r#"
+target "t" { each "x" "a,b"; inputs "src/{{{x},z}}.txt"; run "cat {inputs}" }
+"#,
+    );
+    let loaded = space.file("src/a,b.txt", "").file("src/z.txt", "").loaded();
+    let pattern = &target(&loaded, "t[a,b]").inputs[0].pattern;
+    let glob = crate::glob::compile(pattern).expect("compiles");
+    let is_match = |path: &str| glob.is_match(&crate::fs::RepoPath::new(path));
+    assert!(is_match("src/a,b.txt") && is_match("src/z.txt"));
+    assert!(!is_match("src/a.txt") && !is_match("src/b.txt"));
+}
