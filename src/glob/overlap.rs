@@ -99,6 +99,10 @@ pub fn covers(by: &Pattern, pattern: &Pattern) -> bool {
             if by == pattern || glob.covers_below(base) {
                 return true;
             }
+            // Examples say nothing of what a `?` or a class leaves out.
+            if matches!(by, Pattern::Glob { glob, .. } if glob.contains(['?', '['])) {
+                return false;
+            }
             // No file is called like this, so a match is owed to the wildcards of `by`.
             let unlikely = "\u{1}rel\u{1}";
             let short = text.replace("**/", "").replace('*', unlikely);

@@ -232,6 +232,9 @@ fn what_an_exclusion_covers() {
         ("dist/*", "dist/**", false),
         ("dist/a*", "dist/*", false),
         ("**/gen/**", "src/gen/x.py", true),
+        ("out/?????", "out/*", false),
+        ("out/[!x]*", "out/*", false),
+        ("out/[!x]*", "out/a.txt", true),
     ] {
         assert_eq!(
             covers(&pattern(by), &pattern(what)),
