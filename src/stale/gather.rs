@@ -1,6 +1,7 @@
 //! Gathering what a key is made of: inputs, environment, answers of tools and probes.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use super::answers::{Question, Time};
@@ -14,6 +15,9 @@ use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts, handed_on};
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
+
+/// Links that lead to links, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
 
 /// Everything about a target that its key is made of.
 pub struct Gathered {
@@ -206,7 +210,7 @@ impl Inspector<'_> {
             let is_file = |o: &Output| matches!(&o.pattern, Pattern::File(p) if p == path);
             target.outputs.iter().any(is_file) || own.iter().any(|glob| glob.is_match(path))
         };
-        self.inputs_except(target, &is_own, false)
+        self.inputs_except(target, &is_own, &|path| self.digests.input(path), false)
     }
 
     /// Returns the input files that no target makes.
@@ -219,13 +223,37 @@ impl Inspector<'_> {
             let makers = all_made.overlapping(&Pattern::File(path.clone()));
             !makers.is_empty()
         };
-        self.inputs_except(target, &is_made, true)
+        let content = |path: &RepoPath| match self.leads_to_made(path, all_made) {
+            // What it leads to is not there before a build: its text is the source.
+            true => self.digests.output(path),
+            false => self.digests.input(path),
+        };
+        self.inputs_except(target, &is_made, &content, true)
+    }
+
+    /// Returns whether a path is a link that leads to what some target makes.
+    fn leads_to_made(&self, path: &RepoPath, all_made: &OutputIndex) -> bool {
+        let root = self.digests.root();
+        let mut at = path.clone();
+        for _ in 0..LINKS_MAX {
+            let Ok(text) = std::fs::read_link(at.to_absolute(root)) else {
+                return false;
+            };
+            let to = at.as_path().parent().unwrap_or(Path::new("")).join(text);
+            at = RepoPath::new(to.strip_prefix(root).unwrap_or(&to));
+            let patterns = [Pattern::File(at.clone()), Pattern::Dir(at.clone())];
+            if patterns.iter().any(|p| !all_made.overlapping(p).is_empty()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn inputs_except(
         &self,
         target: &Target,
         is_left_out: &dyn Fn(&RepoPath) -> bool,
+        content: &dyn Fn(&RepoPath) -> Result<Option<Content>>,
         may_miss: bool,
     ) -> Result<Vec<(RepoPath, Content)>> {
         if target.inputs.is_empty() {
@@ -236,7 +264,7 @@ impl Inspector<'_> {
         let mut inputs = Vec::with_capacity(named.walked.len() + named.literals.len());
         for path in named.walked {
             if !is_left_out(&path) {
-                match self.digests.input(&path)? {
+                match content(&path)? {
                     Some(content) => inputs.push((path, content)),
                     None => return Err(self.unreadable(target, &path)),
                 }
@@ -246,7 +274,7 @@ impl Inspector<'_> {
             if is_left_out(&path) {
                 continue;
             }
-            match self.digests.input(&path)? {
+            match content(&path)? {
                 // What lies below would not count.
                 Some(Content {
                     kind: Kind::Link, ..

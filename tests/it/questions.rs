@@ -437,6 +437,27 @@ fn an_answer_that_could_not_be_written_is_no_success() {
 }
 
 #[test]
+fn a_hash_takes_a_link_to_what_is_made_by_its_text() {
+    let space = Space::new(
+        r#"
+target "a" { inputs "in"; outputs "out/x"; run "cp in {out}"; }
+target "b" { inputs "latest" "again" "there"; needs "a"; run "cat latest again"; }
+"#,
+    );
+    space.write("in", "1\n").write("source", "1\n");
+    space.shell("ln -s out/x latest; ln -s latest again; ln -s source there");
+    let hash = || space.run(["hash", "b"]).ok().stdout;
+    let before = hash();
+    let _ = space.build([]).ok();
+    assert_eq!(hash(), before);
+    space.write("source", "2\n");
+    let other = hash();
+    assert_ne!(other, before, "a source behind a link counts");
+    space.shell("ln -sf ./out/x latest");
+    assert_ne!(hash(), other, "and so does the text");
+}
+
+#[test]
 fn a_directory_is_entered_as_a_shell_enters_it() {
     let space = Space::empty();
     for place in ["A", "B/sub", "real"] {
