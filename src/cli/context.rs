@@ -119,6 +119,11 @@ impl Context {
         self.env.get(name).cloned()
     }
 
+    /// Returns a variable that is for `rel`; an empty one is as good as none.
+    pub fn own_var(&self, name: &str) -> Option<OsString> {
+        self.var(name).filter(|value| !value.is_empty())
+    }
+
     /// Returns the checked Releasefile, loading it when asked first.
     pub fn project(&mut self) -> Result<&Project> {
         Ok(&self.loaded()?.project)
@@ -183,7 +188,7 @@ impl Context {
                 .map(PathBuf::from)
                 .filter(|p| p.is_absolute())
         };
-        if let Some(dir) = self.var("REL_CACHE_DIR") {
+        if let Some(dir) = self.own_var("REL_CACHE_DIR") {
             return Ok(self.dir.join(dir));
         }
         if let Some(dir) = absolute("XDG_CACHE_HOME") {

@@ -431,7 +431,10 @@ impl Job<'_> {
             },
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
-            ssh: self.context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+            ssh: self
+                .context
+                .own_var("REL_SSH")
+                .unwrap_or_else(|| "ssh".into()),
             program: super::program(),
             clock: Clock {
                 now: &Context::now_s,

@@ -77,7 +77,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     let asking = inventory::Asking {
         root: &root,
         control_dir: context.control_dir()?,
-        ssh: context.var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+        ssh: context.own_var("REL_SSH").unwrap_or_else(|| "ssh".into()),
         secret_vars: secrets::variables(project),
         probes,
         limit,

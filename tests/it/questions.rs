@@ -483,3 +483,13 @@ fn a_directory_is_entered_as_a_shell_enters_it() {
             .contains("real")
     );
 }
+
+#[test]
+fn an_empty_variable_names_no_cache() {
+    let space = Space::new("target \"a\" { outputs \"o\"; run \"echo a > {out}\"; }\n");
+    let mut rel = space.rel(["build"]);
+    let output = space.finish(rel.env("REL_CACHE_DIR", ""));
+    assert_eq!(output.code, 0, "{output}");
+    assert!(!space.has("v1"), "{output}");
+    assert!(space.base().join("home/.cache/rel/v1").is_dir());
+}
