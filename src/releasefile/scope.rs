@@ -298,7 +298,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the place of the placeholder inside a string, or of the whole string
     /// where it is written with escapes.
-    fn narrow(&self, text: &Text, name: &str) -> Place {
+    pub(crate) fn narrow(&self, text: &Text, name: &str) -> Place {
         let whole = text.place;
         let Some(file) = self.world.sources.get(whole) else {
             return whole;

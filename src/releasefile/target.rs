@@ -31,6 +31,11 @@ const ONCE: &[&str] = &[
 /// The shell of a `run` with one string, unless `shell` says otherwise.
 pub(crate) const SHELL: &[&str] = &["sh", "-eu", "-c"];
 
+/// Shells that read quotes as POSIX says.
+const POSIX: &[&str] = &[
+    "sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh",
+];
+
 /// A decoded target, and where each of its needs is written.
 pub(crate) struct Decoded {
     pub(crate) target: Target,
@@ -413,6 +418,16 @@ pub(crate) fn command(
     Some(Command::Argv(words))
 }
 
+/// Returns whether scripts for this `shell` are read as values are quoted.
+fn is_posix(shell: &[String]) -> bool {
+    let is_before = |word: &str| {
+        word.starts_with('-') || word.contains('=') || matches!(word, "env" | "busybox")
+    };
+    let mut names = shell.iter().map(|w| w.rsplit('/').next().unwrap_or(w));
+    let program = names.find(|word| !is_before(word));
+    program.is_none_or(|program| POSIX.contains(&program))
+}
+
 /// Returns the command of one string: shell text.
 pub(crate) fn shell_command(
     text: &Text,
@@ -430,7 +445,19 @@ pub(crate) fn shell_command(
         ));
         return None;
     }
-    let script = scope.bind(text, Mode::Shell, late, found)?;
+    let parsed = scope.parse(text, Mode::Shell, late, found)?;
+    if let Some(name) = parsed.names().next().filter(|_| !is_posix(shell)) {
+        let message = format!(
+            "`{{{name}}}` stands in a script for `{}`, for which no value can be quoted safely",
+            shell.join(" ")
+        );
+        let mistake = Mistake::new("bad_template", scope.narrow(text, name), message, "here");
+        let help =
+            format!("set a variable with `env NAME=\"{{{name}}}\"`, and read it in the script");
+        found.push(mistake.help(help));
+        return None;
+    }
+    let script = scope.reported(parsed.bind(&|n| scope.get(n)), text, found)?;
     Some(Command::Shell {
         shell: shell.to_vec(),
         script,

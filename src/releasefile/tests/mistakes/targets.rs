@@ -372,3 +372,25 @@ target "e" { inputs "d.d" optional=#true; run "x" }
       help: what stands there is moved away before a run: name another file
     "#);
 }
+
+#[test]
+fn names_in_a_script_for_no_shell() {
+    insta::assert_snapshot!(report(r#"
+var "x" "1"
+target "a" { shell "python3" "-c"; run "print({x})" }
+target "b" { shell "python3" "-c"; env X="{x}"; run "import os; print(os.environ['X'])" }
+target "c" { shell "/usr/bin/env" "bash" "-c"; run "echo {x}" }
+target "d" { shell "busybox" "sh" "-c"; run "echo {x}" }
+target "e" { shell "/bin/dash" "-c"; run "echo {x}" }
+"#), @r##"
+    rel::releasefile::bad_template
+
+      × `{x}` stands in a script for `python3 -c`, for which no value can be quoted safely
+       ╭─[Releasefile.kdl:3:47]
+     3 │ target "a" { shell "python3" "-c"; run "print({x})" }
+       ·                                               ─┬─
+       ·                                                ╰── here
+       ╰────
+      help: set a variable with `env NAME="{x}"`, and read it in the script
+    "##);
+}
