@@ -38,15 +38,26 @@ fn releasefile(dir: &Path) -> String {
     let name = dir
         .file_name()
         .map_or("project".into(), |n| n.to_string_lossy().into_owned());
+    // The name is a template.
+    let name = name.replace('{', "{{").replace('}', "}}");
     let mut text = format!("project {} {{\n", quoted(&name));
     text.push_str(match dir.join(".git").exists() {
         true => "    version (command)\"git describe --tags --always --dirty\"\n}\n",
         false => "    version \"0.1\"\n}\n",
     });
-    let found: Vec<String> = [cargo(dir), python(dir), npm(dir), makefile(dir)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let scripts = npm_scripts(dir);
+    let builds = scripts.contains(&"build");
+    // What one target writes, another does not read.
+    let unless = |is_written: bool| if is_written { " \"!dist/**\"" } else { "" };
+    let found: Vec<String> = [
+        cargo(dir, unless(builds)),
+        python(dir, builds),
+        npm(dir, &scripts),
+        makefile(dir, unless(builds || python_project(dir).is_some())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     match found.is_empty() {
         true => text.push_str(EXAMPLE),
         false => text.push_str(&found.concat()),
@@ -70,7 +81,7 @@ fn quoted(text: &str) -> String {
     kdl::KdlValue::String(text.to_owned()).to_string()
 }
 
-fn cargo(dir: &Path) -> Option<String> {
+fn cargo(dir: &Path, not_dist: &str) -> Option<String> {
     dir.join("Cargo.toml").is_file().then(|| {
         let lock = if dir.join("Cargo.lock").is_file() {
             " \"Cargo.lock\""
@@ -87,7 +98,7 @@ fn cargo(dir: &Path) -> Option<String> {
 // cargo keeps its own state in target/, so only its final program is declared.
 target "cargo-tests-pass" {{
     desc "Unit and integration tests"
-    inputs "Cargo.toml"{lock} "**/*.rs"{tests} "!target/**"
+    inputs "Cargo.toml"{lock} "**/*.rs"{tests} "!target/**"{not_dist}
     tool "cargo --version"
     env "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
     run "cargo test --quiet"
@@ -97,10 +108,16 @@ target "cargo-tests-pass" {{
     })
 }
 
-fn python(dir: &Path) -> Option<String> {
-    let project = ["pyproject.toml", "setup.py"]
-        .into_iter()
-        .find(|f| dir.join(f).is_file())?;
+/// Returns the file that makes a directory a Python project.
+fn python_project(dir: &Path) -> Option<&'static str> {
+    let mut files = ["pyproject.toml", "setup.py"].into_iter();
+    files.find(|f| dir.join(f).is_file())
+}
+
+fn python(dir: &Path, builds: bool) -> Option<String> {
+    let project = python_project(dir)?;
+    // npm's build script has its own mind about dist/; pip goes where it is sent.
+    let to = if builds { "build/wheels" } else { "dist" };
     let tests = if dir.join("tests").is_dir() {
         "-s tests"
     } else {
@@ -121,29 +138,33 @@ target "wheel" {{
     desc "A wheel of this version"
     needs "tests-pass"
     inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
-    outputs "dist/*.whl" count=1
+    outputs "{to}/*.whl" count=1
     tool "{{python}} --version"
-    run "{{python}} -m pip wheel . --no-deps -w dist"
+    run "{{python}} -m pip wheel . --no-deps -w {to}"
 }}
 "#
     ))
 }
 
-fn npm(dir: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(dir.join("package.json")).ok()?;
-    let package: serde_json::Value = serde_json::from_str(&text).ok()?;
+/// Returns the scripts of package.json that become targets.
+fn npm_scripts(dir: &Path) -> Vec<&'static str> {
+    let text = std::fs::read_to_string(dir.join("package.json")).unwrap_or_default();
+    let package: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut scripts = vec!["test", "build"];
+    scripts.retain(|script| package.get("scripts").and_then(|s| s.get(script)).is_some());
+    scripts
+}
+
+fn npm(dir: &Path, scripts: &[&str]) -> Option<String> {
     let lock = if dir.join("package-lock.json").is_file() {
         " \"package-lock.json\""
     } else {
         ""
     };
     let mut out = String::new();
-    for script in ["test", "build"] {
-        if package.get("scripts").and_then(|s| s.get(script)).is_none() {
-            continue;
-        }
+    for script in scripts {
         // What a build script writes is not in package.json; dist/ is the custom.
-        let outputs = if script == "build" {
+        let outputs = if *script == "build" {
             "\n    outputs \"dist/\""
         } else {
             ""
@@ -163,21 +184,17 @@ target "npm-{script}" {{
 }
 
 /// Goals of the Makefile that look like tests or the whole become targets of their own.
-fn makefile(dir: &Path) -> Option<String> {
+fn makefile(dir: &Path, not_dist: &str) -> Option<String> {
     let text = std::fs::read_to_string(dir.join("Makefile")).ok()?;
     let mut out = String::new();
     for goal in ["all", "test", "check"] {
-        let is_there = text.lines().any(|line| {
-            line.split_once(':')
-                .is_some_and(|(names, _)| names.split_whitespace().any(|n| n == goal))
-        });
-        if is_there {
+        if text.lines().any(|line| is_rule(line, goal)) {
             out.push_str(&format!(
                 r#"
 // make decides what is stale inside; declare inputs and outputs here to let rel decide.
 target "make-{goal}" {{
     desc "make {goal}"
-    inputs "**" "!build/**"
+    inputs "**" "!build/**"{not_dist}
     cache #false
     run "make {goal}"
 }}
@@ -186,6 +203,15 @@ target "make-{goal}" {{
         }
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// Returns whether a line begins a rule for `goal`; `all := 1` and comments do not.
+fn is_rule(line: &str, goal: &str) -> bool {
+    let Some((names, rest)) = line.split_once(':').filter(|_| !line.starts_with('\t')) else {
+        return false;
+    };
+    let is_variable = names.contains('=') || rest.trim_start_matches(':').starts_with('=');
+    !is_variable && !names.contains('#') && names.split_whitespace().any(|n| n == goal)
 }
 
 #[cfg(test)]

@@ -164,3 +164,49 @@ fn makefile() {
     let _ = space.build([]).ok();
     assert_eq!(space.read("out"), "in\n");
 }
+
+#[test]
+fn every_mixture_of_projects_is_sound() {
+    let kinds = [
+        ("Cargo.toml", "[package]\nname = \"x\"\n"),
+        ("pyproject.toml", ""),
+        (
+            "package.json",
+            r#"{"scripts": {"test": "true", "build": "mkdir -p dist"}}"#,
+        ),
+        ("Makefile", "all: x\ntest:\n\ttrue\n"),
+    ];
+    for mixture in 1..1 << kinds.len() {
+        let space = Space::empty();
+        space.write("a.py", "").write("a.rs", "").write("a.js", "");
+        for (i, (file, text)) in kinds.iter().enumerate() {
+            if mixture & (1 << i) != 0 {
+                space.write(file, text);
+            }
+        }
+        init(&space);
+    }
+}
+
+#[test]
+fn a_directory_with_braces_in_its_name() {
+    let space = Space::empty();
+    space.write("a{b}c/Makefile", "all:\n\ttrue\n");
+    let _ = space.run(["-C", "a{b}c", "init"]).ok();
+    let listed = space.run(["-C", "a{b}c", "list"]).ok();
+    assert!(listed.stdout.contains("make-all"), "{listed}");
+}
+
+#[test]
+fn a_variable_is_no_goal() {
+    let space = Space::empty();
+    space.write(
+        "Makefile",
+        "all := 1\ntest ::= 2\nall = a:b\n# check: not yet\nother:\n\techo all: none\n",
+    );
+    assert!(!init(&space).contains("target \"make-"));
+    space
+        .remove("Releasefile.kdl")
+        .write("Makefile", "x all:: y\n");
+    assert!(init(&space).contains("target \"make-all\""));
+}
