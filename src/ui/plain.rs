@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::deploy::printable;
 use super::{BAD, FAINT, GOOD, NAME, Screen, WARN, shown_time};
 use crate::progress::{Event, Progress, Settled, StepEnd};
 use crate::source::Sources;
@@ -67,10 +68,8 @@ impl<W: Fn(&str) + Sync> Plain<W> {
         }
         let mut text = String::new();
         for line in String::from_utf8_lossy(log).lines() {
-            text.push_str(&format!(
-                "         {} {line}\n",
-                self.screen.paint(FAINT, "|")
-            ));
+            let bar = self.screen.paint(FAINT, "|");
+            text.push_str(&format!("         {bar} {}\n", coloured(line)));
         }
         (self.write)(&text);
     }
@@ -88,10 +87,8 @@ impl<W: Fn(&str) + Sync> Plain<W> {
             *last = now;
         }
         let bar = self.screen.paint(FAINT, "|");
-        text.push_str(&format!(
-            "         {bar} {}\n",
-            String::from_utf8_lossy(line)
-        ));
+        let line = String::from_utf8_lossy(line);
+        text.push_str(&format!("         {bar} {}\n", coloured(&line)));
         (self.write)(&text);
     }
 
@@ -108,6 +105,29 @@ impl<W: Fn(&str) + Sync> Plain<W> {
             StepEnd::Undone => self.line(WARN, "undone", &name),
         }
     }
+}
+
+/// Returns a line of a command with its colours, and nothing else that a terminal would obey.
+fn coloured(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        let numbers = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        out.push_str(&printable(before));
+        match numbers.strip_prefix('m') {
+            Some(behind) => {
+                let len = rest.len() - behind.len();
+                out.push_str(&rest[before.len()..len]);
+                rest = behind;
+            }
+            None => {
+                out.push_str(&printable("\u{1b}["));
+                rest = after;
+            }
+        }
+    }
+    out.push_str(&printable(rest));
+    out
 }
 
 impl<W: Fn(&str) + Sync> Progress for Plain<W> {
@@ -207,7 +227,7 @@ mod tests {
         plain.event(&Event::Finished {
             target: "wheel",
             how: Settled::Ran,
-            log: b"one\ntwo\n",
+            log: b"one\n\x1b[1;31mtwo\x1b[m \x1b[2J\x1b]0;x\x07\tthree\n",
             took: Duration::from_millis(1234),
             reason: None,
         });
@@ -219,16 +239,16 @@ mod tests {
         plain.event(&Event::StepOutput {
             host: "karl04",
             step: "site.install",
-            line: b"b",
+            line: b"b\x1b[2K\r",
         });
-        insta::assert_snapshot!(text.lock().expect("locks").as_str(), @r"
+        insta::assert_snapshot!(text.lock().expect("locks").as_str(), @"
               run wheel  never built here
              done wheel  1.23 s
                   | one
-                  | two
+                  | \u{1b}[1;31mtwo\u{1b}[m \\u{1b}[2J\\u{1b}]0;x\\u{7}\tthree
                   karl04 site.install
                   | a
-                  | b
+                  | b\\u{1b}[2K\\r
         ");
     }
 }
