@@ -127,7 +127,7 @@ impl<'a> Scheduler<'a> {
             let used = self.pool_used[pool.0 as usize];
             let depth = self.graph.pools()[pool.0 as usize].depth;
             // A target heavier than its pool runs alone rather than never.
-            if used == 0 || used + weight <= depth {
+            if used == 0 || weight <= depth.saturating_sub(used) {
                 return true;
             }
             self.parked[pool.0 as usize].extend(self.ready.pop());
@@ -251,6 +251,17 @@ mod tests {
             [2],
             "heavier than its pool: alone, but not never"
         );
+    }
+
+    #[test]
+    fn two_of_the_heaviest_do_not_fit() {
+        let mut targets = vec![bare("a", &[]), bare("b", &[])];
+        for target in &mut targets {
+            target.pool = Some((PoolId(0), 4_000_000_000));
+        }
+        let graph = graph(targets, u32::MAX);
+        let mut scheduler = Scheduler::new(&graph, &all(&graph), |_| 1);
+        assert_eq!(drain(&mut scheduler), [0]);
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl Builder<'_> {
             self.progress.event(&Event::Retrying {
                 target: &target.name,
                 attempt,
-                of: target.retries + 1,
+                of: target.retries.saturating_add(1),
                 why: &error.message,
             });
             attempt += 1;

@@ -358,3 +358,12 @@ fn a_command_that_fails_and_leaves_outputs_that_can_not_be_read() {
     space.remove("d");
     let _ = space.build([]).ok().is("t ran");
 }
+
+#[test]
+fn attempts_without_end_are_counted() {
+    let space = Space::new(
+        "target \"a\" { retries 4294967295; run \"[ -e done ] || {{ touch done; exit 1; }}\"; }",
+    );
+    let told = space.run(["build"]).ok().stderr;
+    assert!(told.contains("attempt 1 of 4294967295"), "{told}");
+}
