@@ -471,7 +471,13 @@ fn command_error(
         Exit::NotStarted(_) if !dir.is_dir() => error
             .fact("directory", target.dir.to_string())
             .hinted("that directory is not there: correct `dir`, or make it first"),
-        Exit::NotStarted(_) => error.hinted("is the program installed and in `PATH`?"),
+        Exit::NotStarted(why) => error.hinted(match why.kind() {
+            std::io::ErrorKind::ArgumentListTooLong => {
+                "hand a long list over in a file, or give a command fewer at a time: `each`"
+            }
+            std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
+            _ => "is the program installed and in `PATH`?",
+        }),
         Exit::TimedOut(_) => {
             with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
         }

@@ -360,6 +360,20 @@ fn a_command_that_fails_and_leaves_outputs_that_can_not_be_read() {
 }
 
 #[test]
+fn what_does_not_start_says_why() {
+    let long = Space::new(
+        r#"target "a" { inputs "many/*"; run "true" "{in}" "{inputs}"; run "true {inputs}"; }"#,
+    );
+    let name = "x".repeat(200);
+    for n in 0..800 {
+        long.write(format!("many/{name}{n}"), "");
+    }
+    let told = long.run(["build"]).fails(1).stderr;
+    assert!(told.contains("hand a long list over in a file"), "{told}");
+    assert!(!told.contains("is the program installed"), "{told}");
+}
+
+#[test]
 fn attempts_without_end_are_counted() {
     let space = Space::new(
         "target \"a\" { retries 4294967295; run \"[ -e done ] || {{ touch done; exit 1; }}\"; }",
