@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -141,8 +142,8 @@ enum Verb {
 
 /// Runs `rel` with these arguments and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let args = log::with_follow(args.into_iter().collect());
     signals::no_stops_at_the_terminal();
+    let args = log::with_follow(args.into_iter().collect());
     if args.get(1).is_some_and(|word| word == porter::WORD) {
         // Started by `rel` itself: what it is to do comes over the line.
         let input = std::io::BufReader::new(std::io::stdin());
@@ -219,8 +220,15 @@ fn styles() -> clap::builder::Styles {
 }
 
 fn clap_error(error: &clap::Error) -> u8 {
+    let printed = error.print();
     // Help and version go to standard output with code 0; a closed pipe is no error.
-    let _ = error.print();
+    if !error.use_stderr() {
+        ui::written(printed.and_then(|()| std::io::stdout().flush()));
+        if let Some(error) = ui::unwritten() {
+            ui::eprint(&format!("error: {error}\n"));
+            return error.kind.exit_code();
+        }
+    }
     u8::try_from(error.exit_code()).unwrap_or(crate::error::EXIT_USAGE)
 }
 

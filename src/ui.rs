@@ -115,7 +115,12 @@ static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
 /// by [`unwritten`]: an answer that did not arrive must not look like an empty one.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Keeps for [`unwritten`] how writing to standard output ended.
+pub fn written(result: std::io::Result<()>) {
+    if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         let _ = UNWRITTEN.set(error);
@@ -153,15 +158,15 @@ pub fn ask(question: &str, interrupted: &AtomicBool) -> Option<bool> {
         let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
         match poll(&mut polled, Some(&glance)) {
             Ok(0) | Err(Errno::INTR) => {}
+            // What is typed while a shell is in front is for the shell.
+            Ok(_) if tcgetpgrp(&stdin).is_ok_and(|front| front != getpgrp()) => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             Ok(_) => break,
             Err(_) => return Some(false),
         }
     }
     let mut answer = String::new();
-            // What is typed while a shell is in front is for the shell.
-            Ok(_) if tcgetpgrp(&stdin).is_ok_and(|front| front != getpgrp()) => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
     // A terminal hands over whole lines.
     let _ = stdin.read_line(&mut answer);
     let answer = answer.trim().to_lowercase();

@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 
 use rustix::process::Signal;
 
-use crate::space::{Output, PATH, Space, wait_until};
+use crate::space::{Output, PATH, REL, Space, wait_until};
 
 /// Hosts `a` and `b` in this directory, an environment `e`, and a recipe.
 fn ground(environment: &str, (name, steps): (&str, &str)) -> Space {
@@ -274,4 +274,18 @@ fn a_question_that_was_killed_is_not_answered_with_no() {
     space.remove("srv/a/killed");
     let _ = space.run(["f"]).ok();
     assert_eq!(space.lines("srv/a/ran").len(), 1);
+}
+
+#[test]
+fn help_that_could_not_be_written_is_an_error() {
+    let space = Space::empty();
+    for args in ["--help", "--version", "build --help"] {
+        let script = format!("{REL} {args} > /dev/full");
+        let output = space.finish(space.program("sh").args(["-c", &script]));
+        assert_ne!(output.code, 0, "{args}: {output}");
+        assert!(
+            output.stderr.contains("cannot write to standard output"),
+            "{output}"
+        );
+    }
 }
