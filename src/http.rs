@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -238,9 +238,9 @@ fn agent(check: &HttpCheck, limit: Duration) -> Result<ureq::Agent> {
                 crate::error::os_text(&e)
             ))
         })?;
-        let certificate = Certificate::from_pem(&pem)
+        let certificates = certificates(&pem)
             .map_err(|e| Error::usage(format!("`{path}` holds no certificate: {e}")))?;
-        tls = tls.root_certs(RootCerts::Specific(Arc::new(vec![certificate])));
+        tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates)));
     }
     Ok(ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -252,6 +252,21 @@ fn agent(check: &HttpCheck, limit: Duration) -> Result<ureq::Agent> {
         .tls_config(tls.build())
         .build()
         .into())
+}
+
+/// Returns all certificates of a file; a bundle has many.
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ureq::Error> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item? {
+            found.push(certificate);
+        }
+    }
+    match found.is_empty() {
+        // It says what is wrong.
+        true => Certificate::from_pem(pem).map(|one| vec![one]),
+        false => Ok(found),
+    }
 }
 
 /// Posts the form and returns the cookies it sets.
@@ -398,6 +413,16 @@ mod tests {
             check(&site(0), &text, 50),
             "status 200, 9 bytes without `bye`"
         );
+    }
+
+    #[test]
+    fn every_certificate_of_a_bundle_counts() {
+        let one =
+            |text| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        let bundle = format!("# comment\n{}{}", one("AAAA"), one("AAAB"));
+        let found = certificates(bundle.as_bytes()).expect("reads");
+        assert_eq!(found.len(), 2);
+        assert!(certificates(b"nothing").is_err());
     }
 
     #[test]
