@@ -1,7 +1,6 @@
 //! Gathering what a key is made of: inputs, environment, answers of tools and probes.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use super::answers::{Question, Time};
@@ -15,9 +14,6 @@ use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts, handed_on};
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
-
-/// Links that lead to links, as many as the kernel follows.
-const LINKS_MAX: usize = 40;
 
 /// Everything about a target that its key is made of.
 pub struct Gathered {
@@ -229,24 +225,6 @@ impl Inspector<'_> {
             false => self.digests.input(path),
         };
         self.inputs_except(target, &is_made, &content, true)
-    }
-
-    /// Returns whether a path is a link that leads to what some target makes.
-    fn leads_to_made(&self, path: &RepoPath, all_made: &OutputIndex) -> bool {
-        let root = self.digests.root();
-        let mut at = path.clone();
-        for _ in 0..LINKS_MAX {
-            let Ok(text) = std::fs::read_link(at.to_absolute(root)) else {
-                return false;
-            };
-            let to = at.as_path().parent().unwrap_or(Path::new("")).join(text);
-            at = RepoPath::new(to.strip_prefix(root).unwrap_or(&to));
-            let patterns = [Pattern::File(at.clone()), Pattern::Dir(at.clone())];
-            if patterns.iter().any(|p| !all_made.overlapping(p).is_empty()) {
-                return true;
-            }
-        }
-        false
     }
 
     fn inputs_except(

@@ -9,8 +9,8 @@ use std::sync::PoisonError;
 use super::Inspector;
 use crate::digest::{Content, Kind};
 use crate::error::{Error, Result};
-use crate::fs::RepoPath;
-use crate::glob;
+use crate::fs::{self, RepoPath};
+use crate::glob::{self, OutputIndex};
 use crate::graph::{Input, Pattern, Target};
 use crate::key::OutputState;
 
@@ -47,6 +47,23 @@ impl Inspector<'_> {
         linked.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         linked.dedup_by(|(a, _), (b, _)| a == b);
         Ok(linked)
+    }
+
+    /// Returns whether a path is a link that leads to what some target makes.
+    pub(super) fn leads_to_made(&self, path: &RepoPath, all_made: &OutputIndex) -> bool {
+        let root = self.digests.root();
+        let mut at = path.clone();
+        for _ in 0..fs::LINKS_MAX {
+            let Ok((_, Some(next))) = fs::read_link(root, &at) else {
+                return false;
+            };
+            at = RepoPath::new(next.as_path().strip_prefix(root).unwrap_or(next.as_path()));
+            let patterns = [Pattern::File(at.clone()), Pattern::Dir(at.clone())];
+            if patterns.iter().any(|p| !all_made.overlapping(p).is_empty()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Fails where an input is, by another name, what a target makes that is not needed: it is a

@@ -293,6 +293,8 @@ fn two_targets_swap_a_file_and_a_directory() {
         ("a\n".into(), "b\n".into())
     );
     space.build([]).ok().is("a fresh, b fresh");
+}
+
 #[test]
 fn a_pipe_is_no_output() {
     let space = Space::new(
