@@ -29,6 +29,7 @@ mod settle;
 mod strays;
 mod tokens;
 mod undeclared;
+mod ways;
 mod workplace;
 
 pub use settle::Outcome;

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Builder;
+use super::moved::{Stamps, shown_in};
+use super::ways::Ways;
 use super::workplace::Workplace;
 use crate::cache::ActionResult;
 use crate::depfile::{self, Malformed};
@@ -132,6 +134,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         found: &[Found],
+        stamps: &Stamps,
         start: &Start,
     ) -> Option<String> {
         let digests = self.inspector.digests;
@@ -153,10 +156,31 @@ impl Builder<'_> {
             }
             None => is_written_since(&found.path, digests, start),
         };
-        let moved = &found.iter().find(is_moved)?.path;
+        let help =
+            format!("\n  help: outputs are kept but not cached; run `rel build {name}` again");
+        if let Some(Found { path, .. }) = found.iter().find(is_moved) {
+            return Some(format!(
+                "`{name}` ran, but `{path}`, which its depfile names, was written to meanwhile{help}. A file that `{name}` writes itself belongs into `outputs`"
+            ));
+        }
+        let moved = self.moved_way(found, stamps, start)?;
         Some(format!(
-            "`{name}` ran, but `{moved}`, which its depfile names, was written to meanwhile\n  help: outputs are kept but not cached; run `rel build {name}` again. A file that `{name}` writes itself belongs into `outputs`"
+            "`{name}` ran, but `{moved}`, which leads to what its depfile names, was moved meanwhile{help}"
         ))
+    }
+
+    /// Returns what leads to a found input and was moved since the start. What leads to declared
+    /// inputs as well was seen before it, which says more than times do.
+    fn moved_way(&self, found: &[Found], stamps: &Stamps, start: &Start) -> Option<String> {
+        let root = self.inspector.digests.root();
+        let is_made = |path: &RepoPath| self.inspector.maker(path).is_some();
+        let files = found.iter().filter(|f| !is_made(&f.path));
+        let files = files.map(|f| (&f.path, f.content.map_or(Kind::File, |c| c.kind)));
+        let ways = Ways::to(files, root);
+        let is_ours = |at: &Path| is_made(&RepoPath::new(at.strip_prefix(root).unwrap_or(at)));
+        let mut moved = ways.moved_since(start);
+        let moved = moved.find(|at| !stamps.ways.has(at) && !is_ours(at))?;
+        Some(shown_in(root, moved))
     }
 
     /// Returns the result that the cache has for a target, its log, and what was found, as it

@@ -2,13 +2,15 @@
 //!
 //! Contents alone do not tell: a file may change and change back (`git stash`, then
 //! `git stash pop`) while the command reads it. So the stamps of all files are compared as
-//! well. What needed targets made is an input like any other.
+//! well, and those of what leads to the inputs. What needed targets made is an input like any other.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::Builder;
+use super::ways::Ways;
 use crate::digest::{Content, Digests, shown_size};
-use crate::fs::{RepoPath, Signature};
+use crate::fs::{self, RepoPath, Signature};
 use crate::graph::Target;
 use crate::stale::Gathered;
 
@@ -16,7 +18,11 @@ use crate::stale::Gathered;
 type Stamp = (Signature, u64, bool);
 
 /// The stamps of everything a command may read, taken before it starts.
-pub(super) struct Stamps(Vec<(RepoPath, Option<Stamp>)>);
+pub(super) struct Stamps {
+    files: Vec<(RepoPath, Option<Stamp>)>,
+    /// What leads to the inputs.
+    pub(super) ways: Ways,
+}
 
 impl Stamps {
     /// Takes the stamps of the inputs and of what needed targets made.
@@ -26,7 +32,11 @@ impl Stamps {
         let stamps = inputs
             .chain(made)
             .map(|(path, is_made)| (path.clone(), stamp(path, is_made, digests)));
-        Self(stamps.collect())
+        let inputs = gathered.inputs.iter().map(|(path, c)| (path, c.kind));
+        Self {
+            files: stamps.collect(),
+            ways: Ways::to(inputs, digests.root()),
+        }
     }
 
     /// Returns the first file that was written to meanwhile.
@@ -39,7 +49,7 @@ impl Stamps {
                 (before, after) => before.is_some() != after.is_some(),
             }
         };
-        self.0.iter().find(is_moved).map(|(path, _)| path)
+        self.files.iter().find(is_moved).map(|(path, _)| path)
     }
 }
 
@@ -98,11 +108,22 @@ impl Builder<'_> {
                 shown(new),
             ));
         }
-        let moved = stamps.moved(digests)?;
+        if let Some(moved) = stamps.moved(digests) {
+            return Some(format!(
+                "`{name}` ran, but its input `{moved}` was written to meanwhile, and is now what it was before{help}"
+            ));
+        }
+        let moved = shown_in(digests.root(), stamps.ways.moved()?);
         Some(format!(
-            "`{name}` ran, but its input `{moved}` was written to meanwhile, and is now what it was before{help}"
+            "`{name}` ran, but `{moved}`, which leads to its inputs, was moved meanwhile{help}"
         ))
     }
+}
+
+/// Returns a path as it is shown: relative to the root.
+pub(super) fn shown_in(root: &Path, path: &Path) -> String {
+    let path = path.strip_prefix(root).unwrap_or(path);
+    fs::shown(path.as_os_str()).into_owned()
 }
 
 fn shown(content: Option<Content>) -> String {

@@ -230,7 +230,7 @@ impl Builder<'_> {
             }
         };
         let took = started.elapsed();
-        let moved_found = || self.moved_found(target, &found, start.as_ref()?);
+        let moved_found = || self.moved_found(target, &found, &stamps, start.as_ref()?);
         let changed = self.changed_input(target, &job.gathered, &stamps);
         let lock_lost = || self.lock_lost(target);
         match changed.or_else(moved_found).or_else(lock_lost) {

@@ -313,6 +313,43 @@ fn a_header_that_changes_meanwhile_is_told_and_not_kept() {
     }
 }
 
+/// A header keeps its times when a directory above it is swapped, or a link turned.
+#[test]
+fn a_header_that_is_moved_by_what_leads_to_it_is_told_and_not_kept() {
+    let ways = [
+        ("inc/a.h", "mv inc old; mv two inc", "inc"),
+        ("inc/sub/b.h", "mv inc old; mv two inc", "inc"),
+        ("inc/sub/b.h", "mv inc/sub old; mv two/sub inc", "inc/sub"),
+        ("link/a.h", "ln -sfn two link", "link"),
+        ("chain/a.h", "ln -sfn two link", "link"),
+        ("chain/a.h", "mv inc old; mv two inc", "inc"),
+    ];
+    for (header, way, what) in ways {
+        let space = Space::new(&format!(
+            r#"target "obj" {{
+    outputs "out"
+    depfile "d"
+    run "cat {header} > out; echo > started; while [ ! -e go ]; do sleep 0.01; done; echo 'out: {header}' > d"
+}}"#
+        ));
+        space.write("inc/a.h", "1\n").write("inc/sub/b.h", "1\n");
+        space.write("two/a.h", "2\n").write("two/sub/b.h", "2\n");
+        space.shell("ln -s inc link; ln -s link chain");
+        let job = space.begin(["build"]);
+        space.wait_for("started");
+        space.shell(way);
+        space.write("go", "");
+        let stderr = job.finish().ok().stderr;
+        let told = format!(
+            "warning: `obj` ran, but `{what}`, which leads to what its depfile names, was moved meanwhile"
+        );
+        assert!(stderr.contains(&told), "{way}: {stderr}");
+        space.build([]).ok().is("obj ran");
+        assert_eq!(space.read("out"), "2\n", "{way}");
+        space.build([]).ok().is("obj fresh");
+    }
+}
+
 /// Depfiles come and go beside outputs: whoever looks meanwhile takes them for what they are.
 #[test]
 fn depfiles_of_others_are_no_strays() {

@@ -131,6 +131,96 @@ fn whatever_moves_is_told_and_not_kept() {
     }
 }
 
+/// A directory that is swapped, or a link that is turned, takes inputs along: their own stamps are
+/// what they were.
+#[test]
+fn inputs_that_are_moved_by_what_leads_to_them_are_noticed() {
+    let ways = [
+        ("mv in saved; mv alt in", "mv in alt; mv saved in", "in"),
+        (
+            "mv in/sub saved; mv alt/sub in/sub",
+            "mv in/sub alt/sub; mv saved in/sub",
+            "in/sub",
+        ),
+        ("ln -sfn alt link", "ln -sfn in link", "link"),
+        ("mv in saved; mv alt in", "mv in alt; mv saved in", "in"),
+    ];
+    for (i, (there, back, what)) in ways.into_iter().enumerate() {
+        let input = if i < 2 { "in/sub/a" } else { "link/sub/a" };
+        let command = gated(
+            "true",
+            &format!("cat {input} > out; echo > read; while [ ! -e end ]; do sleep 0.01; done"),
+        );
+        let space = Space::new(&format!(
+            "target \"t\" {{ inputs \"{input}\"; outputs \"out\"; run \"{command}\" }}"
+        ));
+        space.write("in/sub/a", "one\n").write("alt/sub/a", "two\n");
+        space.shell("ln -s in link");
+        let job = space.begin(["build"]);
+        space.wait_for("started");
+        space.shell(there);
+        space.write("go", "");
+        space.wait_for("read");
+        space.shell(back);
+        space.write("end", "");
+        let text = job.finish().ok().stderr;
+        assert_eq!(space.read("out"), "two\n", "{there}");
+        let told = format!("`t` ran, but `{what}`, which leads to its inputs, was moved meanwhile");
+        assert!(text.contains(&told), "{there}: {text}");
+        let _ = space.build([]).ok().is("t ran");
+        assert_eq!(space.read("out"), "one\n", "{there}");
+        let _ = space.build([]).ok().is("t fresh");
+    }
+}
+
+/// Whoever writes beside inputs moves none of them, whatever becomes of the directory's times.
+#[test]
+fn outputs_beside_inputs_move_nothing() {
+    let scripts = [
+        "cat d/a > d/o",
+        "chmod 700 d; cat d/a > d/o; mkdir d/new; mv d/new d/newer; rmdir d/newer",
+        "cp -p d/a d/o; touch -d '1 hour ago' d",
+        "mkdir made; cat d/a > made/o; mv made/o d/o; rmdir made",
+    ];
+    for script in scripts {
+        for depfile in ["", "depfile \"d/o.d\";"] {
+            let named = if depfile.is_empty() {
+                "true"
+            } else {
+                "echo 'd/o: d/b' > d/o.d"
+            };
+            let space = Space::new(&format!(
+                "target \"t\" {{ inputs \"d/a\"; outputs \"d/o\"; {depfile} run \"{named}; {script}\" }}
+                 target \"u\" {{ needs \"t\"; inputs \"d/a\"; outputs \"d/p\"; run \"cat {{t}} > d/p\" }}"
+            ));
+            space.write("d/a", "1\n").write("d/b", "1\n");
+            space.shell("touch -d yesterday d");
+            let output = space.run(["build"]).ok();
+            assert!(!output.stderr.contains("warning"), "{script}: {output}");
+            let _ = space.build([]).ok().is("t fresh, u fresh");
+        }
+    }
+}
+
+/// An overlay copies directories when something below them is written, and stamps the copies.
+#[test]
+fn outputs_in_a_container_move_no_inputs() {
+    let space = Space::new(
+        r#"
+target "a" { inputs "src/in"; outputs "src/made/o"; run "cat src/in > src/made/o" }
+target "b" { outputs "inc/made/o"; depfile "d"; run "cat inc/h > inc/made/o; echo 'o: inc/h' > d" }
+"#,
+    );
+    space.write("src/in", "1\n").write("inc/h", "1\n");
+    space.write("src/made/x", "").write("inc/made/x", "");
+    let setup = r#"cd ../run; mount -t tmpfs tmpfs .; cd ../run; mkdir lower upper work
+cp -a "$WORK/." lower
+mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay "$WORK"; cd "$WORK""#;
+    let output = crate::cached::build_with_mounts(&space, setup).ok();
+    assert!(output.stderr.contains("2 ran"), "{output}");
+    assert!(!output.stderr.contains("warning"), "{output}");
+}
+
 #[test]
 fn the_releasefile_may_move_meanwhile() {
     let command = gated("true", "echo one > out");
