@@ -53,9 +53,14 @@ impl Stamps {
     }
 }
 
-/// A link's stamp is that of what it leads to: that is what commands read.
+/// A link's stamp is that of the file it leads to: that is what commands read. One to a directory
+/// counts by its text; who writes in that directory moves nothing.
 fn stamp(path: &RepoPath, is_made: bool, digests: &Digests) -> Option<Stamp> {
-    let meta = std::fs::metadata(path.to_absolute(digests.root())).ok()?;
+    let path = path.to_absolute(digests.root());
+    let mut meta = std::fs::metadata(&path).ok()?;
+    if meta.is_dir() {
+        meta = std::fs::symlink_metadata(&path).ok()?;
+    }
     Some((Signature::of(&meta), meta.nlink(), is_made))
 }
 

@@ -12,9 +12,6 @@ use std::time::UNIX_EPOCH;
 use crate::digest::{Kind, Start, last_ns};
 use crate::fs::{self, RepoPath, Signature};
 
-/// Links behind links that are followed; as many as Linux does.
-const LINKS_MAX: usize = 40;
-
 /// What stands on the ways to some files, each directory looked at once.
 pub(super) struct Ways(BTreeMap<PathBuf, Metadata>);
 
@@ -25,8 +22,8 @@ impl Ways {
         for (path, kind) in files {
             let path = path.to_absolute(root);
             match (kind, path.parent()) {
-                (Kind::Link, _) => ways.climb(&path, root, LINKS_MAX),
-                (_, Some(dir)) => ways.climb(dir, root, LINKS_MAX),
+                (Kind::Link, _) => ways.climb(&path, root, fs::LINKS_MAX),
+                (_, Some(dir)) => ways.climb(dir, root, fs::LINKS_MAX),
                 (_, None) => {}
             }
         }

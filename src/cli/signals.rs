@@ -25,9 +25,10 @@ impl Listener {
         interrupt: impl Fn() + Send + 'static,
         kill: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self> {
-        // What `nohup` and its like have taken away stays away.
-        let ending = [SIGINT, SIGTERM, SIGHUP].into_iter();
-        let mut signals = Signals::new(ending.filter(|signal| !is_ignored(*signal)))
+        // What `nohup` has taken away stays away. The others are sent by somebody who means it,
+        // also to what a script has started with `&`, where Ctrl-C is ignored.
+        let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
             .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
         let handle = signals.handle();
         let kill = Arc::new(kill);

@@ -254,9 +254,9 @@ impl Inspector<'_> {
             }
             match content(&path)? {
                 // What lies below would not count.
-                Some(Content {
-                    kind: Kind::Link, ..
-                }) if path.to_absolute(self.digests.root()).is_dir() => unmatched.push(i),
+                Some(c) if c.kind == Kind::Link && self.must_be_file(target, i, &path) => {
+                    unmatched.push(i);
+                }
                 Some(content) if content.kind != Kind::Directory => inputs.push((path, content)),
                 None if self.digests.is_directory(&path)?.is_some() => {
                     return Err(self.unreadable(target, &path));
@@ -273,6 +273,13 @@ impl Inspector<'_> {
         inputs.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         inputs.dedup_by(|(a, _), (b, _)| a == b);
         Ok(inputs)
+    }
+
+    /// Returns whether a directory stands where there has to be a file. In a sandbox nothing is
+    /// seen below it, so that the link's text is all there is.
+    fn must_be_file(&self, target: &Target, input: usize, path: &RepoPath) -> bool {
+        let is_seen = target.sandbox.is_none() && !target.inputs[input].is_optional;
+        is_seen && path.to_absolute(self.digests.root()).is_dir()
     }
 
     fn unreadable(&self, target: &Target, path: &RepoPath) -> Box<Error> {

@@ -272,7 +272,7 @@ fn who_waited_for_a_lock_that_was_removed_waits_for_the_new_one() {
 }
 
 #[test]
-fn what_was_ignored_at_the_start_stays_ignored() {
+fn a_hang_up_that_nohup_ignores_ends_nothing() {
     let space = Space::new(
         "target \"a\" { run \"echo ready > ready; while [ ! -e go ]; do sleep 0.05; done\"; }",
     );

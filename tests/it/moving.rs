@@ -313,3 +313,15 @@ fn without_a_home_it_builds_without_a_cache() {
     rel: 1 ran, 0 fresh, in [TIME]
     ");
 }
+
+#[test]
+fn who_writes_where_a_link_leads_moves_nothing() {
+    let space = Space::new(
+        r#"target "a" { inputs "src/**"; outputs "out"; run "sleep 0.1; echo > busy/new; cat src/file > {out}"; }"#,
+    );
+    space.write("src/file", "1\n").write("busy/old", "");
+    std::os::unix::fs::symlink("../busy", space.path("src/link")).expect("links");
+    let told = space.build([]).ok();
+    assert_eq!(told.how("a"), "ran");
+    space.build([]).ok().is("a fresh");
+}

@@ -491,7 +491,7 @@ target "v" { each "i" files="c/*" optional=#true; outputs "c/v"; run "x {i}" }
        ╭─[Releasefile.kdl:5:29]
      5 │ target "v" { each "i" files="c/*" optional=#true; outputs "c/v"; run "x {i}" }
        ·                             ──┬──                         ──┬──
-       ·                               │                           ╰── written here
+       ·                               │                             ╰── written here
        ·                               ╰── asked before anything runs
        ╰────
       help: write elsewhere
