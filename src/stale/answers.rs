@@ -2,7 +2,9 @@
 //!
 //! A question is asked once, however many targets ask it. But a target may change what the
 //! answer is for those that need it: it builds the tool, or moves what a probe looks at. So
-//! who needs something that ran in this build is given no answer from before that.
+//! who needs something that ran in this build is given no answer from before that. (A compiler's
+//! version would be asked for once an object file: a tool counts as made by a target only where it
+//! names what one makes.)
 
 use std::collections::HashMap;
 use std::ffi::OsString;

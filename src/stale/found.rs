@@ -55,6 +55,14 @@ impl Inspector<'_> {
         found.first().map(|at| makers.targets[*at])
     }
 
+    /// Returns whether a target makes a file, or something below a directory.
+    pub(super) fn is_made(&self, path: RepoPath) -> bool {
+        let makers = self.makers.get_or_init(|| Makers::new(self.graph));
+        let patterns = [Pattern::File(path.clone()), Pattern::Dir(path)];
+        let mut made = patterns.iter().map(|p| makers.index.overlapping(p));
+        made.any(|found| !found.is_empty())
+    }
+
     /// Returns the name of the target that makes a file, if `target` neither is it nor needs
     /// it, be it through others.
     pub fn stranger(&self, target: &Target, path: &RepoPath) -> Option<&str> {

@@ -133,7 +133,13 @@ impl Inspector<'_> {
         let ask = |what: &str, commands: &[Command]| -> Result<Vec<(String, Vec<u8>)>> {
             let mut answers = Vec::new();
             for (source, argv) in commands.iter().zip(render(commands)?) {
-                let answer = self.answer(id, what, &argv, &env)?;
+                let since = match what == "tool" && !self.may_be_made(target, &argv) {
+                    true => Time::default(),
+                    false => self.answers.since(&target.needs),
+                };
+                let asked = format!("{what} of `{}`", target.name);
+                let question = (argv, target.dir.clone(), env.clone());
+                let answer = self.ask(&asked, question, since)?;
                 answers.push((source.source(), answer));
             }
             Ok(answers)
@@ -371,17 +377,18 @@ impl Inspector<'_> {
         }
     }
 
-    fn answer(
-        &self,
-        id: TargetId,
-        what: &str,
-        argv: &[OsString],
-        env: &[(String, Option<OsString>)],
-    ) -> Result<Vec<u8>> {
-        let target = self.graph.target(id);
-        let question = (argv.to_vec(), target.dir.clone(), env.to_vec());
-        let since = self.answers.since(&target.needs);
-        self.ask(&format!("{what} of `{}`", target.name), question, since)
+    /// Returns whether what a tool prints may depend on what a target makes: some word may be the
+    /// path of that.
+    fn may_be_made(&self, target: &Target, argv: &[OsString]) -> bool {
+        let is_made = |part: &str| match part {
+            "" => false,
+            "cd" => true,
+            _ if part.contains(['$', '*', '?', '[']) => true,
+            path => self.is_made(target.dir.join(path)),
+        };
+        let ends = |c: char| c.is_whitespace() || "\"'`;|&()<>=,:".contains(c);
+        let mut texts = argv.iter().map(|word| word.to_string_lossy());
+        texts.any(|text| text.split(ends).any(is_made))
     }
 
     fn ask(&self, what: &str, question: Question, since: Time) -> Result<Vec<u8>> {
