@@ -301,14 +301,18 @@ impl Graph {
         members
     }
 
-    /// Marks the groups that stand for a marked target.
-    pub fn mark_groups(&self, marks: &mut [bool]) {
-        if self.targets.groups().is_empty() || !marks.contains(&true) {
-            return;
+    /// Returns for each target whether it is one of `ids`, or a group that stands for one.
+    pub fn marked(&self, ids: impl Iterator<Item = TargetId>) -> Vec<bool> {
+        let mut marks = vec![false; self.len()];
+        for id in ids {
+            marks[id.index()] = true;
         }
-        for id in self.order.iter().filter(|id| self.is_group(**id)) {
-            marks[id.index()] |= self.needs(*id).iter().any(|need| marks[need.index()]);
+        if !self.targets.groups().is_empty() && marks.contains(&true) {
+            for id in self.order.iter().filter(|id| self.is_group(**id)) {
+                marks[id.index()] |= self.needs(*id).iter().any(|need| marks[need.index()]);
+            }
         }
+        marks
     }
 
     /// Returns the targets that need `id`.

@@ -85,16 +85,8 @@ impl Looked {
     pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Seen> {
         let mut seen = self.seen.take()?;
         let (_, names) = records.since(seen.records_len);
-        let mut touched = vec![false; graph.len()];
-        for id in names
-            .into_iter()
-            .filter_map(|name| graph.find(name))
-            .flatten()
-        {
-            touched[id.index()] = true;
-        }
-        graph.mark_groups(&mut touched);
-        seen.touch(touched);
+        let ids = names.into_iter().filter_map(|name| graph.find(name));
+        seen.touch(graph.marked(ids.flatten()));
         Some(seen)
     }
 
@@ -118,15 +110,9 @@ impl Looked {
         // Looks tell nothing of what a target needs, and the records of that come to lie before the
         // new snapshot's mark: what they said anew must not be lost on those who need it.
         let needs = |id: TargetId| inspector.graph.needs(id).iter().copied();
-        let mut moved = vec![false; count];
-        for (id, _) in summary
-            .settled
-            .iter()
-            .filter(|(_, how)| **how != Settled::Fresh)
-        {
-            moved[id.index()] = true;
-        }
-        inspector.graph.mark_groups(&mut moved);
+        let settled = summary.settled.iter();
+        let not_fresh = settled.filter(|(_, how)| **how != Settled::Fresh);
+        let moved = inspector.graph.marked(not_fresh.map(|(id, _)| *id));
         let has_moved = |id: TargetId| moved[id.index()];
         let is_fresh = |id: TargetId| !has_moved(id) && !needs(id).any(has_moved);
         let old = self.snapshot.as_ref().zip(inspector.seen.as_ref());

@@ -130,22 +130,13 @@ impl Inspector<'_> {
             .as_ref()
             .map(|p| command::render(p, &late))
             .transpose()?;
-        let ask = |what: &str, commands: &[Command]| -> Result<Vec<(String, Vec<u8>)>> {
-            let mut answers = Vec::new();
-            for (source, argv) in commands.iter().zip(render(commands)?) {
-                let since = match what == "tool" && !self.may_be_made(target, &argv) {
-                    true => Time::default(),
-                    false => self.answers.since(&target.needs),
-                };
-                let asked = format!("{what} of `{}`", target.name);
-                let question = (argv, target.dir.clone(), env.clone());
-                let answer = self.ask(&asked, question, since)?;
-                answers.push((source.source(), answer));
-            }
-            Ok(answers)
+        let ask = |questions: &[Command], of_tools: bool| {
+            let sources = questions.iter().map(Command::source);
+            let questions = sources.zip(render(questions)?).collect();
+            self.ask_all(target, questions, of_tools, &env)
         };
-        let tools = ask("tool", &target.tools)?;
-        let probes = ask("probe", &target.probes)?;
+        let tools = ask(&target.tools, true)?;
+        let probes = ask(&target.probes, false)?;
         let linked = self.linked(target, needs.iter().flat_map(|(_, made)| &made.outputs))?;
         Ok(Gathered {
             commands,
@@ -375,6 +366,27 @@ impl Inspector<'_> {
             Exit::Interrupted => Err(interrupted()),
             _ => Ok(None),
         }
+    }
+
+    /// Asks the tools or the probes of a target; returns each with what it printed.
+    fn ask_all(
+        &self,
+        target: &Target,
+        questions: Vec<(String, Vec<OsString>)>,
+        of_tools: bool,
+        env: &[(String, Option<OsString>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let ran = self.answers.since(&target.needs);
+        let what = if of_tools { "tool" } else { "probe" };
+        let ask = |(source, argv): (String, Vec<OsString>)| {
+            // Who makes what is not worth finding out before anything ran.
+            let may_be_old = of_tools && ran > Time::default() && !self.may_be_made(target, &argv);
+            let since = if may_be_old { Time::default() } else { ran };
+            let question = (argv, target.dir.clone(), env.to_vec());
+            let answer = self.ask(&format!("{what} of `{}`", target.name), question, since)?;
+            Ok((source, answer))
+        };
+        questions.into_iter().map(ask).collect()
     }
 
     /// Returns whether what a tool prints may depend on what a target makes: some word may be the

@@ -103,13 +103,13 @@ impl Inspector<'_> {
 
     /// Returns a directory with what it is really called, if that is another one of the repository.
     fn other_name(&self, dir: RepoPath) -> Option<(RepoPath, RepoPath)> {
-        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
-        if plain.contains(&dir) {
+        let plain = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if plain().contains(&dir) {
             return None;
         }
         let real = self.digests.real(&dir)?;
         match real == dir {
-            true => drop(plain.insert(dir)),
+            true => drop(plain().insert(dir)),
             false if real.is_inside() => return Some((dir, real)),
             false => {}
         }
