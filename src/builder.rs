@@ -15,6 +15,7 @@ use crate::cache::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
+use crate::printed::Printed;
 use crate::progress::{Event, Progress, Settled};
 use crate::records::Records;
 use crate::sandbox::{Machine, Pool};
@@ -201,7 +202,7 @@ impl<'a> Builder<'a> {
                     self.progress.event(&Event::Finished {
                         target: self.graph().name(*id),
                         how: Settled::Fresh,
-                        log: &[],
+                        log: &Printed::default(),
                         took: Duration::ZERO,
                         reason: None,
                     });

@@ -5,7 +5,9 @@
 //! never there without its blobs; a blob that has gone missing since makes a miss, never
 //! an error. Whoever fetches verifies.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::RepoPath;
 use crate::key::{ActionKey, Made};
+use crate::printed::{IN_MEMORY_MAX, Printed};
 
 pub mod counted;
 pub mod local;
@@ -59,18 +62,58 @@ pub trait Store: Send + Sync {
     fn distrust(&self, digest: &Digest);
 }
 
-/// Returns all bytes of a blob, verified; `None` when it is missing or wrong.
+/// Returns all bytes of a blob, verified; `None` when it is missing or wrong. No more is read
+/// than its digest says.
 pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>> {
-    let Some(mut blob) = store.fetch(digest)? else {
+    let Some(blob) = store.fetch(digest)? else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
-    match blob.read_to_end(&mut bytes) {
+    // A byte more, so that a longer one is not taken for it.
+    match blob
+        .take(digest.size.saturating_add(1))
+        .read_to_end(&mut bytes)
+    {
         Ok(_) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
         _ => {
             store.distrust(digest);
             Ok(None)
         }
+    }
+}
+
+/// Returns what was printed, verified; `None` when it is missing or wrong. What is much goes to a
+/// file without a name in `dir`.
+pub fn fetch_printed(store: &dyn Store, digest: &Digest, dir: &Path) -> Result<Option<Printed>> {
+    if digest.size <= IN_MEMORY_MAX {
+        return Ok(fetch_bytes(store, digest)?.map(Printed::from));
+    }
+    let Some(blob) = store.fetch(digest)? else {
+        return Ok(None);
+    };
+    let create = || Ok((tempfile::tempfile_in(dir)?, blake3::Hasher::new()));
+    let copy = |(mut file, mut hash): (File, blake3::Hasher)| -> std::io::Result<_> {
+        let mut blob = blob.take(digest.size.saturating_add(1));
+        let mut buffer = vec![0; IN_MEMORY_MAX as usize];
+        loop {
+            let count = blob.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+            file.write_all(&buffer[..count])?;
+        }
+        Ok((Printed::in_file(file, 0)?, *hash.finalize().as_bytes()))
+    };
+    match create().and_then(copy) {
+        Ok((printed, hash)) if (hash, printed.len()) == (digest.hash, digest.size) => {
+            Ok(Some(printed))
+        }
+        Ok(_) => {
+            store.distrust(digest);
+            Ok(None)
+        }
+        Err(_) => Ok(None),
     }
 }
 

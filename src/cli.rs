@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::deploy::hosts::porter;
 use crate::error::{Error, Result};
-use crate::ui::{self, ColorChoice};
+use crate::fs;
+use crate::ui::{self, ColorChoice, Text};
 
 mod attach;
 mod build;
 mod cache;
+mod call;
 mod checkout;
 mod consent;
 mod context;
@@ -35,7 +36,10 @@ mod runbook;
 mod saved;
 mod secrets;
 mod signals;
+mod state_dir;
+mod temporary;
 mod trace;
+mod trust;
 
 use context::Context;
 
@@ -87,7 +91,7 @@ struct Args {
     command: Option<Verb>,
     /// The arguments of an environment, once they are parsed.
     #[arg(skip)]
-    call: Option<deploy::Call>,
+    call: Option<call::Call>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,13 +99,13 @@ enum Verb {
     /// Bring targets up to date: only what is stale, in parallel
     Build(build::BuildArgs),
     /// Show targets and environments, described, fresh or stale
-    List,
+    List(query::How),
     /// Show what is stale, and why; of an environment: what is live on each host
     Status(query::Names),
     /// Explain why targets are stale: what changed, old -> new
     Why(query::Names),
     /// Print the key that CI caches a target under
-    Hash(query::Names),
+    Hash(query::HashArgs),
     /// Show what would run, changing nothing
     Plan(deploy::PlanArgs),
     /// Show what a target's last run printed; of an environment: the logs on its hosts
@@ -128,6 +132,8 @@ enum Verb {
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
     Check(trace::CheckArgs),
+    /// Allow a checkout or a cache that belongs to somebody else
+    Trust(trust::TrustArgs),
     /// Write a starting Releasefile for the project in this directory
     Init(init::InitArgs),
     /// Print a completion script for a shell
@@ -147,11 +153,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     if args.get(1).is_some_and(|word| word == porter::WORD) {
         // Started by `rel` itself: what it is to do comes over the line.
         let input = std::io::BufReader::new(std::io::stdin());
-        return porter::serve(input, std::io::stdout());
+        return porter::serve(input, ui::for_a_program());
     }
+    signals::end_at_once();
     let parsed = match parse(&args) {
         Ok(parsed) => parsed,
-        Err(error) => return clap_error(&error),
+        Err(error) => return clap_error(&error, &args),
     };
     let global = parsed.global.clone();
     let mut context = match Context::new(&global) {
@@ -182,7 +189,7 @@ fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
     let mut parsed = Args::from_arg_matches(&matches)?;
     if let Some(Verb::Environment(words)) = &parsed.command {
         // Behind an environment's name, too, `-C`, `--json` and the like are for `rel`.
-        let call = deploy::Call::parse(words)?;
+        let call = call::Call::parse(words)?;
         parsed.global = parsed.global.merged(call.global.clone());
         parsed.call = Some(call);
     }
@@ -219,27 +226,41 @@ fn styles() -> clap::builder::Styles {
         .invalid(ui::WARN)
 }
 
-fn clap_error(error: &clap::Error) -> u8 {
-    let printed = error.print();
+/// Writes help, the version, or what is wrong with a command line.
+fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
+    let screen = context::bare_screen();
+    // It quotes arguments, whose line ends and colours must not be taken for its own.
+    let shown = args.iter().map(|word| fs::shown(word).into_owned().into());
+    let of_shown = parse(&shown.collect::<Vec<OsString>>()).err();
+    let error = of_shown.as_ref().unwrap_or(error);
+    let text = error.render();
+    let text = match screen.color && (error.use_stderr() || ui::is_terminal()) {
+        true => Text::printed(&text.ansi().to_string(), true),
+        false => Text::lines(&text.to_string()),
+    };
     // Help and version go to standard output with code 0; a closed pipe is no error.
-    if !error.use_stderr() {
-        ui::written(printed.and_then(|()| std::io::stdout().flush()));
-        if let Some(error) = ui::unwritten() {
-            ui::eprint(&format!("error: {error}\n"));
-            return error.kind.exit_code();
-        }
+    match error.use_stderr() {
+        true => ui::eprint(&text),
+        false => ui::print(&text),
+    }
+    if let Some(error) = ui::unwritten() {
+        ui::eprint(&screen.error_text(&error, None));
+        return error.kind.exit_code();
     }
     u8::try_from(error.exit_code()).unwrap_or(crate::error::EXIT_USAGE)
 }
 
 fn run(args: Args, context: &mut Context) -> Result<u8> {
     match args.command {
-        None | Some(Verb::List) => query::list(context),
-        Some(Verb::Build(args)) if args.dry_run => query::plan_targets(context, &args.targets),
+        None => query::list(context, query::How::default()),
+        Some(Verb::List(how)) => query::list(context, how),
+        Some(Verb::Build(args)) if args.dry_run => {
+            query::plan_targets(context, &args.targets, query::How::default())
+        }
         Some(Verb::Build(args)) => build::build(context, &args),
         Some(Verb::Status(names)) => hosts::status(context, &names),
         Some(Verb::Why(names)) => query::why(context, &names),
-        Some(Verb::Hash(names)) => query::hash(context, &names),
+        Some(Verb::Hash(args)) => query::hash(context, &args),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(args)) => log::log(context, &args),
         Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
@@ -253,6 +274,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         Some(Verb::Unlock(args)) => lock::unlock(context, &args),
         Some(Verb::Cache(args)) => cache::cache(context, &args),
         Some(Verb::Check(args)) => trace::check(context, &args),
+        Some(Verb::Trust(args)) => trust::trust(context, &args),
         Some(Verb::Init(args)) => init::init(context, &args),
         Some(Verb::Completions { shell }) => completions(context, shell),
         Some(Verb::Environment(_)) => match &args.call {
@@ -269,12 +291,12 @@ fn completions(context: &mut Context, shell: clap_complete::Shell) -> Result<u8>
     let mut command = Args::command();
     if context.project().is_ok() {
         for environment in &context.project()?.environments {
-            command = command.subcommand(deploy::command(environment));
+            command = command.subcommand(call::completed(environment));
         }
     }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "rel", &mut script);
-    ui::print(&String::from_utf8_lossy(&script));
+    ui::print(&Text::lines(&String::from_utf8_lossy(&script)));
     Ok(crate::error::EXIT_OK)
 }
 

@@ -8,8 +8,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ struct Head<'a> {
 /// How everything looked that a project was loaded out of.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Stamps {
+    /// Whether one of the files belongs to another user, so that the result is used only by
+    /// who named it or trusts the checkout.
+    pub is_foreign: bool,
     files: Vec<(PathBuf, Option<Stamp>)>,
     dirs: Vec<(RepoPath, Option<Stamp>)>,
 }
@@ -75,6 +79,7 @@ impl Stamps {
             (dir, stamp)
         });
         Some(Self {
+            is_foreign: false,
             files,
             dirs: dirs.collect(),
         })
@@ -97,6 +102,8 @@ impl Stamps {
 pub struct Current {
     /// Names this very graph: two that differ in anything have different ones.
     pub id: Sum,
+    /// See [`Stamps::is_foreign`].
+    pub is_foreign: bool,
     file: File,
     project: Sum,
 }
@@ -105,6 +112,7 @@ pub struct Current {
 #[derive(Clone, Serialize, Deserialize)]
 struct Stamp {
     signature: Signature,
+    owner: u32,
     digest: Option<Digest>,
     is_racy: bool,
 }
@@ -112,29 +120,34 @@ struct Stamp {
 impl Stamp {
     /// `digest` is of what was read at or after `start_ns`, which may already be gone.
     fn of(path: &Path, digest: Option<Digest>, start_ns: i64) -> Option<Self> {
-        let signature = Signature::of(&std::fs::metadata(path).ok()?);
+        let meta = std::fs::metadata(path).ok()?;
+        let signature = Signature::of(&meta);
         Some(Self {
             signature,
+            owner: meta.uid(),
             digest,
             is_racy: is_racy_since(&signature, start_ns),
         })
     }
 
     fn holds(&self, path: &Path) -> bool {
-        let Ok(meta) = std::fs::metadata(path) else {
+        let has_owner = |meta: &Metadata| meta.uid() == self.owner;
+        let Some(meta) = std::fs::metadata(path).ok().filter(has_owner) else {
             return false;
         };
         if Signature::of(&meta) == self.signature && !self.is_racy {
             return true;
         }
-        let now = || std::fs::read(path).map(|bytes| Digest::of(&bytes)).ok();
-        self.digest.is_some_and(|digest| now() == Some(digest))
+        let read = fs::read_described(path).ok();
+        let now = read.filter(|(_, meta)| has_owner(meta));
+        let now = now.map(|(bytes, _)| Digest::of(&bytes));
+        self.digest.is_some() && self.digest == now
     }
 }
 
 /// Returns the compiled Releasefile, if all that it was made from is unchanged.
 pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current> {
-    let mut file = File::open(state_dir.join(FILE)).ok()?;
+    let (mut file, _) = fs::open_own(&state_dir.join(FILE)).ok()?;
     let mut len = [0; 4];
     file.read_exact(&mut len).ok()?;
     let len = u32::from_le_bytes(len);
@@ -145,6 +158,7 @@ pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current
     let id = stored::sum_of(&bytes)?;
     is_current.then_some(Current {
         id,
+        is_foreign: head.stamps.is_foreign,
         file,
         project: head.project,
     })

@@ -13,15 +13,17 @@ pub mod wire;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 
 use crate::deploy::hosts::apply::{Done, Hands};
-use crate::deploy::hosts::fleet::{Fleet, Mode};
+use crate::deploy::hosts::destination::Variable;
+use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::looked::look;
+use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::{fleet, undo};
 use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
@@ -77,6 +79,10 @@ pub struct Request<'a> {
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// Reads our own environment.
+    pub variable: &'a Variable<'a>,
+    /// Which machine each host's name stood for.
+    pub machines: Arc<Machines>,
     /// This program: it starts itself to keep ports of hosts open.
     pub program: PathBuf,
     /// Guards that are gone over.
@@ -186,19 +192,20 @@ pub fn status(
     Ok(status::of(&plan, &jobs, &answers))
 }
 
-/// Asks the hosts whether a saved plan still holds, and changes nothing.
+/// Asks the hosts whether a saved plan still holds, and changes nothing. Returns the plan as it is
+/// now; and when and for whom it was carried out, if it was.
 pub fn check_saved(
     request: &Request<'_>,
     saved: &SavedPlan,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Option<(u64, String)>> {
-    let looked = look(request, Depth::Decide, progress, interrupted)?;
+) -> Result<(Plan, Option<(u64, String)>)> {
+    let looked = look(request, Depth::Show, progress, interrupted)?;
     let before = saved::applied_before(saved, &looked.seen)?;
     if before.is_none() {
         saved.holds(&looked.plan, &looked.seen)?;
     }
-    Ok(before)
+    Ok((looked.plan, before))
 }
 
 /// Returns the error for a host that could not do its part of a plan.
@@ -214,7 +221,12 @@ pub fn apply(
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
     saved::is_allowed(request.environment, request.saved)?;
-    let mut looked = look(request, Depth::Decide, progress, interrupted)?;
+    // What a saved plan shows is compared, differences of files as well.
+    let depth = match request.saved {
+        Some(_) => Depth::Show,
+        None => Depth::Decide,
+    };
+    let mut looked = look(request, depth, progress, interrupted)?;
     if let Some(saved) = request.saved
         && let Some(before) = saved::applied_before(saved, &looked.seen)?
     {
@@ -279,7 +291,8 @@ pub fn rollback(
     let fleet = open(request, progress, interrupted)?;
     let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
-    if !fleet.lock(&names, &seen, Mode::Run, progress, interrupted)? {
+    let wanted = LeaseRequest::new(&names, &seen, Mode::Run);
+    if !fleet.lock(&wanted, progress, interrupted)? {
         seen = fleet.ask(&[], Depth::Decide, interrupted)?;
     }
     // A run that left no way back (it only asked, say) is passed over.

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::escape;
 use crate::source::Mistake;
 
 /// What a caller may do about an error; fixes the exit code.
@@ -142,26 +143,41 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        let width = self
-            .facts
-            .iter()
-            .map(|(n, _)| n.chars().count())
-            .max()
-            .unwrap_or(0);
-        for (name, value) in &self.facts {
-            let mut lines = value.lines();
-            write!(f, "\n  {name:width$}  {}", lines.next().unwrap_or(""))?;
+impl Error {
+    /// Returns it laid out in lines. Nothing in it can move a cursor or break a line; what a
+    /// command printed keeps its colours where `has_colours`.
+    pub fn text(&self, has_colours: bool) -> String {
+        let mut out = escape::line(&self.message).into_owned();
+        let names = self.facts.iter().map(|(name, _)| escape::line(name));
+        let names: Vec<_> = names.collect();
+        let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+        for (name, (_, value)) in names.iter().zip(&self.facts) {
+            let shown = |line: &str| match is_printed(name) {
+                true => escape::output(line, has_colours),
+                false => escape::line(line).into_owned(),
+            };
+            let mut lines = value.lines().map(shown);
+            let first = lines.next().unwrap_or_default();
+            out.push_str(&format!("\n  {name:width$}  {first}"));
             for line in lines {
-                write!(f, "\n  {:width$}  {line}", "")?;
+                out.push_str(&format!("\n  {:width$}  {line}", ""));
             }
         }
         if let Some(help) = &self.help {
-            write!(f, "\n  help: {help}")?;
+            out.push_str(&format!("\n  help: {}", escape::line(help)));
         }
-        Ok(())
+        out
+    }
+}
+
+/// Returns whether a fact of this name is what a command printed: that has colours of its own.
+fn is_printed(name: &str) -> bool {
+    matches!(name, "printed" | "output" | "evidence")
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(false))
     }
 }
 

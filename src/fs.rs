@@ -1,23 +1,36 @@
 //! The file system: repository paths, stat signatures, atomic writes, locks.
 //!
-//! The only room that gives other rooms file names as types. A [`RepoPath`] is
+//! The only module that gives other modules file names as types. A [`RepoPath`] is
 //! relative to the repository root and holds any bytes a file name may have; it is
-//! escaped only when shown. Atomic means: written beside, flushed, renamed over.
+//! escaped only when shown. Atomic means: written beside, flushed, renamed over. Files are
+//! opened in `fs/regular.rs`; `fs/owner.rs` knows whose directories are used.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::io::Write;
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{IoContext, Result};
+use crate::escape;
+
+mod owner;
+mod regular;
+mod remove;
+
+pub use owner::{Owners, PRIVATE_DIR, ReadFile, STICKY, Unsafe, make_dir, own_dir, unsafe_way};
+pub use regular::{
+    TEXT_BYTES_MAX, append_own, create_own, open_own, open_own_to_write, open_regular,
+    read_at_most, read_described, read_own, read_regular, read_text, utf8,
+};
+pub use remove::remove_tree;
 
 /// Name of the state directory beside the Releasefile.
 pub const STATE_DIR: &str = ".rel";
@@ -47,11 +60,28 @@ impl<'de> Deserialize<'de> for RepoPath {
                 f.write_str("the bytes of a path")
             }
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<RepoPath, E> {
-                Ok(RepoPath(OsStr::from_bytes(bytes).into()))
+                // One that is written otherwise was not written by `rel`, and may lead out of
+                // the directory that it seems to lie in.
+                match is_normal(bytes) {
+                    true => Ok(RepoPath(OsStr::from_bytes(bytes).into())),
+                    false => Err(E::custom("a path that is not normalised")),
+                }
             }
         }
         deserializer.deserialize_bytes(Bytes)
     }
+}
+
+/// Returns whether a stored path is one that [`RepoPath::new`] makes.
+fn is_normal(bytes: &[u8]) -> bool {
+    let relative = bytes.strip_prefix(b"/").unwrap_or(bytes);
+    let mut may_climb = true;
+    relative.is_empty()
+        || relative.split(|b| *b == b'/').all(|part| {
+            let is_climb = part == b"..";
+            may_climb &= is_climb;
+            !part.is_empty() && part != b"." && (!is_climb || may_climb)
+        }) && !bytes.contains(&0)
 }
 
 impl RepoPath {
@@ -140,17 +170,17 @@ impl fmt::Debug for RepoPath {
     }
 }
 
-/// Returns a file name for people: control characters and bytes that are not UTF-8
-/// are escaped, so that a name can not move the cursor or break a line.
+/// Returns a file name for people: what [`escape`] calls unsafe, tabs, and bytes that are not
+/// UTF-8 are escaped, so that a name cannot move the cursor or break a line.
 pub fn shown(name: &OsStr) -> Cow<'_, str> {
     match name.to_str() {
-        Some(text) if !text.chars().any(char::is_control) => Cow::Borrowed(text),
+        Some(text) if !text.chars().any(escape::is_unsafe) => Cow::Borrowed(text),
         _ => {
             let mut out = String::new();
             for chunk in name.as_bytes().utf8_chunks() {
                 for c in chunk.valid().chars() {
                     match c {
-                        c if c.is_control() => out.extend(c.escape_default()),
+                        c if escape::is_unsafe(c) => out.extend(c.escape_default()),
                         c => out.push(c),
                     }
                 }
@@ -267,14 +297,18 @@ pub fn remove_leftovers(dir: &Path) {
     }
 }
 
-/// Creates a directory and its parents.
+/// Creates a directory and its parents, for their owner alone.
 pub fn create_dirs(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).context("create directory", path)
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_DIR)
+        .create(path);
+    made.context("create directory", path)
 }
 
-/// Reads a file, or returns `None` when it does not exist.
+/// Reads a regular file, or returns `None` when it does not exist.
 pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    match read_regular(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).context("read", path),
@@ -330,9 +364,18 @@ pub fn open_to_hash(dir: impl AsFd, name: impl rustix::path::Arg + Copy) -> std:
     Ok(openat(&dir, name, flags, Mode::empty())?.into())
 }
 
-/// Opens a file for reading.
+/// Returns bytes that nobody can guess.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; N];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.context("read", path)?;
+    Ok(bytes)
+}
+
+/// Opens a regular file for reading.
 pub fn open(path: &Path) -> Result<File> {
-    File::open(path).context("open", path)
+    open_regular(path).context("open", path)
 }
 
 #[cfg(test)]
@@ -362,6 +405,34 @@ mod tests {
         let path = RepoPath::new(OsStr::from_bytes(b"a/\xff b"));
         let bytes = postcard::to_stdvec(&path).expect("encodes");
         assert_eq!(postcard::from_bytes::<RepoPath>(&bytes), Ok(path));
+    }
+
+    #[test]
+    fn a_stored_path_is_as_it_would_be_made() {
+        for text in [
+            "", "a", "a/b", "..", "../../x", "/", "/etc/x", "..a", "a/..b", ".a", "../a/b.",
+            "a/...",
+        ] {
+            let path = RepoPath::new(text);
+            let bytes = postcard::to_stdvec(&path).expect("encodes");
+            assert_eq!(postcard::from_bytes::<RepoPath>(&bytes), Ok(path), "{text}");
+        }
+        for text in [
+            "a/../../x",
+            "a/..",
+            "../a/../b",
+            ".",
+            "./a",
+            "a/./b",
+            "a//b",
+            "a/",
+            "//a",
+            "/../x/..",
+            "a\0b",
+        ] {
+            let bytes = postcard::to_stdvec(&RepoPath(PathBuf::from(text))).expect("encodes");
+            assert!(postcard::from_bytes::<RepoPath>(&bytes).is_err(), "{text}");
+        }
     }
 
     #[test]

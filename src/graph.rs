@@ -151,11 +151,14 @@ pub enum EnvValue {
     Set(Template),
 }
 
-/// What `sandbox "strict"` adds to what commands are always allowed to read.
+/// What `sandbox "strict"` adds to what commands are always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// Directories of tools, absolute or below `~/`.
+    /// Directories of tools and devices, absolute or below `~/`, that may be read; devices may be
+    /// written to as well.
     pub read: Vec<String>,
+    /// Sockets that may be connected to, and directories of such, absolute or below `~/`.
+    pub connect: Vec<String>,
 }
 
 /// A named unit of local work: inputs, commands, outputs.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -232,7 +233,7 @@ fn ask(check: &HttpCheck, limit: Duration) -> Result<Option<String>> {
 fn agent(check: &HttpCheck, limit: Duration) -> Result<ureq::Agent> {
     let mut tls = TlsConfig::builder();
     if let Some(path) = &check.ca {
-        let pem = std::fs::read(path).map_err(|e| {
+        let pem = crate::fs::read_regular(Path::new(path)).map_err(|e| {
             Error::usage(format!(
                 "cannot read `{path}`: {}",
                 crate::error::os_text(&e)

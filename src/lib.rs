@@ -33,7 +33,10 @@ pub mod model;
 pub mod releasefile;
 
 pub mod error;
+pub mod escape;
 pub mod fs;
+pub mod printed;
+pub mod process;
 pub mod progress;
 pub mod range;
 pub mod source;

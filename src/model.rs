@@ -58,6 +58,8 @@ pub struct Host {
     pub reach: Reach,
     /// Directory that belongs to `rel` there: `{host.root}`; journal and releases lie below it.
     pub root: String,
+    /// root may write into directories that other users of the host can change.
+    pub into_foreign: bool,
     /// Further values, as `{host.NAME}`.
     pub vars: BTreeMap<String, String>,
     /// Where it is declared.
@@ -251,6 +253,8 @@ pub struct Use {
     pub around: Vec<String>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
+    /// root may write into directories that other users of the host can change.
+    pub into_foreign: bool,
     /// Parameters for the recipe, as written.
     pub args: BTreeMap<String, Arg>,
     /// Index of the rollout it stands in, which says on which hosts and in which order.

@@ -7,7 +7,7 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -22,9 +22,14 @@ use crate::key::OutputState;
 
 mod accept;
 mod depfile;
+mod permissions;
 
 pub use accept::accept;
 pub use depfile::{make_room_for_depfile, take_depfile};
+use permissions::Made;
+
+/// The longest text of a link in bytes.
+const LINK_BYTES_MAX: u64 = 4096;
 
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";
@@ -76,23 +81,27 @@ fn states_with<T>(
 
 /// Lists files, links and empty directories below `dir`; a link in its place is itself.
 fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<()> {
-    match digests.is_directory(dir)? {
-        None => return Ok(()),
-        Some(true) => {}
-        Some(false) => {
-            paths.push(dir.clone());
-            return Ok(());
+    // A list of what is left, because directories may be very deep.
+    let mut left = vec![dir.clone()];
+    while let Some(dir) = left.pop() {
+        match digests.is_directory(&dir)? {
+            None => continue,
+            Some(true) => {}
+            Some(false) => {
+                paths.push(dir);
+                continue;
+            }
         }
-    }
-    let entries = digests.list(dir)?;
-    if entries.is_empty() {
-        paths.push(dir.clone());
-    }
-    for entry in entries.iter() {
-        let path = dir.join(&entry.name);
-        match entry.kind {
-            glob::EntryKind::Dir => tree(&path, digests, paths)?,
-            _ => paths.push(path),
+        let entries = digests.list(&dir)?;
+        for entry in entries.iter() {
+            let path = dir.join(&entry.name);
+            match entry.kind {
+                glob::EntryKind::Dir => left.push(path),
+                _ => paths.push(path),
+            }
+        }
+        if entries.is_empty() {
+            paths.push(dir);
         }
     }
     Ok(())
@@ -119,6 +128,9 @@ pub fn make_room(
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
     let mut aside = None;
+    // What a damaged record says of other places is not acted on.
+    let ours = ours.iter().filter(|o| o.path.is_inside());
+    let ours: Vec<OutputState> = ours.cloned().collect();
     for output in &target.outputs {
         let base = base_of(&output.pattern);
         // What stands at a file or directory itself is seen to below.
@@ -131,7 +143,7 @@ pub fn make_room(
         make_parents(digests.root(), &base, is_above_only)?;
     }
     let mut in_the_way = present(target, digests)?;
-    in_the_way.extend(directories_for_files(target, ours, digests)?);
+    in_the_way.extend(directories_for_files(target, &ours, digests)?);
     for path in in_the_way {
         let absolute = path.to_absolute(digests.root());
         let content = digests.output(&path)?;
@@ -235,8 +247,11 @@ fn move_aside(
         Some(dir) => dir.clone(),
         None => {
             let base = state_dir.join("aside");
-            fs::create_dirs(&base)?;
-            let made = tempfile::Builder::new().prefix("").tempdir_in(&base);
+            fs::own_dir(&base)?;
+            let mut make = tempfile::Builder::new();
+            make.prefix("")
+                .permissions(Permissions::from_mode(fs::PRIVATE_DIR));
+            let made = make.tempdir_in(&base);
             let made = made.context("create a directory in", &base)?.keep();
             aside.insert(made).clone()
         }
@@ -281,6 +296,7 @@ fn make_parents(root: &Path, path: &RepoPath, is_file: bool) -> Result<()> {
                 .hinted("move that file away"));
             }
             None => DirBuilder::new()
+                .mode(0o755)
                 .create(&at)
                 .or_else(already_there)
                 .context("create directory", &at)?,
@@ -296,17 +312,31 @@ fn already_there(error: std::io::Error) -> std::io::Result<()> {
     }
 }
 
-/// Returns what the commands made, or how they broke their promise.
+/// Returns what the commands made, closed to other users, or how they broke their promise.
 pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
+    let close =
+        |path: &Path| permissions::close(path, Made::InTree).context("set the mode of", path);
     for output in &target.outputs {
         check_promise(target, output, digests)?;
+        if let Pattern::Dir(dir) = &output.pattern {
+            let all = walkdir::WalkDir::new(dir.to_absolute(digests.root()));
+            let dirs = all.into_iter().flatten();
+            for dir in dirs.filter(|entry| entry.file_type().is_dir()) {
+                close(dir.path())?;
+            }
+        }
     }
-    let made = states_with(target, digests, |path| match digests.output(path)? {
-        None if fs::lstat(&path.to_absolute(digests.root()))?.is_some() => Err(Error::failed(
-            format!("`{}` made `{path}`, which is no file", target.name),
-        )
-        .hinted("a pipe, a socket or a device can not be kept: let the command remove it")),
-        content => Ok(content),
+    let made = states_with(target, digests, |path| {
+        let absolute = path.to_absolute(digests.root());
+        close(&absolute)?;
+        match digests.output(path)? {
+            None if fs::lstat(&absolute)?.is_some() => Err(Error::failed(format!(
+                "`{}` made `{path}`, which is no file",
+                target.name
+            ))
+            .hinted("a pipe, a socket or a device can not be kept: let the command remove it")),
+            content => Ok(content),
+        }
     })?;
     Ok(made.into_iter().map(state).collect())
 }
@@ -404,28 +434,33 @@ fn of_one_result(what: &str, mut error: Box<Error>) -> Box<Error> {
 /// Returns whether `path` is one that `target` declares: a result of a cache may name no other.
 fn is_declared(target: &Target, path: &RepoPath) -> bool {
     path.is_inside()
+        && !glob::is_reserved(path)
         && target.outputs.iter().any(|output| match &output.pattern {
             Pattern::Dir(dir) => path.starts_with(dir),
             pattern => glob::compile(pattern).is_ok_and(|g| g.is_match(path)),
         })
 }
 
-/// Writes outputs out of a store into the tree. `make_room` must have been called.
+/// Refuses a result that names anything but outputs of `target`.
+///
+/// # Errors
+/// It does: it is not used, and the cache is as good as ever for other results.
+pub fn check_declared(target: &Target, outputs: &[OutputState]) -> Result<()> {
+    match outputs.iter().find(|o| !is_declared(target, &o.path)) {
+        None => Ok(()),
+        Some(stray) => Err(not_used(Error::failed(format!(
+            "it is for `{}` and names `{}`, which is not its output",
+            target.name, stray.path
+        )))),
+    }
+}
+
+/// Writes outputs out of a store into the tree. `check_declared` and `make_room` must have been
+/// called.
 ///
 /// Every blob is verified while it is copied, and appears under its name only when whole.
 /// Returns `false`, with nothing left half written, when a blob is missing or wrong.
-pub fn restore(
-    target: &Target,
-    outputs: &[OutputState],
-    digests: &Digests,
-    store: &dyn Store,
-) -> Result<bool> {
-    if let Some(stray) = outputs.iter().find(|o| !is_declared(target, &o.path)) {
-        return Err(not_used(Error::failed(format!(
-            "it is for `{}` and names `{}`, which is not its output",
-            target.name, stray.path
-        ))));
-    }
+pub fn restore(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<bool> {
     for output in outputs {
         let is_file = output.content.kind != Kind::Directory;
         make_parents(digests.root(), &output.path, is_file).map_err(not_used)?;
@@ -439,26 +474,28 @@ pub fn restore(
 fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
     let Content { kind, digest } = output.content;
     let absolute = output.path.to_absolute(digests.root());
-    let Some(mut blob) = store.fetch(&digest)? else {
-        return Ok(false);
-    };
     if kind == Kind::Link {
-        let mut text = Vec::new();
-        blob.read_to_end(&mut text)
-            .context("read the cached blob of", &absolute)?;
-        if Digest::of(&text) != digest {
-            store.distrust(&digest);
+        // No link is longer than a path; one that says so is not read.
+        let is_short = digest.size <= LINK_BYTES_MAX;
+        let text = is_short.then(|| crate::cache::fetch_bytes(store, &digest));
+        let Some(text) = text.transpose()?.flatten() else {
             return Ok(false);
-        }
+        };
         let text = std::ffi::OsStr::from_bytes(&text);
         let made = std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute);
         return made.map(|()| true).map_err(not_used);
     }
+    let Some(blob) = store.fetch(&digest)? else {
+        return Ok(false);
+    };
+    // A byte more, so that a longer one is not taken for it.
+    let mut blob = blob.take(digest.size.saturating_add(1));
     // Beside the state, where a killed run's leftovers are found and nobody trips over them.
-    // Made with the mode that it will have, so that it need not be set: the process's mask counts.
+    // Made with the mode that it will have, so that it need not be set: the process's mask counts,
+    // but nobody else may write to it whatever that says.
     let mode = Permissions::from_mode(match kind {
-        Kind::Executable => 0o777,
-        _ => 0o666,
+        Kind::Executable => 0o755,
+        _ => 0o644,
     });
     let state_dir = digests.root().join(STATE_DIR);
     let temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone());

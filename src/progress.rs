@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::printed::Printed;
 
 /// How a target came to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub enum Event<'a> {
     Finished {
         target: &'a str,
         how: Settled,
-        log: &'a [u8],
+        log: &'a Printed,
         took: Duration,
         reason: Option<&'a str>,
     },

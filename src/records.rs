@@ -63,6 +63,12 @@ pub struct Records {
 }
 
 impl Records {
+    /// Reads the records in a state directory that is believed; without one nothing is known.
+    pub fn load_known(state_dir: Option<&Path>) -> Result<Self> {
+        let ledger = Ledger::none();
+        state_dir.map_or(Ok(Self { ledger }), Self::load)
+    }
+
     /// Reads the records in a state directory; what is torn or of another version is unknown.
     pub fn load(state_dir: &Path) -> Result<Self> {
         let ledger = Ledger::load(path(state_dir)).map_err(|error| {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind};
-use crate::fs::RepoPath;
+use crate::fs::{ReadFile, RepoPath};
 use crate::glob::{DiskListing, Listing};
 use crate::graph::{Graph, Pool, Target, TargetId};
 use crate::model::{Project, Version};
@@ -32,6 +32,7 @@ mod declare;
 mod depfile;
 mod environment;
 mod hosts;
+mod limits;
 mod logs;
 mod nesting;
 mod node;
@@ -51,6 +52,7 @@ mod window;
 
 use declare::Names;
 pub use environment::COMMANDS;
+use limits::Sums;
 use node::{Mistakes, Node, Text, unknown_node};
 use scope::{AxisValue, Never, Scope, Vars, World, bad_name};
 
@@ -93,7 +95,7 @@ pub struct Loaded {
     /// and go without the Releasefile being read again.
     pub missing: Vec<Mistake>,
     /// All files that were read, absolute, in order.
-    pub read: Vec<PathBuf>,
+    pub read: Vec<ReadFile>,
     /// Optional includes that were not there: one that appears changes the result.
     pub absent: Vec<PathBuf>,
     /// Directories whose listing the result depends on, because of `each files=`.
@@ -147,7 +149,8 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
         None => Vec::new(),
     };
     let (sources, read, absent) = (reader.sources, reader.read, reader.absent);
-    let own = check::own_files(&request.root, read.iter().chain(&absent));
+    let paths = read.iter().map(|file| &file.path);
+    let own = check::own_files(&request.root, paths.chain(&absent));
     if reader.has_syntax_errors {
         // Half a file would make every other name unknown.
         return Err(failure(found, sources));
@@ -247,6 +250,7 @@ fn decode(
         ..Names::default()
     };
     let graph = graph(nodes, world, listing, &mut names, found);
+    let is_whole = graph.is_some();
     let before = found.count();
     let hosts = hosts::decode(nodes, overrides, world, found);
     let known = environment::Known {
@@ -255,14 +259,14 @@ fn decode(
     };
     let secrets = secret::decode(nodes, world, found);
     let environments = environment::decode(nodes, world, &known, found);
-    let is_fit_for_recipes = !found.since(before).iter().any(breeds_in_recipes);
+    let is_fit_for_recipes = is_whole && !found.since(before).iter().any(breeds_in_recipes);
     if !found.has_errors() {
         found.extend(vars.unused());
     }
     let project = Project {
         name,
         version,
-        graph,
+        graph: graph.unwrap_or_default(),
         hosts: hosts.hosts,
         groups: hosts.groups,
         secrets,
@@ -285,14 +289,19 @@ fn breeds_in_recipes(mistake: &Mistake) -> bool {
     )
 }
 
+/// Returns the graph; `None` if it would be too large.
 fn graph(
     nodes: &[Node],
     world: World<'_>,
     listing: &dyn Listing,
     names: &mut Names,
     found: &mut Mistakes,
-) -> Graph {
-    let declared = declare::targets(nodes, world, listing, names, found);
+) -> Option<Graph> {
+    let mut sums = Sums::default();
+    let declared = declare::targets(nodes, world, listing, names, &mut sums, found);
+    if sums.are_over() {
+        return None;
+    }
     let mut targets: Vec<Target> = Vec::new();
     let mut places: Vec<Vec<Place>> = Vec::new();
     let mut depfiles = HashMap::new();
@@ -305,6 +314,9 @@ fn graph(
             let scope = Scope { world, axes };
             let before = found.count();
             let decoded = target::decode(one, name, &scope, names, found);
+            if !sums.add(one, &decoded, world.vars.text_bytes(), found) {
+                return None;
+            }
             if found.count() > before {
                 names
                     .broken
@@ -322,7 +334,7 @@ fn graph(
     found.extend(depfile::clashes(&targets, &depfiles));
     found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.
-    Graph::new(targets, names.pools.clone()).unwrap_or_default()
+    Some(Graph::new(targets, names.pools.clone()).unwrap_or_default())
 }
 
 /// Looks into a target that stands for none at all, so that its mistakes do not wait

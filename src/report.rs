@@ -10,6 +10,7 @@ use miette::{
     MietteSpanContents, Severity, SourceCode, SourceSpan, SpanContents,
 };
 
+use crate::escape::{is_unsafe, line};
 use crate::source::{Mistake, Place, Sources};
 
 /// What the renderer asks [`Lines`] for when it wants a picture and not a position.
@@ -36,7 +37,7 @@ pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool
         let report = Report::new(mistake, sources);
         if handler.render_report(&mut out, &report).is_err() {
             // Only a broken span can do this; the sentence is better than nothing.
-            out.push_str(&mistake.message);
+            out.push_str(&line(&mistake.message));
         }
         out.push('\n');
     }
@@ -66,57 +67,52 @@ struct Report<'a> {
 impl<'a> Report<'a> {
     fn new(mistake: &'a Mistake, sources: &Sources) -> Self {
         let help = mistake.help.clone();
-        let file = sources.get(mistake.place);
-        let mut labels = vec![LabeledSpan::new_primary_with_span(
-            Some(clean(&mistake.label)),
-            (mistake.place.start as usize, mistake.place.len as usize),
-        )];
-        // Without a length there is no place, only a file: no picture.
-        let is_placed = mistake.place.len > 0 || mistake.code == "syntax";
-        let is_drawn = |place: &Place| sources.get(*place).is_some_and(|f| fits(&f.text, *place));
-        let source = file.filter(|_| is_placed && is_drawn(&mistake.place));
-        let source = source.map(|f| Lines {
-            name: f.path.display().to_string(),
+        let file = sources.get(mistake.place).map(|f| Lines {
+            name: line(&f.path.to_string_lossy()).into_owned(),
+            shown: shown(&f.text),
             text: Arc::clone(&f.text),
         });
+        // Without a length there is no place, only a file: no picture.
+        let is_placed = mistake.place.len > 0 || mistake.code == "syntax";
+        let is_drawn = |file: &Lines| is_placed && file.fits(mistake.place);
         // One picture shows one file; what is not in it is told in words.
         let mut words = Vec::new();
-        if is_placed && source.is_none() && file.is_some() {
+        if is_placed && file.as_ref().is_some_and(|f| !is_drawn(f)) {
             let (at, byte) = (sources.locate(mistake.place), mistake.place.start);
             words.push(format!(
                 "{}: {at}, at byte {byte} of the file",
                 mistake.label
             ));
         }
-        match &mistake.also {
-            Some((place, text))
-                if place.file == mistake.place.file && source.is_some() && is_drawn(place) =>
-            {
-                labels.push(label(*place, text));
+        let source = file.filter(is_drawn);
+        let label = |place: Place, text: &str| {
+            let (start, len) = source.as_ref()?.span(place);
+            Some(LabeledSpan::new(Some(line(text).into_owned()), start, len))
+        };
+        let mut labels = Vec::new();
+        if let Some(file) = &source {
+            let text = Some(line(&mistake.label).into_owned());
+            let span = file.span(mistake.place);
+            labels.push(LabeledSpan::new_primary_with_span(text, span));
+        }
+        if let Some((place, text)) = &mistake.also {
+            let is_here = place.file == mistake.place.file
+                && source.as_ref().is_some_and(|file| file.fits(*place));
+            match label(*place, text).filter(|_| is_here) {
+                Some(label) => labels.push(label),
+                None => words.push(format!("{text}: {}", sources.locate(*place))),
             }
-            Some((place, text)) => words.push(format!("{text}: {}", sources.locate(*place))),
-            None => {}
         }
         words.extend(help);
-        let help = (!words.is_empty()).then(|| words.join("\n"));
+        let words = words.iter().flat_map(|text| text.lines()).map(line);
+        let words: Vec<_> = words.collect();
         Self {
             mistake,
             source,
             labels,
-            help: help.as_deref().map(clean),
+            help: (!words.is_empty()).then(|| words.join("\n")),
         }
     }
-}
-
-/// Returns whether no line of a span is too long to be drawn.
-fn fits(text: &str, place: Place) -> bool {
-    let start = place.start as usize;
-    let end = start + place.len as usize;
-    let line_start = text.get(..start).and_then(|t| t.rfind('\n'));
-    let line_end = text.get(end..).and_then(|t| t.find('\n'));
-    let lines = line_start.map_or(0, |n| n + 1)..line_end.map_or(text.len(), |n| end + n);
-    let lines = text.get(lines).unwrap_or_default();
-    lines.split('\n').all(|line| line.len() <= LINE_MAX)
 }
 
 /// A file that shows the lines of a span as a whole, and none around them: the
@@ -124,7 +120,74 @@ fn fits(text: &str, place: Place) -> bool {
 #[derive(Debug)]
 struct Lines {
     name: String,
+    /// The file as it is shown: the renderer draws this, and spans point into it.
+    shown: Arc<str>,
+    /// The file as it is: columns are counted in this.
     text: Arc<str>,
+}
+
+/// Returns a source with all but its line ends escaped.
+fn shown(text: &Arc<str>) -> Arc<str> {
+    match text
+        .chars()
+        .any(|c| !matches!(c, '\n' | '\t') && is_unsafe(c))
+    {
+        true => Arc::from(escaped(text)),
+        false => Arc::clone(text),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    let lines = text.split('\n').map(line);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+impl Lines {
+    /// Returns start and length in what is shown of a place in the file.
+    fn span(&self, place: Place) -> (usize, usize) {
+        let start = place.start as usize;
+        let len = place.len as usize;
+        if Arc::ptr_eq(&self.text, &self.shown) {
+            return (start, len);
+        }
+        let at = |end: usize| {
+            let before = self.text.get(..end).unwrap_or(&self.text);
+            // The carriage return of a line end is not shown.
+            let behind = self.text.get(before.len()..).unwrap_or_default();
+            let within = before
+                .strip_suffix('\r')
+                .filter(|_| behind.starts_with('\n'));
+            escaped(within.unwrap_or(before)).len()
+        };
+        let first = at(start);
+        (first, at(start + len).saturating_sub(first))
+    }
+
+    /// Returns whether no line of a span is too long to be drawn.
+    fn fits(&self, place: Place) -> bool {
+        let (start, len) = self.span(place);
+        let (text, end) = (&self.shown, start + len);
+        let line_start = text.get(..start).and_then(|t| t.rfind('\n'));
+        let line_end = text.get(end..).and_then(|t| t.find('\n'));
+        let lines = line_start.map_or(0, |n| n + 1)..line_end.map_or(text.len(), |n| end + n);
+        let lines = text.get(lines).unwrap_or_default();
+        lines.split('\n').all(|line| line.len() <= LINE_MAX)
+    }
+
+    /// Returns the column in the file, in characters from 0 on, of what is shown at `start`;
+    /// its line begins at `line_start`.
+    fn column(&self, line_start: usize, start: usize) -> usize {
+        let before = self.shown.get(line_start..start).unwrap_or_default();
+        if Arc::ptr_eq(&self.text, &self.shown) {
+            return before.chars().count();
+        }
+        let number = self.shown[..line_start].matches('\n').count();
+        let own = self.text.split('\n').nth(number).unwrap_or_default();
+        let ends = own.char_indices().map(|(i, _)| i).chain([own.len()]);
+        let column = ends.take_while(|end| line(&own[..*end]).len() < before.len());
+        column.count()
+    }
 }
 
 impl SourceCode for Lines {
@@ -134,7 +197,7 @@ impl SourceCode for Lines {
         before: usize,
         _after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let bytes = self.text.as_bytes();
+        let bytes = self.shown.as_bytes();
         let first = span.offset().min(bytes.len());
         let last = (first + span.len()).min(bytes.len());
         let is_newline = |b: &u8| *b == b'\n';
@@ -157,34 +220,15 @@ impl SourceCode for Lines {
             &bytes[start..end],
             (start, end - start).into(),
             count(&bytes[..start]),
-            self.text
-                .get(line_start..start)
-                .map_or(0, |t| t.chars().count()),
+            self.column(line_start, start),
             count(&bytes[start..end]),
         )))
     }
 }
 
-/// Escapes control characters: a value must not move the cursor.
-fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push(c),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn label(place: Place, text: &str) -> LabeledSpan {
-    LabeledSpan::new(Some(clean(text)), place.start as usize, place.len as usize)
-}
-
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&clean(&self.mistake.message))
+        f.write_str(&line(&self.mistake.message))
     }
 }
 

@@ -1,33 +1,53 @@
 //! The runner: local processes with declared environment, captured output and time limits.
 //!
-//! Every command runs in a process group of its own, so that a timeout or Ctrl-C ends all
-//! that it started, not only the shell in front. Output goes straight into a file: a
-//! process that stays behind in the background can not keep `rel` waiting on a pipe.
+//! Every command leads a process group of its own and has a mark in its environment, so that a
+//! time limit or Ctrl-C ends all that it started, not only the shell in front. Output goes
+//! straight into a file: a process that stays behind in the background cannot keep `rel`
+//! waiting on a pipe.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::fs;
+use crate::process::{Family, Waiter, now_ticks, own_session};
 use crate::sandbox::{self, Confinement, Seen};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal};
 
+mod env;
 pub mod log;
+mod programs;
 pub mod register;
+mod session;
 
+use env::offered_slots;
+pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
+use log::{Answer, Log, Looked};
+use programs::Programs;
 use register::Register;
+use session::{Leader, Start};
 
-/// Time between the polite and the final signal.
+/// Time between the polite and the final signal, when a command's own time is over.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The same when the run is interrupted: `rel` is to be gone within a second.
+pub const INTERRUPT_GRACE: Duration = Duration::from_millis(600);
+
+/// Time in which processes that were killed must be gone.
+const KILL_MAX: Duration = Duration::from_secs(1);
+
+/// Time between two looks at what is to end.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Time after which a command is first looked at: most have ended by then.
+const FIRST_GLANCE: Duration = Duration::from_millis(20);
 
 /// Time in which what a confined command started must have ended after it.
 const LEFT_GRACE: Duration = Duration::from_secs(1);
@@ -42,6 +62,8 @@ pub struct Spec {
     pub env: Vec<(OsString, OsString)>,
     /// Time limit.
     pub timeout: Option<Duration>,
+    /// The value of [`MARK`]; a question has none, for its answer may be its environment.
+    pub mark: Option<String>,
 }
 
 /// How a command ended.
@@ -55,6 +77,8 @@ pub enum Exit {
     TimedOut(Duration),
     /// It was ended because the run was interrupted.
     Interrupted,
+    /// It was ended because it printed more than so many bytes.
+    PrintedTooMuch(u64),
     /// It could not be started.
     NotStarted(io::Error),
 }
@@ -77,6 +101,7 @@ impl Exit {
                 format!("timed out after {}", humantime::format_duration(*limit))
             }
             Self::Interrupted => String::from("interrupted"),
+            Self::PrintedTooMuch(max) => format!("printed more than {} MiB", max >> 20),
             Self::NotStarted(error) => format!("not started: {}", crate::error::os_text(error)),
         }
     }
@@ -102,15 +127,54 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 /// Starts processes, and ends all of them at once when told to.
 #[derive(Default)]
 pub struct Runner {
-    groups: Mutex<BTreeSet<i32>>,
-    is_interrupted: AtomicBool,
+    /// Commands at work, by the number of their leader, which has not been reaped.
+    at_work: Mutex<BTreeMap<i32, Arc<Family>>>,
+    interrupted: OnceLock<Instant>,
     register: Option<Register>,
-    /// Where programs lie, by name and `PATH`.
-    programs: Mutex<HashMap<(OsString, OsString), OsString>>,
+    programs: Programs,
     /// Variables that offer job slots to an inner `make`.
     slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
     pub started: AtomicU64,
+}
+
+/// A command that was started.
+enum Started {
+    /// It leads a group of its own.
+    Group(Box<duct::Handle>),
+    /// It leads a session of its own.
+    Session(Leader),
+}
+
+impl Started {
+    fn group(handle: duct::Handle) -> Self {
+        Self::Group(Box::new(handle))
+    }
+
+    fn pid(&self) -> i32 {
+        match self {
+            Self::Group(handle) => handle.pids().first().map_or(0, |pid| *pid as i32),
+            Self::Session(leader) => leader.pid(),
+        }
+    }
+
+    /// Waits for the end, and reaps it.
+    fn wait(&self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Group(handle) => handle.wait().map(|output| output.status),
+            Self::Session(leader) => leader.wait(),
+        }
+    }
+}
+
+/// How waiting for a command has ended.
+enum Waited {
+    /// It has ended by itself, with success or not.
+    Ended(bool),
+    /// Its time is over.
+    Late(Duration),
+    /// It has printed more than that.
+    TooMuch(u64),
 }
 
 impl Runner {
@@ -124,7 +188,7 @@ impl Runner {
         }
     }
 
-    /// Enters every group into `register` while it runs.
+    /// Enters every command into `register` while it runs.
     #[must_use]
     pub fn registered(mut self, register: Register) -> Self {
         self.register = Some(register);
@@ -139,55 +203,75 @@ impl Runner {
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
-    pub fn run(&self, spec: &Spec, log: &File) -> Exit {
-        let log = match log.try_clone() {
-            Ok(log) => log,
+    pub fn run(&self, spec: &Spec, log: &Log) -> Exit {
+        let file = match log.file().try_clone() {
+            Ok(file) => file,
             Err(e) => return Exit::NotStarted(e),
         };
-        let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
-        self.drive(|| expression.start(), spec.timeout)
+        let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
+        let start = || expression.start().map(Started::group);
+        self.drive(spec, start, &|| log.look(), |_| {})
     }
 
     /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
     /// outlives it: what is left is ended.
-    pub fn run_confined(&self, spec: &Spec, log: &File, confinement: &Confinement) -> (Exit, Seen) {
-        let log = match log.try_clone() {
-            Ok(log) => log,
+    pub fn run_confined(&self, spec: &Spec, log: &Log, confinement: &Confinement) -> (Exit, Seen) {
+        let file = match log.file().try_clone() {
+            Ok(file) => file,
             Err(e) => return (Exit::NotStarted(e), Seen::default()),
         };
         let confinement = Confinement {
-            log: std::fs::read_link(format!("/proc/self/fd/{}", log.as_raw_fd())).ok(),
+            log: std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok(),
             ..confinement.clone()
         };
-        let expression = self.expression(spec).stderr_to_stdout().stdout_file(log);
-        let mut watch = None;
+        let watch = Mutex::new(None);
+        let mut seen = Seen::default();
         let start = || {
-            let (handle, watching) = confinement.start(|| expression.start())?;
-            watch = Some(watching);
-            Ok(handle)
+            let (started, watching) = match &confinement.rules {
+                // Whoever is kept from all else has no terminal either.
+                Some(_) => {
+                    let command = self.session(spec, file);
+                    confinement.start(move || command.start().map(Started::Session))?
+                }
+                None => {
+                    let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
+                    confinement.start(move || expression.start().map(Started::group))?
+                }
+            };
+            *watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watching);
+            Ok(started)
         };
-        let exit = self.drive(start, spec.timeout);
-        (
-            exit,
-            watch.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE)),
-        )
+        let finish = |family: &Family| {
+            let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+            seen = watching.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE, family));
+        };
+        let exit = self.drive(spec, start, &|| log.look(), finish);
+        (exit, seen)
     }
 
-    /// Runs a question and returns its standard output; standard error is returned second.
+    /// Runs a question and returns its standard output; the end of its standard error is returned
+    /// second.
     pub fn ask(&self, spec: &Spec) -> (Exit, Vec<u8>, Vec<u8>) {
         let ask = || -> io::Result<(Exit, Vec<u8>, Vec<u8>)> {
-            let (out, err) = (log::unmarked()?, log::unmarked()?);
-            let expression = self.expression(spec).stdout_file(out.try_clone()?);
-            let expression = expression.stderr_file(err.try_clone()?);
-            let exit = self.drive(|| expression.start(), spec.timeout);
-            Ok((exit, log::read_all(&out)?, log::read_all(&err)?))
+            let answer = Answer::create()?;
+            let expression = self.expression(spec).stdout_file(answer.out.try_clone()?);
+            let expression = expression.stderr_file(answer.err.try_clone()?);
+            let start = || expression.start().map(Started::group);
+            let exit = self.drive(spec, start, &|| answer.look(), |_| {});
+            // It may have printed more since it was looked at.
+            let exit = match answer.look() {
+                Err(max) if exit.is_ok() => Exit::PrintedTooMuch(max),
+                _ => exit,
+            };
+            let (out, err) = answer.printed()?;
+            Ok((exit, out, err))
         };
         ask().unwrap_or_else(|e| (Exit::NotStarted(e), Vec::new(), Vec::new()))
     }
 
-    /// Ends every process group at work. Commands started afterwards are refused.
+    /// Asks every command at work to end. Commands started afterwards are refused.
     pub fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::SeqCst);
+        let _ = self.interrupted.set(Instant::now());
         self.signal_all(Signal::TERM);
     }
 
@@ -198,19 +282,34 @@ impl Runner {
 
     /// Returns whether the run was interrupted.
     pub fn is_interrupted(&self) -> bool {
-        self.is_interrupted.load(Ordering::SeqCst)
+        self.interrupted.get().is_some()
     }
 
-    fn expression(&self, spec: &Spec) -> duct::Expression {
+    fn session(&self, spec: &Spec, out: File) -> Start {
+        let (program, arguments) = self.words(spec);
+        let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
+        Start {
+            program,
+            arguments: arguments.to_vec(),
+            env: self.env(spec).map(owned).collect(),
+            dir: spec.dir.clone(),
+            out,
+        }
+    }
+
+    fn words<'a>(&self, spec: &'a Spec) -> (OsString, &'a [OsString]) {
         let (program, arguments) = match spec.argv.split_first() {
             Some((program, arguments)) => (program.clone(), arguments),
             None => (OsString::new(), [].as_slice()),
         };
-        let program = self.program(&program, spec);
-        let slots = self.slots.iter();
+        (self.programs.find(&program, spec), arguments)
+    }
+
+    fn expression(&self, spec: &Spec) -> duct::Expression {
+        let (program, arguments) = self.words(spec);
         duct::cmd(program, arguments)
             .dir(&spec.dir)
-            .full_env(spec.env.iter().chain(slots).map(|(n, v)| (n, v)))
+            .full_env(self.env(spec))
             .stdin_null()
             .unchecked()
             .before_spawn(|command| {
@@ -219,10 +318,25 @@ impl Runner {
             })
     }
 
+    /// Returns the whole environment of a command; of two values of a name the last one counts.
+    fn env<'a>(&'a self, spec: &'a Spec) -> impl Iterator<Item = (&'a OsStr, &'a OsStr)> {
+        let slots = self.slots.iter();
+        let declared = spec.env.iter().chain(slots);
+        let declared = declared.map(|(n, v)| (n.as_os_str(), v.as_os_str()));
+        let mark = spec.mark.iter().map(|m| (OsStr::new(MARK), OsStr::new(m)));
+        let mut values: BTreeMap<&OsStr, &OsStr> = BTreeMap::new();
+        values.extend(declared.chain(mark));
+        values.into_iter()
+    }
+
+    /// Starts a command and waits for its end; `look` is asked whether it prints too much. Calls
+    /// `finish` before the command is reaped: until then its numbers are its own.
     fn drive(
         &self,
-        start: impl FnOnce() -> io::Result<duct::Handle>,
-        timeout: Option<Duration>,
+        spec: &Spec,
+        start: impl FnOnce() -> io::Result<Started>,
+        look: &dyn Fn() -> Looked,
+        finish: impl FnOnce(&Family),
     ) -> Exit {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.is_interrupted() {
@@ -231,129 +345,84 @@ impl Runner {
         if let Some(register) = &self.register {
             register.starting();
         }
-        let handle = match start() {
-            Ok(handle) => handle,
+        let since = now_ticks();
+        let started = match start() {
+            Ok(started) => started,
             Err(e) => return Exit::NotStarted(e),
         };
-        let group = handle.pids().first().map_or(0, |pid| *pid as i32);
-        self.groups().insert(group);
-        // An interrupt either finds the group entered, or is seen here.
+        let family = Arc::new(Family {
+            leader: started.pid(),
+            since,
+            noted: now_ticks(),
+            session: own_session(),
+            mark: spec.mark.clone().map(|mark| (MARK, mark)),
+            known: Mutex::default(),
+        });
+        self.at_work().insert(family.leader, family.clone());
+        // An interrupt either finds the command entered, or is seen here.
         if self.is_interrupted() {
-            signal_group(group, Signal::TERM);
+            family.signal_unreaped(Signal::TERM);
         }
         if let Some(register) = &self.register {
-            register.started(group);
+            register.started(&family);
         }
-        let ended = match timeout {
-            None => handle.wait().map(Some),
-            Some(limit) => handle.wait_timeout(limit),
-        };
-        let is_late = matches!(ended, Ok(None));
-        if is_late {
-            end_group(group, &handle);
-        }
-        self.groups().remove(&group);
+        let waited = wait(&family, spec.timeout, look);
+        self.end_rest(&family, &waited);
+        finish(&family);
         if let Some(register) = &self.register {
-            register.ended(group);
+            register.ended(family.leader);
         }
-        let status = match handle.wait() {
-            Ok(output) => output.status,
+        self.at_work().remove(&family.leader);
+        let status = match started.wait() {
+            Ok(status) => status,
             Err(e) => return Exit::NotStarted(e),
         };
-        match timeout {
-            Some(limit) if is_late => Exit::TimedOut(limit),
+        match waited {
+            Ok(Waited::Late(limit)) => Exit::TimedOut(limit),
+            Ok(Waited::TooMuch(max)) => Exit::PrintedTooMuch(max),
             _ if self.is_interrupted() && !status.success() => Exit::Interrupted,
             _ => exit_of(status),
         }
     }
 
+    /// Ends what is there of a command that must not go on: politely, then, after a grace, for
+    /// good. What a command that has come to its end leaves behind is left alone.
+    fn end_rest(&self, family: &Family, waited: &io::Result<Waited>) {
+        let grace = match waited {
+            Ok(Waited::Ended(true)) => return,
+            Ok(Waited::Ended(false)) if !self.is_interrupted() => return,
+            // It got the polite signal when the run was interrupted.
+            Ok(Waited::Ended(false)) => INTERRUPT_GRACE,
+            Ok(Waited::Late(_)) => {
+                family.signal_unreaped(Signal::TERM);
+                GRACE
+            }
+            Ok(Waited::TooMuch(_)) | Err(_) => Duration::ZERO,
+        };
+        let start = Instant::now();
+        let is_over = || {
+            let interrupted = self.interrupted.get();
+            start.elapsed() >= grace || interrupted.is_some_and(|i| i.elapsed() >= INTERRUPT_GRACE)
+        };
+        while !is_over() {
+            if family.is_gone_by(Instant::now()) {
+                return;
+            }
+            std::thread::sleep(GLANCE);
+        }
+        family.signal_unreaped(Signal::KILL);
+        family.kill_by(Instant::now() + KILL_MAX);
+    }
+
     fn signal_all(&self, signal: Signal) {
-        for group in self.groups().iter() {
-            signal_group(*group, signal);
+        for family in self.at_work().values() {
+            family.signal_unreaped(signal);
         }
     }
 
-    fn groups(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn at_work(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<Family>>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Returns the file of a program; where it lies is found out once for each `PATH`.
-    fn program(&self, program: &OsStr, spec: &Spec) -> OsString {
-        let path = spec.env.iter().find(|(name, _)| name == "PATH");
-        let path = path.map(|(_, dirs)| dirs.clone()).unwrap_or_default();
-        let is_relative = |dir: PathBuf| dir.is_relative();
-        // Such a name means another file in another directory.
-        if program.as_encoded_bytes().contains(&b'/')
-            || std::env::split_paths(&path).any(is_relative)
-        {
-            return locate(program, spec);
-        }
-        let key = (program.to_owned(), path);
-        let known = |runner: &Self| runner.programs.lock().ok()?.get(&key).cloned();
-        if let Some(file) = known(self).filter(|file| is_program(Path::new(file))) {
-            return file;
-        }
-        let file = locate(program, spec);
-        if let Ok(mut programs) = self.programs.lock() {
-            programs.insert(key, file.clone());
-        }
-        file
-    }
-}
-
-/// Returns the file of a program, found the way a shell finds it: with a slash relative to
-/// the directory the command runs in, else in the `PATH` that it is given.
-///
-/// The standard library leaves open which directory it takes, and can only use
-/// `posix_spawn` with a changed `PATH` when the program is a path already. A name that is
-/// not found is returned as it is, for the system to refuse.
-fn locate(program: &OsStr, spec: &Spec) -> OsString {
-    if program.as_encoded_bytes().contains(&b'/') {
-        return spec.dir.join(program).into_os_string();
-    }
-    let path = spec.env.iter().find(|(name, _)| name == "PATH");
-    let dirs = path.map(|(_, dirs)| std::env::split_paths(dirs));
-    let mut files = dirs
-        .into_iter()
-        .flatten()
-        .map(|dir| spec.dir.join(dir).join(program));
-    files
-        .find(|file| is_program(file))
-        .map_or_else(|| program.to_owned(), PathBuf::into_os_string)
-}
-
-fn is_program(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|m| m.is_file() && fs::is_executable(m.mode()))
-}
-
-/// Returns the variables that tell an inner `make` of job slots, and lets every process
-/// inherit the pipe they name.
-///
-/// The crate's own way marks the pipe between fork and exec, which keeps the standard
-/// library from `posix_spawn`: with a large graph in memory a fork costs milliseconds.
-fn offered_slots(client: &jobserver::Client) -> Vec<(OsString, OsString)> {
-    let mut example = std::process::Command::new("");
-    client.configure_make(&mut example);
-    let slots: Vec<(OsString, OsString)> = example
-        .get_envs()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-        .collect();
-    let numbers = slots.iter().find_map(|(_, value)| {
-        let (_, auth) = value.to_str()?.split_once("--jobserver-auth=")?;
-        let (read, write) = auth.split_whitespace().next()?.split_once(',')?;
-        Some([read.parse::<i32>().ok()?, write.parse::<i32>().ok()?])
-    });
-    for number in numbers.into_iter().flatten() {
-        // SAFETY: `client` owns these descriptors and outlives the borrow.
-        #[expect(
-            unsafe_code,
-            reason = "the crate tells its descriptors as numbers only"
-        )]
-        let pipe = unsafe { BorrowedFd::borrow_raw(number) };
-        // An inner make that can not inherit it warns and uses one job.
-        let _ = rustix::io::fcntl_setfd(pipe, rustix::io::FdFlags::empty());
-    }
-    slots
 }
 
 fn exit_of(status: ExitStatus) -> Exit {
@@ -364,55 +433,35 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// Ends a group: politely, then, after a grace, for good.
-fn end_group(group: i32, handle: &duct::Handle) {
-    signal_group(group, Signal::TERM);
-    let deadline = Instant::now() + GRACE;
-    if !matches!(handle.wait_deadline(deadline), Ok(Some(_))) {
-        signal_group(group, Signal::KILL);
-    }
-    // The leader may be gone while others of its group are not.
-    signal_group(group, Signal::KILL);
-}
-
-fn signal_group(group: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(group).filter(|_| group > 1) {
-        // An error means that nobody is left in the group.
-        let _ = kill_process_group(pid, signal);
-    }
-}
-
-/// Variables that reach every command without being declared, and that no key holds: they
-/// say where things are on this machine, not what to make.
-pub const BASE_ENV: [&str; 10] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE",
-];
-
-/// Returns the environment of a command: the base set out of `outer`, then `declared`.
-pub fn command_env(
-    outer: &dyn Fn(&str) -> Option<OsString>,
-    declared: &[(String, Option<OsString>)],
-) -> Vec<(OsString, OsString)> {
-    let mut env: Vec<(OsString, OsString)> = Vec::new();
-    for name in BASE_ENV {
-        if !declared.iter().any(|(n, _)| n == name)
-            && let Some(value) = outer(name)
-        {
-            env.push((OsStr::new(name).to_owned(), value));
+/// Waits until a command has ended, its time is over, or it has printed too much.
+fn wait(
+    family: &Family,
+    timeout: Option<Duration>,
+    look: &dyn Fn() -> Looked,
+) -> io::Result<Waited> {
+    let pid = Pid::from_raw(family.leader).ok_or(io::ErrorKind::NotFound)?;
+    let waiter = Waiter::new(pid);
+    let start = Instant::now();
+    let mut next = FIRST_GLANCE;
+    loop {
+        let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
+        if let Some(status) = waiter.ended_within(left.map_or(next, |left| next.min(left)))? {
+            return Ok(Waited::Ended(status.exit_status() == Some(0)));
         }
-    }
-    for (name, value) in declared {
-        if let Some(value) = value {
-            env.push((OsStr::new(name).to_owned(), value.clone()));
+        if let Some(limit) = timeout.filter(|limit| start.elapsed() >= *limit) {
+            return Ok(Waited::Late(limit));
         }
+        next = match look() {
+            Ok(next) => next,
+            Err(max) => return Ok(Waited::TooMuch(max)),
+        };
     }
-    env
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Seek};
+    use std::io::Read;
 
     fn spec(script: &str, timeout: Option<Duration>) -> Spec {
         Spec {
@@ -420,16 +469,23 @@ mod tests {
             dir: std::env::temp_dir(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             timeout,
+            mark: None,
         }
+    }
+
+    fn log() -> (tempfile::TempDir, Log) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = Log::create(dir.path()).expect("a log");
+        (dir, log)
     }
 
     #[track_caller]
     fn check(script: &str, timeout: Option<Duration>, expected: &str, printed: &str) {
-        let mut log = tempfile::tempfile().expect("a file");
+        let (_dir, log) = log();
         let exit = Runner::default().run(&spec(script, timeout), &log);
         let mut text = String::new();
-        log.rewind().expect("seeks");
-        log.read_to_string(&mut text).expect("reads");
+        let (all, _) = log.printed().expect("reads");
+        all.reader().read_to_string(&mut text).expect("reads");
         assert_eq!((exit.shown().as_str(), text.as_str()), (expected, printed));
     }
 
@@ -464,7 +520,7 @@ mod tests {
     fn a_missing_program_is_not_started() {
         let mut missing = spec("", None);
         missing.argv = vec!["no-such-program".into()];
-        let log = tempfile::tempfile().expect("a file");
+        let (_dir, log) = log();
         let exit = Runner::default().run(&missing, &log);
         assert_eq!(exit.shown(), "not started: no such file or directory");
     }
@@ -493,7 +549,7 @@ mod tests {
         let pid_file = dir.path().join("pid");
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
         let runner = Runner::default();
-        let log = tempfile::tempfile().expect("a file");
+        let (_dir, log) = log();
         let exit = std::thread::scope(|scope| {
             let job = scope.spawn(|| runner.run(&spec(&script, None), &log));
             while std::fs::read_to_string(&pid_file).map_or(true, |t| !t.ends_with('\n')) {

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -36,7 +36,7 @@ const FILE: &str = "fresh.v1";
 
 /// Returns whether a state directory has a snapshot, of whatever.
 pub fn exists(state_dir: &Path) -> bool {
-    state_dir.join(FILE).exists()
+    std::fs::symlink_metadata(state_dir.join(FILE)).is_ok()
 }
 
 /// Looks below this number are not worth a second thread.
@@ -94,8 +94,8 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(file: &File, len: u64) -> Option<Self> {
-        let meta = Signature::of(&file.metadata().ok()?);
+    fn of(file: &File, meta: &Metadata, len: u64) -> Option<Self> {
+        let meta = Signature::of(meta);
         let mut tail = [0; 16];
         file.read_exact_at(&mut tail, len.checked_sub(16)?).ok()?;
         (len <= meta.size).then_some(Self {
@@ -226,7 +226,7 @@ impl Snapshot {
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
         let path = state_dir.join(FILE);
-        let bytes = std::fs::read(&path).ok()?;
+        let bytes = fs::read_own(&path).ok()?;
         let found = Self::hold(bytes, state_dir, graph, env);
         if found.is_none() {
             // Where it can not be removed, nothing can be recorded either.
@@ -246,12 +246,12 @@ impl Snapshot {
         if body.basis.graph != *graph || !body.basis.env.iter().all(same) {
             return None;
         }
-        let records = File::open(records::path(state_dir)).ok()?;
+        let (records, records_meta) = fs::open_own(&records::path(state_dir)).ok()?;
         let mark = body.records;
-        if Mark::of(&records, mark.len)? != mark {
+        if Mark::of(&records, &records_meta, mark.len)? != mark {
             return None;
         }
-        let records_size = records.metadata().ok()?.len();
+        let records_size = records_meta.len();
         Some(Self {
             bytes,
             records_len: mark.len,

@@ -16,7 +16,7 @@ use crate::digest::looks::{self, Look};
 use crate::digest::{Content, Digests};
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
-use crate::graph::{Graph, Target, TargetId};
+use crate::graph::{Command, Graph, Target, TargetId};
 use crate::key::{Made, OutputState};
 use crate::model::Version;
 use crate::outputs;
@@ -43,6 +43,8 @@ pub enum Verdict {
     Stale(Vec<StaleReason>),
     /// What it needs is not fresh: it depends on what these make.
     Pending(Vec<TargetId>),
+    /// Only a command of the Releasefile could tell, and none may be run; says which.
+    Unknown(String),
 }
 
 /// The verdicts so far of one survey.
@@ -56,6 +58,10 @@ struct Survey<'a> {
 impl Survey<'_> {
     fn is_fresh(&self, id: TargetId) -> bool {
         matches!(self.verdicts[id.index()], Some(Ok(Verdict::Fresh(_))))
+    }
+
+    fn is_unknown(&self, id: TargetId) -> bool {
+        matches!(self.verdicts[id.index()], Some(Ok(Verdict::Unknown(_))))
     }
 
     /// Returns what a fresh target made.
@@ -87,6 +93,9 @@ pub struct Inspector<'a> {
     pub now_s: u64,
     /// What is known to be unchanged since everything was found fresh.
     pub seen: Option<Seen>,
+    /// Whether commands may be run to find out. A survey without them leaves targets unknown;
+    /// nothing else may be asked then.
+    pub may_run: bool,
     answers: Answers,
     /// What groups hand on, and as of when.
     handed_on: Mutex<HashMap<TargetId, (Time, Arc<Made>)>>,
@@ -122,12 +131,31 @@ impl<'a> Inspector<'a> {
             version,
             now_s,
             seen: None,
+            may_run: true,
             answers: Answers::new(graph.len()),
             handed_on: Mutex::default(),
             plain: Mutex::default(),
             makers: OnceLock::new(),
             noted: Mutex::default(),
         }
+    }
+
+    /// Returns a command that the verdict on `target` takes, in words.
+    fn question(&self, target: &Target) -> Option<String> {
+        let first = |what: &str, mut commands: std::slice::Iter<'_, Command>| {
+            let command = commands.next()?.source();
+            Some(format!("its {what} `{command}`"))
+        };
+        let version = || match self.version {
+            Some(Version::Command(command)) if gather::uses_version(target) => {
+                Some(format!("the version command `{}`", command.source()))
+            }
+            _ => None,
+        };
+        first("tool", target.tools.iter())
+            .or_else(|| first("probe", target.probes.iter()))
+            .or_else(|| first("product", target.product.as_slice().iter()))
+            .or_else(version)
     }
 
     /// Returns the verdict on each of `order`, in which needs come before their dependents.
@@ -212,8 +240,21 @@ impl<'a> Inspector<'a> {
     fn verdict(&self, id: TargetId, survey: &Survey<'_>) -> Result<Verdict> {
         let needs = self.graph.needs(id).iter().copied();
         let unsettled: Vec<TargetId> = needs.filter(|n| !survey.is_fresh(*n)).collect();
-        if !unsettled.is_empty() {
-            return Ok(Verdict::Pending(unsettled));
+        if let Some(first) = unsettled.first() {
+            let open = unsettled.iter().copied();
+            let open: Vec<TargetId> = open.filter(|n| !survey.is_unknown(*n)).collect();
+            return Ok(match open.is_empty() {
+                true => {
+                    let name = self.graph.name(*first);
+                    Verdict::Unknown(format!("needs `{name}`, which is unknown"))
+                }
+                false => Verdict::Pending(open),
+            });
+        }
+        if !self.may_run
+            && let Some(question) = self.question(self.graph.target(id))
+        {
+            return Ok(Verdict::Unknown(format!("not asked: {question}")));
         }
         if let Some(seen) = &self.seen
             && seen.is_unchanged(id)

@@ -22,6 +22,19 @@ pub enum Value {
     One(OsString),
     /// Any number of words: spliced where it stands alone and bare.
     Many(Vec<OsString>),
+    /// A path, or a part of one. A word that begins with it is never an option: in front of a
+    /// leading `-` stands `./`.
+    Path(OsString),
+}
+
+impl Value {
+    /// Returns how long it is in bytes, with a blank between words.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(word) | Self::Path(word) => word.len(),
+            Self::Many(words) => words.iter().map(|word| word.len() + 1).sum(),
+        }
+    }
 }
 
 impl From<&str> for Value {
@@ -55,7 +68,54 @@ enum Quote {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Piece {
     Text(OsString),
-    Name { name: String, quote: Quote },
+    Name {
+        name: String,
+        quote: Quote,
+        start: Start,
+    },
+}
+
+/// What stands before a placeholder in its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Start {
+    /// Nothing: the word begins with it.
+    Word,
+    /// Other placeholders: the word begins with it if these stand for nothing.
+    Names,
+    /// Text.
+    Inside,
+}
+
+/// Tells which values begin a word, while the pieces of a template are gone through.
+#[derive(Default)]
+struct Starts {
+    /// Whether the word is empty so far.
+    is_empty: bool,
+}
+
+impl Starts {
+    /// Returns a value as it has to stand in its word; `None` is not known yet.
+    fn placed(&mut self, start: Start, value: Option<Value>) -> Option<Value> {
+        let is_start = match start {
+            Start::Word => true,
+            Start::Names => self.is_empty,
+            Start::Inside => false,
+        };
+        let is_nothing = match &value {
+            None => false,
+            Some(Value::One(word) | Value::Path(word)) => word.is_empty(),
+            Some(Value::Many(words)) => words.iter().all(|word| word.is_empty()),
+        };
+        self.is_empty = is_start && is_nothing;
+        match value? {
+            Value::Path(path) if is_start && path.as_bytes().starts_with(b"-") => {
+                let mut safe = OsString::from("./");
+                safe.push(path);
+                Some(Value::Path(safe))
+            }
+            value => Some(value),
+        }
+    }
 }
 
 /// Text with `{name}` placeholders.
@@ -156,9 +216,10 @@ impl Template {
     pub fn bind(&self, scope: &dyn Fn(&str) -> Option<Value>) -> Result<Self, TemplateError> {
         let mut pieces: Vec<Piece> = Vec::with_capacity(self.pieces.len());
         let mut len = 0;
+        let mut starts = Starts::default();
         for piece in &self.pieces {
             let piece = match piece {
-                Piece::Name { name, quote } => match scope(name) {
+                Piece::Name { name, quote, start } => match starts.placed(*start, scope(name)) {
                     Some(value) => {
                         let text = quoted(name, &value, *quote)?;
                         len += text.len();
@@ -180,11 +241,13 @@ impl Template {
     /// Returns the text with every name replaced.
     pub fn render(&self, scope: &dyn Fn(&str) -> Option<Value>) -> Result<OsString, TemplateError> {
         let mut out = OsString::new();
+        let mut starts = Starts::default();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push(text),
-                Piece::Name { name, quote } => {
-                    let value = scope(name).ok_or_else(|| TemplateError::Unknown(name.clone()))?;
+                Piece::Name { name, quote, start } => {
+                    let value = starts.placed(*start, scope(name));
+                    let value = value.ok_or_else(|| TemplateError::Unknown(name.clone()))?;
                     out.push(quoted(name, &value, *quote)?);
                     limited(out.len())?;
                 }
@@ -256,7 +319,7 @@ fn quoted(name: &str, value: &Value, quote: Quote) -> Result<OsString, TemplateE
             return Ok(quoted.join(OsStr::new(" ")));
         }
         (Value::Many(words), _) => one(words)?,
-        (Value::One(word), _) => word.clone(),
+        (Value::One(word) | Value::Path(word), _) => word.clone(),
     };
     no_nul(name, std::slice::from_ref(&word))?;
     let bytes = word.as_bytes();

@@ -2,9 +2,11 @@
 //!
 //! Implements [`Progress`](crate::progress::Progress) as plain lines (for pipes and logs)
 //! or as a live display (on a terminal), and shows errors. Progress and errors go to
-//! standard error; standard output is for what was asked.
+//! standard error; standard output is for what was asked. All that is written is a [`Text`],
+//! in which nothing moves the cursor; only the log of one target goes as it is, into a file or
+//! a pipe.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,8 +18,10 @@ use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
 
 use crate::error::{Error, ErrorKind};
-use crate::source::Sources;
+use crate::printed::{IN_MEMORY_MAX, Printed};
+use crate::source::{Mistake, Sources};
 
+pub mod approval;
 pub mod deploy;
 pub mod fancy;
 pub mod hosts;
@@ -25,6 +29,9 @@ pub mod kept;
 pub mod logs;
 pub mod plain;
 pub mod runbook;
+pub mod text;
+
+pub use text::Text;
 
 /// Green: done, fresh.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -83,22 +90,39 @@ impl Screen {
         }
     }
 
-    /// Returns `text` in a style, or as it is without colour.
-    pub fn paint(&self, style: Style, text: impl std::fmt::Display) -> String {
+    /// Returns one line of text in a style, or without it where there is no colour.
+    pub fn paint(&self, style: Style, text: impl std::fmt::Display) -> Text {
+        let text = text.to_string();
         match self.color {
-            true => format!("{style}{text}{style:#}"),
-            false => text.to_string(),
+            true => Text::styled(style, &text),
+            false => Text::from(text),
         }
     }
 
+    /// Returns a line that a command printed.
+    pub fn printed(&self, line: &str) -> Text {
+        Text::printed(line, self.color)
+    }
+
     /// Returns an error for people: mistakes with arrows, or message, facts and help.
-    pub fn error_text(&self, error: &Error, sources: Option<&Sources>) -> String {
+    pub fn error_text(&self, error: &Error, sources: Option<&Sources>) -> Text {
         match sources {
             Some(sources) if !error.mistakes.is_empty() => {
-                crate::report::render(&error.mistakes, sources, self.width, self.color)
+                self.mistakes_text(&error.mistakes, sources)
             }
-            _ => format!("{}: {error}\n", self.paint(BAD, "error")),
+            _ => {
+                let text = Text::printed(&error.text(self.color), self.color);
+                let mut line = self.paint(BAD, "error") + ": ";
+                line.line(text);
+                line
+            }
         }
+    }
+
+    /// Returns mistakes with arrows.
+    pub fn mistakes_text(&self, mistakes: &[Mistake], sources: &Sources) -> Text {
+        let drawn = crate::report::render(mistakes, sources, self.width, self.color);
+        Text::printed(&drawn, self.color)
     }
 }
 
@@ -113,13 +137,57 @@ static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Writes to standard output; a closed pipe (`rel list | head`) is no error. Any other is told
 /// by [`unwritten`]: an answer that did not arrive must not look like an empty one.
-pub fn print(text: &str) {
+pub fn print(text: &Text) {
+    print_bytes(text.as_str().as_bytes());
+}
+
+/// Writes one line to standard output.
+pub fn print_line(line: impl Into<Text>) {
+    let mut text = Text::new();
+    text.line(line);
+    print(&text);
+}
+
+/// Writes an answer as JSON.
+pub fn print_json(value: &serde_json::Value) {
+    print(&Text::json(value));
+}
+
+/// Writes what a command printed: into a file or a pipe as it is, to the byte.
+///
+/// # Errors
+/// What it printed cannot be read.
+pub fn print_log(screen: Screen, log: &Printed) -> std::io::Result<()> {
+    if is_terminal() {
+        return log.each_line(&mut |line| {
+            print_line(screen.printed(&String::from_utf8_lossy(line)));
+        });
+    }
+    let (mut reader, mut piece) = (log.reader(), Vec::<u8>::new());
+    while (&mut reader).take(IN_MEMORY_MAX).read_to_end(&mut piece)? > 0 {
+        print_bytes(&piece);
+        piece.clear();
+    }
+    Ok(())
+}
+
+/// Returns whether standard output is a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+fn print_bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    written(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+/// Returns standard output for what a program reads: nothing is escaped.
+pub fn for_a_program() -> std::io::Stdout {
+    std::io::stdout()
 }
 
 /// Keeps for [`unwritten`] how writing to standard output ended.
-pub fn written(result: std::io::Result<()>) {
+fn written(result: std::io::Result<()>) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
@@ -136,13 +204,64 @@ pub fn unwritten() -> Option<Box<Error>> {
 }
 
 /// Writes to standard error.
-pub fn eprint(text: &str) {
+pub fn eprint(text: &Text) {
     let mut err = std::io::stderr().lock();
-    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+    let _ = err
+        .write_all(text.as_str().as_bytes())
+        .and_then(|()| err.flush());
+}
+
+/// Writes one line to standard error.
+pub fn eprint_line(line: impl Into<Text>) {
+    let mut text = Text::new();
+    text.line(line);
+    eprint(&text);
+}
+
+/// Says something in one line on standard error: `rel: 3 targets fresh`.
+pub fn tell(line: impl Into<Text>) {
+    eprint_line(Text::from("rel: ") + line);
+}
+
+/// Writes events of `-vv` to standard error.
+pub struct Events {
+    /// Use colour.
+    pub color: bool,
+}
+
+impl Write for Events {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        eprint(&Text::printed(&String::from_utf8_lossy(event), self.color));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns whether a person is at the terminal, who reads and can answer.
+pub fn is_person() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Writes to standard error if that takes it at once: for a caller that cannot wait. The line of
+/// a live display is gone then.
+pub fn last_words(text: &'static str) {
+    let text = match fancy::is_drawn() {
+        true => [text::CLEAR_LINE, text].concat(),
+        false => text.to_owned(),
+    };
+    let err = std::io::stderr();
+    let mut polled = [PollFd::new(&err, PollFlags::OUT)];
+    let is_ready = poll(&mut polled, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+    if is_ready && polled[0].revents().contains(PollFlags::OUT) {
+        let _ = rustix::io::write(&err, text.as_bytes());
+    }
 }
 
 /// Asks a question that is answered with yes or no; no answer is a no. `None` when interrupted.
-pub fn ask(question: &str, interrupted: &AtomicBool) -> Option<bool> {
+pub fn ask(question: &Text, interrupted: &AtomicBool) -> Option<bool> {
     eprint(question);
     let stdin = std::io::stdin();
     let glance = Timespec {
@@ -152,7 +271,7 @@ pub fn ask(question: &str, interrupted: &AtomicBool) -> Option<bool> {
     // Read when there is something to read: Ctrl-C must be seen before that.
     loop {
         if interrupted.load(Ordering::SeqCst) {
-            eprint("\n");
+            eprint(&Text::lines("\n"));
             return None;
         }
         let mut polled = [PollFd::new(&stdin, PollFlags::IN)];

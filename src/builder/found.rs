@@ -18,6 +18,7 @@ use crate::fs::{self, RepoPath, STATE_DIR, Signature};
 use crate::graph::Target;
 use crate::key::{ActionKey, Found, Made};
 use crate::outputs;
+use crate::printed::Printed;
 use crate::records::Record;
 use crate::stale::Gathered;
 
@@ -189,7 +190,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         key: ActionKey,
-    ) -> Option<(ActionResult, Vec<u8>, Vec<Found>)> {
+    ) -> Option<(ActionResult, Printed, Vec<Found>)> {
         if target.depfile.is_none() {
             let (result, log) = self.cached(&key)?;
             return Some((result, log, Vec::new()));

@@ -80,7 +80,7 @@ impl Builder<'_> {
         if result.made != *record.made || !self.put_back(target, &result, &record.made.outputs)? {
             return Ok(None);
         }
-        self.keep_log(target, &log)?;
+        let log = self.keep_log(target, log)?;
         self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
         let reasons: Vec<StaleReason> = lost
             .iter()

@@ -1,6 +1,5 @@
 //! Settling one target: fresh after all, restored from the cache, or run.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +10,17 @@ use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
-use crate::digest::{Digest, Start};
+use crate::digest::{Start, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs;
 use crate::graph::{Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
+use crate::printed::Printed;
 use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
-use crate::runner::log::{self, Printed};
-use crate::runner::{Exit, Spec, command_env};
+use crate::runner::log::Log;
+use crate::runner::{self, Exit, Spec, command_env};
 use crate::stale::{self, Gathered, StaleReason, interrupted};
 
 /// How a target was settled.
@@ -30,7 +30,7 @@ pub struct Outcome {
     /// What it made.
     pub made: Arc<Made>,
     /// What its commands printed.
-    pub log: Vec<u8>,
+    pub log: Printed,
     /// Why it was not fresh.
     pub reason: Option<String>,
 }
@@ -45,7 +45,7 @@ struct Job {
 
 /// What commands that succeeded left behind.
 struct Ran {
-    log: Vec<u8>,
+    log: Printed,
     made: Made,
     /// What their depfile names.
     found: Vec<Found>,
@@ -53,8 +53,9 @@ struct Ran {
     start: Option<Start>,
 }
 
-/// How many last lines of a log an error shows.
+/// How many last lines of a log an error shows, and how many bytes of these.
 const TAIL_LINES: usize = 20;
+const TAIL_BYTES: u64 = 16 * 1024;
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
@@ -75,7 +76,7 @@ impl Builder<'_> {
             return Ok(Outcome {
                 how: Settled::Fresh,
                 made,
-                log: vec![],
+                log: Printed::default(),
                 reason: None,
             });
         }
@@ -116,7 +117,7 @@ impl Builder<'_> {
         gathered: &Gathered,
         key: ActionKey,
         ours: &mut Vec<OutputState>,
-    ) -> Result<Option<(Made, Vec<u8>)>> {
+    ) -> Result<Option<(Made, Printed)>> {
         let cached = self.cached_result(target, key);
         let is_young = |r: &ActionResult| self.inspector.too_old(target, r.finished_s).is_none();
         let Some((result, log, found)) = cached.filter(|(result, ..)| is_young(result)) else {
@@ -133,7 +134,7 @@ impl Builder<'_> {
             *ours = outputs::states(target, digests)?;
             return Ok(None);
         }
-        self.keep_log(target, &log)?;
+        let log = self.keep_log(target, log)?;
         // What is restored is as old as it was.
         let when = (Duration::from_millis(result.took_ms), result.finished_s);
         self.record(target, gathered, key, (&result.made, found), when)?;
@@ -141,9 +142,11 @@ impl Builder<'_> {
     }
 
     /// Returns the result that the action cache has under a key, with its log.
-    pub(super) fn cached(&self, key: &ActionKey) -> Option<(ActionResult, Vec<u8>)> {
+    pub(super) fn cached(&self, key: &ActionKey) -> Option<(ActionResult, Printed)> {
         let result = self.ask_store(|s| s.action(key))??;
-        let log = |s: &dyn Store| cache::fetch_bytes(&Unpacking::new(s, &result), &result.log);
+        let dir = self.state_dir.join("logs");
+        let log =
+            |s: &dyn Store| cache::fetch_printed(&Unpacking::new(s, &result), &result.log, &dir);
         let log = self.ask_store(log)??;
         Some((result, log))
     }
@@ -155,26 +158,29 @@ impl Builder<'_> {
         result: &ActionResult,
         ours: &[OutputState],
     ) -> Result<bool> {
+        let checked = self.ask_store(|_| outputs::check_declared(target, &result.made.outputs));
+        if checked.is_none() {
+            return Ok(false);
+        }
         // What already is as it will be restored is not somebody's work to be kept aside.
         let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
         self.make_room(target, &ours)?;
         let done = self.ask_store(|store| {
             let store = Unpacking::new(store, result);
-            outputs::restore(target, &result.made.outputs, self.inspector.digests, &store)
+            outputs::restore(&result.made.outputs, self.inspector.digests, &store)
         });
         Ok(done == Some(true))
     }
 
-    /// Keeps what a target's commands printed; most print nothing.
-    pub(super) fn keep_log(&self, target: &Target, log: &[u8]) -> Result<()> {
+    /// Keeps what a target's commands printed, and returns it as it is kept; most print nothing.
+    pub(super) fn keep_log(&self, target: &Target, log: Printed) -> Result<Printed> {
         let path = log_path(self.state_dir, &target.name);
-        let kept = match log {
-            [] => std::fs::remove_file(&path),
-            log => std::fs::write(&path, log),
-        };
-        match kept {
+        if !log.is_empty() {
+            return log.keep_at(&path).context("write", &path);
+        }
+        match std::fs::remove_file(&path) {
             Err(e) if !fs::is_absent(&e) => Err(e).context("write", &path),
-            _ => Ok(()),
+            _ => Ok(log),
         }
     }
 
@@ -321,7 +327,7 @@ impl Builder<'_> {
     fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<Ran> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
-        let log = log::create(&dir).context("create a file in", &dir)?;
+        let log = Log::create(&dir).context("create a file in", &dir)?;
         let mut place = self.workplace(target, gathered)?;
         let start = target
             .depfile
@@ -329,8 +335,8 @@ impl Builder<'_> {
             .then(|| self.inspector.digests.start());
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
-        let Printed { text, is_cut } = log::read(&log).context("read a log in", &dir)?;
-        self.keep_log(target, &text)?;
+        let (text, is_cut) = log.printed().context("keep a log in", &dir)?;
+        let text = self.keep_log(target, text)?;
         let found = match &failed {
             None => self.found(target, gathered, &place, depfile?.as_deref()),
             Some(_) => Ok(Vec::new()),
@@ -372,18 +378,18 @@ impl Builder<'_> {
         target: &Target,
         gathered: &Gathered,
         place: &mut Workplace,
-        log: &File,
+        log: &Log,
     ) -> Result<Option<(usize, Exit, PathBuf)>> {
+        let root = self.inspector.digests.root();
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);
             place.equip(&mut env, &gathered.env);
             let spec = Spec {
                 argv: argv.clone(),
-                dir: target
-                    .dir
-                    .to_absolute(place.root(self.inspector.digests.root())),
+                dir: target.dir.to_absolute(place.root(root)),
                 env,
                 timeout: target.timeout,
+                mark: Some(runner::mark(root, &target.name, i)),
             };
             let exit = place.run(target, self.inspector.runner, &spec, log)?;
             if !exit.is_ok() {
@@ -398,20 +404,23 @@ impl Builder<'_> {
         target: &Target,
         key: ActionKey,
         (made, found): (&Made, &[Found]),
-        log: &[u8],
+        log: &Printed,
         took: Duration,
     ) {
         // A link to this checkout would lead out of any other one, and back into this.
         if !target.is_cached || outputs::leads_home(&made.outputs, self.inspector.digests.root()) {
             return;
         }
-        let digest = Digest::of(log);
+        // It lies where nobody else writes; else it is kept here, and that is all.
+        let Ok(digest) = hash_reader(log.reader()) else {
+            return;
+        };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.fill_store(|store| {
             let packing = Packing::new(store);
             outputs::put(&made.outputs, self.inspector.digests, &packing)?;
             if !packing.missing(&[digest])?.is_empty() {
-                packing.put(&digest, &mut &log[..])?;
+                packing.put(&digest, &mut log.reader())?;
             }
             let result = ActionResult {
                 made: made.clone(),
@@ -454,7 +463,7 @@ fn command_error(
     gathered: &Gathered,
     (index, dir): (usize, &Path),
     exit: &Exit,
-    log: &[u8],
+    log: &Printed,
 ) -> Box<Error> {
     if matches!(exit, Exit::Interrupted) {
         return interrupted();
@@ -481,12 +490,24 @@ fn command_error(
         Exit::TimedOut(_) => {
             with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
         }
+        Exit::PrintedTooMuch(_) => {
+            with_tail(error, log).hinted("let it print less, or write it into a file")
+        }
         _ => with_tail(error, log),
     }
 }
 
-fn check_expectations(target: &Target, log: &[u8], is_cut: bool) -> Result<()> {
-    let text = String::from_utf8_lossy(log);
+fn check_expectations(target: &Target, log: &Printed, is_cut: bool) -> Result<()> {
+    let first = |wanted: &[String], is_there: bool| -> Result<Option<String>> {
+        for wanted in wanted {
+            let found = log.contains(wanted);
+            let found = found.context("read the log of", Path::new(&target.name))?;
+            if found == is_there {
+                return Ok(Some(wanted.clone()));
+            }
+        }
+        Ok(None)
+    };
     let failed = |what: &str| {
         let error = Error::failed(format!("`{}` ran, but {what}", target.name));
         let error = with_tail(error, log);
@@ -499,11 +520,11 @@ fn check_expectations(target: &Target, log: &[u8], is_cut: bool) -> Result<()> {
         })
     };
     let broken = |what: &str, wanted: &str| failed(&format!("{what} `{wanted}`"));
-    if let Some(wanted) = target.expect.iter().find(|w| !text.contains(w.as_str())) {
-        return broken("did not print", wanted);
+    if let Some(wanted) = first(&target.expect, false)? {
+        return broken("did not print", &wanted);
     }
-    match target.reject.iter().find(|w| text.contains(w.as_str())) {
-        Some(wanted) => broken("printed", wanted),
+    match first(&target.reject, true)? {
+        Some(wanted) => broken("printed", &wanted),
         None if is_cut && !target.reject.is_empty() => failed(
             "emptied its own log, so that nobody knows whether it printed what `reject` names",
         ),
@@ -512,12 +533,20 @@ fn check_expectations(target: &Target, log: &[u8], is_cut: bool) -> Result<()> {
 }
 
 /// Adds the last lines of a log to an error.
-fn with_tail(error: Box<Error>, log: &[u8]) -> Box<Error> {
-    let text = String::from_utf8_lossy(log);
+fn with_tail(error: Box<Error>, log: &Printed) -> Box<Error> {
+    // What cannot be read any more is in the log that is kept, or nowhere.
+    let Ok((tail, is_cut)) = log.tail(TAIL_BYTES) else {
+        return error;
+    };
+    let text = String::from_utf8_lossy(&tail);
     let lines: Vec<&str> = text.lines().collect();
     if lines.is_empty() {
         return error;
     }
-    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    error.fact("printed", tail.join("\n"))
+    let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+    // The first of them may have lost its beginning.
+    match is_cut && lines.len() <= TAIL_LINES {
+        true => error.fact("printed", format!("…{last}")),
+        false => error.fact("printed", last),
+    }
 }

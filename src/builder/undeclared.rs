@@ -14,6 +14,9 @@ use crate::graph::{Graph, Pattern, Target};
 use crate::sandbox::{Seen, Stage, Uses};
 use crate::stale::Gathered;
 
+/// Where the C library asks for names of users that are in no file; it goes on without an answer.
+const NAME_SERVICES: [&str; 3] = ["/run/nscd", "/run/systemd", "/var/lib/sss"];
+
 /// Something that a command did and its target does not declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -198,6 +201,9 @@ impl<'a> Declared<'a> {
             (_, Some(path)) if path.as_path().starts_with(STATE_DIR) => {
                 "leave it alone: it is the state of rel itself".into()
             }
+            _ if path.starts_with("/dev") => {
+                format!("add `sandbox \"strict\" {{ read \"{object}\" }}`")
+            }
             _ => format!("add `inputs \"{object}\"`"),
         };
         Finding { verb, object, help }
@@ -232,6 +238,23 @@ impl<'a> Declared<'a> {
         // What was opened says more than what was only asked for.
         found.sort_by_key(|finding| finding.verb == "looks at");
         found.dedup();
+        let is_asked_by_all =
+            |path: &&PathBuf| NAME_SERVICES.iter().any(|dir| path.starts_with(dir));
+        let sockets = seen.sockets.iter().filter(|path| !is_asked_by_all(path));
+        found.extend(sockets.map(|path| {
+            let object = shown(path.as_os_str()).into_owned();
+            let help = match path.is_absolute() {
+                true => format!("add `sandbox \"strict\" {{ connect \"{object}\" }}`"),
+                false => {
+                    "an abstract socket: this kernel cannot tell whose it is (Linux 6.12)".into()
+                }
+            };
+            Finding {
+                verb: "connects to",
+                object,
+                help,
+            }
+        }));
         found
     }
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::ErrorKind as IoErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -14,10 +14,11 @@ use super::Builder;
 use super::undeclared::{Declared, Finding};
 use crate::digest::Kind;
 use crate::error::{Error, Result};
-use crate::fs::RepoPath;
+use crate::fs::{self, RepoPath};
 use crate::graph::{Pattern, Sandbox, Target};
 use crate::key::Found;
 use crate::outputs;
+use crate::runner::log::Log;
 use crate::runner::{Exit, Runner, Spec};
 use crate::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
 use crate::stale::Gathered;
@@ -51,10 +52,14 @@ impl Builder<'_> {
         } else if let Some(sandbox) = &target.sandbox {
             let stage = self.stage(target, gathered)?;
             let machine = self.machine(Some(sandbox));
-            let rules = Rules {
+            let connect = self.sockets(sandbox);
+            let mut rules = Rules {
                 machine: machine.clone(),
                 ..stage.rules()
             };
+            // Who may connect to it may also see that it is there.
+            rules.read.extend(connect.iter().cloned());
+            rules.connect = connect;
             place.held = Some(Confinement {
                 rules: Some(rules),
                 machine,
@@ -81,24 +86,40 @@ impl Builder<'_> {
                 .get_or_init(|| Machine::new(tools(), root, home.as_deref()).into());
             return machine.clone();
         }
-        let named = named
-            .iter()
-            .map(|dir| match (dir.strip_prefix("~/"), &home) {
-                (Some(below), Some(home)) => home.join(below),
-                _ => PathBuf::from(dir),
-            });
+        let named = named.iter().map(|dir| below_home(dir, home.as_deref()));
         let named = tools().into_iter().chain(named).collect();
         Machine::new(named, root, home.as_deref()).into()
+    }
+
+    /// Returns the sockets that a sandbox names, and directories of such, without links on the way.
+    fn sockets(&self, sandbox: &Sandbox) -> Vec<PathBuf> {
+        let home = (self.inspector.env)("HOME").map(PathBuf::from);
+        // One that is not there yet may be made meanwhile.
+        let real = |path: &String| {
+            let path = below_home(path, home.as_deref());
+            std::fs::canonicalize(&path).unwrap_or(path)
+        };
+        let is_socket = |path: &PathBuf| {
+            let meta = std::fs::metadata(path);
+            meta.is_ok_and(|meta| meta.file_type().is_socket())
+        };
+        // Reading a socket can mean nothing else.
+        let read = sandbox.read.iter().map(real).filter(is_socket);
+        sandbox.connect.iter().map(real).chain(read).collect()
     }
 
     /// Sets up a stage with everything that `target` declares.
     fn stage(&self, target: &Target, gathered: &Gathered) -> Result<Stage> {
         let base = self.state_dir.join("sandbox");
+        let [at_work, kept] = ["at-work", "kept"].map(|name| base.join(name));
+        fs::own_dir(&base)?;
+        fs::own_dir(&kept)?;
         let pool = self.pool.get_or_init(|| {
             // What a killed run left is of no use to anybody.
-            let _ = sandbox::clear(&base.join("at-work"));
-            Pool::open(base.join("kept")).into()
+            let _ = sandbox::clear(&at_work);
+            Pool::open(kept).into()
         });
+        fs::own_dir(&at_work)?;
         let name = blake3::hash(target.name.as_bytes()).to_hex();
         let ups = |path: &RepoPath| {
             let components = path.as_path().components();
@@ -106,7 +127,7 @@ impl Builder<'_> {
         };
         let ups = gathered.inputs.iter().map(|(path, _)| ups(path)).max();
         let root = self.inspector.digests.root();
-        let slot = base.join("at-work").join(&name[..16]);
+        let slot = at_work.join(&name[..16]);
         let mut stage = Stage::new(slot, root, ups.unwrap_or(0), pool.clone())?;
         for (path, _) in &gathered.inputs {
             stage.place(path)?;
@@ -259,6 +280,14 @@ impl Builder<'_> {
     }
 }
 
+/// Returns a path of which the Releasefile may have written the home as `~`.
+fn below_home(path: &str, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~/"), home) {
+        (Some(below), Some(home)) => home.join(below),
+        _ => PathBuf::from(path),
+    }
+}
+
 impl Workplace {
     /// Returns the directory that stands for the repository.
     pub(super) fn root<'a>(&'a self, tree: &'a Path) -> &'a Path {
@@ -299,19 +328,16 @@ impl Workplace {
         target: &Target,
         runner: &Runner,
         spec: &Spec,
-        log: &File,
+        log: &Log,
     ) -> Result<Exit> {
         let Some(held) = &self.held else {
             return Ok(runner.run(spec, log));
         };
         let (exit, seen) = runner.run_confined(spec, log, held);
         self.seen.merge(seen);
-        if let Some(kind) = self.seen.error {
-            return Err(Error::failed(format!(
-                "`{}` could not be watched: {}",
-                target.name,
-                crate::error::os_text(&kind.into())
-            )));
+        if let Some(why) = &self.seen.error {
+            let text = format!("`{}` could not be watched: {why}", target.name);
+            return Err(Error::failed(text));
         }
         match exit {
             Exit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {

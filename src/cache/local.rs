@@ -4,20 +4,24 @@
 //! v1/cas/ab/abcd…   a blob, read-only, under its BLAKE3 hash
 //! v1/ac/ab/abcd…    a result, under its action key
 //! ```
+//! Whoever writes a result chooses what targets are restored from it. So a result is used only
+//! if it is a regular file of the user's or of root's. What is made here is for its owner
+//! alone, unless the directory is open to readers: then others may read it as well.
+//!
 //! Files are written under a temporary name and renamed: a reader sees a whole file or
 //! none. Nothing is flushed: what a power cut tears is found out by its digest or checksum
 //! when it is read, and is a miss. The directory's name has the format's version; another
 //! version starts empty.
 
-use std::fs::{File, Permissions};
-use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{ErrorKind as Io, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::cache::{ActionResult, Store};
 use crate::digest::Digest;
-use crate::error::{IoContext, Result};
-use crate::fs;
+use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::fs::{self, Owners};
 use crate::key::ActionKey;
 
 mod upkeep;
@@ -37,23 +41,95 @@ const TOUCH: rustix::fs::Timestamps = rustix::fs::Timestamps {
     },
 };
 
-/// Room for a result as most are.
-const RESULT_BYTES: usize = 8 * 1024;
+/// The longest result in bytes. It names files; 100,000 of them take a tenth of this.
+const RESULT_BYTES_MAX: u64 = 64 << 20;
+
+/// Permissions that a cache directory may give to others.
+const READERS: u32 = 0o055;
 
 /// A store in a directory.
 pub struct LocalStore {
     cas: PathBuf,
     actions: PathBuf,
+    /// The users whose results are believed; `None` for those of everybody.
+    owners: Option<Owners>,
+    /// The permissions that others have to what is made here.
+    readers: u32,
+}
+
+/// What is at the path of a result or a blob.
+enum Found {
+    Nothing,
+    /// Something that is not believed, or is not a regular file.
+    Wrong,
+    /// A file, with its length in bytes.
+    File(File, u64),
 }
 
 impl LocalStore {
-    /// Returns the store below `dir`, which need not exist yet.
-    pub fn new(dir: &Path) -> Self {
-        let version = dir.join("v1");
+    /// Returns the store below `dir`, which need not exist yet. Results of `owners` and of root
+    /// are believed; `None` believes those of everybody.
+    pub fn new(dir: &Path, owners: Option<Owners>) -> Self {
+        let [_, _, cas, actions] = Self::dirs(dir);
+        let mode = std::fs::metadata(dir).map_or(0, |meta| meta.mode());
+        // One like `/tmp` is open because all write there, not to let them read this.
+        let is_shared = mode & 0o002 != 0;
         Self {
-            cas: version.join("cas"),
-            actions: version.join("ac"),
+            cas,
+            actions,
+            owners,
+            readers: if is_shared { 0 } else { mode & READERS },
         }
+    }
+
+    /// Returns whether results of one user and of root alone are believed.
+    pub fn is_of_one_user(&self) -> bool {
+        self.owners.is_some()
+    }
+
+    /// Returns the directories that a store below `dir` is in, outermost first.
+    pub fn dirs(dir: &Path) -> [PathBuf; 4] {
+        let version = dir.join("v1");
+        let [cas, actions] = ["cas", "ac"].map(|name| version.join(name));
+        [dir.to_owned(), version, cas, actions]
+    }
+
+    fn find(&self, path: &Path) -> Result<Found> {
+        let (file, meta) = match fs::open_own(path) {
+            Ok(opened) => opened,
+            Err(e) if fs::is_absent(&e) => return Ok(Found::Nothing),
+            Err(e) if matches!(e.kind(), Io::InvalidInput | Io::IsADirectory) => {
+                return Ok(Found::Wrong);
+            }
+            Err(e) => return Err(e).context("read", path),
+        };
+        let is_believed = self.owners.is_none_or(|o| o.are_trusted(meta.uid()));
+        Ok(match is_believed {
+            true => Found::File(file, meta.len()),
+            false => Found::Wrong,
+        })
+    }
+
+    /// Makes a temporary file in `dir` with the permissions of `mode` that the process's mask
+    /// leaves.
+    fn temporary_in(&self, dir: &Path, mode: u32) -> Result<tempfile::NamedTempFile> {
+        let mode = Permissions::from_mode(mode | self.readers & 0o044);
+        tempfile::Builder::new()
+            .prefix(fs::TEMPORARY)
+            .permissions(mode)
+            .tempfile_in(dir)
+            .context("create a temporary file in", dir)
+    }
+
+    /// Writes into a directory, which is made when a first try fails: it mostly is there. Whether
+    /// it was missing is not asked afterwards: by then another worker may have made it.
+    fn with_directory<T>(&self, dir: &Path, write: impl Fn() -> Result<T>) -> Result<T> {
+        write().or_else(|_| {
+            let mut make = DirBuilder::new();
+            make.recursive(true).mode(fs::PRIVATE_DIR | self.readers);
+            make.create(dir).context("create directory", dir)?;
+            write()
+        })
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -68,16 +144,10 @@ impl LocalStore {
 impl Store for LocalStore {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         let path = self.action_path(key);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).context("read", &path),
+        let Found::File(file, len) = self.find(&path)? else {
+            return Ok(None);
         };
-        // Mostly it is small: asking for its size first would be a call more.
-        let mut bytes = Vec::with_capacity(RESULT_BYTES);
-        let read = (&file).take(u64::MAX).read_to_end(&mut bytes);
-        read.context("read", &path)?;
-        let result = crate::stored::decode(&bytes);
+        let result = read_result(&file, len).context("read", &path)?;
         if result.is_some() {
             // The time of last use, for `prune`; a cache of somebody else's does without.
             let _ = rustix::fs::futimens(&file, &TOUCH);
@@ -89,13 +159,21 @@ impl Store for LocalStore {
         let path = self.action_path(key);
         let dir = path.parent().unwrap_or(&self.actions);
         let bytes = crate::stored::encode(result)?;
-        with_directory(dir, || fs::write_lightly(&path, &bytes))
+        if bytes.len() as u64 > RESULT_BYTES_MAX {
+            let size = crate::digest::shown_size(bytes.len() as u64);
+            let message = format!("a result is not cached: the names of its files take {size}");
+            return Err(Error::new(ErrorKind::Cache, message));
+        }
+        let mut file = self.with_directory(dir, || self.temporary_in(dir, 0o600))?;
+        file.write_all(&bytes).context("write", &path)?;
+        let done = file.persist(&path).map_err(|e| e.error);
+        done.map(drop).context("write", &path)
     }
 
     fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let is_missing = |d: &&Digest| {
             let path = self.blob_path(d);
-            let meta = std::fs::metadata(&path).ok();
+            let meta = std::fs::symlink_metadata(&path).ok();
             let Some(meta) = meta.filter(|m| m.is_file() && m.len() == d.size) else {
                 return true;
             };
@@ -104,7 +182,7 @@ impl Store for LocalStore {
                 .modified()
                 .is_ok_and(|m| m.elapsed().is_ok_and(|e| e > YOUNG / 2))
             {
-                let flags = rustix::fs::AtFlags::empty();
+                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
                 let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &TOUCH, flags);
             }
             false
@@ -114,10 +192,13 @@ impl Store for LocalStore {
 
     fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
         let path = self.blob_path(digest);
-        match File::open(&path) {
-            Ok(file) => Ok(Some(Box::new(file))),
-            Err(e) if fs::is_absent(&e) => Ok(None),
-            Err(e) => Err(e).context("read", &path),
+        match self.find(&path)? {
+            Found::File(file, len) if len == digest.size => Ok(Some(Box::new(file))),
+            Found::Nothing => Ok(None),
+            Found::File(..) | Found::Wrong => {
+                self.distrust(digest);
+                Ok(None)
+            }
         }
     }
 
@@ -129,20 +210,13 @@ impl Store for LocalStore {
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
         let path = self.blob_path(digest);
         let dir = path.parent().unwrap_or(&self.cas);
-        let mut file = with_directory(dir, || {
-            tempfile::Builder::new()
-                .prefix(fs::TEMPORARY)
-                .tempfile_in(dir)
-                .context("create a temporary file in", dir)
-        })?;
+        let mut file = self.with_directory(dir, || self.temporary_in(dir, 0o400))?;
+        // A file that grows is not followed to an end that may never come.
+        let from = &mut from.take(digest.size.saturating_add(1));
         let found = copy(from, file.as_file_mut()).context("write", &path)?;
         if found != *digest {
             return Err(super::moving(digest, &found));
         }
-        let read_only = Permissions::from_mode(0o444);
-        file.as_file()
-            .set_permissions(read_only)
-            .context("set the mode of", &path)?;
         file.persist(&path)
             .map_err(|e| e.error)
             .context("write", &path)?;
@@ -150,13 +224,12 @@ impl Store for LocalStore {
     }
 }
 
-/// Writes into a directory, which is made when a first try fails: it mostly is there. Whether it
-/// was missing is not asked afterwards: by then another worker may have made it.
-fn with_directory<T>(dir: &Path, write: impl Fn() -> Result<T>) -> Result<T> {
-    write().or_else(|_| {
-        fs::create_dirs(dir)?;
-        write()
-    })
+/// Reads a result from a file of `len` bytes; `None` where it is not whole, or too long.
+fn read_result(file: &File, len: u64) -> std::io::Result<Option<ActionResult>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(len.min(RESULT_BYTES_MAX)).unwrap_or(0));
+    file.take(RESULT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let is_too_long = bytes.len() as u64 > RESULT_BYTES_MAX;
+    Ok(crate::stored::decode(&bytes).filter(|_| !is_too_long))
 }
 
 fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
@@ -190,7 +263,7 @@ mod tests {
 
     pub(super) fn space() -> (tempfile::TempDir, LocalStore) {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = LocalStore::new(dir.path());
+        let store = LocalStore::new(dir.path(), Some(Owners::new(None)));
         (dir, store)
     }
 

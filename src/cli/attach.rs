@@ -22,7 +22,7 @@ pub struct AttachArgs {
 pub fn attach(context: &mut Context, args: &AttachArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = query::standing(job.project, job.root, &roots)?;
+        let made = query::standing(job.context, job.project, job.root, &roots)?;
         let way = Way {
             is_question: true,
             ..Way::default()
@@ -40,7 +40,7 @@ pub fn attach(context: &mut Context, args: &AttachArgs) -> Result<u8> {
                 false => attach::follow(request, &line, progress, interrupted)?,
             };
             match is_json {
-                true => ui::print(&format!("{:#}\n", to_json(&endings)?)),
+                true => ui::print_json(&to_json(&endings)?),
                 false => ui::eprint(&ui::logs::endings_text(screen, &job.purpose(), &endings)),
             }
             Ok(match args.stop {

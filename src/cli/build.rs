@@ -125,7 +125,7 @@ pub fn run(
     drop(loading);
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
-    let (runner, _listener) = start_runner(&state_dir, jobserver.as_ref())?;
+    let (runner, _listener) = start_runner(&root, &state_dir, jobserver.as_ref())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let (graph, version) = (&project.graph, project.version.as_ref());
     let now_s = Context::now_s();
@@ -230,10 +230,11 @@ fn how(options: &BuildOptions, jobs: usize, roots: &[TargetId]) -> Options {
 
 /// Returns a runner that ends what it started when the person says so.
 fn start_runner(
+    root: &Path,
     state_dir: &Path,
     jobserver: Option<&jobserver::Client>,
 ) -> Result<(Arc<Runner>, Listener)> {
-    let register = Register::open(&state_dir.join("running"), &state_dir.join("logs"))?;
+    let register = Register::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
     let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));

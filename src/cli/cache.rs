@@ -1,8 +1,10 @@
 //! `rel cache`: the local cache's size, cleaning, verification.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::context::Context;
+use crate::cache::local::LocalStore;
 use crate::digest::shown_size;
 use crate::error::{EXIT_OK, Error, Result, plural};
 use crate::ui;
@@ -30,15 +32,31 @@ enum CacheVerb {
     Verify,
 }
 
+/// Refuses to remove files of a cache that others can change: they could let names in it lead
+/// elsewhere meanwhile.
+fn check_owner(store: &LocalStore, dir: &Path) -> Result<()> {
+    if store.is_of_one_user() {
+        return Ok(());
+    }
+    let dir = dir.display();
+    let message = format!("files in `{dir}` are not removed: others can change it");
+    Err(Error::usage(message).hinted(
+        "let the user do that whose cache it is; if it is yours, close it to others \
+         (`chmod -R go-w`) and take it from the list (`rel trust --remove`)",
+    ))
+}
+
 /// Runs `rel cache`.
 pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
-    let store = context.store()?;
-    let dir = context.cache_dir()?;
+    let (store, dir) = (context.store()?, context.cache_dir()?);
+    if !matches!(args.verb, CacheVerb::Size) {
+        check_owner(&store, &dir)?;
+    }
     let (text, json) = match &args.verb {
         CacheVerb::Size => {
             let usage = store.usage()?;
             let text = format!(
-                "{}  {} in {} {}, {} {}\n",
+                "{}  {} in {} {}, {} {}",
                 dir.display(),
                 shown_size(usage.bytes),
                 usage.blobs,
@@ -63,7 +81,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
             }
             let gone = store.prune(age, size)?;
             let text = format!(
-                "removed {} {} and {} {}, {}\n",
+                "removed {} {} and {} {}, {}",
                 gone.results,
                 plural(gone.results as usize, "result"),
                 gone.blobs,
@@ -78,9 +96,9 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
         CacheVerb::Verify => {
             let (read, bad) = store.verify()?;
             let text = match bad.len() {
-                0 => format!("{read} {} read, all sound\n", plural(read as usize, "file")),
+                0 => format!("{read} {} read, all sound", plural(read as usize, "file")),
                 n => format!(
-                    "{read} {} read, {n} corrupt and removed\n",
+                    "{read} {} read, {n} corrupt and removed",
                     plural(read as usize, "file")
                 ),
             };
@@ -88,8 +106,8 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
         }
     };
     match context.json {
-        true => ui::print(&format!("{json:#}\n")),
-        false => ui::print(&text),
+        true => ui::print_json(&json),
+        false => ui::print_line(text),
     }
     Ok(EXIT_OK)
 }

@@ -3,7 +3,6 @@
 //! Whether it must be asked is the deploy room's matter; here is whom to ask: the command
 //! line, the plan that was read, or the person at the terminal.
 
-use std::io::IsTerminal;
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
@@ -65,8 +64,7 @@ pub(super) fn ask(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<()> {
-    let is_person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if !is_person || context.json {
+    if !ui::is_person() || context.json {
         return Err(unconfirmed(environment, all));
     }
     let text = ui::deploy::question(context.screen, all);

@@ -1,6 +1,6 @@
 //! Where things are: root, state, cache, environment; and the loaded Releasefile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,17 +9,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::cache::local::LocalStore;
 use crate::compiled::{self, Origin, Stamps};
 use crate::deploy::Recipes;
+use crate::deploy::hosts::machines;
 use crate::digest::Digest;
 use crate::error::{Error, IoContext, Result};
-use crate::fs::{self, STATE_DIR, Signature};
+use crate::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
 use crate::source::{Mistake, Sources};
 use crate::stored::Sum;
 use crate::ui::{self, Screen};
 
-use super::Global;
-use super::checkout::Lock;
+use super::checkout::{self, Lock};
+use super::state_dir::StateDir;
+use super::trust::{self, refusal};
+use super::{Global, temporary};
 
 /// Name of the file that declares a project.
 pub const RELEASEFILE: &str = "Releasefile.kdl";
@@ -34,10 +37,19 @@ pub struct Context {
     pub json: bool,
     /// Say at the end how much was done.
     pub stats: bool,
+    /// The users that count as this one.
+    pub owners: Owners,
+    /// What the user has allowed with `rel trust`, once that is asked.
+    pub(super) trusted: OnceLock<BTreeSet<PathBuf>>,
     file: Option<PathBuf>,
+    /// The argument of `-C`, as a real path.
+    named_dir: Option<PathBuf>,
     hosts_file: Option<PathBuf>,
+    /// Whether `--hosts` named the file of hosts, and not a saved plan.
+    pub(super) is_hosts_file_named: bool,
     vars: BTreeMap<String, String>,
     env: BTreeMap<String, OsString>,
+    state: OnceLock<StateDir>,
     located: Option<Located>,
     loaded: OnceLock<Loaded>,
     broken: Option<Sources>,
@@ -48,6 +60,8 @@ struct Located {
     root: PathBuf,
     file: PathBuf,
     origin: Origin,
+    /// Whether the user named the Releasefile, by `-f` or `-C`.
+    is_named: bool,
     current: Option<compiled::Current>,
 }
 
@@ -67,6 +81,13 @@ struct Parsed {
     stamps: Stamps,
 }
 
+/// Returns the screen where the command line cannot be read: without its options.
+pub fn bare_screen() -> Screen {
+    #[expect(clippy::disallowed_methods, reason = "there is no context yet")]
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    Screen::new(ui::ColorChoice::Auto, no_color, false, false)
+}
+
 impl Context {
     /// Reads the environment and the current directory.
     pub fn new(global: &Global) -> Result<Self> {
@@ -76,6 +97,7 @@ impl Context {
         let env: BTreeMap<String, OsString> = env
             .filter_map(|(n, v)| Some((n.into_string().ok()?, v)))
             .collect();
+        let env = temporary::with_usable_dir(env, global.quiet);
         let no_color = env.get("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dir = match &global.directory {
             // As if started there: what `..` and links stand for is not above it.
@@ -92,18 +114,26 @@ impl Context {
             );
         }
         let is_verbose = global.verbose > 0;
+        let screen = Screen::new(global.color, no_color, global.quiet, is_verbose);
         if global.verbose > 1 {
+            let color = screen.color;
             let log = tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
+                .with_writer(move || ui::Events { color })
+                .with_ansi(color)
                 .without_time();
             // A second subscriber can only come from a test; the first one stays.
             let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
         }
         Ok(Self {
             file: global.file.as_ref().map(|f| dir.join(f)),
+            named_dir: global.directory.as_ref().map(|_| dir.clone()),
             hosts_file: global.hosts.as_ref().map(|f| dir.join(f)),
+            is_hosts_file_named: true,
+            owners: Owners::new(env.get("SUDO_UID").and_then(|uid| uid.to_str())),
+            trusted: OnceLock::new(),
+            state: OnceLock::new(),
             dir,
-            screen: Screen::new(global.color, no_color, global.quiet, is_verbose),
+            screen,
             json: global.json,
             stats: global.stats,
             vars: super::variables(&global.vars)?,
@@ -122,6 +152,11 @@ impl Context {
     /// Returns a variable that is for `rel`; an empty one is as good as none.
     pub fn own_var(&self, name: &str) -> Option<OsString> {
         self.var(name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the `ssh` to run.
+    pub fn ssh(&self) -> OsString {
+        self.own_var("REL_SSH").unwrap_or_else(|| "ssh".into())
     }
 
     /// Returns the checked Releasefile, loading it when asked first.
@@ -152,9 +187,10 @@ impl Context {
         }
         self.vars = vars.clone();
         if let Some(file) = hosts_file {
-            let releasefile = self.find_file()?;
+            let (releasefile, _) = self.find_file()?;
             let dir = releasefile.parent().unwrap_or(&self.dir);
             self.hosts_file = Some(dir.join(file));
+            self.is_hosts_file_named = false;
         }
         Ok(())
     }
@@ -181,6 +217,17 @@ impl Context {
         root.join(STATE_DIR)
     }
 
+    /// Returns the directory of the user's own state; it need not exist.
+    pub fn user_state_dir(&self) -> Option<PathBuf> {
+        let absolute = |name: &str| {
+            let dir = self.var(name).map(PathBuf::from);
+            dir.filter(|d| d.is_absolute())
+        };
+        let state = absolute("XDG_STATE_HOME");
+        let state = state.or_else(|| Some(absolute("HOME")?.join(".local/state")));
+        Some(state?.join("rel"))
+    }
+
     /// Returns the directory of the user's cache.
     pub fn cache_dir(&self) -> Result<PathBuf> {
         let absolute = |name: &str| {
@@ -204,8 +251,13 @@ impl Context {
     }
 
     /// Returns the local store.
+    ///
+    /// # Errors
+    /// Somebody else chooses what is in it; exit code 2.
     pub fn store(&self) -> Result<LocalStore> {
-        Ok(LocalStore::new(&self.cache_dir()?))
+        let dir = self.cache_dir()?;
+        let is_safe = trust::check_cache(self, &dir)?;
+        Ok(LocalStore::new(&dir, is_safe.then_some(self.owners)))
     }
 
     /// Returns the time in seconds since 1970.
@@ -233,20 +285,25 @@ impl Context {
 
     /// Returns the user that the operating system knows this process by.
     pub fn user() -> String {
-        // It needs no variable, and one may hold a secret.
-        let mut id = std::process::Command::new("id");
-        let named = id.arg("-un").env_clear().output().ok();
-        let named = named.filter(|o| o.status.success());
-        let name = named.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
         let number = || format!("uid-{}", rustix::process::getuid().as_raw());
-        name.filter(|n| !n.is_empty()).unwrap_or_else(number)
+        Self::id(&["-un"]).unwrap_or_else(number)
     }
 
-    /// Returns the Releasefile: `-f`, or the nearest one upwards.
-    fn find_file(&self) -> Result<PathBuf> {
+    /// Returns what `id` prints; `None` where it knows nobody.
+    pub(super) fn id(args: &[&str]) -> Option<String> {
+        // It needs no variable, and one may hold a secret.
+        let mut id = std::process::Command::new("id");
+        let output = id.args(args).env_clear().output().ok()?;
+        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !name.is_empty()).then_some(name)
+    }
+
+    /// Returns the Releasefile: `-f`, or the nearest one upwards; and whether the user named it,
+    /// or its directory.
+    fn find_file(&self) -> Result<(PathBuf, bool)> {
         if let Some(file) = &self.file {
             return match file.is_file() {
-                true => Ok(file.clone()),
+                true => Ok((file.clone(), true)),
                 false => Err(
                     Error::usage(format!("there is no file `{}`", file.display()))
                         .hinted("correct the argument of `-f`"),
@@ -258,13 +315,15 @@ impl Context {
             .ancestors()
             .map(|d| d.join(RELEASEFILE))
             .find(|f| f.is_file());
-        found.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             Error::usage(format!(
                 "there is no {RELEASEFILE} in `{}` or above",
                 self.dir.display()
             ))
             .hinted("`rel init` writes one to start from")
-        })
+        })?;
+        let is_named = self.named_dir.as_deref() == found.parent();
+        Ok((found, is_named))
     }
 
     /// Loads the Releasefile from its text, whatever is compiled.
@@ -306,8 +365,11 @@ impl Context {
     }
 
     fn locate(&self) -> Result<Located> {
-        let file = self.find_file()?;
-        let file = std::fs::canonicalize(&file).context("find", &file)?;
+        let (found, is_named) = self.find_file()?;
+        let file = std::fs::canonicalize(&found).context("find", &found)?;
+        if !is_named {
+            self.check_owner(&found, &file)?;
+        }
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
         let program = super::program();
         let signature = std::fs::metadata(&program).ok().map(|m| Signature::of(&m));
@@ -317,21 +379,33 @@ impl Context {
             hosts_file: self.hosts_file.clone(),
             vars: self.vars.clone(),
         };
-        let current = compiled::current(&Self::state_dir(&root), &root, &origin);
+        let state = self.with_access(&root, |access| StateDir::find(&root, access))?;
+        let state = self.state.get_or_init(|| state);
+        let current = state.known();
+        let current = current.and_then(|dir| compiled::current(dir, &root, &origin));
+        // Files of others are asked about where they are named.
+        let current = current.filter(|c| is_named || !c.is_foreign || self.is_trusted(&root));
         Ok(Located {
             root,
             file,
             origin,
+            is_named,
             current,
         })
     }
 
+    /// Returns the state directory, if what is in it is believed. The Releasefile must have been
+    /// found.
+    pub fn known_state(&self) -> Option<&Path> {
+        self.state.get()?.known()
+    }
+
     fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Mistake>)> {
-        let located = match self.located.take() {
+        let mut located = match self.located.take() {
             Some(located) => located,
             None => self.locate()?,
         };
-        if let Some(current) = located.current.filter(|_| may_use_compiled) {
+        if let Some(current) = located.current.take().filter(|_| may_use_compiled) {
             let id = current.id;
             if let Some(project) = current.project() {
                 let loaded = Loaded {
@@ -343,21 +417,17 @@ impl Context {
                 return Ok((loaded, Vec::new()));
             }
         }
-        self.parse(located.root, located.file, &located.origin)
+        self.parse(located)
     }
 
     /// Parses and checks the Releasefile and shows its warnings.
-    fn parse(
-        &mut self,
-        root: PathBuf,
-        file: PathBuf,
-        origin: &Origin,
-    ) -> Result<(Loaded, Vec<Mistake>)> {
+    fn parse(&mut self, located: Located) -> Result<(Loaded, Vec<Mistake>)> {
+        let (root, origin) = (located.root, &located.origin);
         let start_ns = crate::digest::coarse_now_ns();
         let (recipes, recipe_sources) = self.load_recipes(&root)?;
         let request = LoadRequest {
             root: root.clone(),
-            file,
+            file: located.file,
             hosts_file: self.hosts_file.clone(),
             vars: self.vars.clone(),
             check_recipes: &|project| crate::deploy::check_uses(project, &recipes),
@@ -367,12 +437,14 @@ impl Context {
             Err(error) => {
                 if !recipes.mistakes.is_empty() {
                     self.show(&recipes.mistakes, &recipe_sources);
-                    ui::eprint("\n");
+                    ui::eprint(&ui::Text::lines("\n"));
                 }
                 self.broken = Some(error.sources.clone());
                 return Err(error.into_error());
             }
         };
+        let files = loaded.read.iter().chain(&recipes.files);
+        let is_foreign = self.check_owners(files, &root, located.is_named)?;
         // Not even when no use names it: a recipe that can not be read might have been
         // meant to stand in for a shipped one.
         if !recipes.mistakes.is_empty() {
@@ -388,17 +460,18 @@ impl Context {
             let parsed = files.find(|s| root.join(&s.path) == path)?;
             Some(Digest::of(parsed.text.as_bytes()))
         };
-        let read = loaded.read.into_iter().chain(recipe_files(&root));
-        let read = read.map(|path| {
+        let read = loaded.read.into_iter().map(|file| file.path);
+        let read = read.chain(recipe_files(&root)).map(|path| {
             let digest = digest(&path);
             (path, digest)
         });
         let mut dirs = loaded.watched;
         dirs.push(fs::RepoPath::new("recipes"));
         let stamps = Stamps::take(&root, read.collect(), loaded.absent, dirs, start_ns);
-        let parsed = stamps.map(|stamps| Parsed {
-            origin: origin.clone(),
-            stamps,
+        let parsed = stamps.map(|mut stamps| {
+            stamps.is_foreign = is_foreign;
+            let origin = origin.clone();
+            Parsed { origin, stamps }
         });
         let missing = loaded.missing;
         let project = loaded.project;
@@ -414,8 +487,7 @@ impl Context {
     }
 
     fn show(&self, mistakes: &[Mistake], sources: &Sources) {
-        let (width, color) = (self.screen.width, self.screen.color);
-        ui::eprint(&crate::report::render(mistakes, sources, width, color));
+        ui::eprint(&self.screen.mistakes_text(mistakes, sources));
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.
@@ -427,37 +499,65 @@ impl Context {
     /// Returns a short directory for the sockets of kept SSH connections: a socket's path
     /// may not be longer than about 100 bytes.
     pub fn control_dir(&self) -> Result<PathBuf> {
-        use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-        let runtime = self
-            .var("XDG_RUNTIME_DIR")
-            .map(PathBuf::from)
-            .filter(|d| d.is_dir());
+        use std::os::unix::fs::MetadataExt;
+        let runtime = self.var("XDG_RUNTIME_DIR").map(PathBuf::from);
         let user = rustix::process::getuid().as_raw();
+        // After `su` it can be that of another user, who can put other sockets there.
+        let runtime = runtime.filter(|dir| {
+            std::fs::metadata(dir).is_ok_and(|meta| Unsafe::of(&meta, |uid| uid == user).is_none())
+                && matches!(
+                    fs::unsafe_way(dir, |uid| self.owners.are_trusted(uid)),
+                    Ok(None)
+                )
+        });
         let dir = match runtime {
             Some(dir) if dir.as_os_str().len() < 50 => dir.join("rel"),
             _ => PathBuf::from(format!("/tmp/rel-{user}")),
         };
-        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(e).context("create directory", &dir)?
+        let meta = fs::make_dir(&dir)?;
+        let help = "remove it, or set `XDG_RUNTIME_DIR`";
+        match Unsafe::of(&meta, |uid| uid == user) {
+            Some(why) => Err(refusal(&dir, why).hinted(help)),
+            None if meta.mode() & 0o077 != 0 => {
+                let (shown, mode) = (fs::shown(dir.as_os_str()), meta.mode() & 0o7777);
+                Err(Error::usage(format!(
+                    "`{shown}` is not used: it is open to others (mode {mode:04o})"
+                ))
+                .hinted(help))
             }
-            _ => {}
+            None => Ok(dir),
         }
-        let meta = std::fs::symlink_metadata(&dir).context("look at", &dir)?;
-        if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o077 != 0 {
-            return Err(Error::usage(format!(
-                "`{}` is not a private directory of yours",
-                dir.display()
-            ))
-            .hinted("remove it, or set `XDG_RUNTIME_DIR`"));
-        }
-        Ok(dir)
+    }
+
+    /// Returns the file that says which machines hosts are, if the state directory is believed, or
+    /// was made sure of: `is_prepared`.
+    pub fn machines_file(&self, is_prepared: bool) -> Option<PathBuf> {
+        let state = self.state().ok()?;
+        let dir = match is_prepared {
+            true => Some(state.path()),
+            false => state.known(),
+        };
+        dir.map(|dir| dir.join(machines::FILE))
+    }
+
+    /// Makes sure that the state directory of the checkout is there, for a file of its own in it.
+    pub fn prepare_state(&self) -> Result<()> {
+        let state = self.state()?;
+        let root = state.path().parent().unwrap_or(&self.dir);
+        self.with_access(root, |access| checkout::prepare(state, access))
+    }
+
+    fn state(&self) -> Result<&StateDir> {
+        let state = self.state.get();
+        state.ok_or_else(|| Error::internal("the state was not looked at"))
     }
 
     /// Takes the lock of the checkout, waiting for another `rel` and saying for whom. From
     /// here on the state may be written: the compiled Releasefile is kept.
     pub fn lock(&self, state_dir: &Path) -> Result<Lock> {
-        let lock = Lock::take(state_dir)?;
+        let state = self.state()?;
+        let root = state_dir.parent().unwrap_or(state_dir);
+        let lock = self.with_access(root, |access| Lock::take(state, access))?;
         if let Some(loaded) = self.loaded.get()
             && let Some(parsed) = &loaded.parsed
         {

@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Arg, Command, Parser as _};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{BuildOptions, display};
-use super::checkout;
-use super::consent::{self, Consent, ConsentArgs};
+use super::call::{Call, command, usage_of};
+use super::consent::{self, Consent};
 use super::context::Context;
 use super::names::{find, unknown_name, usage};
+use super::query;
 use super::secrets;
 use super::signals::Listener;
 use crate::command::named_outputs;
 use crate::deploy::hosts::hours::Clock;
-use crate::deploy::hosts::upload;
+use crate::deploy::hosts::machines::Machines;
+use crate::deploy::hosts::{unanswered, upload};
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::wire::words::{lower_hex, run_id};
@@ -35,87 +36,16 @@ use crate::model::{Artifact, Environment, Project};
 use crate::progress::Silent;
 use crate::releasefile::COMMANDS;
 use crate::ui;
+use crate::ui::Text;
 use crate::ui::kept::Kept;
-
-/// What an environment's command takes besides its parameters.
-#[derive(Clone, Debug, clap::Args)]
-struct EnvironmentArgs {
-    /// Show what would happen, host by host, step by step, changing nothing
-    #[arg(long)]
-    plan: bool,
-    /// Save the plan, for `rel approve` and `rel apply`
-    #[arg(long, value_name = "FILE", conflicts_with = "rollback")]
-    plan_out: Option<PathBuf>,
-    /// Go back to what was live before the last run
-    #[arg(long, conflicts_with = "plan")]
-    rollback: bool,
-    #[command(flatten)]
-    consent: ConsentArgs,
-    #[command(flatten)]
-    build: BuildOptions,
-}
 
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
     /// Targets; or an environment with its parameters
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-}
-
-/// Returns the command of an environment, for help and completions.
-pub fn command(environment: &Environment) -> Command {
-    use clap::Args as _;
-    let command = EnvironmentArgs::augment_args(Command::new(environment.name.clone()));
-    // The description of the arguments' struct is not that of the environment.
-    let mut command = command.about(environment.desc.clone().unwrap_or_default());
-    command = command.long_about(None);
-    for (i, param) in environment.params.iter().enumerate() {
-        let mut arg = Arg::new(param.name.clone())
-            .index(i + 1)
-            .required(param.default.is_none());
-        if let Some(desc) = &param.desc {
-            arg = arg.help(desc.clone());
-        }
-        if !param.one_of.is_empty() {
-            arg = arg.value_parser(param.one_of.clone());
-        }
-        if let Some(default) = &param.default {
-            arg = arg.default_value(default.clone());
-        }
-        command = command.arg(arg);
-    }
-    command
-}
-
-/// A call of an environment: `staging branch2 --plan`.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(disable_help_flag = true)]
-pub struct Call {
     #[command(flatten)]
-    pub global: super::Global,
-    #[command(flatten)]
-    args: EnvironmentArgs,
-    /// Parameters of the environment
-    #[arg(value_name = "PARAMETER")]
-    values: Vec<String>,
-    /// Print help
-    #[arg(short, long)]
-    help: bool,
-    /// Name of the environment.
-    #[arg(skip)]
-    name: String,
-}
-
-impl Call {
-    /// Parses the words from the environment's name on.
-    pub fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
-        let mut call = Self::try_parse_from(words)?;
-        call.name = words
-            .first()
-            .map(|w| w.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Ok(call)
-    }
+    how: query::How,
 }
 
 /// Runs `rel ENVIRONMENT …`.
@@ -125,7 +55,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     let environment = find_environment(project, &call.name)?;
     if call.help {
         let mut command = command(environment).bin_name(format!("rel {}", call.name));
-        ui::print(&command.render_long_help().to_string());
+        ui::print(&Text::lines(&command.render_long_help().to_string()));
         return Ok(EXIT_OK);
     }
     let job = Job::new(context, project, &root, &call.name, &call.values)?;
@@ -204,14 +134,15 @@ pub fn plan(context: &mut Context, args: &PlanArgs) -> Result<u8> {
         None => false,
     };
     if !is_environment {
-        return super::query::plan_targets(context, &args.names);
+        return query::plan_targets(context, &args.names, args.how);
     }
+    args.how.must_run()?;
     let words = args
         .names
         .iter()
         .map(OsString::from)
         .chain([OsString::from("--plan")]);
-    let call = Call::parse(&words.collect::<Vec<_>>()).map_err(|e| Error::usage(e.to_string()))?;
+    let call = Call::parse(&words.collect::<Vec<_>>()).map_err(|e| usage_of(&e))?;
     environment(context, &call)
 }
 
@@ -303,10 +234,7 @@ impl Job<'_> {
                 return Ok(report.exit_code());
             }
             if !self.context.json && !self.context.screen.is_quiet {
-                ui::eprint(&format!(
-                    "rel: {}\n",
-                    super::report::summary_line(&report.summary)
-                ));
+                ui::tell(super::report::summary_line(&report.summary));
             }
             made = report.summary.made;
         }
@@ -350,8 +278,7 @@ impl Job<'_> {
         consent: &Consent,
     ) -> Result<u8> {
         let roots = self.needs()?;
-        let (made, open) =
-            super::query::made(self.context, self.project, self.root.to_owned(), &roots)?;
+        let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
         if !self.context.json {
             for line in &open {
                 ui::print(line);
@@ -364,7 +291,7 @@ impl Job<'_> {
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let plan = deploy::plan(request, &Silent, interrupted)?;
             match self.context.json {
-                true => ui::print(&format!("{:#}\n", to_json(&plan)?)),
+                true => ui::print_json(&to_json(&plan)?),
                 false => ui::print(&ui::deploy::plan_text(self.context.screen, &plan)),
             }
             if let Some(error) = deploy::unwritable(&plan) {
@@ -399,7 +326,7 @@ impl Job<'_> {
         let (recipes, _) = self.context.load_recipes(self.root)?;
         let secrets = self.secrets(&way, &recipes)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
+        let _listener = Listener::start(interrupted.clone(), || {}, unanswered::abandon)?;
         let display = display(self.context, &self.project.sources);
         let log = match way.is_logged {
             true => Some(self.open_log()?),
@@ -431,10 +358,9 @@ impl Job<'_> {
             },
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
-            ssh: self
-                .context
-                .own_var("REL_SSH")
-                .unwrap_or_else(|| "ssh".into()),
+            ssh: self.context.ssh(),
+            variable: &|name| self.context.var(name),
+            machines: Arc::new(Machines::read(self.context.machines_file(way.is_logged))),
             program: super::program(),
             clock: Clock {
                 now: &Context::now_s,
@@ -485,10 +411,10 @@ impl Job<'_> {
     /// Opens the file that keeps what the steps of this run print, and returns its path
     /// relative to the repository.
     fn open_log(&self) -> Result<(PathBuf, File)> {
+        self.context.prepare_state()?;
         let state_dir = Context::state_dir(self.root);
-        checkout::ensure_state_dir(&state_dir)?;
         let path = log_path(&state_dir, &self.environment.name, self.params.values());
-        let file = File::create(&path).context("create", &path)?;
+        let file = fs::create_own(&path).context("create", &path)?;
         let shown = path.strip_prefix(self.root).unwrap_or(&path);
         Ok((shown.to_owned(), file))
     }
@@ -525,22 +451,22 @@ impl Job<'_> {
     }
 
     fn version(&self) -> Result<Option<String>> {
-        super::query::version(self.context, self.project, self.root.to_owned())
+        query::version(self.context, self.project, self.root.to_owned())
     }
 
     pub(super) fn tell_outcome(&self, outcome: &deploy::Outcome) {
         if self.context.json {
             if let Ok(json) = to_json(outcome) {
-                ui::print(&format!("{json:#}\n"));
+                ui::print_json(&json);
             }
             return;
         }
         for url in &outcome.urls {
-            ui::print(&format!("{url}\n"));
+            ui::print_line(url);
         }
         if !self.context.screen.is_quiet {
             let line = ui::deploy::outcome_line(&self.environment.name, outcome);
-            ui::eprint(&format!("rel: {line}\n"));
+            ui::tell(line);
         }
     }
 }

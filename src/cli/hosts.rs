@@ -13,7 +13,8 @@ use super::query::{self, Names};
 use super::secrets;
 use super::signals::Listener;
 use crate::deploy;
-use crate::deploy::hosts::inventory;
+use crate::deploy::hosts::machines::Machines;
+use crate::deploy::hosts::{inventory, unanswered};
 use crate::deploy::plan::roles::{self, Probe};
 use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::model::{Host, Project};
@@ -25,6 +26,9 @@ pub struct HostsArgs {
     /// Hosts, groups or ranges; all hosts when none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// The machines that answer are the ones that are meant: after one was replaced
+    #[arg(long, requires = "names")]
+    accept: bool,
     /// A host that has not answered by then is not waited for
     #[arg(long, value_name = "TIME", default_value = "10s")]
     within: String,
@@ -73,20 +77,28 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         hosts.extend(host.filter(|host| !hosts.iter().any(|h| h.name == host.name)));
     }
     let interrupted = Arc::new(AtomicBool::new(false));
-    let _listener = Listener::start(interrupted.clone(), || {}, || {})?;
+    let _listener = Listener::start(interrupted.clone(), || {}, unanswered::abandon)?;
+    if args.accept {
+        context.prepare_state()?;
+    }
+    let machines = Machines::read(context.machines_file(args.accept));
     let asking = inventory::Asking {
         root: &root,
         control_dir: context.control_dir()?,
-        ssh: context.own_var("REL_SSH").unwrap_or_else(|| "ssh".into()),
+        ssh: context.ssh(),
         secret_vars: secrets::variables(project),
+        variable: &|name| context.var(name),
         probes,
         limit,
+        machines: &machines,
+        is_accepting: args.accept,
     };
     let mut facts = inventory::ask(&hosts, &asking, &interrupted)?;
+    machines.keep()?;
     let is_named = |title: &String| titles.contains(title);
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
     match context.json {
-        true => ui::print(&format!("{:#}\n", to_json(&facts)?)),
+        true => ui::print_json(&to_json(&facts)?),
         false => ui::print(&ui::hosts::hosts_text(context.screen, &facts)),
     }
     Ok(match facts.iter().all(|f| f.is_reachable) {
@@ -139,10 +151,11 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
     if !environments.iter().any(|e| e.name == *name) {
         return query::status(context, names);
     }
+    names.how.must_run()?;
     on_call(context, &names.targets, |job| {
         let roots = job.needs()?;
         // What stands in the tree is what hosts are held against; nothing is built.
-        let made = query::standing(job.project, job.root, &roots)?;
+        let made = query::standing(job.context, job.project, job.root, &roots)?;
         let way = Way {
             is_question: true,
             ..Way::default()
@@ -150,7 +163,7 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let hosts = deploy::status(request, &Silent, interrupted)?;
             match job.context.json {
-                true => ui::print(&format!("{:#}\n", to_json(&hosts)?)),
+                true => ui::print_json(&to_json(&hosts)?),
                 false => ui::print(&ui::hosts::status_text(job.context.screen, &hosts)),
             }
             Ok(EXIT_OK)
@@ -172,7 +185,7 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);
             match job.context.json {
-                true => ui::print(&format!("{:#}\n", to_json(&history)?)),
+                true => ui::print_json(&to_json(&history)?),
                 false => ui::print(&ui::hosts::history_text(job.context.screen, &history, more)),
             }
             Ok(EXIT_OK)

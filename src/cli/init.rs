@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::context::{Context, RELEASEFILE};
 use crate::error::{EXIT_OK, Error, Result};
+use crate::escape;
 use crate::fs;
 use crate::ui;
 
@@ -18,7 +19,7 @@ pub struct InitArgs {
 pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
     let text = releasefile(&context.dir);
     if args.print {
-        ui::print(&text);
+        ui::print(&ui::Text::lines(&text));
         return Ok(EXIT_OK);
     }
     let path = context.dir.join(RELEASEFILE);
@@ -27,8 +28,8 @@ pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
             .hinted("`rel init --print` shows what would be written"));
     }
     fs::write_atomically(&path, text.as_bytes())?;
-    ui::print(&format!(
-        "wrote {RELEASEFILE}; `rel` shows its targets, `rel build` builds them\n"
+    ui::print_line(format_args!(
+        "wrote {RELEASEFILE}; `rel` shows its targets, `rel build` builds them"
     ));
     Ok(EXIT_OK)
 }
@@ -76,9 +77,20 @@ target "hello" {
 }
 "#;
 
-/// Returns a text as a KDL string.
+/// Returns a text as a KDL string, with escapes for what a terminal would obey.
 fn quoted(text: &str) -> String {
-    kdl::KdlValue::String(text.to_owned()).to_string()
+    if !text.contains(escape::is_unsafe) {
+        return kdl::KdlValue::String(text.to_owned()).to_string();
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if escape::is_unsafe(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out + "\""
 }
 
 fn cargo(dir: &Path, not_dist: &str) -> Option<String> {
@@ -148,7 +160,7 @@ target "wheel" {{
 
 /// Returns the scripts of package.json that become targets.
 fn npm_scripts(dir: &Path) -> Vec<&'static str> {
-    let text = std::fs::read_to_string(dir.join("package.json")).unwrap_or_default();
+    let text = fs::read_text(&dir.join("package.json")).unwrap_or_default();
     let package: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let mut scripts = vec!["test", "build"];
     scripts.retain(|script| package.get("scripts").and_then(|s| s.get(script)).is_some());
@@ -185,7 +197,7 @@ target "npm-{script}" {{
 
 /// Goals of the Makefile that look like tests or the whole become targets of their own.
 fn makefile(dir: &Path, not_dist: &str) -> Option<String> {
-    let text = std::fs::read_to_string(dir.join("Makefile")).ok()?;
+    let text = fs::read_text(&dir.join("Makefile")).ok()?;
     let mut out = String::new();
     for goal in ["all", "test", "check"] {
         if text.lines().any(|line| is_rule(line, goal)) {
@@ -222,7 +234,12 @@ mod tests {
     #[test]
     fn the_file_is_kdl() {
         let parent = tempfile::tempdir().expect("a directory");
-        for name in ["plain", "with \"quotes\" and \\", "line\nbreak"] {
+        for name in [
+            "plain",
+            "with \"quotes\" and \\",
+            "line\nbreak",
+            "a\u{1b}[2J\u{9b}\u{202e}",
+        ] {
             let dir = parent.path().join(name);
             std::fs::create_dir(&dir).expect("creates");
             for file in ["Cargo.toml", "setup.py"] {
@@ -233,6 +250,9 @@ mod tests {
                 .expect("writes");
             let text = releasefile(&dir);
             let document: kdl::KdlDocument = text.parse().expect("is KDL");
+            let first = document.nodes()[0].entries()[0].value();
+            assert_eq!(first.as_string(), Some(name));
+            assert_eq!(text.find(|c| c != '\n' && escape::is_unsafe(c)), None);
             assert_eq!(document.nodes().len(), 1 + 1 + 3 + 1 + 1, "{text}");
         }
     }

@@ -94,14 +94,14 @@ fn on_leases(
 
 fn tell(context: &Context, done: &Locked, line: &str) -> Result<u8> {
     if context.json {
-        ui::print(&format!("{:#}\n", to_json(done)?));
+        ui::print_json(&to_json(done)?);
     } else if !context.screen.is_quiet {
         let hosts = done.hosts.len();
         let on = match hosts {
             0 => String::new(),
             _ => format!(", on {hosts} {}", plural(hosts, "host")),
         };
-        ui::eprint(&format!("rel: {line}{on}\n"));
+        ui::tell(format!("{line}{on}"));
     }
     Ok(EXIT_OK)
 }

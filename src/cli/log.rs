@@ -2,6 +2,7 @@
 //! logs, or what its last run from here printed.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use clap::CommandFactory as _;
@@ -14,10 +15,10 @@ use super::query::standing;
 use crate::builder::log_path;
 use crate::deploy::hosts::logs::{self, Wanted};
 use crate::deploy::told::fold::Folded;
-use crate::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, Result};
-use crate::fs::read_optional;
+use crate::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
+use crate::printed::Printed;
 use crate::records::Records;
-use crate::ui::{self, shown_time};
+use crate::ui::{self, Text, shown_time};
 
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -99,13 +100,16 @@ pub fn log(context: &mut Context, args: &LogArgs) -> Result<u8> {
 
 /// What the steps of the last run from here printed.
 fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
-    let state_dir = Context::state_dir(&context.root()?);
     on_call(context, words, |job| {
         let params = job.environment.params.iter();
         let values = params.filter_map(|p| job.params.get(&p.name));
-        let path = log_of_environment(&state_dir, &job.environment.name, values);
-        let text = read_optional(&path)?.unwrap_or_default();
-        ui::print(&String::from_utf8_lossy(&text));
+        let Some(state_dir) = job.context.known_state() else {
+            return Ok(EXIT_OK);
+        };
+        let path = log_of_environment(state_dir, &job.environment.name, values);
+        if let Some(text) = log_at(&path)? {
+            ui::print_log(job.context.screen, &text).context("read", &path)?;
+        }
         Ok(EXIT_OK)
     })
 }
@@ -124,7 +128,7 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     };
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = standing(job.project, job.root, &roots)?;
+        let made = standing(job.context, job.project, job.root, &roots)?;
         let way = Way {
             is_question: true,
             ..Way::default()
@@ -142,8 +146,8 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
                 return Ok(EXIT_INTERRUPTED);
             }
             if heard.logs == 0 && heard.down.is_empty() {
-                ui::eprint(&format!(
-                    "rel: the hosts of `{}` keep no logs: `rel` knows of those of services, of detached steps, and of what `log \"PATH\"` names\n",
+                ui::tell(format!(
+                    "the hosts of `{}` keep no logs: `rel` knows of those of services, of detached steps, and of what `log \"PATH\"` names",
                     job.purpose()
                 ));
             }
@@ -155,16 +159,21 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     })
 }
 
+/// Returns what is in a log; `None` when there is none.
+fn log_at(path: &Path) -> Result<Option<Printed>> {
+    Printed::at(path).context("read", path)
+}
+
 /// What the last runs of targets printed.
 fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
-    let state_dir = Context::state_dir(&context.root()?);
     let (context, project) = context.with_project()?;
-    let records = Records::load(&state_dir)?;
+    let state_dir = context.known_state();
+    let records = Records::load_known(state_dir)?;
     let ids = find(&project.graph, names)?;
     let mut answers = Vec::new();
     for id in &ids {
         let name = &project.graph.target(*id).name;
-        let log = read_optional(&log_path(&state_dir, name))?;
+        let log = state_dir.map_or(Ok(None), |dir| log_at(&log_path(dir, name)))?;
         let Some(known) = records.known(name) else {
             answers.push((name, String::from("never ran here"), log));
             continue;
@@ -178,32 +187,45 @@ fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
         answers.push((name, end, log));
     }
     if context.json {
-        let json: serde_json::Map<_, _> = answers
-            .iter()
-            .map(|(name, end, log)| {
-                let text = log
-                    .as_ref()
-                    .map(|l| String::from_utf8_lossy(l).into_owned());
-                (
-                    (*name).clone(),
-                    serde_json::json!({ "last_run": end, "log": text }),
-                )
-            })
-            .collect();
-        ui::print(&format!("{:#}\n", serde_json::Value::Object(json)));
-        return Ok(EXIT_OK);
+        return print_json(&answers);
     }
     // One target: exactly what it printed. Several, or all: headed, and only a line each
     // when none was named.
     let is_one = ids.len() == 1;
-    for (name, end, log) in answers {
+    for (name, end, log) in &answers {
         if !is_one {
-            ui::print(&format!("{name}  ({end})\n"));
+            ui::print_line(format!("{name}  ({end})"));
         }
-        if !names.is_empty() {
-            ui::print(&String::from_utf8_lossy(&log.unwrap_or_default()));
+        if let Some(log) = log.as_ref().filter(|_| !names.is_empty()) {
+            let shown = ui::print_log(context.screen, log);
+            shown.context("read the log of", Path::new(name))?;
         }
     }
+    Ok(EXIT_OK)
+}
+
+/// Prints the logs of targets as one object. None of them is in memory as a whole.
+fn print_json(answers: &[(&String, String, Option<Printed>)]) -> Result<u8> {
+    let mut before = "{\n";
+    for (name, end, log) in answers {
+        ui::print(&(Text::lines(before) + "  " + Text::json_string(name)));
+        ui::print(&(Text::lines(": {\n    \"last_run\": ") + Text::json_string(end)));
+        ui::print(&Text::lines(",\n    \"log\": "));
+        match log {
+            None => ui::print(&"null".into()),
+            Some(log) => {
+                ui::print(&"\"".into());
+                let shown = log.each_piece(&mut |piece| ui::print(&Text::in_json_string(piece)));
+                shown.context("read the log of", Path::new(name))?;
+                ui::print(&"\"".into());
+            }
+        }
+        before = "\n  },\n";
+    }
+    ui::print(&Text::lines(match answers.is_empty() {
+        true => "{}\n",
+        false => "\n  }\n}\n",
+    }));
     Ok(EXIT_OK)
 }
 

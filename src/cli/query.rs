@@ -3,22 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::names::{find, usage};
+use super::signals::Listener;
 use crate::digest::Digests;
-use crate::error::{EXIT_OK, Result, plural};
+use crate::error::{EXIT_OK, Error, Result, plural};
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::model::Project;
 use crate::records::Records;
 use crate::runner::Runner;
-use crate::stale::{Inspector, StaleReason, Verdict};
-use crate::ui::{self, FAINT, GOOD, NAME, Screen, WARN, shown_time};
+use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
+use crate::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN, shown_time};
 
 /// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,37 @@ pub struct Names {
     /// Targets; all when none is named. For `status` also an environment
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Targets whose keys are wanted.
+#[derive(Debug, clap::Args)]
+pub struct HashArgs {
+    /// Targets; all when none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+/// How a question is answered.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct How {
+    /// Run no command of the Releasefile; targets that need one to be judged are unknown
+    #[arg(long)]
+    no_commands: bool,
+}
+
+impl How {
+    /// Refuses what can not be answered so.
+    pub fn must_run(self) -> Result<()> {
+        match self.no_commands {
+            false => Ok(()),
+            true => Err(
+                Error::usage("`--no-commands` is for targets, not for environments")
+                    .hinted("hosts are asked by commands"),
+            ),
+        }
+    }
 }
 
 /// What is known of one target without running anything.
@@ -40,6 +73,7 @@ impl Answer {
             Ok(Verdict::Fresh(_)) => "fresh",
             Ok(Verdict::Stale(_)) => "stale",
             Ok(Verdict::Pending(_)) => "pending",
+            Ok(Verdict::Unknown(_)) => "unknown",
             Err(_) => "error",
         }
     }
@@ -55,6 +89,7 @@ impl Answer {
                 };
                 needs.iter().map(name).collect()
             }
+            Ok(Verdict::Unknown(why)) => vec![why.clone()],
             Err(error) => vec![error.to_string()],
         }
     }
@@ -75,14 +110,19 @@ fn inspect<T>(
     context: &Context,
     project: &Project,
     root: PathBuf,
+    how: How,
     ask: impl FnOnce(&Inspector<'_>, &Records) -> Result<T>,
 ) -> Result<T> {
-    let state_dir = Context::state_dir(&root);
-    let digests = Digests::load(&root, state_dir.join("stat.v1"));
-    let runner = Runner::default();
+    let state_dir = context.known_state();
+    let digests = known_digests(context, &root);
+    let runner = Arc::new(Runner::default());
+    let (interrupt, kill) = (runner.clone(), runner.clone());
+    let flag = Arc::new(AtomicBool::new(false));
+    let end = move || interrupt.interrupt();
+    let _listener = Listener::start(flag.clone(), end, move || kill.kill())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
-    let inspector = Inspector::new(
+    let mut inspector = Inspector::new(
         &project.graph,
         &digests,
         &runner,
@@ -90,7 +130,18 @@ fn inspect<T>(
         version,
         Context::now_s(),
     );
-    ask(&inspector, &Records::load(&state_dir)?)
+    inspector.may_run = !how.no_commands;
+    let answer = ask(&inspector, &Records::load_known(state_dir)?)?;
+    match flag.load(Ordering::SeqCst) {
+        true => Err(interrupted()),
+        false => Ok(answer),
+    }
+}
+
+/// Returns what is in files, with what former runs remember of that.
+fn known_digests(context: &Context, root: &Path) -> Digests {
+    let stat_cache = context.known_state().map(|dir| dir.join("stat.v1"));
+    Digests::load(root, stat_cache.unwrap_or_default())
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.
@@ -99,9 +150,10 @@ fn survey(
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
+    how: How,
 ) -> Result<Vec<Answer>> {
     let order = project.graph.closure(roots);
-    let verdicts = inspect(context, project, root, |i, records| {
+    let verdicts = inspect(context, project, root, how, |i, records| {
         Ok(i.survey(&order, records))
     })?;
     let answers = order.into_iter().zip(verdicts);
@@ -110,7 +162,7 @@ fn survey(
         .collect())
 }
 
-fn painted(screen: Screen, answer: &Answer) -> String {
+fn painted(screen: Screen, answer: &Answer) -> Text {
     let style = match answer.word() {
         "fresh" => GOOD,
         "error" => ui::BAD,
@@ -119,21 +171,17 @@ fn painted(screen: Screen, answer: &Answer) -> String {
     screen.paint(style, format_args!("{:>7}", answer.word()))
 }
 
-fn print_json(value: &Value) {
-    ui::print(&format!("{value:#}\n"));
-}
-
 /// Runs `rel list`, and `rel` alone.
-pub fn list(context: &mut Context) -> Result<u8> {
+pub fn list(context: &mut Context, how: How) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let all: Vec<TargetId> = project.graph.targets().map(|(id, _)| id).collect();
-    let mut answers = survey(context, project, root, &all)?;
+    let mut answers = survey(context, project, root, &all, how)?;
     answers.sort_by_key(|a| a.id);
     if context.json {
         let environments: Vec<Value> = project.environments.iter().map(environment_json).collect();
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
-        print_json(
+        ui::print_json(
             &json!({ "project": project.name, "targets": targets, "environments": environments }),
         );
         return Ok(EXIT_OK);
@@ -145,29 +193,25 @@ pub fn list(context: &mut Context) -> Result<u8> {
             .iter()
             .map(|a| project.graph.target(a.id).name.chars().count()),
     );
-    let mut text = String::new();
+    let mut text = Text::new();
     for answer in &answers {
         let target = project.graph.target(answer.id);
         let name = screen.paint(NAME, format_args!("{:name_width$}", target.name));
         let desc = target.desc.as_deref().unwrap_or("");
-        text.push_str(format!("{}  {name}  {desc}", painted(screen, answer)).trim_end());
-        text.push('\n');
+        text.line((painted(screen, answer) + "  " + name + "  " + desc).trimmed());
     }
     if !project.environments.is_empty() {
-        text.push_str("\nenvironments, each a command of its own:\n");
+        text.line("");
+        text.line("environments, each a command of its own:");
     }
     for environment in &project.environments {
         let usage = usage(environment);
         let desc = environment.desc.as_deref().unwrap_or("");
-        let line = format!(
-            "         {}  {desc}",
-            screen.paint(NAME, format_args!("rel {usage}"))
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
+        let name = screen.paint(NAME, format_args!("rel {usage}"));
+        text.line((Text::from("         ") + name + "  " + desc).trimmed());
     }
     if project.graph.is_empty() && project.environments.is_empty() {
-        text.push_str("the Releasefile declares nothing yet\n");
+        text.line("the Releasefile declares nothing yet");
     }
     ui::print(&text);
     Ok(EXIT_OK)
@@ -189,35 +233,39 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, &names.targets)?;
-    let answers = survey(context, project, root, &roots)?;
+    let answers = survey(context, project, root, &roots, names.how)?;
     if context.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
-        print_json(&json!({ "targets": targets }));
+        ui::print_json(&json!({ "targets": targets }));
         return Ok(EXIT_OK);
     }
-    let mut text = String::new();
-    let mut fresh = 0;
+    let mut text = Text::new();
+    let (mut fresh, mut unknown) = (0, 0);
     for answer in &answers {
         fresh += usize::from(answer.word() == "fresh");
+        unknown += usize::from(answer.word() == "unknown");
         if answer.word() == "fresh" && !context.screen.is_verbose {
             continue;
         }
-        text.push_str(&lines(context.screen, &project.graph, answer, 1));
+        text += lines(context.screen, &project.graph, answer, 1);
     }
-    let stale = answers.len() - fresh;
-    text.push_str(&format!(
-        "{fresh} {} fresh, {stale} not\n",
-        plural(fresh, "target")
-    ));
+    let stale = answers.len() - fresh - unknown;
+    let rest = match unknown {
+        0 => String::new(),
+        count => format!(", {count} unknown"),
+    };
+    let targets = plural(fresh, "target");
+    text.line(format_args!("{fresh} {targets} fresh, {stale} not{rest}"));
     ui::print(&text);
     Ok(EXIT_OK)
 }
 
 /// Returns a target's verdict with up to `limit` reasons.
-fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> String {
+fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> Text {
     let name = screen.paint(NAME, &graph.target(answer.id).name);
     let reasons = answer.reasons(graph);
-    let mut text = format!("{}  {name}", painted(screen, answer));
+    let head = painted(screen, answer) + "  " + name;
+    let mut text = Text::new();
     if limit == 1 {
         let more = reasons.len().saturating_sub(1);
         let tail = if more > 0 {
@@ -228,16 +276,17 @@ fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> String
         let first = reasons
             .first()
             .map_or("", |r| r.lines().next().unwrap_or(""));
-        return format!("{text}  {first}{tail}").trim_end().to_owned() + "\n";
+        text.line((head + format_args!("  {first}{tail}")).trimmed());
+        return text;
     }
-    text.push('\n');
+    text.line(head);
     for reason in reasons.iter().take(limit) {
         for line in reason.lines() {
-            text.push_str(&format!("         {line}\n"));
+            text.line(format_args!("         {line}"));
         }
     }
     if reasons.len() > limit {
-        text.push_str(&format!("         and {} more\n", reasons.len() - limit));
+        text.line(format_args!("         and {} more", reasons.len() - limit));
     }
     text
 }
@@ -248,27 +297,27 @@ pub fn why(context: &mut Context, names: &Names) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let graph = &project.graph;
     let roots = find(graph, &names.targets)?;
-    let answers = survey(context, project, root.clone(), &roots)?;
+    let answers = survey(context, project, root, &roots, names.how)?;
     if context.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(graph)).collect();
-        print_json(&json!({ "targets": targets }));
+        ui::print_json(&json!({ "targets": targets }));
         return Ok(EXIT_OK);
     }
-    let records = Records::load(&Context::state_dir(&root))?;
-    let mut text = String::new();
+    let records = Records::load_known(context.known_state())?;
+    let mut text = Text::new();
     for answer in &answers {
         let is_named = roots.contains(&answer.id);
         if answer.word() != "fresh" {
-            text.push_str(&lines(context.screen, graph, answer, 20));
+            text += lines(context.screen, graph, answer, 20);
         } else if is_named {
-            text.push_str(&fresh_line(context, graph, answer, &records));
+            text.line(fresh_line(context, graph, answer, &records));
         }
     }
     ui::print(&text);
     Ok(EXIT_OK)
 }
 
-fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> String {
+fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> Text {
     let target = graph.target(answer.id);
     let since = match records.get(&target.name) {
         Some(record) => {
@@ -284,20 +333,17 @@ fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Recor
     };
     let screen = context.screen;
     let name = screen.paint(NAME, &target.name);
-    format!(
-        "{}  {name}  {}\n",
-        painted(screen, answer),
-        screen.paint(FAINT, since)
-    )
+    painted(screen, answer) + "  " + name + "  " + screen.paint(FAINT, since)
 }
 
 /// Runs `rel hash`.
-pub fn hash(context: &mut Context, names: &Names) -> Result<u8> {
+pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let roots = find(&project.graph, &names.targets)?;
+    let roots = find(&project.graph, &args.targets)?;
     let order = project.graph.closure(&roots);
-    let hashes = inspect(context, project, root, |i, _| i.source_keys(&order))?;
+    let keys = |i: &Inspector<'_>, _: &Records| i.source_keys(&order);
+    let hashes = inspect(context, project, root, How::default(), keys)?;
     let named = order
         .iter()
         .zip(&hashes)
@@ -311,62 +357,68 @@ pub fn hash(context: &mut Context, names: &Names) -> Result<u8> {
                 .iter()
                 .map(|(name, hex)| ((*name).clone(), hex.clone().into()))
                 .collect();
-            print_json(&Value::Object(map));
+            ui::print_json(&Value::Object(map));
         }
         // One target: only its hash, for scripts.
-        (false, [(_, hex)]) => ui::print(&format!("{hex}\n")),
+        (false, [(_, hex)]) => ui::print_line(hex),
         (false, many) => {
-            ui::print(
-                &many
-                    .iter()
-                    .map(|(name, hex)| format!("{hex}  {name}\n"))
-                    .collect::<String>(),
-            );
+            let mut text = Text::new();
+            for (name, hex) in many {
+                text.line(format_args!("{hex}  {name}"));
+            }
+            ui::print(&text);
         }
     }
     Ok(EXIT_OK)
 }
 
 /// Runs `rel build -n` and `rel plan` of targets.
-pub fn plan_targets(context: &mut Context, targets: &[String]) -> Result<u8> {
+pub fn plan_targets(context: &mut Context, targets: &[String], how: How) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(&project.graph, targets)?;
-    let answers = survey(context, project, root, &roots)?;
+    let answers = survey(context, project, root, &roots, how)?;
     if context.json {
         let open = answers.iter().filter(|a| a.word() != "fresh");
         let open: Vec<Value> = open.map(|a| a.json(&project.graph)).collect();
-        print_json(&json!({ "would_run": open }));
+        ui::print_json(&json!({ "would_run": open }));
         return Ok(EXIT_OK);
     }
-    let mut text = String::new();
+    let mut text = Text::new();
     let mut counts = [0usize; 2];
+    let mut unknown = 0;
     for answer in &answers {
         let verb = match &answer.verdict {
             Ok(Verdict::Fresh(_)) => continue,
             Ok(Verdict::Pending(_)) => "may run",
+            Ok(Verdict::Unknown(_)) => "unknown",
             Ok(Verdict::Stale(_)) => "run",
             Err(_) => "fails",
         };
-        counts[usize::from(verb == "may run")] += 1;
+        match verb {
+            "unknown" => unknown += 1,
+            verb => counts[usize::from(verb == "may run")] += 1,
+        }
         let verb = context.screen.paint(NAME, format_args!("{verb:>8}"));
-        let target = project.graph.target(answer.id);
+        let name = &project.graph.target(answer.id).name;
         let reasons = answer.reasons(&project.graph);
         let reason = reasons
             .first()
             .map_or("", |r| r.lines().next().unwrap_or(""));
-        text.push_str(&format!(
-            "{verb} {}  {}\n",
-            target.name,
-            context.screen.paint(FAINT, reason)
-        ));
+        text.line(verb + " " + name + "  " + context.screen.paint(FAINT, reason));
     }
-    let fresh = answers.len() - counts[0] - counts[1];
-    text.push_str(&match counts {
-        [0, 0] => format!("nothing to do, {fresh} {} fresh\n", plural(fresh, "target")),
-        [run, 0] => format!("{run} would run, {fresh} fresh\n"),
+    let fresh = answers.len() - counts[0] - counts[1] - unknown;
+    let rest = match unknown {
+        0 => String::new(),
+        count => format!(", {count} unknown"),
+    };
+    text.line(match counts {
+        [0, 0] if unknown == 0 => {
+            format!("nothing to do, {fresh} {} fresh", plural(fresh, "target"))
+        }
+        [run, 0] => format!("{run} would run, {fresh} fresh{rest}"),
         [run, may] => {
-            format!("{run} would run, {may} more if what they need changes, {fresh} fresh\n")
+            format!("{run} would run, {may} more if what they need changes, {fresh} fresh{rest}")
         }
     });
     ui::print(&text);
@@ -380,10 +432,10 @@ pub fn check(context: &mut Context) -> Result<u8> {
     let (targets, environments) = (project.graph.len(), project.environments.len());
     match context.json {
         true => {
-            print_json(&json!({ "ok": true, "targets": targets, "environments": environments }))
+            ui::print_json(&json!({ "ok": true, "targets": targets, "environments": environments }))
         }
-        false => ui::print(&format!(
-            "{} is sound: {targets} {}, {environments} {}\n",
+        false => ui::print_line(format!(
+            "{} is sound: {targets} {}, {environments} {}",
             super::context::RELEASEFILE,
             plural(targets, "target"),
             plural(environments, "environment"),
@@ -401,10 +453,10 @@ pub fn made(
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
-) -> Result<(MadeById, Vec<String>)> {
+) -> Result<(MadeById, Vec<Text>)> {
     let mut made = BTreeMap::new();
     let mut open = Vec::new();
-    for answer in survey(context, project, root, roots)? {
+    for answer in survey(context, project, root, roots, How::default())? {
         match &answer.verdict {
             Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
             _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
@@ -414,8 +466,13 @@ pub fn made(
 }
 
 /// Returns what stands at the outputs of targets, whether they are fresh or not.
-pub fn standing(project: &Project, root: &std::path::Path, roots: &[TargetId]) -> Result<MadeById> {
-    let digests = Digests::load(root, Context::state_dir(root).join("stat.v1"));
+pub fn standing(
+    context: &Context,
+    project: &Project,
+    root: &Path,
+    roots: &[TargetId],
+) -> Result<MadeById> {
+    let digests = known_digests(context, root);
     let mut made = BTreeMap::new();
     for id in roots {
         let outputs = crate::outputs::states(project.graph.target(*id), &digests)?;
@@ -429,5 +486,6 @@ pub fn standing(project: &Project, root: &std::path::Path, roots: &[TargetId]) -
 
 /// Returns the project's version.
 pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
-    inspect(context, project, root, |inspector, _| inspector.version())
+    let version = |inspector: &Inspector<'_>, _: &Records| inspector.version();
+    inspect(context, project, root, How::default(), version)
 }

@@ -12,7 +12,7 @@ use crate::graph::{Graph, TargetId};
 use crate::progress::{Event, Progress, Settled};
 use crate::snapshot::Seen;
 use crate::trace;
-use crate::ui::{self, shown_time};
+use crate::ui::{self, Text, shown_time};
 
 /// How much was done, by name.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -95,10 +95,10 @@ pub fn tell_all_fresh(context: &Context, seen: &Seen, took: Duration) {
 /// Writes the end of a build for people.
 fn tell(context: &Context, phases: &[(&'static str, Counts)], line: &str) {
     if context.stats {
-        ui::eprint(&stats_text(phases));
+        ui::eprint(&Text::lines(&stats_text(phases)));
     }
     if !context.screen.is_quiet {
-        ui::eprint(&format!("rel: {line}\n"));
+        ui::tell(line);
     }
 }
 
@@ -177,7 +177,7 @@ impl Report {
     /// Writes the summary: one line for people, or JSON.
     pub fn tell(&self, context: &Context, graph: &Graph) {
         if context.json {
-            ui::print(&format!("{:#}\n", self.json(graph)));
+            ui::print_json(&self.json(graph));
             return;
         }
         tell(context, &self.phases, &summary_line(&self.summary));

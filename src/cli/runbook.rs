@@ -21,7 +21,7 @@ pub struct RunbookArgs {
 pub fn runbook(context: &mut Context, args: &RunbookArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = query::standing(job.project, job.root, &roots)?;
+        let made = query::standing(job.context, job.project, job.root, &roots)?;
         let way = Way {
             is_question: true,
             is_by_name: true,

@@ -3,22 +3,29 @@
 //! What a plan holds and when it is refused is the deploy room's matter; here it is read
 //! and written, and held against the files of this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::consent::{Consent, ConsentArgs};
 use super::context::Context;
-use super::deploy::{Job, Way, find_environment};
-use super::query;
-use crate::deploy::told::saved::{Body, SavedPlan};
+use super::deploy::{Job, Way, find_environment, params, to_json};
+use super::{query, secrets};
+use crate::deploy::plan::expand::World;
+use crate::deploy::plan::guards::Overrides;
+use crate::deploy::told::approval::{self, mismatch};
+use crate::deploy::told::moved;
+use crate::deploy::told::saved::{Body, SavedPlan, is_allowed};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::fs;
-use crate::graph::TargetId;
+use crate::graph::{Target, TargetId};
 use crate::key::Made;
+use crate::model::{Artifact, Project};
 use crate::progress::Silent;
 use crate::ui;
+use crate::ui::approval::{ArtifactCheck, Given};
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
@@ -38,68 +45,177 @@ pub struct ApproveArgs {
     #[arg(value_name = "FILE")]
     saved: PathBuf,
     /// Why; kept in the plan and in the journals of its hosts
+    #[arg(long, required_unless_present = "plan")]
+    reason: Option<String>,
+    /// Show what would be approved, changing nothing
     #[arg(long)]
-    reason: String,
+    plan: bool,
+    /// Approve without a question, and only the plan of this digest, as it was shown before
+    #[arg(long, value_name = "HEX", conflicts_with = "plan")]
+    digest: Option<String>,
 }
+
+/// So many digits of a digest name a plan in a sentence. They are no proof: whoever makes plans can
+/// make two that share them.
+const DIGITS_SHOWN: usize = 12;
 
 /// Runs `rel apply`.
 pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
     let saved = open(context, &args.saved)?;
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let job = Job {
-        context,
-        project,
-        root: &root,
-        environment: find_environment(project, &saved.body.environment)?,
-        params: saved.body.params.clone(),
-        promoted: Promoted::None,
-    };
-    let consent = args.consent.of(job.environment)?;
+    let job = job(context, project, &root, &saved)?;
+    let mut consent = args.consent.of(job.environment)?;
+    let name = &job.environment.name;
+    if job.environment.approval.is_some() && !consent.overrides.guards.is_empty() {
+        return Err(Error::usage(format!(
+            "`{name}` takes overrides only from the plan that was approved"
+        ))
+        .hinted(format!(
+            "save a plan that has them: `rel {name} ... --plan-out FILE --override GUARD --reason ...`"
+        )));
+    }
+    let Overrides { guards, reason } = saved.body.overrides.clone();
+    consent.overrides.guards.extend(guards);
+    if consent.overrides.reason.is_empty() {
+        consent.overrides.reason = reason;
+    }
     job.apply_saved(&saved, args.plan, &consent)
 }
 
 /// Runs `rel approve`.
 pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
-    if args.reason.trim().is_empty() {
+    let reason = args.reason.as_deref().unwrap_or_default().trim();
+    if reason.is_empty() && !args.plan {
         return Err(Error::usage("an approval needs a reason")
             .hinted("--reason \"read on Tuesday with Ann\""));
     }
     let mut saved = open(context, &args.saved)?;
+    is_wanted(&saved, args.digest.as_deref())?;
+    let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let environment = find_environment(project, &saved.body.environment)?;
+    let job = job(context, project, &root, &saved)?;
     let user = Context::user();
-    saved.approve(
-        environment,
-        user.clone(),
-        Context::now_s(),
-        args.reason.trim(),
-    )?;
-    let path = context.dir.join(&args.saved);
-    fs::write_atomically(&path, saved.text()?.as_bytes())?;
+    if !args.plan {
+        // Said before anybody reads on.
+        saved.may_approve(job.environment, &user)?;
+    }
+    let (plan, given) = job.computed(&saved)?;
+    if !context.json {
+        ui::print(&ui::approval::text(context.screen, &saved, &plan, &given));
+    }
+    let is_approved = !args.plan;
+    if is_approved {
+        if args.digest.is_none() && ui::is_person() && !context.json {
+            ask(&saved)?;
+        }
+        // Somebody else may have approved it meanwhile; it is still what was shown.
+        let shown = saved.digest.clone();
+        saved = read(context, &args.saved)?;
+        is_wanted(&saved, Some(&shown))?;
+        saved.approve(job.environment, user.clone(), Context::now_s(), reason)?;
+        let path = context.dir.join(&args.saved);
+        fs::write_atomically(&path, saved.text()?.as_bytes())?;
+    }
     if context.json {
-        let digest = &saved.digest;
-        ui::print(&format!(
-            "{:#}\n",
-            serde_json::json!({ "digest": digest, "user": user })
-        ));
+        let user = is_approved.then_some(&user);
+        ui::print_json(&serde_json::json!({
+            "digest": saved.digest, "user": user, "given": given.inputs, "plan": to_json(&plan)?,
+        }));
         return Ok(EXIT_OK);
     }
-    ui::print(&ui::deploy::plan_text(context.screen, &saved.body.plan));
     if !context.screen.is_quiet {
-        let digest = &saved.digest[..12];
-        ui::eprint(&format!("rel: `{user}` approved plan {digest}\n"));
+        let digest = &saved.digest;
+        match is_approved {
+            true => ui::tell(format!(
+                "`{user}` approved plan {}",
+                &digest[..DIGITS_SHOWN]
+            )),
+            false => ui::tell(format!(
+                "to approve it: `rel approve FILE --digest {digest} --reason ...`"
+            )),
+        }
     }
     Ok(EXIT_OK)
 }
 
+/// Checks that a plan has the digest that somebody read.
+fn is_wanted(saved: &SavedPlan, digest: Option<&str>) -> Result<()> {
+    match digest {
+        Some(digest) if saved.digest.len() > digest.len() => Err(Error::usage(format!(
+            "`{digest}` is too short for a digest: it takes all {} digits",
+            saved.digest.len()
+        ))
+        .hinted("part of a digest can be that of another plan")),
+        Some(digest) if saved.digest != digest => {
+            Err(Error::usage("this is not the plan that was shown")
+                .fact("shown", digest)
+                .fact("found", saved.digest.clone())
+                .hinted("nothing was approved; read it again: `rel approve FILE --plan`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks the person at the terminal, who has the plan before them.
+fn ask(saved: &SavedPlan) -> Result<()> {
+    let digest = &saved.digest[..DIGITS_SHOWN];
+    let question = format!("Approve plan {digest}? [y/N] ");
+    // A signal ends the program: nothing has been written.
+    match ui::ask(&ui::Text::from(question), &AtomicBool::new(false)) {
+        Some(true) => Ok(()),
+        _ => {
+            Err(Error::usage(format!("plan {digest} was not approved"))
+                .hinted("nothing was changed"))
+        }
+    }
+}
+
 /// Reads a saved plan and takes over what it was made with.
 fn open(context: &mut Context, file: &Path) -> Result<SavedPlan> {
-    let path = context.dir.join(file);
-    let text = std::fs::read_to_string(&path).context("read", &path)?;
-    let saved = SavedPlan::parse(&file.display().to_string(), &text)?;
+    let saved = read(context, file)?;
     context.adopt(&saved.body.vars, saved.body.hosts_file.as_deref())?;
     Ok(saved)
+}
+
+fn read(context: &Context, file: &Path) -> Result<SavedPlan> {
+    let path = context.dir.join(file);
+    let text = fs::read_text(&path).context("read", &path)?;
+    SavedPlan::parse(&file.display().to_string(), &text)
+}
+
+/// Returns the call that a saved plan was made by, with the checkout that is here.
+fn job<'a>(
+    context: &'a Context,
+    project: &'a Project,
+    root: &'a Path,
+    saved: &SavedPlan,
+) -> Result<Job<'a>> {
+    let body = &saved.body;
+    if body.project != project.name {
+        return Err(mismatch(
+            "project",
+            format!("`{}` in the file, `{}` here", body.project, project.name),
+        ));
+    }
+    let environment = find_environment(project, &body.environment)?;
+    let given = environment.params.iter().map(|p| body.params.get(&p.name));
+    let given: Option<Vec<String>> = given.map(Option::<&String>::cloned).collect();
+    let params = match given {
+        Some(values) => params(environment, &values)?,
+        None => return Err(mismatch("params", "are others in the file than here")),
+    };
+    if params != body.params {
+        return Err(mismatch("params", "are others in the file than here"));
+    }
+    Ok(Job {
+        context,
+        project,
+        root,
+        environment,
+        params,
+        promoted: Promoted::None,
+    })
 }
 
 impl Job<'_> {
@@ -130,7 +246,7 @@ impl Job<'_> {
         let path = self.context.dir.join(out);
         if let Some(bytes) = fs::read_optional(&path)? {
             let text = String::from_utf8_lossy(&bytes);
-            if SavedPlan::parse("", &text).is_err() {
+            if !SavedPlan::is_one(&text) {
                 return Err(Error::usage(format!(
                     "`{}` is there and is no saved plan",
                     out.display()
@@ -150,6 +266,7 @@ impl Job<'_> {
             hosts_file: hosts_file.map(below),
             is_forced: request.force,
             is_confirmed: consent.is_confirmed,
+            overrides: consent.overrides.clone(),
             version: request.version.clone(),
             made_by: Context::user(),
             made_at: Context::now_s(),
@@ -161,9 +278,87 @@ impl Job<'_> {
         fs::write_atomically(&path, saved.text()?.as_bytes())?;
         if !self.context.screen.is_quiet {
             let (digest, out) = (&saved.digest[..12], out.display());
-            ui::eprint(&format!("rel: plan {digest} is saved in `{out}`\n"));
+            ui::tell(format!("plan {digest} is saved in `{out}`"));
         }
         Ok(())
+    }
+
+    /// Returns a saved plan with the texts of this checkout, and what its maker chose.
+    fn computed(&self, saved: &SavedPlan) -> Result<(Plan, Given)> {
+        let body = &saved.body;
+        let files = self.files()?;
+        if let Some(file) = moved::other_field(&body.files, &files) {
+            return Err(mismatch("file", format!("`{file}` is another one here")));
+        }
+        let roots = self.needs()?;
+        let artifacts = self.seen_artifacts(body, &roots)?;
+        let (recipes, _) = self.context.load_recipes(self.root)?;
+        let secrets = secrets::named(self.project, self.environment, &recipes)?;
+        let by_name = artifacts.iter().flat_map(|(target, _, artifact)| {
+            [&target.name, &target.base].map(|name| (name.clone(), artifact.clone()))
+        });
+        let by_name: BTreeMap<String, Artifact> = by_name.collect();
+        let world = World {
+            project: self.project,
+            environment: self.environment,
+            params: &self.params,
+            version: body.version.as_deref(),
+            artifacts: &|name| by_name.get(name).cloned(),
+            recipes: &recipes,
+            secrets: &secrets,
+            roots: &approval::roots(&self.project.hosts),
+            promoted: &Promoted::None,
+            holders: Some(&body.plan.roles),
+        };
+        let plan = approval::computed(saved, &world)?;
+        let artifacts = artifacts.into_iter().map(|(_, seen, _)| seen);
+        let given = Given {
+            purpose: self.purpose(),
+            inputs: inputs(saved, self.root),
+            artifacts: artifacts.collect(),
+        };
+        Ok((plan, given))
+    }
+
+    /// Returns the artifacts of a plan: what it says of them, and what is known of them here.
+    fn seen_artifacts(
+        &self,
+        body: &Body,
+        roots: &[TargetId],
+    ) -> Result<Vec<(&Target, ArtifactCheck, Artifact)>> {
+        // One that cannot be read is one that is not made.
+        let made =
+            query::standing(self.context, self.project, self.root, roots).unwrap_or_default();
+        let here = self.artifacts(roots, &made).unwrap_or_default();
+        let targets = roots.iter().map(|id| self.project.graph.target(*id));
+        let targets: Vec<&Target> = targets.filter(|t| !t.outputs.is_empty()).collect();
+        let names: BTreeSet<&String> = targets.iter().map(|t| &t.name).collect();
+        if names != body.artifacts.keys().collect() {
+            return Err(mismatch(
+                "artifacts",
+                "are of other targets in the file than here",
+            ));
+        }
+        let seen = targets.into_iter().filter_map(|target| {
+            let sha256 = body.artifacts.get(&target.name)?.clone();
+            let here = here.get(&target.name);
+            let is_same = here.map(|artifact| artifact.sha256 == sha256);
+            let artifact = here.filter(|_| is_same == Some(true)).cloned();
+            let artifact = artifact.unwrap_or_else(|| Artifact {
+                // Its name is not known either.
+                paths: vec![PathBuf::from(format!("{{{}.name}}", target.base))],
+                sha256: sha256.clone(),
+                is_one_file: false,
+                contents: BTreeMap::new(),
+            });
+            let seen = ArtifactCheck {
+                target: target.name.clone(),
+                sha256,
+                is_same,
+            };
+            Some((target, seen, artifact))
+        });
+        Ok(seen.collect())
     }
 
     /// Returns the digests of the Releasefile, what it includes, and the recipes and drivers
@@ -184,13 +379,9 @@ impl Job<'_> {
 
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
     fn apply_saved(&self, saved: &SavedPlan, is_question: bool, consent: &Consent) -> Result<u8> {
-        if is_question && !self.context.json {
-            ui::print(&ui::deploy::plan_text(
-                self.context.screen,
-                &saved.body.plan,
-            ));
+        if !is_question {
+            is_allowed(self.environment, Some(saved))?;
         }
-        deploy::told::saved::is_allowed(self.environment, Some(saved))?;
         let mut now = Body {
             files: self.files()?,
             artifacts: saved.body.artifacts.clone(),
@@ -199,7 +390,8 @@ impl Job<'_> {
         // The files first: what is needed is known only if they are the same.
         saved.is_made_of(&now)?;
         let roots = self.needs()?;
-        let made: BTreeMap<TargetId, Arc<Made>> = query::standing(self.project, self.root, &roots)?;
+        let made: BTreeMap<TargetId, Arc<Made>> =
+            query::standing(self.context, self.project, self.root, &roots)?;
         now.artifacts = BTreeMap::new();
         let artifacts = self.artifacts(&roots, &made)?;
         for id in &roots {
@@ -218,8 +410,9 @@ impl Job<'_> {
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             if is_question {
-                let before = deploy::check_saved(request, saved, &Silent, interrupted)?;
-                self.tell_held(saved, before);
+                let (plan, before) = deploy::check_saved(request, saved, &Silent, interrupted)?;
+                self.tell_held(saved, &plan, before);
+                is_allowed(self.environment, Some(saved))?;
                 return Ok(EXIT_OK);
             }
             let outcome = deploy::apply(request, progress, interrupted)?;
@@ -228,19 +421,58 @@ impl Job<'_> {
         })
     }
 
-    fn tell_held(&self, saved: &SavedPlan, before: Option<(u64, String)>) {
+    fn tell_held(&self, saved: &SavedPlan, plan: &Plan, before: Option<(u64, String)>) {
         let name = &self.environment.name;
+        if !self.context.json {
+            ui::print(&ui::deploy::plan_text(self.context.screen, plan));
+        }
         if self.context.json {
             let json = serde_json::json!({
                 "digest": saved.digest, "holds": before.is_none(), "applied_before": before,
             });
-            ui::print(&format!("{json:#}\n"));
+            ui::print_json(&json);
             return;
         }
         let text = match before {
             Some((_, who)) => format!("this plan was carried out already, by {who}"),
             None => String::from("this plan still holds"),
         };
-        ui::eprint(&format!("rel: {name}: {text}\n"));
+        ui::tell(format!("{name}: {text}"));
     }
+}
+
+/// Returns what the maker of a plan chose, as names and values.
+fn inputs(saved: &SavedPlan, root: &Path) -> Vec<(String, String)> {
+    let body = &saved.body;
+    let mut inputs = Vec::new();
+    let mut add = |name: &str, value: String| inputs.push((name.to_owned(), value));
+    for (name, value) in &body.vars {
+        add("var", format!("{name}={value}"));
+    }
+    if let Some(file) = &body.hosts_file {
+        let is_ours = fs::RepoPath::new(file).is_inside() && root.join(file).is_file();
+        let outside = if is_ours {
+            ""
+        } else {
+            " (outside of this checkout)"
+        };
+        add("hosts", format!("{file}{outside}"));
+    }
+    if let Some(version) = &body.version {
+        add("version", version.clone());
+    }
+    if body.is_forced {
+        add("force", String::from("all steps run"));
+    }
+    if body.is_confirmed {
+        add("confirm", String::from("what is destroyed may be lost"));
+    }
+    let Overrides { guards, reason } = &body.overrides;
+    if !guards.is_empty() {
+        add("override", format!("{}: {reason}", guards.join(" ")));
+    }
+    for one in &saved.approvals {
+        add("approved", format!("{}: {}", one.user, one.reason));
+    }
+    inputs
 }

@@ -5,13 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, Permissions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::fs::Permissions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::process::Signal;
 
 use super::context::Context;
+use super::signals::Listener;
 use crate::command::render_plain;
 use crate::deploy::Recipes;
 use crate::deploy::plan::secret::{Seal, Secret};
@@ -20,9 +25,13 @@ use crate::error::{Error, ErrorKind, IoContext, Result, os_text};
 use crate::fs;
 use crate::graph::Command;
 use crate::model::{self, Environment, Project, SecretFrom};
+use crate::process::Process;
+
+/// What the command of a secret may print.
+const SECRET_BYTES_MAX: usize = 1 << 20;
 
 /// Name of the key's file, below the user's state.
-const KEY: &str = "rel/secret-key";
+const KEY: &str = "secret-key";
 
 /// Returns the secrets that the uses of an environment name, with their values.
 pub fn load(
@@ -111,18 +120,23 @@ fn value(
         },
         SecretFrom::File(path) => {
             let path = root.join(path);
-            let read = std::fs::read(&path);
+            let read = fs::read_regular(&path);
             read.map_err(|e| no(format!("cannot read `{}`: {}", path.display(), os_text(&e))))?
         }
         SecretFrom::Command(command) => {
             let mut program = program(command, root, vars)?;
-            let output = program.output();
-            let output = output.map_err(|e| no(format!("its command: {}", os_text(&e))))?;
-            if !output.status.success() {
-                let status = output.status.code().unwrap_or(-1);
+            let printed = printed(&mut program)?;
+            let (status, bytes) =
+                printed.map_err(|e| no(format!("its command: {}", os_text(&e))))?;
+            if bytes.len() > SECRET_BYTES_MAX {
+                let max = SECRET_BYTES_MAX >> 20;
+                return Err(no(format!("its command printed more than {max} MiB")));
+            }
+            if !status.success() {
+                let status = status.code().unwrap_or(-1);
                 return Err(no(format!("its command ended with status {status}")));
             }
-            output.stdout
+            bytes
         }
     };
     // Whoever writes a line ends it.
@@ -151,56 +165,69 @@ fn program(command: &Command, root: &Path, vars: &[OsString]) -> Result<std::pro
     Ok(program)
 }
 
+/// Runs a program and returns what it printed; a byte more than [`SECRET_BYTES_MAX`], if that was
+/// more. It may ask the person, so its time has no limit; a signal ends it.
+fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus, Vec<u8>)>> {
+    let process: Arc<OnceLock<Process>> = Arc::default();
+    let end = |signal| {
+        let process = process.clone();
+        move || {
+            let _ = process.get().is_some_and(|process| process.signal(signal));
+        }
+    };
+    let flag = Arc::new(AtomicBool::new(false));
+    let _listener = Listener::start(flag.clone(), end(Signal::TERM), end(Signal::KILL))?;
+    let mut child = match program.stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(started) = Process::at(child.id() as i32) {
+        let _ = process.set(started);
+    }
+    let mut bytes = Vec::new();
+    let max = SECRET_BYTES_MAX as u64 + 1;
+    let read = match child.stdout.take() {
+        Some(out) => out.take(max).read_to_end(&mut bytes),
+        None => Ok(0),
+    };
+    if bytes.len() > SECRET_BYTES_MAX {
+        end(Signal::KILL)();
+    }
+    let status = child.wait();
+    match flag.load(Ordering::SeqCst) {
+        true => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        false => Ok(read.and(status).map(|status| (status, bytes))),
+    }
+}
+
 /// Returns the key of the user's keyed hashes; it is made when it is wanted first.
 fn seal(context: &Context) -> Result<Seal> {
-    let path = key_path(context)?;
-    if !path.exists() {
-        make_key(&path)?;
+    let dir = context.user_state_dir().ok_or_else(|| {
+        Error::usage("there is no home directory to keep the key of secrets in")
+            .hinted("set `XDG_STATE_HOME` or `HOME`")
+    })?;
+    context.make_user_state_dir(&dir)?;
+    let path = dir.join(KEY);
+    if fs::lstat(&path)?.is_none() {
+        make_key(&path, &dir)?;
     }
     let wrong = || {
         Error::usage(format!("`{}` is no key of yours alone", path.display())).hinted(
             "remove it: a new one is made, and every step that writes a secret runs once more",
         )
     };
-    let mut file = fs::open(&path)?;
-    let meta = file.metadata().context("look at", &path)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).context("read", &path)?;
-    let is_private = meta.mode() & 0o077 == 0;
+    let (file, meta) = fs::open_own(&path).context("open", &path)?;
+    let bytes = fs::read_at_most(file, 32).unwrap_or_default();
+    let is_private = meta.mode() & 0o077 == 0 && context.owners.is_user(meta.uid());
     match <[u8; 32]>::try_from(bytes) {
-        Ok(key) if is_private && meta.uid() == rustix::process::getuid().as_raw() => {
-            Ok(Seal::new(key))
-        }
+        Ok(key) if is_private => Ok(Seal::new(key)),
         _ => Err(wrong()),
     }
 }
 
-fn key_path(context: &Context) -> Result<PathBuf> {
-    let absolute = |name: &str| {
-        let dir = context.var(name).map(PathBuf::from);
-        dir.filter(|d| d.is_absolute())
-    };
-    if let Some(dir) = absolute("XDG_STATE_HOME") {
-        return Ok(dir.join(KEY));
-    }
-    match absolute("HOME") {
-        Some(home) => Ok(home.join(".local/state").join(KEY)),
-        None => Err(
-            Error::usage("there is no home directory to keep the key of secrets in")
-                .hinted("set `XDG_STATE_HOME` or `HOME`"),
-        ),
-    }
-}
-
 /// Makes the key whole or not at all; one that somebody else made meanwhile stays.
-fn make_key(path: &Path) -> Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.context("create directory", dir)?;
-    let mut key = [0; 32];
-    let random = Path::new("/dev/urandom");
-    let read = File::open(random).and_then(|mut file| file.read_exact(&mut key));
-    read.context("read", random)?;
+fn make_key(path: &Path, dir: &Path) -> Result<()> {
+    let key = fs::random::<32>()?;
     let mut file = tempfile::NamedTempFile::new_in(dir).context("create a file in", dir)?;
     let private = file
         .as_file()

@@ -1,52 +1,222 @@
-//! Ctrl-C and friends: the first ends what runs, the second at once.
+//! Ctrl-C and friends: the first asks what runs to end, and `rel` is gone within a second; the
+//! second ends all at once.
+//!
+//! Nobody who waits has to look up for that. Where no [`Listener`] is, nothing is at work, and a
+//! signal ends `rel` there and then. Else what is at work is asked to end and `rel` comes to its
+//! own end; if that takes too long (a disk, a pipe or a terminal that takes nothing, a host that
+//! cleans up), it is ended as by `kill -9`, which loses nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Signals;
 
-use crate::error::{Error, Result};
+use crate::error::{EXIT_INTERRUPTED, Error, Result};
+use crate::runner::INTERRUPT_GRACE;
+use crate::ui;
 
-/// Time that processes get to end politely.
-const GRACE: Duration = Duration::from_secs(2);
+/// Time from the first signal on in which `rel` may come to its own end.
+const EXIT_AFTER: Duration = Duration::from_millis(850);
+/// Time that killing what is at work may take, before `rel` is ended.
+const KILL_MAX: Duration = Duration::from_millis(100);
+/// A signal that comes that soon is the first one again: `timeout` and other programs send theirs
+/// to a process and to its group.
+const REPEATED: Duration = Duration::from_millis(100);
 
-/// Listens for signals until dropped.
+/// What is at work, and how it is ended.
+struct AtWork {
+    id: u64,
+    is_interrupted: Arc<AtomicBool>,
+    interrupt: Box<dyn Fn() + Send + Sync>,
+    kill: Box<dyn Fn() + Send + Sync>,
+}
+
+struct State {
+    is_listening: bool,
+    next_id: u64,
+    first: Option<Instant>,
+    at_work: Vec<Arc<AtWork>>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    is_listening: false,
+    next_id: 0,
+    first: None,
+    at_work: Vec::new(),
+});
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends something at work when a signal comes, until it is dropped.
 pub struct Listener {
-    handle: Handle,
+    id: u64,
 }
 
 impl Listener {
-    /// Calls `interrupt` at the first signal, and `kill` after a grace or at the second.
-    /// `is_interrupted` is set before.
+    /// Calls `interrupt` at the first signal, and `kill` after a grace and at the second.
+    /// `is_interrupted` is set before. Both may be called from any thread, and again.
+    ///
+    /// # Errors
+    /// Signals cannot be listened for.
     pub fn start(
         is_interrupted: Arc<AtomicBool>,
-        interrupt: impl Fn() + Send + 'static,
+        interrupt: impl Fn() + Send + Sync + 'static,
         kill: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self> {
-        // What `nohup` has taken away stays away. The others are sent by somebody who means it,
-        // also to what a script has started with `&`, where Ctrl-C is ignored.
-        let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
-            .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
-        let handle = signals.handle();
-        let kill = Arc::new(kill);
-        std::thread::spawn(move || {
-            for _ in signals.forever() {
-                if is_interrupted.swap(true, Ordering::SeqCst) {
-                    kill();
-                    continue;
-                }
-                interrupt();
-                let kill = kill.clone();
-                std::thread::spawn(move || {
-                    std::thread::sleep(GRACE);
-                    kill();
-                });
-            }
+        listen()?;
+        let mut state = state();
+        state.next_id += 1;
+        let id = state.next_id;
+        // It may have come since the last one was dropped.
+        is_interrupted.fetch_or(state.first.is_some(), Ordering::SeqCst);
+        state.at_work.push(Arc::new(AtWork {
+            id,
+            is_interrupted,
+            interrupt: Box::new(interrupt),
+            kill: Box::new(kill),
+        }));
+        Ok(Self { id })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        state().at_work.retain(|work| work.id != self.id);
+    }
+}
+
+/// Starts to listen; once for all. From then on signals end nothing by themselves.
+fn listen() -> Result<()> {
+    let mut state = state();
+    if state.is_listening {
+        return Ok(());
+    }
+    // What `nohup` has taken away stays away.
+    let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    // Else the one that is set now would be called as well.
+    set_action(libc::SIG_DFL);
+    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
+        .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
+    let thread = std::thread::Builder::new().spawn(move || {
+        for _ in signals.forever() {
+            came();
+        }
+    });
+    thread.map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
+    state.is_listening = true;
+    Ok(())
+}
+
+/// A signal has come.
+fn came() {
+    let mut state = state();
+    match state.first {
+        Some(first) if first.elapsed() < REPEATED => return,
+        Some(_) => {
+            drop(state);
+            give_up();
+        }
+        None => state.first = Some(Instant::now()),
+    }
+    let at_work = state.at_work.clone();
+    drop(state);
+    for work in &at_work {
+        work.is_interrupted.store(true, Ordering::SeqCst);
+    }
+    if at_work.is_empty() {
+        give_up();
+    }
+    beside(|| {
+        let asked = state_elapsed();
+        within(INTERRUPT_GRACE.saturating_sub(asked), |work| {
+            (work.interrupt)()
         });
-        Ok(Self { handle })
+        std::thread::sleep(INTERRUPT_GRACE.saturating_sub(state_elapsed()));
+        within(EXIT_AFTER.saturating_sub(state_elapsed()), |work| {
+            (work.kill)()
+        });
+        std::thread::sleep(EXIT_AFTER.saturating_sub(state_elapsed()));
+        give_up();
+    });
+}
+
+/// Returns how long ago the first signal came.
+fn state_elapsed() -> Duration {
+    state()
+        .first
+        .map_or(Duration::ZERO, |first| first.elapsed())
+}
+
+/// Does something with all that is at work, and waits for it no longer than `time`: who looks at
+/// other processes may wait for one that is stuck.
+fn within(time: Duration, act: impl Fn(&AtWork) + Send + 'static) {
+    let at_work = state().at_work.clone();
+    let (done, is_done) = channel();
+    beside(move || {
+        at_work.iter().for_each(|work| act(work));
+        // Nobody may wait any more.
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(time);
+}
+
+/// Does something on another thread; here, where there can be none.
+fn beside(act: impl FnOnce() + Send + 'static) {
+    let act = Arc::new(Mutex::new(Some(act)));
+    let run = |act: &Mutex<Option<_>>| {
+        let act = act.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(act) = act {
+            let act: Box<dyn FnOnce()> = Box::new(act);
+            act();
+        }
+    };
+    let shared = act.clone();
+    if std::thread::Builder::new()
+        .spawn(move || run(&shared))
+        .is_err()
+    {
+        run(&act);
+    }
+}
+
+/// Ends `rel` at once, with all that is at work.
+fn give_up() -> ! {
+    within(KILL_MAX, |work| (work.kill)());
+    ui::last_words("rel: interrupted\n");
+    quit(0)
+}
+
+/// Ends `rel` at once. May be called by a handler of signals.
+#[expect(
+    unsafe_code,
+    reason = "the library's own exit waits for who writes to standard output"
+)]
+extern "C" fn quit(_signal: libc::c_int) -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(i32::from(EXIT_INTERRUPTED)) }
+}
+
+/// Lets INT and TERM end `rel` at once with its own exit code, until something is at work. Both
+/// are sent by somebody who means it, also to what a script has started with `&`, where Ctrl-C
+/// is ignored.
+pub fn end_at_once() {
+    set_action(quit as *const () as libc::sighandler_t);
+}
+
+#[expect(
+    unsafe_code,
+    reason = "no crate that is here sets a handler without a thread"
+)]
+fn set_action(action: libc::sighandler_t) {
+    // SAFETY: the handler does nothing but end the process.
+    unsafe {
+        libc::signal(SIGINT, action);
+        libc::signal(SIGTERM, action);
     }
 }
 
@@ -70,11 +240,5 @@ pub fn no_stops_at_the_terminal() {
     unsafe {
         libc::signal(libc::SIGTTIN, libc::SIG_IGN);
         libc::signal(libc::SIGTTOU, libc::SIG_IGN);
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.handle.close();
     }
 }

@@ -9,7 +9,7 @@ use super::names::find;
 use super::query;
 use crate::builder::{Finding, Summary};
 use crate::error::{EXIT_FAILED, EXIT_OK, Result, plural};
-use crate::ui::{self, NAME, Screen};
+use crate::ui::{self, NAME, Screen, Text};
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -37,7 +37,7 @@ fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
     let report = build::run(context, project, root, &roots, &options, None)?;
     let summary = &report.summary;
     match context.json {
-        true => ui::print(&format!("{:#}\n", answer(summary))),
+        true => ui::print_json(&answer(summary)),
         false => ui::print(&told(context.screen, summary)),
     }
     let is_any = summary.findings.values().any(|found| !found.is_empty());
@@ -64,21 +64,20 @@ fn answer(summary: &Summary) -> Value {
     })
 }
 
-fn told(screen: Screen, summary: &Summary) -> String {
-    let mut text = String::new();
+fn told(screen: Screen, summary: &Summary) -> Text {
+    let mut text = Text::new();
     for (name, found) in &summary.findings {
         let name = screen.paint(NAME, name);
         if found.is_empty() {
-            text.push_str(&format!("{name} touches only what it declares\n"));
+            text.line(name + " touches only what it declares");
             continue;
         }
         let count = found.len();
-        text.push_str(&format!(
-            "{name} does {count} {} undeclared:\n",
-            plural(count, "thing")
-        ));
+        let things = plural(count, "thing");
+        text.line(name + format_args!(" does {count} {things} undeclared:"));
         for finding in found {
-            text.push_str(&format!("  {finding}\n      {}\n", finding.help));
+            text.line(format_args!("  {finding}"));
+            text.line(format_args!("      {}", finding.help));
         }
     }
     text

@@ -61,6 +61,9 @@ pub struct Seen {
     pub blocked: BTreeMap<(String, String), String>,
     /// What speaks against steps before they run, by id of the step.
     pub against: BTreeMap<String, Vec<Against>>,
+    /// Directories of steps that another user of the host can change, by id of the step; for
+    /// plans only.
+    pub foreign: BTreeMap<String, String>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
@@ -139,11 +142,18 @@ pub struct PlannedStep {
     /// What is lost when it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destroys: Option<String>,
+    /// The directory that it writes into, where another user of the host can change that; in
+    /// plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<String>,
     /// How it is taken back.
     #[serde(default)]
     pub way_back: WayBack,
     /// Position in the run, over all hosts; 0 for what does not run.
     pub seq: u32,
+    /// It goes on already, or ended without `rel`: its reason tells for how long.
+    #[serde(skip)]
+    pub is_joined: bool,
     /// Its texts.
     #[serde(skip)]
     pub draft: Draft,
@@ -228,6 +238,20 @@ pub struct Plan {
     /// What goes on on hosts and is something else: nothing is changed there meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
+}
+
+impl Plan {
+    /// Sets what follows from the jobs alone: what is destroyed, how many steps run, how many are
+    /// fresh, which hosts are held back.
+    pub fn sum_up(&mut self) {
+        self.destructive = destroy::destructions(&self.jobs);
+        let steps = || self.jobs.iter().flat_map(|j| &j.steps);
+        self.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
+        let is_done = |s: &&PlannedStep| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt);
+        self.fresh = steps().filter(is_done).count();
+        let held = steps().filter(|s| s.verdict == Verdict::Held);
+        self.held_back = held.filter_map(|s| s.host.clone()).collect();
+    }
 }
 
 impl PlannedStep {

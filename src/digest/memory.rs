@@ -62,7 +62,7 @@ impl Memory {
     /// Returns what earlier runs learned; nothing is read yet.
     pub fn load(path: PathBuf) -> Self {
         Self {
-            len: std::fs::metadata(&path).map_or(0, |m| m.len()),
+            len: std::fs::symlink_metadata(&path).map_or(0, |m| m.len()),
             path,
             old: OnceLock::new(),
             spent: AtomicU64::new(0),

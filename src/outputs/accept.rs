@@ -1,10 +1,13 @@
 //! Accepting what a command made on a stage: its declared outputs, moved into the tree.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::permissions::{self, Made};
 use super::{check_promise, make_parents, present};
 use crate::digest::Digests;
 use crate::error::{Error, IoContext, Result};
@@ -24,6 +27,8 @@ pub fn accept(target: &Target, stage: &Path, digests: &Digests) -> Result<()> {
         check_link(target, &path, &from, stage)?;
         make_parents(digests.root(), &path, !is_dir)?;
         if !is_dir {
+            // Before it has a name in the tree.
+            permissions::close(&from, Made::OnStage).context("set the mode of", &from)?;
             move_file(&from, &to).context("write", &to)?;
         }
     }
@@ -51,7 +56,11 @@ fn move_file(from: &Path, to: &Path) -> std::io::Result<()> {
         Err(Errno::XDEV) if from.is_symlink() => {
             std::os::unix::fs::symlink(std::fs::read_link(from)?, to)
         }
-        Err(Errno::XDEV) => std::fs::copy(from, to).map(drop),
+        Err(Errno::XDEV) => {
+            // Reading a pipe would wait for its other end.
+            fs::open_regular(from)?;
+            std::fs::copy(from, to).map(drop)
+        }
         other => Ok(other?),
     }
 }
@@ -66,7 +75,7 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> std::io::Result<()> {
         };
         let kind = entry.file_type();
         match () {
-            () if kind.is_dir() => std::fs::create_dir(&to)?,
+            () if kind.is_dir() => DirBuilder::new().mode(fs::PRIVATE_DIR).create(&to)?,
             () if kind.is_file() || kind.is_symlink() => move_file(entry.path(), &to)?,
             // Reading a pipe would wait for whoever writes into it.
             () => return Err(std::io::ErrorKind::CrossesDevices.into()),
@@ -74,6 +83,6 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     }
     match from.is_symlink() || !from.is_dir() {
         true => std::fs::remove_file(from),
-        false => std::fs::remove_dir_all(from),
+        false => fs::remove_tree(from),
     }
 }

@@ -37,7 +37,7 @@ pub fn take_depfile(path: &RepoPath, root: &Path) -> Result<Option<Vec<u8>>> {
             )));
         }
     }
-    let text = std::fs::read(&absolute).context("read", &absolute)?;
+    let text = fs::read_regular(&absolute).context("read", &absolute)?;
     super::remove_file(&absolute)?;
     Ok(Some(text))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::axes::{Axis, axes, combinations};
+use super::limits::Sums;
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::scope::{AxisValue, Scope, World, bad_name};
 use crate::glob::Listing;
@@ -19,6 +20,20 @@ pub(crate) struct Declared<'a> {
 }
 
 impl Declared<'_> {
+    /// Returns how many instances there are, and how long all their names are in bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let counts = self.axes.iter().map(|axis| axis.values.len());
+        let count = counts.fold(1, usize::saturating_mul);
+        let mut bytes = count.saturating_mul(self.name.text.len());
+        for axis in &self.axes {
+            let values = axis.values.iter().map(|value| value.shown().len() + 1);
+            let len = values.fold(0, usize::saturating_add);
+            let times = count / axis.values.len().max(1);
+            bytes = bytes.saturating_add(len.saturating_mul(times));
+        }
+        (count, bytes)
+    }
+
     /// Returns the name and the values of each instance.
     pub(crate) fn instances(&self) -> Vec<(String, Vec<(&str, &AxisValue)>)> {
         let named = |values: Vec<(&'_ str, &'_ AxisValue)>| -> String {
@@ -96,6 +111,7 @@ pub(crate) fn targets<'a>(
     world: World<'_>,
     listing: &dyn Listing,
     names: &mut Names,
+    sums: &mut Sums,
     found: &mut Mistakes,
 ) -> Vec<Declared<'a>> {
     let mut out: Vec<Declared<'a>> = Vec::new();
@@ -124,6 +140,9 @@ pub(crate) fn targets<'a>(
         let shared: Rc<str> = declared.name.text.as_str().into();
         let base = names.by_base.entry(declared.name.text.clone()).or_default();
         base.has_outputs = node.children.iter().any(|c| c.is("outputs"));
+        if !sums.declare(&declared, found) {
+            continue;
+        }
         let mut twin = None;
         for (name, _) in declared.instances() {
             base.ids.push(TargetId(next));

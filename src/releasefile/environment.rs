@@ -37,6 +37,7 @@ pub const COMMANDS: &[&str] = &[
     "cache",
     "check",
     "init",
+    "trust",
     "completions",
     "lock",
     "unlock",
@@ -50,7 +51,15 @@ const CHILDREN: &[&str] = &[
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
-const RESERVED: &[&str] = &["as", "on", "from", "after", "around", "max-age"];
+const RESERVED: &[&str] = &[
+    "as",
+    "on",
+    "from",
+    "after",
+    "around",
+    "max-age",
+    "into-foreign",
+];
 
 /// Combinations of values that are tried in advance.
 const TRIED_MAX: usize = 1000;
@@ -370,6 +379,7 @@ impl Inside<'_> {
             after: self.after(node, before, found),
             around: around::read(node, found),
             max_age: node.prop("max-age").and_then(|p| p.duration(found)),
+            into_foreign: node.flag("into-foreign", found),
             args: self.args(node, found),
             rollout: None,
             is_gate: node.is("gate"),

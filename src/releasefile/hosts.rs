@@ -168,7 +168,8 @@ fn claim<'a>(
 
 /// Reports what is wrong with a host whatever its name is.
 fn check_host(node: &Node, found: &mut Mistakes) {
-    node.only_props(&["ssh", "port", "jump", "root", "local"], found);
+    let known = ["ssh", "port", "jump", "root", "local", "into-foreign"];
+    node.only_props(&known, found);
     node.only_children(&["var", "option"], found);
     if let Some(extra) = node.args.get(1) {
         found.push(Mistake::new(
@@ -241,6 +242,7 @@ fn host(
             // Relative to where a login starts.
             false => ".rel".into(),
         }),
+        into_foreign: node.flag("into-foreign", found),
         vars: values(node, "var", &scope, found).into_iter().collect(),
         reach,
         place,

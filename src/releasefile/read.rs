@@ -3,6 +3,8 @@
 //! A file with a syntax error gives its diagnostics and no nodes; the others are
 //! still read, so that one run shows the syntax errors of all of them.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kdl::{KdlDiagnostic, KdlDocument, KdlError};
@@ -11,6 +13,7 @@ use rayon::prelude::*;
 use super::nesting::{LEVELS_MAX, nesting};
 use super::node::{Mistakes, Node, Origin, nodes};
 use crate::error::{IoContext, Result};
+use crate::fs::{ReadFile, read_described};
 use crate::source::{Mistake, Place, Sources};
 
 /// Includes within includes.
@@ -20,7 +23,7 @@ const DEPTH_MAX: usize = 64;
 pub(crate) struct Reader<'a> {
     root: &'a Path,
     pub(crate) sources: Sources,
-    pub(crate) read: Vec<PathBuf>,
+    pub(crate) read: Vec<ReadFile>,
     /// Optional includes that are not there.
     pub(crate) absent: Vec<PathBuf>,
     pub(crate) has_syntax_errors: bool,
@@ -45,13 +48,21 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The file itself can not be read; a missing include is a mistake instead.
     pub(crate) fn file(&mut self, path: &Path, found: &mut Mistakes) -> Result<Vec<Node>> {
-        let bytes = std::fs::read(path).context("read", path)?;
-        Ok(self.text(path, bytes, found))
+        let read = read_described(path).context("read", path)?;
+        Ok(self.text(path, read, found))
     }
 
-    fn text(&mut self, path: &Path, bytes: Vec<u8>, found: &mut Mistakes) -> Vec<Node> {
+    fn text(
+        &mut self,
+        path: &Path,
+        (bytes, meta): (Vec<u8>, Metadata),
+        found: &mut Mistakes,
+    ) -> Vec<Node> {
         let shown = path.strip_prefix(self.root).unwrap_or(path).to_owned();
-        self.read.push(path.to_owned());
+        self.read.push(ReadFile {
+            path: path.to_owned(),
+            owner: meta.uid(),
+        });
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -121,7 +132,7 @@ impl<'a> Reader<'a> {
             ));
             return Vec::new();
         }
-        if self.read.contains(&path) {
+        if self.read.iter().any(|file| file.path == path) {
             // Read once, however many files ask for it.
             return Vec::new();
         }
@@ -131,8 +142,8 @@ impl<'a> Reader<'a> {
             found.push(mistake.help("include it from a file further up"));
             return Vec::new();
         }
-        match std::fs::read(&path) {
-            Ok(bytes) => self.text(&path, bytes, found),
+        match read_described(&path) {
+            Ok(read) => self.text(&path, read, found),
             Err(e) if is_optional && crate::fs::is_absent(&e) => {
                 self.absent.push(path);
                 Vec::new()

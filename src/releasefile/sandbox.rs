@@ -21,7 +21,7 @@ pub(crate) fn default(nodes: &[Node], world: World<'_>, found: &mut Mistakes) ->
 pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Sandbox> {
     const WORDS: [&str; 2] = ["strict", "off"];
     node.only_props(&[], found);
-    node.only_children(&["read"], found);
+    node.only_children(&["read", "connect"], found);
     let text = node.only_text("`\"strict\"` or `\"off\"`", found)?;
     match text.text.as_str() {
         "strict" => {}
@@ -37,23 +37,33 @@ pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
     for child in node.children.iter().filter(|c| c.is("read")) {
         child.is_plain(found);
         for text in child.texts("a directory of tools, such as `\"~/.rustup\"`", found) {
-            read(&text, scope, &mut sandbox, found);
+            let mistake = "is no directory of tools: it is relative";
+            sandbox.read.extend(far(&text, scope, mistake, found));
+        }
+    }
+    for child in node.children.iter().filter(|c| c.is("connect")) {
+        child.is_plain(found);
+        for text in child.texts("a socket, such as `\"/run/docker.sock\"`", found) {
+            let mistake = "is no socket of this machine: it is relative";
+            sandbox.connect.extend(far(&text, scope, mistake, found));
         }
     }
     Some(sandbox)
 }
 
-fn read(text: &Text, scope: &Scope, sandbox: &mut Sandbox, found: &mut Mistakes) {
-    for dir in scope.strings(text, found) {
-        let is_far = dir.starts_with('/') || dir.starts_with("~/");
-        if is_far {
-            sandbox.read.push(dir);
+/// Returns paths outside of the repository.
+fn far(text: &Text, scope: &Scope, what: &str, found: &mut Mistakes) -> Vec<String> {
+    let mut far = Vec::new();
+    for path in scope.strings(text, found) {
+        if path.starts_with('/') || path.starts_with("~/") {
+            far.push(path);
             continue;
         }
-        let message = format!("`{dir}` is no directory of tools: it is relative");
+        let message = format!("`{path}` {what}");
         found.push(
             Mistake::new("bad_dir", text.place, message, "not `/…` and not `~/…`")
                 .help("what lies in the repository is declared in `inputs`"),
         );
     }
+    far
 }

@@ -1,7 +1,7 @@
 //! Names in texts: variables and axes are bound here; what is known only later is
 //! checked here and left in the template.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
@@ -30,6 +30,7 @@ pub(crate) struct Vars {
     pub(crate) values: BTreeMap<String, Vec<String>>,
     pub(crate) places: BTreeMap<String, Place>,
     used: RefCell<BTreeSet<String>>,
+    text_bytes: Cell<usize>,
 }
 
 impl Vars {
@@ -47,6 +48,11 @@ impl Vars {
         if !self.used.borrow().contains(name) {
             self.used.borrow_mut().insert(name.to_owned());
         }
+    }
+
+    /// Returns how long all texts that were parsed became, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text_bytes.get()
     }
 
     /// Returns a warning for each variable that nobody asked for.
@@ -78,6 +84,16 @@ impl AxisValue {
             Self::Text(text) => shown(OsStr::new(text)).into_owned(),
             Self::File(path) => path.to_string(),
         }
+    }
+
+    /// Returns the value for a command: a path is no option there. The ending of a file is no
+    /// path.
+    fn for_command(&self, part: Option<&str>) -> Option<Value> {
+        let value = self.get(part)?;
+        Some(match (self, part) {
+            (Self::Text(_), _) | (_, Some("ext")) => Value::One(value),
+            (Self::File(_), _) => Value::Path(value),
+        })
     }
 
     fn get(&self, part: Option<&str>) -> Option<OsString> {
@@ -173,14 +189,19 @@ impl<'a> Scope<'a> {
 
     /// Returns the value of an axis or a part of it (`image.stem`).
     pub(crate) fn axis(&self, name: &str) -> Option<OsString> {
+        let (value, part) = self.find_axis(name)?;
+        value.get(part)
+    }
+
+    fn find_axis<'n>(&self, name: &'n str) -> Option<(&AxisValue, Option<&'n str>)> {
         let (head, part) = match name.split_once('.') {
             Some((head, part)) => (head, Some(part)),
             None => (name, None),
         };
-        let exact = self.axes.iter().find(|(n, _)| *n == name);
-        match exact {
-            Some((_, value)) => value.get(None),
-            None => self.axes.iter().find(|(n, _)| *n == head)?.1.get(part),
+        let find = |name: &str| self.axes.iter().find(|(n, _)| *n == name);
+        match find(name) {
+            Some((_, value)) => Some((value, None)),
+            None => find(head).map(|(_, value)| (*value, part)),
         }
     }
 
@@ -188,6 +209,14 @@ impl<'a> Scope<'a> {
     pub(crate) fn get(&self, name: &str) -> Option<Value> {
         match self.axis(name) {
             Some(value) => Some(Value::One(value)),
+            None => self.world.vars.get(name),
+        }
+    }
+
+    /// Returns the value of a name that is known early, for a command.
+    pub(crate) fn for_command(&self, name: &str) -> Option<Value> {
+        match self.find_axis(name) {
+            Some((value, part)) => value.for_command(part),
             None => self.world.vars.get(name),
         }
     }
@@ -214,12 +243,17 @@ impl<'a> Scope<'a> {
     ) -> Option<Template> {
         let parsed = self.reported(Template::parse(&text.text, mode), text, found)?;
         let mut is_known = true;
+        let mut len = text.text.len();
         for name in parsed.names() {
-            if self.get(name).is_none() && !late.is_known(name) {
+            let value = self.get(name);
+            len += value.as_ref().map_or(0, Value::len);
+            if value.is_none() && !late.is_known(name) {
                 found.push(self.unknown_name(text, name, late));
                 is_known = false;
             }
         }
+        let all = &self.world.vars.text_bytes;
+        all.set(all.get().saturating_add(len));
         is_known.then_some(parsed)
     }
 

@@ -351,7 +351,10 @@ fn env(node: &Node, target: &mut Target, scope: &Scope, late: &LateNames, found:
     }
     for prop in &node.props {
         let text = prop.value.text(found);
-        let value = text.and_then(|t| scope.bind(&t, Mode::Plain, late, found));
+        let value = text.and_then(|t| {
+            let parsed = scope.parse(&t, Mode::Plain, late, found)?;
+            scope.reported(parsed.bind(&|n| scope.for_command(n)), &t, found)
+        });
         if let Some(value) = value {
             put(&prop.name, EnvValue::Set(value), found);
         }
@@ -412,7 +415,7 @@ pub(crate) fn command(
             words.extend(values.into_iter().map(Template::literal));
             continue;
         }
-        let bound = scope.reported(parsed.bind(&|n| scope.get(n)), &text, found);
+        let bound = scope.reported(parsed.bind(&|n| scope.for_command(n)), &text, found);
         words.extend(bound);
     }
     Some(Command::Argv(words))
@@ -457,7 +460,7 @@ pub(crate) fn shell_command(
         found.push(mistake.help(help));
         return None;
     }
-    let script = scope.reported(parsed.bind(&|n| scope.get(n)), text, found)?;
+    let script = scope.reported(parsed.bind(&|n| scope.for_command(n)), text, found)?;
     Some(Command::Shell {
         shell: shell.to_vec(),
         script,

@@ -93,8 +93,10 @@ pub(super) fn report(text: &str) -> String {
 #[test]
 fn the_examples_of_the_reference_load() {
     let reference = include_str!("../../docs/releasefile.md");
+    let sandbox = include_str!("../../docs/sandbox.md");
     let mut count = 0;
-    for block in reference.split("```kdl\n").skip(1) {
+    let blocks = |page: &'static str| page.split("```kdl\n").skip(1);
+    for block in blocks(reference).chain(blocks(sandbox)) {
         let text = block.split("```").next().expect("a block");
         let space = Space::new(text)
             .file("more.kdl", "")

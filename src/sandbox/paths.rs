@@ -28,45 +28,54 @@ pub(super) struct End {
 /// Returns what a path leads to: three calls, however long the path, if it is there and does
 /// not lead through a process's own part of `/proc`.
 pub(super) fn resolve(path: &Path, pid: u32, follows: bool) -> End {
-    let own = format!("/proc/{}", std::process::id());
-    match opened(path, follows) {
-        Ok((real, meta)) if !real.starts_with(&own) => {
-            return End {
-                real,
-                meta: Some(meta),
-                is_for_all: true,
-            };
-        }
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
-            let parent = path.parent().map(|dir| resolve(dir, pid, true));
-            let is_link = follows && std::fs::read_link(path).is_ok();
-            if let (Some(parent), Some(name), false) = (parent, path.file_name(), is_link)
-                && parent.is_for_all
-            {
-                return End {
-                    real: parent.real.join(name),
-                    meta: None,
-                    is_for_all: true,
-                };
-            }
-        }
-        _ => {}
+    if let Some(end) = for_all(path, follows) {
+        return end;
     }
-    let found = walk(path, pid, follows);
-    let meta = found.as_ref().and_then(|f| f.symlink_metadata().ok());
+    let (real, is_path) = walk(path, pid, follows);
     End {
-        real: found.unwrap_or_else(|| in_real_parent(path, pid)),
-        meta,
+        meta: is_path.then(|| real.symlink_metadata().ok()).flatten(),
+        real,
         is_for_all: false,
+    }
+}
+
+/// Returns what a path leads to if that is the same for every process. Of what is not there, the
+/// longest part that is there decides; a loop, because a path may have thousands of parts.
+fn for_all(path: &Path, follows: bool) -> Option<End> {
+    let own = format!("/proc/{}", std::process::id());
+    let (mut at, mut missing) = (path, Vec::new());
+    loop {
+        let follows = follows || !missing.is_empty();
+        match opened(at, follows) {
+            Ok((real, _)) if real.starts_with(&own) => return None,
+            Ok((mut real, meta)) => {
+                let is_there = missing.is_empty();
+                real.extend(missing.iter().rev());
+                return Some(End {
+                    real,
+                    meta: is_there.then_some(meta),
+                    is_for_all: true,
+                });
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+            Err(_) => return None,
+        }
+        // A link that leads to nothing is what it leads to.
+        if follows && std::fs::read_link(at).is_ok() {
+            return None;
+        }
+        missing.push(at.file_name()?);
+        at = at.parent()?;
     }
 }
 
 /// Returns the path with the links above its last part resolved.
 pub(super) fn in_real_parent(path: &Path, pid: u32) -> PathBuf {
-    match (path.parent(), path.file_name()) {
-        (Some(dir), Some(name)) => resolve(dir, pid, true).real.join(name),
-        _ => lexical(path),
-    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return lexical(path);
+    };
+    let real = for_all(dir, true).map(|end| end.real);
+    real.unwrap_or_else(|| walk(dir, pid, true).0).join(name)
 }
 
 /// Returns whether a path ends with a link, if it leads to `real`. A link has another name,
@@ -123,9 +132,9 @@ fn opened(path: &Path, follows: bool) -> Result<(PathBuf, Metadata), Errno> {
     Ok((real, file.metadata().map_err(gone)?))
 }
 
-/// Follows a path link by link, as the process does; `None` if it leads to no path, as a pipe
-/// or a file that was removed.
-fn walk(path: &Path, pid: u32, follows: bool) -> Option<PathBuf> {
+/// Follows a path link by link, as the process does, and returns whether it leads to a path: a
+/// link to a pipe or to a file that was removed stays as it is.
+fn walk(path: &Path, pid: u32, follows: bool) -> (PathBuf, bool) {
     let reversed =
         |path: &Path| -> Vec<OsString> { path.iter().rev().map(ToOwned::to_owned).collect() };
     let mut left = reversed(path);
@@ -149,9 +158,61 @@ fn walk(path: &Path, pid: u32, follows: bool) -> Option<PathBuf> {
         let is_gone = text.as_os_str().as_bytes().ends_with(b" (deleted)");
         let is_pipe = next.starts_with("/proc") && text.as_os_str().as_bytes().contains(&b'[');
         if links > LINKS_MAX || is_gone || (is_pipe && text.is_relative()) {
-            return None;
+            real = next;
+            real.extend(left.iter().rev());
+            return (lexical(&real), false);
         }
         left.extend(reversed(&text));
     }
-    Some(real)
+    (real, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(path: &Path) -> PathBuf {
+        resolve(path, std::process::id(), true).real
+    }
+
+    #[test]
+    fn a_path_of_thousands_of_parts_is_looked_at() {
+        for start in ["/nowhere", "/proc/self/cwd", "/proc/self/fd/0", "/"] {
+            for part in ["/y", "/.."] {
+                let path = PathBuf::from(start.to_owned() + &part.repeat(4000 / part.len()));
+                let small = std::thread::Builder::new().stack_size(128 << 10);
+                let looked = small.spawn(move || resolve(&path, std::process::id(), true));
+                let end = looked.expect("starts").join().expect("has ended");
+                assert!(end.real.is_absolute(), "{start} {part}");
+                assert!(part == "/.." || end.meta.is_none(), "{start} {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_where_its_directories_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let base = dir.path().canonicalize().expect("is there");
+        std::fs::create_dir(base.join("d")).expect("creates");
+        std::fs::write(base.join("f"), "").expect("writes");
+        for (name, text) in [("l", "d"), ("gone", "d/none"), ("up", "../none")] {
+            std::os::unix::fs::symlink(text, base.join(name)).expect("links");
+        }
+        for (path, expected) in [
+            ("d", "d"),
+            ("l", "d"),
+            ("l/a/b", "d/a/b"),
+            ("f/a/b", "f/a/b"),
+            ("a/b/c", "a/b/c"),
+            ("a/../b", "b"),
+            ("l/a/../b", "d/b"),
+            ("gone", "d/none"),
+            ("gone/a/b", "d/none/a/b"),
+            ("d/../gone/a", "d/none/a"),
+        ] {
+            assert_eq!(real(&base.join(path)), base.join(expected), "{path}");
+        }
+        let up = base.parent().expect("a parent").join("none/a");
+        assert_eq!(real(&base.join("up/a")), up);
+    }
 }

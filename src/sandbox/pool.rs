@@ -7,6 +7,7 @@
 //! Only what a command left untouched comes here. A file keeps its old content until it is
 //! used again; no command can reach it before.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +25,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Returns what is kept in `dir`. Where nothing can be kept, everything is made anew.
+    /// Returns what is kept in `dir`, which is there.
     pub fn open(dir: PathBuf) -> Self {
         let mut pool = Self {
             files: Mutex::default(),
@@ -32,14 +33,16 @@ impl Pool {
             next: AtomicU64::new(0),
             dir,
         };
-        let _ = std::fs::create_dir_all(&pool.dir);
         let (mut files, mut dirs, mut next) = (Vec::new(), Vec::new(), 0);
         for entry in std::fs::read_dir(&pool.dir).into_iter().flatten().flatten() {
             let number = entry.file_name().to_str().and_then(|n| n.parse().ok());
             next = next.max(number.unwrap_or(0));
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
-                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                // What has a second name would be written to under that as well.
+                Ok(kind) if kind.is_file() && entry.metadata().is_ok_and(|m| m.nlink() == 1) => {
+                    files.push(entry.path());
+                }
                 _ => {}
             }
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 /// Directories of the system: what a machine is, not what a project is. No key holds them.
@@ -38,16 +38,14 @@ const SYSTEM: [&str; 16] = [
 /// the home lies in is closed as a whole.
 const SHARED: [&str; 2] = ["/opt", "/var/lib"];
 
-/// Devices that keep nothing of what is written to them.
-const DEVICES: [&str; 9] = [
+/// Devices that keep nothing of what is written to them. No terminal is among them: through
+/// `/dev/pts` a command could read what a person types elsewhere.
+const DEVICES: [&str; 6] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
     "/dev/fd",
 ];
 
@@ -57,6 +55,8 @@ const PROGRAM_DIRS: [&str; 3] = ["bin", "sbin", "shims"];
 /// Directories of a machine that any command may read, opened once for all commands.
 #[derive(Debug, Default)]
 pub struct Machine {
+    /// The version of Landlock that the kernel has, and that is known here; 0 for none.
+    abi: i32,
     /// As they are written, and as what they lead to.
     pub dirs: Vec<PathBuf>,
     /// Those of them whose links lead to nowhere else.
@@ -68,8 +68,12 @@ impl Machine {
     /// Opens the directories of the system, without the `home`, and those that are `named`, but
     /// nothing of what is below `root`; those that do not exist are left out.
     pub fn new(named: Vec<PathBuf>, root: &Path, home: Option<&Path>) -> Self {
-        let devices = DEVICES.map(PathBuf::from);
-        let (mut dirs, mut reals, mut plain) = (Vec::new(), Vec::new(), devices.to_vec());
+        let (named_devices, named): (Vec<PathBuf>, Vec<PathBuf>) =
+            named.into_iter().partition(|dir| dir.starts_with("/dev"));
+        // A device that is named is used by reading and writing it.
+        let devices = DEVICES.iter().map(PathBuf::from).chain(named_devices);
+        let devices: Vec<PathBuf> = devices.collect();
+        let (mut dirs, mut reals, mut plain) = (Vec::new(), Vec::new(), devices.clone());
         let home = home.and_then(|home| std::fs::canonicalize(home).ok());
         let system = SYSTEM.iter().map(|dir| (PathBuf::from(dir), true));
         for (dir, is_system) in system.chain(named.into_iter().map(|dir| (dir, false))) {
@@ -95,16 +99,39 @@ impl Machine {
         reals.sort();
         reals.dedup_by(|inner, outer| inner.starts_with(&*outer));
         let read = reals.iter().map(|dir| (dir, read()));
-        let write = devices.iter().map(|dir| (dir, AccessFs::from_all(ABI::V5)));
+        let write = devices.iter().map(|dir| (dir, write()));
         Self {
+            abi: version(),
             opened: read
                 .chain(write)
                 .filter_map(|(dir, access)| opened(dir, access))
                 .collect(),
             plain,
-            dirs: [dirs, reals, devices.to_vec()].concat(),
+            dirs: [dirs, reals, devices].concat(),
         }
     }
+
+    /// Returns whether the kernel keeps signals, and connections to abstract sockets, among the
+    /// processes of a command (Linux 6.12).
+    pub fn scopes_signals(&self) -> bool {
+        self.abi >= ABI::V6 as i32
+    }
+
+    /// Returns whether the kernel asks who may use the `ioctl`s of a device (Linux 6.10).
+    pub fn guards_devices(&self) -> bool {
+        self.abi >= ABI::V5 as i32
+    }
+}
+
+/// Returns the version of Landlock that the kernel has; 0 for none.
+fn version() -> i32 {
+    const VERSION: libc::c_ulong = 1;
+    let (nothing, no_size) = (std::ptr::null::<u8>(), 0usize);
+    // SAFETY: with this flag the call only tells its version.
+    #[expect(unsafe_code, reason = "the crate that wraps this call does not tell")]
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, no_size, VERSION) };
+    i32::try_from(version).unwrap_or(0).max(0)
 }
 
 /// What may be read and written: these files, and all that is below these directories.
@@ -116,6 +143,8 @@ pub struct Rules {
     pub read: Vec<PathBuf>,
     /// May be changed in every way as well.
     pub write: Vec<PathBuf>,
+    /// Sockets that may be connected to, and directories of such.
+    pub connect: Vec<PathBuf>,
     /// Here an error says that nothing may be removed; elsewhere nothing is there.
     pub repository: PathBuf,
 }
@@ -131,32 +160,48 @@ impl Rules {
             let text = "this kernel has no Landlock of version 3 or later, or it is turned off";
             io::Error::new(io::ErrorKind::Unsupported, text)
         };
-        let all = AccessFs::from_all(ABI::V5);
-        // Before version 3 a file could be truncated that must not be written.
+        // Before version 3 a file could be truncated that must not be written. What later versions
+        // have is asked for where the kernel has it, and then it must be enforced.
+        let handled = match self.machine.guards_devices() {
+            true => AccessFs::from_all(ABI::V5),
+            false => AccessFs::from_all(ABI::V3),
+        };
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(ABI::V3))
-            .map_err(|_| unsupported())?
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(all)
-            .and_then(Ruleset::create)
+            .handle_access(handled)
             .map_err(|_| unsupported())?;
+        if self.machine.scopes_signals() {
+            let scopes = Scope::from_all(ABI::V6);
+            ruleset = ruleset.scope(scopes).map_err(|_| unsupported())?;
+        }
+        let mut ruleset = ruleset.create().map_err(|_| unsupported())?;
         let own = self.read.iter().map(|path| (path.as_path(), read()));
         let write = self.write.iter().map(PathBuf::as_path).chain(log);
-        let own = own.chain(write.map(|path| (path, all)));
+        let own = own.chain(write.map(|path| (path, self::write())));
         let own: Vec<_> = own
             .filter_map(|(path, access)| opened(path, access))
             .collect();
         for (fd, access) in self.machine.opened.iter().chain(&own) {
-            let rule = PathBeneath::new(fd, *access);
+            let rule = PathBeneath::new(fd, *access & handled);
             ruleset = ruleset.add_rule(rule).map_err(io::Error::other)?;
         }
         let status = ruleset.restrict_self().map_err(io::Error::other)?;
         match status.ruleset {
-            RulesetStatus::NotEnforced => Err(unsupported()),
-            _ => Ok(()),
+            RulesetStatus::FullyEnforced => Ok(()),
+            _ => Err(unsupported()),
         }
     }
+
+    /// Returns whether a command may connect to a socket, whose path has no links.
+    pub(super) fn opens_socket(&self, path: &Path) -> bool {
+        let mut open = self.write.iter().chain(&self.connect);
+        open.any(|dir| path.starts_with(dir))
+    }
+}
+
+/// Everything but making devices: a new name for a disk would open all that is on it.
+fn write() -> BitFlags<AccessFs> {
+    AccessFs::from_all(ABI::V5) & !(AccessFs::MakeChar | AccessFs::MakeBlock)
 }
 
 fn read() -> BitFlags<AccessFs> {

@@ -6,8 +6,10 @@
 //! do as well, but it makes the tracer the one that waits for each child, and needs a hook
 //! between fork and exec, which keeps the standard library from `posix_spawn`.
 //!
-//! A call that was looked at goes on as it was made. A program that changes its arguments
-//! meanwhile deceives whoever looked, never Landlock.
+//! A call that goes on after a look goes on as it was made: a program that changes what stands at
+//! an address meanwhile deceives whoever looked. So only calls go on that Landlock refuses itself
+//! or that tell something; those that change something are done by the listener in the program's
+//! stead (`deeds.rs`).
 
 use std::ffi::{OsString, c_long};
 use std::io;
@@ -16,112 +18,13 @@ use std::os::unix::ffi::OsStringExt;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Calls that take a path, or a descriptor of a file that they change; and those by which a
-/// process leaves its group.
-const CALLS: &[c_long] = &[
-    libc::SYS_openat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_readlinkat,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_openat2,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_mkdirat,
-    libc::SYS_mknodat,
-    libc::SYS_unlinkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_linkat,
-    libc::SYS_symlinkat,
-    libc::SYS_truncate,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_utimensat,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
-    libc::SYS_getxattr,
-    libc::SYS_lgetxattr,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_chdir,
-    libc::SYS_statfs,
-    libc::SYS_inotify_add_watch,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_connect,
-    libc::SYS_setsid,
-    libc::SYS_setpgid,
-    late::FCHMODAT2,
-    late::SETXATTRAT,
-    late::GETXATTRAT,
-    late::LISTXATTRAT,
-    late::REMOVEXATTRAT,
-    late::FILE_GETATTR,
-    late::FILE_SETATTR,
-];
-
-/// The same numbers everywhere; younger than some of the C libraries that are built with.
-pub(super) mod late {
-    use std::ffi::c_long;
-
-    pub const FCHMODAT2: c_long = 452;
-    pub const SETXATTRAT: c_long = 463;
-    pub const GETXATTRAT: c_long = 464;
-    pub const LISTXATTRAT: c_long = 465;
-    pub const REMOVEXATTRAT: c_long = 466;
-    pub const FILE_GETATTR: c_long = 468;
-    pub const FILE_SETATTR: c_long = 469;
-}
-
-/// Their forefathers, which younger architectures never had.
-#[cfg(target_arch = "x86_64")]
-const OLD_CALLS: &[c_long] = &[
-    libc::SYS_open,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_access,
-    libc::SYS_readlink,
-    libc::SYS_creat,
-    libc::SYS_mkdir,
-    libc::SYS_mknod,
-    libc::SYS_rmdir,
-    libc::SYS_unlink,
-    libc::SYS_rename,
-    libc::SYS_link,
-    libc::SYS_symlink,
-    libc::SYS_chmod,
-    libc::SYS_chown,
-    libc::SYS_lchown,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
-];
-#[cfg(not(target_arch = "x86_64"))]
-const OLD_CALLS: &[c_long] = &[];
-
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: Option<u32> = Some(0xc000_003e);
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: Option<u32> = Some(0xc000_00b7);
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ARCHITECTURE: Option<u32> = None;
-
-/// Offsets into `struct seccomp_data`.
-const NUMBER_AT: u32 = 0;
-const ARCHITECTURE_AT: u32 = 4;
+use super::filter::{Held, program};
 
 /// Longest path that the kernel takes.
 const PATH_BYTES_MAX: usize = 4096;
 
 /// A call that waits for its answer.
+#[derive(Clone, Debug)]
 pub struct Call {
     id: u64,
     /// The thread that made it.
@@ -135,6 +38,17 @@ pub struct Call {
 /// The end at which watched calls arrive.
 pub struct Listener(OwnedFd);
 
+/// What is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel does what the call says.
+    GoOn,
+    /// It was done.
+    Done,
+    /// It fails with this error number.
+    Fail(i32),
+}
+
 /// What a listener heard.
 pub enum Heard {
     /// A call.
@@ -147,77 +61,46 @@ pub enum Heard {
     Stopped,
 }
 
-/// Puts the calling thread, and all that it starts, under watch, for ever. If it `is_held`,
-/// calls fail that can not be watched.
-pub fn install(is_held: bool) -> io::Result<Listener> {
-    let program = program(is_held).ok_or(io::ErrorKind::Unsupported)?;
+/// Puts the calling thread, and all that it starts, under watch, for ever; if it is `held`, calls
+/// fail that it must not make or that cannot be watched.
+///
+/// # Errors
+/// The kernel has no listeners, or there is one already.
+pub fn install(held: Option<Held>) -> io::Result<Listener> {
+    /// While a call is answered only a signal that kills interrupts it: what is done in its stead
+    /// is not done twice. Since Linux 5.19.
+    const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+    let program = program(held).ok_or(io::ErrorKind::Unsupported)?;
     rustix::thread::set_no_new_privs(true)?;
     let header = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: `header` points to `program`, which the kernel copies before it returns.
-    #[expect(unsafe_code, reason = "no crate without C wraps this call")]
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const header,
-        )
+    let listen = |flags: libc::c_ulong| {
+        // SAFETY: `header` points to `program`, which the kernel copies before it returns.
+        #[expect(unsafe_code, reason = "no crate without C wraps this call")]
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+                &raw const header,
+            )
+        };
+        match fd {
+            ..0 => Err(io::Error::last_os_error()),
+            fd => Ok(fd),
+        }
     };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let is_old = |e: &io::Error| e.raw_os_error() == Some(libc::EINVAL);
+    let fd = match listen(WAIT_KILLABLE) {
+        Err(e) if is_old(&e) => listen(0)?,
+        other => other?,
+    };
     // SAFETY: the kernel has just made this descriptor, for us alone.
     #[expect(unsafe_code, reason = "the call returns a number")]
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     Ok(Listener(fd))
-}
-
-/// Returns the filter: one comparison per call, which the kernel works out once per number.
-fn program(is_held: bool) -> Option<Vec<libc::sock_filter>> {
-    /// Calls of x32 have this bit.
-    const X32: u32 = 0x4000_0000;
-    let load = |k| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, k, 0, 0);
-    let equal = |k, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, yes, no);
-    let answer = |k| step(libc::BPF_RET | libc::BPF_K, k, 0, 0);
-    let unless_held = |error: i32| match is_held {
-        true => answer(libc::SECCOMP_RET_ERRNO | error as u32),
-        false => answer(libc::SECCOMP_RET_ALLOW),
-    };
-    let mut program = vec![
-        load(ARCHITECTURE_AT),
-        // Programs of another architecture have other numbers: they are not watched.
-        equal(ARCHITECTURE?, 1, 0),
-        unless_held(libc::ENOSYS),
-        load(NUMBER_AT),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 0, 1),
-        unless_held(libc::ENOSYS),
-        // Paths would lead elsewhere than the watcher thinks.
-        equal(libc::SYS_chroot as u32, 0, 1),
-        unless_held(libc::EPERM),
-        // Files could be opened through a ring unseen; who finds none opens them himself.
-        equal(libc::SYS_io_uring_setup as u32, 0, 1),
-        answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-    ];
-    let calls: Vec<c_long> = CALLS.iter().chain(OLD_CALLS).copied().collect();
-    for (i, call) in calls.iter().enumerate() {
-        let to_end = u8::try_from(calls.len() - i).ok()?;
-        program.push(equal(*call as u32, to_end, 0));
-    }
-    program.push(answer(libc::SECCOMP_RET_ALLOW));
-    program.push(answer(libc::SECCOMP_RET_USER_NOTIF));
-    Some(program)
-}
-
-fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    }
 }
 
 impl Listener {
@@ -232,9 +115,11 @@ impl Listener {
             other => other?,
         };
         match (fds[0].revents(), fds[1].revents()) {
+            (calls, _) if calls.contains(PollFlags::HUP) => Ok(Heard::End),
+            // Before the next call: processes that call without end would not be stopped.
+            (_, stop) if !stop.is_empty() => Ok(Heard::Stopped),
             (calls, _) if calls.contains(PollFlags::IN) => self.receive(),
             (calls, _) if !calls.is_empty() => Ok(Heard::End),
-            (_, stop) if !stop.is_empty() => Ok(Heard::Stopped),
             _ => Ok(Heard::Nothing),
         }
     }
@@ -257,19 +142,30 @@ impl Listener {
         }
     }
 
-    /// Lets a call go on as it was made, or makes it fail with an error number.
-    pub fn answer(&self, call: &Call, refused: Option<i32>) {
+    /// Answers a call.
+    pub fn answer(&self, call: &Call, answer: Answer) {
         let mut answer = libc::seccomp_notif_resp {
             id: call.id,
             val: 0,
-            error: refused.map_or(0, |number| -number),
-            flags: match refused {
-                None => libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-                Some(_) => 0,
+            error: match answer {
+                Answer::Fail(number) => -number,
+                Answer::GoOn | Answer::Done => 0,
+            },
+            flags: match answer {
+                Answer::GoOn => libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+                Answer::Done | Answer::Fail(_) => 0,
             },
         };
         // Fails only when the process was killed meanwhile.
         let _ = self.ioctl(libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer);
+    }
+
+    /// Returns whether the call still waits: then its thread had this number all the time, and what
+    /// was read out of its memory was its own.
+    pub fn is_waiting(&self, call: &Call) -> bool {
+        let mut id = call.id;
+        self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw mut id)
+            .is_ok()
     }
 
     /// Lets caller and listener take turns on one processor, where the kernel can.

@@ -7,9 +7,9 @@
 //! a link the repository would be written to, and its change times would move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, FileTimes, Metadata, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, FileTimes, Metadata, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -174,7 +174,7 @@ impl Stage {
     /// Copies a file with its mode and its time of modification; shares its blocks where the
     /// file system can.
     fn copy(&mut self, from: &Path, to: &Path, meta: &Metadata) -> Result<Metadata> {
-        let mut source = fs::open(from)?;
+        let source = fs::open(from)?;
         let mode = meta.permissions().mode() & 0o7777;
         let is_kept = self.pool.take_file(to);
         let mut copy = OpenOptions::new()
@@ -187,7 +187,7 @@ impl Stage {
         self.shares_blocks = is_shared;
         let len = match is_shared {
             true => source.metadata().context("look at", from)?.len(),
-            false => fill(&mut source, &mut copy, meta.len()).context("write", to)?,
+            false => fill(&source, &mut copy, meta.len()).context("write", to)?,
         };
         // Cut afterwards, not emptied before: ext4 writes a file that was emptied to disk
         // as soon as it is closed.
@@ -215,7 +215,10 @@ impl Stage {
             _ => {}
         }
         if !self.pool.take_dir(dir) {
-            fs::create_dirs(dir)?;
+            // Commands may look at its mode, which the process's mask shall not decide.
+            let mut make = DirBuilder::new();
+            let made = make.recursive(true).mode(0o755).create(dir);
+            made.context("create directory", dir)?;
         }
         self.dirs.insert(dir.to_owned());
         Ok(())
@@ -262,39 +265,33 @@ impl Stage {
     pub fn changes(&self) -> Result<Vec<(RepoPath, Change)>> {
         let mut left = self.placed.clone();
         let mut found = Vec::new();
-        self.walk(&self.slot, &mut left, &mut found)?;
+        let private = self.private();
+        let all = walkdir::WalkDir::new(&self.slot).into_iter();
+        for entry in all.filter_entry(|entry| entry.path() != private) {
+            let plain = |e: walkdir::Error| {
+                e.into_io_error()
+                    .unwrap_or_else(|| std::io::ErrorKind::Other.into())
+            };
+            let entry = entry.map_err(plain);
+            let entry = entry.context("list directory", &self.slot)?;
+            let path = entry.path();
+            if entry.file_type().is_dir() {
+                continue;
+            }
+            let Some(meta) = fs::lstat(path)? else {
+                continue;
+            };
+            match left.remove(path) {
+                None => found.push((path.to_owned(), Change::New)),
+                Some(placed) if placed == Signature::of(&meta) => {}
+                Some(_) => found.push((path.to_owned(), Change::Changed)),
+            }
+        }
         found.extend(left.into_keys().map(|path| (path, Change::Gone)));
         let named = |(path, change): (PathBuf, Change)| Some((self.in_repository(&path)?, change));
         let mut changes: Vec<_> = found.into_iter().filter_map(named).collect();
         changes.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(changes)
-    }
-
-    fn walk(
-        &self,
-        dir: &Path,
-        left: &mut BTreeMap<PathBuf, Signature>,
-        found: &mut Vec<(PathBuf, Change)>,
-    ) -> Result<()> {
-        for entry in std::fs::read_dir(dir).context("list directory", dir)? {
-            let entry = entry.context("list directory", dir)?;
-            let path = entry.path();
-            let Some(meta) = fs::lstat(&path)? else {
-                continue;
-            };
-            if meta.is_dir() {
-                if path != self.private() {
-                    self.walk(&path, left, found)?;
-                }
-                continue;
-            }
-            match left.remove(&path) {
-                None => found.push((path, Change::New)),
-                Some(placed) if placed == Signature::of(&meta) => {}
-                Some(_) => found.push((path, Change::Changed)),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -308,17 +305,9 @@ impl Drop for Stage {
     }
 }
 
-/// Removes a directory with all that is in it, also where a command closed it to itself.
+/// Removes a directory with all that is in it, if it is there.
 pub fn clear(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            let entries = walkdir::WalkDir::new(dir).into_iter().flatten();
-            for entry in entries.filter(|e| e.file_type().is_dir()) {
-                // If it can not be opened, removing says so.
-                let _ = std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700));
-            }
-            std::fs::remove_dir_all(dir).context("remove", dir)
-        }
+    match fs::remove_tree(dir) {
         Err(e) if !fs::is_absent(&e) => Err(e).context("remove", dir),
         _ => Ok(()),
     }
@@ -331,12 +320,14 @@ fn share(source: &File, copy: &File) -> bool {
     false
 }
 
-/// Copies all of a file that was `len` bytes long, and what it grew by since; returns how
-/// much that is.
-fn fill(source: &mut File, copy: &mut File, len: u64) -> std::io::Result<u64> {
-    const SMALL: usize = 1 << 16;
-    if len >= SMALL as u64 {
-        return std::io::copy(source, copy);
+/// Copies all of a file that was `len` bytes long, and the beginning of what it grew by since;
+/// returns how much that is. A file that goes on growing has no end, and that it changed is
+/// reported after the run.
+fn fill(source: &File, copy: &mut File, len: u64) -> std::io::Result<u64> {
+    const SMALL: u64 = 1 << 16;
+    let mut source = source.take(len.saturating_add(SMALL));
+    if len >= SMALL {
+        return std::io::copy(&mut source, copy);
     }
     // One call to read and one to write: most files are small.
     let mut bytes = Vec::with_capacity(len as usize + 1);

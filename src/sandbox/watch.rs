@@ -1,18 +1,38 @@
 //! The watcher: which files the processes of one command touch, and how.
 //!
 //! A thread answers each watched call after it has noted the path: it goes on, or, where rules
-//! are, fails when no rule opens that path. What lies in directories of the system is not
-//! noted. Links are resolved: a link is one file, and what it leads to another.
+//! are, fails when no rule opens that path, or is done here. What lies in directories of the
+//! system is not noted. Links are resolved: a link is one file, and what it leads to another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::{OsStr, c_long};
+use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use super::Confinement;
+use super::deeds::{self, Object};
+use super::others;
 use super::paths::{End, in_real_parent, may_be_link, own_view, resolve};
-use super::seccomp::{Call, Heard, Listener, late, read_bytes, read_path};
+use super::rules::Rules;
+use super::seccomp::{Answer, Call, Heard, Listener, read_bytes, read_path};
+use super::sockets::{self, ADDRESS_BYTES_MAX, Name, Request};
+use super::touches::{From, Touch, Use, touches};
+use crate::error::os_text;
+use crate::process::{Process, birth};
+
+/// What paths that were noted may cost in memory, and those whose answer is remembered, in bytes.
+const FILES_BYTES_MAX: usize = 64 << 20;
+const KNOWN_BYTES_MAX: usize = 16 << 20;
+/// What one costs beside its bytes.
+const ENTRY_BYTES: usize = 128;
+/// Addresses, and sockets, that are told.
+const TOLD_MAX: usize = 1000;
+/// Processes after which those that have ended are forgotten.
+const PROCESSES_MAX: usize = 4096;
 
 /// What the kernel reads of a script's first line.
 const SHEBANG_BYTES_MAX: u64 = 256;
@@ -41,12 +61,14 @@ pub struct Seen {
     pub files: BTreeMap<PathBuf, Uses>,
     /// Network addresses that were connected to, or that were tried.
     pub addresses: BTreeSet<String>,
+    /// Sockets of this machine that were there, and that no rule opens.
+    pub sockets: BTreeSet<PathBuf>,
     /// Processes and threads that made a call, with when they started.
-    pub processes: BTreeMap<u32, Option<String>>,
+    pub processes: BTreeMap<u32, Option<u64>>,
     /// Whether some process was left when the watch ended.
     pub is_anyone_left: bool,
-    /// Set when watching broke off: what is here is not all.
-    pub error: Option<io::ErrorKind>,
+    /// Why watching broke off, if it did: what is here is not all.
+    pub error: Option<String>,
 }
 
 impl Seen {
@@ -64,62 +86,45 @@ impl Seen {
             known.is_run |= uses.is_run;
         }
         self.addresses.extend(later.addresses);
+        self.sockets.extend(later.sockets);
         self.processes.extend(later.processes);
         self.is_anyone_left |= later.is_anyone_left;
-        self.error = self.error.or(later.error);
+        self.error = self.error.take().or(later.error);
     }
-}
-
-/// What a call does with a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Use {
-    Look,
-    Read,
-    Update,
-    Write,
-    /// A name is given to what may be a link.
-    Link,
-    /// A directory or a device is made, if nothing is there.
-    Make,
-    /// What is there is removed.
-    Remove,
-    Run,
-}
-
-/// Where a relative path starts.
-#[derive(Clone, Copy)]
-enum From {
-    /// The directory of the process.
-    Here,
-    /// This descriptor.
-    Descriptor(u64),
-}
-
-/// A path in the memory of a process; without an address it is the descriptor's own.
-struct Touch {
-    from: From,
-    at: Option<u64>,
-    what: Use,
-    /// Whether a link at the end of the path is followed.
-    follows: bool,
 }
 
 /// A path as it was written, and what is done with it.
 type Asked = (PathBuf, Use, bool);
 
-/// Answers calls until nobody is left to make one, or `stop` is closed.
-pub(super) fn watch(listener: &Listener, stop: &PipeReader, held: &Confinement) -> Seen {
+/// Answers calls until nobody is left to make one, or `stop` is closed. Connections are made by
+/// whoever hears of them through `connections`.
+pub(super) fn watch(
+    listener: &Arc<Listener>,
+    stop: &PipeReader,
+    held: &Confinement,
+    connections: &Sender<Request>,
+) -> Seen {
     listener.take_turns();
     let mut notes = Notes {
         seen: Seen::default(),
+        files_bytes: 0,
         known: HashMap::new(),
+        known_bytes: 0,
+        processes_max: PROCESSES_MAX,
         held,
+        listener,
+        connections,
     };
     loop {
         match listener.next(stop) {
             Ok(Heard::Call(call)) => {
-                let refused = notes.note(&call);
-                listener.answer(&call, refused);
+                if let Some(answer) = notes.note(&call) {
+                    listener.answer(&call, answer);
+                }
+                if notes.files_bytes > FILES_BYTES_MAX {
+                    notes.seen.error = Some("it asks for too many files".into());
+                    return notes.seen;
+                }
             }
             Ok(Heard::Nothing) => {}
             Ok(Heard::End) => return notes.seen,
@@ -128,7 +133,7 @@ pub(super) fn watch(listener: &Listener, stop: &PipeReader, held: &Confinement) 
                 return notes.seen;
             }
             Err(error) => {
-                notes.seen.error = Some(error.kind());
+                notes.seen.error = Some(os_text(&error));
                 return notes.seen;
             }
         }
@@ -137,49 +142,81 @@ pub(super) fn watch(listener: &Listener, stop: &PipeReader, held: &Confinement) 
 
 struct Notes<'a> {
     seen: Seen,
+    files_bytes: usize,
     /// Each path is worked out once, until some link may lead elsewhere.
     known: HashMap<Asked, Option<i32>>,
+    known_bytes: usize,
+    processes_max: usize,
     held: &'a Confinement,
+    listener: &'a Arc<Listener>,
+    connections: &'a Sender<Request>,
 }
 
 impl Notes<'_> {
-    /// Notes a call; returns the error that it must fail with.
-    fn note(&mut self, call: &Call) -> Option<i32> {
+    /// Notes a call; returns its answer, unless somebody else gives that.
+    fn note(&mut self, call: &Call) -> Option<Answer> {
         // Whoever asks moves itself, or a child, which may never ask for anything.
         let other = call.args[0] as u32;
-        let is_child = || super::field(other as i32, 1) == Some(call.pid.to_string());
+        let is_child = || {
+            let parent = Process::at(other as i32).map(|process| process.parent);
+            parent == i32::try_from(call.pid).ok()
+        };
         let moves_child = call.number == libc::SYS_setpgid && other != 0 && is_child();
         for pid in [Some(call.pid), moves_child.then_some(other)]
             .into_iter()
             .flatten()
         {
-            let processes = &mut self.seen.processes;
-            let born = || super::birth(pid as i32);
-            processes.entry(pid).or_insert_with(born);
+            self.add_process(pid);
         }
-        match self.answer(call) {
-            Ok(refused) => refused,
-            Err(error) => {
-                self.seen.error.get_or_insert(error.kind());
-                None
-            }
-        }
+        let answer = match call.number {
+            libc::SYS_connect => self.connect(call),
+            _ => self.answer(call).map(Some),
+        };
+        answer.unwrap_or_else(|error| {
+            self.seen.error.get_or_insert_with(|| os_text(&error));
+            // Who cannot be looked at does nothing.
+            Some(match &self.held.rules {
+                Some(_) => Answer::Fail(libc::EPERM),
+                None => Answer::GoOn,
+            })
+        })
     }
 
-    fn answer(&mut self, call: &Call) -> io::Result<Option<i32>> {
-        if call.number == libc::SYS_connect {
-            self.seen.addresses.extend(address(call)?);
-            return Ok(None);
+    /// Notes a process; one that has ended may have had its number.
+    fn add_process(&mut self, pid: u32) {
+        let processes = &mut self.seen.processes;
+        if processes.len() >= self.processes_max {
+            processes.retain(|pid, born| born.is_some() && birth(*pid as i32) == *born);
+            self.processes_max = PROCESSES_MAX.max(2 * processes.len());
         }
+        let born = || birth(pid as i32);
+        processes.entry(pid).or_insert_with(born);
+    }
+
+    fn answer(&mut self, call: &Call) -> io::Result<Answer> {
         if matches!(call.number, libc::SYS_setsid | libc::SYS_setpgid) {
-            return Ok(None);
+            return Ok(Answer::GoOn);
+        }
+        if let Some(is_own) = others::is_own(call.number, &call.args, call.pid, &self.seen) {
+            return Ok(match is_own {
+                true => Answer::GoOn,
+                false => Answer::Fail(libc::EPERM),
+            });
+        }
+        if let Some(rules) = self
+            .held
+            .rules
+            .as_ref()
+            .filter(|_| deeds::is_one(call.number))
+        {
+            return self.change(call, rules);
         }
         if call.number == libc::SYS_openat2 {
             // Below a root of its own a path is another; who finds no such call opens it himself.
             let how = read_bytes(call.pid, call.args[2], 24)?;
             let resolve = how.get(16..24).and_then(|b| b.try_into().ok());
             if resolve.map_or(0, u64::from_ne_bytes) & libc::RESOLVE_IN_ROOT != 0 {
-                return Ok(Some(libc::ENOSYS));
+                return Ok(Answer::Fail(libc::ENOSYS));
             }
         }
         let mut refused = None;
@@ -187,25 +224,137 @@ impl Notes<'_> {
             let Some(path) = self.written(call.pid, &touch)? else {
                 continue;
             };
-            let asked = (path, touch.what, touch.follows);
-            let answer = match self.known.get(&asked) {
-                Some(answer) => *answer,
-                None => {
-                    let (answer, is_for_all) = self.add(&asked, call.pid);
-                    let answer = answer.or_else(|| self.add_interpreter(&asked, call.pid));
-                    // A process that is not known yet may be one of ours soon.
-                    if is_for_all && !asked.0.starts_with("/proc") {
-                        self.known.insert(asked, answer);
-                    }
-                    answer
-                }
-            };
+            let answer = self.asked((path, touch.what, touch.follows), call.pid);
             if touch.what == Use::Link {
-                self.known.clear();
+                self.forget();
             }
             refused = refused.or(answer);
         }
-        Ok(refused)
+        Ok(refused.map_or(Answer::GoOn, Answer::Fail))
+    }
+
+    /// Notes a path, once; returns the error with which asking for it must fail.
+    fn asked(&mut self, asked: Asked, pid: u32) -> Option<i32> {
+        if let Some(answer) = self.known.get(&asked) {
+            return *answer;
+        }
+        let (answer, is_for_all) = self.add(&asked, pid);
+        let answer = answer.or_else(|| self.add_interpreter(&asked, pid));
+        // A process that is not known yet may be one of ours soon.
+        if is_for_all && !asked.0.starts_with("/proc") {
+            if self.known_bytes > KNOWN_BYTES_MAX {
+                self.forget();
+            }
+            self.known_bytes += ENTRY_BYTES + asked.0.as_os_str().len();
+            self.known.insert(asked, answer);
+        }
+        answer
+    }
+
+    /// Forgets the answers, which are found out again.
+    fn forget(&mut self) {
+        self.known.clear();
+        self.known_bytes = 0;
+    }
+
+    /// Changes a file in the command's stead.
+    fn change(&mut self, call: &Call, rules: &Rules) -> io::Result<Answer> {
+        let [Some(touch), _] = touches(call)? else {
+            return Ok(Answer::Fail(libc::ENOSYS));
+        };
+        let written = match touch.at {
+            Some(address) => match read_path(call.pid, address)? {
+                Some(path) => PathBuf::from(path),
+                None => return Ok(Answer::Fail(libc::EFAULT)),
+            },
+            None => PathBuf::new(),
+        };
+        let object = match (written.as_os_str().is_empty(), touch.from) {
+            (true, From::Descriptor(number)) => Object::Open(number),
+            (true, From::Here) => return Ok(Answer::Fail(libc::ENOENT)),
+            _ => match absolute(written.clone(), call.pid, touch.from) {
+                Some(path) => Object::At(path, touch.follows),
+                None => return Ok(Answer::Fail(libc::ENOTDIR)),
+            },
+        };
+        if let Some(path) = absolute(written, call.pid, touch.from)
+            && let Some(error) = self.asked((path, touch.what, touch.follows), call.pid)
+        {
+            return Ok(Answer::Fail(error));
+        }
+        let is_waiting = || self.listener.is_waiting(call);
+        Ok(match deeds::change(call, &object, rules, is_waiting) {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Fail(error.raw_os_error()),
+        })
+    }
+
+    /// Notes what is connected to, and has it done if the rules allow it.
+    fn connect(&mut self, call: &Call) -> io::Result<Option<Answer>> {
+        let len = call.args[2] as usize;
+        let address = read_bytes(call.pid, call.args[1], len.min(ADDRESS_BYTES_MAX))?;
+        if self.seen.addresses.len() < TOLD_MAX {
+            self.seen.addresses.extend(shown_address(&address));
+        }
+        let Some(rules) = &self.held.rules else {
+            return Ok(Some(Answer::GoOn));
+        };
+        if len > ADDRESS_BYTES_MAX || address.len() != len {
+            return Ok(Some(Answer::Fail(match len {
+                ..=ADDRESS_BYTES_MAX => libc::EFAULT,
+                _ => libc::EINVAL,
+            })));
+        }
+        if !sockets::is_connected_to(&address) {
+            return Ok(Some(Answer::Fail(libc::EAFNOSUPPORT)));
+        }
+        let file = match sockets::name(&address) {
+            Some(Name::Abstract(name)) if !self.held.machine.scopes_signals() => {
+                let name = format!("@{}", String::from_utf8_lossy(name));
+                self.add_socket(name.into());
+                return Ok(Some(Answer::Fail(libc::ECONNREFUSED)));
+            }
+            Some(Name::Path(written)) => match self.socket(written, call.pid, rules) {
+                Ok(file) => Some(file),
+                Err(error) => return Ok(Some(Answer::Fail(error))),
+            },
+            _ => None,
+        };
+        let request = match Request::new(call, self.listener, address) {
+            Ok(request) => Request { file, ..request },
+            Err(error) => return Ok(Some(Answer::Fail(error.raw_os_error()))),
+        };
+        // Somebody listens as long as this thread does.
+        let is_sent = self.connections.send(request).is_ok();
+        Ok((!is_sent).then_some(Answer::Fail(libc::ECONNREFUSED)))
+    }
+
+    /// Opens a socket that the rules let a command connect to.
+    fn socket(&mut self, written: &Path, pid: u32, rules: &Rules) -> Result<OwnedFd, i32> {
+        let path = absolute(written.to_owned(), pid, From::Here).ok_or(libc::ENOENT)?;
+        let real = resolve(&path, pid, true).real;
+        let (file, real) = sockets::opened(&real).map_err(|error| {
+            // Whether anything is there is not told either.
+            let is_open = rules.opens_socket(&path);
+            if is_open {
+                error.raw_os_error()
+            } else {
+                libc::ENOENT
+            }
+        })?;
+        if rules.opens_socket(&real) {
+            return Ok(file);
+        }
+        if rustix::fs::fstat(&file).is_ok_and(|s| is_socket(&s)) {
+            self.add_socket(real);
+        }
+        Err(libc::ENOENT)
+    }
+
+    fn add_socket(&mut self, path: PathBuf) {
+        if self.seen.sockets.len() < TOLD_MAX {
+            self.seen.sockets.insert(path);
+        }
     }
 
     /// Returns the absolute path as it was written; `None` for what is of no interest.
@@ -236,19 +385,21 @@ impl Notes<'_> {
     fn is_foreign(&self, path: &Path) -> bool {
         let in_proc = path.strip_prefix("/proc").ok();
         let number = in_proc.and_then(|rest| rest.iter().next()?.to_str()?.parse().ok());
-        let is_held = |pid: u32| self.seen.processes.contains_key(&pid);
+        // A number is given again.
+        let is_held = |pid: u32| {
+            let known = self.seen.processes.get(&pid);
+            known.is_some_and(|born| born.is_some() && birth(pid as i32) == *born)
+        };
         self.held.rules.is_some() && number.is_some_and(|pid| !is_held(pid))
     }
 
     /// Notes the interpreter that a script names: the kernel opens it without a call.
     fn add_interpreter(&mut self, (path, what, _): &Asked, pid: u32) -> Option<i32> {
-        // Opening a pipe would wait for its other end.
-        let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
-        if *what != Use::Run || !is_file {
+        if *what != Use::Run {
             return None;
         }
+        let file = crate::fs::open_regular(path).ok()?;
         let mut head = Vec::new();
-        let file = std::fs::File::open(path).ok()?;
         file.take(SHEBANG_BYTES_MAX).read_to_end(&mut head).ok()?;
         let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
         let mut words = line.split(|b| b" \t".contains(b));
@@ -269,6 +420,10 @@ impl Notes<'_> {
         if self.is_foreign(&real) {
             return (Some(libc::ENOENT), false);
         }
+        // As the kernel says to who has no terminal; the session has one, but that is not theirs.
+        if self.held.rules.is_some() && real == Path::new("/dev/tty") {
+            return (Some(libc::ENXIO), true);
+        }
         let link = match *follows && may_be_link(path, &real) {
             true => Some(in_real_parent(path, pid)),
             false => None,
@@ -285,9 +440,14 @@ impl Notes<'_> {
             let was_there = meta.is_some();
             refused = refused.or(self.held.refuses(&path, what, was_there));
             let is_dir = meta.is_some_and(|m| m.is_dir());
-            let uses = self.seen.files.entry(path).or_insert(Uses {
-                was_there,
-                ..Uses::default()
+            let files_bytes = &mut self.files_bytes;
+            let len = path.as_os_str().len();
+            let uses = self.seen.files.entry(path).or_insert_with(|| {
+                *files_bytes += ENTRY_BYTES + len;
+                Uses {
+                    was_there,
+                    ..Uses::default()
+                }
             });
             match what {
                 Use::Read if is_dir => uses.is_listed = true,
@@ -302,12 +462,6 @@ impl Notes<'_> {
             }
         }
         (refused, is_for_all)
-    }
-}
-
-impl Use {
-    fn writes(self) -> bool {
-        !matches!(self, Self::Look | Self::Read | Self::Run)
     }
 }
 
@@ -370,12 +524,11 @@ fn absolute(written: PathBuf, pid: u32, from: From) -> Option<PathBuf> {
     }
 }
 
-/// Returns what is connected to; only networks count, not sockets of this machine.
-fn address(call: &Call) -> io::Result<Option<String>> {
-    let bytes = read_bytes(call.pid, call.args[1], (call.args[2] as usize).min(28))?;
-    Ok(shown_address(&bytes))
+fn is_socket(stat: &rustix::fs::Stat) -> bool {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
 }
 
+/// Returns an address of a network for people; `None` for one of this machine.
 fn shown_address(bytes: &[u8]) -> Option<String> {
     let family = u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]);
     let port = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
@@ -387,148 +540,6 @@ fn shown_address(bytes: &[u8]) -> Option<String> {
     // Port 0 asks for a route, not for a peer.
     let address = std::net::SocketAddr::new(address, port).to_string();
     (port != 0).then_some(address)
-}
-
-/// Returns the paths that a call touches.
-fn touches(call: &Call) -> io::Result<[Option<Touch>; 2]> {
-    let a = call.args;
-    let with = |dir: usize, path: usize, what, follows| {
-        let from = match a[dir] as i32 {
-            libc::AT_FDCWD => From::Here,
-            _ => From::Descriptor(a[dir]),
-        };
-        let at = Some(a[path]);
-        Some(Touch {
-            from,
-            at,
-            what,
-            follows,
-        })
-    };
-    let flagged =
-        |what, flags: usize| with(0, 1, what, a[flags] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0);
-    let itself = |dir, path, what| with(dir, path, what, false);
-    let opened = |flags: i32| with(0, 1, of_flags(flags), follows(flags));
-    let own = Some(Touch {
-        from: From::Descriptor(a[0]),
-        at: None,
-        what: Use::Write,
-        follows: true,
-    });
-    let one = match call.number {
-        libc::SYS_openat => opened(a[2] as i32),
-        libc::SYS_openat2 => {
-            let flags = read_bytes(call.pid, a[2], 8)?;
-            opened(<[u8; 8]>::try_from(flags).map_or(0, u64::from_ne_bytes) as i32)
-        }
-        libc::SYS_newfstatat | libc::SYS_faccessat2 => flagged(Use::Look, 3),
-        libc::SYS_statx => flagged(Use::Look, 2),
-        libc::SYS_faccessat => with(0, 1, Use::Look, true),
-        libc::SYS_readlinkat => itself(0, 1, Use::Look),
-        libc::SYS_execve => here(a[0], Use::Run, true),
-        libc::SYS_execveat => flagged(Use::Run, 4),
-        libc::SYS_renameat | libc::SYS_renameat2 => {
-            return Ok([itself(0, 1, Use::Link), itself(2, 3, Use::Link)]);
-        }
-        libc::SYS_linkat => return Ok([itself(0, 1, Use::Read), itself(2, 3, Use::Link)]),
-        libc::SYS_symlinkat => itself(1, 2, Use::Link),
-        libc::SYS_mkdirat | libc::SYS_mknodat => itself(0, 1, Use::Make),
-        libc::SYS_unlinkat => itself(0, 1, Use::Remove),
-        libc::SYS_fchmodat => with(0, 1, Use::Write, true),
-        late::FCHMODAT2 => flagged(Use::Write, 3),
-        late::FILE_SETATTR => flagged(Use::Write, 4),
-        late::SETXATTRAT | late::REMOVEXATTRAT => flagged(Use::Write, 2),
-        late::FILE_GETATTR => flagged(Use::Look, 4),
-        late::GETXATTRAT | late::LISTXATTRAT | libc::SYS_open_tree => flagged(Use::Look, 2),
-        libc::SYS_name_to_handle_at => {
-            with(0, 1, Use::Look, a[4] as i32 & libc::AT_SYMLINK_FOLLOW != 0)
-        }
-        libc::SYS_fchownat => flagged(Use::Write, 4),
-        libc::SYS_utimensat if a[1] == 0 => own,
-        libc::SYS_utimensat => flagged(Use::Write, 3),
-        libc::SYS_fchmod | libc::SYS_fchown | libc::SYS_fsetxattr | libc::SYS_fremovexattr => own,
-        number => {
-            return Ok(
-                simple_touch(number, a).map_or_else(|| old_touches(number, a), |t| [Some(t), None])
-            );
-        }
-    };
-    Ok([one, None])
-}
-
-/// Returns the path of a call that has no descriptor beside it.
-fn simple_touch(number: c_long, a: [u64; 6]) -> Option<Touch> {
-    match number {
-        libc::SYS_inotify_add_watch => {
-            here(a[1], Use::Look, a[2] as u32 & libc::IN_DONT_FOLLOW == 0)
-        }
-        libc::SYS_chdir | libc::SYS_statfs | libc::SYS_getxattr | libc::SYS_listxattr => {
-            here(a[0], Use::Look, true)
-        }
-        libc::SYS_lgetxattr | libc::SYS_llistxattr => here(a[0], Use::Look, false),
-        libc::SYS_truncate | libc::SYS_setxattr | libc::SYS_removexattr => {
-            here(a[0], Use::Write, true)
-        }
-        libc::SYS_lsetxattr | libc::SYS_lremovexattr => here(a[0], Use::Write, false),
-        _ => None,
-    }
-}
-
-/// Returns a path that starts at the directory of the process.
-fn here(address: u64, what: Use, follows: bool) -> Option<Touch> {
-    let (from, at) = (From::Here, Some(address));
-    Some(Touch {
-        from,
-        at,
-        what,
-        follows,
-    })
-}
-
-/// Returns the paths of the calls that only older architectures have.
-#[cfg(target_arch = "x86_64")]
-fn old_touches(number: c_long, a: [u64; 6]) -> [Option<Touch>; 2] {
-    let one = match number {
-        libc::SYS_open => here(a[0], of_flags(a[1] as i32), follows(a[1] as i32)),
-        libc::SYS_stat | libc::SYS_access => here(a[0], Use::Look, true),
-        libc::SYS_lstat | libc::SYS_readlink => here(a[0], Use::Look, false),
-        libc::SYS_rename => return [here(a[0], Use::Link, false), here(a[1], Use::Link, false)],
-        libc::SYS_link => return [here(a[0], Use::Read, false), here(a[1], Use::Link, false)],
-        libc::SYS_symlink => here(a[1], Use::Link, false),
-        libc::SYS_mkdir | libc::SYS_mknod => here(a[0], Use::Make, false),
-        libc::SYS_unlink | libc::SYS_rmdir => here(a[0], Use::Remove, false),
-        libc::SYS_futimesat if a[1] != 0 => here(a[1], Use::Write, true),
-        libc::SYS_creat
-        | libc::SYS_chmod
-        | libc::SYS_chown
-        | libc::SYS_utime
-        | libc::SYS_utimes => here(a[0], Use::Write, true),
-        _ => here(a[0], Use::Write, false),
-    };
-    [one, None]
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn old_touches(_number: c_long, _args: [u64; 6]) -> [Option<Touch>; 2] {
-    [None, None]
-}
-
-fn of_flags(flags: i32) -> Use {
-    if flags & libc::O_PATH != 0 {
-        return Use::Look;
-    }
-    match flags & libc::O_ACCMODE {
-        // A file without a name, in a directory.
-        _ if flags & libc::O_TMPFILE == libc::O_TMPFILE => Use::Look,
-        libc::O_RDONLY if flags & (libc::O_CREAT | libc::O_TRUNC) == 0 => Use::Read,
-        libc::O_RDWR if flags & libc::O_TRUNC == 0 => Use::Update,
-        _ => Use::Write,
-    }
-}
-
-fn follows(flags: i32) -> bool {
-    let is_new = flags & (libc::O_CREAT | libc::O_EXCL) == libc::O_CREAT | libc::O_EXCL;
-    flags & libc::O_NOFOLLOW == 0 && !is_new
 }
 
 fn directory_of(pid: u32) -> Option<PathBuf> {

@@ -1,7 +1,6 @@
 //! Drawing a snapshot: from the looks of each target to the file.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -129,8 +128,8 @@ impl Drawing {
 
     /// Writes the snapshot, of records that were written up to `records_len`.
     pub fn save(self, state_dir: &Path, basis: Basis, records_len: u64) -> Result<()> {
-        let mark = File::open(records::path(state_dir)).ok();
-        let Some(mark) = mark.and_then(|file| Mark::of(&file, records_len)) else {
+        let mark = fs::open_own(&records::path(state_dir)).ok();
+        let Some(mark) = mark.and_then(|(file, meta)| Mark::of(&file, &meta, records_len)) else {
             return Ok(());
         };
         let mut dirs: Vec<(&[u8], u32)> = self.dirs.iter().map(|(d, n)| (&**d, *n)).collect();

@@ -15,6 +15,9 @@ use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts
 use crate::model::Version;
 use crate::runner::{Exit, Spec, command_env};
 
+/// What to do about an answer that is too long.
+const PRINT_LESS: &str = "let it print a digest of what counts: `… | sha256sum`";
+
 /// Everything about a target that its key is made of.
 pub struct Gathered {
     /// Commands, ready to run.
@@ -364,6 +367,12 @@ impl Inspector<'_> {
         match exit {
             Exit::Code(0) => Ok(Some(out)),
             Exit::Interrupted => Err(interrupted()),
+            // No sign that there is none.
+            Exit::PrintedTooMuch(_) => {
+                let name = &target.name;
+                let message = format!("the `product` command of `{name}` {}", exit.shown());
+                Err(Error::failed(message).hinted(PRINT_LESS))
+            }
             _ => Ok(None),
         }
     }
@@ -417,9 +426,13 @@ impl Inspector<'_> {
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
                     .fact("command", shown.join(" "));
-                Err(match err.is_empty() {
+                let error = match err.is_empty() {
                     true => error,
                     false => error.fact("printed", text(err)),
+                };
+                Err(match exit {
+                    Exit::PrintedTooMuch(_) => error.hinted(PRINT_LESS),
+                    _ => error,
                 })
             }
         }
@@ -431,6 +444,7 @@ impl Inspector<'_> {
             dir: dir.to_absolute(self.digests.root()),
             env: command_env(&self.env, env),
             timeout: Some(QUESTION_TIMEOUT),
+            mark: None,
         }
     }
 }

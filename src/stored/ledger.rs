@@ -5,7 +5,7 @@
 //! only then is it worth knowing where the last entry of each name lies. A torn tail is cut off;
 //! an entry that rotted elsewhere is one that is not there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::marker::PhantomData;
@@ -86,10 +86,28 @@ impl Index {
 }
 
 impl<V: Serialize + DeserializeOwned> Ledger<V> {
+    /// Returns an empty ledger that is in no file; nothing can be written to it.
+    pub fn none() -> Self {
+        Self::new(PathBuf::new(), Vec::new(), 0)
+    }
+
+    fn new(path: PathBuf, bytes: Vec<u8>, written: usize) -> Self {
+        Self {
+            path,
+            file: None,
+            bytes,
+            index: OnceLock::new(),
+            asked: AtomicUsize::new(0),
+            written,
+            loaded: written,
+            values: PhantomData,
+        }
+    }
+
     /// Reads the ledger at `path`; a missing or foreign file is an empty one. One that can not be
     /// read just now is not: what is appended to an empty one replaces all that is there.
     pub fn load(path: PathBuf) -> Result<Self> {
-        let mut bytes = match std::fs::read(&path) {
+        let mut bytes = match fs::read_own(&path) {
             Err(e) if !fs::is_absent(&e) => return Err(e).context("read", &path),
             read => read.unwrap_or_default(),
         };
@@ -106,16 +124,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
             written -= 1;
         }
         bytes.truncate(at);
-        Ok(Self {
-            path,
-            file: None,
-            bytes,
-            index: OnceLock::new(),
-            asked: AtomicUsize::new(0),
-            written,
-            loaded: written,
-            values: PhantomData,
-        })
+        Ok(Self::new(path, bytes, written))
     }
 
     /// Returns the value of `name`.
@@ -223,9 +232,7 @@ impl<V: Serialize + DeserializeOwned> Ledger<V> {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                let mut options = OpenOptions::new();
-                let file = options.create(true).append(true).open(&self.path);
-                let file = file.context("open", &self.path)?;
+                let file = fs::append_own(&self.path).context("open", &self.path)?;
                 file.set_len(len as u64).context("shorten", &self.path)?;
                 file
             }

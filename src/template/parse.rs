@@ -4,7 +4,7 @@
 //! shells agree. Behind a text that they read differently, or that only a full shell
 //! parser could follow, it does not guess: every further name is refused.
 
-use super::{Mode, Piece, Quote, Template, TemplateError};
+use super::{Mode, Piece, Quote, Start, Template, TemplateError};
 
 /// Where in shell text the parser is. Nested constructs are kept on a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) struct Parser<'a> {
     last: char,
     /// The word outside of quotes that is being read, to find `case`.
     word: String,
+    /// What the word has so far, quotes aside.
+    start: Start,
     /// Set behind a text that can not be followed: where every further name stands.
     lost: Option<&'static str>,
 }
@@ -51,6 +53,7 @@ impl<'a> Parser<'a> {
             text: String::new(),
             last: ' ',
             word: String::new(),
+            start: Start::Word,
             lost: None,
         }
     }
@@ -84,8 +87,12 @@ impl<'a> Parser<'a> {
         }
         let quote = self.quote_here(&name)?;
         self.flush();
-        self.pieces.push(Piece::Name { name, quote });
+        let start = self.start;
+        self.pieces.push(Piece::Name { name, quote, start });
         self.other();
+        if start == Start::Word {
+            self.start = Start::Names;
+        }
         Ok(())
     }
 
@@ -131,9 +138,23 @@ impl<'a> Parser<'a> {
     /// Takes one character of text and follows the shell's quoting.
     fn literal(&mut self, c: char) {
         self.text.push(c);
-        if self.mode == Mode::Shell {
-            self.follow(c);
+        if self.mode == Mode::Plain {
+            self.start = Start::Inside;
+            return;
         }
+        let context = self.context();
+        self.follow(c);
+        self.start = match (context, c) {
+            (Context::Bare | Context::DoubleParen, c) if is_delimiter(c) => Start::Word,
+            // `$(`, of which both are taken at once.
+            (_, '$') if self.last == '(' => Start::Word,
+            // A line that goes on.
+            (_, '\\') if self.text.ends_with("\\\n") => self.start,
+            (Context::Single, '\'') | (Context::Double, '"') => self.start,
+            (Context::Single | Context::Double, _) => Start::Inside,
+            (_, '\'' | '"') => self.start,
+            _ => Start::Inside,
+        };
     }
 
     fn follow(&mut self, c: char) {

@@ -59,6 +59,50 @@ fn shell_text_is_quoted_for_its_context() {
 }
 
 #[test]
+fn a_path_that_begins_a_word_is_no_option() {
+    let scope = |name: &str| {
+        Some(match name {
+            "path" => Value::Path("-n".into()),
+            "plain" => Value::Path("a-n".into()),
+            "text" => Value::One("-n".into()),
+            "none" => Value::One("".into()),
+            _ => return None,
+        })
+    };
+    for (text, mode, expected) in [
+        ("{path}", Mode::Plain, "./-n"),
+        ("{path}.gz", Mode::Plain, "./-n.gz"),
+        ("--in={path}", Mode::Plain, "--in=-n"),
+        ("a b {path}", Mode::Plain, "a b -n"),
+        ("'{path}", Mode::Plain, "'-n"),
+        ("{plain}", Mode::Plain, "a-n"),
+        ("{text}", Mode::Plain, "-n"),
+        ("{none}{path}", Mode::Plain, "./-n"),
+        ("{text}{path}", Mode::Plain, "-n-n"),
+        ("cat {path}", Mode::Shell, "cat './-n'"),
+        ("cat \"{path}\"", Mode::Shell, "cat \"./-n\""),
+        ("cat '{path}.gz'", Mode::Shell, "cat './-n.gz'"),
+        ("cat \"\"{path}", Mode::Shell, "cat \"\"'./-n'"),
+        ("cat {none}{path}", Mode::Shell, "cat '''./-n'"),
+        ("cat \\\n{path}", Mode::Shell, "cat \\\n'./-n'"),
+        ("cat \"'{path}\"", Mode::Shell, "cat \"'-n\""),
+        ("cat x{path} \"x{path}\"", Mode::Shell, "cat x'-n' \"x-n\""),
+        ("cat \"x y {path}\"", Mode::Shell, "cat \"x y -n\""),
+        ("a;{path}", Mode::Shell, "a;'./-n'"),
+        ("a >{path}", Mode::Shell, "a >'./-n'"),
+        ("a $({path})", Mode::Shell, "a $('./-n')"),
+        ("X={path} a", Mode::Shell, "X='-n' a"),
+        ("a\\ {path}", Mode::Shell, "a\\ '-n'"),
+    ] {
+        let template = Template::parse(text, mode).expect("is a template");
+        let found = template.render(&scope).expect("renders");
+        assert_eq!(found.to_string_lossy(), expected, "{text}");
+        let bound = template.bind(&scope).and_then(|t| t.render(&|_| None));
+        assert_eq!(bound.expect("binds").to_string_lossy(), expected, "{text}");
+    }
+}
+
+#[test]
 fn placeholders_are_refused_where_no_quoting_is_safe() {
     for (text, place) in [
         ("echo `cat {x}`", "back-quotes"),

@@ -1,6 +1,6 @@
 //! Plans and outcomes of environments, as text.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::difference::{Change, Difference};
 use crate::deploy::plan::draft::WayBack;
@@ -12,44 +12,41 @@ use crate::error::plural;
 
 /// Returns a plan use by use, host by host: what would run and why. What is fresh is only
 /// counted, unless the screen is verbose.
-pub fn plan_text(screen: Screen, plan: &Plan) -> String {
-    let mut text = String::new();
+pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
     for (host, scopes) in &plan.owed {
         for scope in scopes {
             let host = screen.paint(NAME, host);
             let word = screen.paint(WARN, "pending");
-            text.push_str(&format!(
-                "{host}  {word}  the end of `{scope}`: before anything else\n"
-            ));
+            let rest = format_args!("  the end of `{scope}`: before anything else");
+            text.line(host + "  " + word + rest);
         }
     }
-    text.push_str(&roles_text(screen, plan));
+    text += roles_text(screen, plan);
     for job in &plan.jobs {
         for told in &job.told {
-            text.push_str(&format!("{} {told}\n", screen.paint(WARN, "note:")));
+            text.line(screen.paint(WARN, "note:") + " " + told);
         }
-        text.push_str(&job_text(screen, job));
+        text += job_text(screen, job);
     }
-    text.push_str(&ways_back(screen, plan));
-    text.push_str(&losses(screen, &plan.destructive));
-    for (host, held) in plan
-        .held
-        .iter()
-        .flat_map(|(h, all)| all.iter().map(move |l| (h, l)))
-    {
-        let line = held.line();
-        text.push_str(&format!(
-            "{}  {}\n",
-            screen.paint(NAME, host),
-            screen.paint(WARN, line)
-        ));
+    text += ways_back(screen, plan);
+    text += losses(screen, &plan.destructive);
+    let held = plan.held.iter();
+    for (host, held) in held.flat_map(|(h, all)| all.iter().map(move |l| (h, l))) {
+        text.line(screen.paint(NAME, host) + "  " + screen.paint(WARN, held.line()));
     }
-    text.push_str(&foreign_text(screen, plan));
-    text.push_str(&blocked_text(screen, plan));
+    text += other_detached(screen, plan);
+    text += blocked_text(screen, plan);
     if let Some(opens) = &plan.closed {
         let word = screen.paint(BAD, "outside its window:");
-        text.push_str(&format!("{}  {word} {opens}\n", plan.environment));
+        text.line(Text::from(&plan.environment) + "  " + word + " " + opens);
     }
+    text.line(counts(plan));
+    text
+}
+
+/// Returns the last line of a plan.
+pub(super) fn counts(plan: &Plan) -> String {
     let hosts: std::collections::BTreeSet<_> = plan
         .jobs
         .iter()
@@ -64,46 +61,41 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> String {
         (n, 0) => format!("{n} {} would run", plural(n, "step")),
         (n, more) => format!("{n} {} would run, {more} not known yet", plural(n, "step")),
     };
-    text.push_str(&format!(
-        "{}: {counts}, {} fresh, on {} {}{}\n",
+    format!(
+        "{}: {counts}, {} fresh, on {} {}{}",
         plan.environment,
         plan.fresh,
         hosts.len(),
         plural(hosts.len(), "host"),
         held_back(plan),
-    ));
-    text
+    )
 }
 
 /// Returns what stops a run, with the evidence.
-fn blocked_text(screen: Screen, plan: &Plan) -> String {
-    let mut text = String::new();
+fn blocked_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
     for blocked in &plan.blocked {
-        text.push_str(&format!(
-            "{}  {}\n",
-            screen.paint(NAME, &blocked.host),
-            screen.paint(
-                BAD,
-                match blocked.stopping {
-                    Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
-                    Stopping::WayBack => {
-                        format!(
-                            "the way back of `{}/{}` would not work",
-                            blocked.label, blocked.guard
-                        )
-                    }
-                }
+        let what = match blocked.stopping {
+            Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
+            Stopping::Foreign => format!("`{}/{}` is refused", blocked.label, blocked.guard),
+            Stopping::WayBack => format!(
+                "the way back of `{}/{}` would not work",
+                blocked.label, blocked.guard
             ),
-        ));
+        };
+        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(BAD, what));
         for line in blocked.evidence.lines() {
-            text.push_str(&format!("           {}\n", printable(line)));
+            text.line(Text::from(INDENT) + screen.printed(line));
         }
     }
     text
 }
 
+/// Stands before what belongs to a step or a guard.
+pub(super) const INDENT: &str = "           ";
+
 /// Returns a line for each use that would run: which of its steps can be taken back.
-fn ways_back(screen: Screen, plan: &Plan) -> String {
+pub(super) fn ways_back(screen: Screen, plan: &Plan) -> Text {
     let mut uses: Vec<(&str, [Vec<&str>; 2])> = Vec::new();
     for job in &plan.jobs {
         let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
@@ -124,7 +116,8 @@ fn ways_back(screen: Screen, plan: &Plan) -> String {
             }
         }
     }
-    let line = |(label, [known, none]): (&str, [Vec<&str>; 2])| {
+    let mut text = Text::new();
+    for (label, [known, none]) in uses {
         let mut parts = Vec::new();
         if !known.is_empty() {
             parts.push(format!("way back: {}", known.join(" ")));
@@ -132,96 +125,80 @@ fn ways_back(screen: Screen, plan: &Plan) -> String {
         if !none.is_empty() {
             parts.push(format!("no way back: {}", none.join(" ")));
         }
-        let parts = parts.join("; ");
-        format!(
-            "{}  {}\n",
-            screen.paint(NAME, label),
-            screen.paint(FAINT, parts)
-        )
-    };
-    uses.into_iter().map(line).collect()
+        text.line(screen.paint(NAME, label) + "  " + screen.paint(FAINT, parts.join("; ")));
+    }
+    text
 }
 
 /// Returns what would be destroyed, line by line.
-fn losses(screen: Screen, all: &[Destruction]) -> String {
-    let line = |one: &Destruction| {
+pub(super) fn losses(screen: Screen, all: &[Destruction]) -> Text {
+    let mut text = Text::new();
+    for one in all {
         let word = match one.verdict {
             Verdict::Unknown => "would destroy, if it runs:",
             _ => "destroys:",
         };
-        format!(
-            "{}  {}  {} {}\n",
-            screen.paint(NAME, &one.host),
-            one.step,
-            screen.paint(BAD, word),
-            printable(&one.lost)
-        )
-    };
-    all.iter().map(line).collect()
+        let host = screen.paint(NAME, &one.host) + "  " + &one.step;
+        text.line(host + "  " + screen.paint(BAD, word) + " " + &one.lost);
+    }
+    text
 }
 
 /// Returns the question whether what a run destroys may be lost.
-pub fn question(screen: Screen, all: &[Destruction]) -> String {
+pub fn question(screen: Screen, all: &[Destruction]) -> Text {
     let count = all.len();
-    format!(
-        "{}{count} destructive {}: what {} is lost for good. Go on? [y/N] ",
-        losses(screen, all),
-        plural(count, "step"),
-        if count == 1 {
-            "it destroys"
-        } else {
-            "they destroy"
-        },
-    )
+    losses(screen, all)
+        + format_args!(
+            "{count} destructive {}: what {} is lost for good. Go on? [y/N] ",
+            plural(count, "step"),
+            if count == 1 {
+                "it destroys"
+            } else {
+                "they destroy"
+            },
+        )
 }
 
 /// What goes on on hosts and keeps this plan from them.
-fn foreign_text(screen: Screen, plan: &Plan) -> String {
-    let mut text = String::new();
+fn other_detached(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
     for one in &plan.foreign {
         let host = screen.paint(NAME, &one.host);
         let word = screen.paint(WARN, "running");
-        let since = age_of(one.age);
-        text.push_str(&format!(
-            "{host}  {word}  `{}`, detached since {since}: nothing is changed there before its end\n",
-            one.step
-        ));
+        let (step, since) = (&one.step, age_of(one.age));
+        let rest = format_args!(
+            "  `{step}`, detached since {since}: nothing is changed there before its end"
+        );
+        text.line(host + "  " + word + rest);
     }
     text
 }
 
 /// Returns who has which role.
-fn roles_text(screen: Screen, plan: &Plan) -> String {
-    let roles = plan.roles.iter();
-    let holders = roles.flat_map(|(role, hosts)| hosts.iter().map(move |host| (role, host)));
-    let line = |(role, host): (&String, &String)| {
-        let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
-        format!("{}  {word}\n", screen.paint(NAME, host))
-    };
-    holders.map(line).collect()
+pub(super) fn roles_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
+    for (role, hosts) in &plan.roles {
+        for host in hosts {
+            let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
+            text.line(screen.paint(NAME, host) + "  " + word);
+        }
+    }
+    text
 }
 
-fn job_text(screen: Screen, job: &PlannedJob) -> String {
+fn job_text(screen: Screen, job: &PlannedJob) -> Text {
     let is_shown = |s: &&PlannedStep| {
         screen.is_verbose || !matches!(s.verdict, Verdict::Fresh | Verdict::Adopt)
     };
     let shown: Vec<&PlannedStep> = job.steps.iter().filter(is_shown).collect();
+    let mut text = Text::new();
     if shown.is_empty() {
-        return String::new();
+        return text;
     }
-    let host = job.host.as_deref().unwrap_or(THIS_MACHINE);
-    let mut text = format!(
-        "{}  {}\n",
-        screen.paint(NAME, host),
-        screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe))
-    );
+    let host = screen.paint(NAME, job.host.as_deref().unwrap_or(THIS_MACHINE));
+    let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
+    text.line(host + "  " + label);
     for step in shown {
-        let word = step.verdict.word();
-        let style = match step.verdict {
-            Verdict::Fresh | Verdict::Adopt => GOOD,
-            Verdict::Run | Verdict::Unknown => WARN,
-            Verdict::Ask | Verdict::Held => NAME,
-        };
         let other = match (&step.host, &job.host) {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),
             _ => String::new(),
@@ -231,36 +208,54 @@ fn job_text(screen: Screen, job: &PlannedJob) -> String {
             Verdict::Unknown => String::new(),
             _ => format!("{}  ", step.what),
         };
-        text.push_str(&format!(
-            "{}  {:10}{other}  {what}{}\n",
-            screen.paint(style, format_args!("{word:>9}")),
-            step.name,
-            screen.paint(FAINT, &step.reason),
-        ));
+        let name = format_args!("  {:10}{other}  {what}", step.name);
+        text.line(verdict_text(screen, step.verdict) + name + screen.paint(FAINT, &step.reason));
+        text += foreign_text(screen, step);
         if let Some(difference) = &step.difference {
-            text.push_str(&difference_text(screen, difference));
+            text += difference_text(screen, difference);
         }
     }
     text
 }
 
+/// Returns the word at the begin of a step's line.
+fn verdict_text(screen: Screen, verdict: Verdict) -> Text {
+    let style = match verdict {
+        Verdict::Fresh | Verdict::Adopt => GOOD,
+        Verdict::Run | Verdict::Unknown => WARN,
+        Verdict::Ask | Verdict::Held => NAME,
+    };
+    screen.paint(style, format_args!("{:>9}", verdict.word()))
+}
+
+/// Returns the directory that a step writes into where another user can change it.
+pub(super) fn foreign_text(screen: Screen, step: &PlannedStep) -> Text {
+    let mut text = Text::new();
+    if let Some(foreign) = &step.foreign {
+        let line = format!("writes where others can: {foreign}");
+        text.line(Text::from(INDENT) + screen.paint(WARN, line));
+    }
+    text
+}
+
 /// Returns how a file would change, below its step.
-fn difference_text(screen: Screen, difference: &Difference) -> String {
+pub(super) fn difference_text(screen: Screen, difference: &Difference) -> Text {
     let sizes = |old: &Option<u64>, new: &u64| match old {
         Some(old) => format!("{old} -> {new} bytes"),
         None => format!("{new} bytes, where nothing stands"),
     };
+    let mut text = Text::new();
     let said = match &difference.change {
         Change::Text { unified } => {
-            let lines = unified.lines().map(|line| {
+            for line in unified.lines() {
                 let style = match line.as_bytes().first() {
                     Some(b'+') => GOOD,
                     Some(b'-') => BAD,
                     _ => FAINT,
                 };
-                format!("           {}\n", screen.paint(style, printable(line)))
-            });
-            return lines.collect();
+                text.line(Text::from(INDENT) + screen.paint(style, line));
+            }
+            return text;
         }
         Change::Same => String::from("its content stays"),
         Change::Binary { old, new } => format!("not text: {}", sizes(old, new)),
@@ -269,17 +264,8 @@ fn difference_text(screen: Screen, difference: &Difference) -> String {
         Change::Unknown => String::from("what stands there could not be asked"),
         Change::Other => String::from("what stands there is no file"),
     };
-    format!("           {}\n", screen.paint(FAINT, said))
-}
-
-/// Returns a line of a file with nothing that a terminal would obey.
-pub(super) fn printable(line: &str) -> String {
-    let shown = |c: char| match c {
-        '\t' => String::from(c),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => String::from(c),
-    };
-    line.chars().map(shown).collect()
+    text.line(Text::from(INDENT) + screen.paint(FAINT, said));
+    text
 }
 
 /// Returns the one line at the end of a run: `3 steps ran, 20 fresh, on 2 hosts`.

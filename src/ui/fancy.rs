@@ -2,13 +2,14 @@
 //! left. Times come from past runs, so that a coffee can be planned.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plain::Plain;
-use super::{Screen, shown_time};
+use super::{Screen, Text, shown_time};
 use crate::progress::{Event, Progress};
 use crate::source::Sources;
 
@@ -20,8 +21,16 @@ struct State {
     done: usize,
 }
 
+/// Displays that are there.
+static DRAWN: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns whether the moving line may be on the screen.
+pub fn is_drawn() -> bool {
+    DRAWN.load(Ordering::SeqCst) > 0
+}
+
 /// Writes lines above the moving one.
-type Write = Box<dyn Fn(&str) + Sync + Send>;
+type Write = Box<dyn Fn(&Text) + Sync + Send>;
 
 /// Draws the display on standard error.
 pub struct Fancy {
@@ -33,6 +42,7 @@ pub struct Fancy {
 impl Fancy {
     /// Returns a display; it is gone when this is dropped.
     pub fn new(screen: Screen, sources: Sources) -> Self {
+        DRAWN.fetch_add(1, Ordering::SeqCst);
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());
         let state: Arc<Mutex<State>> = Arc::default();
@@ -43,7 +53,7 @@ impl Fancy {
                 "work",
                 move |_: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
                     // Nothing can be done about a line that can not be written.
-                    let _ = out.write_str(&work_line(&shared, screen.width));
+                    let _ = out.write_str(work_line(&shared, screen.width).as_str());
                 },
             );
         bar.set_style(style);
@@ -61,6 +71,7 @@ impl Fancy {
 impl Drop for Fancy {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+        DRAWN.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -96,7 +107,7 @@ impl Progress for Fancy {
     }
 }
 
-fn work_line(state: &Mutex<State>, width: usize) -> String {
+fn work_line(state: &Mutex<State>, width: usize) -> Text {
     let state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut line = match state.stale {
         0 => String::new(),
@@ -108,5 +119,6 @@ fn work_line(state: &Mutex<State>, width: usize) -> String {
         .iter()
         .map(|(name, since)| format!("{name} {}", shown_time(since.elapsed())));
     line.push_str(&names.collect::<Vec<_>>().join(", "));
-    line.chars().take(width.saturating_sub(4)).collect()
+    let line: String = line.chars().take(width.saturating_sub(4)).collect();
+    Text::from(line)
 }

@@ -1,6 +1,6 @@
 //! Hosts, their status and their history, as text: a line each, columns aligned.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::hosts::inventory::HostFacts;
 use crate::deploy::told::history::{End, History};
 use crate::deploy::told::status::{HostStatus, State};
@@ -9,10 +9,10 @@ use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
 /// Returns hosts: how reached, whether they answer, and what they are.
-pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> String {
+pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> Text {
     let names = width(hosts.iter().map(|h| h.host.as_str()));
     let reaches = width(hosts.iter().map(|h| h.reach.as_str()));
-    let mut text = String::new();
+    let mut text = Text::new();
     for host in hosts {
         let (style, word) = match host.is_reachable {
             true => (GOOD, "ok"),
@@ -31,19 +31,19 @@ pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> String {
         };
         let word = screen.paint(style, format_args!("{word:>4}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
-        text.push_str(format!("{word}  {name}  {:reaches$}  {said}", host.reach).trim_end());
-        text.push('\n');
+        let rest = format_args!("  {:reaches$}  {said}", host.reach);
+        text.line((word + "  " + name + rest).trimmed());
     }
     let up = hosts.iter().filter(|h| h.is_reachable).count();
     let down = hosts.len() - up;
-    text.push_str(&format!("{up} {} up, {down} down\n", plural(up, "host")));
+    text.line(format_args!("{up} {} up, {down} down", plural(up, "host")));
     text
 }
 
 /// Returns what is live on each host, since when, and whether it is as it should be.
-pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
+pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
     let names = width(hosts.iter().map(|h| h.host.as_str()));
-    let mut text = String::new();
+    let mut text = Text::new();
     for host in hosts {
         let (style, word) = match host.state {
             State::Fresh => (GOOD, "fresh"),
@@ -67,23 +67,22 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> String {
         }
         let ages = host.age.iter();
         said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", age_of(*age))));
-        text.push_str(&format!("{word}  {name}  {}\n", said.join(", ")));
+        text.line(word + "  " + name + "  " + said.join(", "));
         if let Some(reason) = host.reason.as_ref().filter(|_| host.state != State::Down) {
             let more = match host.more {
                 0 => String::new(),
                 n => format!("  (and {n} more {})", plural(n, "step")),
             };
             let line = format!("{:7}  {:names$}  {reason}{more}", "", "");
-            text.push_str(&screen.paint(FAINT, line));
-            text.push('\n');
+            text.line(screen.paint(FAINT, line));
         }
     }
     text
 }
 
 /// Returns runs, newest first: when, who, what, and how it ended.
-pub fn history_text(screen: Screen, history: &History, more: usize) -> String {
-    let mut text = String::new();
+pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
+    let mut text = Text::new();
     let runs = &history.runs;
     let whos = width(runs.iter().map(|r| r.who.as_str()));
     for run in runs {
@@ -111,28 +110,24 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> String {
             let users: Vec<&str> = run.approved.keys().map(String::as_str).collect();
             said.push_str(&format!(", approved by {}", users.join(" ")));
         }
-        text.push_str(&format!(
-            "{}  {}  {:whos$}  {}  {said}\n",
-            screen.paint(style, format_args!("{word:>11}")),
-            shown_date(run.begun),
-            run.who,
-            screen.paint(FAINT, &run.run),
-        ));
+        let who = format_args!("  {}  {:whos$}  ", shown_date(run.begun), run.who);
+        let word = screen.paint(style, format_args!("{word:>11}"));
+        text.line(word + who + screen.paint(FAINT, &run.run) + "  " + said);
     }
     for (host, why) in &history.down {
         let word = screen.paint(BAD, format_args!("{:>11}", "down"));
-        text.push_str(&format!("{word}  {}  {why}\n", screen.paint(NAME, host)));
+        text.line(word + "  " + screen.paint(NAME, host) + "  " + why);
     }
     if runs.is_empty() {
-        text.push_str("the hosts know of no run\n");
+        text.line("the hosts know of no run");
     }
     if more > 0 {
-        text.push_str(&format!("and {more} older {}\n", plural(more, "run")));
+        text.line(format_args!("and {more} older {}", plural(more, "run")));
     }
     if history.is_shortened {
         let least = RUNS_KEPT + 1;
-        text.push_str(&format!(
-            "what ran before these is told with `-n {least}` or more\n"
+        text.line(format_args!(
+            "what ran before these is told with `-n {least}` or more"
         ));
     }
     text

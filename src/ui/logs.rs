@@ -1,45 +1,46 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, WARN};
+use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::hosts::attach::Ending;
 use crate::deploy::told::fold::{Folded, together};
 use crate::deploy::wire::detached::State;
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
-pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> String {
-    let hosts = screen.paint(NAME, hosts);
-    let source = screen.paint(FAINT, source);
-    let count = match count {
-        0 | 1 => String::new(),
-        n => format!("{}  ", screen.paint(WARN, format_args!("{n}x"))),
-    };
-    let text = super::deploy::printable(&String::from_utf8_lossy(text));
-    format!("{hosts}  {source}  {count}{text}\n")
+pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> Text {
+    let mut line = screen.paint(NAME, hosts) + "  " + screen.paint(FAINT, source) + "  ";
+    if count > 1 {
+        line += screen.paint(WARN, format_args!("{count}x")) + "  ";
+    }
+    let mut whole = Text::new();
+    whole.line(line + screen.printed(&String::from_utf8_lossy(text)));
+    whole
 }
 
 /// Returns a line that several may have said.
-pub fn folded(screen: Screen, one: &Folded) -> String {
+pub fn folded(screen: Screen, one: &Folded) -> Text {
     let (hosts, sources) = (together(&one.hosts), together(&one.sources));
     line(screen, &hosts, &sources, one.count, &one.text)
 }
 
 /// Returns it as one line of JSON.
-pub fn json(one: &Folded) -> String {
+pub fn json(one: &Folded) -> Text {
     let json = serde_json::json!({
         "hosts": one.hosts,
         "sources": one.sources,
         "count": one.count,
         "text": String::from_utf8_lossy(&one.text),
     });
-    format!("{json}\n")
+    Text::json_line(&json)
 }
 
 /// Returns how detached steps ended, a line each.
-pub fn endings_text(screen: Screen, purpose: &str, endings: &[Ending]) -> String {
+pub fn endings_text(screen: Screen, purpose: &str, endings: &[Ending]) -> Text {
+    let mut text = Text::new();
     if endings.is_empty() {
-        return format!("rel: nothing goes on detached on the hosts of `{purpose}`\n");
+        text.line(format_args!(
+            "rel: nothing goes on detached on the hosts of `{purpose}`"
+        ));
     }
-    let mut text = String::new();
     for one in endings {
         let (style, said) = match (one.is_stopped, one.state, one.status) {
             (true, _, status) => (
@@ -60,12 +61,8 @@ pub fn endings_text(screen: Screen, purpose: &str, endings: &[Ending]) -> String
                 String::from("was killed on its host, nobody knows how far it came"),
             ),
         };
-        let host = screen.paint(NAME, &one.host);
-        text.push_str(&format!(
-            "rel: {host}  {}  {}\n",
-            one.step,
-            screen.paint(style, said)
-        ));
+        let host = Text::from("rel: ") + screen.paint(NAME, &one.host);
+        text.line(host + "  " + &one.step + "  " + screen.paint(style, said));
     }
     text
 }

@@ -1,7 +1,7 @@
 //! A runbook as Markdown: what an operator reads, and pastes into a wiki.
 
 use super::hosts::shown_date;
-use super::shown_time;
+use super::{Text, shown_time};
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::Seat;
 use crate::deploy::told::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
@@ -9,7 +9,7 @@ use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
 /// Returns the whole page.
-pub fn markdown(book: &Runbook) -> String {
+pub fn markdown(book: &Runbook) -> Text {
     let mut page = Page::default();
     page.head(book);
     page.before(book);
@@ -20,12 +20,11 @@ pub fn markdown(book: &Runbook) -> String {
 
 /// The text so far.
 #[derive(Default)]
-struct Page(String);
+struct Page(Text);
 
 impl Page {
     fn line(&mut self, text: impl AsRef<str>) {
-        self.0.push_str(text.as_ref());
-        self.0.push('\n');
+        self.0.line(text.as_ref());
     }
 
     /// A paragraph, or what stands apart like one.

@@ -294,7 +294,8 @@ fn a_cache_that_is_no_directory_is_done_without() {
     fs::write(space.cache(), "a file").expect("writes");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
-    warning: going on without the cache: cannot read `[space]/cache/v1/ac/[HEX]`: not a directory
+    warning: going on without the cache: `[space]/cache` is not used: it is not a directory
+      help: remove it, or set `REL_CACHE_DIR`
          run upper  never built here
         done upper  [TIME]
              | made

@@ -135,6 +135,29 @@ fn go(host: &Host) {
     fs::write(host.srv("go"), "").expect("writes");
 }
 
+/// How long it has been at work changes every second, and is no reason to refuse the plan.
+#[test]
+fn a_saved_plan_joins_what_goes_on_meanwhile() {
+    let hosts = Hosts::start(1);
+    let space = checkout(&hosts);
+    let host = &hosts.all[0];
+    killed(at_work(&space, &hosts), host);
+    let plan = space.run(["staging", "--plan-out", "plan.json"]).ok();
+    assert!(plan.stdout.contains("runs detached since"), "{plan}");
+    assert!(
+        space
+            .read("plan.json")
+            .contains("goes on without `rel`, or has ended")
+    );
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let held = space.run(["apply", "plan.json", "--plan"]).ok();
+    assert!(held.stderr.contains("this plan still holds"), "{held}");
+    fs::write(host.srv("go"), "").expect("writes");
+    let _ = space.run(["apply", "plan.json"]).ok();
+    assert_eq!(lines(host, "tried").len(), 1);
+    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+}
+
 #[test]
 fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     let hosts = Hosts::start(1);
@@ -449,7 +472,7 @@ fn it_runs_as_another_user_and_is_ended_with_all_that_is_theirs() {
     let theirs = COPY.replace("echo begun >>", "id -un >>");
     let recipe = recipe(&theirs, &format!("as=\"{user}\""));
     space.write("recipes/copy.kdl", recipe);
-    fs::set_permissions(host.srv("."), fs::Permissions::from_mode(0o777)).expect("sets");
+    fs::set_permissions(host.srv("."), fs::Permissions::from_mode(0o1777)).expect("sets");
     fs::write(host.srv("order"), "").expect("writes");
     fs::set_permissions(host.srv("order"), fs::Permissions::from_mode(0o666)).expect("sets");
     killed(at_work(&space, &hosts), host);

@@ -249,7 +249,8 @@ impl Hosts {
         self.is_private
     }
 
-    fn has_networks(&self) -> bool {
+    /// Returns whether each host has a network of its own.
+    pub fn has_networks(&self) -> bool {
         self.wire.as_ref().is_some_and(Wire::is_network)
     }
 

@@ -127,3 +127,80 @@ fn no_name_is_taken_for_an_option() {
     space.build([]).ok().is("t ran");
     assert_eq!(space.read("-o"), "text\n");
 }
+
+#[test]
+fn no_form_of_a_path_is_taken_for_an_option() {
+    // `say` prints its arguments, one a line.
+    let space = Space::new(
+        r#"
+        var "none" ""
+        target "each" {
+            each "f" files="-*"
+            inputs "{f}" "say"
+            outputs "out/{f.name}"
+            env WHOLE="{f}" NAME="{f.name}"
+            tool "./say" "tool" "{f}"
+            probe "./say probe {f} >&2"
+            run "./say" "{f}" "{f.name}" "{f.stem}" "{f.stem}.gz" "{none}{f}" "--in={f}" "a{f}"
+            run "./say {f} \"{f}\" '{f}' {f.stem}.gz {none}{f} --in={f} a{f} \"$WHOLE\" \"$NAME\""
+            run "./say {in} {f.dir} {f.ext}; echo made > {out}"
+            product "./say {f} {out} >&2; cat {out}"
+        }
+        target "below" {
+            each "f" files="-d/*"
+            inputs "{f}"
+            outputs "-out/{f.name}"
+            run "cat {f.dir}/{f.name} {f} > {out}"
+        }
+        target "after" {
+            needs "below"
+            dir "sub"
+            outputs "sub/-o"
+            run "cat {below} > {out}; cat ./-o {out}"
+        }
+        target "here" { needs "after"; dir "sub"; run "cat {after}"; }
+        target "matrix" { matrix { word "-n" "-e"; }; inputs "say"; run "./say" "{word}"; }
+        "#,
+    );
+    space
+        .write("-n.x-y", "text\n")
+        .write("-d/-n", "text\n")
+        .write("sub/.keep", "")
+        .write("say", "#!/bin/sh\nprintf '%s\\n' \"$@\"\n");
+    space.shell("chmod +x say");
+    let _ = space.build([]).ok();
+    assert_snapshot!(space.run(["log", "each"]).ok(), @"
+    ./-n.x-y
+    ./-n.x-y
+    ./-n
+    ./-n.gz
+    ./-n.x-y
+    --in=-n.x-y
+    a-n.x-y
+    ./-n.x-y
+    ./-n.x-y
+    ./-n.x-y
+    ./-n.gz
+    ./-n.x-y
+    --in=-n.x-y
+    a-n.x-y
+    ./-n.x-y
+    ./-n.x-y
+    ./-n.x-y
+    say
+    .
+    x-y
+    ");
+    for target in ["after", "here"] {
+        let log = space.run(["log", target]).ok().stdout;
+        assert!(
+            log.lines().all(|line| line == "text") && !log.is_empty(),
+            "{target}: {log}"
+        );
+    }
+    // A value of an axis that is a text is what it says.
+    assert_eq!(space.run(["log", "matrix[-n]"]).ok().stdout, "-n\n");
+    let why = space.run(["why", "each"]).ok().stdout;
+    assert!(why.contains("fresh"), "{why}");
+    assert_eq!(space.build([]).ok().how("each[-n.x-y]"), "fresh");
+}

@@ -30,9 +30,10 @@ fn app(hosts: &Hosts, steps: &str) -> Space {
         "recipe \"u\" {{\n param \"user\"\n param \"last\" type=\"command\"\n{steps}\n}}\n"
     );
     space.write("recipes/u.kdl", recipe);
-    // The other user must be able to work there.
+    // The other user must be able to work there; with the sticky bit, without being able to
+    // replace the state directory.
     let srv = hosts.all[0].srv(".");
-    fs::set_permissions(&srv, fs::Permissions::from_mode(0o777)).expect("sets");
+    fs::set_permissions(&srv, fs::Permissions::from_mode(0o1777)).expect("sets");
     space
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use insta::assert_snapshot;
 
 use crate::cached::build_with_mounts;
-use crate::space::Space;
+use crate::space::{REL, Space};
 
 fn built() -> Space {
     let space = Space::new(
@@ -311,4 +311,67 @@ target "dir" { outputs "d/"; run "mkdir d/e; mkfifo d/e/p"; }
             assert!(told.contains(&said), "{told}");
         }
     }
+}
+
+/// Leaves what other users could change, or become somebody by.
+const OPEN: &str = r#"
+import os
+os.makedirs("out/d", exist_ok=True)
+for name, mode in [("out/run", 0o6777), ("out/d/data", 0o3666), ("out/kept", 0o444)]:
+    open(name, "w").write("text")
+    os.chmod(name, mode)
+for name in ["out", "out/d"]:
+    os.chmod(name, 0o1777)
+try:
+    # cap_setuid=ep
+    os.setxattr("out/run", "security.capability", bytes.fromhex("0100000280" + "00" * 15))
+    os.chown("out/d/data", 65534, 65534)
+    os.chmod("out/d/data", 0o666)
+except PermissionError:
+    pass
+"#;
+
+#[test]
+fn other_users_can_use_no_output() {
+    for (sandbox, dir, owner) in [
+        ("timeout \"60s\"", "1755", "65534"),
+        ("sandbox \"strict\"", "755", "0"),
+    ] {
+        let space = Space::new(&format!(
+            r#"target "t" {{ {sandbox}; inputs "a.py"; outputs "out/"; run "/usr/bin/python3 -S a.py" }}"#
+        ));
+        space.write("a.py", OPEN);
+        let build = || {
+            let mut shell = space.program("sh");
+            let output = space.finish(shell.args(["-c", &format!("umask 000; exec {REL} build")]));
+            let _ = output.ok();
+        };
+        let modes = || space.shell("find out -printf '%m %p\\n' | sort -k 2");
+        let capabilities = || {
+            let mut value = [0u8; 32];
+            rustix::fs::getxattr(space.path("out/run"), "security.capability", &mut value)
+        };
+        build();
+        let ran = format!("{dir} out\n{dir} out/d\n644 out/d/data\n444 out/kept\n755 out/run\n");
+        assert_eq!(modes(), ran, "{sandbox}");
+        assert_eq!(capabilities(), Err(rustix::io::Errno::NODATA), "{sandbox}");
+        if rustix::process::getuid().is_root() {
+            let found = space.shell("stat -c %u out/d/data");
+            assert_eq!(found.trim(), owner, "{sandbox}");
+        }
+        space.shell("rm -r out");
+        build();
+        let restored = "755 out\n755 out/d\n644 out/d/data\n644 out/kept\n755 out/run\n";
+        assert_eq!(modes(), restored, "{sandbox}");
+    }
+}
+
+/// Another name of a file may be somebody else's.
+#[test]
+fn a_file_with_two_names_keeps_its_mode() {
+    let space = Space::new(r#"target "t" { outputs "o"; run "ln ../home/other {out}" }"#);
+    space.write("../home/other", "other\n");
+    space.shell("chmod 2775 ../home/other");
+    let _ = space.run(["build"]).ok();
+    assert_eq!(space.shell("stat -c %a o").trim(), "2775");
 }

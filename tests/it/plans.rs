@@ -78,7 +78,7 @@ fn to_run(plan: &Value) -> Vec<String> {
 /// Returns an output without digests and run ids.
 fn shown(output: &Output) -> String {
     let run = regex::Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b").expect("a pattern");
-    let digest = regex::Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
+    let digest = regex::Regex::new(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b").expect("a pattern");
     let user = regex::Regex::new(r"tester@[\w.-]+").expect("a pattern");
     let text = output.to_string();
     let text = run.replace_all(&text, "[RUN]");

@@ -290,6 +290,7 @@ fn help_names_the_commands() {
       unlock       Give an environment back, or break somebody else's hold
       cache        Look at or clean the local cache
       check        Report every mistake in the Releasefile and recipes
+      trust        Allow a checkout or a cache that belongs to somebody else
       init         Write a starting Releasefile for the project in this directory
       completions  Print a completion script for a shell
 

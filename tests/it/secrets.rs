@@ -532,3 +532,29 @@ recipe "u" {
       help: it takes `command`, `env`, `file`
     "#);
 }
+
+#[test]
+fn a_secret_that_waited_on_a_host_that_was_killed_is_removed() {
+    let space = Space::new(
+        "host \"h\" local=#true root=\"h\"\nenvironment \"e\" { use \"u\" on=\"h\"; }\n",
+    );
+    let step = r#"step "s" { run "echo yes >begun; test -e go || sleep 1000"; }"#;
+    space.write("recipes/u.kdl", format!("recipe \"u\" {{ {step} }}\n"));
+    let job = space.begin(["e"]);
+    space.wait_for("h/begun");
+    // It was sent, and all that belongs to the run was killed before it was written.
+    space.shell(
+        "IFS='\t'; read -r t who run why since guard rest <h/.rel/e/lease
+         room=${rest##*\t}; echo hidden >$room/secret.9
+         IFS=' ' read -r program rest <$room/work; rm $room/work
+         kill -9 -$program -$guard $guard; echo $room >room",
+    );
+    let _ = job.finish().fails(1);
+    let room = space.read("room");
+    let secret = Path::new(room.trim()).join("secret.9");
+    assert!(secret.exists(), "{room}");
+    space.write("h/go", "");
+    let _ = space.run(["e"]).ok();
+    assert!(!secret.exists(), "{room}");
+    space.shell("rm -rf $(cat room)");
+}

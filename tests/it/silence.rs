@@ -205,7 +205,7 @@ esac"#;
     assert_eq!(count(&space, "gone-back"), 1);
     let _ = space.run(["e"]).ok();
     // What can not be moved away is not moved into.
-    let mv = r#"case "$*" in *.rel-old) exit 1 ;; *) exec {real} "$@" ;; esac"#;
+    let mv = r#"case "$*" in *former) exit 1 ;; *) exec {real} "$@" ;; esac"#;
     let path = instead(&space, "mv", mv);
     fs::remove_file(space.base().join("bin/tar")).expect("removes");
     let told = space.finish(space.rel(["e", "--force"]).env("PATH", path));

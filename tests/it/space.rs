@@ -124,6 +124,48 @@ impl Space {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Returns a shell script that root runs in the checkout: whoever is not root is it in a user
+    /// namespace, with other users at hand. `$REL` is the program.
+    pub fn by_root(&self, script: &str) -> Command {
+        let mut command = match rustix::process::getuid().is_root() {
+            true => self.program("sh"),
+            false => {
+                let mut unshare = self.program("unshare");
+                unshare.args(["--map-root-user", "--map-auto", "sh"]);
+                unshare
+            }
+        };
+        command.args(["-euc", script]).env("REL", REL);
+        command
+    }
+
+    /// Returns a shell script that runs in a PID namespace of its own, as root. Numbers come round
+    /// there at once: the function `come_round NUMBER` sets `daemon` to a process in a session of
+    /// that number, whose leader has ended. `$REL` is the program.
+    pub fn with_own_numbers(&self, script: &str) -> Command {
+        const COME_ROUND: &str = r#"
+mount -t proc proc /proc
+come_round() {
+    for i in $(seq 200); do
+        echo $(($1 - 1)) > /proc/sys/kernel/ns_last_pid
+        setsid sh -c 'sleep 1000 & echo $$ $! > daemon'
+        read leader daemon < daemon
+        test "$leader" != "$1" || return 0
+        kill -9 $daemon
+    done
+    echo "the number did not come round"
+    exit 2
+}
+"#;
+        let mut command = self.program("unshare");
+        if !rustix::process::getuid().is_root() {
+            command.arg("-Ur");
+        }
+        command.args(["--pid", "--fork", "--kill-child", "--mount", "sh", "-uc"]);
+        command.arg(format!("{COME_ROUND}{script}")).env("REL", REL);
+        command
+    }
+
     /// Returns any program, to be run in the checkout with the space's environment.
     pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let base = self.dir.path();

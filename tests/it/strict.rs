@@ -301,3 +301,94 @@ fn a_link_out_of_a_directory_of_tools_is_named() {
     let told = space.run(["build"]).fails(1);
     assert!(told.stderr.contains("runs `[space]/real/tool`"), "{told}");
 }
+
+/// What builds are made of goes on working: name and command.
+const USUAL: &[(&str, &str)] = &[
+    (
+        "compiler",
+        "cc -O2 -c main.c -o $TMPDIR/m.o; ar rcs $TMPDIR/l.a $TMPDIR/m.o; \
+         cc $TMPDIR/m.o -o $TMPDIR/m; strip $TMPDIR/m; $TMPDIR/m > {out}",
+    ),
+    ("make", "make -s -j2 OUT={out}"),
+    (
+        "git",
+        "git init -q $TMPDIR/g; cd $TMPDIR/g; git config user.name x; git config user.email x; \
+         echo 1 > a; git add a; git commit -qm one; git gc -q; git clone -q . ../h; \
+         cd $OLDPWD; git -C $TMPDIR/h log --format=%s > {out}",
+    ),
+    (
+        "tar-with-modes-and-times",
+        "cd $TMPDIR; mkdir -p d/e x; echo 1 > d/f; chmod 4711 d/f; ln -s f d/l; \
+         touch -h -d @5 d/l; touch -d @7 d/f; chmod 500 d/e; tar -cpf a.tar d; \
+         tar -xpf a.tar -C x; cp -a x/d y; rsync -a y/ z; cd $OLDPWD; \
+         stat -c '%a %Y' $TMPDIR/z/f > {out}; stat -c %Y $TMPDIR/z/l >> {out}; \
+         test \"$(cat {out} | tr '\\n' ' ')\" = '4711 7 5 '",
+    ),
+    (
+        "install",
+        "install -m 750 main.c {out}; test $(stat -c %a {out}) = 750",
+    ),
+    (
+        "python-with-sockets-and-threads",
+        "/usr/bin/python3 usual.py > {out}",
+    ),
+    (
+        "processes",
+        "sh -c 'sleep 100' & kill $!; wait $! || true; timeout 9 true; nice -n 3 true; \
+         prlimit --pid $$ --nofile=99:99; taskset -p $$ > {out}",
+    ),
+    (
+        "busybox",
+        "busybox sh -c 'echo 1 | busybox tee {out}; busybox chmod 640 {out}'",
+    ),
+];
+
+const USUAL_PY: &str = r#"
+import concurrent.futures, os, socket, subprocess, tempfile, threading
+print(subprocess.run(["cat", "main.c"], capture_output=True, check=True).stdout)
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    print(list(pool.map(lambda x: x * x, [1, 2])))
+name = os.path.join(tempfile.mkdtemp(), "s")
+server = socket.socket(socket.AF_UNIX)
+server.bind(name)
+server.listen()
+def serve():
+    for _ in range(20):
+        server.accept()[0].sendall(b"x")
+threading.Thread(target=serve).start()
+def ask(_):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(name)
+    return client.recv(1)
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    assert list(pool.map(ask, range(20))) == [b"x"] * 20
+try:
+    socket.create_connection(("127.0.0.1", 1), 5)
+except ConnectionRefusedError:
+    print(socket.getaddrinfo("localhost", 80)[0][4])
+"#;
+
+#[test]
+fn what_builds_are_made_of_goes_on_working() {
+    let space = Space::empty();
+    let mut text = String::from("sandbox \"strict\"\n");
+    for (name, command) in USUAL {
+        text.push_str(&format!(
+            "target \"{name}\" {{\n    inputs \"main.c\" \"Makefile\" \"usual.py\"\n    \
+             outputs \"out/{name}\"\n    run #\"{command}\"#\n}}\n"
+        ));
+    }
+    space
+        .write("Releasefile.kdl", text)
+        .write(
+            "main.c",
+            "#include <stdio.h>\nint main(void) { puts(\"hello\"); }\n",
+        )
+        .write(
+            "Makefile",
+            "all: a b\n\t@touch \"$(OUT)\"\na b:\n\t@true\n.PHONY: all a b\n",
+        )
+        .write("usual.py", USUAL_PY);
+    let output = space.run(["build", "-k"]);
+    assert_eq!(output.code, 0, "{output}");
+}

@@ -202,20 +202,33 @@ fn no_script_takes_silence_for_an_answer() {
     none("takes silence for an answer", found);
 }
 
+#[test]
+fn no_program_enters_what_stands_at_a_name_of_others() {
+    // `mv` and `ln` go into a directory at that name, or into one that a link there leads to.
+    let entering =
+        Regex::new(r#"\b(mv|ln|cp|mkdir) [^&|;]*"\$(rel_there|up)\b"#).expect("a pattern");
+    let sources = files(&["src"], &["sh"]);
+    let found = sources.iter().flat_map(|s| hits(s, &s.text, &entering));
+    none("use rel_rename or rel_link", found.collect());
+}
+
 /// What a room may use, beside itself: the table of `ARCHITECTURE.md`.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let ground = "error fs progress source template";
+    let ground = "error escape fs progress source template";
     let table = [
         // Ground: knows nothing but itself.
-        ("error", "source"),
+        ("escape", ""),
+        ("error", "source escape"),
         ("source", ""),
-        ("fs", "error"),
-        ("progress", "error"),
+        ("fs", "error escape"),
+        ("progress", "error printed"),
+        ("printed", "fs"),
+        ("process", ""),
         ("template", "fs"),
         ("range", ""),
         ("window", ""),
         ("trace", ""),
-        ("http", "error"),
+        ("http", "error fs"),
         ("stored", "error fs"),
         // Text -> model -> graph.
         ("graph", "fs source template error"),
@@ -232,29 +245,29 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("command", "graph digest key glob fs error template"),
         ("records", "key stored error"),
         ("snapshot", "digest graph records stored fs error"),
-        ("sandbox", "fs error"),
-        ("runner", "sandbox fs error"),
+        ("sandbox", "process fs error"),
+        ("runner", "sandbox printed process fs error"),
         (
             "stale",
             "graph digest key glob command model outputs records runner snapshot fs error",
         ),
         ("outputs", "graph digest key glob cache fs error"),
-        ("cache", "digest key stored fs error"),
+        ("cache", "digest key printed stored fs error"),
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner sandbox depfile key digest graph glob fs error progress trace",
+            "scheduler stale cache outputs records runner sandbox depfile key digest graph glob printed fs error progress trace",
         ),
         ("compiled", "model digest stored fs glob error"),
         // Events -> people.
-        ("report", "source"),
-        ("ui", "progress error source report deploy"),
+        ("report", "source escape"),
+        ("ui", "printed progress error source report deploy escape"),
     ];
     let words = |text: &'static str| text.split(' ').filter(|w| !w.is_empty()).collect();
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
     // Deploy receives artifacts by digest; it does not know how they were built.
     let deploy = words(
-        "model graph digest fs error progress range source template window http stored runner glob key",
+        "model graph digest fs error escape process progress range source template window http stored runner glob key",
     );
     allowed.insert("deploy", deploy);
     assert!(words(ground).iter().all(|g| allowed.contains_key(g)));
@@ -364,13 +377,79 @@ fn pure_rooms_touch_nothing() {
 
 #[test]
 fn only_the_screen_writes() {
-    let pattern = Regex::new(r"\be?print(ln)?!|io::std(out|err)\(").expect("a pattern");
+    let pattern = Regex::new(r"\be?print(ln)?!|io::std(out|err)\b").expect("a pattern");
     let sources = files(&["src"], &["rs"]);
-    let below = sources
-        .iter()
-        .filter(|s| !["ui", "cli"].contains(&s.room().as_str()) && !s.is_test());
+    let below = sources.iter().filter(|s| s.room() != "ui" && !s.is_test());
     none(
         "prints",
         below.flat_map(|s| hits(s, s.product(), &pattern)).collect(),
     );
+}
+
+/// Whoever writes to a terminal does it with a [`rel::ui::Text`], which escapes what is put into
+/// it: only there stands what does not.
+#[test]
+fn only_one_file_makes_text_for_a_terminal() {
+    let made = Regex::new(r"\bText\(|\bSelf\(|\\x1b|\\u\{1b\}").expect("a pattern");
+    let sent = Regex::new(r"write_all|\bwrite!|io::std(out|err)\b").expect("a pattern");
+    let mut found = Vec::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let (name, room) = (source.name.as_str(), source.room());
+        if room == "ui" && name != "src/ui/text.rs" {
+            found.extend(hits(source, source.product(), &made));
+        }
+        // The door itself, and the log of a run beside the display.
+        if room == "ui" && !["src/ui.rs", "src/ui/kept.rs"].contains(&name) {
+            found.extend(hits(source, source.product(), &sent));
+        }
+    }
+    none("text that was not escaped", found);
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).expect("reads");
+    let pattern = Regex::new(r"`([a-z_]+)::([a-z_]*)`").expect("a pattern");
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for named in pattern.captures_iter(&page) {
+        let file = root().join("tests/it").join(format!("{}.rs", &named[1]));
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let test = format!(r"#\[test\]\s(#\[.*\]\s)*fn {}", &named[2]);
+        if !Regex::new(&test).expect("a pattern").is_match(&text) {
+            missing.push(named[0].to_owned());
+        }
+        count += 1;
+    }
+    assert!(count > 40, "the page names {count} tests");
+    none("tests that SECURITY.md names and nobody wrote", missing);
+}
+
+#[test]
+fn only_the_doors_open_files_by_name() {
+    // What stands behind a name may be a pipe, a device or a link: `fs` looks first. These open
+    // what they made or looked at themselves, or a file that the user named.
+    let own = [
+        "src/cli/report.rs",
+        "src/cli/trust.rs",
+        "src/outputs.rs",
+        "src/outputs/accept.rs",
+        "src/sandbox/stage.rs",
+    ];
+    let pattern = Regex::new(
+        r"\b(File::(open|create)(_new)?\(|fs::(read|read_to_string|write|copy)\(|OpenOptions::new)",
+    )
+    .expect("a pattern");
+    let of_the_kernel = Regex::new("/proc/|random").expect("a pattern");
+    let mut found = Vec::new();
+    for source in files(&["src"], &["rs"]) {
+        let is_door = source.room() == "fs" || own.contains(&source.name.as_str());
+        if is_door || source.is_test() {
+            continue;
+        }
+        let mut hits = hits(&source, source.product(), &pattern);
+        hits.retain(|hit| !of_the_kernel.is_match(hit));
+        found.extend(hits);
+    }
+    none("opens a file without a look at what it is", found);
 }

@@ -2,11 +2,10 @@
 //! with it meanwhile.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::LocalStore;
+use super::{Found, LocalStore, read_result};
 use crate::cache::ActionResult;
 use crate::digest::{Digest, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -49,10 +48,12 @@ impl LocalStore {
         for (path, meta) in files(&self.actions)? {
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let is_old = age.is_some_and(|age| used.elapsed().is_ok_and(|e| e > age));
-            let Some(bytes) = fs::read_optional(&path)? else {
-                continue;
+            let result = match self.find(&path)? {
+                Found::Nothing => continue,
+                Found::Wrong => None,
+                Found::File(file, len) => read_result(&file, len).context("read", &path)?,
             };
-            match crate::stored::decode(&bytes) {
+            match result {
                 Some(result) if !is_old => results.push((used, path, (meta.len(), result))),
                 _ => remove(&path)?,
             }
@@ -129,8 +130,12 @@ impl LocalStore {
         }
         let results = files(&self.actions)?;
         for (path, _) in &results {
-            let is_whole = |bytes: Vec<u8>| crate::stored::decode::<ActionResult>(&bytes).is_some();
-            if fs::read_optional(path)?.is_some_and(|bytes| !is_whole(bytes)) {
+            let is_whole = match self.find(path)? {
+                Found::Nothing => true,
+                Found::Wrong => false,
+                Found::File(file, len) => read_result(&file, len).context("read", path)?.is_some(),
+            };
+            if !is_whole {
                 discard(path)?;
             }
         }
@@ -149,7 +154,7 @@ fn named_by(result: &ActionResult) -> Vec<Digest> {
 
 /// Returns whether a blob's bytes are what its name says; `None` when somebody has removed it.
 fn is_whole_blob(path: &Path) -> Result<Option<bool>> {
-    let file = match File::open(path) {
+    let (file, _) = match fs::open_own(path) {
         Err(e) if fs::is_absent(&e) => return Ok(None),
         file => file.context("read", path)?,
     };
@@ -202,6 +207,8 @@ fn listed(dir: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "ages are relative to now")]
+
+    use std::fs::File;
 
     use super::super::tests::{put, result_with, space};
     use super::*;

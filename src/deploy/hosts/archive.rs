@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Size of a record of the format.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 
 /// One thing that is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +176,11 @@ pub fn write<'a>(items: impl Iterator<Item = &'a Item>, out: &mut dyn Write) -> 
     for item in items {
         write_one(item, out)?;
     }
-    // Two empty records end an archive.
+    write_end(out)
+}
+
+/// Writes the two empty records that end an archive.
+pub(super) fn write_end(out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&[0; 2 * BLOCK])
 }
 
@@ -203,7 +207,7 @@ fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
         ItemKind::File { mode, size } => {
             (entry.mode, entry.size) = (*mode, *size);
             header(&entry, out)?;
-            let file = std::fs::File::open(&item.path)?.take(*size);
+            let file = crate::fs::open_regular(&item.path)?.take(*size);
             let mut file = Checked::new(file);
             // A file that shrinks meanwhile must not shift all that follows.
             if io::copy(&mut file, out)? != *size || !file.is(item.hash.as_ref()) {
@@ -214,16 +218,23 @@ fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-struct Entry<'a> {
-    name: &'a [u8],
-    kind: u8,
-    mode: u32,
-    size: u64,
-    mtime: u64,
-    link: &'a [u8],
+/// What a header says.
+pub(super) struct Entry<'a> {
+    pub name: &'a [u8],
+    /// The type flag: `b'0'` for a file, `b'1'` a hard link, `b'2'` a symbolic link, `b'5'` a
+    /// directory.
+    pub kind: u8,
+    pub mode: u32,
+    /// In bytes.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub mtime: u64,
+    /// What a link leads to.
+    pub link: &'a [u8],
 }
 
-fn header(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes a header, and before it the entries that hold names too long for it.
+pub(super) fn header(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
     for (kind, text) in [(b'K', entry.link), (b'L', entry.name)] {
         if text.len() > 100 {
             let long = Entry {
@@ -269,7 +280,8 @@ fn block(entry: &Entry<'_>) -> [u8; BLOCK] {
     block
 }
 
-fn pad(size: u64, out: &mut dyn Write) -> io::Result<()> {
+/// Writes what fills the last record of content of that size.
+pub(super) fn pad(size: u64, out: &mut dyn Write) -> io::Result<()> {
     let over = (size % BLOCK as u64) as usize;
     match over {
         0 => Ok(()),

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::deploy::hosts::fleet::{Fleet, Member, Mode};
+use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Member, Mode};
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::questions::Depth;
@@ -70,7 +70,8 @@ pub fn stop(
 ) -> Result<Vec<Ending>> {
     let (fleet, seen) = ask(request, progress, interrupted)?;
     let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
-    fleet.lock(&hosts, &seen, Mode::Run, progress, interrupted)?;
+    let wanted = LeaseRequest::new(&hosts, &seen, Mode::Run);
+    fleet.lock(&wanted, progress, interrupted)?;
     each(&fleet, &seen, &|host, member, one| {
         let body = format!("rel_detached_halt {}\n", quote(&one.dir));
         told(host, member, one, &body, &|_, _, _| {}, interrupted)
@@ -140,7 +141,7 @@ fn told(
                     };
                 }
             }
-            Frame::Replies(_) | Frame::Data(_) => {}
+            _ => {}
         }
         None
     })?;
@@ -159,7 +160,9 @@ fn note_ends(
     interrupted: &AtomicBool,
 ) -> Result<()> {
     for (host, seen_there) in seen {
-        if let Err(error) = fleet.lock(&[host], seen, Mode::Run, progress, interrupted) {
+        let hosts = [host.as_str()];
+        let wanted = LeaseRequest::new(&hosts, seen, Mode::Run);
+        if let Err(error) = fleet.lock(&wanted, progress, interrupted) {
             match error.kind {
                 ErrorKind::Interrupted => return Err(error),
                 _ => {

@@ -3,20 +3,21 @@
 //! Owns the sessions. A host may be the target of one job and the source of another
 //! at the same time, so each session stands behind a lock of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::lock;
+use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::{System, Transport};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::questions::{Answers, Depth, Questions};
+use crate::deploy::plan::questions::{ANSWER_MAX, Answers, Depth, Questions};
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::frames::unanswered;
@@ -24,7 +25,7 @@ use crate::deploy::wire::held::refused;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::STATE_DIR;
+use crate::fs::{STATE_DIR, random};
 use crate::model::{Host, Reach};
 use crate::progress::{Event, Progress};
 
@@ -40,6 +41,7 @@ pub struct Member {
 pub struct Fleet {
     members: BTreeMap<String, Member>,
     porters: Porters,
+    machines: Arc<Machines>,
     // Behind the sessions: ports close after the guards have left what led there.
     forwards: Mutex<Vec<Forward>>,
 }
@@ -54,31 +56,26 @@ impl Fleet {
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<Self> {
-        let system = System {
-            ssh: request.ssh.clone(),
-            control_dir: request.control_dir.clone(),
-            secret_vars: request.secret_vars.clone(),
-        };
         if hosts.values().any(|h| h.reach != Reach::Local) {
             make_private(&request.control_dir)?;
         }
+        let system = System::new(
+            request.ssh.clone(),
+            request.control_dir.clone(),
+            request.secret_vars.clone(),
+            request.variable,
+            hosts.values(),
+            interrupted,
+        );
         let mut opened = Vec::new();
         for host in hosts.values() {
             progress.event(&Event::Host {
                 host: &host.name,
                 text: "asks",
             });
-            let root = absolute_root(host, request.root);
-            let header = Header {
-                nonce: nonce()?,
-                state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
-                root,
-                run: request.run_id.clone(),
-                who: crate::deploy::wire::journal::column(&request.who),
-                purpose: crate::deploy::wire::journal::column(&request.purpose),
-                lease: request.environment.lease.unwrap_or(LEASE_TIME),
-            };
-            let session = Session::open(&system as &dyn Transport, host, &header)?;
+            let header = header(request, host)?;
+            let mut session = Session::open(&system as &dyn Transport, host, &header)?;
+            session.known = request.machines.known(&host.name).cloned();
             opened.push((host.name.clone(), session, header));
         }
         let mut members = BTreeMap::new();
@@ -108,6 +105,7 @@ impl Fleet {
         Ok(Self {
             members,
             porters: Porters { program, system },
+            machines: request.machines.clone(),
             forwards: Mutex::default(),
         })
     }
@@ -213,7 +211,22 @@ impl Fleet {
         depth: Depth,
         interrupted: &AtomicBool,
     ) -> Result<BTreeMap<String, Seen>> {
-        self.each(&|name, member| member.ask(name, jobs, depth, interrupted))
+        let seen = self.each(&|name, member| member.ask(name, jobs, depth, interrupted))?;
+        self.keep_machines();
+        Ok(seen)
+    }
+
+    /// Notes which machines have answered, for the next run.
+    fn keep_machines(&self) {
+        for (name, member) in &self.members {
+            if member.host.reach != Reach::Local {
+                self.machines.learn(name, &member.session().told.machine);
+            }
+        }
+        // What cannot be noted is asked for once more.
+        if let Err(error) = self.machines.keep() {
+            tracing::debug!(%error, "machines are not kept");
+        }
     }
 
     /// Asks all hosts, and goes without those that do not answer: for questions only.
@@ -234,6 +247,7 @@ impl Fleet {
                 Err(error) => return Err(error),
             }
         }
+        self.keep_machines();
         Ok(answers)
     }
 
@@ -274,23 +288,19 @@ impl Fleet {
         .map(drop)
     }
 
-    /// Takes the leases of `hosts`, or says who has them. Returns whether the journals
-    /// are still those that were read.
+    /// Takes the leases of hosts, or says who has them. Returns whether the journals are still
+    /// those that were read.
     ///
     /// The first by name, then all others at once: of two that want the same hosts, who has
     /// the first gets all. What was taken is given back when the fleet is dropped.
     pub fn lock(
         &self,
-        hosts: &[&str],
-        seen: &BTreeMap<String, Seen>,
-        mode: Mode,
+        wanted: &LeaseRequest<'_>,
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<bool> {
-        let lock = |name: &str, member: &Member| {
-            let size = seen.get(name).map_or(0, |s| s.journal.size);
-            member.lock(name, size, mode, interrupted)
-        };
+        let (hosts, mode) = (wanted.hosts, wanted.mode);
+        let lock = |name: &str, member: &Member| member.lock(name, wanted, interrupted);
         let is_wanted = |name: &&String| hosts.contains(&name.as_str());
         let Some(first) = self.members.keys().find(is_wanted) else {
             return Ok(true);
@@ -309,6 +319,39 @@ impl Fleet {
             progress.event(&Event::Note { text: &text });
         }
         Ok(is_same)
+    }
+}
+
+/// Leases that are wanted.
+pub struct LeaseRequest<'a> {
+    /// The hosts, in any order.
+    pub hosts: &'a [&'a str],
+    /// What they said before: their journals should still be as long.
+    pub seen: &'a BTreeMap<String, Seen>,
+    /// What for.
+    pub mode: Mode,
+    /// Directories, by host, that are written into: no lease if root must not.
+    pub directories: BTreeMap<String, Directories>,
+}
+
+/// Directories of one host that a run writes into.
+#[derive(Debug, Default)]
+pub struct Directories {
+    /// By actions, which can be allowed to do so where another user can change them.
+    pub of_actions: BTreeSet<String>,
+    /// By commands, which cannot: they follow links.
+    pub of_commands: BTreeSet<String>,
+}
+
+impl<'a> LeaseRequest<'a> {
+    /// Returns a request that looks at no directory.
+    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: Mode) -> Self {
+        Self {
+            hosts,
+            seen,
+            mode,
+            directories: BTreeMap::new(),
+        }
     }
 }
 
@@ -365,11 +408,12 @@ impl Member {
         if probes.is_empty() {
             return Ok(Vec::new());
         }
+        let limit = |number| (number < probes.len()).then_some(ANSWER_MAX);
         let asked = probes.iter().enumerate();
         let body: String = asked
             .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
             .collect();
-        let replies = self.session().ask(&body, interrupted)?;
+        let replies = self.session().ask(&body, &limit, interrupted)?;
         let said = |(tag, probe): (usize, &&Probe)| {
             let reply = replies.iter().find(|r| r.tag == tag && !r.was_killed());
             let what = || format!("what asked for the role `{}`", probe.role);
@@ -387,14 +431,34 @@ impl Member {
         depth: Depth,
         interrupted: &AtomicBool,
     ) -> Result<Seen> {
-        let questions = Questions::new(name, &self.header.state, jobs, depth)?;
-        let replies = self.session().ask(questions.text(), interrupted)?;
+        let questions = Questions::new(name, &self.header, jobs, depth)?;
+        let limit = |number| questions.limit(number);
+        let replies = self.session().ask(questions.text(), &limit, interrupted)?;
         questions.read(name, &replies)
     }
 
-    /// Takes the lease, where the journal should be `size` bytes long.
-    fn lock(&self, name: &str, size: u64, mode: Mode, interrupted: &AtomicBool) -> Result<Taken> {
-        let call = format!("rel_lock {size} {}\n", mode.word());
+    /// Takes the lease.
+    fn lock(
+        &self,
+        name: &str,
+        wanted: &LeaseRequest<'_>,
+        interrupted: &AtomicBool,
+    ) -> Result<Taken> {
+        let size = wanted.seen.get(name).map_or(0, |s| s.journal.size);
+        let mut call = format!("rel_lock {size} {}\n", wanted.mode.word());
+        if let Some(directories) = wanted.directories.get(name) {
+            let words = |dirs: &BTreeSet<String>| -> String {
+                dirs.iter().map(|d| format!(" {}", quote(d))).collect()
+            };
+            for (who, dirs) in [
+                ("actions", &directories.of_actions),
+                ("commands", &directories.of_commands),
+            ] {
+                if !dirs.is_empty() {
+                    call = format!("rel_may_write {who}{} && {call}", words(dirs));
+                }
+            }
+        }
         let answer = self.session().call(&call, interrupted)?;
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ready", rest) => {
@@ -402,6 +466,7 @@ impl Member {
                 Ok(Taken::Ready(reason))
             }
             ("moved", _) => Ok(Taken::Moved),
+            ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
             ("owed", scope) => Err(Error::host(format!(
                 "`{scope}` on host `{name}` can not be left"
             ))
@@ -455,6 +520,56 @@ pub fn keeps_no_journal(host: &str) -> Box<Error> {
     Error::host(format!("host `{host}` can not keep a journal"))
 }
 
+/// Returns the user that a directory of this machine belongs to.
+fn owner_of(dir: &Path) -> Option<u32> {
+    let meta = std::fs::metadata(dir).ok()?;
+    Some(std::os::unix::fs::MetadataExt::uid(&meta))
+}
+
+/// Returns the error for a directory of a host that root must not write into; `words` are those
+/// of the command, and `why` is `actions` or `commands` and what the host says of the directory.
+fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {
+    let (who, why) = why.split_once(' ').unwrap_or_default();
+    let help = match who {
+        "commands" => {
+            "nothing was changed; let the commands write into a directory that only root can \
+             change, or log in as its owner: what they do there `into-foreign` cannot make safe"
+        }
+        _ => {
+            "nothing was changed; write into a directory that only root can change, log in as \
+             its owner, or allow it: `into-foreign=#true` on the action, the use or the host"
+        }
+    };
+    Error::host(format!(
+        "`{words}` is refused: root would write where another user of host `{host}` can \
+         change files"
+    ))
+    .fact("directory", why)
+    .hinted(help)
+}
+
+/// Returns what the programs of a host begin with.
+fn header(request: &Request<'_>, host: &Host) -> Result<Header> {
+    let root = absolute_root(host, request.root);
+    let is_local = host.reach == Reach::Local;
+    Ok(Header {
+        nonce: nonce()?,
+        state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
+        checkout: is_local.then(|| request.root.display().to_string()),
+        root,
+        name: match is_local {
+            true => String::new(),
+            false => host.name.clone(),
+        },
+        run: request.run_id.clone(),
+        who: crate::deploy::wire::journal::column(&request.who),
+        purpose: crate::deploy::wire::journal::column(&request.purpose),
+        lease: request.environment.lease.unwrap_or(LEASE_TIME),
+        may_write_foreign: host.into_foreign,
+        project_uid: is_local.then(|| owner_of(request.root)).flatten(),
+    })
+}
+
 /// Returns the name of the state directory: the environment with its parameters.
 pub fn state_name(request: &Request<'_>) -> String {
     let params = request.environment.params.iter();
@@ -476,10 +591,5 @@ pub(in crate::deploy) fn make_private(dir: &PathBuf) -> Result<()> {
 
 /// Returns a word that no output can hold by chance or by intent.
 pub(in crate::deploy) fn nonce() -> Result<String> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    let mut file = crate::fs::open(path)?;
-    std::io::Read::read_exact(&mut file, &mut bytes)
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read `/dev/urandom`: {e}")))?;
-    Ok(lower_hex(&bytes))
+    Ok(lower_hex(&random::<16>()?))
 }

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::deploy::hosts::porter::{BYE, Order, WORD};
-use crate::deploy::hosts::transport::System;
+use crate::deploy::hosts::porter::{BYE, Line, Order, WORD};
+use crate::deploy::hosts::transport::{self, System};
 use crate::deploy::plan::port::Port;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
@@ -56,7 +56,10 @@ impl Porters {
     ) -> Result<Forward> {
         let line = match host.reach {
             Reach::Local => None,
-            Reach::Ssh { .. } => Some(self.system.line(host, &port.host_end(state))?),
+            Reach::Ssh { .. } => Some(Line {
+                words: self.system.line(host)?,
+                input: transport::first_input(&port.host_end(state)),
+            }),
         };
         let order = Order {
             listen: port.listen.clone(),

@@ -131,7 +131,7 @@ fn table(name: &str) -> Result<Option<Zone>> {
 }
 
 fn read(path: &Path) -> Result<Option<Zone>> {
-    match std::fs::read(path) {
+    match crate::fs::read_regular(path) {
         Ok(bytes) => Ok(Zone::read(&bytes)),
         Err(e) if crate::fs::is_absent(&e) => Ok(None),
         Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(None),

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet::{self, make_private, nonce};
+use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::System;
+use crate::deploy::plan::questions::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::absolute_root;
@@ -36,10 +39,16 @@ pub struct Asking<'a> {
     pub ssh: OsString,
     /// Variables that hold secrets, which no process gets.
     pub secret_vars: Vec<OsString>,
+    /// Reads our own environment.
+    pub variable: &'a Variable<'a>,
     /// Probes of roles, each with what it is called here.
     pub probes: Vec<(String, Probe)>,
     /// A host that has not answered by then is not waited for.
     pub limit: Duration,
+    /// Which machine each host's name stood for.
+    pub machines: &'a Machines,
+    /// The machines that answer are the ones that are meant from now on.
+    pub is_accepting: bool,
 }
 
 /// What a host said of itself.
@@ -121,48 +130,47 @@ pub fn ask(
 }
 
 fn one(host: &Host, asking: &Asking<'_>, stop: &AtomicBool) -> Result<BTreeMap<usize, String>> {
-    let system = System {
-        ssh: asking.ssh.clone(),
-        control_dir: asking.control_dir.clone(),
-        secret_vars: asking.secret_vars.clone(),
-    };
+    let system = System::new(
+        asking.ssh.clone(),
+        asking.control_dir.clone(),
+        asking.secret_vars.clone(),
+        asking.variable,
+        std::iter::once(host),
+        stop,
+    );
     let root = absolute_root(host, asking.root);
     let header = Header {
         nonce: nonce()?,
-        state: root.clone(),
+        // Nothing is kept there for a question about the machine alone.
+        state: String::new(),
         root,
+        name: String::new(),
         run: "-".into(),
         who: "-".into(),
         purpose: "-".into(),
         lease: LEASE_TIME,
+        may_write_foreign: host.into_foreign,
+        project_uid: None,
+        checkout: None,
     };
     let mut session = Session::open(&system, host, &header)?;
+    if !asking.is_accepting {
+        session.known = asking.machines.known(&host.name).cloned();
+    }
     let root = match header.root.starts_with('/') {
         true => header.root.clone(),
         false => session.hello(stop).inspect_err(|_| session.abandon())?,
     };
-    let questions = [
-        "if [ -r /etc/os-release ]; then . /etc/os-release; printf '%s %s' \"${PRETTY_NAME:-}\" \
-         \"$(uname -m)\"; else uname -srm; fi"
-            .to_owned(),
-        format!(
-            "d={}; until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
-             set -- $(df -Pk -- \"$d\" | tail -n 1); printf %s \"$4\"",
-            quote(&root)
-        ),
-    ];
-    let probes = asking.probes.iter().enumerate();
-    let probes = probes.filter(|(_, (_, probe))| probe.host == host.name);
-    let probes = probes.map(|(index, (_, probe))| (FIRST_PROBE + index, probe.command.as_str()));
-    let body: String = questions
-        .iter()
-        .enumerate()
-        .map(|(tag, script)| (tag, script.as_str()))
-        .chain(probes)
-        .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
-        .collect();
-    match session.ask(&body, stop) {
+    let (body, count) = questions(host, &root, asking);
+    match session.ask(
+        &body,
+        &|number| (number < count).then_some(ANSWER_MAX),
+        stop,
+    ) {
         Ok(replies) => {
+            if host.reach != Reach::Local {
+                asking.machines.learn(&host.name, &session.told.machine);
+            }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
             let good = replies.iter().filter(|r| r.status == 0);
             Ok(good.map(|r| (r.tag, text(&r.bytes))).collect())
@@ -172,6 +180,31 @@ fn one(host: &Host, asking: &Asking<'_>, stop: &AtomicBool) -> Result<BTreeMap<u
             Err(error)
         }
     }
+}
+
+/// Returns what a host is asked, and how many questions that are.
+fn questions(host: &Host, root: &str, asking: &Asking<'_>) -> (String, usize) {
+    let questions = [
+        "if [ -r /etc/os-release ]; then . /etc/os-release; printf '%s %s' \"${PRETTY_NAME:-}\" \
+         \"$(uname -m)\"; else uname -srm; fi"
+            .to_owned(),
+        format!(
+            "d={}; until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
+             set -- $(df -Pk -- \"$d\" | tail -n 1); printf %s \"$4\"",
+            quote(root)
+        ),
+    ];
+    let probes = asking.probes.iter().enumerate();
+    let probes = probes.filter(|(_, (_, probe))| probe.host == host.name);
+    let probes = probes.map(|(index, (_, probe))| (FIRST_PROBE + index, probe.command.as_str()));
+    let lines: Vec<String> = questions
+        .iter()
+        .enumerate()
+        .map(|(tag, script)| (tag, script.as_str()))
+        .chain(probes)
+        .map(|(tag, script)| format!("rel_ask {tag} {}\n", quote(script)))
+        .collect();
+    (lines.concat(), lines.len())
 }
 
 impl HostFacts {

@@ -20,6 +20,8 @@ pub struct Landing<'a> {
     pub base: &'a str,
     /// What is taken over from the last one, if anything is.
     pub delta: Option<&'a Delta>,
+    /// root may write into a directory that another user can change.
+    pub into_foreign: bool,
 }
 
 impl Landing<'_> {
@@ -30,9 +32,15 @@ impl Landing<'_> {
         call.extend(quoted(self.to.as_bytes()));
         call.push(b' ');
         call.extend(quoted(self.base.as_bytes()));
-        if let Some(delta) = self.delta {
-            call.extend(format!(" {} ", delta.left).into_bytes());
-            call.extend(quoted(&delta.removed));
+        match self.delta {
+            Some(delta) => {
+                call.extend(format!(" {} ", delta.left).into_bytes());
+                call.extend(quoted(&delta.removed));
+            }
+            None => call.extend(b" '' ''"),
+        }
+        if self.into_foreign {
+            call.extend(b" 1");
         }
         call.push(b'\n');
         call

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::deploy::hosts::fleet::{Fleet, Mode};
+use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{quote, seconds};
@@ -90,6 +90,8 @@ fn all_hosts(
 ) -> Result<Fleet> {
     let fleet = open(request, progress, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
-    fleet.lock(&names, &BTreeMap::new(), mode, progress, interrupted)?;
+    let nothing = BTreeMap::new();
+    let wanted = LeaseRequest::new(&names, &nothing, mode);
+    fleet.lock(&wanted, progress, interrupted)?;
     Ok(fleet)
 }

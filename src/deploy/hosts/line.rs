@@ -4,7 +4,7 @@
 //! between; what is done from this machine comes between.
 
 use std::collections::VecDeque;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::deploy::hosts::apply::{Done, Hands, Stop};
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::lock;
+use crate::deploy::hosts::relayed::Spool;
 use crate::deploy::hosts::undo::Ran;
 use crate::deploy::plan::job::{Act, Seat};
 use crate::deploy::plan::script;
@@ -21,8 +22,9 @@ use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
 
-/// Lines of a failed step's output that an error shows.
+/// Lines of a failed step's output that an error shows, and bytes of each.
 const LAST_LINES: usize = 12;
+const LINE_SHOWN: usize = 4 << 10;
 /// So much longer than its time may the last try of a wait take.
 const TRY_GRACE: Duration = Duration::from_secs(30);
 
@@ -77,6 +79,14 @@ impl Hands<'_> {
     }
 }
 
+/// Returns the first bytes of a line that a host printed, as an error shows them.
+pub fn first_bytes(line: &[u8]) -> String {
+    match line.len() <= LINE_SHOWN {
+        true => String::from_utf8_lossy(line).into_owned(),
+        false => format!("{}…", String::from_utf8_lossy(&line[..LINE_SHOWN])),
+    }
+}
+
 /// A step that failed.
 #[derive(Debug)]
 pub struct Failure {
@@ -113,8 +123,7 @@ impl<'a> Follow<'a> {
                 if self.last.len() == LAST_LINES {
                     self.last.pop_front();
                 }
-                self.last
-                    .push_back(String::from_utf8_lossy(line).into_owned());
+                self.last.push_back(first_bytes(line));
                 self.hands.progress.event(&Event::StepOutput {
                     host: self.host,
                     step: self.at.map_or("", |s| &s.id),
@@ -134,7 +143,7 @@ impl<'a> Follow<'a> {
                 }
                 None
             }
-            Frame::Replies(_) | Frame::Data(_) => None,
+            _ => None,
         }
     }
 
@@ -165,6 +174,10 @@ impl<'a> Follow<'a> {
     fn started(&mut self, seq: &str) -> Option<Instant> {
         let seq: u32 = seq.parse().ok()?;
         let step = self.steps.iter().find(|s| s.seq == seq)?;
+        if self.begun == self.steps.len() {
+            // A host can say so without end.
+            return None;
+        }
         self.at = Some(step);
         self.begun += 1;
         self.is_away = false;
@@ -384,7 +397,14 @@ impl<'a> Line<'a> {
                 }
                 Ok(())
             }
-            Act::Fetch { path, to } => self.fetch(path, to, host),
+            Act::Fetch { path, to } => {
+                let landing = Landing {
+                    to,
+                    into_foreign: step.draft.marks.into_foreign,
+                    ..Landing::default()
+                };
+                self.fetch(path, &landing, host)
+            }
             Act::Port(port) => {
                 let fleet = self.hands.fleet;
                 let note = fleet.open_port(host, port, self.hands.interrupted)?;
@@ -399,37 +419,31 @@ impl<'a> Line<'a> {
 
     /// Carries a directory from one host to another, through a file here: so that two
     /// lines of different speed never wait for each other.
-    fn fetch(&self, path: &str, to: &str, host: &str) -> Result<()> {
+    fn fetch(&self, path: &str, landing: &Landing<'_>, host: &str) -> Result<()> {
         let from = self.planned.from.as_deref().unwrap_or(host);
-        let spool = |e: std::io::Error| {
+        let spool = |e: io::Error| {
             Error::new(
                 ErrorKind::Io,
                 format!("cannot keep a transfer: {}", crate::error::os_text(&e)),
             )
         };
-        let mut file = tempfile::tempfile().map_err(spool)?;
+        let mut kept = Spool::new().map_err(spool)?;
         self.hands.fleet.member(from)?.session().fetch_archive(
             path,
             self.hands.interrupted,
-            &mut |bytes| file.write_all(bytes),
+            &mut |bytes| kept.write_all(bytes),
         )?;
-        file.seek(SeekFrom::Start(0)).map_err(spool)?;
-        let landing = Landing {
-            to,
-            ..Landing::default()
-        };
         let member = self.hands.fleet.member(host)?;
         let sent = member
             .session()
-            .send_archive(&landing, self.hands.interrupted, &mut |out| {
-                let mut buffer = vec![0; 1 << 16];
-                loop {
-                    let count = file.read(&mut buffer)?;
-                    if count == 0 {
-                        return Ok(());
+            .send_archive(landing, self.hands.interrupted, &mut |out| {
+                kept.relay(out).map_err(|e| match e.kind() {
+                    // Not the host that it is sent to.
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                        io::Error::other(format!("what host `{from}` sent: {e}"))
                     }
-                    out.write_all(&buffer[..count])?;
-                }
+                    _ => e,
+                })
             });
         sent.map(drop)
     }

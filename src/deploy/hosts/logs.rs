@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::fleet::{self, Fleet};
@@ -28,6 +28,14 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 const REMEMBERED: usize = 3;
 /// So many lines are looked at for a time, or for where a log goes on.
 const LOOKED_AT: usize = 10_000;
+
+/// Lines of hosts that wait to be told; more of them have to wait on their hosts.
+const WAITING_MAX: usize = 1024;
+/// Bytes of lines of the past that are kept of a host, and how many logs.
+const PAST_MAX: usize = 16 << 20;
+const LOGS_MAX: usize = 10_000;
+/// Bytes of lines that are put in order at a time.
+const GATHERED_MAX: usize = 4 << 20;
 
 /// So many lines more are read: one without a stamp may belong to one before it.
 const BEFORE: usize = 20;
@@ -79,7 +87,7 @@ pub fn tell(
     let roots = known_roots(request, &hosts);
     let world = world(request, &roots, None)?;
     let hidden = Hidden::of(&world.jobs()?);
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(WAITING_MAX);
     std::thread::scope(|scope| {
         for host in hosts.values() {
             let listener = Listener {
@@ -112,6 +120,7 @@ fn gather(
     let window = u64::try_from(WINDOW.as_millis()).unwrap_or(0);
     let mut heard = Heard::default();
     let (mut past, mut fold, mut missing) = (Vec::new(), Fold::default(), hosts);
+    let mut past_bytes = 0;
     let mut result = Ok(());
     loop {
         let came = match receiver.recv_timeout(Duration::from_millis(50)) {
@@ -131,7 +140,13 @@ fn gather(
                 }
             }
             // What is written before all have told of the past comes after it.
-            Some(Came::Now(line)) if missing > 0 => past.push(line),
+            Some(Came::Now(line)) if missing > 0 => {
+                past_bytes += line.text.len();
+                past.push(line);
+                if past_bytes > GATHERED_MAX {
+                    missing = 0;
+                }
+            }
             Some(Came::Now(line)) => fold.push(line, now()),
             Some(Came::Gone(host, why)) => {
                 let more = match wanted.is_followed {
@@ -154,15 +169,22 @@ fn gather(
         if missing == 0 && !past.is_empty() {
             in_order(std::mem::take(&mut past), &mut fold, now());
         }
-        let until = now().checked_sub(window);
-        until
-            .into_iter()
-            .flat_map(|t| fold.take(t))
-            .for_each(|f| tell(&f));
+        due(&mut fold, now().checked_sub(window))
+            .iter()
+            .for_each(tell);
     }
     in_order(past, &mut fold, now());
     fold.take(u64::MAX).iter().for_each(tell);
     result.map(|()| heard)
+}
+
+/// Returns the lines that have waited since `until`; all of them if they have become too many.
+fn due(fold: &mut Fold, until: Option<u64>) -> Vec<Folded> {
+    let until = match fold.bytes() > GATHERED_MAX {
+        true => Some(u64::MAX),
+        false => until,
+    };
+    until.map(|until| fold.take(until)).unwrap_or_default()
 }
 
 /// Lines of the past come in the order of their time stamps; of one log, as they stand there.
@@ -180,7 +202,7 @@ struct Listener<'a> {
     host: &'a Host,
     patterns: Vec<String>,
     hidden: Hidden,
-    sender: Sender<Came>,
+    sender: SyncSender<Came>,
     interrupted: &'a AtomicBool,
     /// What each log said last.
     last: BTreeMap<String, VecDeque<Vec<u8>>>,
@@ -192,7 +214,8 @@ struct Logs {
     clock: Clock,
     /// By tag: name, and the time of what has no stamp.
     sources: BTreeMap<String, (String, i64)>,
-    past: Vec<(String, Vec<u8>)>,
+    past: VecDeque<(String, Vec<u8>)>,
+    past_bytes: usize,
     is_live: bool,
 }
 
@@ -265,7 +288,7 @@ impl Listener<'_> {
             match frame {
                 Frame::Event(text) => self.event(&mut logs, text, was_away),
                 Frame::Output(line) => self.line(&mut logs, line),
-                Frame::Replies(_) | Frame::Data(_) => {}
+                _ => {}
             }
             *is_heard |= logs.is_live;
             None
@@ -284,7 +307,7 @@ impl Listener<'_> {
         let words: Vec<&str> = text.splitn(4, ' ').collect();
         match words.as_slice() {
             ["clock", now, zone] => logs.clock = Clock::parse(now, zone),
-            ["source", tag, time, name] => {
+            ["source", tag, time, name] if logs.sources.len() < LOGS_MAX => {
                 let time = time.parse::<i64>().unwrap_or(0) * 1000;
                 let source = ((*name).to_owned(), time);
                 logs.sources.insert((*tag).to_owned(), source);
@@ -311,7 +334,15 @@ impl Listener<'_> {
             return;
         };
         if !logs.is_live {
-            logs.past.push((tag, text));
+            logs.past_bytes += text.len();
+            logs.past.push_back((tag, text));
+            // The newest lines are those that are wanted.
+            while logs.past_bytes > PAST_MAX {
+                let Some((_, first)) = logs.past.pop_front() else {
+                    break;
+                };
+                logs.past_bytes -= first.len();
+            }
             return;
         }
         let now = i64::MAX;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
-use crate::deploy::hosts::fleet::{Fleet, Mode};
+use crate::deploy::hosts::fleet::{Directories, Fleet, LeaseRequest, Mode};
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::plan::decide;
 use crate::deploy::plan::decide::Circumstances;
@@ -33,6 +33,7 @@ pub(in crate::deploy) struct Looked<'a> {
     pub(in crate::deploy) hours: Option<Hours<'a>>,
     pub(in crate::deploy) seen: BTreeMap<String, Seen>,
     pub(in crate::deploy) held_back: Vec<String>,
+    pub(in crate::deploy) depth: Depth,
     pub(in crate::deploy) plan: Plan,
 }
 
@@ -73,12 +74,10 @@ pub(in crate::deploy) fn look<'a>(
         hours,
         seen,
         held_back,
+        depth,
         plan: Plan::default(),
     };
     looked.decide(request)?;
-    if depth == Depth::Show {
-        looked.compare()?;
-    }
     Ok(looked)
 }
 
@@ -117,12 +116,15 @@ impl Looked<'_> {
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
             detached::check(&self.plan, &request.purpose, &hosts)?;
-            let (fleet, seen) = (&self.fleet, &self.seen);
-            if hosts.is_empty() || fleet.lock(&hosts, seen, Mode::Run, progress, interrupted)? {
+            let wanted = LeaseRequest {
+                directories: self.directories(),
+                ..LeaseRequest::new(&hosts, &self.seen, Mode::Run)
+            };
+            if hosts.is_empty() || self.fleet.lock(&wanted, progress, interrupted)? {
                 return Ok(());
             }
             // Somebody was there between the question and the lock: ask again, under it.
-            self.seen = self.fleet.ask(&self.jobs, Depth::Decide, interrupted)?;
+            self.seen = self.fleet.ask(&self.jobs, self.depth, interrupted)?;
             self.decide(request)?;
         }
     }
@@ -136,6 +138,9 @@ impl Looked<'_> {
         self.plan.roles.clone_from(&self.roles);
         self.plan.closed = self.hours.as_ref().and_then(|h| h.closed_for(&self.plan));
         self.plan.round_trips = self.fleet.round_trips();
+        if self.depth == Depth::Show {
+            self.compare()?;
+        }
         request.promoted.check_plan(&self.plan, &self.held_back)
     }
 
@@ -153,6 +158,26 @@ impl Looked<'_> {
             Some(opens) if !request.overrides.has(WINDOW) => Err(outside_window(name, opens)),
             _ => Ok(()),
         }
+    }
+
+    /// Returns, by host, the directories that steps which run write into, without those where
+    /// root may write although another user can change them.
+    fn directories(&self) -> BTreeMap<String, Directories> {
+        let roots = self.fleet.roots();
+        let mut found: BTreeMap<String, Directories> = BTreeMap::new();
+        let steps = self.plan.jobs.iter().flat_map(|job| &job.steps);
+        for step in steps.filter(|step| step.verdict == Verdict::Run) {
+            let Some(host) = &step.host else { continue };
+            let root = roots.get(host).map_or("", String::as_str);
+            let dirs = step.draft.writes_into(root);
+            let found = found.entry(host.clone()).or_default();
+            match &step.draft.marks {
+                marks if marks.makes.is_some() => found.of_commands.extend(dirs),
+                marks if marks.into_foreign => {}
+                _ => found.of_actions.extend(dirs),
+            }
+        }
+        found
     }
 
     /// Asks whether what is lost for good may be lost: once, unless it is another loss by now.
@@ -200,6 +225,10 @@ impl Looked<'_> {
                 };
                 let standing = self.seen.get(host).and_then(|s| s.standing.get(&step.id));
                 step.difference = difference(host, &step.draft, standing, put);
+                step.foreign = self
+                    .seen
+                    .get(host)
+                    .and_then(|seen| seen.foreign.get(&step.id).cloned());
             }
         }
         Ok(())

@@ -26,6 +26,8 @@ pub const BYE: &str = "bye";
 const LINGER: Duration = Duration::from_secs(10);
 /// How long the line's end may take, once its input has ended.
 const END_MAX: Duration = Duration::from_millis(200);
+/// Bytes of a login shell's greeting.
+const GREETING_MAX: u64 = 64 << 10;
 /// Connections that are passed on at a time.
 const RELAYED_MAX: usize = 256;
 
@@ -36,8 +38,17 @@ pub struct Order {
     pub listen: String,
     /// What is found there.
     pub leads: Leads,
-    /// The `ssh` with its arguments that opens the port on the host; none on this machine.
-    pub line: Option<Vec<String>>,
+    /// What opens the port on the host; nothing on this machine.
+    pub line: Option<Line>,
+}
+
+/// A line to a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// The `ssh` with its arguments.
+    pub words: Vec<String>,
+    /// What the host reads first.
+    pub input: String,
 }
 
 /// Does what the first line of `input` says until it ends. Tells `output` either `up` or, in
@@ -84,7 +95,7 @@ fn open(order: &Order) -> Result<Opened, String> {
             Leads::Answer(answer) => drop(responder::serve(&listener, &answer)),
         });
     };
-    let Some(words) = &order.line else {
+    let Some(line) = &order.line else {
         served(bind(&order.listen)?, order.leads.clone());
         return Ok(Opened { line: None });
     };
@@ -98,15 +109,15 @@ fn open(order: &Order) -> Result<Opened, String> {
             address.to_string()
         }
     };
-    let line = open_line(words, &format!("{}:{target}", order.listen))?;
+    let line = open_line(line, &format!("{}:{target}", order.listen))?;
     Ok(Opened { line: Some(line) })
 }
 
 /// Starts `ssh` and waits until the host's end says that the port is open: with
 /// `ExitOnForwardFailure` it says nothing otherwise.
-fn open_line(words: &[String], spec: &str) -> Result<Child, String> {
+fn open_line(line: &Line, spec: &str) -> Result<Child, String> {
     let failed = |e: std::io::Error| format!("cannot start ssh: {}", crate::error::os_text(&e));
-    let (program, words) = words.split_first().ok_or("there is no ssh")?;
+    let (program, words) = line.words.split_first().ok_or("there is no ssh")?;
     let mut child = Command::new(program)
         .args(["-R", spec])
         .args(words)
@@ -115,15 +126,24 @@ fn open_line(words: &[String], spec: &str) -> Result<Child, String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let Some(mut stdout) = child.stdout.take().map(std::io::BufReader::new) else {
-        return Err("ssh has no output".into());
+    let (Some(stdout), Some(stdin)) = (child.stdout.take(), &mut child.stdin) else {
+        return Err("ssh has no input or no output".into());
     };
+    // Where this fails the line has ended, which is seen below.
+    let _ = stdin.write_all(line.input.as_bytes());
+    let mut stdout = std::io::BufReader::new(stdout);
+    let mut greeting = (&mut stdout).take(GREETING_MAX);
     loop {
-        let mut line = String::new();
-        match stdout.read_line(&mut line) {
-            Ok(count) if count > 0 && line.trim() == "up" => break,
+        let mut line = Vec::new();
+        match greeting.read_until(b'\n', &mut line) {
+            Ok(count) if count > 0 && line.trim_ascii() == b"up" => break,
             // A login shell may greet.
             Ok(count) if count > 0 => {}
+            _ if greeting.limit() == 0 => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err("the host prints text without end instead of an answer".into());
+            }
             _ => {
                 let mut says = String::new();
                 if let Some(stderr) = child.stderr.take() {

@@ -1,28 +1,39 @@
 //! One connection to one host: a guard over there, frames coming back.
 //!
-//! How frames are told from output is the matter of [`frames`](crate::deploy::wire::frames).
+//! How frames are told from output is the matter of [`frames`].
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::collections::VecDeque;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::deploy::hosts::landing::{Chunks, Landing};
-use crate::deploy::hosts::transport::Transport;
+use crate::deploy::hosts::machines::{Machine, Told};
+use crate::deploy::hosts::transport::{Transport, first_input};
+use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::frames::{Came, Frame, Reply, read_frames, unanswered};
+use crate::deploy::wire::frames::{
+    self, Batch, Frame, FrameResult, Reply, read_frames, unanswered,
+};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::program::Header;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
 
-/// A host that has not said hello by then is called silent.
-const HELLO_MAX: Duration = Duration::from_secs(30);
+mod errors;
+mod hello;
+mod transfer;
+
+use errors::Errors;
+
+/// How long a host may take nothing of what is sent to it.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// How long the answers to questions may take: facts, guards and checks of recipes.
+const ASK_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often the guard is told that we are still there, at least.
 const BEAT: Duration = Duration::from_secs(5);
 /// How often a wait looks up to see whether it was interrupted.
@@ -36,10 +47,23 @@ pub struct Session {
     child: Child,
     input: Arc<Mutex<Option<ChildStdin>>>,
     is_calling: Arc<AtomicBool>,
-    frames: Receiver<Came>,
-    errors: File,
+    is_cut: Arc<AtomicBool>,
+    frames: Receiver<Batch>,
+    /// Those of the last batch that were not taken yet.
+    waiting: VecDeque<FrameResult>,
+    errors: Errors,
+    /// First bytes that the host printed before its guard answered.
+    greeting: Vec<u8>,
     try_it: String,
     root: Option<String>,
+    /// The environment's directory there.
+    state: String,
+    /// The machine that the host's name stood for.
+    pub known: Option<Machine>,
+    /// What its guard said of the machine.
+    pub told: Told,
+    /// How long the guard is waited for, once it has answered: [`ASK_MAX`].
+    patience: Duration,
     /// What is kept out of all that is printed over there.
     pub hidden: Hidden,
     /// How many times the host was asked and answered.
@@ -54,39 +78,53 @@ impl Session {
                 .fact("says", crate::error::os_text(&e))
                 .hinted(format!("try `{}`", transport.try_it(host)))
         };
-        // Not a pipe: a connection that is kept for the next run keeps it open.
-        let errors = tempfile::tempfile().map_err(failed)?;
-        let mut child = transport
-            .command(host)
+        let errors = Errors::new().map_err(failed)?;
+        let mut command = transport.command(host);
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(errors.try_clone().map_err(failed)?)
+            .stderr(errors.writer().map_err(failed)?);
+        if host.reach != Reach::Local {
             // Ctrl-C is for us: the guard must live to clean up.
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
-        let (sender, frames) = channel();
+            command.process_group(0);
+        }
+        let mut child = command.spawn().map_err(failed)?;
+        unanswered::add(child.id());
+        let (sender, frames) = frames::stream();
         if let Some(stdout) = child.stdout.take() {
             let nonce = header.nonce.clone();
             std::thread::spawn(move || read_frames(stdout, &nonce, &sender));
         }
-        let input = Arc::new(Mutex::new(child.stdin.take()));
+        let stdin = child.stdin.take();
+        if let Some(stdin) = &stdin {
+            // A host that takes nothing must not keep us: see `write_all`.
+            rustix::fs::fcntl_setfl(stdin, rustix::fs::OFlags::NONBLOCK)
+                .map_err(|e| failed(e.into()))?;
+        }
+        let input = Arc::new(Mutex::new(stdin));
         let is_calling = Arc::new(AtomicBool::new(false));
         let session = Self {
             host: host.clone(),
             child,
             input,
             is_calling,
+            is_cut: Arc::default(),
             frames,
+            waiting: VecDeque::new(),
             errors,
+            greeting: Vec::new(),
             try_it: transport.try_it(host),
             root: None,
+            state: header.state.clone(),
+            known: None,
+            told: Told::default(),
+            patience: ASK_MAX,
             hidden: Hidden::default(),
             round_trips: 0,
         };
         let guard = header.guard();
         // A shell that is gone already is noticed when it does not answer.
-        let _ = session.send(format!("{}\n{guard}", guard.len()).as_bytes());
+        let _ = session.send(first_input(&guard).as_bytes(), &AtomicBool::new(false));
         session.beat(BEAT.min(header.period()));
         Ok(session)
     }
@@ -95,6 +133,7 @@ impl Session {
     fn beat(&self, every: Duration) {
         let input = Arc::downgrade(&self.input);
         let is_calling = self.is_calling.clone();
+        let is_cut = self.is_cut.clone();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(every);
@@ -103,7 +142,9 @@ impl Session {
                 };
                 let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(stdin) = input.as_mut() else { return };
-                if !is_calling.load(Ordering::SeqCst) && stdin.write_all(b"beat\n").is_err() {
+                let stop = || is_cut.load(Ordering::SeqCst);
+                if !is_calling.load(Ordering::SeqCst) && write_all(stdin, b"beat\n", &stop).is_err()
+                {
                     return;
                 }
             }
@@ -115,11 +156,23 @@ impl Session {
         &self.host.name
     }
 
-    fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
+    fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         match input.as_mut() {
-            Some(stdin) => stdin.write_all(bytes).and_then(|()| stdin.flush()),
+            Some(stdin) => write_all(stdin, bytes, &|| {
+                interrupted.load(Ordering::SeqCst) || self.is_cut.load(Ordering::SeqCst)
+            }),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Lets more bytes lie on their way to the host at a time, so that they need fewer turns.
+    fn widen(&self) {
+        const BYTES: usize = 256 << 10;
+        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stdin) = input.as_ref() {
+            // A user who may not have as much has to take more turns.
+            let _ = rustix::pipe::fcntl_setpipe_size(stdin, BYTES);
         }
     }
 
@@ -131,6 +184,8 @@ impl Session {
 
     /// Closes the lifeline.
     fn cut(&self) {
+        // Whoever holds the lock may be waiting for a host that takes nothing.
+        self.is_cut.store(true, Ordering::SeqCst);
         self.input
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -139,7 +194,9 @@ impl Session {
 
     /// Says goodbye, if the lifeline has not been cut, and does not wait.
     pub fn leave(&self) {
-        let _ = self.send(b"bye\n");
+        if !self.is_cut.load(Ordering::SeqCst) {
+            let _ = self.send(b"bye\n", &AtomicBool::new(false));
+        }
         self.cut();
     }
 
@@ -150,76 +207,55 @@ impl Session {
         }
     }
 
-    /// Waits for the guard's first word; returns the absolute root of the host.
-    pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
-        if let Some(root) = &self.root {
-            return Ok(root.clone());
-        }
-        let deadline = Some(Instant::now() + HELLO_MAX);
-        loop {
-            match self.next(deadline, interrupted)? {
-                Frame::Event(text) => match text.split_once(' ') {
-                    Some(("hello", root)) => {
-                        self.root = Some(root.to_owned());
-                        return Ok(root.to_owned());
-                    }
-                    Some(("missing", what)) => {
-                        return Err(Error::host(format!(
-                            "host `{}` lacks what programs of rel need",
-                            self.name()
-                        ))
-                        .fact("missing", what.trim())
-                        .hinted("install the core utilities, util-linux, tar and sed there"));
-                    }
-                    _ => {}
-                },
-                // A login shell may greet.
-                _ => continue,
-            }
-        }
-    }
-
-    /// Returns the next frame; an error when the host is gone, silent, or we are to stop.
-    fn next(&mut self, deadline: Option<Instant>, interrupted: &AtomicBool) -> Result<Frame> {
-        if let Some(frame) = self.next_until(deadline, interrupted)? {
-            return Ok(frame);
-        }
-        self.cut();
-        Err(
-            Error::host(format!("host `{}` does not answer", self.name()))
-                .fact("waited", humantime::format_duration(HELLO_MAX).to_string())
-                .hinted(format!("try `{}`", self.try_it)),
-        )
-    }
-
-    /// Returns the next frame, or `None` when none has come by then.
-    fn next_until(
-        &mut self,
-        limit: Option<Instant>,
-        interrupted: &AtomicBool,
-    ) -> Result<Option<Frame>> {
+    /// Returns the next frame, or `None` after the limit, also of a host that never stops talking;
+    /// an error when the host is gone, or we are to stop.
+    fn next_until(&mut self, limit: Instant, interrupted: &AtomicBool) -> Result<Option<Frame>> {
         loop {
             // Looked at first: a host that never stops talking must not keep us.
             if interrupted.load(Ordering::SeqCst) {
                 self.cut();
+                self.abandon();
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
+            // What has come is heard also when we were late ourselves.
+            if let Some(frame) = self.waiting.pop_front() {
+                let frame = frame.map_err(|nonsense| self.nonsense(&nonsense))?;
+                let frame = self.hidden.frame(frame);
+                return match lost(&self.host.name, &frame) {
+                    Some(error) => Err(error),
+                    None => Ok(Some(frame)),
+                };
+            }
+            if Instant::now() > limit {
+                return Ok(None);
+            }
             match self.frames.recv_timeout(GLANCE) {
-                Ok(Ok(frame)) => {
-                    let frame = self.hidden.frame(frame);
-                    return match lost(&self.host.name, &frame) {
-                        Some(error) => Err(error),
-                        None => Ok(Some(frame)),
-                    };
-                }
-                Ok(Err(nonsense)) => return Err(self.nonsense(&nonsense)),
+                Ok(batch) => self.waiting.extend(batch),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if limit.is_some_and(|l| Instant::now() > l) {
-                return Ok(None);
-            }
+            self.check_errors()?;
         }
+    }
+
+    /// Fails for a host that fills this machine's disk with messages.
+    fn check_errors(&mut self) -> Result<()> {
+        match self.errors.is_full() {
+            true => Err(self.endless_errors()),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the error for a host that writes too much to standard error.
+    fn endless_errors(&mut self) -> Box<Error> {
+        self.cut();
+        let _ = self.child.kill();
+        Error::host(format!(
+            "host `{}` writes messages without end to standard error",
+            self.name()
+        ))
+        .fact("says", self.errors.last())
+        .hinted(format!("try `{}`", self.try_it))
     }
 
     /// Returns the error for a host that says what no guard says.
@@ -236,6 +272,7 @@ impl Session {
         let start = Instant::now();
         while start.elapsed() < LEAVE_MAX {
             match self.child.try_wait() {
+                Ok(None) if self.errors.is_full() => break,
                 Ok(None) => std::thread::sleep(Duration::from_millis(2)),
                 Ok(status) => return status,
                 Err(_) => return None,
@@ -253,18 +290,15 @@ impl Session {
     /// Returns the error for a connection that ended.
     fn gone(&mut self) -> Box<Error> {
         let status = self.reap();
+        if self.errors.is_full() {
+            return self.endless_errors();
+        }
         let message = match self.root {
             None => format!("cannot reach host `{}`", self.name()),
             Some(_) => format!("the connection to host `{}` ended", self.name()),
         };
-        let mut error = Error::host(message);
-        let mut words = Vec::new();
-        if self.errors.seek(SeekFrom::Start(0)).is_ok() {
-            let _ = (&mut self.errors).take(1 << 16).read_to_end(&mut words);
-        }
-        let words = String::from_utf8_lossy(&words).into_owned();
-        let lines: Vec<&str> = words.lines().map(str::trim_end).collect();
-        let last = lines[lines.len().saturating_sub(8)..].join("\n");
+        let mut error = self.with_greeting(Error::host(message));
+        let last = self.errors.last();
         if !last.trim().is_empty() {
             error = error.fact("says", last);
         } else if let Some(code) = status.and_then(|s| s.code()) {
@@ -289,11 +323,11 @@ impl Session {
         let (mut deadline, mut is_over, mut step) = (None, false, String::new());
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
-            let Some(frame) = self.next_until(Some(limit), interrupted)? else {
+            let Some(frame) = self.next_until(limit, interrupted)? else {
                 // The guard ends the group and writes the journal; then it ends.
                 deadline = None;
                 // Its next step has done nothing wrong.
-                let _ = self.send(format!("stop {step}\n").as_bytes());
+                let _ = self.send(format!("stop {step}\n").as_bytes(), interrupted);
                 continue;
             };
             if let Frame::Event(text) = &frame {
@@ -314,18 +348,69 @@ impl Session {
         }
     }
 
-    /// Asks questions; what they do is ended with the guard.
-    pub fn ask(&mut self, questions: &str, interrupted: &AtomicBool) -> Result<Vec<Reply>> {
+    /// Asks questions; what they do is ended with the guard. `limit` says how many bytes the
+    /// answer to each may have, in their order, and `None` after the last one.
+    pub fn ask(
+        &mut self,
+        questions: &str,
+        limit: &dyn Fn(usize) -> Option<usize>,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Reply>> {
         self.order("ask", questions.as_bytes(), interrupted)?;
+        let mut replies = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
+        let end = Instant::now() + self.patience;
         loop {
-            match self.next_until(None, interrupted)? {
-                Some(Frame::Replies(replies)) => return Ok(replies),
+            match self.next_until(end, interrupted)? {
+                None => {
+                    return Err(self
+                        .too_slow("answer the questions of this environment")
+                        .hinted(
+                            "a fact, a guard or a check of a recipe waits for something there",
+                        ));
+                }
+                Some(Frame::Answer(_) | Frame::Answered(..)) if limit(replies.len()).is_none() => {
+                    return Err(self.nonsense("more answers than questions"));
+                }
+                Some(Frame::Answer(piece)) => {
+                    let most = limit(replies.len()).unwrap_or_default();
+                    if bytes.len() + piece.len() > most {
+                        return Err(self.too_long(most));
+                    }
+                    bytes.extend(piece);
+                }
+                Some(Frame::Answered(tag, status)) => {
+                    let bytes = std::mem::take(&mut bytes);
+                    replies.push(Reply { tag, status, bytes });
+                }
+                Some(Frame::Asked) => return Ok(replies),
                 Some(Frame::Event(text)) if text.starts_with("ended ") => {
                     return Err(unanswered(self.name(), "what asked"));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Returns the error for a host that does not do something within [`ASK_MAX`].
+    fn too_slow(&mut self, what: &str) -> Box<Error> {
+        self.cut();
+        let message = format!("host `{}` does not {what}", self.name());
+        Error::host(message).fact(
+            "waited",
+            humantime::format_duration(self.patience).to_string(),
+        )
+    }
+
+    /// Returns the error for a question to which a host prints more than `most` bytes.
+    fn too_long(&mut self, most: usize) -> Box<Error> {
+        self.cut();
+        Error::host(format!(
+            "host `{}` answers a question with more than {} KiB",
+            self.name(),
+            most >> 10
+        ))
+        .hinted("a fact, a guard or a check of a recipe prints that much: let it print less")
     }
 
     /// Calls a function of the guard and returns its one event.
@@ -341,7 +426,7 @@ impl Session {
     }
 
     fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        let sent = self.send(&[head.as_bytes(), text].concat());
+        let sent = self.send(&[head.as_bytes(), text].concat(), interrupted);
         self.hello(interrupted)?;
         if sent.is_err() {
             return Err(self.gone());
@@ -350,136 +435,55 @@ impl Session {
         Ok(())
     }
 
-    /// Hands over what the step `seq` will write: a file of its own, named in no program.
-    pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        let call = format!("rel_keep {seq} {}\n", bytes.len());
-        self.order_with(&format!("call {}\n{call}", call.len()), bytes, interrupted)?;
-        let answer = self.event(interrupted)?;
-        match answer.split_once(' ') {
-            None if answer == "ready" => Ok(()),
-            Some(("refused", why)) => Err(Error::host(format!(
-                "host `{}` could not take a secret",
-                self.name()
-            ))
-            .fact("says", why.trim())),
-            _ => Err(self.nonsense(&answer)),
-        }
-    }
-
+    /// Returns the answer to a call; an error where none comes within [`ASK_MAX`].
     fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {
+        let end = Instant::now() + self.patience;
         loop {
-            if let Frame::Event(text) = self.next(None, interrupted)? {
-                return Ok(text);
+            match self.next_until(end, interrupted)? {
+                Some(Frame::Event(text)) => return Ok(text),
+                // What it prints meanwhile is no answer.
+                Some(_) => {}
+                None => return Err(self.too_slow("finish what `rel` asked of it")),
             }
         }
     }
+}
 
-    /// Sends a directory: `write` is given where to write the tar stream. Returns whether it
-    /// is there; else the host could not make it of what it has, and wants all.
-    pub fn send_archive(
-        &mut self,
-        landing: &Landing<'_>,
-        interrupted: &AtomicBool,
-        write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
-    ) -> Result<bool> {
-        self.hello(interrupted)?;
-        self.is_calling.store(true, Ordering::SeqCst);
-        let call = landing.call();
-        let send = |bytes: &[u8]| self.send(bytes);
-        let mut chunks = Chunks::new(&send, interrupted);
-        let head = format!("call {}\n", call.len()).into_bytes();
-        let sent = send(&[head, call].concat())
-            .and_then(|()| write(&mut chunks))
-            .and_then(|()| chunks.finish());
-        if let Err(e) = &sent {
-            if interrupted.load(Ordering::SeqCst) {
-                self.cut();
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+/// Writes all bytes to a host. Fails when `stop` says so, and when the host takes nothing for
+/// [`STALL_MAX`].
+fn write_all(
+    stdin: &mut ChildStdin,
+    mut bytes: &[u8],
+    stop: &dyn Fn() -> bool,
+) -> std::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut last = Instant::now();
+    while !bytes.is_empty() {
+        match stdin.write(bytes) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                last = Instant::now();
             }
-            if e.kind() != std::io::ErrorKind::BrokenPipe {
-                // The bytes so far must not look like a whole.
-                let _ = self.send(b"0 abandoned\n");
-                let _ = self.event(interrupted);
-                self.is_calling.store(false, Ordering::SeqCst);
-                return Err(Error::new(
-                    ErrorKind::Io,
-                    format!(
-                        "cannot send to host `{}`: {}",
-                        self.name(),
-                        crate::error::os_text(e)
-                    ),
-                )
-                .hinted("run the same command again"));
-            }
-        }
-        let answer = self.event(interrupted);
-        self.is_calling.store(false, Ordering::SeqCst);
-        self.round_trips += 1;
-        let answer = answer?;
-        match answer.split_once(' ') {
-            None if answer == "received" => Ok(true),
-            Some(("refused", why)) => Err(Error::host(format!(
-                "host `{}` could not take `{}`",
-                self.name(),
-                landing.to
-            ))
-            .fact("says", why.trim())),
-            Some(("baseless", _)) => Ok(false),
-            _ => Err(self.nonsense(&answer)),
-        }
-    }
-
-    /// Fetches a directory or file as a tar stream, piece by piece.
-    pub fn fetch_archive(
-        &mut self,
-        path: &str,
-        interrupted: &AtomicBool,
-        take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<()> {
-        let call = format!("rel_send {}\n", crate::deploy::wire::program::quote(path));
-        self.fetch(&call, path, interrupted, take)
-    }
-
-    /// Fetches what a call of a function of the guard sends, piece by piece.
-    pub fn fetch(
-        &mut self,
-        call: &str,
-        path: &str,
-        interrupted: &AtomicBool,
-        take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<()> {
-        let sent = self.send(format!("call {}\n{call}", call.len()).as_bytes());
-        self.hello(interrupted)?;
-        if sent.is_err() {
-            return Err(self.gone());
-        }
-        self.round_trips += 1;
-        // Read to the end also when nobody wants it any more: the stream goes on behind.
-        let mut taken = Ok(());
-        loop {
-            match self.next(None, interrupted)? {
-                Frame::Data(bytes) if taken.is_ok() => taken = take(&bytes),
-                Frame::Event(text) => {
-                    if let Some(why) = text.strip_prefix("refused") {
-                        return Err(Error::host(format!(
-                            "host `{}` could not read `{path}`",
-                            self.name()
-                        ))
-                        .fact("says", why.trim()));
-                    }
-                    break;
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                if stop() {
+                    return Err(std::io::ErrorKind::BrokenPipe.into());
                 }
-                _ => {}
+                if last.elapsed() > STALL_MAX {
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+                let glance = Timespec::try_from(GLANCE).ok();
+                let mut fds = [PollFd::new(&*stdin, PollFlags::OUT)];
+                match poll(&mut fds, glance.as_ref()) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(e) => return Err(e.into()),
+                }
             }
+            Err(e) => return Err(e),
         }
-        taken.map_err(|e| {
-            Error::host(format!(
-                "cannot pass on `{path}` of host `{}`: {}",
-                self.name(),
-                crate::error::os_text(&e)
-            ))
-        })
     }
+    Ok(())
 }
 
 impl Drop for Session {
@@ -487,105 +491,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.leave();
         let _ = self.reap();
+        unanswered::remove(self.child.id());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    use crate::source::Place;
-
-    /// A host that says what it likes, and listens to nobody.
-    struct Fake(&'static str);
-
-    impl Transport for Fake {
-        fn command(&self, _: &Host) -> Command {
-            let mut command = Command::new("sh");
-            command.arg("-c").arg(format!(
-                "printf '\\036n0 hello /srv\\n'; {}; cat >/dev/null",
-                self.0
-            ));
-            command
-        }
-
-        fn try_it(&self, _: &Host) -> String {
-            "ssh fake".into()
-        }
-    }
-
-    fn open(says: &'static str) -> Session {
-        let host = Host {
-            name: "h".into(),
-            reach: Reach::Local,
-            root: "/srv".into(),
-            vars: std::collections::BTreeMap::new(),
-            place: Place::default(),
-        };
-        let header = Header {
-            nonce: "n0".into(),
-            root: "/srv".into(),
-            state: "/srv/.rel/e".into(),
-            run: "r".into(),
-            who: "me".into(),
-            purpose: "e".into(),
-            lease: Duration::from_secs(60),
-        };
-        Session::open(&Fake(says), &host, &header).expect("opens")
-    }
-
-    fn run(says: &'static str, interrupted: &AtomicBool) -> Box<Error> {
-        match open(says).run("", interrupted, &mut |_| None) {
-            Ok(status) => panic!("ended with {status}"),
-            Err(error) => error,
-        }
-    }
-
-    #[test]
-    fn what_took_too_long_is_ended_by_its_number() {
-        let says = "printf '\\036n0 start 7\\n'; grep -am1 '^stop 7'; printf '\\036n0 over\\n\\036n0 ended 1\\n'";
-        let mut lines = Vec::new();
-        let status = open(says).run("", &AtomicBool::new(false), &mut |frame| {
-            if let Frame::Output(line) = frame {
-                lines.push(String::from_utf8_lossy(line).into_owned());
-            }
-            Some(Instant::now())
-        });
-        assert_eq!(
-            (status.expect("ends"), lines.join("")),
-            (0, "stop 7".into())
-        );
-    }
-
-    #[test]
-    fn a_host_that_talks_nonsense_is_named() {
-        for says in [
-            "printf '\\036n0 answers\\n\\036n0 answer x 0\\n'",
-            "printf '\\036n0 data 99999999999\\n'",
-        ] {
-            let error = run(says, &AtomicBool::new(false));
-            assert_eq!(error.message, "host `h` sent what makes no sense");
-        }
-    }
-
-    #[test]
-    fn waiting_for_announced_bytes_ends_with_an_interrupt() {
-        // One announces more than it sends; one never stops.
-        for says in [
-            "printf '\\036n0 data 5000000\\n'",
-            "( while :; do echo x; done ) & p=$!; cat >/dev/null; kill $p",
-        ] {
-            let interrupted = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    std::thread::sleep(Duration::from_millis(300));
-                    interrupted.store(true, Ordering::SeqCst);
-                });
-                let error = run(says, &interrupted);
-                assert_eq!(error.kind, ErrorKind::Interrupted);
-            });
-        }
-    }
-}
+mod tests;

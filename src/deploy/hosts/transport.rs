@@ -3,10 +3,13 @@
 //! The only door to a host. What goes through it is the session's matter; here is
 //! only the command line, which never holds data.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
+use crate::deploy::hosts::destination::{self, Destination, Variable};
 use crate::deploy::wire::program::quote;
 use crate::error::{Error, Result};
 use crate::model::{Host, Reach};
@@ -19,6 +22,23 @@ const BOOTSTRAP: &str = concat!(
     r#"IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); "#,
     r#"then rel_reads_on=1; else g=$(dd bs=1 count="$n" 2>/dev/null); fi && eval "$g""#
 );
+
+/// Returns the one command that a login shell is given, whichever that is: no script of ours has
+/// to be quoted for it.
+fn first_words() -> String {
+    format!("exec sh -c {}", quote(BOOTSTRAP))
+}
+
+/// Returns what a host that was given its first words reads, to run this script.
+pub fn first_input(script: &str) -> String {
+    format!("{}\n{script}", script.len())
+}
+
+/// Starts its only argument on this machine in a session of its own: what runs there has no
+/// terminal that it could read from or type into, and Ctrl-C is for `rel`. Where there is no
+/// `setsid` the guard says so.
+const OWN_SESSION: &str =
+    r#"if command -v setsid >/dev/null; then exec setsid sh -c "$0"; fi; exec sh -c "$0""#;
 
 /// Starts a shell on a host.
 pub trait Transport: Sync {
@@ -38,9 +58,54 @@ pub struct System {
     pub control_dir: PathBuf,
     /// Variables that hold secrets, which no process gets.
     pub secret_vars: Vec<OsString>,
+    /// What is known of the destinations, by name of the host; a connection to another one is not
+    /// kept.
+    resolved: BTreeMap<String, Destination>,
 }
 
 impl System {
+    /// Returns the way to `hosts`, whose destinations are resolved, all at once.
+    pub fn new<'a>(
+        ssh: OsString,
+        control_dir: PathBuf,
+        secret_vars: Vec<OsString>,
+        variable: &Variable<'_>,
+        hosts: impl Iterator<Item = &'a Host>,
+        interrupted: &AtomicBool,
+    ) -> Self {
+        let mut system = Self {
+            ssh,
+            control_dir,
+            secret_vars,
+            resolved: BTreeMap::new(),
+        };
+        let hosts = hosts.filter(|host| host.reach != Reach::Local);
+        let resolved = std::thread::scope(|scope| {
+            let system = &system;
+            let threads: Vec<_> = hosts
+                .map(|host| {
+                    let words = system.ssh_words(host);
+                    let ssh = || system.without_secrets(Command::new(&system.ssh));
+                    let resolve = move || destination::resolve(&ssh, variable, &words, interrupted);
+                    (host.name.clone(), scope.spawn(resolve))
+                })
+                .collect();
+            let joined = threads.into_iter();
+            joined
+                .filter_map(|(host, thread)| Some((host, thread.join().ok()??)))
+                .collect()
+        });
+        system.resolved = resolved;
+        system
+    }
+
+    fn without_secrets(&self, mut command: Command) -> Command {
+        for name in &self.secret_vars {
+            command.env_remove(name);
+        }
+        command
+    }
+
     fn ssh_words(&self, host: &Host) -> Vec<OsString> {
         let Reach::Ssh {
             destination,
@@ -52,7 +117,6 @@ impl System {
             return Vec::new();
         };
         let mut words: Vec<OsString> = vec!["-T".into()];
-        let control = self.control_dir.join("%C");
         let mut option = |text: OsString| words.extend(["-o".into(), text]);
         // What the host says comes first: ssh takes the first value it meets.
         for text in options {
@@ -63,14 +127,25 @@ impl System {
             "ConnectTimeout=10",
             "ServerAliveInterval=5",
             "ServerAliveCountMax=3",
-            "ControlMaster=auto",
-            "ControlPersist=60",
         ] {
             option(text.into());
         }
-        let mut path = OsString::from("ControlPath=");
-        path.push(control);
-        option(path);
+        match self.resolved.get(&host.name) {
+            Some(destination) => {
+                for text in &destination.options {
+                    option(text.into());
+                }
+                option("ControlMaster=auto".into());
+                option("ControlPersist=60".into());
+                let mut path = OsString::from("ControlPath=");
+                path.push(self.control_dir.join(&destination.name));
+                option(path);
+            }
+            None => {
+                option("ControlMaster=no".into());
+                option("ControlPath=none".into());
+            }
+        }
         if let Some(port) = port {
             words.extend(["-p".into(), port.to_string().into()]);
         }
@@ -83,10 +158,11 @@ impl System {
 }
 
 impl System {
-    /// Returns the command of a line of its own that opens a port of a host and runs `script`
-    /// there: `-R` and what it leads to are still to be added. Never a kept connection, which
-    /// would keep the port as well; and no command at all where the port can not be had.
-    pub fn line(&self, host: &Host, script: &str) -> Result<Vec<String>> {
+    /// Returns the command of a line of its own that opens a port of a host and runs the script
+    /// there that it reads (see [`first_input()`]): `-R` and what it leads to are still to be added. Never
+    /// a kept connection, which would keep the port as well; and no command at all where the port
+    /// can not be had.
+    pub fn line(&self, host: &Host) -> Result<Vec<String>> {
         let own = [
             "ControlMaster=no",
             "ControlPath=none",
@@ -96,7 +172,7 @@ impl System {
         // Before what the host says: ssh takes the first value it meets.
         words.extend(own.iter().flat_map(|o| ["-o".into(), OsString::from(o)]));
         words.extend(self.ssh_words(host));
-        words.push(format!("exec sh -c {}", quote(script)).into());
+        words.push(first_words().into());
         let texts = words.into_iter().map(OsString::into_string);
         texts.collect::<Result<_, _>>().map_err(|text| {
             let shown = crate::fs::shown(&text).into_owned();
@@ -107,24 +183,21 @@ impl System {
 
 impl Transport for System {
     fn command(&self, host: &Host) -> Command {
-        let mut command = match &host.reach {
+        let command = match &host.reach {
             Reach::Local => {
                 let mut command = Command::new("sh");
-                command.arg("-c").arg(BOOTSTRAP).current_dir("/");
+                command.args(["-c", OWN_SESSION, BOOTSTRAP]);
+                command.current_dir("/");
                 command
             }
             Reach::Ssh { .. } => {
                 let mut command = Command::new(&self.ssh);
                 command.args(self.ssh_words(host));
-                // One word for the login shell, whichever that is.
-                command.arg(format!("exec sh -c {}", quote(BOOTSTRAP)));
+                command.arg(first_words());
                 command
             }
         };
-        for name in &self.secret_vars {
-            command.env_remove(name);
-        }
-        command
+        self.without_secrets(command)
     }
 
     fn try_it(&self, host: &Host) -> String {
@@ -141,7 +214,13 @@ impl Transport for System {
 mod tests {
     use super::*;
     use crate::source::Place;
-    use std::collections::BTreeMap;
+
+    /// csh(1) and fish(1) read single quotes in ways of their own: line ends, `!`, backslashes.
+    #[test]
+    fn every_login_shell_reads_the_first_words_alike() {
+        assert_eq!(first_words().matches('\'').count(), 2);
+        assert!(!first_words().contains(['\n', '!', '\\']));
+    }
 
     #[test]
     fn a_host_is_reached_with_time_limits() {
@@ -149,6 +228,13 @@ mod tests {
             ssh: "ssh".into(),
             control_dir: "/run/rel".into(),
             secret_vars: Vec::new(),
+            resolved: BTreeMap::from([(
+                "karl04".into(),
+                Destination {
+                    name: "0123".into(),
+                    options: vec!["RemoteCommand=none"],
+                },
+            )]),
         };
         let host = Host {
             name: "karl04".into(),
@@ -159,6 +245,7 @@ mod tests {
                 options: vec!["IdentityFile=/k y".into()],
             },
             root: "/srv".into(),
+            into_foreign: false,
             vars: BTreeMap::new(),
             place: Place::default(),
         };
@@ -180,11 +267,13 @@ mod tests {
         -o
         ServerAliveCountMax=3
         -o
+        RemoteCommand=none
+        -o
         ControlMaster=auto
         -o
         ControlPersist=60
         -o
-        ControlPath=/run/rel/%C
+        ControlPath=/run/rel/0123
         -p
         2222
         -J

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::wire::frames::{Frame, unanswered};
@@ -16,6 +17,9 @@ use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
+
+/// Lines of what is missing for a way back that an error shows.
+const MISSING_SHOWN: usize = 100;
 
 /// A step that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +85,10 @@ impl Hands<'_> {
             let mut said = Vec::new();
             let mut session = member.session();
             let status = session.run(&text, self.interrupted, &mut |frame| {
-                if let Frame::Output(line) = frame {
-                    said.push(String::from_utf8_lossy(line).into_owned());
+                if let Frame::Output(line) = frame
+                    && said.len() < MISSING_SHOWN
+                {
+                    said.push(first_bytes(line));
                 }
                 None
             })?;
@@ -127,7 +133,7 @@ fn one_host(
         .program(&part.iter().map(undo).collect::<String>());
     let mut failed = Vec::new();
     let mut at: Option<(&Ran, Instant)> = None;
-    let mut output: Vec<String> = Vec::new();
+    let mut last = String::new();
     let tell = |step: &Ran, how: StepEnd, start: Instant| {
         hands.progress.event(&Event::StepFinished {
             host: &step.host,
@@ -140,7 +146,7 @@ fn one_host(
         .session()
         .run(&text, hands.interrupted, &mut |frame| {
             match frame {
-                Frame::Output(line) => output.push(String::from_utf8_lossy(line).into_owned()),
+                Frame::Output(line) => last = first_bytes(line),
                 Frame::Event(text) if text.starts_with("kept ") => {
                     let saved = text.trim_start_matches("kept ");
                     let text = format!(
@@ -155,7 +161,7 @@ fn one_host(
                         (["start", seq], _) => {
                             let step = part.iter().find(|r| r.seq.to_string() == *seq);
                             at = step.map(|s| (*s, Instant::now()));
-                            output.clear();
+                            last.clear();
                         }
                         (["done", _], Some((step, start))) => {
                             at = None;
@@ -164,14 +170,13 @@ fn one_host(
                         }
                         (["failed", _, status], Some((step, start))) => {
                             at = None;
-                            let last = output.last().map_or("", String::as_str);
                             failed.push(format!("{} on {}: {last}", step.id, step.host));
                             tell(step, StepEnd::Failed(status.parse().unwrap_or(-1)), start);
                         }
                         _ => {}
                     }
                 }
-                Frame::Replies(_) | Frame::Data(_) => {}
+                _ => {}
             }
             None
         })?;

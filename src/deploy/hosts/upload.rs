@@ -48,6 +48,7 @@ pub fn upload(
             to,
             base,
             delta: Some(delta),
+            ..Landing::default()
         };
         let mut write = |out: &mut dyn Write| {
             archive::write(items.iter().filter(|item| delta.sends(item)), out)
@@ -59,7 +60,7 @@ pub fn upload(
     let landing = Landing {
         to,
         base,
-        delta: None,
+        ..Landing::default()
     };
     let mut write = |out: &mut dyn Write| archive::write(items.iter(), out);
     session
@@ -88,7 +89,7 @@ fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<O
 /// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it. Where `built` is
 /// given it must be the BLAKE3 of what is read.
 pub fn sha256_of(path: &Path, built: Option<&[u8; 32]>) -> std::io::Result<String> {
-    let mut file = archive::Checked::new(std::fs::File::open(path)?);
+    let mut file = archive::Checked::new(crate::fs::open_regular(path)?);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

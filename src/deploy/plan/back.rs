@@ -30,6 +30,8 @@ pub struct Needed {
     ways_back: String,
     kept: Vec<String>,
     users: String,
+    /// Calls that look at the directories that steps write into.
+    directories: String,
     /// Commands that came before: who is made there can not be asked for.
     commands: String,
 }
@@ -81,9 +83,25 @@ impl Needed {
         }
     }
 
+    /// Adds the directories that a step writes into; for plans, which name those that another user
+    /// can change.
+    pub fn add_directories(&mut self, draft: &Draft, root: &str) {
+        let number = self.steps.len().saturating_sub(1);
+        let who = match (draft.marks.makes.is_some(), draft.marks.into_foreign) {
+            (true, _) => "commands",
+            (false, true) => "actions 1",
+            (false, false) => "actions",
+        };
+        for dir in draft.writes_into(root) {
+            let dir = quote(&dir);
+            self.directories
+                .push_str(&format!("rel_name_foreign f{number} {dir} {who}\n"));
+        }
+    }
+
     /// Returns the one question about all of it.
     pub fn question(&self) -> Option<String> {
-        let mut script = self.users.clone();
+        let mut script = format!("{}{}", self.users, self.directories);
         if !self.ways_back.is_empty() {
             let kept: String = self.kept.iter().map(|k| format!(" {k}")).collect();
             script.push_str(&format!(
@@ -94,21 +112,24 @@ impl Needed {
         (!script.is_empty()).then_some(script)
     }
 
-    /// Reads lines `b3 WORDS` (the way back of the step with this number) and `u3 WORDS` (a
-    /// user that it names).
+    /// Reads lines `b3 WORDS` (the way back of the step with this number), `u3 WORDS` (a user
+    /// that it names) and `f3 WORDS` (a directory where root must not write).
     pub fn read(&self, text: &str) -> BTreeMap<(String, Stopping), String> {
         let mut found: BTreeMap<(String, Stopping), String> = BTreeMap::new();
         for line in text.lines() {
             let Some((about, words)) = line.split_once(' ') else {
                 continue;
             };
-            let (stopping, number) = match (about.strip_prefix('u'), about.strip_prefix('b')) {
-                (Some(number), _) => (Stopping::Guard, number),
-                (_, Some(number)) => (Stopping::WayBack, number),
+            let Some((stopping, number)) = about.split_at_checked(1) else {
+                continue;
+            };
+            let stopping = match stopping {
+                "u" => Stopping::Guard,
+                "b" => Stopping::WayBack,
+                "f" => Stopping::Foreign,
                 _ => continue,
             };
-            let step = number.parse().ok().and_then(|n: usize| self.steps.get(n));
-            if let Some(step) = step {
+            if let Some(step) = self.step(number) {
                 let said = found.entry((step.clone(), stopping)).or_default();
                 if !said.is_empty() {
                     said.push('\n');
@@ -117,6 +138,22 @@ impl Needed {
             }
         }
         found
+    }
+}
+
+impl Needed {
+    /// Returns the directories that a plan names although they stop nothing: lines `n3 WORDS`.
+    pub fn named(&self, text: &str) -> BTreeMap<String, String> {
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let named = lines.filter_map(|(about, words)| {
+            let step = self.step(about.strip_prefix('n')?)?;
+            Some((step.clone(), words.to_owned()))
+        });
+        named.collect()
+    }
+
+    fn step(&self, number: &str) -> Option<&String> {
+        number.parse().ok().and_then(|n: usize| self.steps.get(n))
     }
 }
 
@@ -166,7 +203,7 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocke
                 }
                 let guard = match one.stopping {
                     Stopping::Guard => USER,
-                    Stopping::WayBack => &step.name,
+                    Stopping::WayBack | Stopping::Foreign => &step.name,
                 };
                 let blocked = Blocked {
                     host: host.clone(),

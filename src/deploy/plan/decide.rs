@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::plan::around::{Inner, Labels, Within};
 use crate::deploy::plan::back;
-use crate::deploy::plan::destroy::destructions;
 use crate::deploy::plan::detached;
 use crate::deploy::plan::found::{adopts, drifted};
 use crate::deploy::plan::guards;
@@ -27,6 +26,9 @@ use crate::deploy::recipe::DUE;
 use crate::deploy::wire::journal::{Attempt, Record};
 use crate::deploy::wire::words::{hex, push_field};
 use crate::error::Result;
+
+/// Seconds by which the clock of a host may be set back between two runs, as a time service does.
+const CLOCK_STEP_MAX: u64 = 60;
 
 /// What the decision depends on besides the hosts.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +66,7 @@ pub fn decide(
         plan.jobs.push(decided.job(job, jobs)?);
     }
     plan.blocked.extend(back::blocked(&plan.jobs, seen));
-    plan.destructive = destructions(&plan.jobs);
+    plan.sum_up();
     let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
     plan.owed = owed
         .map(|(host, s)| (host.clone(), s.scopes.clone()))
@@ -75,13 +77,6 @@ pub fn decide(
         .collect();
     let foreign = seen.iter().map(|(h, s)| detached::foreign(&plan, h, s));
     plan.foreign = foreign.collect::<Vec<_>>().concat();
-    let steps = || plan.jobs.iter().flat_map(|j| &j.steps);
-    plan.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
-    plan.fresh = steps()
-        .filter(|s| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt))
-        .count();
-    let held = steps().filter(|s| s.verdict == Verdict::Held);
-    plan.held_back = held.filter_map(|s| s.host.clone()).collect();
     Ok(plan)
 }
 
@@ -304,22 +299,25 @@ impl<'a> Decided<'a> {
         Some(other.label.clone())
     }
 
-    /// One step that is too old makes all of them so: they were done together.
+    /// One step that is too old makes all of them so: they were done together. The age of a
+    /// record from the future, written while the clock of the host was wrong, is not known.
     fn expired(&self, job: &Job, symbolic: &[Draft]) -> Option<String> {
         let max = job.max_age?;
-        let is_old = |draft: &Draft| {
-            let Some(seen) = self.seen(host_of(job, draft.seat)) else {
-                return false;
+        symbolic.iter().find_map(|draft| {
+            let seen = self.seen(host_of(job, draft.seat))?;
+            let Some(Record::Done(line)) = seen.journal.record(&draft.id) else {
+                return None;
             };
-            match seen.journal.record(&draft.id) {
-                Some(Record::Done(line)) => seen.now.saturating_sub(line.time) > max.as_secs(),
-                _ => false,
+            match seen.now.checked_sub(line.time) {
+                Some(age) if age > max.as_secs() => {
+                    Some(format!("older than {}", humantime::format_duration(max)))
+                }
+                None if line.time - seen.now > CLOCK_STEP_MAX => {
+                    Some("recorded at a time that is yet to come".into())
+                }
+                _ => None,
             }
-        };
-        symbolic
-            .iter()
-            .any(is_old)
-            .then(|| format!("older than {}", humantime::format_duration(max)))
+        })
     }
 
     fn steps(
@@ -364,7 +362,9 @@ impl<'a> Decided<'a> {
                 destroys: draft.destroys(),
                 way_back: draft.way_back(),
                 difference: None,
+                foreign: None,
                 seq: 0,
+                is_joined: false,
                 draft,
             };
             if verdict == Verdict::Unknown && ground.missing.is_some() {

@@ -54,6 +54,7 @@ pub fn join(step: &mut PlannedStep, seen: Option<&Seen>) {
         return;
     }
     step.verdict = Verdict::Run;
+    step.is_joined = true;
     step.reason = found.reason(&seen.journal, seen.now);
 }
 

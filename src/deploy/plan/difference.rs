@@ -83,6 +83,31 @@ impl Standing {
 }
 
 impl Draft {
+    /// Returns the directories that it writes into on a host, as far as they are known. What is put
+    /// at the place of a directory goes into that one, if it is there.
+    pub fn writes_into(&self, root: &str) -> Vec<String> {
+        let path = match &self.act {
+            Act::Write { path, .. } | Act::Symlink { path, .. } => path,
+            Act::Put { to, .. } | Act::Fetch { to, .. } => to,
+            Act::Service(service) => &service.log,
+            _ => match &self.marks.makes {
+                Some(path) => path,
+                None => return Vec::new(),
+            },
+        };
+        let path = path.trim_end_matches('/');
+        let path = match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("{}/{path}", self.dir.as_deref().unwrap_or(root)),
+        };
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        let above = if above.is_empty() { "/" } else { above }.to_owned();
+        match self.act {
+            Act::Put { .. } => vec![above, path],
+            _ => vec![above],
+        }
+    }
+
     /// Returns the path of the one file that it writes, if that is what it does.
     pub fn writes(&self) -> Option<&str> {
         match &self.act {

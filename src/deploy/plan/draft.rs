@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::plan::job::{Act, Draft};
-use crate::deploy::wire::journal::column;
 use crate::deploy::wire::words::hex;
+use crate::escape;
 
 /// Stands for "whatever the step does" where a step only says that it destroys.
 const YES: &str = "true";
@@ -105,7 +105,7 @@ impl Draft {
             Act::Await { command, .. } => format!("wait for: {}", command.trim()),
             Act::Ask(wait) => wait.describe(),
         };
-        crate::deploy::wire::journal::column(&text)
+        escape::line(&text).into_owned()
     }
 
     /// Returns what is lost when it runs.
@@ -113,7 +113,7 @@ impl Draft {
         let text = self.marks.destroys.as_deref()?;
         Some(match text {
             YES => self.describe(),
-            text => column(text.trim()),
+            text => escape::line(text.trim()).into_owned(),
         })
     }
 

@@ -397,6 +397,7 @@ impl World<'_> {
             around: one.around.clone(),
             wave: None,
             max_age: one.max_age,
+            into_foreign: one.into_foreign,
             caller,
             built_in,
             args,

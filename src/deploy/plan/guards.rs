@@ -31,6 +31,8 @@ pub enum Stopping {
     Guard,
     /// The way back of a step, which would not work.
     WayBack,
+    /// root would write into a directory that another user can change.
+    Foreign,
 }
 
 /// A guard that did not succeed, or a way back that would not.
@@ -50,7 +52,8 @@ pub struct Blocked {
 }
 
 /// Guards that stop nobody, and why.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Overrides {
     /// Names of guards.
     pub guards: Vec<String>,
@@ -123,6 +126,7 @@ impl Overrides {
                 "the way back of `{}/{}`, which would not work,",
                 first.label, first.guard
             ),
+            Stopping::Foreign => format!("the step `{}/{}`", first.label, first.guard),
         };
         let mut error = Error::host(format!(
             "`{environment}` is stopped by {what} on host `{}`",

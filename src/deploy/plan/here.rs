@@ -18,6 +18,7 @@ static HERE: LazyLock<Host> = LazyLock::new(|| Host {
     name: THIS_MACHINE.to_owned(),
     reach: Reach::Local,
     root: ".".to_owned(),
+    into_foreign: false,
     vars: BTreeMap::new(),
     place: Place::default(),
 });

@@ -39,6 +39,8 @@ pub struct Job {
     pub wave: Option<Wave>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
+    /// root may write into directories that other users of the host can change.
+    pub into_foreign: bool,
     /// Names of the place it is written in.
     pub caller: BTreeMap<String, Value>,
     /// Names that the recipe has without declaring them.

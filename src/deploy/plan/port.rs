@@ -113,7 +113,8 @@ impl Port {
 
 /// When a process was born, in ticks; nothing for one that is gone. It stands in scripts
 /// that know no other function.
-const BORN: &str = "born() {\n{ IFS= read -r s <\"/proc/$1/stat\"; } 2>/dev/null || return 0\n\
+const BORN: &str = "born() {\ns=\n\
+                    { while IFS= read -r l; do s=$s$l; done <\"/proc/$1/stat\"; } 2>/dev/null || return 0\n\
                     set -f\nset -- ${s##*) }\nset +f\nprintf %s \"${20}\"\n}\n";
 
 impl Answer {

@@ -15,10 +15,15 @@ use crate::deploy::plan::secret::{Hidden, Seal};
 use crate::deploy::wire::detached::Detached;
 use crate::deploy::wire::frames::{Reply, unanswered};
 use crate::deploy::wire::held::Held;
-use crate::deploy::wire::journal::Journal;
-use crate::deploy::wire::program::quote;
+use crate::deploy::wire::journal::{JOURNAL_LINES_MAX, Journal};
+use crate::deploy::wire::program::{Header, quote};
 use crate::deploy::wire::words::hex;
 use crate::error::{Error, Result};
+
+/// Longest journal, in bytes, that is read; with all that was put away when it was shortened.
+const JOURNAL_MAX: usize = 1 << 26;
+/// Longest answer to another question, in bytes.
+pub const ANSWER_MAX: usize = 1 << 20;
 
 /// What hosts said, and why others did not.
 #[derive(Debug, Default)]
@@ -74,7 +79,8 @@ pub struct Questions {
 
 impl Questions {
     /// Returns the questions to `host` that `jobs` give rise to.
-    pub fn new(host: &str, state: &str, jobs: &[Job], depth: Depth) -> Result<Self> {
+    pub fn new(host: &str, header: &Header, jobs: &[Job], depth: Depth) -> Result<Self> {
+        let (root, state) = (header.root.as_str(), header.state.as_str());
         let mut questions = Self {
             hidden: Hidden::of(jobs),
             ..Self::default()
@@ -116,6 +122,10 @@ impl Questions {
                     let is_late = |text: &str| is_late(job, text);
                     questions.about_step(job, &draft);
                     needed.add(&draft, &is_late);
+                    let is_known = !draft.writes_into("").iter().any(|dir| is_late(dir));
+                    if depth == Depth::Show && is_known {
+                        needed.add_directories(&draft, root);
+                    }
                     if let Some(script) = back::undo_check(&draft, &is_late) {
                         questions.ask(About::UndoCheck(draft.id.clone()), &script);
                     }
@@ -164,16 +174,10 @@ impl Questions {
         }
         let found = match &draft.act {
             Act::Symlink { path, .. } => (path, format!("readlink -- {} || :", quote(path))),
-            Act::Write { path, .. } => {
-                let word = quote(path);
-                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
-                (path, script)
-            }
+            Act::Write { path, .. } => (path, digest(&quote(path))),
             // One file under a name of its own must stay as it is; a directory is worked in.
             Act::Put { sha256, to, .. } if draft.writes().is_some() && job.is_one_file(sha256) => {
-                let word = quote(to);
-                let script = format!("if [ -f {word} ]; then sha256sum <{word}; fi");
-                (to, script)
+                (to, digest(&quote(to)))
             }
             Act::Put { to, .. } | Act::Fetch { to, .. } => {
                 (to, format!("if [ -e {} ]; then printf yes; fi", quote(to)))
@@ -215,7 +219,7 @@ impl Questions {
         };
         let path = quote(path);
         let script = format!(
-            "if [ -f {path} ]; then\n\
+            "if [ -f {path} ] && [ ! -L {path} ]; then\n\
              s=$(sha256sum <{path})\n\
              if [ \"${{s%% *}}\" = {wanted} ]; then echo same; else\n\
              n=$(wc -c <{path})\necho \"file $((n))\"\nhead -c {SHOWN_MAX} <{path}\nfi\n\
@@ -238,6 +242,15 @@ impl Questions {
         let line = format!("{how} {tag} {}\n", quote(script));
         self.body.push_str(&line);
         self.abouts.push(about);
+    }
+
+    /// Returns how many bytes the answer to the question with this number may have, if there is
+    /// one.
+    pub fn limit(&self, number: usize) -> Option<usize> {
+        self.abouts.get(number).map(|about| match about {
+            About::Journal | About::Journals => JOURNAL_MAX,
+            _ => ANSWER_MAX,
+        })
     }
 
     /// Returns the text that asks all.
@@ -273,6 +286,22 @@ impl Questions {
     }
 }
 
+/// Asks for the digest of a file, in shell words.
+fn digest(path: &str) -> String {
+    format!("if [ -f {path} ] && rel_is_readable {path}; then sha256sum <{path}; fi")
+}
+
+fn journal(host: &str, about: &About, bytes: &[u8]) -> Result<Journal> {
+    match about {
+        _ if Journal::is_too_long(bytes) => {
+            let message = format!("the journal of host `{host}` has too many lines");
+            Err(Error::host(message).fact("most", JOURNAL_LINES_MAX.to_string()))
+        }
+        About::Journals => Ok(Journal::parse_all(bytes)),
+        _ => Ok(Journal::parse(bytes)),
+    }
+}
+
 fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
     let text = || {
         let text = String::from_utf8_lossy(&reply.bytes).into_owned();
@@ -281,8 +310,9 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
     let is_ok = reply.status == 0;
     match about {
         About::Now => seen.now = text().trim().parse().unwrap_or(0),
-        About::Journal if is_ok => seen.journal = Journal::parse(&reply.bytes),
-        About::Journals if is_ok => seen.journal = Journal::parse_all(&reply.bytes),
+        About::Journal | About::Journals if is_ok => {
+            seen.journal = journal(host, about, &reply.bytes)?;
+        }
         About::Held => {
             seen.held = text().lines().filter_map(Held::parse).collect();
             seen.detached = text().lines().filter_map(Detached::parse).collect();
@@ -353,6 +383,7 @@ fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
         About::UndoCheck(_) if is_ok => {}
         About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text.trim_end()),
         About::Needed(needed) => {
+            seen.foreign.extend(needed.named(text));
             for ((id, stopping), evidence) in needed.read(text) {
                 seen.speaks_against(&id, stopping, &evidence);
             }

@@ -226,6 +226,8 @@ impl Scope<'_> {
                 destroys: self.optional(step.marks.destroys.as_ref())?,
                 undo_check: self.optional(step.marks.undo_check.as_ref())?,
                 needs_no_undo: step.marks.needs_no_undo,
+                into_foreign: step.marks.into_foreign || self.job.into_foreign,
+                makes: self.optional(step.marks.makes.as_ref())?,
             },
             sealed: self.sealed(&step.action)?,
         })

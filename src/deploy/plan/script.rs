@@ -12,7 +12,12 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
     let mut text = open_step(step, root);
     let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
     // Not indented: a value may have several lines.
-    let place = format!("cd -- {dir}\n{}", exports(&step.draft));
+    let cd = match step.draft.marks.into_foreign && step.draft.user.is_none() {
+        // A link of another user leads root nowhere.
+        true => "rel_cd",
+        false => "cd --",
+    };
+    let place = format!("{cd} {dir}\n{}", exports(&step.draft));
     // At the root, because it may make the directory in which the action runs.
     let prepare = step
         .draft
@@ -36,7 +41,13 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
         (Some(_), act) => wait_as(&step.draft, act, &place),
         (None, _) => format!("{place}{}", act(&step.draft, root)),
     };
-    text.push_str(&format!("rel_action() {{\n{prepare}{action}\n}}\n"));
+    let foreign = match step.draft.marks.into_foreign {
+        true => "rel_foreign_ok=1\n",
+        false => "",
+    };
+    text.push_str(&format!(
+        "rel_action() {{\n{foreign}{prepare}{action}\n}}\n"
+    ));
     if !step.draft.verify.is_empty() {
         let is_other = step.draft.user.is_some();
         let first = if is_other { "" } else { &place };
@@ -152,11 +163,8 @@ fn act(draft: &Draft, root: &str) -> String {
         }
         Act::Service(service) => {
             let place = place(draft, root);
-            let run = format!(
-                "{place}exec >>{} 2>&1\n{}",
-                quote(&service.log),
-                service.run.trim_end()
-            );
+            // Its standard output is the log already. The mark is for `rel_can_start`.
+            let run = format!("{place}# run\n{}", service.run.trim_end());
             let with_place = |text: &str| match text.trim() {
                 "" => String::new(),
                 text => format!("{place}{text}"),

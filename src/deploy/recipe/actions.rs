@@ -13,6 +13,9 @@ use crate::deploy::recipe::{Action, Kind, Leads, Wait, WaitFor};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
+/// Lets root write into a directory that another user of the host can change.
+pub const INTO_FOREIGN: &str = "into-foreign";
+
 /// Headers that the responder itself sets.
 const OWN_HEADERS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
 
@@ -25,12 +28,12 @@ impl Reader {
     pub(in crate::deploy) fn action(&mut self, node: &KdlNode) -> Option<Action> {
         let name = node.name().value();
         let allowed: &[&str] = match name {
-            "put" if node.get("from").is_some() => &["to", "from"],
-            "put" => &["to", "link"],
-            "write" => &["mode", "owner"],
-            "symlink" => &["to"],
+            "put" if node.get("from").is_some() => &["to", "from", INTO_FOREIGN],
+            "put" => &["to", "link", INTO_FOREIGN],
+            "write" => &["mode", "owner", INTO_FOREIGN],
+            "symlink" => &["to", INTO_FOREIGN],
             "service" if node.get("start").is_some() => &["start", "status", "stop", "within"],
-            "service" => &["run", "log", "stop", "ready", "within"],
+            "service" => &["run", "log", "stop", "ready", "within", INTO_FOREIGN],
             "scope" => &["enter", "leave"],
             "forward" => &["listen", "to"],
             "responder" => return self.responder(node),

@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::deploy::recipe::{Recipe, driver, parse};
 use crate::error::{IoContext, Result};
+use crate::fs::{self, ReadFile};
 use crate::model::{Arg, Use};
 use crate::source::{Mistake, Place, Sources, suggest};
 
@@ -79,6 +81,8 @@ pub struct Recipes {
     driven: Mutex<BTreeMap<(String, String), Arc<Recipe>>>,
     /// Those that are there and can not be read.
     broken: BTreeSet<String>,
+    /// The files of the project that were read.
+    pub files: Vec<ReadFile>,
     /// Mistakes found in the files, with places in the [`Sources`] returned beside.
     pub mistakes: Vec<Mistake>,
 }
@@ -121,7 +125,11 @@ impl Recipes {
             recipes.drivers.insert((*name).to_owned(), text);
         }
         for path in project_files(project_dir)? {
-            let text = std::fs::read_to_string(&path).context("read recipe", &path)?;
+            let (text, owner) = read_text(&path).context("read recipe", &path)?;
+            recipes.files.push(ReadFile {
+                path: path.clone(),
+                owner,
+            });
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             // As a person finds it from the Releasefile.
             let shown = Path::new("recipes").join(path.file_name().unwrap_or_default());
@@ -233,13 +241,19 @@ impl Recipes {
     }
 }
 
+/// Returns the text of a file, and its owner.
+fn read_text(path: &Path) -> std::io::Result<(String, u32)> {
+    let (bytes, meta) = fs::read_described(path)?;
+    Ok((fs::utf8(bytes)?, meta.uid()))
+}
+
 fn project_files(dir: Option<&Path>) -> Result<Vec<PathBuf>> {
     let Some(dir) = dir else {
         return Ok(Vec::new());
     };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if crate::fs::is_absent(&e) => return Ok(Vec::new()),
+        Err(e) if fs::is_absent(&e) => return Ok(Vec::new()),
         Err(e) => return Err(e).context("list", dir),
     };
     let mut paths = Vec::new();

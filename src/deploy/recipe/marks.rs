@@ -18,6 +18,10 @@ pub struct Marks<T> {
     pub undo_check: Option<T>,
     /// It only adds, or only asks: nothing would have to go back.
     pub needs_no_undo: bool,
+    /// root may write into a directory that another user of the host can change.
+    pub into_foreign: bool,
+    /// Path that its commands make.
+    pub makes: Option<T>,
 }
 
 impl<T> Default for Marks<T> {
@@ -26,6 +30,8 @@ impl<T> Default for Marks<T> {
             destroys: None,
             undo_check: None,
             needs_no_undo: false,
+            into_foreign: false,
+            makes: None,
         }
     }
 }
@@ -37,6 +43,7 @@ impl Reader {
             let destroys = self.property(node, "destructive", Mode::Plain, Allow::Late);
             step.marks.destroys = destroys;
         }
+        step.marks.makes = self.property(node, "makes", Mode::Plain, Allow::Late);
         match node.get("undo").map(|v| v.as_bool()) {
             None => {}
             Some(Some(false)) => step.marks.needs_no_undo = true,

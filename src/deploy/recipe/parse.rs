@@ -6,6 +6,7 @@
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
+use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::names::Allow;
@@ -38,7 +39,7 @@ const STEP_NODES: [&str; 8] = [
     "timeout",
 ];
 /// Properties of a step.
-const STEP_PROPERTIES: [&str; 8] = [
+const STEP_PROPERTIES: [&str; 9] = [
     "if",
     "on-change",
     "host",
@@ -47,6 +48,7 @@ const STEP_PROPERTIES: [&str; 8] = [
     "destructive",
     "detach",
     "undo",
+    "makes",
 ];
 
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
@@ -340,7 +342,10 @@ impl Reader {
         self.marks(node, &mut step);
         for child in children {
             match ACTIONS.contains(&child.name().value()) {
-                true => actions.extend(self.action(child)),
+                true => {
+                    step.marks.into_foreign |= self.flag(child, INTO_FOREIGN);
+                    actions.extend(self.action(child));
+                }
                 false => self.step_node(child, &mut step),
             }
         }

@@ -150,6 +150,20 @@ impl Reader {
         found
     }
 
+    /// Returns a property that is #true or #false; false where it is not given.
+    pub(in crate::deploy) fn flag(&mut self, node: &KdlNode, name: &str) -> bool {
+        let Some(entry) = node.entry(name) else {
+            return false;
+        };
+        if let Some(value) = entry.value().as_bool() {
+            return value;
+        }
+        let place = self.place(entry.span());
+        let message = format!("`{name}` is #true or #false");
+        self.wrong("wrong_value", place, message, "neither of both");
+        false
+    }
+
     pub(in crate::deploy) fn is_from(&mut self, node: &KdlNode) -> bool {
         match node.get("host").map(text_of) {
             None => false,

@@ -42,8 +42,16 @@ fn every_example_is_right() {
             );
             let mut words = String::from(name);
             args.retain(|(name, value)| {
-                let is_own =
-                    ["as", "on", "from", "after", "around", "max-age"].contains(&name.as_str());
+                let is_own = [
+                    "as",
+                    "on",
+                    "from",
+                    "after",
+                    "around",
+                    "max-age",
+                    "into-foreign",
+                ]
+                .contains(&name.as_str());
                 if is_own {
                     words.push_str(&format!(" {name} {value}"));
                 }

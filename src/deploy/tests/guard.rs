@@ -321,6 +321,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         name: "a".into(),
         reach: Reach::Local,
         root: root.clone(),
+        into_foreign: false,
         vars: BTreeMap::new(),
         place: Place::default(),
     };
@@ -328,16 +329,23 @@ fn a_step_is_ended_by_its_own_number_only() {
         nonce: "n0".into(),
         state: format!("{root}/.rel/e"),
         root,
+        name: String::new(),
         run: "r".into(),
         who: "me".into(),
         purpose: "e".into(),
         lease: std::time::Duration::from_secs(60),
+        may_write_foreign: false,
+        project_uid: None,
+        checkout: None,
     };
-    let system = System {
-        ssh: "ssh".into(),
-        control_dir: dir.path().to_owned(),
-        secret_vars: Vec::new(),
-    };
+    let system = System::new(
+        "ssh".into(),
+        dir.path().to_owned(),
+        Vec::new(),
+        &|_| None,
+        std::iter::empty(),
+        &AtomicBool::new(false),
+    );
     // The step took too long, and by the time that is told another one is at work.
     for (at, is_ended) in [(7, true), (8, false)] {
         let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");

@@ -61,6 +61,7 @@ impl Space {
                 name: (*name).to_owned(),
                 reach: Reach::Local,
                 root: format!("hosts/{name}"),
+                into_foreign: false,
                 vars: BTreeMap::from([("port".into(), "8080".into())]),
                 place: Place::default(),
             };
@@ -139,6 +140,7 @@ impl Space {
                 .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
             max_age: get("max-age").map(|a| crate::window::duration(a).expect("one")),
+            into_foreign: get("into-foreign").is_some(),
             args: args
                 .iter()
                 .map(|(name, text)| {
@@ -204,6 +206,8 @@ impl Space {
             run_id: format!("run{run}"),
             control_dir: self.path("control"),
             ssh: "ssh".into(),
+            variable: &|_| None,
+            machines: Arc::default(),
             program: PathBuf::new(),
             clock: Clock {
                 now: &*self.clock,

@@ -110,6 +110,8 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 run_id: r.run_id.clone(),
                 control_dir: r.control_dir.clone(),
                 ssh: r.ssh.clone(),
+                variable: r.variable,
+                machines: r.machines.clone(),
                 program: r.program.clone(),
                 clock: r.clock,
                 is_question: false,

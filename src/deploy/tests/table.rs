@@ -47,6 +47,7 @@ impl Table {
             after: Vec::new(),
             around: Vec::new(),
             max_age: None,
+            into_foreign: false,
             caller: BTreeMap::new(),
             built_in: BTreeMap::new(),
             missing: None,
@@ -217,6 +218,14 @@ fn age_counts_by_the_hosts_clock() {
         "u/c: older than 1h",
         "u/d: older than 1h",
     ]);
+    // While the host's clock was wrong; a time service may set it back a little.
+    table.run(None);
+    table.clock -= 60;
+    table.check(&[]);
+    table.clock -= 1;
+    let later =
+        ["a", "b", "c", "d"].map(|s| format!("u/{s}: recorded at a time that is yet to come"));
+    table.check(&later.each_ref().map(String::as_str));
 }
 
 #[test]

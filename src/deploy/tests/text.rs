@@ -75,7 +75,7 @@ fn a_program_can_be_read() {
     rel_action() {
     cd -- /srv
     rel_service app /log/app 'cd -- /srv
-    exec >>/log/app 2>&1
+    # run
     exec app --word '\''it'\''\'\'''\''s'\''' '' 'cd -- /srv
     app ping' 5
     }
@@ -96,10 +96,14 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         nonce: "n".into(),
         root: "/r".into(),
         state: "/r/.rel/e".into(),
+        name: String::new(),
         run: "run".into(),
         who: "me".into(),
         purpose: "e".into(),
         lease: std::time::Duration::from_secs(60),
+        may_write_foreign: false,
+        project_uid: None,
+        checkout: None,
     };
     let mut tried = 0;
     for shell in [

@@ -54,6 +54,8 @@ pub struct Fold {
     /// The line that each log said last.
     last: BTreeMap<(String, String), u64>,
     serial: u64,
+    /// Bytes of the lines that wait.
+    bytes: usize,
 }
 
 impl Fold {
@@ -74,6 +76,7 @@ impl Fold {
             }
             None => {
                 self.serial += 1;
+                self.bytes += line.text.len();
                 self.waiting.push_back(Waiting {
                     serial: self.serial,
                     time: line.time,
@@ -98,7 +101,13 @@ impl Fold {
         while self.waiting.front().is_some_and(|w| w.since <= until) {
             told.extend(self.waiting.pop_front().map(|w| w.line));
         }
+        self.bytes -= told.iter().map(|line| line.text.len()).sum::<usize>();
         told
+    }
+
+    /// Returns how many bytes wait to be told.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

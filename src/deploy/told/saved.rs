@@ -7,18 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::deploy::plan::guards::Overrides;
 use crate::deploy::plan::job::Draft;
-use crate::deploy::plan::roles::differences;
-use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::told::moved;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
 use crate::deploy::wire::words::{hex, push_field};
 use crate::error::{Error, Result, plural};
+use crate::escape;
 use crate::model::Environment;
 
 /// First words of a saved plan; one of another version is not read.
-pub const FORMAT: &str = "rel plan 1";
+pub const FORMAT: &str = "rel plan 2";
 /// Lines that an error lists of what has moved.
 const MOVED_MAX: usize = 20;
 
@@ -53,8 +56,9 @@ pub struct Body {
     /// `--force`.
     pub is_forced: bool,
     /// `--confirm`: what its steps destroy may be lost.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_confirmed: bool,
+    /// `--override`: guards that are gone over, and why.
+    pub overrides: Overrides,
     /// The project's version.
     pub version: Option<String>,
     /// User who made it.
@@ -71,6 +75,17 @@ pub struct Body {
     pub plan: Plan,
 }
 
+/// Returns whether a text is the name of a run, as [`run_id`](crate::deploy::wire::words::run_id)
+/// makes one.
+fn is_run_id(text: &str) -> bool {
+    let is_hex = |part: &str| {
+        let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        (1..=16).contains(&part.len()) && part.bytes().all(is_digit)
+    };
+    text.split_once('-')
+        .is_some_and(|(second, rest)| is_hex(second) && is_hex(rest))
+}
+
 /// One approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,9 +100,16 @@ pub struct Approved {
     pub reason: String,
 }
 
+/// What is read first.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+}
+
 impl SavedPlan {
     /// Returns a plan with its digest and without approvals.
-    pub fn new(body: Body) -> Result<Self> {
+    pub fn new(mut body: Body) -> Result<Self> {
+        body.plan = moved::saved_form(&body.plan);
         Ok(Self {
             format: FORMAT.to_owned(),
             digest: digest(&body)?,
@@ -96,12 +118,17 @@ impl SavedPlan {
         })
     }
 
+    /// Returns whether a text is a saved plan of some version, whole or not: it may be replaced.
+    pub fn is_one(text: &str) -> bool {
+        let head: Option<Head> = serde_json::from_str(text).ok();
+        head.is_some_and(|head| head.format.starts_with("rel plan "))
+    }
+
     /// Reads a saved plan; `name` is that of its file.
+    ///
+    /// # Errors
+    /// When its body was changed without its digest, or `rel` writes no such plan.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: String,
-        }
         let no_plan = || {
             Error::usage(format!("`{name}` is no saved plan"))
                 .hinted("`rel ENVIRONMENT --plan-out FILE` saves one")
@@ -120,13 +147,35 @@ impl SavedPlan {
                     .hinted("save a new plan; approvals hold for the plan that was read"),
             );
         }
+        let wrong = |field: String| {
+            Err(
+                Error::usage(format!("`{name}` is not as `rel` saves a plan"))
+                    .fact("field", field)
+                    .hinted("ask its maker for a new one"),
+            )
+        };
+        // What the parser passes over, or fills in, is nobody's to hide in.
+        let read: Value = serde_json::from_str(text).map_err(|_| no_plan())?;
+        if let Some(field) = moved::field(&read, &moved::value(&saved)?, "") {
+            return wrong(field);
+        }
+        let body = &saved.body;
+        let mut plan = moved::saved_form(&body.plan);
+        plan.environment.clone_from(&body.environment);
+        if let Some(field) = moved::field(&moved::value(&body.plan)?, &moved::value(&plan)?, "") {
+            return wrong(format!("body.plan.{field}"));
+        }
+        // It becomes part of paths on hosts.
+        if !is_run_id(&body.run_id) {
+            return wrong(String::from("body.run_id"));
+        }
         Ok(saved)
     }
 
     /// Returns it as text: JSON, for people and machines.
     pub fn text(&self) -> Result<String> {
         match serde_json::to_string_pretty(self) {
-            Ok(text) => Ok(text + "\n"),
+            Ok(text) => Ok(escape::json(&(text + "\n")).into_owned()),
             Err(e) => Err(Error::internal(format!("cannot write JSON: {e}"))),
         }
     }
@@ -163,14 +212,11 @@ impl SavedPlan {
         self.body.is_confirmed || !self.valid().is_empty()
     }
 
-    /// Adds an approval.
-    pub fn approve(
-        &mut self,
-        environment: &Environment,
-        user: String,
-        time: u64,
-        reason: &str,
-    ) -> Result<()> {
+    /// Checks whether `user` may approve it.
+    ///
+    /// # Errors
+    /// When that is its maker, or nobody whose approval counts.
+    pub fn may_approve(&self, environment: &Environment, user: &str) -> Result<()> {
         if user == self.body.made_by {
             return Err(Error::usage(format!(
                 "`{user}` made this plan: somebody else must approve it"
@@ -178,7 +224,7 @@ impl SavedPlan {
         }
         if let Some(rule) = &environment.approval
             && !rule.by.is_empty()
-            && !rule.by.contains(&user)
+            && !rule.by.iter().any(|by| by == user)
         {
             return Err(Error::usage(format!(
                 "`{user}` may not approve plans of `{}`",
@@ -186,6 +232,21 @@ impl SavedPlan {
             ))
             .fact("may", rule.by.join(" ")));
         }
+        Ok(())
+    }
+
+    /// Adds an approval.
+    ///
+    /// # Errors
+    /// As [`may_approve`](Self::may_approve).
+    pub fn approve(
+        &mut self,
+        environment: &Environment,
+        user: String,
+        time: u64,
+        reason: &str,
+    ) -> Result<()> {
+        self.may_approve(environment, &user)?;
         self.approvals.retain(|a| a.user != user);
         self.approvals.push(Approved {
             user,
@@ -214,25 +275,7 @@ impl SavedPlan {
 
     /// Compares it with what the hosts say now; an error says what moved, host by host.
     pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, Seen>) -> Result<()> {
-        let old = &self.body.plan;
-        let mut moved = differences(&old.roles, &now.roles);
-        for (host, basis) in &old.hosts {
-            match (now.hosts.get(host), seen.get(host)) {
-                (Some(new), Some(seen)) => {
-                    if (basis.journal_size, &basis.journal_sha256)
-                        != (new.journal_size, &new.journal_sha256)
-                    {
-                        moved.push((host.clone(), grown(basis.journal_lines, seen)));
-                    }
-                }
-                _ => moved.push((host.clone(), "no longer takes part".into())),
-            }
-        }
-        for host in now.hosts.keys().filter(|h| !old.hosts.contains_key(*h)) {
-            moved.push((host.clone(), "takes part now".into()));
-        }
-        moved_steps(old, now, &mut moved);
-        self.refuse(moved)
+        self.refuse(moved::changes(&self.body.plan, now, seen))
     }
 
     fn refuse(&self, moved: Vec<(String, String)>) -> Result<()> {
@@ -392,61 +435,6 @@ fn compare(
     }
 }
 
-/// Says what was added to a journal.
-fn grown(lines_before: usize, seen: &Seen) -> String {
-    let lines = seen.journal.lines();
-    let added = lines.get(lines_before..).unwrap_or_default();
-    match added.last() {
-        Some(last) => format!("its journal grew: run {} by {}", last.run, last.who),
-        None => String::from("its journal is another one"),
-    }
-}
-
-fn moved_steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
-    let steps = |plan: &Plan| -> BTreeMap<(String, String), PlannedStep> {
-        let all = plan.jobs.iter().flat_map(|j| &j.steps);
-        all.map(|s| {
-            let host = s.host.clone().unwrap_or_else(|| "here".into());
-            ((host, s.id.clone()), s.clone())
-        })
-        .collect()
-    };
-    let (before, after) = (steps(old), steps(now));
-    let probe = |plan: &Plan, host: &str, id: &str| {
-        let basis = plan.hosts.get(host);
-        basis.and_then(|b| b.probes.get(id).cloned())
-    };
-    for ((host, id), was) in &before {
-        let what = match after.get(&(host.clone(), id.clone())) {
-            None => format!("`{id}` is no step any more"),
-            Some(is) if is.verdict != was.verdict => {
-                let why = match is.reason.is_empty() {
-                    true => String::new(),
-                    false => format!("  {}", is.reason),
-                };
-                format!(
-                    "`{id}`: {} -> {}{why}",
-                    was.verdict.word(),
-                    is.verdict.word()
-                )
-            }
-            Some(is)
-                if is.verdict == Verdict::Run && (&is.does, &is.key) != (&was.does, &was.key) =>
-            {
-                format!("`{id}` would do something else")
-            }
-            Some(_) if probe(old, host, id) != probe(now, host, id) => {
-                format!("`{id}` finds something else than it did")
-            }
-            Some(_) => continue,
-        };
-        moved.push((host.clone(), what));
-    }
-    for (host, id) in after.keys().filter(|k| !before.contains_key(*k)) {
-        moved.push((host.clone(), format!("`{id}` is a new step")));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,7 +458,7 @@ mod tests {
     fn plan() -> SavedPlan {
         let body = Body {
             made_by: "ann".into(),
-            run_id: "r1".into(),
+            run_id: "a-1".into(),
             ..Body::default()
         };
         SavedPlan::new(body).expect("one")
@@ -532,21 +520,21 @@ mod tests {
             };
             assert_eq!(found, expected, "{hosts:?}");
         };
-        check(&[&[], &["ok r0"]], "not yet");
-        let whole: &[&str] = &["plan r1", "ok r1"];
+        check(&[&[], &["ok a-0"]], "not yet");
+        let whole: &[&str] = &["plan a-1", "ok a-1"];
         check(&[whole, whole, &[]], "at 7 by me");
         let open = "begun and did not come to its end";
-        check(&[whole, &["plan r1"]], open);
-        check(&[&["plan r1"], whole], open);
+        check(&[whole, &["plan a-1"]], open);
+        check(&[&["plan a-1"], whole], open);
         let back = "carried out and taken back";
-        check(&[&["plan r1", "ok r1", "rolled-back r2 r1"]], back);
+        check(&[&["plan a-1", "ok a-1", "rolled-back a-2 a-1"]], back);
     }
 
     #[test]
     fn a_plan_whose_end_a_host_has_forgotten_is_refused() {
-        let line = |event: &str| format!("1\t{event}\t8\tr1\t-\t-\t-\tme\t-\n");
+        let line = |event: &str| format!("1\t{event}\t8\ta-1\t-\t-\t-\tme\t-\n");
         let whole = line("plan") + &line("ok");
-        let short = "1\tshortened\t8\tr2\t-\t-\t900\tme\t0\n";
+        let short = "1\tshortened\t8\ta-2\t-\t-\t900\tme\t0\n";
         let mut seen = BTreeMap::new();
         for (host, text) in [("h0", whole.as_str()), ("h1", short)] {
             let known: &mut Seen = seen.entry(host.to_owned()).or_default();
@@ -577,7 +565,7 @@ mod tests {
         );
         for bad in [
             text.replace("\"ann\"", "\"eve\""),
-            text.replace("rel plan 1", "rel plan 2"),
+            text.replace("rel plan 2", "rel plan 1"),
             text.replace("\"approvals\"", "\"more\": 1, \"approvals\""),
             text[..text.len() / 2].to_owned(),
         ] {

@@ -110,8 +110,8 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
                     Some(Record::Done(line)) => Some(line.time),
                     _ => None,
                 });
-            if let Some(oldest) = done.min() {
-                let age = seen.now.saturating_sub(oldest);
+            // Of a time that is yet to come no age is known.
+            if let Some(age) = done.min().and_then(|oldest| seen.now.checked_sub(oldest)) {
                 status.age.insert(planned.label.clone(), age);
             }
         }

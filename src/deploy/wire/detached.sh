@@ -30,14 +30,12 @@ rel_detached_stop() {
     rel_detached_end "$1"
 }
 
-# DIR: ends its session: TERM, after ten seconds KILL. A leader that is gone leaves its number
-# to nobody as long as its session lives.
+# DIR: ends its session: TERM, after ten seconds KILL.
 rel_detached_end() {
     rel_boot
     if [ "$rel_d_boot" != "$rel_boot" ]; then return 0; fi
-    { read -r rel_pid rel_born <"$1/pid"; } 2>/dev/null || return 0
-    rel_birth "$rel_pid" || rel_b=$rel_born
-    if [ "$rel_b" = "$rel_born" ]; then rel_end_group "$rel_pid" 100; fi
+    { read -r rel_pid rel_born rel_one <"$1/pid"; } 2>/dev/null || return 0
+    if rel_is_session "$rel_pid" "$rel_born" "$rel_one"; then rel_end_group "$rel_pid" 100; fi
 }
 
 # DIR OFFSET: prints its log from there until it has ended.

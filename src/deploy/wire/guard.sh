@@ -18,7 +18,7 @@ case $rel_root in
 esac
 
 rel_missing=
-for rel_t in cat chmod cp date dd flock head kill ln mkdir mkfifo mv readlink rm \
+for rel_t in cat chmod cp date dd flock head kill ln ls mkdir mkfifo mktemp mv readlink rm rmdir \
     sed setsid sha256sum sleep tail tar tr wc; do
     command -v "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
 done
@@ -28,14 +28,27 @@ if [ -n "$rel_missing" ]; then
 fi
 
 # In memory where there is such a place: small files and secrets that live for a moment.
-rel_tmp=${TMPDIR:-/dev/shm}/rel.$rel_room
-if ! mkdir -m 700 -- "$rel_tmp" 2>/dev/null; then
-    rel_tmp=/tmp/rel.$rel_room
-    if ! rel_t=$(mkdir -m 700 -- "$rel_tmp" 2>&1); then
-        rel_emit missing "a directory for temporary files: $rel_t"
-        exit 69
-    fi
+rel_tmp=
+for rel_t in "${TMPDIR:-}" /dev/shm /tmp; do
+    case $rel_t in
+    /*) ;;
+    *) continue ;;
+    esac
+    rel_why=$(mkdir -m 700 -- "$rel_t/rel.$rel_room" 2>&1) && rel_tmp=$rel_t/rel.$rel_room && break
+done
+if [ -z "$rel_tmp" ]; then
+    rel_emit missing "a directory for temporary files: $rel_why"
+    exit 69
 fi
+if ! rel_check_state; then
+    rmdir -- "$rel_tmp"
+    rel_emit untrusted "$rel_why"
+    exit 77
+fi
+# Whatever the umask is, nothing that is made here can be changed by everybody, and nothing of
+# root's by a group.
+umask o-w
+if [ "$rel_uid" = 0 ]; then umask g-w; fi
 umask >"$rel_tmp/umask"
 read -r rel_umask <"$rel_tmp/umask"
 umask 077
@@ -60,7 +73,11 @@ rel_end_program() {
     done
     rel_leader=
     { read -r rel_leader <"$rel_tmp/pid"; } 2>/dev/null
-    if [ -n "$rel_leader" ]; then rel_end_group "$rel_leader"; fi
+    # As long as it is waited for, its number is its own.
+    if [ -n "$rel_leader" ] && { rel_birth "$rel_program" ||
+        rel_is_session "$rel_leader" '' "$rel_run"; }; then
+        rel_end_group "$rel_leader"
+    fi
 }
 
 # EVENT DETAIL: says in the journal what became of the step at work.
@@ -166,13 +183,14 @@ rel_start() {
     rel_forget_end
     rel_at_work=program
     {
-        setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" \
-            "${rel_epoch:-}" "${rel_epoch_clock:-}" </dev/null 2>&1 &
+        REL_RUN_ID=$rel_run setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" \
+            "${rel_epoch:-}" "${rel_epoch_clock:-}" "$rel_uid" "$rel_gid" </dev/null 2>&1 &
         # One write: it is there whole or not yet.
         printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
         rel_status=$?
-        # Killed: what it was doing must not go on without it.
+        # Killed: what it was doing must not go on without it. It was reaped just now, so the
+        # number of its session is not another's yet.
         if [ "$rel_status" -gt 128 ]; then rel_end_group "$!"; fi
         rel_tell_end "$rel_status"
     } </dev/null &
@@ -227,70 +245,76 @@ rel_chunks() {
     done
 }
 
-# TO BASE [LEFT NAMES]: a directory that arrives as a tar stream in chunks; in place whole or not
+# TO BASE [LEFT NAMES [FOREIGN]]: a directory that arrives as a tar stream in chunks; in place whole or not
 # at all. BASE is how the next one finds it. With LEFT, what arrives goes over the last one of
-# BASE without NAMES, of which LEFT names are left.
+# BASE without NAMES, of which LEFT names are left. FOREIGN lets root write into a directory
+# that another user can change.
 rel_receive() {
-    if ! rel_as_holder rel_receive_it "$1" "$2" "${3:-}" "${4:-}"; then
+    if ! rel_as_holder rel_receive_it "$1" "$2" "${3:-}" "${4:-}" "${5:-}"; then
         # The bytes are on their way: they must not be read as commands.
         rel_chunks >/dev/null
         rel_tell_fenced
     fi
 }
 
-rel_receive_it() {
-    rel_part=${1%/}.rel-part
-    rm -rf -- "$rel_part"
-    : >"$rel_tmp/want"
-    rel_refusal=
-    if ! mkdir -p -- "$rel_part"; then
-        rel_refusal='refused its directory can not be made'
-    elif [ -n "$3" ] && ! rel_link_base "$2" "$3" "$4" 2>/dev/null; then
-        rel_refusal='baseless -'
-        rm -rf -- "$rel_part"
-    fi
-    if [ -n "$rel_refusal" ]; then
+rel_receive_it() (
+    : >"$rel_tmp/answer"
+    if [ -n "${5:-}" ]; then rel_foreign_ok=1; fi
+    rel_beside "${1%/}" rel_receive_there "$@" >"$rel_tmp/words" 2>&1
+    IFS= read -r rel_line <"$rel_tmp/answer" || {
         rel_chunks >/dev/null
-        rel_emit "$rel_refusal"
+        rel_line="refused $(head -n 1 "$rel_tmp/words")"
+    }
+    rel_emit "$rel_line"
+)
+
+# Takes the chunks, and leaves its answer.
+rel_receive_there() {
+    : >"$rel_tmp/want"
+    if ! mkdir -m 700 "$rel_new"; then return 1; fi
+    if [ -n "$3" ] && ! rel_link_base "$2" "$3" "$4" 2>/dev/null; then
+        rel_chunks >/dev/null
+        echo 'baseless -' >"$rel_tmp/answer"
         return 0
     fi
     rel_chunks | {
-        tar -C "$rel_part" -xopf - 2>"$rel_tmp/words"
+        tar -C "$rel_new" -xopf - 2>"$rel_tmp/says"
         printf '%s\n' "$?" >"$rel_tmp/tar"
         cat >/dev/null
     }
     read -r rel_want <"$rel_tmp/want"
     read -r rel_s <"$rel_tmp/tar"
     if [ "$rel_s" != 0 ]; then
-        rel_emit refused "$(head -n 1 "$rel_tmp/words")"
+        printf 'refused %s\n' "$(head -n 1 "$rel_tmp/says")" >"$rel_tmp/answer"
     elif [ "$rel_want" != whole ]; then
-        rel_emit refused 'not all of it has arrived'
+        echo 'refused not all of it has arrived' >"$rel_tmp/answer"
+    elif ! rel_take_place; then
+        echo 'refused it can not be moved into place' >"$rel_tmp/answer"
     else
-        # What can not be moved away must not be moved into.
-        if rel_make_way "${1%/}" 2>/dev/null && mv -- "$rel_part" "${1%/}"; then
-            if [ -n "$2" ]; then rel_set_base "$2" "${1%/}"; fi
-            rel_emit received
-        else
-            if [ -e "${1%/}.rel-old" ] || [ -L "${1%/}.rel-old" ]; then mv -- "${1%/}.rel-old" "${1%/}"; fi
-            rel_emit refused 'it can not be moved into place'
-        fi
-        if [ -e "${1%/}.rel-old" ] || [ -L "${1%/}.rel-old" ]; then rm -rf -- "${1%/}.rel-old"; fi
+        if [ -n "$2" ] && rel_may_share; then rel_set_base "$2" "${1%/}"; fi
+        echo received >"$rel_tmp/answer"
     fi
-    if [ -e "$rel_part" ]; then rm -rf -- "$rel_part"; fi
-    return 0
 }
 
-# PATH: moves aside what stands there, if anything does.
-rel_make_way() {
-    if [ ! -e "$1" ] && [ ! -L "$1" ]; then return 0; fi
-    rm -rf -- "$1.rel-old" && mv -- "$1" "$1.rel-old"
+# Moves the new directory into its place, and what stood there out of it; or back again.
+rel_take_place() {
+    local former="${rel_part}former"
+    if [ ! -e "$rel_there" ] && [ ! -L "$rel_there" ]; then
+        rel_rename "$rel_new" "$rel_there"
+        return
+    fi
+    printf '%s\n' "$rel_name" >"$former-name" && rel_rename "$rel_there" "$former" || return 1
+    if rel_rename "$rel_new" "$rel_there"; then return 0; fi
+    rel_rename "$former" "$rel_there"
+    return 1
 }
 
 # BASE LEFT NAMES: fills the new directory with links to the files of the last one. What was
 # written there since it was listed is counted, and then nothing of it is taken.
 rel_link_base() {
     (
-        cp -Rl -- "$rel_state/bases/$1/." "$rel_part" && cd -- "$rel_part" &&
+        # Another user could put other files in their place meanwhile.
+        rel_may_share && cp -Rl -- "$rel_state/bases/$1/." "$rel_new" && cd -- "$rel_new" &&
             if [ -n "$3" ]; then printf '%s' "$3" | tr '\n' '\0' | xargs -0 rm -rf --; fi &&
             rel_n=$(find . | wc -l) && [ "$((rel_n))" -eq "$2" ]
     )
@@ -326,8 +350,9 @@ rel_send() {
         if [ -d "$1" ]; then
             tar -C "$1" -cf - . 2>"$rel_tmp/words"
         else
-            rel_p=$(rel_parent "$1")
-            tar -C "${rel_p%x}" -cf - -- "${1##*/}" 2>"$rel_tmp/words"
+            rel_p=${1%/*}
+            if [ "$rel_p" = "$1" ]; then rel_p=.; fi
+            tar -C "${rel_p:-/}" -cf - -- "./${1##*/}" 2>"$rel_tmp/words"
         fi
         printf '%s\n' "$?" >"$rel_tmp/tar"
     } </dev/null | while :; do
@@ -361,6 +386,17 @@ rel_keep() {
     fi
 }
 
+# Which machine this is, and for which host its state was written: rel compares both.
+rel_t= rel_1=
+{ IFS= read -r rel_t </etc/machine-id; } 2>/dev/null
+for rel_2 in ed25519 ecdsa rsa; do
+    { read -r rel_3 rel_1 rel_4 <"/etc/ssh/ssh_host_${rel_2}_key.pub"; } 2>/dev/null && break
+done
+rel_machine="${rel_t:--} ${rel_1:--}" rel_written=
+rel_emit machine "$rel_machine"
+if { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
+    rel_emit state "$rel_written"
+fi
 rel_emit hello "$rel_root"
 while IFS= read -r rel_line; do
     case $rel_line in

@@ -137,6 +137,14 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
             };
             Some(error.hinted(AGAIN))
         }
+        "untrusted" => Some(
+            Error::host(format!("host `{host}` is not used: {says}"))
+                .fact("why", "another user could choose what rel does there")
+                .hinted(
+                    "look at who made the directory and at what lies in it; then remove it, or \
+                     give it to the user of this connection alone (`chown`, `chmod go-w`)",
+                ),
+        ),
         "silent" => Some(
             Error::new(
                 ErrorKind::Fenced,

@@ -18,6 +18,9 @@ const VERSION: &str = "1";
 /// Event of the first line of a journal that was shortened.
 const SHORTENED: &str = "shortened";
 
+/// Most lines of a journal that is read: each takes some hundred bytes of memory.
+pub const JOURNAL_LINES_MAX: usize = 400_000;
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -115,6 +118,11 @@ impl Journal {
             size: before + bytes.len() as u64,
             sha256: hex(bytes),
         }
+    }
+
+    /// Returns whether a journal has more than [`JOURNAL_LINES_MAX`] lines.
+    pub fn is_too_long(bytes: &[u8]) -> bool {
+        memchr::memchr_iter(b'\n', bytes).count() > JOURNAL_LINES_MAX
     }
 
     /// Parses former journals and the present one, one after the other: what stayed when one was
@@ -542,5 +550,14 @@ mod tests {
             .map(|r| format!("{} {} {:?}", r.id, r.is_ok, r.steps))
             .collect();
         assert_eq!(text, ["r1 true {1: \"web/a\"}", "r2 false {1: \"web/a\"}"]);
+    }
+
+    #[test]
+    fn lines_have_a_limit() {
+        let lines = |count| Journal::is_too_long(&b"\n".repeat(count));
+        assert_eq!(
+            [JOURNAL_LINES_MAX, JOURNAL_LINES_MAX + 1].map(lines),
+            [false, true]
+        );
     }
 }

@@ -1,12 +1,12 @@
 # --- the keeper: runs a detached step, and writes down how it ended ----------
 # Comes after the prelude. Descriptor 8 is the lock that says that it lives. What is asked to
 # end gets TERM with its whole session; the keeper stays to tell.
-rel_dd=$1 rel_umask=$2 rel_limit=$3 rel_user=$4
+rel_dd=$1 rel_umask=$2 rel_limit=$3 rel_user=$4 rel_run=${REL_RUN_ID:-}
 # The same clock as that of its beginning.
 rel_epoch=$5 rel_epoch_clock=$6
 trap : HUP INT TERM
 rel_birth "$$"
-printf '%s %s\n' "$$" "$rel_b" >"$rel_dd/pid.new"
+printf '%s %s %s\n' "$$" "$rel_b" "$rel_run" >"$rel_dd/pid.new"
 mv -f -- "$rel_dd/pid.new" "$rel_dd/pid"
 
 # CODE: how it ended. The first one to say so is right.

@@ -8,6 +8,7 @@
 #   revoked     the token that is just being taken over, and by whom
 #   token       the last token that was given; it only grows
 #   freeze      a person's hold across runs
+#   host        NAME ID KEY: the host's name, its machine-id and its public host key
 #   fence       locked (flock), shared, by whoever acts as the holder, as long as it acts;
 #               alone by who takes the lease over, with their number and birth in it
 #
@@ -51,10 +52,10 @@ rel_revoke() {
 # Ends what a lease that was read left at work. TERM first, as when a line is cut.
 rel_end_work() {
     rel_revoke
+    if [ -z "$rel_h_tmp" ]; then return 0; fi
+    rm -f -- "$rel_h_tmp"/secret.*
     { read -r rel_pid rel_born <"$rel_h_tmp/work"; } 2>/dev/null || return 0
-    rel_birth "$rel_pid" || :
-    # A leader that is gone leaves its number to nobody as long as its session lives.
-    if [ "$rel_b" = "$rel_born" ] || [ "$rel_b" = gone ]; then rel_end_group "$rel_pid"; fi
+    if rel_is_session "$rel_pid" "$rel_born" "$rel_h_run"; then rel_end_group "$rel_pid"; fi
     rm -f -- "$rel_h_tmp/work"
 }
 
@@ -105,19 +106,55 @@ rel_grab() {
     } 9>>"$rel_state/fence"
 }
 
+# NAME...: makes the state directory, with these in it.
+rel_make_state() {
+    local name missing=0
+    for name in "$@"; do set -- "$@" "$rel_state/$name" && shift; done
+    for name in "$rel_root/.rel" "$rel_state" "$@"; do
+        if [ ! -d "$name" ]; then missing=$((missing + 1)) && set -- "$@" "$name"; fi
+    done
+    shift "$(($# - missing))"
+    # Of two runs at once one is first.
+    if [ "$missing" -gt 0 ]; then mkdir -m 700 -- "$@" 2>/dev/null; fi
+    [ -d "$rel_state/undo" ] && [ -d "$rel_state/services" ]
+}
+
+# Writes down whose state this is: the name of the host, and the machine that it is.
+rel_sign_state() {
+    if [ -z "$rel_name" ] || [ "$rel_written" = "$rel_name $rel_machine" ]; then return 0; fi
+    rel_written="$rel_name $rel_machine"
+    { printf '%s\n' "$rel_written" >"$rel_state/host.new" &&
+        mv -f -- "$rel_state/host.new" "$rel_state/host"; } 2>/dev/null
+    return 0
+}
+
 # SIZE [MODE]: takes the lease; says whether the journal is still as long as when it was
 # read. Modes: run (minds a freeze), any (does not), break (minds nobody).
 rel_lock() {
     rel_mode=${2:-run}
-    if ! mkdir -p -- "$rel_state/undo" "$rel_state/blobs" "$rel_state/bases" "$rel_state/services" \
-        2>/dev/null; then
+    # What is not there yet can be made by somebody else meanwhile; and what is made in a directory
+    # with a default access list can be open to others, unless its mode is given.
+    rel_made=
+    if [ ! -d "$rel_root" ]; then
+        rel_made=1
+        # Web servers and other users read what lies there: only `.rel` is private.
+        ( umask "$rel_umask" && mkdir -p -- "$rel_root" ) 2>/dev/null
+    elif [ ! -d "$rel_root/.rel" ] && { [ "$rel_uid" != 0 ] || [ -k "$rel_root" ]; }; then
+        rel_made=1
+    fi
+    if ! rel_make_state undo blobs bases services; then
         rel_emit refused 'it can not be made'
+        return
+    fi
+    if [ -n "$rel_made" ] && ! rel_check_state; then
+        rel_emit untrusted "$rel_why"
         return
     fi
     if ! { true >>"$rel_state/fence"; } 2>/dev/null; then
         rel_emit refused 'nothing can be written there'
         return
     fi
+    rel_sign_state
     rel_start_watch
     rel_waits=0 rel_tries=0 rel_why=
     if [ -z "${rel_token:-}" ]; then
@@ -153,6 +190,7 @@ rel_lock() {
         rel_emit refused 'the journal can not be written'
         return
     fi
+    if [ -s "$rel_state/private" ]; then rel_as_holder rel_sweep; fi
     # What a former run could not leave is left before anything else is done.
     rel_as_holder rel_scopes_leave undone
     if [ -n "${rel_owed:-}" ]; then

@@ -8,6 +8,11 @@ rel_log() {
     esac
     rel_known="$rel_known<$2>"
     rel_tag=$((rel_tag + 1))
+    if ! rel_is_readable "$2"; then
+        rel_emit source "$rel_tag" 0 "$1"
+        echo "$rel_tag not read: it is no file, or a link that another user can change"
+        return 0
+    fi
     rel_size=$(wc -c <"$2") || rel_size=0
     rel_emit source "$rel_tag" "$(date -r "$2" +%s || echo 0)" "$1"
     # A last line may have no end.

@@ -152,19 +152,6 @@ rel_call() {
     done
 }
 
-rel_parent() {
-    case $1 in
-    */*) rel_p=${1%/*}; printf '%sx' "${rel_p:-/}" ;;
-    *) printf '.x' ;;
-    esac
-}
-
-rel_make_parent() {
-    if [ -d "${1%/*}" ]; then return 0; fi
-    rel_p=$(rel_parent "$1")
-    mkdir -p -- "${rel_p%x}"
-}
-
 # Adds a line to the way back of the step at work; `late` ones wait until all
 # hosts have gone back, because a restart must find the former files.
 rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
@@ -236,7 +223,9 @@ rel_prune() {
     rel_noted=$1 rel_dir=$3 rel_keeps=$2
     shift 3
     rel_old "$rel_keeps" "$@" | while IFS= read -r rel_v; do
-        rm -rf -- "$rel_dir/$rel_v" "$rel_dir/$rel_v.rel-copy"
+        if [ -d "$rel_dir" ]; then
+            ( rel_enter_dir "$rel_dir/$rel_v" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy" )
+        fi
         rel_drop "$rel_noted" "$rel_v"
     done
 }
@@ -284,218 +273,7 @@ rel_digest() {
 }
 
 # --- actions ---------------------------------------------------------------
-
-# PATH TARGET [MARK]: points a symlink somewhere by one rename(2).
-rel_symlink() {
-    rel_was=
-    if [ -L "$1" ]; then
-        rel_was=$(readlink -- "$1" && printf x)
-        rel_was=${rel_was%?x}
-        if [ "$rel_was" = "$2" ]; then return 0; fi
-    elif [ -e "$1" ]; then
-        printf '%s is there and is no symbolic link\n' "$1"
-        return 1
-    fi
-    rel_make_parent "$1"
-    if [ "${3:-}" != back ]; then
-        # Whether it led anywhere: then it must when it comes back.
-        rel_there=
-        if [ -e "$1" ]; then rel_there=' there'; fi
-        rel_call rel_symlink_back "$1" "$rel_was"
-        rel_undo "$rel_call$rel_there"
-    fi
-    if [ -e "$1.rel-new" ] || [ -L "$1.rel-new" ]; then rm -f -- "$1.rel-new"; fi
-    ln -s -- "$2" "$1.rel-new"
-    # -T: a link to a directory is replaced, not entered (-h where mv is of BSD).
-    mv -fT -- "$1.rel-new" "$1" 2>/dev/null || mv -fh "$1.rel-new" "$1"
-}
-
-rel_symlink_back() {
-    if [ -n "$2" ]; then rel_symlink "$1" "$2" back; else rm -f -- "$1"; fi
-}
-
-# PATH: refuses what stands where a file will be written: mv would move that into it.
-rel_no_directory() {
-    if [ -d "$1" ]; then
-        printf '%s is a directory\n' "$1"
-        return 1
-    fi
-}
-
-# PATH MODE CONTENT OWNER: writes beside, renames over.
-rel_write() {
-    rel_no_directory "$1"
-    rel_make_parent "$1"
-    rel_sum=$(printf '%s' "$3" | sha256sum)
-    rel_sum=${rel_sum%% *}
-    if [ -e "$1" ] || [ -L "$1" ]; then
-        rm -f -- "$rel_state/undo/$rel_run/$rel_seq.old"
-        cp -pP -- "$1" "$rel_state/undo/$rel_run/$rel_seq.old"
-        rel_call rel_write_back "$1" "$rel_state/undo/$rel_run/$rel_seq.old" "$rel_sum"
-    else
-        rel_call rel_unwrite "$1" "$rel_sum"
-    fi
-    rel_undo "$rel_call"
-    rm -f -- "$1.rel-new"
-    ( umask 077; printf '%s' "$3" >"$1.rel-new" )
-    if [ -n "${4:-}" ]; then chown -- "$4" "$1.rel-new"; fi
-    chmod "$2" "$1.rel-new"
-    mv -f -- "$1.rel-new" "$1"
-}
-
-# PATH MODE OWNER: writes what rel_keep took for this step. Owner and mode come before the
-# content. The former file waits in a private directory with its times whole, and no digest of
-# either is kept: what is newer than the mark was written there by somebody else.
-rel_write_secret() {
-    rel_no_directory "$1"
-    rel_make_parent "$1"
-    rel_old=$rel_state/undo/$rel_run/$rel_seq.old
-    rel_mark=$rel_state/undo/$rel_run/$rel_seq.mark
-    if [ -e "$1" ] || [ -L "$1" ]; then
-        ( umask 077; mkdir -p -- "$rel_old" )
-        cp -pP -- "$1" "$rel_old/"
-        rel_call rel_secret_back "$1" "$rel_mark" "$rel_old"
-    else
-        rel_call rel_secret_back "$1" "$rel_mark" ''
-    fi
-    rel_undo "$rel_call"
-    rm -f -- "$1.rel-new"
-    (
-        umask 077
-        {
-            if [ -n "$3" ]; then chown -- "$3" "$1.rel-new"; fi
-            chmod "$2" "$1.rel-new"
-            cat -- "$rel_tmp/secret.$rel_seq" >&3
-        } 3>"$1.rel-new"
-    )
-    rm -f -- "$rel_tmp/secret.$rel_seq"
-    mv -f -- "$1.rel-new" "$1"
-    : >"$rel_mark"
-}
-
-# PATH MARK FORMER: brings the former file back, or takes away what was written.
-rel_secret_back() {
-    if [ -f "$2" ] && [ -f "$1" ] && [ "$1" -nt "$2" ]; then
-        rel_saved=$(rel_beside "$1"; printf x)
-        rel_saved=${rel_saved%x}
-        ( umask 077; cp -p -- "$1" "$rel_saved" )
-        printf '%s' "$rel_saved" >"$rel_tmp/kept"
-    fi
-    if [ -z "$3" ]; then
-        rm -f -- "$1"
-        return 0
-    fi
-    rm -rf -- "$1.rel-new"
-    ( umask 077; cp -pP -- "$3/${1##*/}" "$1.rel-new" )
-    mv -f -- "$1.rel-new" "$1"
-}
-
-# PATH: a name beside it that nothing has.
-rel_beside() {
-    rel_b=$1.rel-saved
-    rel_n=1
-    while [ -e "$rel_b" ] || [ -L "$rel_b" ]; do
-        rel_n=$((rel_n + 1))
-        rel_b=$1.rel-saved.$rel_n
-    done
-    printf '%s' "$rel_b"
-}
-
-# PATH SUM: lays beside what is neither what rel wrote there nor what comes back.
-rel_keep_edit() {
-    if [ ! -f "$1" ]; then return 0; fi
-    rel_found=$(sha256sum <"$1")
-    if [ "${rel_found%% *}" = "$2" ]; then return 0; fi
-    rel_saved=$(rel_beside "$1"; printf x)
-    rel_saved=${rel_saved%x}
-    cp -p -- "$1" "$rel_saved"
-    printf '%s' "$rel_saved" >"$rel_tmp/kept"
-}
-
-# PATH SUM: takes away the file that rel wrote.
-rel_unwrite() {
-    rel_keep_edit "$1" "$2"
-    rm -f -- "$1"
-}
-
-# PATH FORMER [SUM]: brings the former file back.
-rel_write_back() {
-    if [ -L "$2" ]; then
-        rel_keep_edit "$1" "${3:-}"
-    elif [ -n "${3:-}" ] && [ -f "$1" ]; then
-        rel_former=$(sha256sum <"$2")
-        rel_found=$(sha256sum <"$1")
-        if [ "$rel_former" != "$rel_found" ]; then rel_keep_edit "$1" "$3"; fi
-    fi
-    rm -f -- "$1.rel-new"
-    cp -pP -- "$2" "$1.rel-new"
-    mv -f -- "$1.rel-new" "$1"
-}
-
-# BASE DIR: says where the last directory of a kind lies.
-rel_set_base() {
-    { [ -d "$rel_state/bases" ] || mkdir -p -- "$rel_state/bases"; } &&
-        ln -sfn -- "$2" "$rel_state/bases/$1"
-}
-
-# DIR TO: puts what lies in a directory over what lies in another. Each file becomes a new one,
-# which tar does and cp does not: the former may be shared with other releases.
-rel_put_over() {
-    if [ -L "$1" ]; then
-        rel_l=$(readlink -- "$1")
-        if [ "$rel_l" = "$2" ]; then return 0; fi
-    fi
-    (
-        cd -- "$1"
-        set --
-        for rel_f in * .[!.]* ..?*; do
-            if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then set -- "$@" "$rel_f"; fi
-        done
-        if [ "$#" -gt 0 ]; then tar -cf - -- "$@"; fi
-    ) >"$rel_state/over.tar"
-    if [ -s "$rel_state/over.tar" ]; then tar -C "$2" -xpf "$rel_state/over.tar"; fi
-    rm -f -- "$rel_state/over.tar"
-}
-
-# BLOB TO [BASE]: lays an artifact down; into a directory where TO ends in a slash. What is
-# not there yet appears whole, by a rename: its presence says that it was laid down. With BASE
-# it is not copied but moved there, and the next one may share its files.
-rel_put() {
-    rel_blob=$rel_state/blobs/$1
-    rel_to=${2%/}
-    rel_n=0
-    for rel_f in "$rel_blob"/* "$rel_blob"/.[!.]*; do
-        if [ -e "$rel_f" ] || [ -L "$rel_f" ]; then
-            rel_n=$((rel_n + 1))
-            rel_one=$rel_f
-        fi
-    done
-    rel_make_parent "$rel_to"
-    if [ -e "$rel_to.rel-new" ]; then rm -rf -- "$rel_to.rel-new"; fi
-    if [ "$rel_to" = "$2" ] && [ "$rel_n" -eq 1 ] && [ -f "$rel_one" ]; then
-        # One file without a slash behind: it keeps the new name. Into a directory that
-        # stands there, mv would move it.
-        rel_no_directory "$rel_to"
-        cp -p -- "$rel_one" "$rel_to.rel-new"
-        mv -f -- "$rel_to.rel-new" "$rel_to"
-    elif [ -e "$rel_to" ]; then
-        rel_put_over "$rel_blob" "$rel_to"
-    else
-        if [ -z "${3:-}" ] || [ -L "$rel_blob" ]; then
-            mkdir -- "$rel_to.rel-new"
-            cp -Rp -- "$rel_blob/." "$rel_to.rel-new/"
-        else
-            mv -- "$rel_blob" "$rel_to.rel-new"
-        fi
-        chmod "$(umask -S 2>/dev/null)" "$rel_to.rel-new" 2>/dev/null || chmod 755 "$rel_to.rel-new"
-        mv -f -- "$rel_to.rel-new" "$rel_to"
-        if [ -n "${3:-}" ] && [ ! -L "$rel_blob" ]; then
-            # For another use of this run; the next run asks for what is no link.
-            ln -s -- "$rel_to" "$rel_blob"
-            rel_set_base "$3" "$rel_to"
-        fi
-    fi
-}
+# Those that make files stand in files.sh.
 
 # SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.
 rel_wait() (
@@ -525,6 +303,7 @@ rel_as() {
         return
     fi
     rel_inner='
+        export REL_RUN_ID="$2"
         exec 3<&0
         ( trap "" TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 1; kill -KILL 0 ) &
         rel_watch=$!
@@ -534,7 +313,16 @@ rel_as() {
         kill -KILL "$rel_watch" 2>/dev/null
         exit "$rel_s"'
     if [ "$rel_me" = root ] && command -v runuser >/dev/null 2>&1; then
-        set -- "$2" runuser -u "$1" --
+        # As sudo does: what stands in the environment of root is not for others.
+        case $1 in
+        *[!a-zA-Z0-9._-]*) rel_home=/ ;;
+        *) eval "rel_home=~$1" ;;
+        esac
+        set -- "$2" runuser -u "$1" -- env -i "HOME=$rel_home" "USER=$1" "LOGNAME=$1" "PATH=$PATH"
+        for rel_one in LANG LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LC_TIME TERM TZ; do
+            eval "rel_value=\${$rel_one:-}"
+            if [ -n "$rel_value" ]; then set -- "$@" "$rel_one=$rel_value"; fi
+        done
     elif command -v sudo >/dev/null 2>&1; then
         set -- "$2" sudo -n -u "$1" --
     elif command -v doas >/dev/null 2>&1; then
@@ -554,20 +342,57 @@ rel_as() {
     sleep 2147483 >"$rel_tmp/line" 2>/dev/null &
     rel_line=$!
     rel_s=0
-    "$@" sh -c "$rel_inner" sh "$rel_script" <"$rel_tmp/line" || rel_s=$?
+    "$@" sh -c "$rel_inner" sh "$rel_script" "$rel_run" <"$rel_tmp/line" || rel_s=$?
     kill -KILL "$rel_line" 2>/dev/null || :
     return "$rel_s"
 }
 
 # --- processes --------------------------------------------------------------
 
-# SESSION: its processes that are there and not only waiting to be reaped.
+# PID: sets rel_stat to what the kernel says of a process behind its name. A name, which the
+# process chooses, may hold line ends and brackets.
+rel_read_stat() {
+    rel_stat=
+    {
+        while IFS= read -r rel_more; do rel_stat=$rel_stat$rel_more; done <"/proc/$1/stat"
+    } 2>/dev/null
+    rel_stat=${rel_stat##*) }
+    [ -n "$rel_stat" ]
+}
+
+# SESSION: its processes that are there and not only waiting to be reaped. What `sed` finds can be
+# part of a name.
 rel_members() {
-    sed -n "s/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* $1 .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
+    for rel_one in $(
+        sed -n "s/^\([0-9]*\) (.*) [^ZX] [0-9]* [0-9]* $1 .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
+    ); do
+        # STATE PARENT GROUP SESSION ...
+        if rel_read_stat "$rel_one"; then
+            rel_more=${rel_stat#* * * }
+            case $rel_stat:${rel_more%% *} in
+            [!ZX]*":$1") printf '%s\n' "$rel_one" ;;
+            esac
+        fi
+    done
+}
+
+# SESSION BORN RUN: whether it is still the session whose leader was born then. Once all of a
+# session has ended its number can be another's, whose leader can have ended as well. So without
+# the leader, or where BORN is not known, one of its processes must have been started for RUN.
+rel_is_session() {
+    if [ -n "$2" ] && rel_birth "$1"; then
+        [ "$rel_b" = "$2" ]
+        return
+    fi
+    for rel_one in $(rel_members "$1"); do
+        rel_one=$(tr '\0' '\n' 2>/dev/null <"/proc/$rel_one/environ" | sed -n "/^REL_RUN_ID=$3\$/p")
+        if [ -n "$rel_one" ]; then return 0; fi
+    done 2>/dev/null
+    return 1
 }
 
 # LEADER [TENTHS]: ends a program with its session: its group, and groups of jobs within it;
-# what is still there after so many tenths of a second is killed.
+# what is still there after so many tenths of a second is killed. rel_is_session comes before.
 rel_end_group() {
     rel_most=${2:-10}
     if [ -e /proc/self/stat ]; then
@@ -605,10 +430,9 @@ rel_end_group() {
 rel_birth() {
     rel_b=gone
     if [ -e /proc/self/stat ]; then
-        { IFS= read -r rel_stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+        rel_read_stat "$1" || return 1
         set -f
-        # The name in brackets may hold spaces: count from behind it.
-        set -- ${rel_stat##*) }
+        set -- $rel_stat
         set +f
         if [ "$1" = Z ]; then return 1; fi
         shift 19
@@ -617,6 +441,7 @@ rel_birth() {
         rel_b=$1-$rel_stat
     else
         set -f
+        # shellcheck disable=SC2046
         set -- $(ps -o lstart= -p "$1")
         set +f
         if [ "$#" -eq 0 ]; then return 1; fi
@@ -654,18 +479,23 @@ rel_service_stop() {
 # descriptor of ours: the connection must be able to end. It waits until its number is written
 # down; where that does not come about it never begins, or nobody could end it.
 rel_service_go() {
+    local rel_foreign_ok="${rel_foreign_ok:-}" from="$PWD"
     rel_sd=$rel_state/services/$1
+    if [ -e "$rel_sd/foreign-ok" ]; then rel_foreign_ok=1; fi
+    rel_l=$(cat -- "$rel_sd/log")
+    rel_open_log "$rel_l" || return 1
+    cd -- "$from" || return 1
     rm -f -- "$rel_tmp/go"
     mkfifo -- "$rel_tmp/go"
     exec 7<>"$rel_tmp/go"
-    setsid sh -c 'read -r rel_go && exec sh "$1" </dev/null' sh "$rel_sd/run" \
-        <"$rel_tmp/go" >/dev/null 2>&1 7>&- &
+    setsid sh -c 'unset REL_RUN_ID; read -r rel_go && exec sh "$1" </dev/null' sh "$rel_sd/run" \
+        <"$rel_tmp/go" >&6 2>&1 6>&- 7>&- &
     rel_pid=$!
     rel_birth "$rel_pid" || :
     printf '%s %s\n' "$rel_pid" "$rel_b" >"$rel_sd/pid.new"
     mv -f -- "$rel_sd/pid.new" "$rel_sd/pid"
     echo go >&7
-    exec 7>&-
+    exec 6>&- 7>&-
     # A command that is wrong ends at once; the rest is for its own readiness.
     sleep 0.2
     rel_ok=1
@@ -678,11 +508,8 @@ $rel_ready" || rel_ok=
     fi
     if [ -z "$rel_ok" ] || ! rel_service_alive "$1"; then
         if rel_service_alive "$1"; then printf '%s is not ready\n' "$1"; else printf '%s has ended\n' "$1"; fi
-        if [ -f "$rel_sd/log" ]; then
-            rel_l=$(cat "$rel_sd/log")
-            tail -n 20 -- "$rel_l" 2>/dev/null
-            printf 'more in %s\n' "$rel_l"
-        fi
+        if rel_is_readable "$rel_l"; then tail -n 20 -- "$rel_l" 2>/dev/null; fi
+        printf 'more in %s\n' "$rel_l"
         return 1
     fi
 }
@@ -691,7 +518,7 @@ $rel_ready" || rel_ok=
 rel_service() {
     rel_sd=$rel_state/services/$1
     mkdir -p -- "$rel_sd"
-    rel_make_parent "$2"
+    if [ -n "${rel_foreign_ok:-}" ]; then : >"$rel_sd/foreign-ok"; else rm -f -- "$rel_sd/foreign-ok"; fi
     if rel_service_alive "$1"; then
         cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
         rel_call rel_service_back "$1" "$rel_state/undo/$rel_run/$rel_seq.run"
@@ -753,7 +580,9 @@ rel_scope_owe() {
     mkdir -p -- "$rel_state/scopes"
     {
         printf '# %s %s\n# %s\n' "$rel_run" "$rel_seq" "${rel_id:--}"
-        printf '%s\n' "$2"
+        rel_call rel_state "$rel_state"
+        printf 'rel_state=%s rel_umask=%s\n%s\n%s\n' "${rel_call#* }" "$rel_umask" \
+            "${rel_functions:-}" "$2"
     } >"$rel_state/scopes/.$1.new"
     mv -f -- "$rel_state/scopes/.$1.new" "$rel_state/scopes/$1"
     rel_flush "$rel_state/scopes/$1" "$rel_state/scopes"
@@ -918,10 +747,13 @@ rel_prove_back() {
         *[!0-9]*) continue ;;
         esac
         # Only lines that rel wrote itself are read, and none is run.
+        rel_allowed=${rel_foreign_ok:-}
         while IFS= read -r rel_l; do
             case $rel_l in
             *\\*) ;;
-            "rel_symlink_back '"*"' there" | "rel_write_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
+            rel_foreign_ok=1) rel_allowed=1 ;;
+            "rel_symlink_back '"*"'"* | "rel_write_back '"*"'"* | "rel_unwrite '"*"'"* | \
+                "rel_secret_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
                 ( eval "rel_prove_${rel_l#rel_}" ) 2>/dev/null
                 ;;
             esac
@@ -929,7 +761,19 @@ rel_prove_back() {
     done
 }
 
+# PATH: root goes back only where it may write.
+rel_prove_dir() {
+    rel_whoami
+    if [ "$rel_uid" != 0 ] || [ -n "$rel_allowed" ]; then return 0; fi
+    rel_find_foreign "${1%/*}"
+    if [ -n "$rel_foreign" ]; then rel_explain_foreign "$1"; fi
+}
+
+rel_prove_unwrite() { rel_prove_dir "$1"; }
+rel_prove_secret_back() { rel_prove_dir "$1"; }
+
 rel_prove_symlink_back() {
+    rel_prove_dir "$1"
     if [ "${3:-}" != there ]; then return 0; fi
     case $2 in
     /*) rel_to=$2 ;;
@@ -941,6 +785,7 @@ rel_prove_symlink_back() {
 }
 
 rel_prove_write_back() {
+    rel_prove_dir "$1"
     if [ ! -f "$2" ] && [ ! -L "$2" ]; then printf 'the former content of %s is gone: %s\n' "$1" "$2"; fi
 }
 
@@ -1013,9 +858,9 @@ rel_can_start() {
         printf '%s, where %s runs, is gone\n' "$rel_p" "$1"
         return 1
     fi
-    # A command of one line, behind the line that opens its log.
+    # A command of one line. Older runs opened the log in the line before it.
     case $rel_before in
-    'exec >>'*) ;;
+    '# run' | 'exec >>'*) ;;
     *) return 0 ;;
     esac
     rel_w=${rel_last#exec }
@@ -1053,14 +898,14 @@ rel_back_room() {
     if [ "$rel_files" -eq 0 ]; then return 0; fi
     # The sum stands in the last line. What does not look so is not known.
     rel_need=$(wc -c -- "$@") || return 0
-    set -- ${rel_need##*$rel_newline}
+    set -- ${rel_need##*"$rel_newline"}
     case ${1:-x} in
     *[!0-9]*) return 0 ;;
     esac
     rel_need=$(($1 / 1024 + 64 + rel_files * 8))
     rel_free=$(df -Pk -- "$rel_d" 2>/dev/null) || return 0
     # The name of a file system may have blanks: the numbers end at the percentage.
-    rel_free=${rel_free#*$rel_newline}
+    rel_free=${rel_free#*"$rel_newline"}
     set -- ${rel_free%%%*}
     while [ "$#" -gt 2 ]; do shift; done
     case ${1:-x} in

@@ -13,7 +13,11 @@ use crate::template::shell_quote;
 
 /// The functions that programs call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
-/// More of them; the guard, which every question waits for, goes without.
+/// Directories that other users can change, and how files are made in them.
+pub const TRUST: &str = include_str!("trust.sh");
+/// The actions that make files; the guard, which every question waits for, goes without.
+pub const FILES: &str = include_str!("files.sh");
+/// Detached steps; the guard goes without.
 pub const DETACHED: &str = include_str!("detached.sh");
 /// What keeps a detached step; comes after the prelude.
 pub const KEEPER: &str = include_str!("keeper.sh");
@@ -41,6 +45,8 @@ pub struct Header {
     pub root: String,
     /// Directory of the environment's state, below the root.
     pub state: String,
+    /// The host's name in the Releasefile, which is kept there; empty for this machine.
+    pub name: String,
     /// Id of this run.
     pub run: String,
     /// Who runs `rel`.
@@ -49,22 +55,39 @@ pub struct Header {
     pub purpose: String,
     /// How long its lease holds when nothing is heard of it.
     pub lease: Duration,
+    /// root may write into directories that other users of the host can change.
+    pub may_write_foreign: bool,
+    /// Whoever owns the project; on this machine that user has rel's trust: its Releasefile
+    /// says what rel runs.
+    pub project_uid: Option<u32>,
+    /// The checkout, on this machine: whoever can change it can change its Releasefile.
+    pub checkout: Option<String>,
 }
 
 impl Header {
     fn text(&self) -> String {
         let ttl = (self.lease.as_millis() / 10).to_string();
         let period = format!("{:.3}", self.period().as_secs_f64());
+        let foreign = String::from(if self.may_write_foreign { "1" } else { "" });
+        let checkout = self.checkout.clone().unwrap_or_default();
+        let owner = self
+            .project_uid
+            .map_or_else(String::new, |uid| uid.to_string());
         [
             ("rel_nonce", &self.nonce),
             ("rel_room", &self.room()),
+            ("rel_salt", &self.salt()),
             ("rel_root", &self.root),
             ("rel_state", &self.state),
+            ("rel_name", &self.name),
             ("rel_run", &self.run),
             ("rel_who", &self.who),
             ("rel_purpose", &self.purpose),
             ("rel_ttl", &ttl),
             ("rel_period", &period),
+            ("rel_foreign_ok", &foreign),
+            ("rel_project_uid", &owner),
+            ("rel_checkout", &checkout),
         ]
         .iter()
         .map(|(name, value)| format!("{name}={}\n", quote(value)))
@@ -77,6 +100,14 @@ impl Header {
         hex(self.nonce.as_bytes()).chars().take(12).collect()
     }
 
+    /// Returns what the names of files begin with until they are whole: nobody can guess it.
+    fn salt(&self) -> String {
+        hex(format!("{} files", self.nonce).as_bytes())
+            .chars()
+            .take(12)
+            .collect()
+    }
+
     /// Returns how often a guard looks whether `rel` is still there.
     pub fn period(&self) -> Duration {
         self.lease / LOOKS
@@ -84,7 +115,7 @@ impl Header {
 
     /// Returns the guard, ready to be evaluated by the host's first shell.
     pub fn guard(&self) -> String {
-        let functions = [PRELUDE, LEASE, ASKED, GUARD].map(lean);
+        let functions = [PRELUDE, TRUST, LEASE, ASKED, GUARD].map(lean);
         format!("{}{}", self.text(), functions.concat())
     }
 
@@ -94,11 +125,22 @@ impl Header {
     /// Once it is read its file is emptied: steps must not find the nonce there. Its last word
     /// is that it came to its end, which no exit status tells for certain.
     pub fn program(&self, body: &str) -> String {
+        // A host reads it all each time: no more than is needed.
+        let mut functions = [PRELUDE, TRUST, FILES].map(lean).concat();
+        // Scopes keep the functions that their way out may call.
+        let kept = match body.contains("rel_scope") || body.contains("rel_undo_step") {
+            true => format!("rel_functions={}\n", quote(&functions)),
+            false => String::new(),
+        };
+        let of_detached = ["rel_do_detached", "rel_detached_", "rel_undo_step"];
+        if of_detached.iter().any(|name| body.contains(name)) {
+            functions.push_str(&lean(DETACHED));
+        }
         format!(
-            "{{\n{}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5\n: >\"$1/program\"\n{}{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
+            "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
+             rel_gid=$7\n: >\"$1/program\"\n{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
             self.text(),
-            lean(PRELUDE),
-            lean(DETACHED),
+            functions,
         )
     }
 }

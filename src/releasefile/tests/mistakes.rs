@@ -3,6 +3,7 @@
 mod graph;
 mod hosts;
 mod names;
+mod sums;
 mod targets;
 mod text;
 mod values;

@@ -282,11 +282,18 @@ impl Ground {
         fs::read_to_string(self.space.base().join("said")).unwrap_or_default()
     }
 
-    /// Copies all that a build may change to one side, or back.
+    /// Copies all that a build may change to one side, or back. `.rel` stays the directory that
+    /// it was, for `rel` believes no other.
     pub fn keep(&self, is_back: bool) {
         let script = match is_back {
             false => "rm -rf kept; mkdir kept; cp -a work outside cache kept",
-            true => "rm -rf work outside cache; cp -a kept/. .",
+            true => {
+                "rm -rf outside cache
+                find work -mindepth 1 -maxdepth 1 ! -name .rel -exec rm -rf {} +
+                if [ -d kept/work/.rel ]; then find work/.rel -mindepth 1 -delete
+                else rm -rf work/.rel; fi
+                cp -a kept/. ."
+            }
         };
         let mut command = Command::new("sh");
         command
@@ -359,7 +366,10 @@ pub fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 /// Copies a directory with all that is in it.
 pub fn copy_dir(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
+    // The directory itself stays: `rel` believes no other `.rel` than the one that it made.
+    for entry in fs::read_dir(to).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+    }
     for entry in walkdir::WalkDir::new(from).into_iter().flatten() {
         let path = to.join(entry.path().strip_prefix(from).expect("below"));
         match fs::read_link(entry.path()) {

@@ -54,7 +54,7 @@ target "a" {
        ·                                ──┬──
        ·                                  ╰── not known here
        ╰────
-      help: it takes `read`
+      help: it takes `read`, `connect`
 
     rel::releasefile::bad_dir
 

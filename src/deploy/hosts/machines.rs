@@ -1,0 +1,253 @@
+//! Which machine each host's name stood for: a name that leads to another one stops the run.
+//!
+//! `ssh` knows host keys by address. The address of a host can be that of another machine: behind
+//! another jump host, in another network, by a changed alias. So two records are kept: in the state
+//! directory of the checkout the machine that each name stood for, and in the state directory on the
+//! host the name under which it was reached and the machine that it was.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::deploy::hosts::lock;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::stored;
+
+/// File of the checkout's state directory.
+pub const FILE: &str = "machines.v1";
+
+/// What a machine says that it is; what it does not say, or not in a known form, is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `/etc/machine-id`: 32 hex digits (machine-id(5)).
+    pub id: Option<String>,
+    /// Fingerprint of its public host key, as `ssh-keygen -l` prints it.
+    pub key: Option<String>,
+}
+
+impl Machine {
+    /// Returns the machine with this id and this public key in base64.
+    pub fn new(id: &str, key: &str) -> Self {
+        let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let key = STANDARD.decode(key).ok().filter(|key| !key.is_empty());
+        let fingerprint = |key| format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(key)));
+        Self {
+            id: is_id.then(|| id.to_owned()),
+            key: key.map(fingerprint),
+        }
+    }
+
+    /// Returns whether they are two: something that both say differs.
+    pub fn is_another(&self, other: &Self) -> bool {
+        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        differ(&self.id, &other.id) || differ(&self.key, &other.key)
+    }
+
+    /// Returns it in words.
+    pub fn shown(&self) -> String {
+        let id = self.id.as_deref().unwrap_or("none");
+        let key = self.key.as_deref().unwrap_or("none");
+        format!("machine-id {id}, host key {key}")
+    }
+
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a guard says of its machine before its first answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The machine.
+    pub machine: Machine,
+    /// For which host, and on which machine, its state directory was written.
+    pub written: Option<(String, Machine)>,
+}
+
+impl Told {
+    /// Takes an event of the guard; `words` are `ID KEY`, and behind `state` also a name first.
+    pub fn take(&mut self, event: &str, words: &str) {
+        let words: Vec<&str> = words.split(' ').collect();
+        match (event, words.as_slice()) {
+            ("machine", [id, key]) => self.machine = Machine::new(id, key),
+            ("state", [name, id, key]) => {
+                self.written = Some(((*name).to_owned(), Machine::new(id, key)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks that the host `name` leads to the machine that it stood for.
+    ///
+    /// # Errors
+    /// It leads to another one, or to the state of another host.
+    pub fn check(&self, name: &str, known: Option<&Machine>, state: &str) -> Result<()> {
+        let now = &self.machine;
+        let (message, was) = match (known, &self.written) {
+            (Some(known), _) if known.is_another(now) => (another(name), known.shown()),
+            // What is known here was seen, or accepted by a person.
+            (Some(_), _) | (None, None) => return Ok(()),
+            (None, Some((other, _))) if other != name => (
+                format!("host `{name}` leads to the state of host `{other}`"),
+                format!("{state} is that of `{other}`"),
+            ),
+            (None, Some((_, then))) if then.is_another(now) => (another(name), then.shown()),
+            (None, Some(_)) => return Ok(()),
+        };
+        Err(Error::host(message)
+            .fact("known", was)
+            .fact("found", now.shown())
+            .hinted(format!(
+                "nothing was changed there; if that machine is meant: `rel hosts --accept {name}`"
+            )))
+    }
+}
+
+fn another(name: &str) -> String {
+    format!("host `{name}` leads to another machine than before")
+}
+
+/// The machines of a checkout's hosts.
+#[derive(Debug, Default)]
+pub struct Machines {
+    /// Where they are kept; nowhere, if nothing may be written.
+    path: Option<PathBuf>,
+    known: BTreeMap<String, Machine>,
+    learned: Mutex<BTreeMap<String, Machine>>,
+}
+
+impl Machines {
+    /// Reads what is known. A file that is missing or damaged knows nothing.
+    pub fn read(path: Option<PathBuf>) -> Self {
+        let read = |path| fs::read_optional(path).ok().flatten();
+        let bytes = path.as_deref().and_then(read);
+        Self {
+            known: bytes.and_then(|b| stored::decode(&b)).unwrap_or_default(),
+            path,
+            learned: Mutex::default(),
+        }
+    }
+
+    /// Returns the machine that a host's name stood for.
+    pub fn known(&self, host: &str) -> Option<&Machine> {
+        self.known.get(host)
+    }
+
+    /// Notes which machine a host is.
+    pub fn learn(&self, host: &str, machine: &Machine) {
+        if !machine.is_unknown() && self.known.get(host) != Some(machine) {
+            lock(&self.learned).insert(host.to_owned(), machine.clone());
+        }
+    }
+
+    /// Writes what was learned, beside what others have written meanwhile.
+    pub fn keep(&self) -> Result<()> {
+        let learned = std::mem::take(&mut *lock(&self.learned));
+        let (false, Some(path)) = (learned.is_empty(), &self.path) else {
+            return Ok(());
+        };
+        let mut all = Self::read(Some(path.clone())).known;
+        all.extend(learned);
+        fs::write_lightly(path, &stored::encode(&all)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "00000000000000000000000000000001";
+    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAA";
+
+    #[test]
+    fn fingerprints_are_those_of_openssh() {
+        // Of `ssh-keygen -lf` for this key.
+        let key = "AAAAC3NzaC1lZDI1NTE5AAAAIPcvtT1TKj6kfPDA0KgIC9GuqSWeDS4UrEIq4yWz9cyG";
+        let machine = Machine::new("uninitialized", key);
+        assert_eq!(machine.id, None);
+        assert_eq!(
+            machine.key.as_deref(),
+            Some("SHA256:5ZyInbGZHAYM032+YHfD9MllKKzCoRdfLb0SvN6Pu7o")
+        );
+        assert_eq!(Machine::new("-", "-"), Machine::default());
+        assert_eq!(Machine::new("a b", "\u{1b}[0m").key, None);
+    }
+
+    #[test]
+    fn a_machine_is_another_if_something_that_both_say_differs() {
+        let of = |id: &str, key: &str| Machine::new(id, key);
+        for (a, b, is_another) in [
+            (of(ID, KEY), of(ID, KEY), false),
+            (of(ID, KEY), of(OTHER, KEY), true),
+            (of(ID, KEY), of(ID, "AAAA"), true),
+            (of(ID, "-"), of(ID, KEY), false),
+            (of(ID, "-"), of("-", KEY), false),
+            (of("-", "-"), of(ID, KEY), false),
+        ] {
+            assert_eq!(a.is_another(&b), is_another, "{a:?} {b:?}");
+            assert_eq!(b.is_another(&a), is_another, "{b:?} {a:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
+        let said = |machine: &Machine, written: Option<(&str, &Machine)>| Told {
+            machine: machine.clone(),
+            written: written.map(|(name, machine)| (name.to_owned(), machine.clone())),
+        };
+        for (known, told, message) in [
+            (None, said(&here, None), ""),
+            (None, said(&here, Some(("us", &here))), ""),
+            (
+                None,
+                said(&here, Some(("eu", &here))),
+                "the state of host `eu`",
+            ),
+            (None, said(&here, Some(("us", &there))), "another machine"),
+            (Some(&here), said(&here, None), ""),
+            (Some(&there), said(&here, None), "another machine"),
+            // It was accepted here.
+            (Some(&here), said(&here, Some(("eu", &there))), ""),
+        ] {
+            match told.check("us", known, "/srv/.rel/e") {
+                Ok(()) => assert_eq!(message, "", "{told:?}"),
+                Err(error) => {
+                    assert!(
+                        !message.is_empty() && error.message.contains(message),
+                        "{error}"
+                    );
+                    assert!(error.to_string().contains("--accept us"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_two_runs_learn_is_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE);
+        let (one, two) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
+        let runs = [(); 2].map(|()| Machines::read(Some(path.clone())));
+        runs[0].learn("a", &one);
+        runs[1].learn("b", &two);
+        runs[1].learn("c", &Machine::default());
+        for run in &runs {
+            run.keep().expect("writes");
+        }
+        let known = Machines::read(Some(path.clone()));
+        assert_eq!(known.known("a"), Some(&one));
+        assert_eq!(known.known("b"), Some(&two));
+        assert_eq!(known.known("c"), None);
+        std::fs::write(&path, "torn").expect("writes");
+        assert_eq!(Machines::read(Some(path)).known("a"), None);
+        Machines::read(None).keep().expect("nothing to write");
+    }
+}

@@ -1,0 +1,147 @@
+//! What a person reads before a saved plan is approved: first what this checkout says, then what
+//! only the file says.
+
+use super::deploy::{INDENT, counts, difference_text, foreign_text, losses, roles_text, ways_back};
+use super::hosts::shown_date;
+use super::{BAD, FAINT, NAME, Screen, Text, WARN};
+use crate::deploy::plan::here::THIS_MACHINE;
+use crate::deploy::plan::job::Act;
+use crate::deploy::plan::{Plan, PlannedStep, Verdict};
+use crate::deploy::told::saved::SavedPlan;
+
+/// An artifact of a plan, held against what stands in the checkout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactCheck {
+    /// The target.
+    pub target: String,
+    /// The digest in the file.
+    pub sha256: String,
+    /// What stands here has that digest; `None` where nothing stands.
+    pub is_same: Option<bool>,
+}
+
+/// What is shown beside the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// What was asked: `production branch2`.
+    pub purpose: String,
+    /// Each input of the plan that its maker chose: name and value.
+    pub inputs: Vec<(String, String)>,
+    /// The artifacts.
+    pub artifacts: Vec<ArtifactCheck>,
+}
+
+/// Returns a saved plan for whoever may approve it. `plan` has the texts of this checkout.
+pub fn text(screen: Screen, saved: &SavedPlan, plan: &Plan, given: &Given) -> Text {
+    let mut text = Text::new();
+    let body = &saved.body;
+    let digest = saved.digest.get(..12).unwrap_or(&saved.digest);
+    text.line(format_args!("plan {digest} of `{}`", given.purpose));
+    let (user, when) = (&body.made_by, shown_date(body.made_at));
+    let maker = format!("{user}, {when} UTC (nobody has checked that)");
+    let maker = [(String::from("made by"), maker)];
+    for (name, value) in maker.iter().chain(&given.inputs) {
+        text.line(screen.paint(FAINT, format_args!("  {name:10}")) + "  " + value);
+    }
+    for one in &given.artifacts {
+        let digest = one.sha256.get(..12).unwrap_or(&one.sha256);
+        let name = screen.paint(FAINT, format_args!("  {:10}", "artifact"));
+        let line = name + format_args!("  {}  {digest}  ", one.target);
+        text.line(match one.is_same {
+            Some(true) => line + "is what stands here",
+            Some(false) => line + screen.paint(WARN, "is not what stands here"),
+            None => line + screen.paint(WARN, "is not made here: nobody has checked its content"),
+        });
+    }
+    text.line(
+        "steps that are due; the text is computed from this checkout, `{...}` is a host's answer:",
+    );
+    text += steps_text(screen, plan);
+    text += ways_back(screen, plan);
+    text += losses(screen, &plan.destructive);
+    text.line(
+        "what hosts said, by the file; `rel apply` asks them again and refuses what is not so:",
+    );
+    text += claims_text(screen, plan);
+    text.line(counts(plan));
+    text
+}
+
+/// Returns what each step that is due does.
+fn steps_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
+    for job in &plan.jobs {
+        let is_shown = |s: &&PlannedStep| screen.is_verbose || is_due(s);
+        let steps: Vec<&PlannedStep> = job.steps.iter().filter(is_shown).collect();
+        if steps.is_empty() {
+            continue;
+        }
+        let host = screen.paint(NAME, job.host.as_deref().unwrap_or(THIS_MACHINE));
+        let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
+        text.line(host + "  " + label);
+        for step in steps {
+            let user = step.draft.user.as_ref();
+            let user = user.map_or(String::new(), |user| format!("  as {user}"));
+            let on = match (&step.host, &job.host) {
+                (Some(here), Some(there)) if here != there => format!("  on {here}"),
+                _ => String::new(),
+            };
+            let (name, what) = (&step.name, &step.what);
+            let rest = rest_of(step);
+            let more = match rest.is_empty() || screen.is_verbose {
+                true => "",
+                false => " ...",
+            };
+            text.line(format_args!("      {name:10}{on}{user}  {what}{more}"));
+            if screen.is_verbose {
+                for line in rest {
+                    text.line(Text::from(INDENT) + screen.paint(FAINT, line));
+                }
+            }
+        }
+    }
+    text
+}
+
+fn is_due(step: &PlannedStep) -> bool {
+    matches!(step.verdict, Verdict::Run | Verdict::Ask)
+}
+
+/// Returns the lines of a command, or of a file that is written, that its step does not name.
+fn rest_of(step: &PlannedStep) -> Vec<&str> {
+    match &step.draft.act {
+        Act::Run(text) => text.trim().lines().skip(1).collect(),
+        Act::Write { content, .. } => content.lines().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns what the file says of hosts.
+fn claims_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = roles_text(screen, plan);
+    for (host, scopes) in &plan.owed {
+        for scope in scopes {
+            let host = screen.paint(NAME, host);
+            text.line(host + format_args!("  the end of `{scope}` is pending"));
+        }
+    }
+    for job in &plan.jobs {
+        for told in &job.told {
+            text.line(screen.paint(WARN, "note:") + " " + told);
+        }
+        for step in job.steps.iter().filter(|s| is_due(s)) {
+            let host = screen.paint(NAME, step.host.as_deref().unwrap_or(THIS_MACHINE));
+            let id = format_args!("  {}  {}  ", step.id, step.verdict.word());
+            text.line((host + id + screen.paint(FAINT, &step.reason)).trimmed());
+            text += foreign_text(screen, step);
+            if let Some(difference) = &step.difference {
+                text += difference_text(screen, difference);
+            }
+        }
+    }
+    for blocked in &plan.blocked {
+        let what = format_args!("`{}` of `{}` stops it", blocked.guard, blocked.label);
+        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(BAD, what));
+    }
+    text
+}

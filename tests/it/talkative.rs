@@ -1,0 +1,137 @@
+//! Hosts that print more than anybody reads: before their first answer, as an answer, as the
+//! output of a step, on standard error. No host costs `rel` more than a few MiB, or an end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use insta::assert_snapshot;
+
+use crate::space::{Output, Space};
+
+/// Bytes of memory that output may cost `rel`.
+const COSTS_MAX: u64 = 20 << 20;
+
+/// Returns a checkout whose environment `e` has these recipe nodes, on one host of this machine.
+fn local(nodes: &str) -> Space {
+    let space = Space::new(
+        "host \"h\" local=#true root=\"host\"\nenvironment \"e\" { use \"u\" on=\"h\"; }\n",
+    );
+    space.write("recipes/u.kdl", format!("recipe \"u\" {{\n{nodes}\n}}\n"));
+    space
+}
+
+/// Runs `rel e` with an `ssh` that is this script.
+fn over(script: &str) -> Output {
+    let space = local("step \"s\" { run \"true\"; }");
+    space.write(
+        "Releasefile.kdl",
+        "host \"h\" ssh=\"me@h\" root=\"/srv\"\nenvironment \"e\" { use \"u\" on=\"h\"; }\n",
+    );
+    space.write("ssh", format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(space.path("ssh"), fs::Permissions::from_mode(0o755)).expect("sets");
+    let mut rel = space.rel(["-q", "e"]);
+    rel.env("REL_SSH", space.path("ssh"));
+    space.finish(&mut rel)
+}
+
+#[test]
+fn what_a_host_prints_instead_of_an_answer_is_shown() {
+    assert_snapshot!(over("echo 'Please log in as `deploy`.'; exit 1"), @"
+    --- stderr
+    error: cannot reach host `h`
+      printed  Please log in as `deploy`.
+      status   1
+      help: try `ssh me@h true`
+    --- exit code 1
+    ");
+    assert_snapshot!(over("exec yes greetings"), @"
+    --- stderr
+    error: host `h` prints text without end instead of an answer
+      printed  greetings
+               greetings
+               greetings
+               greetings
+               greetings
+               greetings
+               greetings
+               greetings
+      help: see what its login shell starts: `ssh me@h true`
+    --- exit code 1
+    ");
+    assert_snapshot!(over("yes err >&2; exit 1"), @"
+    --- stderr
+    error: host `h` writes messages without end to standard error
+      says  err
+            err
+            err
+            err
+            err
+            err
+            err
+            err
+      help: try `ssh me@h true`
+    --- exit code 1
+    ");
+    let output = over("exec cat /dev/zero").fails(1);
+    assert!(
+        output.stderr.contains("prints text without end"),
+        "{output}"
+    );
+}
+
+/// Returns the most memory that `rel e` had, in bytes.
+fn memory(space: &Space) -> (u64, Output) {
+    let job = space.begin(["-q", "e"]);
+    let status = format!("/proc/{}/status", job.pid().as_raw_nonzero());
+    let mut most = 0;
+    // The kernel keeps the mark; it is read as long as there is a process.
+    while let Ok(text) = fs::read_to_string(&status) {
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let Some(kib) = line.and_then(|l| l.trim().split(' ').next()?.parse::<u64>().ok()) else {
+            break;
+        };
+        most = most.max(kib << 10);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    (most, job.finish())
+}
+
+#[test]
+fn what_a_host_prints_costs_little_memory() {
+    let (least, output) = memory(&local("step \"s\" { run \"true\"; }"));
+    let _ = output.ok();
+    // Each costs that much if it is kept.
+    let print = "yes 'some words to print' | head -c 30000000";
+    for (nodes, code) in [
+        (format!("step \"s\" {{ run \"{print}\"; }}"), 0),
+        (format!("step \"s\" {{ run \"{print}; exit 1\"; }}"), 1),
+        (
+            "step \"s\" { run \"head -c 200000000 /dev/zero\"; }".to_owned(),
+            0,
+        ),
+        (
+            format!(
+                "step \"s\" {{ run \"true\"; undo \"{print}\"; }}\nstep \"t\" {{ run \"exit 1\"; }}"
+            ),
+            1,
+        ),
+        (
+            format!("fact \"f\" \"{print}\"\nstep \"s\" {{ run \"echo {{f}}\"; }}"),
+            1,
+        ),
+        (
+            format!("guard \"g\" \"{print}; exit 1\"\nstep \"s\" {{ run \"true\"; }}"),
+            1,
+        ),
+        (
+            format!("step \"s\" {{ check \"{print}; false\"; run \"true\"; }}"),
+            1,
+        ),
+    ] {
+        let (most, output) = memory(&local(&nodes));
+        assert_eq!(output.code, code, "{nodes}: {output}");
+        let costs = most.saturating_sub(least);
+        assert!(costs <= COSTS_MAX, "{nodes}: {} MiB", costs >> 20);
+        assert!(output.stderr.len() < 100_000, "{nodes}");
+    }
+}
