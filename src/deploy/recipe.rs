@@ -70,6 +70,8 @@ pub struct Param {
     pub kind: Kind,
     /// Value where the `use` gives none; without it the parameter must be given.
     pub default: Option<String>,
+    /// For a command: the names of the recipe that the text of a `use` may mention.
+    pub gives: Vec<String>,
     /// One line for people.
     pub desc: Option<String>,
 }
@@ -275,6 +277,14 @@ impl Recipe {
     /// Returns the parameter of that name.
     pub fn param(&self, name: &str) -> Option<&Param> {
         self.params.iter().find(|p| p.name == name)
+    }
+
+    /// Returns whether a parameter, a derived name or a fact is called so.
+    pub fn has_name(&self, name: &str) -> bool {
+        let base = name.split('.').next().unwrap_or(name);
+        self.param(base).is_some()
+            || self.lets.iter().any(|one| one.name == name)
+            || self.facts.iter().any(|fact| fact.name == name)
     }
 
     /// Returns the parameter that names a driver.

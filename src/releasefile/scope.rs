@@ -22,7 +22,11 @@ pub(crate) const RESERVED: &[&str] = &[
     "use",
     "project",
     "name",
+    "run-id",
 ];
+
+/// Names that begin so are values of hosts, and what former runs noted.
+const RESERVED_HEADS: &[&str] = &["host.", "from.", "notes."];
 
 /// The variables of the project, and which of them were asked for.
 #[derive(Debug, Default)]
@@ -354,7 +358,8 @@ impl<'a> Scope<'a> {
 /// Returns a mistake if `name` can not stand between braces or means something else.
 pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Mistake> {
     let text = &name.text;
-    if RESERVED.contains(&text.as_str()) {
+    let has_head = RESERVED_HEADS.iter().any(|head| text.starts_with(head));
+    if has_head || RESERVED.contains(&text.as_str()) {
         let message =
             format!("{what} can not be called `{text}`: the name has a meaning of its own");
         return Some(Mistake::new(

@@ -6,7 +6,7 @@
 use crate::deploy::plan::expand::artifact_target;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
-use crate::deploy::recipe::{Kind, Recipe};
+use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::model::{Arg, Environment, Project, Use};
 use crate::source::{Mistake, suggest};
 use crate::template::{Mode, Template};
@@ -61,7 +61,7 @@ impl Checker<'_> {
         };
         for (name, arg) in &self.one.args {
             match recipe.param(name) {
-                Some(param) => self.argument(recipe, name, param.kind, arg),
+                Some(param) => self.argument(recipe, param, arg),
                 None => self.unknown_param(recipe, name, arg),
             }
         }
@@ -150,12 +150,13 @@ impl Checker<'_> {
         }
     }
 
-    fn argument(&mut self, recipe: &Recipe, name: &str, kind: Kind, arg: &Arg) {
+    fn argument(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
+        let kind = param.kind;
         match kind {
-            Kind::Artifact => return self.artifact(name, arg),
+            Kind::Artifact => return self.artifact(&param.name, arg),
             // Found, or it would not have been read together with the recipe.
             Kind::Driver => return,
-            Kind::Secret => return self.secret(name, arg),
+            Kind::Secret => return self.secret(&param.name, arg),
             Kind::Text | Kind::Command => {}
         }
         let mode = match kind {
@@ -173,19 +174,20 @@ impl Checker<'_> {
             }
         };
         for used in template.names() {
-            if !self.is_known(used, recipe, kind) {
+            if !self.is_known(used, param) {
                 if recipe.param(used).is_some_and(|p| p.kind == Kind::Secret) {
                     let (message, help) = only_in_files(used);
                     let mistake = Mistake::new("unknown_name", arg.place, message, "here");
                     self.mistakes.push(mistake.help(help.unwrap_or_default()));
                     continue;
                 }
-                let known = self.known(recipe, kind);
+                let known = self.known(param);
                 let message = format!("`{{{used}}}` is not known here");
                 let mistake = Mistake::new("unknown_name", arg.place, message, "here");
                 self.mistakes
                     .push(match suggest(used, known.iter().map(String::as_str)) {
                         Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
+                        None if recipe.has_name(used) => mistake.help(not_given(recipe, param)),
                         None => mistake
                             .help("declare it with `var` or `param`, or write `{{` for a brace"),
                     });
@@ -246,34 +248,48 @@ impl Checker<'_> {
             .collect()
     }
 
-    fn is_known(&self, name: &str, recipe: &Recipe, kind: Kind) -> bool {
+    fn is_known(&self, name: &str, param: &Param) -> bool {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         let is_artifact = matches!(tail, "sha256" | "id" | "name");
-        self.known(recipe, kind).iter().any(|k| k == name)
+        self.known(param).iter().any(|k| k == name)
             || (head == "host" && !self.one.on.is_empty() && !tail.is_empty())
             || (head == "from" && self.one.from.is_some() && !tail.is_empty())
             || (is_artifact && self.needs().iter().any(|n| n == head))
-            || (kind == Kind::Command && head == "notes" && !tail.is_empty())
-            || (kind == Kind::Command
-                && is_artifact
-                && recipe.param(head).is_some_and(|p| p.kind == Kind::Artifact))
+            || (param.kind == Kind::Command && head == "notes" && !tail.is_empty())
     }
 
-    fn known(&self, recipe: &Recipe, kind: Kind) -> Vec<String> {
+    fn known(&self, param: &Param) -> Vec<String> {
         let mut known: Vec<String> = ["project", "environment", "version", "use"]
             .map(String::from)
             .to_vec();
         known.extend(self.project.vars.keys().cloned());
         known.extend(self.environment.params.iter().map(|p| p.name.clone()));
         known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
-        if kind == Kind::Command {
-            let is_text = |k: Kind| !matches!(k, Kind::Artifact | Kind::Secret);
-            let texts = recipe.params.iter().filter(|p| is_text(p.kind));
-            known.extend(texts.map(|p| p.name.clone()));
-            known.extend(recipe.lets.iter().map(|l| l.name.clone()));
-            known.extend(recipe.facts.iter().map(|f| f.name.clone()));
+        if param.kind == Kind::Command {
+            known.extend(param.gives.iter().cloned());
             known.push("run-id".into());
         }
         known
+    }
+}
+
+/// Says which names of a recipe a text may use, for one that uses another.
+fn not_given(recipe: &Recipe, param: &Param) -> String {
+    let given: Vec<String> = param
+        .gives
+        .iter()
+        .map(|name| format!("`{{{name}}}`"))
+        .collect();
+    match (param.kind, given.as_slice()) {
+        (Kind::Command, []) | (Kind::Text, _) => format!(
+            "it is a name of recipe `{}`, which gives none of its names to `{}`",
+            recipe.name, param.name
+        ),
+        _ => format!(
+            "it is a name of recipe `{}`, which gives `{}` only {}",
+            recipe.name,
+            param.name,
+            given.join(", ")
+        ),
     }
 }

@@ -369,7 +369,7 @@ impl World<'_> {
                 Some(arg) => self.bind(one, param.kind, arg, &caller)?,
                 // A default is the recipe's own text: it sees what stands before it.
                 None => match (&param.default, param.kind) {
-                    (Some(text), Kind::Command) => Bound::Command(text.clone()),
+                    (Some(text), Kind::Command) => Bound::Default(text.clone()),
                     (Some(text), _) => {
                         let mut scope = built_in.clone();
                         for (name, bound) in &args {

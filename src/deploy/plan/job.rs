@@ -58,8 +58,10 @@ pub struct Job {
 pub enum Bound {
     /// A text.
     Text(String),
-    /// Shell text, and whether it reads the caller's names.
+    /// Shell text of the `use`: it has the caller's names, and those that the parameter gives.
     Command(String),
+    /// Shell text of the recipe or of its driver, a default: it has the recipe's names alone.
+    Default(String),
     /// A needed target, with its files if it has been made.
     Artifact(String, Option<Artifact>),
     /// A secret.
@@ -273,12 +275,20 @@ impl Job {
         of_args.or(self.missing.as_deref())
     }
 
+    /// Returns whether the recipe gives a name of its own to the command passed for `param`.
+    pub(in crate::deploy) fn is_given(&self, param: &str, name: &str) -> bool {
+        let param = self.recipe.param(param);
+        param.is_some_and(|param| param.gives.iter().any(|given| given == name))
+    }
+
     fn exists(&self, step: &Step) -> bool {
         let Some(param) = &step.if_param else {
             return true;
         };
         match self.args.get(param) {
-            Some(Bound::Text(text) | Bound::Command(text)) => !text.is_empty(),
+            Some(Bound::Text(text) | Bound::Command(text) | Bound::Default(text)) => {
+                !text.is_empty()
+            }
             Some(Bound::Artifact(..) | Bound::Secret(_)) => true,
             None => false,
         }

@@ -1,7 +1,8 @@
 //! Texts of a recipe -> the final texts of a step. Pure; a part of [`job`](crate::deploy::plan::job).
 //!
-//! A name is looked up in one place: the recipe's own names, the host's answers, and for the
-//! caller's commands what stands in the Releasefile.
+//! Names are lexical. A text of the recipe, a default among them, sees the recipe's own names and
+//! the host's answers, never a variable of the Releasefile. A command that a `use` passes sees the
+//! names of the Releasefile, and of the recipe's those alone that the parameter `gives`.
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -44,8 +45,8 @@ impl<'a> Scope<'a> {
                 Bound::Text(text) => {
                     scope.names.insert(name.clone(), Value::from(text.as_str()));
                 }
-                Bound::Command(text) => {
-                    let id = scope.command_id(text)?;
+                Bound::Command(text) | Bound::Default(text) => {
+                    let id = scope.command_id(name, bound, text)?;
                     scope
                         .names
                         .insert(format!("{name}.id"), Value::from(id.as_str()));
@@ -102,33 +103,52 @@ impl Scope<'_> {
         self.get(name).or_else(|| self.command(name))
     }
 
-    /// The names of a caller's command: the recipe's, then those of the Releasefile.
-    fn get_for_caller(&self, name: &str) -> Option<Value> {
-        self.get(name)
-            .or_else(|| self.job.caller.get(name).cloned())
-            .or_else(|| self.command(name))
+    /// The names of the command that a `use` passes for `param`: those that the parameter gives,
+    /// then those of the Releasefile.
+    fn get_for_caller(&self, param: &str, name: &str) -> Option<Value> {
+        if self.job.is_given(param, name) {
+            return self.get_or_command(name);
+        }
+        match name == "run-id" || name.starts_with("notes.") {
+            true => self.get(name),
+            false => self.job.caller.get(name).cloned(),
+        }
+    }
+
+    /// Renders the command that is passed for `param`; `None` if none is.
+    fn passed(&self, param: &str) -> Option<Result<OsString>> {
+        let bound = self.job.args.get(param)?;
+        let (Bound::Command(text) | Bound::Default(text)) = bound else {
+            return None;
+        };
+        let render = |command: Template| match bound {
+            Bound::Default(_) => command.render(&|name| self.get_or_command(name)),
+            _ => command.render(&|name| self.get_for_caller(param, name)),
+        };
+        let command = self.parse_command(text);
+        Some(command.and_then(|command| render(command).map_err(|e| self.refuse(text, &e))))
     }
 
     fn command(&self, name: &str) -> Option<Value> {
-        let Some(Bound::Command(text)) = self.job.args.get(name) else {
-            return None;
-        };
         if self.depth.get() == DEPTH_MAX {
             return None;
         }
         self.depth.set(self.depth.get() + 1);
-        let command = self.parse_command(text).ok();
-        let value = command.and_then(|c| c.render(&|name| self.get_for_caller(name)).ok());
+        let value = self.passed(name).and_then(Result::ok);
         self.depth.set(self.depth.get() - 1);
         value.map(Value::One)
     }
 
-    /// A digest of what the caller wrote: names of the recipe stand for themselves,
+    /// A digest of a command as it is written: names of the recipe stand for themselves,
     /// because some of them are made from this very digest.
-    fn command_id(&self, text: &str) -> Result<String> {
+    fn command_id(&self, param: &str, bound: &Bound, text: &str) -> Result<String> {
         let template = self.parse_command(text)?;
         let bound = template
-            .bind(&|name| self.job.caller.get(name).cloned())
+            .bind(&|name| match bound {
+                Bound::Default(_) => self.job.built_in.get(name).cloned(),
+                _ if self.job.is_given(param, name) => None,
+                _ => self.job.caller.get(name).cloned(),
+            })
             .map_err(|e| self.refuse(text, &e))?;
         Ok(hex(bound.source().as_bytes())[..12].to_owned())
     }
@@ -145,17 +165,12 @@ impl Scope<'_> {
             .hinted(error.help())
     }
 
-    /// Renders one text of the recipe; a command parameter that stands alone is the
-    /// caller's text, with the caller's names.
+    /// Renders one text of the recipe; a command parameter that stands alone is the text that is
+    /// passed for it.
     pub(in crate::deploy) fn render(&self, template: &Template) -> Result<String> {
-        let rendered = match template.only_name().and_then(|n| self.job.args.get(n)) {
-            Some(Bound::Command(text)) => {
-                let command = self.parse_command(text)?;
-                command
-                    .render(&|name| self.get_for_caller(name))
-                    .map_err(|e| self.refuse(text, &e))?
-            }
-            _ => template
+        let rendered = match template.only_name().and_then(|name| self.passed(name)) {
+            Some(command) => command?,
+            None => template
                 .render(&|name| self.get_or_command(name))
                 .map_err(|e| self.refuse(&template.source(), &e))?,
         };

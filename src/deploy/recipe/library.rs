@@ -66,7 +66,7 @@ const SHIPPED: &[(&str, &str)] = &[
 ];
 
 /// The drivers that ship inside the binary.
-const DRIVERS: [(&str, &str); 3] = [
+pub(in crate::deploy) const DRIVERS: [(&str, &str); 3] = [
     ("postgres", include_str!("../../../recipes/postgres.kdl")),
     ("sqlite", include_str!("../../../recipes/sqlite.kdl")),
     ("zodb", include_str!("../../../recipes/zodb.kdl")),

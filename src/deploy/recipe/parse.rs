@@ -12,7 +12,7 @@ use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::names::Allow;
 use crate::deploy::recipe::reader::{Reader, syntax, text_of};
 use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
-use crate::source::Mistake;
+use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
 /// Nodes of a step that are its action.
@@ -260,7 +260,7 @@ impl Reader {
     }
 
     fn param(&mut self, node: &KdlNode, recipe: &mut Recipe) {
-        self.properties(node, &["type", "default", "desc"]);
+        self.properties(node, &["type", "default", "gives", "desc"]);
         let Some((name, place)) = self.argument(node) else {
             return;
         };
@@ -302,11 +302,29 @@ impl Reader {
             self.template(text, mode, allow, place);
         });
         recipe.params.push(Param {
+            gives: self.gives(node, kind, place),
             name,
             kind,
             default,
             desc: node.get("desc").and_then(text_of),
         });
+    }
+
+    /// Returns the names that a command parameter gives to the text of a `use`.
+    fn gives(&mut self, node: &KdlNode, kind: Kind, place: Place) -> Vec<String> {
+        let Some(text) = node.get("gives").and_then(text_of) else {
+            return Vec::new();
+        };
+        if kind != Kind::Command {
+            let message = "only a command can be given names of the recipe".to_owned();
+            self.wrong("wrong_value", place, message, "add type=\"command\"");
+        }
+        let names: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        for name in &names {
+            // As a text that mentions them all would be.
+            self.template(&format!("{{{name}}}"), Mode::Shell, Allow::Late, place);
+        }
+        names
     }
 
     fn step(&mut self, node: &KdlNode) -> Option<Step> {

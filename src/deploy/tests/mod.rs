@@ -3,6 +3,7 @@
 mod around;
 mod docs;
 mod guard;
+mod names;
 mod release;
 mod shipped;
 

@@ -597,3 +597,12 @@ target "t" {
     let told = report(r#"target "t" { each "a" "x,y" "x" "y"; run "echo {a}"; }"#);
     assert_eq!(told, "", "a comma alone is nothing");
 }
+
+#[test]
+fn values_of_hosts_and_runs_can_not_be_variables() {
+    for name in ["run-id", "host.port", "from.root", "notes.release"] {
+        let found = report(&format!("var \"{name}\" \"x\"\n"));
+        let message = format!("a variable can not be called `{name}`: the name has a meaning");
+        assert!(found.contains(&message), "{found}");
+    }
+}
