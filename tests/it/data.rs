@@ -9,6 +9,7 @@ mod asked;
 mod back;
 mod disturbed;
 mod postgres;
+mod proofs;
 mod sqlite;
 mod zodb;
 

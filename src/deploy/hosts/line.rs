@@ -24,6 +24,9 @@ use crate::progress::{Event, StepEnd};
 
 /// Lines of a failed step's output that an error shows, and bytes of each.
 const LAST_LINES: usize = 12;
+
+/// Warnings of a program's steps that are told.
+const WARNINGS_MAX: usize = 20;
 const LINE_SHOWN: usize = 4 << 10;
 /// So much longer than its time may the last try of a wait take.
 const TRY_GRACE: Duration = Duration::from_secs(30);
@@ -46,6 +49,7 @@ impl Hands<'_> {
             done,
             at: None,
             begun: 0,
+            warnings: 0,
             is_away: false,
             start: Instant::now(),
             last: VecDeque::new(),
@@ -109,6 +113,8 @@ struct Follow<'a> {
     at: Option<&'a PlannedStep>,
     /// How many steps were begun.
     begun: usize,
+    /// How many warnings were told.
+    warnings: usize,
     /// It goes on over there whatever becomes of us.
     is_away: bool,
     start: Instant,
@@ -139,6 +145,7 @@ impl<'a> Follow<'a> {
                     ["detached", age] => self.goes_on(age),
                     ["done", _] => self.ended(StepEnd::Done),
                     ["failed", _, status] => self.failed(status.parse().unwrap_or(-1)),
+                    ["warned", ..] => self.warned(text.trim_start_matches("warned ")),
                     _ => {}
                 }
                 None
@@ -206,6 +213,16 @@ impl<'a> Follow<'a> {
                 took: self.start.elapsed(),
             });
         }
+    }
+
+    /// Tells what the step at work warns of, up to a number: a host can warn without end.
+    fn warned(&mut self, text: &str) {
+        let Some(step) = self.at.filter(|_| self.warnings < WARNINGS_MAX) else {
+            return;
+        };
+        self.warnings += 1;
+        let text = format!("{} on host `{}`: {text}", step.id, self.host);
+        self.hands.progress.event(&Event::Warning { text: &text });
     }
 
     fn failed(&mut self, status: i32) {

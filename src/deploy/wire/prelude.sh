@@ -198,9 +198,13 @@ rel_do_verify() {
 
 # Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
 rel_do() {
+    rm -f -- "$rel_tmp/warned"
     ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
     rel_status=$?
     rel_do_verify
+    if [ -s "$rel_tmp/warned" ]; then
+        while IFS= read -r rel_l; do rel_emit warned "$rel_l"; done <"$rel_tmp/warned"
+    fi
     if [ "$rel_status" -ne 0 ]; then rel_fail "$rel_status"; fi
     : >"$rel_tmp/at"
     rel_journal 'done' "$rel_seq" "$rel_id" "$rel_key" - 2>&1 || rel_fail 1
@@ -217,14 +221,20 @@ rel_column() {
     case $1 in *[!-_./:@A-Za-z0-9]*) rel_c=$(printf '%s' "$1" | tr '\t\n' '  ') ;; esac
 }
 
+# TEXT: a warning of the step at work, for a person; the step goes on.
+rel_warn() { printf '%s\n' "$1" >>"$rel_tmp/warned"; }
+
 # NOTE KEEP DIR CURRENT FORMER VALUES...: removes the oldest noted ones below DIR, with
-# their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted.
+# their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted. One that
+# can not be removed stays noted: the next time tries again.
 rel_prune() {
     rel_noted=$1 rel_dir=$3 rel_keeps=$2
     shift 3
     rel_old "$rel_keeps" "$@" | while IFS= read -r rel_v; do
-        if [ -d "$rel_dir" ]; then
-            ( rel_enter_dir "$rel_dir/$rel_v" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy" )
+        if [ -d "$rel_dir" ] &&
+            ! rel_words=$( { rel_enter_dir "$rel_dir/$rel_v" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy"; } 2>&1 ); then
+            rel_warn "$rel_dir/$rel_v could not be removed, and will be tried again: ${rel_words%%"$rel_newline"*}"
+            continue
         fi
         rel_drop "$rel_noted" "$rel_v"
     done
