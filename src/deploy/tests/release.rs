@@ -58,7 +58,7 @@ fn a_release_is_switched_only_when_it_is_healthy() {
     let outcome = space.apply();
     assert_eq!(live(&space), "one");
     assert_eq!(living(&space), ["one"]);
-    assert_eq!(outcome.ran, 8, "{:?}", space.told());
+    assert_eq!(outcome.ran, 9, "{:?}", space.told());
     let again = space.apply();
     assert_eq!((again.ran, again.round_trips), (0, 1));
 
@@ -110,7 +110,12 @@ fn a_rollback_starts_the_former_before_it_switches() {
         .collect();
     assert_eq!(
         told,
-        ["site/retire Undone", "site/switch Undone", "site/start"]
+        [
+            "site/record Undone",
+            "site/retire Undone",
+            "site/switch Undone",
+            "site/start"
+        ]
     );
     // Asked for again, it comes again, without a second installation.
     space.told();
@@ -142,7 +147,10 @@ fn only_the_journals_own_releases_are_pruned() {
     let count = std::fs::read_dir(space.path("hosts/a/site/releases"))
         .expect("lists")
         .count();
-    assert_eq!(count, 3, "two kept and the one that is not ours");
+    assert_eq!(
+        count, 4,
+        "the live one, two kept and the one that is not ours"
+    );
     assert_eq!(live(&space), "four");
     // One that was pruned is laid down again.
     space.artifact("wheel", "app-1.txt", "one");
@@ -206,6 +214,49 @@ fn a_directory_arrives_with_every_name() {
 }
 
 #[test]
+fn a_release_that_failed_does_not_count_among_those_that_are_kept() {
+    let mut space = site();
+    for name in ["start", "health"] {
+        space.environment.uses[0].args.remove(name);
+    }
+    let releases = |space: &Space| {
+        let found = std::fs::read_dir(space.path("hosts/a/site/releases")).expect("lists");
+        found.count()
+    };
+    for word in ["one", "two"] {
+        space.artifact("wheel", "app-1.txt", word);
+        space.apply();
+    }
+    let former = space.link("hosts/a/site/current");
+    // One fails before the switch, one behind it.
+    space.arg("install", "exit 1");
+    for word in ["three", "four", "five"] {
+        space.artifact("wheel", "app-1.txt", word);
+        space.fails();
+    }
+    space.arg("install", "echo installed >>log");
+    space.uses(
+        "wait-for as late on a",
+        &[("command", "false"), ("within", "1s")],
+    );
+    for word in ["six", "seven", "eight"] {
+        space.artifact("wheel", "app-1.txt", word);
+        space.fails();
+        assert_eq!(space.link("hosts/a/site/current"), former);
+    }
+    space.environment.uses.pop();
+    space.rollback();
+    assert_eq!(space.read("hosts/a/site/current/artifact/app-1.txt"), "one");
+    space.artifact("wheel", "app-1.txt", "nine");
+    space.apply();
+    assert_eq!(releases(&space), 2, "the live one and the one before it");
+    assert_eq!(
+        space.read("hosts/a/site/current/artifact/app-1.txt"),
+        "nine"
+    );
+}
+
+#[test]
 fn what_another_environment_laid_down_is_taken_as_it_is() {
     let mut space = site();
     for name in ["start", "health"] {
@@ -220,7 +271,7 @@ fn what_another_environment_laid_down_is_taken_as_it_is() {
         .filter(|s| s.verdict == Verdict::Run)
         .map(|s| s.name.as_str())
         .collect();
-    assert_eq!(runs, ["announce", "prune"]);
+    assert_eq!(runs, ["announce", "record", "prune"]);
     space.apply();
     assert_eq!(space.read("hosts/a/site/current/log"), "installed\n");
     assert_eq!(space.apply().ran, 0);
