@@ -289,6 +289,46 @@ environment "staging" {
 }
 
 #[test]
+fn an_old_release_that_can_not_be_removed_is_told_and_takes_nothing_back() {
+    let space = Space::new(
+        r#"
+target "page" { inputs "page.in"; outputs "build/page"; run "cp page.in {out}"; }
+host "a" local=#true root="hosts/a"
+environment "staging" {
+    needs "page"
+    use "versioned-release" as="site" on="a" artifact="{page}" root="{host.root}/site" keep=1
+}
+"#,
+    );
+    // What is mounted can not be removed, not even by root.
+    let script = r#"
+        release() { echo "$1" >page.in; "$REL" -q staging; cat hosts/a/site/current/artifact/page; }
+        release one
+        mkdir hosts/a/site/current/mounted
+        mount -t tmpfs none hosts/a/site/current/mounted
+        release two
+        release three
+        release four
+        umount hosts/a/site/releases/*/mounted
+        release five
+        ls hosts/a/site/releases | wc -l
+        "#;
+    let output = space.finish(&mut with_mounts(&space, script)).ok();
+    let digest = Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
+    assert_snapshot!(digest.replace_all(&output.to_string(), "[DIGEST]"), @"
+    one
+    two
+    three
+    four
+    five
+    2
+    --- stderr
+    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST]/mounted': Device or resource busy
+    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST]/mounted': Device or resource busy
+    ");
+}
+
+#[test]
 fn a_host_whose_disk_became_read_only() {
     let space = Space::new(
         r#"
