@@ -145,6 +145,8 @@ pub struct Environment {
     pub approval: Option<Approval>,
     /// How long its lease holds when nothing is heard of the run.
     pub lease: Option<Duration>,
+    /// Connections that are opened at once through one jump host, or to one address.
+    pub connections: Option<usize>,
     /// Where the name is written.
     pub place: Place,
 }

@@ -7,6 +7,7 @@ pub mod delta;
 pub mod destination;
 pub mod fleet;
 pub mod forward;
+pub mod gates;
 pub mod hours;
 pub mod inventory;
 pub mod landing;

@@ -12,7 +12,7 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::rollout::gated;
 use super::scope::{AxisValue, Late, Scope, World, bad_name};
-use super::terms::{approval_of, lease_of};
+use super::terms::{approval_of, connections_of, lease_of};
 use super::{around, secret, window};
 use crate::model::{self, Arg, Environment, Param, Rollout, Use};
 use crate::source::{Mistake, Place};
@@ -46,8 +46,20 @@ pub const COMMANDS: &[&str] = &[
 ];
 
 const CHILDREN: &[&str] = &[
-    "desc", "param", "each", "secret", "approval", "lease", "log", "role", "window", "needs",
-    "use", "verify", "rollout",
+    "desc",
+    "param",
+    "each",
+    "secret",
+    "approval",
+    "lease",
+    "connections",
+    "log",
+    "role",
+    "window",
+    "needs",
+    "use",
+    "verify",
+    "rollout",
 ];
 
 /// Properties of a `use` that are not arguments of its recipe.
@@ -112,7 +124,7 @@ fn one(
 ) -> Environment {
     node.only_props(&[], found);
     node.only_children(CHILDREN, found);
-    node.once(&["desc", "approval", "lease"], found);
+    node.once(&["desc", "approval", "lease", "connections"], found);
     let scope = Scope::new(world);
     let axes = axes(node, &scope, None, found);
     let params = params(node, &scope, found);
@@ -131,6 +143,8 @@ fn one(
     inside.report_clashes(known.names, found);
     let lease = node.children.iter().find(|c| c.is("lease"));
     let lease = lease.and_then(|l| lease_of(l, found));
+    let connections = node.children.iter().find(|c| c.is("connections"));
+    let connections = connections.and_then(|c| connections_of(c, found));
     let (roles, hosts) = inside.roles(&node.children, known.hosts, found);
     let (mut needs, mut logs) = (Vec::new(), Vec::new());
     let (mut uses, mut rollouts): (Vec<Use>, Vec<Rollout>) = (Vec::new(), Vec::new());
@@ -166,6 +180,7 @@ fn one(
         secrets: secret::decode(&node.children, world, found),
         approval,
         lease,
+        connections,
         place: name.place,
     }
 }

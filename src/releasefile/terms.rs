@@ -63,3 +63,11 @@ pub(super) fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
     }
     Some(lease)
 }
+
+/// Reads `connections 8`.
+pub(super) fn connections_of(node: &Node, found: &mut Mistakes) -> Option<usize> {
+    node.is_plain(found);
+    let scalar = node.only_arg("how many are opened at once", found)?;
+    let number = scalar.number(1, found)?;
+    usize::try_from(number).ok()
+}

@@ -536,3 +536,45 @@ fn plain(output: &Output) -> String {
     let text = id.replace_all(&text, "[ID]");
     key.replace_all(&text, "[FINGERPRINT]").into_owned()
 }
+
+/// A server with three connections that have not logged in refuses all others.
+#[test]
+fn many_hosts_behind_a_server_that_refuses_some_are_all_done_once() {
+    const COUNT: usize = 24;
+    let mut hosts = Hosts::start(1);
+    hosts.configure(0, "MaxStartups 3:100:3\nLogLevel VERBOSE");
+    let node = hosts.node(&hosts.all[0], "");
+    let nodes = (1..=COUNT).map(|number| {
+        // Each needs a connection of its own.
+        let own = format!("option \"SetEnv=NUMBER={number}\"\n}}");
+        let root = hosts.root(&hosts.all[0]);
+        let node = node.replacen("\"h1\"", &format!("\"m{number}\""), 1);
+        let node = node.replacen(
+            &format!("root=\"{root}\""),
+            &format!("root=\"{root}/{number}\""),
+            1,
+        );
+        node.trim_end().trim_end_matches('}').to_owned() + &own + "\n"
+    });
+    let space = Space::new(&format!(
+        "{}environment \"e\" {{\n connections {COUNT}\n use \"once\" on=\"m[1-{COUNT}]\"\n}}\n",
+        nodes.collect::<String>()
+    ));
+    space.write(
+        "recipes/once.kdl",
+        "recipe \"once\" { step \"add\" undo=#false { run \"echo done >>done\"; } }",
+    );
+    let output = space.run(["e"]).ok();
+    let refused = hosts.all[0].log().matches("MaxStartups").count();
+    assert!(
+        refused > 0,
+        "nobody was refused: {output}\n{}",
+        hosts.all[0].log()
+    );
+    for number in 1..=COUNT {
+        let done = hosts.all[0].srv(format!("{number}/done"));
+        let done = std::fs::read_to_string(done).expect("is there");
+        assert_eq!(done, "done\n", "m{number}");
+    }
+    let _ = space.run(["e"]).ok();
+}

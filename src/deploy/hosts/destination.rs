@@ -48,6 +48,8 @@ pub struct Destination {
     /// 32 hex digits, the same as long as `ssh` would use the same configuration, agent and jump
     /// hosts.
     pub name: String,
+    /// The first server on the way: a jump host, what a `ProxyCommand` starts, or the host itself.
+    pub gate: String,
     /// Options that keep the configuration from starting something else than the session.
     pub options: Vec<&'static str>,
 }
@@ -73,6 +75,7 @@ pub fn resolve(
     let mut met = BTreeSet::new();
     let mut waiting = vec![words.to_vec()];
     let mut options = None;
+    let mut gate = None;
     while let Some(words) = waiting.pop() {
         if !met.insert(words.clone()) {
             continue;
@@ -84,6 +87,12 @@ pub fn resolve(
         add(&config);
         let config = String::from_utf8_lossy(&config);
         options.get_or_insert_with(|| in_the_way(&config));
+        // The last one that has no other before it; of two jump hosts the first.
+        gate = jumps(&config)
+            .next()
+            .is_none()
+            .then(|| first_server(&config))
+            .or(gate);
         for name in variables(&config) {
             add(value(name).as_encoded_bytes());
         }
@@ -99,8 +108,24 @@ pub fn resolve(
     let digest = hasher.finalize().to_hex();
     Some(Destination {
         name: digest.get(..32)?.to_owned(),
+        gate: gate.unwrap_or_default(),
         options: options.unwrap_or_default(),
     })
+}
+
+/// Returns what a destination without jump hosts connects to.
+fn first_server(config: &str) -> String {
+    let value = |word: &str| {
+        let found = config.lines().find_map(|line| line.strip_prefix(word));
+        found.filter(|value| *value != "none")
+    };
+    match value("proxycommand ") {
+        Some(command) => command.to_owned(),
+        None => {
+            let (host, port) = (value("hostname "), value("port "));
+            format!("{}:{}", host.unwrap_or_default(), port.unwrap_or_default())
+        }
+    }
 }
 
 fn in_the_way(config: &str) -> Vec<&'static str> {

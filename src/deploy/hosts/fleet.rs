@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
+use crate::deploy::hosts::gates::{self, Gates};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
@@ -47,7 +48,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all connections and returns when each root is known.
+    /// Prepares all connections and returns when each root is known.
     ///
     /// Absolute roots are known beforehand: then nothing is waited for here.
     pub fn open(
@@ -67,47 +68,55 @@ impl Fleet {
             hosts.values(),
             interrupted,
         );
-        let mut opened = Vec::new();
+        let transport: Arc<dyn Transport + Send> = Arc::new(system.clone());
+        let gates = Gates::new(request.environment.connections.unwrap_or(gates::EACH));
+        let mut members = BTreeMap::new();
         for host in hosts.values() {
             progress.event(&Event::Host {
                 host: &host.name,
                 text: "asks",
             });
             let header = header(request, host)?;
-            let mut session = Session::open(&system as &dyn Transport, host, &header)?;
+            let mut session = Session::new(transport.clone(), gates.clone(), host, &header);
             session.known = request.machines.known(&host.name).cloned();
-            opened.push((host.name.clone(), session, header));
-        }
-        let mut members = BTreeMap::new();
-        for (name, mut session, mut header) in opened {
-            if !header.root.starts_with('/') {
-                match session.hello(interrupted) {
-                    Ok(root) => {
-                        header.state = format!("{root}/{STATE_DIR}/{}", state_name(request));
-                        header.root = root;
-                    }
-                    // It will not answer the question either.
-                    Err(error) if error.kind == ErrorKind::Host && request.is_question => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            let session = Mutex::new(session);
-            let host = hosts.get(&name).cloned();
-            let host = host.ok_or_else(|| Error::internal("a host was not asked for"))?;
             let member = Member {
-                host,
-                session,
+                host: host.clone(),
+                session: Mutex::new(session),
                 header,
             };
-            members.insert(name, member);
+            members.insert(host.name.clone(), member);
         }
         let program = request.program.clone();
-        Ok(Self {
+        let mut fleet = Self {
             members,
             porters: Porters { program, system },
             machines: request.machines.clone(),
             forwards: Mutex::default(),
-        })
+        };
+        fleet.find_roots(request, interrupted)?;
+        Ok(fleet)
+    }
+
+    /// Asks hosts for their roots, where these are not absolute.
+    fn find_roots(&mut self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        let asked = self.every(&|_, member| match member.header.root.starts_with('/') {
+            true => Ok(None),
+            false => member.session().hello(interrupted).map(Some),
+        });
+        for (name, root) in asked {
+            let root = match root {
+                Ok(root) => root,
+                // It will not answer the question either.
+                Err(error) if error.kind == ErrorKind::Host && request.is_question => None,
+                Err(error) => return Err(error),
+            };
+            if let (Some(root), Some(member)) = (root, self.members.get_mut(&name)) {
+                let state = format!("{root}/{STATE_DIR}/{}", state_name(request));
+                member.header.state = state;
+                member.header.root = root;
+            }
+        }
+        Ok(())
     }
 
     /// Opens a port of a host until the run ends. Returns what the host must know about it.

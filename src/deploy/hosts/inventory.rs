@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet::{self, make_private, nonce};
+use crate::deploy::hosts::gates::{self, Gates};
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::System;
@@ -85,6 +87,7 @@ pub fn ask(
     if hosts.iter().any(|h| h.reach != Reach::Local) {
         make_private(&asking.control_dir)?;
     }
+    let gates = Gates::new(gates::EACH);
     let stop = AtomicBool::new(false);
     let left = AtomicUsize::new(hosts.len());
     let deadline = Instant::now() + asking.limit;
@@ -92,9 +95,9 @@ pub fn ask(
         let threads: Vec<_> = hosts
             .iter()
             .map(|host| {
-                let (stop, left) = (&stop, &left);
+                let (gates, stop, left) = (&gates, &stop, &left);
                 scope.spawn(move || {
-                    let result = one(host, asking, stop);
+                    let result = one(host, asking, gates, stop);
                     left.fetch_sub(1, Ordering::SeqCst);
                     result
                 })
@@ -129,7 +132,12 @@ pub fn ask(
     Ok(facts.collect())
 }
 
-fn one(host: &Host, asking: &Asking<'_>, stop: &AtomicBool) -> Result<BTreeMap<usize, String>> {
+fn one(
+    host: &Host,
+    asking: &Asking<'_>,
+    gates: &Arc<Gates>,
+    stop: &AtomicBool,
+) -> Result<BTreeMap<usize, String>> {
     let system = System::new(
         asking.ssh.clone(),
         asking.control_dir.clone(),
@@ -153,7 +161,7 @@ fn one(host: &Host, asking: &Asking<'_>, stop: &AtomicBool) -> Result<BTreeMap<u
         project_uid: None,
         checkout: None,
     };
-    let mut session = Session::open(&system, host, &header)?;
+    let mut session = Session::new(Arc::new(system), gates.clone(), host, &header);
     if !asking.is_accepting {
         session.known = asking.machines.known(&host.name).cloned();
     }

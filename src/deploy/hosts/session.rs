@@ -3,35 +3,27 @@
 //! How frames are told from output is the matter of [`frames`].
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
-use std::collections::VecDeque;
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::deploy::hosts::gates::Gates;
 use crate::deploy::hosts::machines::{Machine, Told};
 use crate::deploy::hosts::transport::{Transport, first_input};
-use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::frames::{
-    self, Batch, Frame, FrameResult, Reply, read_frames, unanswered,
-};
+use crate::deploy::wire::frames::{Frame, Reply, unanswered};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::program::Header;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
 
+mod channel;
 mod errors;
 mod hello;
 mod transfer;
 
-use errors::Errors;
+use channel::Channel;
 
-/// How long a host may take nothing of what is sent to it.
-const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long the answers to questions may take: facts, guards and checks of recipes.
 const ASK_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often the guard is told that we are still there, at least.
@@ -41,17 +33,13 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long a guard may take to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// A connection to a host.
+/// A connection to a host, opened when something is asked of the host for the first time.
 pub struct Session {
     host: Host,
-    child: Child,
-    input: Arc<Mutex<Option<ChildStdin>>>,
-    is_calling: Arc<AtomicBool>,
-    is_cut: Arc<AtomicBool>,
-    frames: Receiver<Batch>,
-    /// Those of the last batch that were not taken yet.
-    waiting: VecDeque<FrameResult>,
-    errors: Errors,
+    /// Until the guard has answered.
+    opening: Option<Opening>,
+    /// Once it was started, and not refused.
+    channel: Option<Channel>,
     /// First bytes that the host printed before its guard answered.
     greeting: Vec<u8>,
     try_it: String,
@@ -70,48 +58,29 @@ pub struct Session {
     pub round_trips: usize,
 }
 
+/// What it takes to open a connection, and to open it again.
+struct Opening {
+    transport: Arc<dyn Transport + Send>,
+    gates: Arc<Gates>,
+    nonce: String,
+    period: Duration,
+    /// The guard, and what was asked of it so far.
+    sent: Vec<u8>,
+    /// How often it was tried.
+    tries: usize,
+}
+
 impl Session {
-    /// Starts the connection and sends the guard; does not wait for an answer.
-    pub fn open(transport: &dyn Transport, host: &Host, header: &Header) -> Result<Self> {
-        let failed = |e: std::io::Error| {
-            Error::host(format!("cannot start a shell for host `{}`", host.name))
-                .fact("says", crate::error::os_text(&e))
-                .hinted(format!("try `{}`", transport.try_it(host)))
-        };
-        let errors = Errors::new().map_err(failed)?;
-        let mut command = transport.command(host);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors.writer().map_err(failed)?);
-        if host.reach != Reach::Local {
-            // Ctrl-C is for us: the guard must live to clean up.
-            command.process_group(0);
-        }
-        let mut child = command.spawn().map_err(failed)?;
-        unanswered::add(child.id());
-        let (sender, frames) = frames::stream();
-        if let Some(stdout) = child.stdout.take() {
-            let nonce = header.nonce.clone();
-            std::thread::spawn(move || read_frames(stdout, &nonce, &sender));
-        }
-        let stdin = child.stdin.take();
-        if let Some(stdin) = &stdin {
-            // A host that takes nothing must not keep us: see `write_all`.
-            rustix::fs::fcntl_setfl(stdin, rustix::fs::OFlags::NONBLOCK)
-                .map_err(|e| failed(e.into()))?;
-        }
-        let input = Arc::new(Mutex::new(stdin));
-        let is_calling = Arc::new(AtomicBool::new(false));
-        let session = Self {
+    /// Prepares a connection; nothing is started before something is asked.
+    pub fn new(
+        transport: Arc<dyn Transport + Send>,
+        gates: Arc<Gates>,
+        host: &Host,
+        header: &Header,
+    ) -> Self {
+        Self {
             host: host.clone(),
-            child,
-            input,
-            is_calling,
-            is_cut: Arc::default(),
-            frames,
-            waiting: VecDeque::new(),
-            errors,
+            channel: None,
             greeting: Vec::new(),
             try_it: transport.try_it(host),
             root: None,
@@ -121,34 +90,15 @@ impl Session {
             patience: ASK_MAX,
             hidden: Hidden::default(),
             round_trips: 0,
-        };
-        let guard = header.guard();
-        // A shell that is gone already is noticed when it does not answer.
-        let _ = session.send(first_input(&guard).as_bytes(), &AtomicBool::new(false));
-        session.beat(BEAT.min(header.period()));
-        Ok(session)
-    }
-
-    /// Tells the guard from time to time that we are there, until input is closed.
-    fn beat(&self, every: Duration) {
-        let input = Arc::downgrade(&self.input);
-        let is_calling = self.is_calling.clone();
-        let is_cut = self.is_cut.clone();
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(every);
-                let Some(input) = input.upgrade() else {
-                    return;
-                };
-                let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(stdin) = input.as_mut() else { return };
-                let stop = || is_cut.load(Ordering::SeqCst);
-                if !is_calling.load(Ordering::SeqCst) && write_all(stdin, b"beat\n", &stop).is_err()
-                {
-                    return;
-                }
-            }
-        });
+            opening: Some(Opening {
+                transport,
+                gates,
+                nonce: header.nonce.clone(),
+                period: BEAT.min(header.period()),
+                sent: first_input(&header.guard()).into_bytes(),
+                tries: 0,
+            }),
+        }
     }
 
     /// Returns the host's name.
@@ -157,53 +107,37 @@ impl Session {
     }
 
     fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        match input.as_mut() {
-            Some(stdin) => write_all(stdin, bytes, &|| {
-                interrupted.load(Ordering::SeqCst) || self.is_cut.load(Ordering::SeqCst)
-            }),
+        match &self.channel {
+            Some(channel) => channel.send(bytes, interrupted),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    /// Lets more bytes lie on their way to the host at a time, so that they need fewer turns.
-    fn widen(&self) {
-        const BYTES: usize = 256 << 10;
-        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stdin) = input.as_ref() {
-            // A user who may not have as much has to take more turns.
-            let _ = rustix::pipe::fcntl_setpipe_size(stdin, BYTES);
         }
     }
 
     /// Returns whether nothing can be done over there any more.
     pub fn is_gone(&self) -> bool {
-        let input = self.input.lock();
-        input.unwrap_or_else(PoisonError::into_inner).is_none()
+        self.channel.as_ref().is_some_and(Channel::is_gone)
     }
 
     /// Closes the lifeline.
     fn cut(&self) {
-        // Whoever holds the lock may be waiting for a host that takes nothing.
-        self.is_cut.store(true, Ordering::SeqCst);
-        self.input
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        if let Some(channel) = &self.channel {
+            channel.cut();
+        }
     }
 
     /// Says goodbye, if the lifeline has not been cut, and does not wait.
     pub fn leave(&self) {
-        if !self.is_cut.load(Ordering::SeqCst) {
-            let _ = self.send(b"bye\n", &AtomicBool::new(false));
+        if let Some(channel) = &self.channel {
+            channel.leave();
         }
-        self.cut();
     }
 
     /// Ends a connection over which nobody has answered: nothing over there is to be cleaned up.
     pub fn abandon(&mut self) {
-        if self.root.is_none() {
-            let _ = self.child.kill();
+        if self.root.is_none()
+            && let Some(channel) = &mut self.channel
+        {
+            channel.kill();
         }
     }
 
@@ -218,7 +152,10 @@ impl Session {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
             }
             // What has come is heard also when we were late ourselves.
-            if let Some(frame) = self.waiting.pop_front() {
+            let Some(channel) = &mut self.channel else {
+                return Err(Error::internal("a host was not connected"));
+            };
+            if let Some(frame) = channel.take() {
                 let frame = frame.map_err(|nonsense| self.nonsense(&nonsense))?;
                 let frame = self.hidden.frame(frame);
                 return match lost(&self.host.name, &frame) {
@@ -229,32 +166,28 @@ impl Session {
             if Instant::now() > limit {
                 return Ok(None);
             }
-            match self.frames.recv_timeout(GLANCE) {
-                Ok(batch) => self.waiting.extend(batch),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
-                Err(RecvTimeoutError::Timeout) => {}
+            if !channel.wait() {
+                return Err(self.gone());
             }
-            self.check_errors()?;
-        }
-    }
-
-    /// Fails for a host that fills this machine's disk with messages.
-    fn check_errors(&mut self) -> Result<()> {
-        match self.errors.is_full() {
-            true => Err(self.endless_errors()),
-            false => Ok(()),
+            if channel.errors.is_full() {
+                return Err(self.endless_errors());
+            }
         }
     }
 
     /// Returns the error for a host that writes too much to standard error.
     fn endless_errors(&mut self) -> Box<Error> {
-        self.cut();
-        let _ = self.child.kill();
+        let mut said = String::new();
+        if let Some(channel) = &mut self.channel {
+            channel.cut();
+            channel.kill();
+            said = channel.errors.last();
+        }
         Error::host(format!(
             "host `{}` writes messages without end to standard error",
             self.name()
         ))
-        .fact("says", self.errors.last())
+        .fact("says", said)
         .hinted(format!("try `{}`", self.try_it))
     }
 
@@ -268,37 +201,24 @@ impl Session {
 
     /// Waits for the end of the connection, which is ended if need be.
     fn reap(&mut self) -> Option<std::process::ExitStatus> {
-        self.cut();
-        let start = Instant::now();
-        while start.elapsed() < LEAVE_MAX {
-            match self.child.try_wait() {
-                Ok(None) if self.errors.is_full() => break,
-                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-                Ok(status) => return status,
-                Err(_) => return None,
-            }
-        }
-        // A guard on this machine goes on until it has left what it must; of one elsewhere
-        // only the line ends here.
-        if self.host.reach == Reach::Local && self.root.is_some() {
-            return None;
-        }
-        let _ = self.child.kill();
-        self.child.wait().ok()
+        // Of a guard elsewhere only the line ends here.
+        let may_stay = self.host.reach == Reach::Local && self.root.is_some();
+        self.channel.as_mut()?.reap(may_stay)
     }
 
     /// Returns the error for a connection that ended.
     fn gone(&mut self) -> Box<Error> {
         let status = self.reap();
-        if self.errors.is_full() {
+        let errors = self.channel.as_ref().map(|channel| &channel.errors);
+        if errors.is_some_and(|errors| errors.is_full()) {
             return self.endless_errors();
         }
+        let last = errors.map_or_else(String::new, |errors| errors.last());
         let message = match self.root {
             None => format!("cannot reach host `{}`", self.name()),
             Some(_) => format!("the connection to host `{}` ended", self.name()),
         };
         let mut error = self.with_greeting(Error::host(message));
-        let last = self.errors.last();
         if !last.trim().is_empty() {
             error = error.fact("says", last);
         } else if let Some(code) = status.and_then(|s| s.code()) {
@@ -426,12 +346,22 @@ impl Session {
     }
 
     fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        let sent = self.send(&[head.as_bytes(), text].concat(), interrupted);
+        let sent = self.say(&[head.as_bytes(), text].concat(), interrupted);
         self.hello(interrupted)?;
         if sent.is_err() {
             return Err(self.gone());
         }
         self.round_trips += 1;
+        Ok(())
+    }
+
+    /// Sends what the guard is asked; before it has answered, all goes out when the connection is
+    /// opened, and again when it is opened again.
+    fn say(&mut self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
+        match &mut self.opening {
+            Some(opening) => opening.sent.extend_from_slice(bytes),
+            None => self.send(bytes, interrupted)?,
+        }
         Ok(())
     }
 
@@ -449,49 +379,11 @@ impl Session {
     }
 }
 
-/// Writes all bytes to a host. Fails when `stop` says so, and when the host takes nothing for
-/// [`STALL_MAX`].
-fn write_all(
-    stdin: &mut ChildStdin,
-    mut bytes: &[u8],
-    stop: &dyn Fn() -> bool,
-) -> std::io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut last = Instant::now();
-    while !bytes.is_empty() {
-        match stdin.write(bytes) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                bytes = &bytes[count..];
-                last = Instant::now();
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                if stop() {
-                    return Err(std::io::ErrorKind::BrokenPipe.into());
-                }
-                if last.elapsed() > STALL_MAX {
-                    return Err(std::io::ErrorKind::TimedOut.into());
-                }
-                let glance = Timespec::try_from(GLANCE).ok();
-                let mut fds = [PollFd::new(&*stdin, PollFlags::OUT)];
-                match poll(&mut fds, glance.as_ref()) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
 impl Drop for Session {
     /// Gives the guard time to clean up.
     fn drop(&mut self) {
         self.leave();
         let _ = self.reap();
-        unanswered::remove(self.child.id());
     }
 }
 

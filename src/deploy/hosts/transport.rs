@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use crate::deploy::hosts::destination::{self, Destination, Variable};
 use crate::deploy::wire::program::quote;
@@ -40,10 +41,16 @@ pub fn first_input(script: &str) -> String {
 const OWN_SESSION: &str =
     r#"if command -v setsid >/dev/null; then exec setsid sh -c "$0"; fi; exec sh -c "$0""#;
 
+/// Destinations that are resolved at once: each is a process of `ssh`.
+const RESOLVED_AT_ONCE: usize = 32;
+
 /// Starts a shell on a host.
 pub trait Transport: Sync {
     /// Returns the command whose input and output are the session.
     fn command(&self, host: &Host) -> Command;
+
+    /// Returns the name of the first server on the way to a host; `None` where there is none.
+    fn gate(&self, host: &Host) -> Option<String>;
 
     /// Returns what a person can type to see whether the host is reached at all.
     fn try_it(&self, host: &Host) -> String;
@@ -79,21 +86,25 @@ impl System {
             secret_vars,
             resolved: BTreeMap::new(),
         };
-        let hosts = hosts.filter(|host| host.reach != Reach::Local);
+        let hosts: Vec<&Host> = hosts.filter(|host| host.reach != Reach::Local).collect();
+        let count = hosts.len();
+        let hosts = Mutex::new(hosts.into_iter());
+        let next = || hosts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let resolve = || {
+            let mut resolved = BTreeMap::new();
+            while let Some(host) = next() {
+                let words = system.ssh_words(host);
+                let ssh = || system.without_secrets(Command::new(&system.ssh));
+                let found = destination::resolve(&ssh, variable, &words, interrupted);
+                resolved.extend(found.map(|found| (host.name.clone(), found)));
+            }
+            resolved
+        };
         let resolved = std::thread::scope(|scope| {
-            let system = &system;
-            let threads: Vec<_> = hosts
-                .map(|host| {
-                    let words = system.ssh_words(host);
-                    let ssh = || system.without_secrets(Command::new(&system.ssh));
-                    let resolve = move || destination::resolve(&ssh, variable, &words, interrupted);
-                    (host.name.clone(), scope.spawn(resolve))
-                })
-                .collect();
-            let joined = threads.into_iter();
-            joined
-                .filter_map(|(host, thread)| Some((host, thread.join().ok()??)))
-                .collect()
+            let threads = 0..RESOLVED_AT_ONCE.min(count);
+            let threads: Vec<_> = threads.map(|_| scope.spawn(resolve)).collect();
+            let found = threads.into_iter().filter_map(|thread| thread.join().ok());
+            found.flatten().collect()
         });
         system.resolved = resolved;
         system
@@ -200,6 +211,14 @@ impl Transport for System {
         self.without_secrets(command)
     }
 
+    fn gate(&self, host: &Host) -> Option<String> {
+        if host.reach == Reach::Local {
+            return None;
+        }
+        let resolved = self.resolved.get(&host.name);
+        Some(resolved.map_or_else(|| host.name.clone(), |found| found.gate.clone()))
+    }
+
     fn try_it(&self, host: &Host) -> String {
         let (Reach::Ssh { options, .. }, Some(typed)) = (&host.reach, host.reach.typed()) else {
             return String::from("sh -c true");
@@ -232,6 +251,7 @@ mod tests {
                 "karl04".into(),
                 Destination {
                     name: "0123".into(),
+                    gate: "gate".into(),
                     options: vec!["RemoteCommand=none"],
                 },
             )]),

@@ -349,7 +349,13 @@ fn a_step_is_ended_by_its_own_number_only() {
     // The step took too long, and by the time that is told another one is at work.
     for (at, is_ended) in [(7, true), (8, false)] {
         let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");
-        let mut session = Session::open(&system, &host, &header).expect("opens");
+        let system = std::sync::Arc::new(system.clone());
+        let mut session = Session::new(
+            system,
+            crate::deploy::hosts::gates::Gates::new(1),
+            &host,
+            &header,
+        );
         let program = header.program(&body);
         let status = session.run(&program, &AtomicBool::new(false), &mut |frame| {
             matches!(frame, Frame::Event(text) if text == "start 7").then(std::time::Instant::now)

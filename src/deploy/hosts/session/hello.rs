@@ -1,13 +1,14 @@
 //! The first words of a host: what it prints before its guard answers, and which machine it is.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Session;
+use super::{GLANCE, Session};
 use crate::deploy::hosts::machines::Told;
-use crate::deploy::hosts::unanswered;
+use crate::deploy::hosts::session::channel::Channel;
 use crate::deploy::wire::frames::Frame;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs;
 use crate::model::Reach;
 
 /// A host that has not said hello by then is called silent.
@@ -19,12 +20,112 @@ const GREETING_MAX: usize = 64 << 10;
 const GREETING_SHOWN: usize = 1 << 10;
 const GREETING_LINES: usize = 8;
 
+/// What `ssh` writes where a server, or one on the way, ends a connection before anybody logged
+/// in: `MaxStartups` does so, and a server that is being restarted. OpenSSH 7.4 to 10.
+const ENDED: [&str; 6] = [
+    "kex_exchange_identification:",
+    "ssh_exchange_identification:",
+    "Connection closed by",
+    "Connection reset by",
+    "banner exchange:",
+    "stdio forwarding failed",
+];
+/// And where nobody listens.
+const REFUSED: &str = "Connection refused";
+
+/// Pauses before each further try, in milliseconds, and up to as much again.
+const PAUSES_ENDED: [u64; 7] = [200, 400, 800, 1600, 3200, 3200, 3200];
+const PAUSES_REFUSED: [u64; 3] = [100, 200, 400];
+
+/// Returns the pauses after which a connection is tried again that failed with these words.
+fn retries(said: &str) -> &'static [u64] {
+    let has = |words: &str| said.contains(words);
+    match (has(REFUSED), ENDED.iter().any(|words| has(words))) {
+        (true, _) => &PAUSES_REFUSED,
+        (_, true) => &PAUSES_ENDED,
+        _ => &[],
+    }
+}
+
 impl Session {
     /// Waits for the guard's first word; returns the absolute root of the host.
     pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
         if let Some(root) = &self.root {
             return Ok(root.clone());
         }
+        loop {
+            self.open(interrupted)?;
+            match self.first_answer(interrupted) {
+                Ok(root) => {
+                    self.opening = None;
+                    return Ok(root);
+                }
+                Err(error) => self.try_again(error, interrupted)?,
+            }
+        }
+    }
+
+    /// Starts the connection, if that was not done yet, and sends all that is asked.
+    fn open(&mut self, interrupted: &AtomicBool) -> Result<()> {
+        let (Some(opening), None) = (&mut self.opening, &self.channel) else {
+            return Ok(());
+        };
+        opening.tries += 1;
+        let permit = match opening.transport.gate(&self.host) {
+            Some(gate) => Some(opening.gates.enter(&gate, interrupted)?),
+            None => None,
+        };
+        let command = opening.transport.command(&self.host);
+        let is_remote = self.host.reach != Reach::Local;
+        let channel = Channel::start(command, &opening.nonce, is_remote, permit);
+        let channel = channel.map_err(|e| {
+            Error::host(format!(
+                "cannot start a shell for host `{}`",
+                self.host.name
+            ))
+            .fact("says", crate::error::os_text(&e))
+            .hinted(format!("try `{}`", self.try_it))
+        })?;
+        // A shell that is gone already is noticed when it does not answer.
+        let _ = channel.send(&opening.sent, interrupted);
+        channel.beat(opening.period);
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// Makes the connection be opened again after a pause, if a server refused it before anything
+    /// ran on the host; else fails with `error`.
+    fn try_again(&mut self, error: Box<Error>, interrupted: &AtomicBool) -> Result<()> {
+        let said = self.channel.as_ref().map(|channel| channel.errors.last());
+        let pauses = retries(&said.unwrap_or_default());
+        let tries = self.opening.as_ref().map_or(0, |opening| opening.tries);
+        let is_untouched = self.greeting.is_empty() && self.host.reach != Reach::Local;
+        let pause = match pauses.get(tries.saturating_sub(1)) {
+            Some(pause) if is_untouched && error.kind == ErrorKind::Host => *pause,
+            _ => return Err(error),
+        };
+        if let Some(opening) = &self.opening
+            && let Some(gate) = opening.transport.gate(&self.host)
+        {
+            opening.gates.narrow(&gate);
+        }
+        tracing::debug!(host = self.name(), tries, %error, "a connection was refused");
+        self.channel = None;
+        self.told = Told::default();
+        // Not all of those that were refused together come again together.
+        let share = u64::from(fs::random::<1>()?[0]);
+        let end = Instant::now() + Duration::from_millis(pause + pause * share / 256);
+        while Instant::now() < end {
+            if interrupted.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Waits for the guard's first word on the open connection.
+    fn first_answer(&mut self, interrupted: &AtomicBool) -> Result<String> {
         let end = Instant::now() + HELLO_MAX;
         loop {
             let Some(frame) = self.next_until(end, interrupted)? else {
@@ -35,7 +136,9 @@ impl Session {
                     Some(("hello", root)) => {
                         let root = root.to_owned();
                         self.root = Some(root.clone());
-                        unanswered::remove(self.child.id());
+                        if let Some(channel) = &self.channel {
+                            channel.answered();
+                        }
                         return self.check_machine().map(|()| root);
                     }
                     Some((event, words)) if ["machine", "state"].contains(&event) => {

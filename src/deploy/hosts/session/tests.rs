@@ -7,9 +7,9 @@ use super::*;
 use crate::source::Place;
 
 /// A host that says what it likes, and listens to nobody.
-struct Fake<'a>(&'a str);
+struct Fake(String);
 
-impl Transport for Fake<'_> {
+impl Transport for Fake {
     fn command(&self, _: &Host) -> Command {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!(
@@ -19,8 +19,28 @@ impl Transport for Fake<'_> {
         command
     }
 
+    fn gate(&self, _: &Host) -> Option<String> {
+        None
+    }
+
     fn try_it(&self, _: &Host) -> String {
         "ssh fake".into()
+    }
+}
+
+fn header() -> Header {
+    Header {
+        nonce: "n0".into(),
+        root: "/srv".into(),
+        state: "/srv/.rel/e".into(),
+        name: String::new(),
+        run: "r".into(),
+        who: "me".into(),
+        purpose: "e".into(),
+        lease: Duration::from_secs(60),
+        may_write_foreign: false,
+        project_uid: None,
+        checkout: None,
     }
 }
 
@@ -33,20 +53,12 @@ fn open(says: &str) -> Session {
         vars: std::collections::BTreeMap::new(),
         place: Place::default(),
     };
-    let header = Header {
-        nonce: "n0".into(),
-        root: "/srv".into(),
-        state: "/srv/.rel/e".into(),
-        name: String::new(),
-        run: "r".into(),
-        who: "me".into(),
-        purpose: "e".into(),
-        lease: Duration::from_secs(60),
-        may_write_foreign: false,
-        project_uid: None,
-        checkout: None,
-    };
-    Session::open(&Fake(says), &host, &header).expect("opens")
+    Session::new(
+        Arc::new(Fake(says.to_owned())),
+        Gates::new(1),
+        &host,
+        &header(),
+    )
 }
 
 fn run(says: &str, interrupted: &AtomicBool) -> Box<Error> {
@@ -141,4 +153,80 @@ fn is_not_waited_for(says: &str, how: &str) {
     let error = answer.expect_err("no end");
     assert!(error.message.contains("does not"), "{how} {says}: {error}");
     assert!(error.to_string().contains("300ms"), "{how} {says}: {error}");
+}
+
+/// A way to a host that fails some times, with these words, before it leads there.
+struct Refusing {
+    words: &'static str,
+    times: usize,
+    tries: std::sync::atomic::AtomicUsize,
+}
+
+impl Transport for Refusing {
+    fn command(&self, _: &Host) -> Command {
+        let mut command = Command::new("sh");
+        let answer = "IFS= read -r n; dd bs=$n count=1 iflag=fullblock 2>/dev/null >&2; printf '\\036n0 hello /srv\\n'; \
+                      grep -am1 '^ask' >&2; printf '\\036n0 answers\\n\\036n0 asked\\n'; cat >/dev/null";
+        let script = match self.tries.fetch_add(1, Ordering::SeqCst) < self.times {
+            true => format!("echo '{}' >&2; exit 255", self.words),
+            false => answer.to_owned(),
+        };
+        command.args(["-c", &script]);
+        command
+    }
+
+    fn gate(&self, _: &Host) -> Option<String> {
+        Some("gate".into())
+    }
+
+    fn try_it(&self, _: &Host) -> String {
+        "ssh fake".into()
+    }
+}
+
+#[test]
+fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
+    let closed = "kex_exchange_identification: Connection closed by remote host";
+    // Words, how often they are said, tries, and whether it comes to an answer.
+    for (words, times, tries, is_answered) in [
+        ("", 0, 1, true),
+        (closed, 2, 3, true),
+        (
+            "ssh: connect to host h port 22: Connection refused",
+            1,
+            2,
+            true,
+        ),
+        (
+            "ssh: connect to host h port 22: Connection refused",
+            9,
+            4,
+            false,
+        ),
+        ("me@h: Permission denied (publickey).", 1, 1, false),
+        ("Host key verification failed.", 1, 1, false),
+    ] {
+        let transport = Arc::new(Refusing {
+            words,
+            times,
+            tries: Default::default(),
+        });
+        let mut host = open(":").host.clone();
+        host.reach = Reach::Ssh {
+            destination: "h".into(),
+            port: None,
+            jump: None,
+            options: Vec::new(),
+        };
+        let gates = Gates::new(1);
+        let mut session = Session::new(transport.clone(), gates, &host, &header());
+        session.patience = Duration::from_secs(20);
+        let asked = session.ask("", &|_| None, &AtomicBool::new(false));
+        let error = asked.as_ref().err().map(ToString::to_string);
+        assert_eq!(asked.is_ok(), is_answered, "{words}: {error:?}");
+        assert_eq!(transport.tries.load(Ordering::SeqCst), tries, "{words}");
+        if !is_answered {
+            assert!(error.is_some_and(|error| error.contains(words)), "{words}");
+        }
+    }
 }

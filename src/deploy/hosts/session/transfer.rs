@@ -35,8 +35,14 @@ impl Session {
         write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
     ) -> Result<bool> {
         self.hello(interrupted)?;
-        self.widen();
-        self.is_calling.store(true, Ordering::SeqCst);
+        let is_calling = match &self.channel {
+            Some(channel) => {
+                channel.widen();
+                channel.is_calling.clone()
+            }
+            None => return Err(self.gone()),
+        };
+        is_calling.store(true, Ordering::SeqCst);
         let call = landing.call();
         let send = |bytes: &[u8]| self.send(bytes, interrupted);
         let mut chunks = Chunks::new(&send, interrupted);
@@ -53,7 +59,7 @@ impl Session {
                 // The bytes so far must not look like a whole.
                 let _ = self.send(b"0 abandoned\n", interrupted);
                 let _ = self.event(interrupted);
-                self.is_calling.store(false, Ordering::SeqCst);
+                is_calling.store(false, Ordering::SeqCst);
                 return Err(Error::new(
                     ErrorKind::Io,
                     format!(
@@ -66,7 +72,7 @@ impl Session {
             }
         }
         let answer = self.event(interrupted);
-        self.is_calling.store(false, Ordering::SeqCst);
+        is_calling.store(false, Ordering::SeqCst);
         self.round_trips += 1;
         let answer = answer?;
         match answer.split_once(' ') {
@@ -102,7 +108,7 @@ impl Session {
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
         let text = format!("call {}\n{call}", call.len());
-        let sent = self.send(text.as_bytes(), interrupted);
+        let sent = self.say(text.as_bytes(), interrupted);
         self.hello(interrupted)?;
         if sent.is_err() {
             return Err(self.gone());
