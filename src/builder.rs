@@ -23,6 +23,7 @@ use crate::scheduler::Scheduler;
 use crate::stale::{self, Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
+mod bound;
 mod found;
 mod lost;
 mod moved;
@@ -105,6 +106,8 @@ pub struct Builder<'a> {
     is_cache_unreadable: AtomicBool,
     /// Set once it could not be written. One that is full, or somebody else's, still gives.
     is_cache_unwritable: AtomicBool,
+    /// Set once a result was told of that names this checkout.
+    is_bound_told: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
     /// What stands as its record says, for each target.
     is_as_recorded: Vec<AtomicBool>,
@@ -143,6 +146,7 @@ impl<'a> Builder<'a> {
             options,
             is_cache_unreadable: AtomicBool::new(false),
             is_cache_unwritable: AtomicBool::new(false),
+            is_bound_told: AtomicBool::new(false),
             made: (0..count).map(|_| OnceLock::new()).collect(),
             is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
             strays: Strays::default(),

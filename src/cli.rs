@@ -40,6 +40,7 @@ mod state_dir;
 mod temporary;
 mod trace;
 mod trust;
+mod why;
 
 use context::Context;
 
@@ -103,7 +104,7 @@ enum Verb {
     /// Show what is stale, and why; of an environment: what is live on each host
     Status(query::Names),
     /// Explain why targets are stale: what changed, old -> new
-    Why(query::Names),
+    Why(why::WhyArgs),
     /// Print the key that CI caches a target under
     Hash(query::HashArgs),
     /// Show what would run, changing nothing
@@ -259,7 +260,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
         }
         Some(Verb::Build(args)) => build::build(context, &args),
         Some(Verb::Status(names)) => hosts::status(context, &names),
-        Some(Verb::Why(names)) => query::why(context, &names),
+        Some(Verb::Why(args)) => why::why(context, &args),
         Some(Verb::Hash(args)) => query::hash(context, &args),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),
         Some(Verb::Log(args)) => log::log(context, &args),

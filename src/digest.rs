@@ -8,12 +8,13 @@
 //! "racily clean" rule, `Documentation/technical/racy-git.txt`). A tick is the kernel's, or whole
 //! seconds where a file system keeps no more.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
@@ -26,9 +27,12 @@ use crate::glob::{Entry, Listing};
 mod hash;
 pub mod looks;
 mod memory;
+mod search;
 
+use hash::hash_and_search;
 pub use hash::{hash_file, hash_reader};
 use memory::{KnownDir, KnownFile, Memory};
+use search::PathSearch;
 
 /// The digest of some bytes: BLAKE3 hash and size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,6 +141,10 @@ pub struct Start {
 pub struct Digests {
     root: PathBuf,
     memory: Memory,
+    /// Looks for the path of the root.
+    search: PathSearch,
+    /// Hashes of contents in which that path stands.
+    with_root: Mutex<HashSet<[u8; 32]>>,
     /// How far the file system's clock is behind this machine's: never more than zero.
     skew_ns: i64,
     /// When these answers were first asked for, by both clocks of this machine, to the nanosecond.
@@ -153,6 +161,8 @@ impl Digests {
         Self {
             root: root.to_owned(),
             memory: Memory::load(cache_file),
+            search: PathSearch::new(root),
+            with_root: Mutex::default(),
             skew_ns: 0,
             taken: (Instant::now(), now_ns(ClockId::Realtime)),
             counters: Counters::default(),
@@ -220,12 +230,12 @@ impl Digests {
             return Ok(None);
         };
         if !meta.is_symlink() {
-            return self.content(path, &absolute, &meta, clock_ns);
+            return self.content(path, &absolute, &meta, clock_ns, false);
         }
         let mut hasher = blake3::Hasher::new();
         self.hash_links(path, clock_ns, &mut hasher)?;
         let leads_to = match self.stat(path, &absolute, clock_ns) {
-            Ok(meta) => self.content(path, &absolute, &meta, clock_ns)?,
+            Ok(meta) => self.content(path, &absolute, &meta, clock_ns, false)?,
             Err(_) => None,
         };
         if let Some(content) = leads_to {
@@ -294,6 +304,16 @@ impl Digests {
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.
     pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
+        self.output_content(path, false)
+    }
+
+    /// Returns the same of what was just made, and finds out whether it names the root, for
+    /// [`Digests::names_root`].
+    pub fn made_output(&self, path: &RepoPath) -> Result<Option<Content>> {
+        self.output_content(path, true)
+    }
+
+    fn output_content(&self, path: &RepoPath, searches: bool) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
         let clock_ns = self.clock_ns();
         let Some(meta) = self.lstat(path, &absolute, clock_ns)? else {
@@ -302,12 +322,34 @@ impl Digests {
         if meta.is_symlink() {
             let text = std::fs::read_link(&absolute).context("read link", &absolute)?;
             let digest = Digest::of(text.as_os_str().as_bytes());
+            if searches && self.has_root(text.as_os_str().as_bytes()) {
+                self.note_root(&digest);
+            }
             return Ok(Some(Content {
                 kind: Kind::Link,
                 digest,
             }));
         }
-        self.content(path, &absolute, &meta, clock_ns)
+        self.content(path, &absolute, &meta, clock_ns, searches)
+    }
+
+    /// Returns whether bytes hold the absolute path of the root.
+    pub fn has_root(&self, bytes: &[u8]) -> bool {
+        self.search.is_in(bytes)
+    }
+
+    /// Returns whether a content that [`Digests::made_output`] has returned holds the absolute
+    /// path of the root.
+    pub fn names_root(&self, content: &Content) -> bool {
+        let with_root = self.with_root.lock();
+        let with_root = with_root.unwrap_or_else(PoisonError::into_inner);
+        with_root.contains(&content.digest.hash)
+    }
+
+    fn note_root(&self, digest: &Digest) {
+        let with_root = self.with_root.lock();
+        let mut with_root = with_root.unwrap_or_else(PoisonError::into_inner);
+        with_root.insert(digest.hash);
     }
 
     /// Returns whether a directory, not a link to one, stands at `path`; `None` when
@@ -345,6 +387,7 @@ impl Digests {
         absolute: &Path,
         meta: &Metadata,
         clock_ns: i64,
+        searches: bool,
     ) -> Result<Option<Content>> {
         if meta.is_dir() {
             return Ok(Some(Content {
@@ -364,7 +407,11 @@ impl Digests {
         if let Some(known) = self.memory.file(path, signature.size)
             && known.signature == signature
             && !known.is_racy
+            && (!searches || known.searched == self.search.id())
         {
+            if searches && known.names_root {
+                self.note_root(&known.digest);
+            }
             looks::note_content(path, known.digest.hash);
             return Ok(Some(Content {
                 kind,
@@ -372,8 +419,8 @@ impl Digests {
             }));
         }
         // The signature is taken before reading: a change while reading shows next time.
-        let digest = match self.hash_file(absolute, signature.size) {
-            Ok(digest) => digest,
+        let (digest, names_root) = match self.hash_file(absolute, signature.size, searches) {
+            Ok(hashed) => hashed,
             Err(e) if fs::is_absent(&e) => return Ok(None),
             Err(e) => return Err(e).context("read", absolute),
         };
@@ -382,20 +429,33 @@ impl Digests {
             signature,
             digest,
             is_racy,
+            searched: if searches { self.search.id() } else { 0 },
+            names_root,
         };
         self.memory.learn_file(path, known);
+        if names_root {
+            self.note_root(&digest);
+        }
         looks::note_content(path, digest.hash);
         Ok(Some(Content { kind, digest }))
     }
 
-    fn hash_file(&self, absolute: &Path, size: u64) -> std::io::Result<Digest> {
+    fn hash_file(
+        &self,
+        absolute: &Path,
+        size: u64,
+        searches: bool,
+    ) -> std::io::Result<(Digest, bool)> {
         self.counters.files_hashed.fetch_add(1, Ordering::Relaxed);
         let file = fs::open_to_hash(rustix::fs::CWD, absolute)?;
-        let digest = hash_file(&file, size)?;
+        let (digest, names_root) = match searches {
+            true => hash_and_search(&file, size, &self.search)?,
+            false => (hash_file(&file, size)?, false),
+        };
         self.counters
             .bytes_hashed
             .fetch_add(digest.size, Ordering::Relaxed);
-        Ok(digest)
+        Ok((digest, names_root))
     }
 }
 

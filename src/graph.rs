@@ -151,6 +151,32 @@ pub enum EnvValue {
     Set(Template),
 }
 
+/// Who may use the results of a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheScope {
+    /// Every checkout, except for results that name the path of this one (`cache #true`).
+    #[default]
+    Checked,
+    /// Nobody: nothing enters the cache (`cache #false`).
+    Off,
+    /// Checkouts at this very path (`cache "here"`).
+    Here,
+    /// Every checkout, whatever the results name (`cache "anywhere"`).
+    Anywhere,
+}
+
+impl CacheScope {
+    /// Returns what an action key holds of it: a result that may name any checkout is no
+    /// result for those who did not ask for it.
+    pub fn key_word(self) -> Option<&'static str> {
+        match self {
+            Self::Checked | Self::Off => None,
+            Self::Here => Some("here"),
+            Self::Anywhere => Some("anywhere"),
+        }
+    }
+}
+
 /// What `sandbox "strict"` adds to what commands are always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
@@ -198,8 +224,8 @@ pub struct Target {
     pub retries: u32,
     /// Age at which a result counts as stale although nothing changed.
     pub max_age: Option<Duration>,
-    /// Whether results enter the cache (`cache #false` turns it off).
-    pub is_cached: bool,
+    /// Who may use its results.
+    pub cache: CacheScope,
     /// Set when the commands see only what is declared (`sandbox "strict"`).
     pub sandbox: Option<Sandbox>,
     /// Where the commands write down what they read.
@@ -460,7 +486,7 @@ pub(crate) mod tests {
             timeout: None,
             retries: 0,
             max_age: None,
-            is_cached: true,
+            cache: CacheScope::Checked,
             sandbox: None,
             depfile: None,
             platform: None,

@@ -14,8 +14,10 @@
 //! | output patterns, product       | yes        | a moved output is another result             |
 //! | `expect`, `reject`             | yes        | they decide what counts as success           |
 //! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
+//! | `cache "here"`, `"anywhere"`   | yes        | others' results may name another checkout    |
 //! | path of the depfile            | yes        | a run without one found nothing out          |
 //! | what a depfile named           | no, beside | known only when it has run: see [`Found`]    |
+//! | path of the checkout           | no, beside | where a result names it: see [`Found`]       |
 //! | target's name, description     | no         | a renamed target made the same bytes         |
 //! | timeout, retries, pool         | no         | they do not change what a success made       |
 //! | what else a sandbox may read   | no         | where tools are on a machine, like `PATH`    |
@@ -27,6 +29,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +39,7 @@ use crate::fs::{RepoPath, shown};
 use crate::graph::Target;
 
 /// Version of what enters a key; raised when [`write_key`] changes.
-const KEY_VERSION: &str = "1";
+const KEY_VERSION: &str = "2";
 
 /// The digest over one action.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,6 +106,8 @@ pub enum FieldKind {
     Found,
     /// What a link among needed outputs leads to.
     Linked,
+    /// Who may use the results.
+    Cache,
 }
 
 impl FieldKind {
@@ -125,6 +130,7 @@ impl FieldKind {
             Self::Depfile => "depfile",
             Self::Found => "found input",
             Self::Linked => "linked file",
+            Self::Cache => "cache scope",
         }
     }
 }
@@ -140,13 +146,26 @@ pub struct OutputState {
 
 /// A file that the commands read and no one declared: a depfile named it. It is part of no
 /// key, because nobody knows it before the run, but a result is one of a key *and* of what
-/// was found.
+/// was found. The root stands for the path of the checkout, which a result may name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Where.
     pub path: RepoPath,
     /// What; `None` when nothing was there.
     pub content: Option<Content>,
+}
+
+impl Found {
+    /// Returns the path of the checkout as something that was found.
+    pub fn checkout(root: &Path) -> Self {
+        Self {
+            path: RepoPath::root(),
+            content: Some(Content {
+                kind: Kind::Directory,
+                digest: Digest::of(root.as_os_str().as_bytes()),
+            }),
+        }
+    }
 }
 
 /// What a settled target hands to those that need it.
@@ -239,6 +258,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
     if target.sandbox.is_some() {
         out.text(Sandbox, b"", b"strict");
+    }
+    if let Some(word) = target.cache.key_word() {
+        out.text(Cache, b"", word.as_bytes());
     }
     if let Some(depfile) = &target.depfile {
         out.text(Depfile, b"", depfile.as_bytes());

@@ -329,7 +329,7 @@ pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
     let made = states_with(target, digests, |path| {
         let absolute = path.to_absolute(digests.root());
         close(&absolute)?;
-        match digests.output(path)? {
+        match digests.made_output(path)? {
             None if fs::lstat(&absolute)?.is_some() => Err(Error::failed(format!(
                 "`{}` made `{path}`, which is no file",
                 target.name
@@ -377,13 +377,6 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
             }
         }
     }
-}
-
-/// Returns whether an output is a link that names a place below `root` in full.
-pub fn leads_home(outputs: &[OutputState], root: &Path) -> bool {
-    let links = outputs.iter().filter(|o| o.content.kind == Kind::Link);
-    let mut texts = links.filter_map(|o| std::fs::read_link(o.path.to_absolute(root)).ok());
-    texts.any(|text| text.starts_with(root))
 }
 
 /// Puts the outputs that stand in the tree into a store.

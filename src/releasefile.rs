@@ -10,7 +10,7 @@
 //! | text, includes      | `read`, `nesting`, `node` |
 //! | variables, names    | `scope`                   |
 //! | names of targets    | `declare`, `axes`         |
-//! | targets             | `target`, `pattern`, `depfile`, `platform` |
+//! | targets             | `target`, `pattern`, `depfile`, `platform`, `cache` |
 //! | hosts, environments | `hosts`, `environment`, `rollout`, `secret` |
 //! | the whole           | `check`                   |
 
@@ -27,6 +27,7 @@ use crate::template::{LENGTH_MAX, TemplateError};
 
 mod around;
 mod axes;
+mod cache;
 mod check;
 mod declare;
 mod depfile;

@@ -45,10 +45,17 @@ const PARALLEL_LOOKS: usize = 2000;
 /// What a snapshot is about: it says nothing when one of these is another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
+    /// Hash of the checkout's path, which results may name.
+    pub root: [u8; 32],
     /// The compiled Releasefile.
     pub graph: Sum,
     /// Environment variables that targets inherit by name, with digests of their values.
     pub env: Vec<(String, Option<[u8; 32]>)>,
+}
+
+/// Returns the hash under which the path of the checkout is kept.
+pub fn root_hash(root: &Path) -> [u8; 32] {
+    *blake3::hash(root.as_os_str().as_encoded_bytes()).as_bytes()
 }
 
 /// Returns the digest under which a variable's value is kept.
@@ -218,16 +225,17 @@ impl Seen {
 
 impl Snapshot {
     /// Reads the snapshot of a state directory, if it is about `graph`, the environment and
-    /// the records as they are. One that is not is removed: what it says of records that
+    /// the records as they are, at this path. One that is not is removed: what it says of records that
     /// were replaced might seem to hold again later.
     pub fn load(
+        root: &Path,
         state_dir: &Path,
         graph: &Sum,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
         let path = state_dir.join(FILE);
         let bytes = fs::read_own(&path).ok()?;
-        let found = Self::hold(bytes, state_dir, graph, env);
+        let found = Self::hold(bytes, root, state_dir, graph, env);
         if found.is_none() {
             // Where it can not be removed, nothing can be recorded either.
             let _ = std::fs::remove_file(&path);
@@ -237,13 +245,15 @@ impl Snapshot {
 
     fn hold(
         bytes: Vec<u8>,
+        root: &Path,
         state_dir: &Path,
         graph: &Sum,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
         let body: Body<'_> = stored::decode(&bytes)?;
         let same = |(name, value): &(String, Option<[u8; 32]>)| digest_of(env(name)) == *value;
-        if body.basis.graph != *graph || !body.basis.env.iter().all(same) {
+        let is_here = body.basis.root == root_hash(root);
+        if !is_here || body.basis.graph != *graph || !body.basis.env.iter().all(same) {
             return None;
         }
         let (records, records_meta) = fs::open_own(&records::path(state_dir)).ok()?;

@@ -331,9 +331,7 @@ impl<'a> Inspector<'a> {
                 &gathered.fields(self.graph, target),
             ));
         }
-        if target.depfile.is_some() {
-            reasons.extend(self.found_reasons(target, &record.found)?);
-        }
+        reasons.extend(self.found_reasons(target, &record.found)?);
         if !reasons.is_empty() {
             return Ok(reasons);
         }

@@ -27,9 +27,9 @@ const LISTS_MAX: usize = 16;
 
 /// Returns the key under which the cache has a result.
 pub(super) fn result_key(target: &Target, key: ActionKey, found: &[Found]) -> ActionKey {
-    match target.depfile {
-        Some(_) => key.with_found(found),
-        None => key,
+    match target.depfile.is_none() && found.is_empty() {
+        true => key,
+        false => key.with_found(found),
     }
 }
 
@@ -191,11 +191,11 @@ impl Builder<'_> {
         target: &Target,
         key: ActionKey,
     ) -> Option<(ActionResult, Printed, Vec<Found>)> {
-        if target.depfile.is_none() {
-            let (result, log) = self.cached(&key)?;
-            return Some((result, log, Vec::new()));
-        }
         let known = self.ask_store(|s| s.action(&key))??;
+        if known.found.is_empty() && target.depfile.is_none() {
+            let log = self.cached_log(&known)?;
+            return Some((known, log, Vec::new()));
+        }
         known.found.iter().find_map(|paths| {
             let found = self.as_found_now(target, paths)?;
             let (result, log) = self.cached(&key.with_found(&found))?;
@@ -207,7 +207,8 @@ impl Builder<'_> {
     fn as_found_now(&self, target: &Target, paths: &[RepoPath]) -> Option<Vec<Found>> {
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
-            if !path.is_inside() || self.inspector.stranger(target, path).is_some() {
+            let is_foreign = || self.inspector.stranger(target, path).is_some();
+            if !path.is_inside() || !path.is_root() && is_foreign() {
                 return None;
             }
             let content = self.inspector.found_content(path).ok()?;

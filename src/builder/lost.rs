@@ -15,7 +15,7 @@ use super::{Builder, Summary};
 use crate::digest::Kind;
 use crate::error::Result;
 use crate::fs::RepoPath;
-use crate::graph::{Target, TargetId};
+use crate::graph::{CacheScope, Target, TargetId};
 use crate::progress::Settled;
 use crate::records::Record;
 use crate::stale::StaleReason;
@@ -104,7 +104,10 @@ impl Builder<'_> {
         let is_kept = |need: &TargetId| {
             self.is_as_recorded[need.index()].load(Ordering::Relaxed) && !seen.is_touched(*need)
         };
-        if !target.is_cached || self.is_forced(id) || !target.needs.iter().all(is_kept) {
+        if target.cache == CacheScope::Off
+            || self.is_forced(id)
+            || !target.needs.iter().all(is_kept)
+        {
             return None;
         }
         let known = self.records().known(&target.name)?;

@@ -13,7 +13,7 @@ use crate::cache::{self, ActionResult, Store};
 use crate::digest::{Start, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs;
-use crate::graph::{Target, TargetId};
+use crate::graph::{CacheScope, Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
 use crate::printed::Printed;
@@ -88,7 +88,7 @@ impl Builder<'_> {
         let is_run_meant = reasons
             .iter()
             .any(|r| matches!(r, StaleReason::Forced | StaleReason::TooOld { .. }));
-        if target.is_cached && !is_run_meant {
+        if target.cache != CacheScope::Off && !is_run_meant {
             let restored = self.restore(target, &gathered, key, &mut ours)?;
             if let Some((made, log)) = restored {
                 let reason = Some(reason);
@@ -144,11 +144,16 @@ impl Builder<'_> {
     /// Returns the result that the action cache has under a key, with its log.
     pub(super) fn cached(&self, key: &ActionKey) -> Option<(ActionResult, Printed)> {
         let result = self.ask_store(|s| s.action(key))??;
+        let log = self.cached_log(&result)?;
+        Some((result, log))
+    }
+
+    /// Returns the log of a cached result.
+    pub(super) fn cached_log(&self, result: &ActionResult) -> Option<Printed> {
         let dir = self.state_dir.join("logs");
         let log =
-            |s: &dyn Store| cache::fetch_printed(&Unpacking::new(s, &result), &result.log, &dir);
-        let log = self.ask_store(log)??;
-        Some((result, log))
+            |s: &dyn Store| cache::fetch_printed(&Unpacking::new(s, result), &result.log, &dir);
+        self.ask_store(log)?
     }
 
     /// Writes the outputs of a cached result, each verified on the way.
@@ -250,6 +255,7 @@ impl Builder<'_> {
                 self.records().leave(&target.name, false, mess)?;
             }
             None => {
+                let found = self.with_checkout(target, &made, found);
                 self.store(target, job.key, (&made, &found), &log, took);
                 let when = (took, self.inspector.now_s);
                 self.record(target, &job.gathered, job.key, (&made, found), when)?;
@@ -407,8 +413,7 @@ impl Builder<'_> {
         log: &Printed,
         took: Duration,
     ) {
-        // A link to this checkout would lead out of any other one, and back into this.
-        if !target.is_cached || outputs::leads_home(&made.outputs, self.inspector.digests.root()) {
+        if target.cache == CacheScope::Off {
             return;
         }
         // It lies where nobody else writes; else it is kept here, and that is all.
@@ -431,9 +436,9 @@ impl Builder<'_> {
                 finished_s: self.inspector.now_s,
             };
             store.put_action(&result_key(target, key, found), &result)?;
-            match target.depfile {
-                Some(_) => self.keep_found(store, &key, found),
-                None => Ok(()),
+            match result_key(target, key, found) == key {
+                true => Ok(()),
+                false => self.keep_found(store, &key, found),
             }
         });
     }

@@ -51,7 +51,7 @@ impl Looked {
         let skew_ns = lock.skew_ns();
         let env = |name: &str| context.var(name);
         let state_dir = Context::state_dir(root);
-        let mut snapshot = graph.and_then(|graph| Snapshot::load(&state_dir, &graph, &env));
+        let mut snapshot = graph.and_then(|graph| Snapshot::load(root, &state_dir, &graph, &env));
         let looking = trace::phase("look");
         let seen = snapshot
             .as_mut()
@@ -125,14 +125,14 @@ impl Looked {
         let (records_len, _) = records.since(u64::MAX);
         drawing.save(
             &self.state_dir,
-            basis(graph, context, inspector.graph),
+            basis(graph, context, inspector),
             records_len,
         )
     }
 }
 
-fn basis(graph: crate::stored::Sum, context: &Context, of: &Graph) -> Basis {
-    let inherited = of.targets().flat_map(|(_, target)| {
+fn basis(graph: crate::stored::Sum, context: &Context, of: &Inspector<'_>) -> Basis {
+    let inherited = of.graph.targets().flat_map(|(_, target)| {
         let names = target.env.iter();
         names.filter(|(_, value)| matches!(value, EnvValue::Inherited))
     });
@@ -141,6 +141,7 @@ fn basis(graph: crate::stored::Sum, context: &Context, of: &Graph) -> Basis {
     names.dedup();
     let value = |name: &String| snapshot::digest_of(context.var(name));
     Basis {
+        root: snapshot::root_hash(of.digests.root()),
         graph,
         env: names.into_iter().map(|n| (n.clone(), value(n))).collect(),
     }

@@ -1,4 +1,4 @@
-//! Questions: `list`, `status`, `why`, `hash`, `plan`, `check`. They change nothing, not even
+//! Questions: `list`, `status`, `hash`, `plan`, `check`. They change nothing, not even
 //! the state.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::model::Project;
 use crate::records::Records;
 use crate::runner::Runner;
 use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
-use crate::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN, shown_time};
+use crate::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
 
 /// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
@@ -62,13 +62,13 @@ impl How {
 }
 
 /// What is known of one target without running anything.
-struct Answer {
-    id: TargetId,
+pub(super) struct Answer {
+    pub(super) id: TargetId,
     verdict: Result<Verdict>,
 }
 
 impl Answer {
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match &self.verdict {
             Ok(Verdict::Fresh(_)) => "fresh",
             Ok(Verdict::Stale(_)) => "stale",
@@ -94,7 +94,7 @@ impl Answer {
         }
     }
 
-    fn json(&self, graph: &Graph) -> Value {
+    pub(super) fn json(&self, graph: &Graph) -> Value {
         let target = graph.target(self.id);
         json!({
             "target": target.name,
@@ -139,13 +139,13 @@ fn inspect<T>(
 }
 
 /// Returns what is in files, with what former runs remember of that.
-fn known_digests(context: &Context, root: &Path) -> Digests {
+pub(super) fn known_digests(context: &Context, root: &Path) -> Digests {
     let stat_cache = context.known_state().map(|dir| dir.join("stat.v1"));
     Digests::load(root, stat_cache.unwrap_or_default())
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.
-fn survey(
+pub(super) fn survey(
     context: &Context,
     project: &Project,
     root: PathBuf,
@@ -162,7 +162,7 @@ fn survey(
         .collect())
 }
 
-fn painted(screen: Screen, answer: &Answer) -> Text {
+pub(super) fn painted(screen: Screen, answer: &Answer) -> Text {
     let style = match answer.word() {
         "fresh" => GOOD,
         "error" => ui::BAD,
@@ -261,7 +261,7 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
 }
 
 /// Returns a target's verdict with up to `limit` reasons.
-fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> Text {
+pub(super) fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> Text {
     let name = screen.paint(NAME, &graph.target(answer.id).name);
     let reasons = answer.reasons(graph);
     let head = painted(screen, answer) + "  " + name;
@@ -289,51 +289,6 @@ fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> Text {
         text.line(format_args!("         and {} more", reasons.len() - limit));
     }
     text
-}
-
-/// Runs `rel why`.
-pub fn why(context: &mut Context, names: &Names) -> Result<u8> {
-    let root = context.root()?;
-    let (context, project) = context.with_project()?;
-    let graph = &project.graph;
-    let roots = find(graph, &names.targets)?;
-    let answers = survey(context, project, root, &roots, names.how)?;
-    if context.json {
-        let targets: Vec<Value> = answers.iter().map(|a| a.json(graph)).collect();
-        ui::print_json(&json!({ "targets": targets }));
-        return Ok(EXIT_OK);
-    }
-    let records = Records::load_known(context.known_state())?;
-    let mut text = Text::new();
-    for answer in &answers {
-        let is_named = roots.contains(&answer.id);
-        if answer.word() != "fresh" {
-            text += lines(context.screen, graph, answer, 20);
-        } else if is_named {
-            text.line(fresh_line(context, graph, answer, &records));
-        }
-    }
-    ui::print(&text);
-    Ok(EXIT_OK)
-}
-
-fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> Text {
-    let target = graph.target(answer.id);
-    let since = match records.get(&target.name) {
-        Some(record) => {
-            let age =
-                std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
-            format!(
-                "built {} ago, key {}",
-                shown_time(age),
-                &record.key.hex()[..16]
-            )
-        }
-        None => String::from("nothing of its own to run"),
-    };
-    let screen = context.screen;
-    let name = screen.paint(NAME, &target.name);
-    painted(screen, answer) + "  " + name + "  " + screen.paint(FAINT, since)
 }
 
 /// Runs `rel hash`.

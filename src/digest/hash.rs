@@ -8,12 +8,14 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Result};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
 
 use super::Digest;
+use super::search::PathSearch;
 
 /// Bytes that one thread reads at once: they stay in its cache until they are hashed.
 const PART_BYTES: u64 = 256 * 1024;
@@ -24,65 +26,122 @@ thread_local! {
 
 /// Returns the digest of a file that had `size` bytes a moment ago.
 pub fn hash_file(file: &File, size: u64) -> Result<Digest> {
-    if size <= PART_BYTES {
-        return hash_small(file, size);
-    }
-    let left = left_subtree_len(size);
-    let parts = rayon::join(
-        || hash_part(file, 0, left),
-        || hash_part(file, left, size - left),
-    );
-    match parts {
-        (Ok(left), Ok(right)) => Ok(Digest {
-            hash: *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes(),
-            size,
-        }),
-        // It has become shorter meanwhile: what is there now counts.
-        (Err(e), _) | (_, Err(e)) if e.kind() == ErrorKind::UnexpectedEof => {
-            hash_reader(FromStart { file, at: 0 })
-        }
-        (Err(e), _) | (_, Err(e)) => Err(e),
-    }
+    Reading::new(file, None).hash(size)
 }
 
-fn hash_part(file: &File, start: u64, len: u64) -> Result<ChainingValue> {
-    if len > PART_BYTES {
-        let left = left_subtree_len(len);
-        let (left, right) = rayon::join(
-            || hash_part(file, start, left),
-            || hash_part(file, start + left, len - left),
+/// Returns the digest of a file that had `size` bytes a moment ago, and whether the path that is
+/// searched stands in it.
+pub fn hash_and_search(file: &File, size: u64, search: &PathSearch) -> Result<(Digest, bool)> {
+    let reading = Reading::new(file, Some(search));
+    let digest = reading.hash(size)?;
+    Ok((digest, reading.is_found.into_inner()))
+}
+
+/// A file that is hashed, by one thread or several.
+struct Reading<'a> {
+    file: &'a File,
+    search: Option<&'a PathSearch>,
+    is_found: AtomicBool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(file: &'a File, search: Option<&'a PathSearch>) -> Self {
+        Self {
+            file,
+            search,
+            is_found: AtomicBool::new(false),
+        }
+    }
+
+    fn overlap(&self) -> usize {
+        self.search.map_or(0, PathSearch::overlap)
+    }
+
+    /// Searches bytes that are at hand; once something was found, there is nothing more to find.
+    fn look_in(&self, bytes: &[u8]) {
+        if let Some(search) = self.search
+            && !self.is_found.load(Ordering::Relaxed)
+            && search.is_in(bytes)
+        {
+            self.is_found.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn hash(&self, size: u64) -> Result<Digest> {
+        if size <= PART_BYTES {
+            return self.hash_small(size);
+        }
+        let left = left_subtree_len(size);
+        let parts = rayon::join(
+            || self.hash_part(0, left, size),
+            || self.hash_part(left, size - left, size),
         );
-        return Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash));
+        match parts {
+            (Ok(left), Ok(right)) => Ok(Digest {
+                hash: *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes(),
+                size,
+            }),
+            // It has become shorter meanwhile: what is there now counts.
+            (Err(e), _) | (_, Err(e)) if e.kind() == ErrorKind::UnexpectedEof => self.hash_all(),
+            (Err(e), _) | (_, Err(e)) => Err(e),
+        }
     }
-    with_buffer(len, |buffer| {
-        file.read_exact_at(buffer, start)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(start).update(buffer);
-        Ok(hasher.finalize_non_root())
-    })
-}
 
-fn hash_small(file: &File, size: u64) -> Result<Digest> {
-    // Of one that grows, the first `size` bytes: how it looks then is another look. Files of
-    // the kernel say that they are empty and are not; for them there is room for a byte.
-    with_buffer(size.max(1), |buffer| {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read_at(&mut buffer[filled..], filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-            if filled as u64 == size {
-                break;
-            }
+    /// Hashes `len` bytes from `start` on, of `size` that the file has.
+    fn hash_part(&self, start: u64, len: u64, size: u64) -> Result<ChainingValue> {
+        if len > PART_BYTES {
+            let left = left_subtree_len(len);
+            let (left, right) = rayon::join(
+                || self.hash_part(start, left, size),
+                || self.hash_part(start + left, len - left, size),
+            );
+            return Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash));
         }
-        match filled as u64 > size {
-            true => hash_reader(FromStart { file, at: 0 }),
-            false => Ok(Digest::of(&buffer[..filled])),
-        }
-    })
+        let read = (len + self.overlap() as u64).min(size - start);
+        with_buffer(read, |buffer| {
+            self.file.read_exact_at(buffer, start)?;
+            let mut hasher = blake3::Hasher::new();
+            hasher
+                .set_input_offset(start)
+                .update(&buffer[..len as usize]);
+            self.look_in(buffer);
+            Ok(hasher.finalize_non_root())
+        })
+    }
+
+    fn hash_small(&self, size: u64) -> Result<Digest> {
+        // Of one that grows, the first `size` bytes: how it looks then is another look. Files of
+        // the kernel say that they are empty and are not; for them there is room for a byte.
+        with_buffer(size.max(1), |buffer| {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match self.file.read_at(&mut buffer[filled..], filled as u64) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+                if filled as u64 == size {
+                    break;
+                }
+            }
+            match filled as u64 > size {
+                true => self.hash_all(),
+                false => {
+                    self.look_in(&buffer[..filled]);
+                    Ok(Digest::of(&buffer[..filled]))
+                }
+            }
+        })
+    }
+
+    fn hash_all(&self) -> Result<Digest> {
+        let from = FromStart {
+            file: self.file,
+            at: 0,
+        };
+        hash_stream(from, self.overlap(), |bytes| self.look_in(bytes))
+    }
 }
 
 fn with_buffer<T>(len: u64, work: impl FnOnce(&mut [u8]) -> T) -> T {
@@ -112,16 +171,31 @@ impl Read for FromStart<'_> {
 }
 
 /// Returns the digest of all that `reader` gives, on one thread.
-pub fn hash_reader(mut reader: impl Read) -> Result<Digest> {
+pub fn hash_reader(reader: impl Read) -> Result<Digest> {
+    hash_stream(reader, 0, |_| {})
+}
+
+/// Returns the digest of all that `reader` gives, and shows it to `look` part by part, each with
+/// the last `overlap` bytes of the one before.
+fn hash_stream(
+    mut reader: impl Read,
+    overlap: usize,
+    mut look: impl FnMut(&[u8]),
+) -> Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
-    with_buffer(PART_BYTES, |buffer| {
+    with_buffer(PART_BYTES + overlap as u64, |buffer| {
+        let mut kept = 0;
         loop {
-            match reader.read(buffer) {
+            match reader.read(&mut buffer[kept..]) {
                 Ok(0) => break,
                 Ok(count) => {
-                    hasher.update(&buffer[..count]);
+                    let end = kept + count;
+                    hasher.update(&buffer[kept..end]);
                     size += count as u64;
+                    look(&buffer[..end]);
+                    kept = end.min(overlap);
+                    buffer.copy_within(end - kept..end, 0);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -165,6 +239,32 @@ mod tests {
                 assert!(found == expected || is_prefix, "{size} bytes, told {told}");
             }
             assert_eq!(hash_reader(bytes.as_slice()).expect("reads"), expected);
+        }
+    }
+
+    /// Wherever the path stands, also across the ends of parts, it is found in the same pass.
+    #[test]
+    fn a_path_is_found_wherever_it_stands() {
+        let part = PART_BYTES as usize;
+        let text = b"/some/where/else";
+        let search = PathSearch::new(std::path::Path::new("/some/where/else"));
+        for size in [text.len(), part - 3, part, part + 1, 3 * part + 7] {
+            let ends = (0..=size / part).flat_map(|i| [i * part, (i * part).wrapping_sub(5)]);
+            for at in ends.chain([0, 1, size - text.len()]) {
+                let mut bytes = vec![7; size];
+                let room = at.checked_add(text.len()).filter(|end| *end <= size);
+                if let Some(end) = room {
+                    bytes[at..end].copy_from_slice(text);
+                }
+                let mut file = tempfile::tempfile().expect("a file");
+                file.write_all(&bytes).expect("writes");
+                // Told less or more than there is, it is read as a stream.
+                for told in [size as u64, 0, size as u64 + 1, 4 * part as u64] {
+                    let (digest, is_found) = hash_and_search(&file, told, &search).expect("reads");
+                    assert_eq!(digest, Digest::of(&bytes), "{size} bytes, told {told}");
+                    assert_eq!(is_found, room.is_some(), "{size} bytes, {at}, told {told}");
+                }
+            }
         }
     }
 }

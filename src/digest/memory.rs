@@ -24,6 +24,10 @@ pub(super) struct KnownFile {
     pub signature: Signature,
     pub digest: Digest,
     pub is_racy: bool,
+    /// The path that was searched in it ([`super::search::PathSearch::id`]), or 0.
+    pub searched: u32,
+    /// Whether that path stands in it.
+    pub names_root: bool,
 }
 
 /// A directory as it was listed.
@@ -200,6 +204,8 @@ mod tests {
             },
             digest: Digest::of(b""),
             is_racy: false,
+            searched: 0,
+            names_root: false,
         }
     }
 

@@ -244,6 +244,14 @@ impl Scalar {
         number
     }
 
+    /// Returns the string, unless it is a boolean in quotes, which [`Scalar::boolean`] explains.
+    pub(crate) fn word(&self) -> Option<&str> {
+        match &self.value {
+            KdlValue::String(text) if !is_bool_word(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Returns the boolean.
     pub(crate) fn boolean(&self, found: &mut Mistakes) -> Option<bool> {
         match self.value {

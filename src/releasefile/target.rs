@@ -8,10 +8,12 @@ use super::declare::{Declared, Names};
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::pattern::patterns;
 use super::scope::{Late, Scope};
-use super::{depfile, platform, sandbox};
+use super::{cache, depfile, platform, sandbox};
 use crate::fs::{RepoPath, shown};
 use crate::glob::is_reserved;
-use crate::graph::{Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId};
+use crate::graph::{
+    CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
+};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template, Value};
 
@@ -98,7 +100,7 @@ pub(crate) fn decode(
         timeout: None,
         retries: 0,
         max_age: None,
-        is_cached: true,
+        cache: CacheScope::Checked,
         sandbox: names.sandbox.clone(),
         depfile: None,
         platform: None,
@@ -159,10 +161,7 @@ fn one_child(
             let arg = child.only_arg("a number", found);
             target.retries = arg.and_then(|a| a.number(0, found)).unwrap_or(0);
         }
-        "cache" => {
-            let arg = child.only_arg("`#true` or `#false`", found);
-            target.is_cached = arg.and_then(|a| a.boolean(found)).unwrap_or(true);
-        }
+        "cache" => target.cache = cache::scope(child, found).unwrap_or_default(),
         "sandbox" => target.sandbox = sandbox::sandbox(child, scope, found),
         "depfile" => target.depfile = depfile::depfile(child, scope, found),
         "platform" => target.platform = platform::platform(child, scope, found),

@@ -31,8 +31,12 @@ impl Makers {
 }
 
 impl Inspector<'_> {
-    /// Returns what stands at a found path; a directory counts by the names in it.
+    /// Returns what stands at a found path; a directory counts by the names in it, and the root
+    /// by where it is.
     pub fn found_content(&self, path: &RepoPath) -> Result<Option<Content>> {
+        if path.is_root() {
+            return Ok(Found::checkout(self.digests.root()).content);
+        }
         let content = self.digests.input(path)?;
         if content.is_none_or(|c| c.kind != Kind::Directory) {
             return Ok(content);
@@ -84,6 +88,13 @@ impl Inspector<'_> {
         let kind = FieldKind::Found;
         for Found { path, content } in found {
             let now = self.found_content(path)?;
+            if path.is_root() {
+                let is_elsewhere = content != &now;
+                reasons.extend(
+                    is_elsewhere.then(|| StaleReason::Elsewhere(self.digests.root().to_owned())),
+                );
+                continue;
+            }
             let name = path.to_string();
             let shown = |content: &Content| shown_content(content);
             reasons.extend(match (content, &now) {

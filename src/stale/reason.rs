@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fs::RepoPath;
+use crate::fs::{RepoPath, shown};
 use crate::key::{Field, FieldKind};
 
 /// Why a target is not fresh.
@@ -37,6 +38,8 @@ pub enum StaleReason {
     },
     /// A file that a depfile named is now made by a target that is not needed.
     FoundMade { path: RepoPath, maker: String },
+    /// It names the path of a checkout, which is now at this one.
+    Elsewhere(PathBuf),
     /// An output is not there.
     OutputMissing(RepoPath),
     /// An output is not what was recorded.
@@ -80,6 +83,11 @@ impl fmt::Display for StaleReason {
             Self::FoundMade { path, maker } => write!(
                 f,
                 "found input `{path}` is made by `{maker}`, which is not needed"
+            ),
+            Self::Elsewhere(root) => write!(
+                f,
+                "what it made names the checkout by another path than `{}`",
+                shown(root.as_os_str())
             ),
             Self::OutputMissing(path) => write!(f, "output `{path}` is missing"),
             Self::OutputChanged { path, old, new } => {

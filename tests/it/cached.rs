@@ -277,7 +277,7 @@ fn a_read_only_cache_is_read_and_not_written() {
     assert_snapshot!(build_with_mounts(&space, read_only).ok(), @"
     --- stderr
          run upper  input `in.txt` changed  8e4c7c1b99dbfd50 6 B -> 38d5445421bfd60d 6 B
-    warning: nothing more is put into the cache: cannot create a temporary file in `[space]/cache/v1/ac/[HEX]`: read-only file system
+    warning: nothing more is put into the cache: cannot create directory `[space]/cache/v1/ac/[HEX]`: read-only file system
       help: check who owns it and whether it may be written
         same upper  [TIME]
              | made

@@ -220,10 +220,12 @@ target "near" { outputs "near"; run "ln -s data near"; }
     space.build([]).ok().is("far ran, near ran");
     space.build([]).ok().is("far fresh, near fresh");
     space.remove("far").remove("near");
-    space
-        .build([])
-        .ok()
-        .is("far ran, same result, near restored");
+    space.build([]).ok().is("far restored, near restored");
+    space.shell("mkdir other; cp Releasefile.kdl data other");
+    let told = space.build(["-C", "other"]).ok();
+    let _ = told.is("far ran, near restored");
+    let text = fs::read_link(space.path("other/far")).expect("reads");
+    assert_eq!(text, space.path("other/data"));
 }
 
 #[test]

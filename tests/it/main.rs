@@ -13,6 +13,7 @@
 mod approvals;
 mod back;
 mod bad_hosts;
+mod bound;
 mod cached;
 mod cheats;
 mod closed;

@@ -1,7 +1,7 @@
 //! What a sound Releasefile becomes.
 
 use super::{Space, report};
-use crate::graph::{Command, Target};
+use crate::graph::{CacheScope, Command, Target};
 use crate::model::Reach;
 
 fn target<'a>(loaded: &'a super::Loaded, name: &str) -> &'a Target {
@@ -238,8 +238,8 @@ target "t" {
     assert_eq!(t.pool.map(|(id, weight)| (id.0, weight)), Some((0, 2)));
     assert_eq!(t.timeout.map(|d| d.as_secs()), Some(90));
     assert_eq!(
-        (t.retries, t.max_age.map(|d| d.as_secs()), t.is_cached),
-        (2, Some(86400), false)
+        (t.retries, t.max_age.map(|d| d.as_secs()), t.cache),
+        (2, Some(86400), CacheScope::Off)
     );
     let sandbox = t.sandbox.as_ref().expect("a sandbox");
     assert_eq!(sandbox.read, ["~/.rustup", "/srv/31"]);

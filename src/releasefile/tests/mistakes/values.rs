@@ -85,14 +85,15 @@ target "a" {
        ╰────
       help: write `3`, without quotes
 
-    rel::releasefile::wrong_type
+    rel::releasefile::unknown_cache
 
-      × expected `#true` or `#false`, found a string
+      × `cache` knows no `no`
        ╭─[Releasefile.kdl:5:11]
      5 │     cache "no"
        ·           ──┬─
-       ·             ╰── not `#true` or `#false`
+       ·             ╰── not known
        ╰────
+      help: besides `#true` and `#false` there are `here`, `anywhere`
 
     rel::releasefile::duplicate_node
 

@@ -1,0 +1,168 @@
+//! `rel why`: why targets are stale, and with `--cache` who may use their results.
+
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::names::find;
+use super::query::{Answer, Names, known_digests, lines, painted, survey};
+use crate::digest::Digests;
+use crate::error::{EXIT_OK, Result};
+use crate::fs::{self, RepoPath};
+use crate::graph::{CacheScope, Graph, Target};
+use crate::records::{Record, Records};
+use crate::ui::{self, FAINT, NAME, Text, shown_time};
+
+/// Files that are named as those that name the checkout.
+const FILES_MAX: usize = 5;
+
+/// Targets to be explained.
+#[derive(Debug, clap::Args)]
+pub struct WhyArgs {
+    #[command(flatten)]
+    names: Names,
+    /// Tell who may use what they made: this checkout or every one, and which files are the reason
+    #[arg(long)]
+    cache: bool,
+}
+
+/// Runs `rel why`.
+pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
+    let root = context.root()?;
+    let (context, project) = context.with_project()?;
+    let graph = &project.graph;
+    let roots = find(graph, &args.names.targets)?;
+    let answers = survey(context, project, root.clone(), &roots, args.names.how)?;
+    let records = Records::load_known(context.known_state())?;
+    let digests = known_digests(context, &root);
+    let is_asked = |answer: &Answer| args.cache && roots.contains(&answer.id);
+    let shared = |answer: &Answer| -> Result<Option<Shared>> {
+        let target = graph.target(answer.id);
+        let is_asked = is_asked(answer) && !target.run.is_empty();
+        is_asked
+            .then(|| Shared::of(target, records.get(&target.name).as_ref(), &digests))
+            .transpose()
+    };
+    if context.json {
+        let mut targets = Vec::new();
+        for answer in &answers {
+            let mut target = answer.json(graph);
+            if let Some(shared) = shared(answer)? {
+                target["cache"] = shared.json();
+            }
+            targets.push(target);
+        }
+        ui::print_json(&json!({ "targets": targets }));
+        return Ok(EXIT_OK);
+    }
+    let mut text = Text::new();
+    for answer in &answers {
+        let is_named = roots.contains(&answer.id);
+        if answer.word() != "fresh" {
+            text += lines(context.screen, graph, answer, 20);
+        } else if is_named {
+            text.line(fresh_line(context, graph, answer, &records));
+        }
+        if let Some(shared) = shared(answer)? {
+            text.line(format_args!("         {}", shared.line(&digests)));
+        }
+    }
+    ui::print(&text);
+    Ok(EXIT_OK)
+}
+
+fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> Text {
+    let target = graph.target(answer.id);
+    let since = match records.get(&target.name) {
+        Some(record) => {
+            let age =
+                std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            format!(
+                "built {} ago, key {}",
+                shown_time(age),
+                &record.key.hex()[..16]
+            )
+        }
+        None => String::from("nothing of its own to run"),
+    };
+    let screen = context.screen;
+    let name = screen.paint(NAME, &target.name);
+    painted(screen, answer) + "  " + name + "  " + screen.paint(FAINT, since)
+}
+
+/// Who may use the last result of a target.
+enum Shared {
+    /// There is none.
+    Unknown,
+    /// Nobody: `cache #false`.
+    Nobody,
+    /// Checkouts at this path, because the Releasefile says so.
+    Declared,
+    /// Checkouts at this path, because these files, or the product, name it.
+    Named(Vec<RepoPath>),
+    /// Every checkout.
+    Everybody,
+}
+
+impl Shared {
+    fn of(target: &Target, record: Option<&Record>, digests: &Digests) -> Result<Self> {
+        let Some(record) = record else {
+            return Ok(Self::Unknown);
+        };
+        let is_bound = record.found.iter().any(|f| f.path.is_root());
+        Ok(match target.cache {
+            CacheScope::Off => Self::Nobody,
+            CacheScope::Here => Self::Declared,
+            CacheScope::Checked if is_bound => {
+                let mut names = Vec::new();
+                for output in &record.made.outputs {
+                    let content = digests.made_output(&output.path)?;
+                    if content.is_some_and(|c| digests.names_root(&c)) {
+                        names.push(output.path.clone());
+                    }
+                }
+                Self::Named(names)
+            }
+            CacheScope::Checked | CacheScope::Anywhere => Self::Everybody,
+        })
+    }
+
+    fn line(&self, digests: &Digests) -> String {
+        let here = || {
+            let root = fs::shown(digests.root().as_os_str()).into_owned();
+            format!("its result is for checkouts at `{root}` alone")
+        };
+        match self {
+            Self::Unknown => "no result is recorded".into(),
+            Self::Nobody => "its result is not in the cache: `cache #false`".into(),
+            Self::Declared => format!("{}: `cache \"here\"`", here()),
+            Self::Named(names) => {
+                let shown = names.iter().take(FILES_MAX).map(|n| format!("`{n}`"));
+                let shown: Vec<String> = shown.collect();
+                match names.len() {
+                    0 => format!("{}: its product names it", here()),
+                    count @ ..=FILES_MAX => {
+                        let verb = if count == 1 { "names" } else { "name" };
+                        format!("{}: {} {verb} it", here(), shown.join(", "))
+                    }
+                    count => {
+                        let more = count - FILES_MAX;
+                        format!("{}: {} and {more} more name it", here(), shown.join(", "))
+                    }
+                }
+            }
+            Self::Everybody => "its result is for every checkout".into(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (word, names) = match self {
+            Self::Unknown => ("unknown", None),
+            Self::Nobody => ("none", None),
+            Self::Declared => ("here", None),
+            Self::Named(names) => ("here", Some(names)),
+            Self::Everybody => ("everywhere", None),
+        };
+        let names = names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        json!({ "shared": word, "files": names.unwrap_or_default() })
+    }
+}
