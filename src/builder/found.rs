@@ -58,7 +58,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Returns what a target's depfile names in the repository and no key holds, sorted.
+    /// Returns what a target's depfile names and no key holds, sorted.
     pub(super) fn found(
         &self,
         target: &Target,
@@ -100,12 +100,17 @@ impl Builder<'_> {
                 return Err(Error::failed(error).hinted(format!("add `needs \"{maker}\"`")));
             }
             let content = self.inspector.found_content(&path)?;
-            found.push(Found { path, content });
+            // Of what is gone elsewhere nobody knows when it went: it may have been temporary.
+            if content.is_some() || path.is_inside() {
+                found.push(Found { path, content });
+            }
         }
         Ok(found)
     }
 
-    /// Returns those of the named files that lie in the repository, sorted.
+    /// Returns the named files as paths of the repository, sorted. Of those that lie elsewhere the
+    /// system's are left out: nobody edits them, and `tool` tells what version they are of. On a
+    /// stage nothing elsewhere is read but what `sandbox` names, which is in no key.
     fn in_repository(
         &self,
         target: &Target,
@@ -113,9 +118,11 @@ impl Builder<'_> {
         named: &[PathBuf],
     ) -> Vec<RepoPath> {
         let root = self.inspector.digests.root();
-        let inside = |path: &Path| {
-            let path = place.in_repository(path, root)?;
-            Some(path).filter(|p| p.is_inside() && !p.is_root())
+        let is_staged = place.root(root) != root;
+        let inside = |path: &Path| match place.in_repository(path, root) {
+            Some(path) => Some(path).filter(|p| p.is_inside() && !p.is_root()),
+            None if is_staged || is_of_the_system(path) => None,
+            None => Some(from_root(path, root)),
         };
         let mut places = Places {
             dir: target.dir.to_absolute(place.root(root)),
@@ -208,7 +215,7 @@ impl Builder<'_> {
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
             let is_foreign = || self.inspector.stranger(target, path).is_some();
-            if !path.is_inside() || !path.is_root() && is_foreign() {
+            if path.is_inside() && !path.is_root() && is_foreign() {
                 return None;
             }
             let content = self.inspector.found_content(path).ok()?;
@@ -249,6 +256,41 @@ impl Builder<'_> {
     pub(super) fn recorded_key(target: &Target, record: &Record) -> ActionKey {
         result_key(target, record.key, &record.found)
     }
+}
+
+/// Directories of the system, where packages lie and not what people edit.
+const SYSTEM: [&str; 12] = [
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/nix/store",
+    "/gnu/store",
+];
+
+/// Returns whether a file is one of the system's. `/usr/local` belongs to the people of a machine.
+fn is_of_the_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|dir| path.starts_with(dir)) && !path.starts_with("/usr/local")
+}
+
+/// Returns the path of a file outside of `root` from there, if both lie in one directory that is
+/// not the root of the file system: so it is the same in another checkout. Else the absolute path.
+fn from_root(path: &Path, root: &Path) -> RepoPath {
+    let is_shared = |dir: &&Path| path.starts_with(dir);
+    let shared = root.ancestors().find(is_shared);
+    let Some(shared) = shared.filter(|dir| dir.parent().is_some()) else {
+        return RepoPath::new(path);
+    };
+    let ups = root.components().count() - shared.components().count();
+    let below = path.strip_prefix(shared).unwrap_or(path);
+    let up: PathBuf = std::iter::repeat_n("..", ups).collect();
+    RepoPath::new(up.join(below))
 }
 
 /// Returns whether what stands at a path, or that it stands there, came about since `start`.
@@ -308,5 +350,25 @@ impl Places<'_> {
     fn real(&mut self, dir: &Path) -> Option<PathBuf> {
         let ask = || std::fs::canonicalize(dir).ok();
         self.real.entry(dir.to_owned()).or_insert_with(ask).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_elsewhere_have_paths_that_hold_in_another_checkout() {
+        let from = |path: &str, root: &str| from_root(Path::new(path), Path::new(root)).to_string();
+        assert_eq!(from("/srv/p/shared/h.h", "/srv/p/app"), "../shared/h.h");
+        assert_eq!(from("/srv/h.h", "/srv/p/app"), "../../h.h");
+        assert_eq!(from("/opt/sdk/h.h", "/srv/p/app"), "/opt/sdk/h.h");
+    }
+
+    #[test]
+    fn packages_of_the_system_are_left_out() {
+        let is = |path: &str| is_of_the_system(Path::new(path));
+        assert!(is("/usr/include/stdio.h") && is("/nix/store/x/include/a.h"));
+        assert!(!is("/usr/local/include/a.h") && !is("/srv/a.h") && !is("/libs/a.h"));
     }
 }

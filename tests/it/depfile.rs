@@ -522,3 +522,46 @@ fn a_platform_stands_for_the_machine() {
     hash(&format!("platform \"{here}\""));
     space.build([]).ok().is("t restored");
 }
+
+/// Sources that several Releasefiles share lie above them.
+#[test]
+fn a_header_above_the_releasefile_counts() {
+    let above = Space::empty();
+    let header = above.base().join("sdk.h");
+    for (named, path) in [
+        ("../shared/h.h", "../shared/h.h"),
+        ("$(cd ..; pwd)/shared/h.h", "../shared/h.h"),
+        ("../link/h.h", "../link/h.h"),
+        (header.to_str().expect("is text"), "sdk.h"),
+    ] {
+        let space = Space::new(&format!(
+            r#"target "obj" {{
+    outputs "out"
+    depfile "d"
+    run "cat {named} > out; echo out: {named} /usr/include/none.h /gone/away.h > d"
+}}"#
+        ));
+        space.shell("mkdir ../shared; ln -s shared ../link");
+        let write = |text: &str| {
+            space.write("../shared/h.h", text).write(&header, text);
+        };
+        write("one\n");
+        space.build([]).ok().is("obj ran");
+        settle(&space);
+        write("two\n");
+        let told = why(&space);
+        let tail = format!("{path}` changed  e0e63aa4c8e1ed79 4 B -> ef40086ad8a395c7 4 B");
+        assert!(told.contains(&tail) && told.lines().count() == 2, "{told}");
+        space.build([]).ok().is("obj ran");
+        assert_eq!(space.read("out"), "two\n");
+        settle(&space);
+        // The cache has it as well, for checkouts that find the same there.
+        write("one\n");
+        space.build([]).ok().is("obj restored");
+        space.shell("mkdir ../b; cp Releasefile.kdl ../b");
+        space.build(["-C", "../b"]).ok().is("obj restored");
+        write("three\n");
+        space.build(["-C", "../b"]).ok().is("obj ran");
+        assert_eq!(space.read("../b/out"), "three\n");
+    }
+}
