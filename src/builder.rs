@@ -28,6 +28,7 @@ mod found;
 mod lost;
 mod moved;
 mod settle;
+mod state;
 mod strays;
 mod tokens;
 mod undeclared;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::fs::RepoPath;
 use crate::key::{ActionKey, Field, Found, Made, OutputState};
 use crate::stored::Ledger;
 
@@ -28,6 +29,8 @@ pub struct Record {
     pub finished_s: u64,
     /// What its depfile named beside what the key holds.
     pub found: Vec<Found>,
+    /// Undeclared state that stood beside its outputs when it ran: the result may depend on it.
+    pub beside: Vec<RepoPath>,
 }
 
 /// What is known of a target.
@@ -42,6 +45,8 @@ pub struct Known {
     /// What a run that did not end in a success left at its outputs: `rel` made it, so
     /// `rel` may delete it. Anything else there is somebody's work.
     pub mess: Vec<OutputState>,
+    /// What its runs left beside its outputs and no target declares.
+    pub undeclared: Vec<RepoPath>,
 }
 
 impl Known {
@@ -107,11 +112,13 @@ impl Records {
     /// Notes that a target did not come to a success, and what it left. Its last success
     /// is kept, to explain differences.
     pub fn leave(&mut self, target: &str, failed: bool, mess: Vec<OutputState>) -> Result<()> {
+        let former = self.known(target).unwrap_or_default();
         let known = Known {
-            record: self.get(target),
+            record: former.record,
             is_unfinished: true,
             failed,
             mess,
+            undeclared: former.undeclared,
         };
         self.ledger.insert(target.as_bytes(), &known)
     }
@@ -123,7 +130,18 @@ impl Records {
             is_unfinished: false,
             failed: false,
             mess: Vec::new(),
+            undeclared: self.known(target).unwrap_or_default().undeclared,
         };
+        self.ledger.insert(target.as_bytes(), &known)
+    }
+
+    /// Notes what a target's runs left beside its outputs, if that is something new.
+    pub fn note_undeclared(&mut self, target: &str, undeclared: Vec<RepoPath>) -> Result<()> {
+        let mut known = self.known(target).unwrap_or_default();
+        if known.undeclared == undeclared {
+            return Ok(());
+        }
+        known.undeclared = undeclared;
         self.ledger.insert(target.as_bytes(), &known)
     }
 

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::found::result_key;
 use super::moved::Stamps;
+use super::state::Before;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
 use crate::digest::{Start, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs;
+use crate::fs::{self, RepoPath};
 use crate::graph::{CacheScope, Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
@@ -41,6 +42,8 @@ struct Job {
     key: ActionKey,
     former: Option<Arc<Made>>,
     reason: String,
+    /// What stands undeclared beside its outputs.
+    state: Option<Before>,
 }
 
 /// What commands that succeeded left behind.
@@ -105,6 +108,7 @@ impl Builder<'_> {
             key,
             former: former_made,
             reason,
+            state: self.state_before(target, known.as_ref()),
         };
         self.make(id, job, &ours)
     }
@@ -137,6 +141,7 @@ impl Builder<'_> {
         let log = self.keep_log(target, log)?;
         // What is restored is as old as it was.
         let when = (Duration::from_millis(result.took_ms), result.finished_s);
+        let found = (found, Vec::new());
         self.record(target, gathered, key, (&result.made, found), when)?;
         Ok(Some((result.made, log)))
     }
@@ -224,7 +229,8 @@ impl Builder<'_> {
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
         let watch = self.watch(target, &job.gathered);
         let run = self.attempts(target, &job.gathered, job.key);
-        self.tell_strays(id, &watch);
+        let is_alone = self.tell_strays(id, &watch);
+        let beside = self.state_after(target, job.state.as_ref(), is_alone);
         let Ran {
             log,
             made,
@@ -256,8 +262,11 @@ impl Builder<'_> {
             }
             None => {
                 let found = self.with_checkout(target, &made, found);
-                self.store(target, job.key, (&made, &found), &log, took);
+                if beside.is_empty() {
+                    self.store(target, job.key, (&made, &found), &log, took);
+                }
                 let when = (took, self.inspector.now_s);
+                let found = (found, beside);
                 self.record(target, &job.gathered, job.key, (&made, found), when)?;
             }
         }
@@ -448,7 +457,7 @@ impl Builder<'_> {
         target: &Target,
         gathered: &Gathered,
         key: ActionKey,
-        (made, found): (&Made, Vec<Found>),
+        (made, (found, beside)): (&Made, (Vec<Found>, Vec<RepoPath>)),
         (took, finished_s): (Duration, u64),
     ) -> Result<()> {
         let record = Record {
@@ -458,6 +467,7 @@ impl Builder<'_> {
             took,
             finished_s,
             found,
+            beside,
         };
         self.records().finish(&target.name, record)
     }

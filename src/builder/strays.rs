@@ -61,6 +61,8 @@ pub(super) struct Strays {
     told: Mutex<HashSet<RepoPath>>,
     /// All outputs, made when first asked for.
     outputs: OnceLock<OutputIndex>,
+    /// Whether some target reads what is at a path or below.
+    read: Mutex<HashMap<RepoPath, bool>>,
 }
 
 impl Builder<'_> {
@@ -96,8 +98,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Tells of what is new in those directories, now that the commands have ended.
-    pub(super) fn tell_strays(&self, id: TargetId, watch: &Watch) {
+    /// Tells of what is new in those directories, now that the commands have ended. Returns whether
+    /// no others ran meanwhile.
+    pub(super) fn tell_strays(&self, id: TargetId, watch: &Watch) -> bool {
         self.strays.at_work.fetch_sub(1, Ordering::SeqCst);
         let is_alone =
             watch.was_alone && self.strays.started.load(Ordering::SeqCst) == watch.started;
@@ -113,6 +116,7 @@ impl Builder<'_> {
                 self.compare(dir);
             }
         }
+        is_alone
     }
 
     /// Tells of what is new wherever that was put off.
@@ -169,18 +173,18 @@ impl Builder<'_> {
         kind: EntryKind,
         is_alone: bool,
     ) -> Option<String> {
-        let name = path.as_path().file_name()?.to_string_lossy();
         // Mostly it is what the target was to make, which need not be looked up.
         let is_own = |o: &Output| matches!(&o.pattern, Pattern::File(file) if file == path);
         if target.outputs.iter().any(is_own) {
             return None;
         }
-        if name.starts_with(BESIDE) || self.is_declared(path, kind) {
+        if self.is_declared_or_ours(path, kind) {
             return None;
         }
         crate::fs::lstat(&path.to_absolute(self.inspector.digests.root())).ok()??;
         let reader = self.reader_of(path, kind);
-        let is_beside = output_dirs(target).any(|d| !d.is_root() && parent(path) == Some(d));
+        let is_beside = output_dirs(target).any(|d| !d.is_root() && parent(path) == Some(d))
+            || self.is_around(target, path, kind, is_alone);
         if reader.is_none() && !is_beside {
             return None;
         }
@@ -208,6 +212,44 @@ impl Builder<'_> {
         Some(format!(
             "{who}, {what}\n  help: declare it in `outputs`, or let the command write it elsewhere"
         ))
+    }
+
+    /// Returns whether a directory appeared where the commands of one target with outputs ran: a
+    /// tool keeps its state there.
+    fn is_around(&self, target: &Target, path: &RepoPath, kind: EntryKind, is_alone: bool) -> bool {
+        let dir = parent(path);
+        let is_root = |d: RepoPath| d.is_root() && dir.as_ref() == Some(&d);
+        kind == EntryKind::Dir
+            && is_alone
+            && !target.outputs.is_empty()
+            && (dir.as_ref() == Some(&target.dir) || output_dirs(target).any(is_root))
+    }
+
+    /// Returns whether some target reads what is at a path or below. It is found out once.
+    pub(super) fn is_read(&self, path: &RepoPath, is_dir: bool) -> bool {
+        let read = || {
+            self.strays
+                .read
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(is_read) = read().get(path) {
+            return *is_read;
+        }
+        let kind = if is_dir {
+            EntryKind::Dir
+        } else {
+            EntryKind::File
+        };
+        let is_read = self.reader_of(path, kind).is_some();
+        read().insert(path.clone(), is_read);
+        is_read
+    }
+
+    /// Returns whether an entry is declared, or one that `rel` is about to rename.
+    pub(super) fn is_declared_or_ours(&self, path: &RepoPath, kind: EntryKind) -> bool {
+        let name = path.as_path().file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(BESIDE) || self.is_declared(path, kind)
     }
 
     /// Returns whether some target's output is `path`, lies below it, or takes it in.
@@ -259,7 +301,7 @@ impl Builder<'_> {
 }
 
 /// Returns the directories that the outputs of a target lie in.
-fn output_dirs(target: &Target) -> impl Iterator<Item = RepoPath> {
+pub(super) fn output_dirs(target: &Target) -> impl Iterator<Item = RepoPath> {
     target.outputs.iter().filter_map(|o| match &o.pattern {
         Pattern::File(path) | Pattern::Dir(path) => parent(path),
         Pattern::Glob { base, .. } => Some(base.clone()),

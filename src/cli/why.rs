@@ -99,6 +99,8 @@ enum Shared {
     Declared,
     /// Checkouts at this path, because these files, or the product, name it.
     Named(Vec<RepoPath>),
+    /// This checkout, because it was made beside what no target declares.
+    Beside(Vec<RepoPath>),
     /// Every checkout.
     Everybody,
 }
@@ -111,6 +113,7 @@ impl Shared {
         let is_bound = record.found.iter().any(|f| f.path.is_root());
         Ok(match target.cache {
             CacheScope::Off => Self::Nobody,
+            _ if !record.beside.is_empty() => Self::Beside(record.beside.clone()),
             CacheScope::Here => Self::Declared,
             CacheScope::Checked if is_bound => {
                 let mut names = Vec::new();
@@ -135,20 +138,14 @@ impl Shared {
             Self::Unknown => "no result is recorded".into(),
             Self::Nobody => "its result is not in the cache: `cache #false`".into(),
             Self::Declared => format!("{}: `cache \"here\"`", here()),
+            Self::Named(names) if names.is_empty() => format!("{}: its product names it", here()),
             Self::Named(names) => {
-                let shown = names.iter().take(FILES_MAX).map(|n| format!("`{n}`"));
-                let shown: Vec<String> = shown.collect();
-                match names.len() {
-                    0 => format!("{}: its product names it", here()),
-                    count @ ..=FILES_MAX => {
-                        let verb = if count == 1 { "names" } else { "name" };
-                        format!("{}: {} {verb} it", here(), shown.join(", "))
-                    }
-                    count => {
-                        let more = count - FILES_MAX;
-                        format!("{}: {} and {more} more name it", here(), shown.join(", "))
-                    }
-                }
+                let verb = if names.len() == 1 { "names" } else { "name" };
+                format!("{}: {} {verb} it", here(), some_of(names))
+            }
+            Self::Beside(paths) => {
+                let paths = some_of(paths);
+                format!("its result is not in the cache: it was made beside {paths}, undeclared")
             }
             Self::Everybody => "its result is for every checkout".into(),
         }
@@ -160,9 +157,20 @@ impl Shared {
             Self::Nobody => ("none", None),
             Self::Declared => ("here", None),
             Self::Named(names) => ("here", Some(names)),
+            Self::Beside(paths) => ("none", Some(paths)),
             Self::Everybody => ("everywhere", None),
         };
         let names = names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
         json!({ "shared": word, "files": names.unwrap_or_default() })
+    }
+}
+
+/// Returns the first of some paths, and how many more there are.
+fn some_of(paths: &[RepoPath]) -> String {
+    let shown = paths.iter().take(FILES_MAX).map(|p| format!("`{p}`"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match paths.len().saturating_sub(FILES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }

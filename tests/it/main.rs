@@ -32,6 +32,7 @@ mod fresh;
 mod guards;
 mod hosts;
 mod init;
+mod inner_tools;
 mod journal;
 mod jump;
 mod karl;

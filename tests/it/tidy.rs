@@ -243,7 +243,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("depfile", ""),
         ("key", "graph digest fs"),
         ("command", "graph digest key glob fs error template"),
-        ("records", "key stored error"),
+        ("records", "key stored fs error"),
         ("snapshot", "digest graph records stored fs error"),
         ("sandbox", "process fs error"),
         ("runner", "sandbox printed process fs error"),
