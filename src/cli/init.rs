@@ -95,10 +95,16 @@ fn quoted(text: &str) -> String {
 
 fn cargo(dir: &Path, not_dist: &str) -> Option<String> {
     dir.join("Cargo.toml").is_file().then(|| {
-        let lock = if dir.join("Cargo.lock").is_file() {
-            " \"Cargo.lock\""
-        } else {
-            ""
+        // Without a lock file cargo writes one, which a strict target may do in a copy only.
+        let (lock, run) = match dir.join("Cargo.lock").is_file() {
+            true => (
+                " \"Cargo.lock\"",
+                "cargo test --quiet --locked --target-dir $TMPDIR/target",
+            ),
+            false => (
+                "",
+                "cp -r . $TMPDIR/src; cd $TMPDIR/src; cargo test --quiet --target-dir $TMPDIR/target",
+            ),
         };
         let tests = if dir.join("tests").is_dir() {
             " \"tests/**\""
@@ -107,13 +113,17 @@ fn cargo(dir: &Path, not_dist: &str) -> Option<String> {
         };
         format!(
             r#"
-// cargo keeps its own state in target/, so only its final program is declared.
+// cargo looks at times and keeps what it made in target/. So it begins without that each time,
+// and sees only what is declared. `cargo fetch` brings what it depends on. Where this takes too
+// long, replace `sandbox` by `cache #false`, and leave out `--target-dir`.
 target "cargo-tests-pass" {{
     desc "Unit and integration tests"
+    sandbox "strict" {{ read "~/.cargo" "~/.rustup" }}
     inputs "Cargo.toml"{lock} "**/*.rs"{tests} "!target/**"{not_dist}
+    inputs "rust-toolchain*" ".cargo/**" optional=#true
     tool "cargo --version"
-    env "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
-    run "cargo test --quiet"
+    env "HOME" "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
+    run "{run}"
 }}
 "#
         )
@@ -143,20 +153,29 @@ target "tests-pass" {{
     desc "Unit tests"
     inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
     tool "{{python}} --version"
+    env PYTHONDONTWRITEBYTECODE="1"
     run "{{python}} -m unittest discover -q {tests}"
 }}
 
+// setuptools keeps build/ and *.egg-info, and puts into the wheel what is left there. So the
+// wheel is made from a copy of what is declared.
 target "wheel" {{
     desc "A wheel of this version"
     needs "tests-pass"
-    inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
+    sandbox "strict"
+    inputs "**" "!**/__pycache__/**" "!**/*.egg-info/**" "!.*/**" "!build/**" "!dist/**" "!node_modules/**" "!target/**"
     outputs "{to}/*.whl" count=1
     tool "{{python}} --version"
-    run "{{python}} -m pip wheel . --no-deps -w {to}"
+    run "cp -r . $TMPDIR/src; {{python}} -m pip wheel $TMPDIR/src --no-deps -w {to}"
 }}
 "#
     ))
 }
+
+/// Above the target of a build script.
+const NPM_BUILD: &str = "\
+// Bundlers keep state of their own (node_modules/.cache), so the result is for this checkout alone.
+";
 
 /// Returns the scripts of package.json that become targets.
 fn npm_scripts(dir: &Path) -> Vec<&'static str> {
@@ -176,14 +195,13 @@ fn npm(dir: &Path, scripts: &[&str]) -> Option<String> {
     let mut out = String::new();
     for script in scripts {
         // What a build script writes is not in package.json; dist/ is the custom.
-        let outputs = if *script == "build" {
-            "\n    outputs \"dist/\""
-        } else {
-            ""
+        let (comment, outputs) = match *script == "build" {
+            true => (NPM_BUILD, "\n    outputs \"dist/\"\n    cache #false"),
+            false => ("", ""),
         };
         out.push_str(&format!(
             r#"
-target "npm-{script}" {{
+{comment}target "npm-{script}" {{
     desc "npm run {script}"
     inputs "package.json"{lock} "**/*.js" "**/*.ts" "!node_modules/**" "!dist/**" optional=#true{outputs}
     tool "node --version"

@@ -52,15 +52,25 @@ fn cargo() {
         version "0.1"
     }
 
-    // cargo keeps its own state in target/, so only its final program is declared.
+    // cargo looks at times and keeps what it made in target/. So it begins without that each time,
+    // and sees only what is declared. `cargo fetch` brings what it depends on. Where this takes too
+    // long, replace `sandbox` by `cache #false`, and leave out `--target-dir`.
     target "cargo-tests-pass" {
         desc "Unit and integration tests"
+        sandbox "strict" { read "~/.cargo" "~/.rustup" }
         inputs "Cargo.toml" "**/*.rs" "!target/**"
+        inputs "rust-toolchain*" ".cargo/**" optional=#true
         tool "cargo --version"
-        env "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
-        run "cargo test --quiet"
+        env "HOME" "CARGO_HOME" "RUSTUP_HOME" "RUSTFLAGS"
+        run "cp -r . $TMPDIR/src; cd $TMPDIR/src; cargo test --quiet --target-dir $TMPDIR/target"
     }
     "#);
+    space.remove("Releasefile.kdl").write("Cargo.lock", "");
+    let text = init(&space);
+    assert!(
+        text.contains("test --quiet --locked --target-dir $TMPDIR/target\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -81,24 +91,27 @@ fn python() {
         desc "Unit tests"
         inputs "**/*.py" "setup.py" "!**/__pycache__/**" "!build/**" "!dist/**"
         tool "{python} --version"
+        env PYTHONDONTWRITEBYTECODE="1"
         run "{python} -m unittest discover -q -s tests"
     }
 
+    // setuptools keeps build/ and *.egg-info, and puts into the wheel what is left there. So the
+    // wheel is made from a copy of what is declared.
     target "wheel" {
         desc "A wheel of this version"
         needs "tests-pass"
-        inputs "**/*.py" "setup.py" "!**/__pycache__/**" "!build/**" "!dist/**"
+        sandbox "strict"
+        inputs "**" "!**/__pycache__/**" "!**/*.egg-info/**" "!.*/**" "!build/**" "!dist/**" "!node_modules/**" "!target/**"
         outputs "dist/*.whl" count=1
         tool "{python} --version"
-        run "{python} -m pip wheel . --no-deps -w dist"
+        run "cp -r . $TMPDIR/src; {python} -m pip wheel $TMPDIR/src --no-deps -w dist"
     }
     "#);
     let _ = space.build(["tests-pass"]).ok();
     space.build(["tests-pass"]).ok().is("tests-pass fresh");
-    // Of another length: Python itself believes in size and second.
-    space.write("tiny.py", "def double(x):\n    return 1 + 2 * x\n");
+    space.write("tiny.py", "def double(x):\n    return 3 * x\n");
     let failed = space.run(["build", "tests-pass"]).fails(1);
-    assert!(failed.stderr.contains("AssertionError: 5 != 4"), "{failed}");
+    assert!(failed.stderr.contains("AssertionError: 6 != 4"), "{failed}");
 }
 
 #[test]
@@ -122,10 +135,12 @@ fn npm() {
         run "npm run test"
     }
 
+    // Bundlers keep state of their own (node_modules/.cache), so the result is for this checkout alone.
     target "npm-build" {
         desc "npm run build"
         inputs "package.json" "**/*.js" "**/*.ts" "!node_modules/**" "!dist/**" optional=#true
         outputs "dist/"
+        cache #false
         tool "node --version"
         run "npm run build"
     }
