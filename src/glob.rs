@@ -391,7 +391,8 @@ pub use missing::missing_input;
 pub(crate) use overlap::is_reserved;
 pub use overlap::{OutputIndex, covers, is_named, overlap};
 
-/// Returns whether a walk never enters a directory of this name.
+/// Returns whether a walk leaves out what has this name. In a linked worktree and in a submodule
+/// `.git` is a file, with the absolute path of another directory.
 fn is_hidden_from_walks(name: &OsStr) -> bool {
     name == STATE_DIR || name == ".git"
 }

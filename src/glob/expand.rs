@@ -172,7 +172,7 @@ impl Walk<'_> {
     fn entry(&mut self, dir: &RepoPath, level: &Level, entry: &Entry) -> Option<Level> {
         let name = entry.name.as_bytes();
         let is_dir = entry.kind == EntryKind::Dir;
-        if is_dir && is_hidden_from_walks(&entry.name) {
+        if is_hidden_from_walks(&entry.name) {
             return None;
         }
         let mut wanted: Vec<(usize, State)> = Vec::with_capacity(level.wanted.len());

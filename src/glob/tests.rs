@@ -175,6 +175,15 @@ fn walks_prune_and_skip_what_is_not_theirs() {
 }
 
 #[test]
+fn a_worktree_has_the_files_of_a_clone() {
+    for git in [".git/HEAD", ".git"] {
+        let tree = ["a", "sub/b", git, &format!("sub/{git}")];
+        check(&tree, &["**"], &["a", "sub/b"]);
+        check(&tree, &["*", "sub/"], &["a", "sub/b"]);
+    }
+}
+
+#[test]
 fn patterns_without_a_match_are_named() {
     let tree = Tree::new(&["a"]);
     let mut list = inputs(&["a", "b", "c/*", "!d"]);
