@@ -25,6 +25,7 @@ use crate::trace;
 
 mod bound;
 mod found;
+mod lacked;
 mod lost;
 mod moved;
 mod settle;

@@ -58,7 +58,7 @@ struct Ran {
 
 /// How many last lines of a log an error shows, and how many bytes of these.
 const TAIL_LINES: usize = 20;
-const TAIL_BYTES: u64 = 16 * 1024;
+pub(super) const TAIL_BYTES: u64 = 16 * 1024;
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
@@ -360,7 +360,8 @@ impl Builder<'_> {
         self.find_undeclared(target, gathered, &place, named);
         if let Some((i, exit, dir)) = failed {
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
-            return Err(self.explain(target, gathered, &place, error));
+            let error = self.explain(target, gathered, &place, error);
+            return Err(self.with_missing_need(target, &text, error));
         }
         check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;

@@ -381,3 +381,22 @@ fn attempts_without_end_are_counted() {
     let told = space.run(["build"]).ok().stderr;
     assert!(told.contains("attempt 1 of 4294967295"), "{told}");
 }
+
+#[test]
+fn a_file_that_is_missing_names_the_target_that_makes_it() {
+    let space = Space::new(
+        r#"
+target "gen" { outputs "g/v.h"; run "echo > {out}" }
+target "obj" { dir "g"; outputs "m.o"; run "cat v.h > ../m.o" }
+target "none" { outputs "n.o"; run "cat other.h > n.o" }
+"#,
+    );
+    space.shell("mkdir g");
+    let told = space.run(["build", "obj"]).fails(1).stderr;
+    assert!(
+        told.contains("help: `gen` makes `g/v.h`: add `needs \"gen\"`"),
+        "{told}"
+    );
+    let told = space.run(["build", "none"]).fails(1).stderr;
+    assert!(!told.contains("help"), "{told}");
+}

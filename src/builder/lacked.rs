@@ -1,0 +1,87 @@
+//! What a failed command lacked, where only its own words tell: a file that another target makes.
+
+use super::Builder;
+use super::settle::TAIL_BYTES;
+use crate::error::Error;
+use crate::fs::RepoPath;
+use crate::graph::Target;
+use crate::printed::Printed;
+
+/// Words of a log that are looked up.
+const WORDS_MAX: usize = 2000;
+
+impl Builder<'_> {
+    /// Names the target to need, if the last lines of a log say that there is no such file, and a
+    /// target that is not needed makes that one. Whether it was there in time would be luck.
+    pub(super) fn with_missing_need(
+        &self,
+        target: &Target,
+        log: &Printed,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        if error.help.is_some() {
+            return error;
+        }
+        let Ok((tail, _)) = log.tail(TAIL_BYTES) else {
+            return error;
+        };
+        let text = String::from_utf8_lossy(&tail);
+        let lines = text.lines().filter(|line| says_absent(line));
+        let mut words = lines.flat_map(words).take(WORDS_MAX);
+        let found = words.find_map(|word| {
+            let below = [target.dir.join(word), RepoPath::new(word)];
+            below.into_iter().find_map(|path| {
+                let maker = self.inspector.stranger(target, &path)?.to_owned();
+                Some((path, maker))
+            })
+        });
+        match found {
+            None => error,
+            Some((path, maker)) => {
+                error.hinted(format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
+            }
+        }
+    }
+}
+
+/// Returns whether a line says, in the words of the C library or of usual tools, that something is
+/// not there.
+fn says_absent(line: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "no such file",
+        "not found",
+        "cannot find",
+        "can't find",
+        "does not exist",
+        "enoent",
+    ];
+    let line = line.to_lowercase();
+    WORDS.iter().any(|word| line.contains(word))
+}
+
+/// Returns the words of a line that may be paths.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| c.is_whitespace() || "'\"`()<>[]{},;‘’“”".contains(c);
+    let words = line.split(ends).map(|word| word.trim_matches(':'));
+    words.filter(|word| !word.is_empty() && !word.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_in_the_words_of_tools() {
+        for line in [
+            "m.c:1:10: fatal error: g/v.h: No such file or directory",
+            "FileNotFoundError: [Errno 2] No such file or directory: 'g/v.h'",
+            "cat: g/v.h: No such file or directory",
+            "Error: ENOENT: no such file or directory, open 'g/v.h'",
+            "fatal error: 'g/v.h' file not found",
+        ] {
+            assert!(says_absent(line), "{line}");
+            assert!(words(line).any(|word| word == "g/v.h"), "{line}");
+        }
+        assert!(!says_absent("m.c:1: warning: g/v.h is old"));
+    }
+}
