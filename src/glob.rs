@@ -189,7 +189,8 @@ impl Glob {
         self.is_alive(&self.walk(dir))
     }
 
-    fn covers_below(&self, dir: &RepoPath) -> bool {
+    /// Returns whether the pattern names everything below this directory.
+    pub fn covers_below(&self, dir: &RepoPath) -> bool {
         self.is_everything(&self.walk(dir))
     }
 

@@ -204,6 +204,9 @@ pub struct Target {
     pub inputs: Vec<Input>,
     /// What it writes.
     pub outputs: Vec<Output>,
+    /// What of that tools keep for themselves (`outputs "site/" "!site/.cache/"`): it is no part of
+    /// a result, and is left alone.
+    pub not_outputs: Vec<Pattern>,
     /// Prints the identity of a result that is no file.
     pub product: Option<Command>,
     /// Commands, run in order until one fails.
@@ -476,6 +479,7 @@ pub(crate) mod tests {
             needs: needs.iter().copied().map(TargetId).collect(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            not_outputs: Vec::new(),
             product: None,
             run: Vec::new(),
             dir: RepoPath::root(),

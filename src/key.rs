@@ -247,6 +247,9 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
             count.as_bytes(),
         );
     }
+    for pattern in &target.not_outputs {
+        out.text(Output, format!("!{pattern}").as_bytes(), b"");
+    }
     if let Some(product) = parts.product {
         out.text(Product, b"", &joined(product));
     }

@@ -16,7 +16,7 @@ use crate::cache::Store;
 use crate::digest::{Content, Digest, Digests, Kind};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{self, RepoPath, STATE_DIR};
-use crate::glob::{self, Listing};
+use crate::glob::{self, Glob, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
 
@@ -61,11 +61,12 @@ fn states_with<T>(
     ask: impl Fn(&RepoPath) -> Result<Option<T>>,
 ) -> Result<Vec<(RepoPath, T)>> {
     let mut paths = Vec::with_capacity(target.outputs.len());
+    let not = exclusions(target);
     for output in &target.outputs {
         match &output.pattern {
             Pattern::File(path) => paths.push(path.clone()),
-            Pattern::Dir(dir) => tree(dir, digests, &mut paths)?,
-            Pattern::Glob { .. } => paths.extend(matches(output, digests)?),
+            Pattern::Dir(dir) => tree(dir, digests, &not, &mut paths)?,
+            Pattern::Glob { .. } => paths.extend(matches(target, output, digests)?),
         }
     }
     paths.sort();
@@ -79,8 +80,22 @@ fn states_with<T>(
     Ok(found)
 }
 
-/// Lists files, links and empty directories below `dir`; a link in its place is itself.
-fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<()> {
+fn exclusions(target: &Target) -> Vec<Glob> {
+    let all = target.not_outputs.iter();
+    // Those that are no patterns are mistakes of the Releasefile.
+    all.filter_map(|pattern| glob::compile(pattern).ok())
+        .collect()
+}
+
+/// Returns whether one of the patterns names a path, or everything below it.
+fn is_excluded(path: &RepoPath, not: &[Glob]) -> bool {
+    not.iter()
+        .any(|glob| glob.is_match(path) || glob.covers_below(path))
+}
+
+/// Lists files, links and empty directories below `dir`, but for what is excluded; a link in its
+/// place is itself.
+fn tree(dir: &RepoPath, digests: &Digests, not: &[Glob], paths: &mut Vec<RepoPath>) -> Result<()> {
     // A list of what is left, because directories may be very deep.
     let mut left = vec![dir.clone()];
     while let Some(dir) = left.pop() {
@@ -93,28 +108,37 @@ fn tree(dir: &RepoPath, digests: &Digests, paths: &mut Vec<RepoPath>) -> Result<
             }
         }
         let entries = digests.list(&dir)?;
+        let mut is_empty = true;
         for entry in entries.iter() {
             let path = dir.join(&entry.name);
+            if is_excluded(&path, not) {
+                continue;
+            }
+            is_empty = false;
             match entry.kind {
                 glob::EntryKind::Dir => left.push(path),
                 _ => paths.push(path),
             }
         }
-        if entries.is_empty() {
+        if is_empty {
             paths.push(dir);
         }
     }
     Ok(())
 }
 
-fn matches(output: &Output, digests: &Digests) -> Result<Vec<RepoPath>> {
-    let pattern = Input {
-        pattern: output.pattern.clone(),
-        is_exclusion: false,
+fn matches(target: &Target, output: &Output, digests: &Digests) -> Result<Vec<RepoPath>> {
+    let input = |pattern: &Pattern, is_exclusion| Input {
+        pattern: pattern.clone(),
+        is_exclusion,
         is_optional: true,
         place: output.place,
     };
-    Ok(glob::expand(&[pattern], digests)?.files)
+    let excluded = target.not_outputs.iter().map(|not| input(not, true));
+    let inputs: Vec<Input> = std::iter::once(input(&output.pattern, false))
+        .chain(excluded)
+        .collect();
+    Ok(glob::expand(&inputs, digests)?.files)
 }
 
 /// Makes room before the commands run: directories exist, old outputs do not.
@@ -157,6 +181,8 @@ pub fn make_room(
         match () {
             // An empty directory goes silently; a full one is somebody's work.
             () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
+            // One of an output directory that holds only what is excluded stays as it is.
+            () if is_real_dir && is_in_directory(target, &path) => {}
             () if is_ours && !is_real_dir => remove_file(&absolute)?,
             () => move_aside(&path, digests.root(), state_dir, &mut aside)?,
         }
@@ -198,6 +224,12 @@ fn remove_for_directory(ours: &OutputState, digests: &Digests) -> Result<()> {
         true => remove_file(&ours.path.to_absolute(digests.root())),
         false => Ok(()),
     }
+}
+
+fn is_in_directory(target: &Target, path: &RepoPath) -> bool {
+    let mut patterns = target.outputs.iter().map(|o| &o.pattern);
+    !target.not_outputs.is_empty()
+        && patterns.any(|p| matches!(p, Pattern::Dir(dir) if path.starts_with(dir)))
 }
 
 fn is_of_a_glob(target: &Target, path: &RepoPath) -> bool {
@@ -363,7 +395,7 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
             ),
         },
         Pattern::Glob { glob, .. } => {
-            let count = matches(output, digests)?.len();
+            let count = matches(target, output, digests)?.len();
             match output.count {
                 Some(expected) if count != expected as usize => Err(Error::failed(format!(
                     "`{name}` made {count} files that match `{glob}`, expected {expected}"
@@ -428,6 +460,7 @@ fn of_one_result(what: &str, mut error: Box<Error>) -> Box<Error> {
 fn is_declared(target: &Target, path: &RepoPath) -> bool {
     path.is_inside()
         && !glob::is_reserved(path)
+        && !is_excluded(path, &exclusions(target))
         && target.outputs.iter().any(|output| match &output.pattern {
             Pattern::Dir(dir) => path.starts_with(dir),
             pattern => glob::compile(pattern).is_ok_and(|g| g.is_match(path)),

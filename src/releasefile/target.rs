@@ -10,7 +10,7 @@ use super::pattern::patterns;
 use super::scope::{Late, Scope};
 use super::{cache, depfile, platform, sandbox};
 use crate::fs::{RepoPath, shown};
-use crate::glob::is_reserved;
+use crate::glob::{is_reserved, overlap};
 use crate::graph::{
     CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
 };
@@ -90,6 +90,7 @@ pub(crate) fn decode(
         needs,
         inputs: Vec::new(),
         outputs: Vec::new(),
+        not_outputs: Vec::new(),
         product: None,
         run: Vec::new(),
         dir: RepoPath::root(),
@@ -251,12 +252,16 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
         for written in patterns(&text, scope, found) {
             let pattern = written.pattern;
             if written.is_exclusion {
-                found.push(Mistake::new(
-                    "bad_pattern",
-                    text.place,
-                    "an output can not be excluded with `!`",
-                    "not an output",
-                ));
+                let is_within = |o: &Output| overlap(&o.pattern, &pattern);
+                if target.outputs.iter().any(is_within) {
+                    target.not_outputs.push(pattern);
+                    continue;
+                }
+                let message = format!("`!{pattern}` takes nothing away");
+                let mistake = Mistake::new("bad_pattern", text.place, message, "not an output");
+                let help =
+                    "name first what it is taken away from: `outputs \"site/\" \"!site/.cache/\"`";
+                found.push(mistake.help(help));
                 continue;
             }
             if let Some(mistake) = outside("output", &pattern, text.place) {

@@ -375,3 +375,45 @@ fn a_file_with_two_names_keeps_its_mode() {
     let _ = space.run(["build"]).ok();
     assert_eq!(space.shell("stat -c %a o").trim(), "2775");
 }
+
+/// Python writes `__pycache__` beside what it imports, bundlers a `.cache`.
+#[test]
+fn what_tools_keep_in_an_output_directory_is_left_alone() {
+    let space = Space::new(
+        r#"
+target "venv" { inputs "in"; outputs "venv/" "dist/*" "!**/__pycache__/**" "!**/*.pyc" "!dist/log"; run "mkdir -p venv/lib/empty dist; cp in venv/lib/m; echo > dist/x; echo > dist/log; echo ran >> log" }
+target "user" { needs "venv"; inputs "t"; run "ls t {venv}; touch venv/a.pyc" }
+"#,
+    );
+    space.write("in", "1\n").write("t", "1\n");
+    space.build([]).ok().is("user ran, venv ran");
+    space.shell("mkdir venv/lib/empty/__pycache__; touch venv/lib/empty/__pycache__/m.pyc");
+    for t in ["2\n", "3\n"] {
+        space.write("t", t);
+        let told = space.run(["-q", "build"]).ok();
+        assert_eq!(told.stderr, "");
+        space.build([]).ok().is("user fresh, venv fresh");
+    }
+    // It stays where the target is restored, or made anew, and is in no result.
+    space.remove("venv/lib/m");
+    space.build([]).ok().is("user fresh, venv restored");
+    assert!(space.has("venv/a.pyc") && space.has("dist/log"));
+    space.write("in", "2\n");
+    let told = space.run(["-q", "build"]).ok();
+    assert_eq!(told.stderr, "");
+    assert!(space.has("venv/lib/empty/__pycache__/m.pyc"));
+    space.shell("mkdir ../b; cp Releasefile.kdl in t ../b");
+    space
+        .build(["-C", "../b"])
+        .ok()
+        .is("user restored, venv restored");
+    assert!(space.has("../b/venv/lib/empty") && !space.has("../b/venv/a.pyc"));
+    assert!(space.has("../b/dist/x") && !space.has("../b/dist/log"));
+    // What is no output of it otherwise is a file like others.
+    space.write("venv/other", "");
+    let told = space.run(["build"]).ok().stderr;
+    assert!(
+        told.contains("`venv/other` is not of the last run"),
+        "{told}"
+    );
+}

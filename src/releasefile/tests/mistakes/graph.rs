@@ -126,12 +126,13 @@ target "a" { outputs "/etc/passwd" "../x" ".rel/x" "a/.git/hooks/x" "./" "!x" "o
 
     rel::releasefile::bad_pattern
 
-      × an output can not be excluded with `!`
+      × `!x` takes nothing away
        ╭─[Releasefile.kdl:2:74]
      2 │ target "a" { outputs "/etc/passwd" "../x" ".rel/x" "a/.git/hooks/x" "./" "!x" "ok" count=2; run "x" }
        ·                                                                          ──┬─
        ·                                                                            ╰── not an output
        ╰────
+      help: name first what it is taken away from: `outputs "site/" "!site/.cache/"`
 
     rel::releasefile::unknown_property
 
