@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::ui::{self, ColorChoice, Text};
 
+mod artifacts;
 mod attach;
 mod build;
 mod cache;

@@ -57,8 +57,9 @@ pub struct Request<'a> {
     pub environment: &'a Environment,
     /// Values of all its parameters.
     pub params: BTreeMap<String, String>,
-    /// Finds the files of a needed target, as a template names it; `None` until made.
-    pub artifacts: &'a (dyn Fn(&str) -> Option<Artifact> + Sync),
+    /// Finds the files of needed targets, as one artifact; `None` until all are made. The name of
+    /// a target with `each` stands for all its instances.
+    pub artifacts: &'a (dyn Fn(&[String]) -> Option<Artifact> + Sync),
     /// The project's version.
     pub version: Option<String>,
     /// Absolute path of the repository's root.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Command, Graph};
 use crate::source::{Place, Sources};
-use crate::template::{Template, shell_quote};
+use crate::template::{Mode, Template, shell_quote};
 use crate::window::Window;
 
 /// A checked Releasefile.
@@ -316,6 +316,27 @@ pub struct Arg {
     pub text: String,
     /// Where it is written.
     pub place: Place,
+}
+
+impl Arg {
+    /// Returns the text that names a target, for an argument that is an artifact: braces around
+    /// it may be left out.
+    pub fn target_text(&self) -> &str {
+        let inner = self
+            .text
+            .strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'));
+        inner.unwrap_or(&self.text)
+    }
+
+    /// Returns the names in the text, however its recipe reads it.
+    pub fn names(&self) -> Vec<String> {
+        let plain = Template::parse(&self.text, Mode::Plain);
+        // `{target[{axis}]}` is no text, but may be an artifact.
+        let parsed = plain.or_else(|_| Template::parse(self.target_text(), Mode::Plain));
+        let names = parsed.iter().flat_map(Template::names);
+        names.map(str::to_owned).collect()
+    }
 }
 
 /// A file made by a needed target, handed to a recipe.

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use sha2::{Digest as _, Sha256};
-
+use super::artifacts::{self, Artifacts};
 use super::build::{BuildOptions, display};
 use super::call::{Call, command, usage_of};
 use super::consent::{self, Consent};
@@ -19,20 +17,18 @@ use super::names::{find, unknown_name, usage};
 use super::query;
 use super::secrets;
 use super::signals::Listener;
-use crate::command::named_outputs;
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::machines::Machines;
-use crate::deploy::hosts::{unanswered, upload};
+use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::SavedPlan;
-use crate::deploy::wire::words::{lower_hex, run_id};
+use crate::deploy::wire::words::run_id;
 use crate::deploy::{self, Promoted, Recipes, Request};
-use crate::digest::Kind;
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
-use crate::key::{Made, OutputState};
-use crate::model::{Artifact, Environment, Project};
+use crate::key::Made;
+use crate::model::{Environment, Project};
 use crate::progress::Silent;
 use crate::releasefile::COMMANDS;
 use crate::ui;
@@ -342,7 +338,7 @@ impl Job<'_> {
             project: self.project,
             environment: self.environment,
             params: self.params.clone(),
-            artifacts: &|name| artifacts.get(name).cloned(),
+            artifacts: &|names| artifacts.find(names),
             version: match saved {
                 Some(saved) => saved.version.clone(),
                 None => self.version()?,
@@ -419,33 +415,22 @@ impl Job<'_> {
         Ok((shown.to_owned(), file))
     }
 
-    /// Returns the files of each needed target, by full name and by base name.
+    /// Returns the files of each needed target.
     pub(super) fn artifacts(
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
-    ) -> Result<BTreeMap<String, Artifact>> {
-        let mut artifacts = BTreeMap::new();
+    ) -> Result<Artifacts> {
+        let mut artifacts = Artifacts::default();
         for id in roots {
             let target = self.project.graph.target(*id);
-            let Some(made) = made.get(id) else { continue };
-            if target.outputs.is_empty() {
-                continue;
-            }
-            let paths = named_outputs(target, made);
-            let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(self.root)).collect();
-            let outputs = made.outputs.iter();
-            let outputs = outputs.filter(|o| o.content.kind != Kind::Directory);
-            let hash = |o: &OutputState| (o.path.to_absolute(self.root), o.content.digest.hash);
-            let contents = outputs.map(hash).collect();
-            let artifact = Artifact {
-                sha256: sha256(&paths, made, &contents)?,
-                is_one_file: matches!(paths.as_slice(), [one] if one.is_file()),
-                paths,
-                contents,
+            let artifact = match made.get(id) {
+                Some(made) if !target.outputs.is_empty() => {
+                    Some(artifacts::artifact(target, made, self.root)?)
+                }
+                _ => None,
             };
-            artifacts.insert(target.name.clone(), artifact.clone());
-            artifacts.insert(target.base.clone(), artifact);
+            artifacts.insert(target, artifact);
         }
         Ok(artifacts)
     }
@@ -496,27 +481,4 @@ pub fn log_path<'a>(
         .take(100)
         .collect();
     state_dir.join("logs").join(format!("{name}.log"))
-}
-
-/// Returns the digest of one file as `sha256sum` has it; of several files or a directory,
-/// one over their sorted names, kinds and contents.
-fn sha256(
-    paths: &[PathBuf],
-    made: &Made,
-    contents: &BTreeMap<PathBuf, [u8; 32]>,
-) -> Result<String> {
-    if let [file] = paths
-        && file.is_file()
-    {
-        let is_link = file.is_symlink();
-        let built = contents.get(file).filter(|_| !is_link);
-        return upload::sha256_of(file, built).context("read", file);
-    }
-    let mut hasher = Sha256::new();
-    for output in &made.outputs {
-        hasher.update(output.path.as_os_str().as_bytes());
-        hasher.update([0, output.content.kind as u8]);
-        hasher.update(output.content.digest.hash);
-    }
-    Ok(lower_hex(&hasher.finalize()))
 }

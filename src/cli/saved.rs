@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::artifacts::Artifacts;
 use super::consent::{Consent, ConsentArgs};
 use super::context::Context;
 use super::deploy::{Job, Way, find_environment, params, to_json};
@@ -255,7 +256,8 @@ impl Job<'_> {
             }
         }
         let names = roots.iter().map(|id| &self.project.graph.target(*id).name);
-        let artifacts = names.filter_map(|n| Some((n.clone(), (request.artifacts)(n)?.sha256)));
+        let sha256 = |name: &String| Some((request.artifacts)(std::slice::from_ref(name))?.sha256);
+        let artifacts = names.filter_map(|n| Some((n.clone(), sha256(n)?)));
         let (vars, hosts_file) = self.context.given();
         let below = |f: &Path| f.strip_prefix(self.root).unwrap_or(f).display().to_string();
         let saved = SavedPlan::new(Body {
@@ -294,16 +296,16 @@ impl Job<'_> {
         let artifacts = self.seen_artifacts(body, &roots)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
         let secrets = secrets::named(self.project, self.environment, &recipes)?;
-        let by_name = artifacts.iter().flat_map(|(target, _, artifact)| {
-            [&target.name, &target.base].map(|name| (name.clone(), artifact.clone()))
-        });
-        let by_name: BTreeMap<String, Artifact> = by_name.collect();
+        let mut all = Artifacts::default();
+        for (target, _, artifact) in &artifacts {
+            all.insert(target, Some(artifact.clone()));
+        }
         let world = World {
             project: self.project,
             environment: self.environment,
             params: &self.params,
             version: body.version.as_deref(),
-            artifacts: &|name| by_name.get(name).cloned(),
+            artifacts: &|names| all.find(names),
             recipes: &recipes,
             secrets: &secrets,
             roots: &approval::roots(&self.project.hosts),
@@ -341,12 +343,12 @@ impl Job<'_> {
         }
         let seen = targets.into_iter().filter_map(|target| {
             let sha256 = body.artifacts.get(&target.name)?.clone();
-            let here = here.get(&target.name);
+            let here = here.of(&target.name);
             let is_same = here.map(|artifact| artifact.sha256 == sha256);
             let artifact = here.filter(|_| is_same == Some(true)).cloned();
             let artifact = artifact.unwrap_or_else(|| Artifact {
                 // Its name is not known either.
-                paths: vec![PathBuf::from(format!("{{{}.name}}", target.base))],
+                paths: vec![PathBuf::from(format!("{{{}.name}}", target.name))],
                 sha256: sha256.clone(),
                 is_one_file: false,
                 contents: BTreeMap::new(),
@@ -396,7 +398,7 @@ impl Job<'_> {
         let artifacts = self.artifacts(&roots, &made)?;
         for id in &roots {
             let name = &self.project.graph.target(*id).name;
-            if let Some(artifact) = artifacts.get(name) {
+            if let Some(artifact) = artifacts.of(name) {
                 now.artifacts.insert(name.clone(), artifact.sha256.clone());
             }
         }

@@ -2,6 +2,7 @@
 //! decided stands in `plan/decide.rs`.
 
 pub mod around;
+pub mod artifacts;
 pub mod back;
 pub mod basis;
 pub mod check;

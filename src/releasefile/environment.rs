@@ -545,11 +545,11 @@ impl Inside<'_> {
             let Some(value) = value.and_then(|v| v.any_text(found)) else {
                 continue;
             };
-            self.touch(&value.text);
             let arg = Arg {
                 text: value.text,
                 place: value.place,
             };
+            self.touch(&arg);
             if out.insert(name.text.clone(), arg).is_some() {
                 let message = format!("the argument `{}` is given twice", name.text);
                 found.push(Mistake::new(
@@ -564,10 +564,9 @@ impl Inside<'_> {
     }
 
     /// Notes the variables that an argument names; what else it names only its recipe knows.
-    fn touch(&self, text: &str) {
-        let parsed = Template::parse(text, Mode::Plain);
-        for name in parsed.iter().flat_map(Template::names) {
-            self.scope.world.vars.touch(name);
+    fn touch(&self, arg: &Arg) {
+        for name in arg.names() {
+            self.scope.world.vars.touch(&name);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Called by the Releasefile room when the rest of the file is sound, so that a
 //! mistake in an environment is reported with all others and before any host is asked.
 
-use crate::deploy::plan::expand::artifact_target;
+use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
@@ -153,7 +153,7 @@ impl Checker<'_> {
     fn argument(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
         let kind = param.kind;
         match kind {
-            Kind::Artifact => return self.artifact(&param.name, arg),
+            Kind::Artifact => return self.artifact(recipe, param, arg),
             // Found, or it would not have been read together with the recipe.
             Kind::Driver => return,
             Kind::Secret => return self.secret(&param.name, arg),
@@ -181,37 +181,108 @@ impl Checker<'_> {
                     self.mistakes.push(mistake.help(help.unwrap_or_default()));
                     continue;
                 }
-                let known = self.known(param);
-                let message = format!("`{{{used}}}` is not known here");
-                let mistake = Mistake::new("unknown_name", arg.place, message, "here");
-                self.mistakes
-                    .push(match suggest(used, known.iter().map(String::as_str)) {
-                        Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
-                        None if recipe.has_name(used) => mistake.help(not_given(recipe, param)),
-                        None => mistake
-                            .help("declare it with `var` or `param`, or write `{{` for a brace"),
-                    });
+                self.unknown_name(used, recipe, param, arg);
             }
         }
     }
 
-    fn artifact(&mut self, name: &str, arg: &Arg) {
-        let target = artifact_target(&arg.text).unwrap_or(&arg.text);
-        let base = target.split('[').next().unwrap_or(target);
-        let needs = self.needs();
-        if needs.iter().any(|n| n == base) {
-            return;
+    fn unknown_name(&mut self, used: &str, recipe: &Recipe, param: &Param, arg: &Arg) {
+        let message = format!("`{{{used}}}` is not known here");
+        let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+        let no_file = self.no_file(used);
+        let known = self.known(param);
+        let help = match suggest(used, known.iter().map(String::as_str)) {
+            _ if no_file.is_some() => "that target has no `outputs`, and so no digest".into(),
+            Some(near) => format!("did you mean `{{{near}}}`?"),
+            None if recipe.has_name(used) => not_given(recipe, param),
+            None => "declare it with `var` or `param`, or write `{{` for a brace".into(),
+        };
+        self.mistakes.push(mistake.help(help));
+    }
+
+    /// Returns the needed target that makes no file, if a name is its digest.
+    fn no_file(&self, used: &str) -> Option<String> {
+        let (base, _) = used.rsplit_once('.')?;
+        let ids = self.project.graph.find(base)?;
+        artifacts::has_files(self.project, *ids.first()?).err()?;
+        Some(base.to_owned())
+    }
+
+    fn artifact(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
+        let name = &param.name;
+        let reference = match Template::parse(arg.target_text(), Mode::Plain) {
+            Ok(reference) => reference,
+            Err(error) => {
+                let mistake = Mistake::new("template", arg.place, error.to_string(), "here");
+                return self.mistakes.push(mistake.help(error.help()));
+            }
+        };
+        if let Some(used) = reference
+            .names()
+            .find(|used| !self.is_known(used, param))
+        {
+            return self.unknown_name(used, recipe, param, arg);
         }
-        let message = format!(
-            "`{name}` takes a target that the environment needs, not `{}`",
-            arg.text
-        );
-        let mistake = Mistake::new("unknown_target", arg.place, message, "not needed here");
-        self.mistakes
-            .push(match suggest(base, needs.iter().map(String::as_str)) {
-                Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
-                None => mistake.help(format!("add `needs \"{base}\"` to the environment")),
-            });
+        let is_put = artifacts::is_put(recipe, name);
+        let (project, environment) = (self.project, self.environment);
+        let checked = artifacts::check(project, environment, self.one, (&reference, is_put));
+        if let Err(refusal) = checked {
+            self.refuse(name, arg, refusal);
+        }
+    }
+
+    /// Says why an argument stands for no artifact.
+    fn refuse(&mut self, name: &str, arg: &Arg, refusal: Refusal) {
+        let mistake = |message: String, label: &str| {
+            Mistake::new("unknown_target", arg.place, message, label)
+        };
+        self.mistakes.push(match refusal {
+            Refusal::NotNeeded(target, values) => {
+                let base = artifacts::base(&target);
+                let needs = self.needs();
+                let message = format!(
+                    "`{name}` takes a target that the environment needs, not `{}`",
+                    arg.text
+                );
+                let label = match values.as_str() {
+                    "" => String::from("not needed here"),
+                    values => format!("not needed with `{values}`"),
+                };
+                let mistake = mistake(message, &label);
+                match suggest(base, needs.iter().map(String::as_str)) {
+                    Some(near) if near != base => {
+                        mistake.help(format!("did you mean `{{{near}}}`?"))
+                    }
+                    _ => mistake.help(format!("add `needs \"{target}\"` to the environment")),
+                }
+            }
+            Refusal::NoInstance(target) => {
+                let base = artifacts::base(&target);
+                let ids = self.project.graph.find(base).unwrap_or_default();
+                let known = ids.iter().map(|id| self.project.graph.name(*id));
+                let mistake = mistake(format!("there is no target `{target}`"), "no instance");
+                match suggest(&target, known) {
+                    Some(near) => mistake.help(format!("did you mean `{{{near}}}`?")),
+                    None => mistake.help(format!("`{{{base}}}` stands for all its instances")),
+                }
+            }
+            Refusal::NoFile(target, members) => {
+                let message = format!("`{target}` stands for no file");
+                match members.as_slice() {
+                    [] => mistake(message, "it has no `outputs`")
+                        .help("name a target that makes a file"),
+                    _ => mistake(message, "it is a group: it has no `run`").help(format!(
+                        "name one that it needs, and add it to the `needs` of the environment: {}",
+                        members.join(", ")
+                    )),
+                }
+            }
+            Refusal::Twins(first, second) => mistake(
+                format!("`{first}` and `{second}` would be laid down under one name"),
+                "one artifact",
+            )
+            .help("give the outputs different names, or name one instance: `{target[value]}`"),
+        });
     }
 
     fn secret(&mut self, name: &str, arg: &Arg) {
@@ -250,11 +321,14 @@ impl Checker<'_> {
 
     fn is_known(&self, name: &str, param: &Param) -> bool {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
-        let is_artifact = matches!(tail, "sha256" | "id" | "name");
+        let is_artifact = |tail: &str| matches!(tail, "sha256" | "id" | "name");
+        let is_needed = |(target, tail): (&str, &str)| {
+            is_artifact(tail) && self.needs().iter().any(|n| n == target)
+        };
         self.known(param).iter().any(|k| k == name)
             || (head == "host" && !self.one.on.is_empty() && !tail.is_empty())
             || (head == "from" && self.one.from.is_some() && !tail.is_empty())
-            || (is_artifact && self.needs().iter().any(|n| n == head))
+            || (name.rsplit_once('.').is_some_and(is_needed) && self.no_file(name).is_none())
             || (param.kind == Kind::Command && head == "notes" && !tail.is_empty())
     }
 
@@ -281,7 +355,7 @@ fn not_given(recipe: &Recipe, param: &Param) -> String {
         .map(|name| format!("`{{{name}}}`"))
         .collect();
     match (param.kind, given.as_slice()) {
-        (Kind::Command, []) | (Kind::Text, _) => format!(
+        (Kind::Command, []) | (Kind::Text | Kind::Artifact, _) => format!(
             "it is a name of recipe `{}`, which gives none of its names to `{}`",
             recipe.name, param.name
         ),

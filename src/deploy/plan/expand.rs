@@ -3,9 +3,10 @@
 //! A `use` becomes one job for each value of each axis that its texts mention and
 //! for each host it goes to, in the order written; in a rollout wave by wave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use crate::deploy::plan::artifacts;
 use crate::deploy::plan::here;
 use crate::deploy::plan::job::{Bound, Job};
 use crate::deploy::plan::promote::Promoted;
@@ -13,7 +14,7 @@ use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::recipe::library::Recipes;
-use crate::deploy::recipe::{Kind, Recipe};
+use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::artifact_names;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,8 +32,8 @@ pub struct World<'a> {
     pub params: &'a BTreeMap<String, String>,
     /// The project's version.
     pub version: Option<&'a str>,
-    /// Finds the files of a needed target.
-    pub artifacts: &'a dyn Fn(&str) -> Option<Artifact>,
+    /// Finds the files of needed targets, as one artifact; `None` until all are made.
+    pub artifacts: &'a dyn Fn(&[String]) -> Option<Artifact>,
     /// All recipes.
     pub recipes: &'a Recipes,
     /// Values of the secrets that are used.
@@ -262,13 +263,11 @@ impl World<'_> {
         if let Some(version) = self.version {
             scope.insert("version".into(), Value::from(version));
         }
-        for (need, _) in &self.environment.needs {
-            let Ok(need) = need.render(&|n| scope.get(n).cloned()) else {
-                continue;
-            };
-            let target = need.to_string_lossy().into_owned();
-            let base = target.split('[').next().unwrap_or(&target).to_owned();
-            for (tail, value) in artifact_names((self.artifacts)(&base).as_ref()) {
+        let needed = artifacts::needed(self.environment, &scope);
+        let bases: BTreeSet<&str> = needed.iter().map(|name| artifacts::base(name)).collect();
+        for base in bases {
+            let names = artifacts::targets(self.environment, base, &scope);
+            for (tail, value) in artifact_names((self.artifacts)(&names).as_ref()) {
                 scope.insert(format!("{base}.{tail}"), value);
             }
         }
@@ -366,7 +365,7 @@ impl World<'_> {
         let mut args = BTreeMap::new();
         for param in &recipe.params {
             let bound = match one.args.get(&param.name) {
-                Some(arg) => self.bind(one, param.kind, arg, &caller)?,
+                Some(arg) => self.bind(one, (recipe, param), arg, &caller)?,
                 // A default is the recipe's own text: it sees what stands before it.
                 None => match (&param.default, param.kind) {
                     (Some(text), Kind::Command) => Bound::Default(text.clone()),
@@ -410,17 +409,19 @@ impl World<'_> {
     /// Returns a needed target that texts of a use name and that is not made yet.
     fn missing(&self, one: &Use, scope: &Scope) -> Option<String> {
         let made = |name: &str| scope.get(name) != Some(&Value::from(NOT_MADE));
-        let texts = one.args.values().map(|arg| &arg.text);
-        let parsed = texts.filter_map(|text| Template::parse(text, Mode::Plain).ok());
-        let names: Vec<String> = parsed
-            .flat_map(|t| t.names().map(str::to_owned).collect::<Vec<_>>())
-            .collect();
+        let names: Vec<String> = one.args.values().flat_map(Arg::names).collect();
         let open = names.iter().find(|name| !made(name))?;
         open.rsplit_once('.').map(|(target, _)| target.to_owned())
     }
 
-    fn bind(&self, one: &Use, kind: Kind, arg: &Arg, caller: &Scope) -> Result<Bound> {
-        Ok(match kind {
+    fn bind(
+        &self,
+        one: &Use,
+        (recipe, param): (&Recipe, &Param),
+        arg: &Arg,
+        caller: &Scope,
+    ) -> Result<Bound> {
+        Ok(match param.kind {
             Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
             Kind::Driver => Bound::Text(arg.text.clone()),
             Kind::Command => Bound::Command(arg.text.clone()),
@@ -429,11 +430,24 @@ impl World<'_> {
                 None => return Err(wrong(one, format!("there is no secret `{}`", arg.text))),
             },
             Kind::Artifact => {
-                let target = match artifact_target(&arg.text) {
-                    Some(target) => target.to_owned(),
-                    None => render(one, &arg.text, caller)?,
-                };
-                let artifact = (self.artifacts)(&target);
+                let target = render(one, arg.target_text(), caller)?;
+                let names = artifacts::targets(self.environment, &target, caller);
+                if names.is_empty() {
+                    let message = format!("the environment does not need `{target}`");
+                    return Err(wrong(one, message).hinted(format!("add `needs \"{target}\"`")));
+                }
+                let artifact = (self.artifacts)(&names);
+                let is_put = artifacts::is_put(recipe, &param.name);
+                if let Some((first, second)) = artifact.iter().find_map(artifacts::twins)
+                    && is_put
+                {
+                    let [first, second] = [first, second].map(|path| path.display());
+                    let message = format!("two files of `{target}` have the same name");
+                    return Err(wrong(one, message)
+                        .fact("first", first.to_string())
+                        .fact("second", second.to_string())
+                        .hinted("give the outputs different names, or name one instance"));
+                }
                 Bound::Artifact(target, artifact)
             }
         })
@@ -454,13 +468,6 @@ struct Seats<'a> {
     host: Option<&'a Host>,
     from: Option<&'a Host>,
     scope: &'a Scope,
-}
-
-/// Returns the target that `{wheel}` or `{wheel[branch2]}` names.
-pub fn artifact_target(text: &str) -> Option<&str> {
-    text.strip_prefix('{')?
-        .strip_suffix('}')
-        .filter(|t| !t.contains(['{', '}']))
 }
 
 fn wrong(one: &Use, message: impl Into<String>) -> Box<Error> {
@@ -505,7 +512,11 @@ pub fn needed_targets(
 }
 
 /// Variables, then parameters and axes over them.
-fn given(project: &Project, params: &BTreeMap<String, String>, axes: &[(String, String)]) -> Scope {
+pub(super) fn given(
+    project: &Project,
+    params: &BTreeMap<String, String>,
+    axes: &[(String, String)],
+) -> Scope {
     let mut scope = Scope::new();
     for (name, values) in &project.vars {
         let value = match values.as_slice() {
@@ -522,21 +533,22 @@ fn given(project: &Project, params: &BTreeMap<String, String>, axes: &[(String, 
 
 /// Returns the axes that any text of a use mentions.
 fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
-    let args = one.args.values();
-    let args = args.filter_map(|arg| Template::parse(&arg.text, Mode::Plain).ok());
-    let args: Vec<Template> = args.collect();
-    let templates = one.on.iter().chain(&one.from).chain(&args);
-    axes_named(templates.flat_map(Template::names), axes)
+    let args: Vec<String> = one.args.values().flat_map(Arg::names).collect();
+    let hosts = one.on.iter().chain(&one.from).flat_map(Template::names);
+    axes_named(hosts.chain(args.iter().map(String::as_str)), axes)
 }
 
-fn axes_named<'a, 'n>(names: impl Iterator<Item = &'n str>, axes: &'a [Axis]) -> Vec<&'a Axis> {
+pub(super) fn axes_named<'a, 'n>(
+    names: impl Iterator<Item = &'n str>,
+    axes: &'a [Axis],
+) -> Vec<&'a Axis> {
     let names: Vec<&str> = names.collect();
     let is_named = |axis: &&Axis| names.contains(&axis.name.as_str());
     axes.iter().filter(is_named).collect()
 }
 
 /// Returns every combination of values, in the order written.
-fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
+pub(super) fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
     let mut all = vec![Vec::new()];
     for axis in axes {
         all = all

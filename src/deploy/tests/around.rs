@@ -80,6 +80,7 @@ fn a_mode_around_what_is_not_known_yet_is_not_known_either() {
     );
     space.uses("mode on a around lay", &[]);
     space.uses("lay on a", &[("thing", "{wheel}")]);
+    space.needs("wheel");
     let plan = space.plan();
     let step = &plan.jobs[0].steps[0];
     assert_eq!(step.verdict, Verdict::Unknown);

@@ -179,7 +179,22 @@ impl Space {
             sha256: hex(content.as_bytes()),
             is_one_file: true,
         };
+        self.makes(name, artifact);
+    }
+
+    /// Enters what the needed target `name` made.
+    pub fn makes(&mut self, name: &str, artifact: Artifact) {
         self.artifacts.insert(name.into(), artifact);
+        self.needs(name);
+    }
+
+    /// Lets the environment need a target, made or not.
+    pub fn needs(&mut self, name: &str) {
+        let need = Template::parse(name, Mode::Plain).expect("parses");
+        let needs = &mut self.environment.needs;
+        if !needs.iter().any(|(n, _)| *n == need) {
+            needs.push((need, Place::default()));
+        }
     }
 
     pub fn with<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
@@ -196,7 +211,10 @@ impl Space {
             project: &self.project,
             environment: &self.environment,
             params: self.params.clone(),
-            artifacts: &|name| self.artifacts.get(name).cloned(),
+            artifacts: &|names| {
+                let base = names.first()?.split('[').next()?;
+                self.artifacts.get(base).cloned()
+            },
             version: Some("1.0".into()),
             root: self.dir.path(),
             recipes: &recipes,

@@ -200,7 +200,7 @@ fn a_directory_arrives_with_every_name() {
         sha256: hex(b"tree"),
         is_one_file: false,
     };
-    space.artifacts.insert("tree".into(), artifact);
+    space.makes("tree", artifact);
     space.uses(
         "versioned-release on a",
         &[("artifact", "{tree}"), ("root", "{host.root}/it's here")],
