@@ -35,6 +35,7 @@ pub mod releasefile;
 pub mod error;
 pub mod escape;
 pub mod fs;
+pub mod kdl_text;
 pub mod printed;
 pub mod process;
 pub mod progress;

@@ -5,6 +5,8 @@
 //! braces and comments outside of strings count here; whether they fit together is for the
 //! parser to say.
 
+use crate::kdl_text::{line, string};
+
 /// Levels that a text may have; far more than a Releasefile needs.
 pub(crate) const LEVELS_MAX: usize = 200;
 
@@ -69,37 +71,6 @@ pub(crate) fn nesting(text: &str) -> Nesting {
         }
     }
     found
-}
-
-fn line(rest: &[u8]) -> usize {
-    let end = rest.iter().position(|b| *b == b'\n');
-    end.unwrap_or(rest.len())
-}
-
-/// Returns the length of the string that begins here: quoted, raw, of one or more lines.
-/// One that never ends is one byte: the parser stops there, or reads it otherwise.
-fn string(rest: &[u8]) -> usize {
-    let hashes = rest.iter().take_while(|b| **b == b'#').count();
-    let quotes = rest[hashes..].iter().take_while(|b| **b == b'"').count();
-    let quotes = match quotes {
-        0 => return hashes,
-        // Nothing in between.
-        2 if rest[hashes + 2..].starts_with(&vec![b'#'; hashes]) => return 2 * hashes + 2,
-        1 | 2 => 1,
-        _ => 3,
-    };
-    let close = [&b"\"\"\""[..quotes], &vec![b'#'; hashes]].concat();
-    let mut at = hashes + quotes;
-    while at < rest.len() {
-        match rest[at] {
-            b'\\' if hashes == 0 => at += 2,
-            // Other strings end with their line; only this one goes on.
-            b'\n' if quotes == 1 => break,
-            _ if rest[at..].starts_with(&close) => return at + close.len(),
-            _ => at += 1,
-        }
-    }
-    1
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::kdl_text::{MISSING_QUOTES, repr};
 use crate::source::{Mistake, Place, suggest};
 use crate::window::{TOO_LONG, duration};
 
@@ -85,6 +86,18 @@ impl Mistakes {
         let key = |m: &Mistake| (m.place.file, m.place.start, m.place.len, m.code);
         self.found.sort_by_key(key);
         self.found.dedup_by_key(|m| key(m));
+        // What KDL makes of the rest of a word without quotes is no mistake of its own.
+        let end = |place: Place| place.start.saturating_add(place.len);
+        let words = self.found.iter().filter(|m| m.code == MISSING_QUOTES);
+        let words: Vec<Place> = words.map(|m| m.place).collect();
+        let is_within = |m: &Mistake| {
+            let place = m.place;
+            let holds = |word: &Place| {
+                word.file == place.file && word.start <= place.start && end(place) <= end(*word)
+            };
+            m.code != MISSING_QUOTES && words.iter().any(holds)
+        };
+        self.found.retain(|m| !is_within(m));
         self.found
     }
 }
@@ -128,8 +141,7 @@ fn node(node: &KdlNode, origin: Origin) -> Node {
 }
 
 fn scalar(entry: &KdlEntry, origin: Origin) -> Scalar {
-    let repr = entry.format().map(|f| f.value_repr.clone());
-    let source = repr.unwrap_or_else(|| entry.value().to_string());
+    let source = repr(entry);
     let mut at = place(origin, entry.span());
     // The value is the tail of `name=value` and of `(type)value`.
     let len = u32::try_from(source.len()).unwrap_or(at.len).min(at.len);
@@ -166,7 +178,12 @@ impl Scalar {
         let mistake = Mistake::new(
             "wrong_type",
             self.place,
-            format!("expected {expected}, found {}", self.kind()),
+            match (expected, &self.value) {
+                ("a whole number", KdlValue::Float(_)) => {
+                    format!("expected a whole number, found `{}`", self.source)
+                }
+                _ => format!("expected {expected}, found {}", self.kind()),
+            },
             format!("not {expected}"),
         );
         found.push(match (expected, &self.value) {
@@ -305,8 +322,7 @@ impl Node {
 
     /// Returns a property.
     pub(crate) fn prop(&self, name: &str) -> Option<&Scalar> {
-        // The last one wins in KDL.
-        let prop = self.props.iter().rev().find(|p| p.name.text == name);
+        let prop = self.props.iter().find(|p| p.name.text == name);
         prop.map(|p| &p.value)
     }
 

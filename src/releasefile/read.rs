@@ -7,13 +7,14 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use kdl::{KdlDiagnostic, KdlDocument, KdlError};
+use kdl::{KdlDocument, KdlError};
 use rayon::prelude::*;
 
 use super::nesting::{LEVELS_MAX, nesting};
 use super::node::{Mistakes, Node, Origin, nodes};
 use crate::error::{IoContext, Result};
 use crate::fs::{ReadFile, read_described};
+use crate::kdl_text::{self, Part};
 use crate::source::{Mistake, Place, Sources};
 
 /// Includes within includes.
@@ -83,7 +84,8 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         match parse(&text, &nesting.cuts, file) {
-            Ok(nodes) => {
+            Ok((nodes, mistakes)) => {
+                found.extend(mistakes);
                 self.open.push(path.to_owned());
                 let nodes = self.follow(nodes, path, found);
                 self.open.pop();
@@ -91,7 +93,7 @@ impl<'a> Reader<'a> {
             }
             Err(error) => {
                 self.has_syntax_errors = true;
-                found.extend(error.diagnostics.iter().map(|d| syntax(d, file, &text)));
+                found.extend(kdl_text::syntax(&error, &text, file));
                 Vec::new()
             }
         }
@@ -168,23 +170,29 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The nodes of a text, and what is wrong in it though it could be parsed.
+type Parsed = (Vec<Node>, Vec<Mistake>);
+
 /// Parses a text, a long one in parts at once: the parser takes most of the time that a first
 /// look at a Releasefile does.
-fn parse(text: &str, cuts: &[usize], file: u16) -> Result<Vec<Node>, KdlError> {
+fn parse(text: &str, cuts: &[usize], file: u16) -> Result<Parsed, KdlError> {
     let parse = |start: usize, end: usize| {
-        let document = KdlDocument::parse_v2(&text[start..end])?;
-        Ok(nodes(&document, Origin { file, start }))
+        let text = &text[start..end];
+        let document = KdlDocument::parse_v2(text)?;
+        let mistakes = kdl_text::check(&document, Part { text, file, start });
+        Ok((nodes(&document, Origin { file, start }), mistakes))
     };
     if !cuts.is_empty() {
         let starts = std::iter::once(0).chain(cuts.iter().copied());
         let ends = cuts.iter().copied().chain([text.len()]);
         let parts: Vec<(usize, usize)> = starts.zip(ends).collect();
-        let parsed: Result<Vec<Vec<Node>>, KdlError> = parts
+        let parsed: Result<Vec<Parsed>, KdlError> = parts
             .into_par_iter()
             .map(|(start, end)| parse(start, end))
             .collect();
         if let Ok(parts) = parsed {
-            return Ok(parts.into_iter().flatten().collect());
+            let (nodes, mistakes): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            return Ok((nodes.concat(), mistakes.concat()));
         }
         // What is wrong is told of the text as a whole.
     }
@@ -215,43 +223,6 @@ fn nested_too_deep(file: u16, at: usize) -> Mistake {
     Mistake::new("syntax", place, message, "one level too many")
 }
 
-/// Returns a diagnostic of the `kdl` crate in the house's form.
-fn syntax(diagnostic: &KdlDiagnostic, file: u16, text: &str) -> Mistake {
-    let end = (diagnostic.span.offset() + diagnostic.span.len()).min(text.len());
-    let mut start = diagnostic.span.offset().min(end);
-    // A span over several lines hides the place: what went wrong is at its end.
-    let spanned = text.get(start..end).unwrap_or_default();
-    let kept = spanned.trim_end();
-    if let Some(newline) = kept.rfind('\n') {
-        start += newline + 1;
-        start += text[start..].len() - text[start..].trim_start_matches([' ', '\t']).len();
-    }
-    let end = start.max(diagnostic.span.offset().min(end) + kept.len());
-    let spanned = text.get(start..end).unwrap_or_default();
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let place = Place {
-        file,
-        start: number(start),
-        len: number(end - start),
-    };
-    let message = diagnostic.message.as_deref().unwrap_or("not valid KDL");
-    let label = diagnostic.label.as_deref().unwrap_or("here");
-    let mistake = Mistake::new("syntax", place, lower_first(message), label);
-    match (&diagnostic.help, spanned.trim()) {
-        (_, word @ ("true" | "false" | "null")) => mistake.help(format!("write `#{word}`")),
-        (Some(help), _) => mistake.help(lower_first(help)),
-        (None, _) => mistake,
-    }
-}
-
-fn lower_first(text: &str) -> String {
-    let mut chars = text.trim_end_matches('.').chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +250,7 @@ mod tests {
         let whole = parse(&text, &[], 0).expect("is KDL");
         let parts = parse(&text, &cuts, 0).expect("is KDL");
         assert!(format!("{whole:?}") == format!("{parts:?}"));
-        assert_eq!(whole.len(), 900 * 5);
+        assert_eq!(whole.0.len(), 900 * 5);
     }
 
     #[test]

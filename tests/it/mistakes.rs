@@ -225,6 +225,214 @@ fn broken_kdl() {
 }
 
 #[test]
+fn what_kdl_takes_and_nobody_means() {
+    let space = Space::new(
+        r#"
+include "more.kdl"
+pool "p" depth=0XFF
+environment "e" {
+    verify http=https://example.org/ status=200 contains="Log in"
+    use "said" on="h" text="a" text="b"
+    use "said" as="again" on="h" text=-inf
+}
+"#,
+    );
+    space.write(
+        "more.kdl",
+        "host \"h\" local=#true root=srv/**/h\ntarget \"x\" { run \"true\"; env A=\"1\" A=\"2\"; }\n",
+    );
+    space.write(
+        "recipes/said.kdl",
+        r#"recipe "said" {
+    param "text" default=1e999
+    step "say" late=1 detach=#true detach=#false {
+        run echo//x
+        check "a"
+        check "b"
+    }
+}
+"#,
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::bad_number
+
+      × `1e999` is too large for a number
+       ╭─[recipes/said.kdl:2:26]
+     2 │     param "text" default=1e999
+       ·                          ──┬──
+       ·                            ╰── too large
+       ╰────
+      help: write it in quotes, if it is a text
+
+    rel::releasefile::duplicate_name
+
+      × `detach` is given twice in `step`
+       ╭─[recipes/said.kdl:3:36]
+     3 │     step "say" late=1 detach=#true detach=#false {
+       ·                       ───┬──       ───┬──
+       ·                          │            ╰── given again
+       ·                          ╰── first given here
+       ╰────
+
+    rel::releasefile::missing_quotes
+
+      × `echo` ends here: `//` begins a comment
+       ╭─[recipes/said.kdl:4:13]
+     4 │         run echo//x
+       ·             ───┬───
+       ·                ╰── not in quotes
+       ╰────
+      help: write it in quotes: `"echo//x"`; before a comment write a blank
+
+    rel::releasefile::unknown_node
+
+      × property `late` is not known here
+       ╭─[recipes/said.kdl:3:16]
+     3 │     step "say" late=1 detach=#true detach=#false {
+       ·                ──┬─
+       ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, makes
+       ╰────
+
+    rel::releasefile::duplicate_node
+
+      × `check` is given twice
+       ╭─[recipes/said.kdl:5:9]
+     5 │         check "a"
+       ·         ──┬──
+       ·           ╰── first given here
+       ╰────
+       ╭─[recipes/said.kdl:6:9]
+     6 │         check "b"
+       ·         ──┬──
+       ·           ╰── given again
+       ╰────
+
+    rel::releasefile::bad_number
+
+      × `0XFF` is no number
+       ╭─[Releasefile.kdl:3:16]
+     3 │ pool "p" depth=0XFF
+       ·                ──┬─
+       ·                  ╰── begins like a number
+       ╰────
+      help: write `0xFF`
+
+    rel::releasefile::missing_quotes
+
+      × `https:` ends here: `//` begins a comment
+       ╭─[Releasefile.kdl:5:17]
+     5 │     verify http=https://example.org/ status=200 contains="Log in"
+       ·                 ──────────┬─────────
+       ·                           ╰── not in quotes
+       ╰────
+      help: write it in quotes: `"https://example.org/"`; before a comment write a blank
+
+    rel::releasefile::duplicate_name
+
+      × `text` is given twice in `use`
+       ╭─[Releasefile.kdl:6:32]
+     6 │     use "said" on="h" text="a" text="b"
+       ·                       ──┬─     ──┬─
+       ·                         │        ╰── given again
+       ·                         ╰── first given here
+       ╰────
+
+    rel::releasefile::bad_number
+
+      × `-inf` is no number
+       ╭─[Releasefile.kdl:7:39]
+     7 │     use "said" as="again" on="h" text=-inf
+       ·                                       ──┬─
+       ·                                         ╰── not a number, and not in quotes
+       ╰────
+      help: write a number; a text stands in quotes: `"-inf"`
+
+    rel::releasefile::missing_quotes
+
+      × `srv` ends here: `/*` begins a comment
+       ╭─[more.kdl:1:27]
+     1 │ host "h" local=#true root=srv/**/h
+       ·                           ────┬───
+       ·                               ╰── not in quotes
+       ╰────
+      help: write it in quotes: `"srv/**/h"`; before a comment write a blank
+
+    rel::releasefile::duplicate_name
+
+      × `A` is given twice in `env`
+       ╭─[more.kdl:2:36]
+     2 │ target "x" { run "true"; env A="1" A="2"; }
+       ·                              ┬     ┬
+       ·                              │     ╰── given again
+       ·                              ╰── first given here
+       ╰────
+    "#);
+    space.remove("recipes");
+    // What the parser refuses.
+    space.write(
+        "Releasefile.kdl",
+        "pool \"p\" depth=99999999999999999999999999999999999999999\n\
+         target \"y\" { inputs src/b.txt; }\ntarget \"z\" { timeout 5s; }\n",
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::bad_number
+
+      × `99999999999999999999999999999999999999999` is too large for a number
+       ╭─[Releasefile.kdl:1:16]
+     1 │ pool "p" depth=99999999999999999999999999999999999999999
+       ·                ────────────────────┬────────────────────
+       ·                                    ╰── too large
+       ╰────
+      help: write it in quotes, if it is a text
+
+    rel::releasefile::missing_quotes
+
+      × `src/b.txt` has a `/` and is not in quotes
+       ╭─[Releasefile.kdl:2:21]
+     2 │ target "y" { inputs src/b.txt; }
+       ·                     ────┬────
+       ·                         ╰── not in quotes
+       ╰────
+      help: write it in quotes: `"src/b.txt"`
+
+    rel::releasefile::bad_number
+
+      × `5s` is no number
+       ╭─[Releasefile.kdl:3:22]
+     3 │ target "z" { timeout 5s; }
+       ·                      ─┬
+       ·                       ╰── begins like a number
+       ╰────
+      help: write it in quotes, if it is a text: `"5s"`
+    "#);
+}
+
+/// `3.10` is not `3.1`: what is written reaches the host.
+#[test]
+fn a_number_in_a_recipe_is_as_it_is_written() {
+    let space = Space::new(
+        r#"
+host "h" local=#true root="h"
+environment "e" { use "said" on="h" other=1_0; }
+"#,
+    );
+    space.write(
+        "recipes/said.kdl",
+        r#"recipe "said" {
+    param "version" default=3.10
+    param "other" default=0x0F
+    step "say" { write "{host.root}/said" "{version} {other}" mode=0640; }
+}
+"#,
+    );
+    let _ = space.run(["e"]).ok();
+    assert_eq!(space.read("h/said"), "3.10 1_0");
+    let mode = std::fs::metadata(space.path("h/said")).expect("is there");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(mode.permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
 fn a_file_that_is_not_text() {
     let space = Space::empty();
     space.write("Releasefile.kdl", b"target \"a\xff\" { run \"true\"; }\n");

@@ -220,6 +220,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("escape", ""),
         ("error", "source escape"),
         ("source", ""),
+        ("kdl_text", "source"),
         ("fs", "error escape"),
         ("progress", "error printed"),
         ("printed", "fs"),
@@ -236,7 +237,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("glob", "graph fs error source"),
         (
             "releasefile",
-            "model graph glob range window fs error source template",
+            "model graph glob range window fs error kdl_text source template",
         ),
         // Keys and work.
         ("digest", "fs error glob stored"),
@@ -267,7 +268,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
     // Deploy receives artifacts by digest; it does not know how they were built.
     let deploy = words(
-        "model graph digest fs error escape process progress range source template window http stored runner glob key",
+        "model graph digest fs error escape kdl_text process progress range source template window http stored runner glob key",
     );
     allowed.insert("deploy", deploy);
     assert!(words(ground).iter().all(|g| allowed.contains_key(g)));

@@ -221,7 +221,7 @@ impl Reader {
         let is_secret = |name: &str| self.names.params.get(name) == Some(&Kind::Secret);
         let is_secret = content.names().any(is_secret);
         let usual = if is_secret { "0600" } else { "0644" };
-        let mode = node.get("mode").and_then(text_of);
+        let mode = node.entry("mode").and_then(text_of);
         let mode = mode.unwrap_or_else(|| usual.into());
         if is_secret && !mode.ends_with('0') {
             let place = self.place(node.span());

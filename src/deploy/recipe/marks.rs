@@ -63,8 +63,8 @@ impl Reader {
             self.wrong("wrong_value", step.place, message, "`undo=#false`");
         }
         if node
-            .get("destructive")
-            .is_some_and(|v| text_of(v).is_some_and(|t| t.trim().is_empty()))
+            .entry("destructive")
+            .is_some_and(|entry| text_of(entry).is_some_and(|t| t.trim().is_empty()))
         {
             let message = format!("step `{}` does not say what it destroys", step.name);
             let label = "say what is lost, or `#true`";

@@ -10,7 +10,7 @@ use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::names::Allow;
-use crate::deploy::recipe::reader::{Reader, syntax, text_of};
+use crate::deploy::recipe::reader::{self, Reader, text_of};
 use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
@@ -53,8 +53,9 @@ const STEP_PROPERTIES: [&str; 9] = [
 
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
 pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>> {
-    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
+    let (document, mistakes) = reader::document(text, file)?;
     let mut reader = Reader::new(file);
+    reader.mistakes = mistakes;
     let recipe = reader.file(name, &document, None);
     match reader.mistakes.is_empty() {
         true => Ok(recipe),
@@ -71,9 +72,10 @@ pub fn with_driver(
     driver: &str,
     (driver_text, driver_file): (&str, u16),
 ) -> Result<Recipe, Vec<Mistake>> {
-    let document = KdlDocument::parse(text).map_err(|e| syntax(&e, file))?;
-    let driver_document = KdlDocument::parse(driver_text).map_err(|e| syntax(&e, driver_file))?;
+    let (document, mistakes) = reader::document(text, file)?;
+    let (driver_document, of_driver) = reader::document(driver_text, driver_file)?;
     let mut reader = Reader::new(driver_file);
+    reader.mistakes = [mistakes, of_driver].concat();
     let nodes = reader.heading("driver", driver, &driver_document);
     reader.file = file;
     let recipe = reader.file(name, &document, Some((nodes, driver_file)));
@@ -250,7 +252,7 @@ impl Reader {
         if let Some([(name, _), (value, place)]) = self.arguments(node) {
             let value = self.template(&value, Mode::Plain, Allow::Let, place);
             self.names.declare_let(&name, &value);
-            let is_digest = node.get("digest").and_then(KdlValue::as_bool) == Some(true);
+            let is_digest = self.flag(node, "digest");
             recipe.lets.push(Let {
                 name,
                 value,
@@ -293,7 +295,7 @@ impl Reader {
                 "a value in a recipe is no secret",
             );
         }
-        let default = node.get("default").and_then(text_of).inspect(|text| {
+        let default = node.entry("default").and_then(text_of).inspect(|text| {
             let (mode, allow) = match kind {
                 Kind::Command => (Mode::Shell, Allow::Late),
                 _ => (Mode::Plain, Allow::Early),
@@ -306,7 +308,7 @@ impl Reader {
             name,
             kind,
             default,
-            desc: node.get("desc").and_then(text_of),
+            desc: node.entry("desc").and_then(text_of),
         });
     }
 
@@ -336,14 +338,14 @@ impl Reader {
         let mut step = Step {
             name,
             per,
-            if_param: node.get("if").and_then(text_of),
+            if_param: node.entry("if").and_then(text_of),
             on_change: node
-                .get("on-change")
+                .entry("on-change")
                 .and_then(text_of)
                 .map(|t| t.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             is_from: self.is_from(node),
-            is_detached: node.get("detach").and_then(KdlValue::as_bool) == Some(true),
+            is_detached: self.flag(node, "detach"),
             user: self.property(node, "as", Mode::Plain, Allow::Early),
             prepare: None,
             action: Action::Run(Template::default()),
@@ -358,6 +360,10 @@ impl Reader {
             place,
         };
         self.marks(node, &mut step);
+        self.once(
+            children,
+            &["prepare", "check", "undo", "undo-check", "dir", "timeout"],
+        );
         for child in children {
             match ACTIONS.contains(&child.name().value()) {
                 true => {
@@ -396,7 +402,7 @@ impl Reader {
         if name == "env" {
             for entry in node.entries() {
                 let place = self.place(entry.span());
-                match (entry.name(), text_of(entry.value())) {
+                match (entry.name(), text_of(entry)) {
                     (Some(key), Some(text)) if is_variable(key.value()) => {
                         let value = self.template(&text, Mode::Plain, Allow::Late, place);
                         step.env.push((key.value().to_owned(), value));
@@ -420,7 +426,7 @@ impl Reader {
         let Some((text, place)) = self.argument(node) else {
             return;
         };
-        step.is_undo_late |= node.get("late").and_then(KdlValue::as_bool) == Some(true);
+        step.is_undo_late |= self.flag(node, "late");
         match name {
             "prepare" => {
                 step.prepare = Some(self.template(&text, Mode::Shell, Allow::Late, place));

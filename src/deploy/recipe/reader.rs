@@ -3,29 +3,24 @@
 //! What a recipe is made of is `parse`'s matter; here is only how a value is taken out
 //! of a node, and how what is wrong with it is said.
 
-use kdl::{KdlEntry, KdlNode, KdlValue};
+use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use std::time::Duration;
 
 use crate::deploy::recipe::names::{Allow, Names};
+use crate::kdl_text::{self, Part};
 use crate::source::{Mistake, Place, suggest};
 use crate::template::{Mode, Template};
 
-/// Returns the kdl crate's diagnostics as mistakes.
-pub(in crate::deploy) fn syntax(error: &kdl::KdlError, file: u16) -> Vec<Mistake> {
-    error
-        .diagnostics
-        .iter()
-        .map(|d| {
-            let place = place_of(d.span, file);
-            let message = d.message.clone().unwrap_or_else(|| "not KDL".into());
-            let label = d.label.clone().unwrap_or_else(|| "here".into());
-            let mistake = Mistake::new("syntax", place, message.to_lowercase(), label);
-            match &d.help {
-                Some(help) => mistake.help(help.clone()),
-                None => mistake,
-            }
-        })
-        .collect()
+/// Parses the text of file number `file`; with the mistakes in it that the parser takes.
+pub(in crate::deploy) fn document(
+    text: &str,
+    file: u16,
+) -> Result<(KdlDocument, Vec<Mistake>), Vec<Mistake>> {
+    let parsed = KdlDocument::parse_v2(text);
+    let document = parsed.map_err(|error| kdl_text::syntax(&error, text, file))?;
+    let start = 0;
+    let mistakes = kdl_text::check(&document, Part { text, file, start });
+    Ok((document, mistakes))
 }
 
 fn place_of(span: miette::SourceSpan, file: u16) -> Place {
@@ -37,12 +32,11 @@ fn place_of(span: miette::SourceSpan, file: u16) -> Place {
     }
 }
 
-/// Returns a value as text: numbers and booleans as they are written.
-pub fn text_of(value: &KdlValue) -> Option<String> {
-    match value {
+/// Returns a value as text: numbers as they are written, for `3.10` is not `3.1`.
+pub fn text_of(entry: &KdlEntry) -> Option<String> {
+    match entry.value() {
         KdlValue::String(text) => Some(text.clone()),
-        KdlValue::Integer(number) => Some(number.to_string()),
-        KdlValue::Float(number) => Some(number.to_string()),
+        KdlValue::Integer(_) | KdlValue::Float(_) => Some(kdl_text::repr(entry)),
         KdlValue::Bool(value) => Some(value.to_string()),
         KdlValue::Null => None,
     }
@@ -131,7 +125,7 @@ impl Reader {
     ) -> Option<Template> {
         let entry = node.entry(name)?;
         let place = self.place(entry.span());
-        let text = text_of(entry.value())?;
+        let text = text_of(entry)?;
         Some(self.template(&text, mode, allow, place))
     }
 
@@ -165,7 +159,7 @@ impl Reader {
     }
 
     pub(in crate::deploy) fn is_from(&mut self, node: &KdlNode) -> bool {
-        match node.get("host").map(text_of) {
+        match node.entry("host").map(text_of) {
             None => false,
             Some(Some(text)) if text == "from" => true,
             Some(other) => {
@@ -204,7 +198,7 @@ impl Reader {
             .entries()
             .iter()
             .filter(|e| e.name().is_none())
-            .filter_map(|e: &KdlEntry| Some((text_of(e.value())?, self.place(e.span()))))
+            .filter_map(|e: &KdlEntry| Some((text_of(e)?, self.place(e.span()))))
             .collect();
         let count = found.len();
         match <[(String, Place); N]>::try_from(found) {
@@ -218,6 +212,23 @@ impl Reader {
                 );
                 self.wrong("missing_argument", place, message, "here");
                 None
+            }
+        }
+    }
+
+    /// Reports nodes that say the same thing twice.
+    pub(in crate::deploy) fn once(&mut self, nodes: &[KdlNode], names: &[&str]) {
+        for name in names {
+            let mut same = nodes.iter().filter(|node| node.name().value() == *name);
+            let Some(first) = same.next().map(|node| node.name().span()) else {
+                continue;
+            };
+            for again in same {
+                let place = self.place(again.name().span());
+                let message = format!("`{name}` is given twice");
+                let mistake = Mistake::new("duplicate_node", place, message, "given again");
+                self.mistakes
+                    .push(mistake.also(self.place(first), "first given here"));
             }
         }
     }

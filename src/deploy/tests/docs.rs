@@ -32,14 +32,12 @@ fn every_example_is_right() {
             let mut args: Vec<(String, String)> = node
                 .entries()
                 .iter()
-                .filter_map(|e| Some((e.name()?.value().to_owned(), reader::text_of(e.value())?)))
+                .filter_map(|e| Some((e.name()?.value().to_owned(), reader::text_of(e)?)))
                 .collect();
             let children = node.children().map_or(&[][..], KdlDocument::nodes);
-            args.extend(
-                children.iter().filter_map(|c| {
-                    Some((c.name().value().to_owned(), reader::text_of(c.get(0)?)?))
-                }),
-            );
+            args.extend(children.iter().filter_map(|c| {
+                Some((c.name().value().to_owned(), reader::text_of(c.entry(0)?)?))
+            }));
             let mut words = String::from(name);
             args.retain(|(name, value)| {
                 let is_own = [
