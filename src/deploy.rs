@@ -113,6 +113,9 @@ pub struct Outcome {
     pub fresh: usize,
     /// Steps that were undone.
     pub undone: usize,
+    /// Guards that were asked, where the environment does nothing but ask.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub guards: usize,
     /// Exchanges with hosts, over all of them.
     pub round_trips: usize,
     /// Hosts that were asked.
@@ -122,6 +125,10 @@ pub struct Outcome {
     /// The saved plan was carried out before: when (by the host's clock) and for whom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_before: Option<(u64, String)>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Returns what [`apply()`] would do. Changes nothing anywhere.
@@ -272,6 +279,10 @@ pub fn apply(
         ran: looked.plan.to_run,
         fresh: looked.plan.fresh,
         undone: 0,
+        guards: match looked.plan.only_asks() {
+            true => looked.jobs.iter().map(|job| job.recipe.guards.len()).sum(),
+            false => 0,
+        },
         round_trips: looked.fleet.round_trips(),
         hosts: hosts_of(&looked.fleet),
         urls: done

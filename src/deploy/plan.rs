@@ -36,7 +36,7 @@ use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::detached::Foreign;
 use crate::deploy::plan::difference::{Difference, Standing};
 use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::guards::Blocked;
+use crate::deploy::plan::guards::{Blocked, Unasked};
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
@@ -228,6 +228,9 @@ pub struct Plan {
     /// Guards that stop it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
+    /// Guards that can only be asked when a target is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unasked: Vec<Unasked>,
     /// What it destroys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destructive: Vec<Destruction>,
@@ -252,6 +255,13 @@ impl Plan {
         self.fresh = steps().filter(is_done).count();
         let held = steps().filter(|s| s.verdict == Verdict::Held);
         self.held_back = held.filter_map(|s| s.host.clone()).collect();
+    }
+
+    /// Returns whether there is nothing that it could change: the environment only asks, by
+    /// guards and by what is asked each time.
+    pub fn only_asks(&self) -> bool {
+        let mut steps = self.jobs.iter().flat_map(|job| &job.steps);
+        steps.all(|step| step.verdict == Verdict::Ask) && self.owed.is_empty()
     }
 }
 

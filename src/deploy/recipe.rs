@@ -108,7 +108,7 @@ pub struct Guard {
 }
 
 /// One act of a recipe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Step {
     /// Name, unique in the recipe.
     pub name: String,
@@ -299,6 +299,12 @@ impl Recipe {
                 .steps
                 .iter()
                 .any(|s| s.is_from || matches!(s.action, Action::Fetch { .. }))
+    }
+}
+
+impl Default for Action {
+    fn default() -> Self {
+        Self::Run(Template::default())
     }
 }
 

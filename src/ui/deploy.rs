@@ -56,6 +56,10 @@ pub(super) fn counts(plan: &Plan) -> String {
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
     let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
     let counts = match (plan.to_run, unknown) {
+        (0, 0) if plan.only_asks() && !plan.blocked.is_empty() => {
+            let count = plan.blocked.len();
+            format!("stopped by {count} {}", plural(count, "guard"))
+        }
         (0, 0) => String::from("nothing to do"),
         (0, n) => format!("{n} {} not known yet", plural(n, "step")),
         (n, 0) => format!("{n} {} would run", plural(n, "step")),
@@ -87,6 +91,16 @@ fn blocked_text(screen: Screen, plan: &Plan) -> Text {
         for line in blocked.evidence.lines() {
             text.line(Text::from(INDENT) + screen.printed(line));
         }
+    }
+    for guard in &plan.unasked {
+        let host = screen.paint(NAME, &guard.host);
+        let word = screen.paint(WARN, "unknown");
+        let (name, target) = (&guard.guard, &guard.target);
+        text.line(
+            host + "  "
+                + word
+                + format_args!(": the guard `{name}` is asked when `{target}` is made"),
+        );
     }
     text
 }
@@ -278,7 +292,11 @@ pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
     let hosts = outcome.hosts.len();
     let on = format!("on {hosts} {}", plural(hosts, "host"));
     let trips = outcome.round_trips;
+    let guards = outcome.guards;
     let did = match (outcome.ran, outcome.undone) {
+        (0, 0) if guards > 0 => {
+            format!("{guards} {} asked, nothing to do", plural(guards, "guard"))
+        }
         (0, 0) => format!(
             "nothing to do, {} {} fresh, {on}, {trips} round {}",
             outcome.fresh,

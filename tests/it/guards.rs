@@ -350,3 +350,167 @@ fn a_version_without_a_line_in_the_changelog_stops_a_run() {
     space.write("NEWS", "= one point two\n");
     let _ = space.run(["e"]).ok();
 }
+
+/// A host here, and a recipe that writes a text into a file of it.
+fn local(uses: &str) -> Space {
+    let space = Space::new(&format!(
+        "host \"a\" local=#true root=\"srv/a\"\nhost \"b\" local=#true root=\"srv/b\"\n\
+         target \"t\" {{ inputs \"in\" optional=#true; outputs \"out\"; run \"wc -l < in > out\"; }}\n\
+         environment \"e\" {{\n {uses}\n}}\n"
+    ));
+    let recipe = "recipe \"ini\" {\n param \"text\";\n \
+         step \"w\" { write \"{host.root}/a.ini\" \"{text}\\n\"; }\n}\n";
+    space.write("recipes/ini.kdl", recipe);
+    space
+}
+
+#[test]
+fn an_environment_that_only_asks_is_stopped_by_what_it_asks() {
+    let space = local("needs \"t\"; use \"changelog-line\" release=\"1.2\"");
+    space
+        .write("in", "")
+        .write("CHANGELOG.md", "nothing of that\n");
+    let plan = space.run(["e", "--plan"]).ok();
+    assert!(
+        plan.stdout.contains("e: stopped by 1 guard, 0 fresh"),
+        "{plan}"
+    );
+    let stopped = space.run(["e"]).fails(1);
+    let words = "`e` is stopped by the guard `changelog-line` on host `this machine`";
+    assert!(stopped.stderr.contains(words), "{stopped}");
+    let over = ["e", "--override", "changelog-line", "--reason", "late"];
+    let _ = space.run(over).ok();
+    space.write("CHANGELOG.md", "## 1.2\n");
+    let passed = space.run(["e"]).ok();
+    assert!(
+        passed.stderr.contains("e: 1 guard asked, nothing to do"),
+        "{passed}"
+    );
+    // On a host as well, and with what is asked each time beside it.
+    let space = local(
+        "use \"forbidden-pattern\" on=\"a b\" file=\"a.ini\" pattern=\"x\"\n \
+         use \"wait-for\" port=\"127.0.0.1:1\" within=\"1s\"",
+    );
+    space
+        .write("srv/a/a.ini", "y\n")
+        .write("srv/b/a.ini", "x\n");
+    let stopped = space.run(["e"]).fails(1);
+    assert!(
+        stopped.stderr.contains("`forbidden-pattern` on host `b`"),
+        "{stopped}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_not_free_of_a_pattern() {
+    let guard = "use \"forbidden-pattern\" on=\"a\" file=\"b.ini\" pattern=\"x\"";
+    let space = local(&format!("{guard}; use \"ini\" on=\"a\" text=\"y\""));
+    let stopped = space.run(["e"]).fails(1);
+    assert!(stopped.stderr.contains("there is no b.ini"), "{stopped}");
+    assert!(!space.has("srv/a/a.ini"), "{stopped}");
+}
+
+#[test]
+fn a_guard_with_after_looks_at_what_the_run_made() {
+    let uses = |text: &str, file: &str| {
+        format!(
+            "use \"ini\" on=\"a\" text=\"{text}\"\n \
+             use \"forbidden-pattern\" on=\"a\" after=\"ini\" file=\"{file}\" pattern=\"smtp\""
+        )
+    };
+    let space = local(&uses("host = local", "a.ini"));
+    let text = space.read("Releasefile.kdl");
+    let _ = space.run(["e"]).ok();
+    assert!(space.run(["e"]).ok().stderr.contains("nothing to do"));
+    // What stood there before was good.
+    space.write("Releasefile.kdl", text.replace("= local", "= smtp"));
+    let failed = space.run(["e"]).fails(1);
+    assert!(failed.to_string().contains("1:host = smtp"), "{failed}");
+    assert_eq!(space.read("srv/a/a.ini"), "host = local\n");
+    // Nor is it there where nobody laid it down.
+    space.write("Releasefile.kdl", text.replace("a.ini", "b.ini"));
+    let failed = space.run(["e"]).fails(1);
+    assert!(failed.to_string().contains("there is no b.ini"), "{failed}");
+    // Another than `rel` may have changed it.
+    space.write(
+        "Releasefile.kdl",
+        text.replace("use \"ini\" on=\"a\" text", "use \"ini\" on=\"b\" text"),
+    );
+    space.write("srv/a/a.ini", "host = smtp\n");
+    let _ = space.run(["e"]).fails(1);
+    space.write("srv/a/a.ini", "host = local\n");
+    let _ = space.run(["e"]).ok();
+    // Asked on this machine, it can not be asked behind something.
+    let here = local(
+        "use \"ini\" on=\"a\" text=\"x\"; \
+         use \"forbidden-pattern\" after=\"ini\" file=\"in\" pattern=\"x\"",
+    );
+    assert_snapshot!(here.run(["check"]).fails(2), @r#"
+    --- stderr
+    rel::releasefile::misplaced
+
+      × the guards of `forbidden-pattern` are asked on this machine before the first change
+       ╭─[Releasefile.kdl:5:33]
+     5 │  use "ini" on="a" text="x"; use "forbidden-pattern" after="ini" file="in" pattern="x"
+       ·                                 ─────────┬─────────
+       ·                                          ╰── `after` does nothing here
+       ╰────
+      help: leave `after` out, or say where they are asked: `on="host"`
+    --- exit code 2
+    "#);
+}
+
+#[test]
+fn a_gate_of_guards_is_asked_when_its_wave_is_done() {
+    let space = local(
+        "rollout \"r\" on=\"a b\" serial=\"1\" {\n use \"ini\" text=\"host = smtp\"\n \
+         gate \"forbidden-pattern\" file=\"a.ini\" pattern=\"smtp\"\n}",
+    );
+    let failed = space.run(["e"]).fails(1);
+    assert!(failed.to_string().contains("1:host = smtp"), "{failed}");
+    assert!(
+        !space.has("srv/a/a.ini") && !space.has("srv/b/a.ini"),
+        "{failed}"
+    );
+    let text = space.read("Releasefile.kdl");
+    space.write("Releasefile.kdl", text.replace("= smtp", "= local"));
+    let _ = space.run(["e"]).ok();
+    assert_eq!(space.read("srv/b/a.ini"), "host = local\n");
+}
+
+#[test]
+fn a_guard_on_what_is_not_made_yet_is_asked_when_it_is() {
+    let space = local("needs \"t\"; use \"same\" on=\"a\" artifact=\"{t}\"");
+    space.write(
+        "recipes/same.kdl",
+        r#"recipe "same" {
+    param "artifact" type="artifact"
+    fact "known" "echo fact {artifact.id} >> ../asked"
+    guard "same" """
+        echo guard {artifact.id} >> ../asked
+        [ ! -e was ] || [ "$(cat was)" = {artifact.sha256} ]
+        """
+    step "s" { check "echo check {artifact.id} >> ../asked; false"; run "echo {artifact.sha256} > was"; }
+}
+"#,
+    );
+    space.write("in", "1\n").write("srv/a/there", "");
+    let plan = space.run(["e", "--plan"]).ok();
+    let line = "a  unknown: the guard `same` is asked when `t` is made\n";
+    assert!(plan.stdout.contains(line), "{plan}");
+    assert!(!space.has("srv/asked"), "{plan}");
+    let _ = space.run(["e"]).ok();
+    let asked = space.read("srv/asked");
+    assert!(!asked.contains("not-made-yet"), "{asked}");
+    // Made to the same bytes it holds, made to others it does not.
+    space.write("in", "2\n");
+    let plan = space.run(["e", "--plan"]).ok().stdout;
+    assert!(plan.contains(line) && !plan.contains("stopped"), "{plan}");
+    let _ = space.run(["e"]).ok();
+    space.write("in", "2\n3\n");
+    let stopped = space.run(["e"]).fails(1);
+    assert!(
+        stopped.stderr.contains("stopped by the guard `same`"),
+        "{stopped}"
+    );
+}

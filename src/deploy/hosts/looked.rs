@@ -144,10 +144,10 @@ impl Looked<'_> {
         request.promoted.check_plan(&self.plan, &self.held_back)
     }
 
-    /// Guards stop what would change anything, and nothing else.
+    /// Guards stop what would change anything, and an environment that does nothing but ask.
     fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
         let blocked = match self.plan.to_run {
-            0 => &[],
+            0 if !self.plan.only_asks() => &[],
             _ => self.plan.blocked.as_slice(),
         };
         let name = &request.environment.name;

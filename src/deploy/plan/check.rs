@@ -4,6 +4,7 @@
 //! mistake in an environment is reported with all others and before any host is asked.
 
 use crate::deploy::plan::artifacts::{self, Refusal};
+use crate::deploy::plan::here;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
@@ -139,6 +140,17 @@ impl Checker<'_> {
             self.mistakes.push(
                 Mistake::new("missing_host", place, message, "no `on=`")
                     .help("say where: `on=\"host-or-group\"`"),
+            );
+        }
+        let is_here = recipe.steps.is_empty() && here::is_asked_here(self.one, recipe);
+        if is_here && !self.one.after.is_empty() {
+            let message = format!(
+                "the guards of `{}` are asked on this machine before the first change",
+                recipe.name
+            );
+            self.mistakes.push(
+                Mistake::new("misplaced", place, message, "`after` does nothing here")
+                    .help("leave `after` out, or say where they are asked: `on=\"host\"`"),
             );
         }
         if recipe.needs_from() && self.one.from.is_none() {

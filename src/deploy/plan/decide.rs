@@ -60,6 +60,7 @@ pub fn decide(
         environment: environment.to_owned(),
         hosts: seen.iter().map(|(h, s)| (h.clone(), s.basis())).collect(),
         blocked: guards::blocked(jobs, seen),
+        unasked: guards::unasked(jobs)?,
         ..Plan::default()
     };
     for job in jobs {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use crate::deploy::plan::artifacts;
+use crate::deploy::plan::guards;
 use crate::deploy::plan::here;
 use crate::deploy::plan::job::{Bound, Job};
 use crate::deploy::plan::promote::Promoted;
@@ -119,6 +120,7 @@ impl World<'_> {
             wrong(one, format!("there is no recipe `{}`", one.recipe))
                 .hinted("`rel check` lists the mistakes of the Releasefile")
         })?;
+        let recipe = guards::asked_behind(one, &recipe).unwrap_or(recipe);
         let axes = mentioned_axes(one, &self.environment.axes);
         for values in combinations(&axes) {
             let scope = self.base(&values);

@@ -1,9 +1,11 @@
 //! Guards: what recipes ask before anything is changed, and who went on all the same. Pure.
 //!
 //! A guard is a question that must succeed; what it prints is the evidence. It is asked with
-//! the facts, so that nothing has been changed anywhere when it stops a run.
+//! the facts, so that nothing has been changed anywhere when it stops a run. Where it is about
+//! what the run lays down, it is asked behind that, as a step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +13,12 @@ use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::{Action, Recipe, Step};
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
 use crate::error::{Error, Result};
-use crate::model::Environment;
+use crate::model::{Environment, Use};
 
 /// The guard that stops a run whose steps name a user that a host does not know.
 pub const USER: &str = "user";
@@ -51,6 +55,19 @@ pub struct Blocked {
     pub evidence: String,
 }
 
+/// A guard that can only be asked when a target is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unasked {
+    /// Where it will be asked.
+    pub host: String,
+    /// The use it belongs to.
+    pub label: String,
+    /// Its name.
+    pub guard: String,
+    /// The target whose name or digest stands in it.
+    pub target: String,
+}
+
 /// Guards that stop nobody, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +82,6 @@ pub struct Overrides {
 /// changed, and stops nobody.
 pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
     let mut found = Vec::new();
-    let is_held = |job: &&Job| job.wave.as_ref().is_some_and(Wave::is_held);
     for job in jobs.iter().filter(|job| !is_held(job)) {
         let Some((host, seen)) = job.host.as_ref().and_then(|h| Some((h, seen.get(h)?))) else {
             continue;
@@ -84,6 +100,61 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
         }
     }
     found
+}
+
+/// Returns the guards that can not be asked yet, because texts of theirs are not known.
+pub fn unasked(jobs: &[Job]) -> Result<Vec<Unasked>> {
+    let mut found = Vec::new();
+    for job in jobs.iter().filter(|job| !is_held(job)) {
+        let (Some(host), Some(target)) = (&job.host, job.missing_artifact()) else {
+            continue;
+        };
+        let guards = job.guards()?.into_iter();
+        found.extend(
+            guards
+                .filter(|(_, text)| job.is_unmade(text))
+                .map(|(guard, _)| Unasked {
+                    host: host.clone(),
+                    label: job.label.clone(),
+                    guard,
+                    target: target.to_owned(),
+                }),
+        );
+    }
+    Ok(found)
+}
+
+/// Returns the recipe of a use whose guards are asked behind other uses, as steps of it: that is
+/// where a `gate` asks, and a use of nothing but guards that says `after`. `None` where they are
+/// asked before the first change.
+pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
+    let is_guard = recipe.steps.is_empty() && recipe.facts.is_empty();
+    let is_behind = is_guard && !one.after.is_empty() && !one.on.is_empty();
+    let is_in_rollout = is_guard && !one.after.is_empty() && one.rollout.is_some();
+    if recipe.guards.is_empty() || !(one.is_gate || is_behind || is_in_rollout) {
+        return None;
+    }
+    let mut recipe = recipe.clone();
+    let guards = std::mem::take(&mut recipe.guards);
+    let steps = guards.into_iter().map(|guard| Step {
+        name: guard.name,
+        // Also what nobody released may have changed since: asked in each run. A gate is asked
+        // where a wave changed something.
+        check: Some(guard.command.clone()).filter(|_| !one.is_gate),
+        action: Action::Run(guard.command),
+        marks: Marks {
+            needs_no_undo: true,
+            ..Marks::default()
+        },
+        place: one.place,
+        ..Step::default()
+    });
+    recipe.steps = steps.chain(std::mem::take(&mut recipe.steps)).collect();
+    Some(Arc::new(recipe))
+}
+
+fn is_held(job: &Job) -> bool {
+    job.wave.as_ref().is_some_and(Wave::is_held)
 }
 
 impl Overrides {

@@ -14,6 +14,7 @@ use crate::deploy::plan::secret::{Sealed, Secret};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::{Recipe, Step};
+use crate::deploy::wire::words::NOT_MADE;
 use crate::error::Result;
 use crate::http::Wait;
 use crate::model::Artifact;
@@ -279,6 +280,11 @@ impl Job {
     pub(in crate::deploy) fn is_given(&self, param: &str, name: &str) -> bool {
         let param = self.recipe.param(param);
         param.is_some_and(|param| param.gives.iter().any(|given| given == name))
+    }
+
+    /// Returns whether a text stands for something else once a target is made.
+    pub fn is_unmade(&self, text: &str) -> bool {
+        text.contains(NOT_MADE) && self.missing_artifact().is_some()
     }
 
     fn exists(&self, step: &Step) -> bool {

@@ -93,23 +93,21 @@ impl Questions {
             questions.look(About::Writable, &writable(state));
         }
         questions.look(About::Held, "rel_held\nrel_detached_list");
-        let scopes = quote(&format!("{state}/scopes"));
-        let script = format!(
-            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
-        );
-        questions.look(About::Scopes, &script);
+        questions.about_scopes(state);
         let mut blobs = BTreeSet::new();
         let mut needed = Needed::default();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
             for (name, command, is_from) in job.facts()? {
-                if is_here(if is_from { &job.from } else { &job.host }) {
+                let is_asked = is_here(if is_from { &job.from } else { &job.host });
+                if is_asked && !job.is_unmade(&command) {
                     let about = About::Fact(job.label.clone(), name, command.clone());
                     questions.ask(about, &command);
                 }
             }
             if is_here(&job.host) {
-                for (name, command) in job.guards()? {
+                let guards = job.guards()?.into_iter();
+                for (name, command) in guards.filter(|(_, text)| !job.is_unmade(text)) {
                     questions.ask(About::Guard(job.label.clone(), name), &command);
                 }
             }
@@ -163,8 +161,16 @@ impl Questions {
         self.look(about, &script);
     }
 
+    fn about_scopes(&mut self, state: &str) {
+        let scopes = quote(&format!("{state}/scopes"));
+        let script = format!(
+            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
+        );
+        self.look(About::Scopes, &script);
+    }
+
     fn about_step(&mut self, job: &Job, draft: &Draft) {
-        if let Some(check) = &draft.check {
+        if let Some(check) = draft.check.as_ref().filter(|c| !job.is_unmade(c)) {
             let script = match &draft.dir {
                 Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
                 None => check.clone(),
@@ -408,9 +414,10 @@ fn writable(state: &str) -> String {
     )
 }
 
-/// Returns whether a symbolic text waits for an answer.
+/// Returns whether a symbolic text waits for an answer, or for a target.
 fn is_late(job: &Job, text: &str) -> bool {
-    text.contains("{run-id}")
+    job.is_unmade(text)
+        || text.contains("{run-id}")
         || text.contains("{notes.")
         || job
             .recipe
