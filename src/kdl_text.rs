@@ -4,6 +4,7 @@
 //! properties win, and knows numbers that are none. Each of these is a mistake in every node,
 //! of a Releasefile and of a recipe.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kdl::{KdlDiagnostic, KdlDocument, KdlEntry, KdlError, KdlNode, KdlValue};
@@ -42,10 +43,12 @@ impl Part<'_> {
     }
 }
 
-/// Returns the value of an entry as it is written, if it is a number or a keyword.
-pub(crate) fn repr(entry: &KdlEntry) -> String {
-    let repr = entry.format().map(|f| f.value_repr.clone());
-    repr.unwrap_or_else(|| entry.value().to_string())
+/// Returns the value of an entry as it is written.
+pub(crate) fn repr(entry: &KdlEntry) -> Cow<'_, str> {
+    match entry.format() {
+        Some(format) => Cow::Borrowed(&format.value_repr),
+        None => Cow::Owned(entry.value().to_string()),
+    }
 }
 
 /// Returns the mistakes in a text that the parser took.

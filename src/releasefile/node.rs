@@ -141,7 +141,7 @@ fn node(node: &KdlNode, origin: Origin) -> Node {
 }
 
 fn scalar(entry: &KdlEntry, origin: Origin) -> Scalar {
-    let source = repr(entry);
+    let source = repr(entry).into_owned();
     let mut at = place(origin, entry.span());
     // The value is the tail of `name=value` and of `(type)value`.
     let len = u32::try_from(source.len()).unwrap_or(at.len).min(at.len);

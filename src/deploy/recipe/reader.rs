@@ -36,7 +36,7 @@ fn place_of(span: miette::SourceSpan, file: u16) -> Place {
 pub fn text_of(entry: &KdlEntry) -> Option<String> {
     match entry.value() {
         KdlValue::String(text) => Some(text.clone()),
-        KdlValue::Integer(_) | KdlValue::Float(_) => Some(kdl_text::repr(entry)),
+        KdlValue::Integer(_) | KdlValue::Float(_) => Some(kdl_text::repr(entry).into_owned()),
         KdlValue::Bool(value) => Some(value.to_string()),
         KdlValue::Null => None,
     }
