@@ -285,7 +285,11 @@ impl Job<'_> {
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let plan = deploy::plan(request, &Silent, interrupted)?;
+            let mut plan = deploy::plan(request, &Silent, interrupted)?;
+            // What this machine is asked may be about a file that is still to be made.
+            if let Some(id) = roots.iter().find(|id| !made.contains_key(id)) {
+                plan.ask_again_here(self.project.graph.name(*id));
+            }
             match self.context.json {
                 true => ui::print_json(&to_json(&plan)?),
                 false => ui::print(&ui::deploy::plan_text(self.context.screen, &plan)),

@@ -36,7 +36,8 @@ use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::detached::Foreign;
 use crate::deploy::plan::difference::{Difference, Standing};
 use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::guards::{Blocked, Unasked};
+use crate::deploy::plan::guards::{Blocked, Stopping, Unasked};
+use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
@@ -255,6 +256,18 @@ impl Plan {
         self.fresh = steps().filter(is_done).count();
         let held = steps().filter(|s| s.verdict == Verdict::Held);
         self.held_back = held.filter_map(|s| s.host.clone()).collect();
+    }
+
+    /// Notes that guards which say no on this machine are asked once more when `target` is made.
+    pub fn ask_again_here(&mut self, target: &str) {
+        let is_here = |b: &&Blocked| b.host == THIS_MACHINE && b.stopping == Stopping::Guard;
+        let again = self.blocked.iter().filter(is_here).map(|blocked| Unasked {
+            host: blocked.host.clone(),
+            label: blocked.label.clone(),
+            guard: blocked.guard.clone(),
+            target: target.to_owned(),
+        });
+        self.unasked.extend(again);
     }
 
     /// Returns whether there is nothing that it could change: the environment only asks, by

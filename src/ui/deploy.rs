@@ -4,7 +4,7 @@ use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::difference::{Change, Difference};
 use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::guards::Stopping;
+use crate::deploy::plan::guards::{Blocked, Stopping};
 use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::wire::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
@@ -93,14 +93,14 @@ fn blocked_text(screen: Screen, plan: &Plan) -> Text {
         }
     }
     for guard in &plan.unasked {
-        let host = screen.paint(NAME, &guard.host);
-        let word = screen.paint(WARN, "unknown");
+        let is_it = |b: &&Blocked| b.host == guard.host && b.guard == guard.guard;
+        let (asked, word) = match plan.blocked.iter().find(is_it) {
+            Some(_) => ("asked again", screen.paint(FAINT, "note")),
+            None => ("asked", screen.paint(WARN, "unknown")),
+        };
         let (name, target) = (&guard.guard, &guard.target);
-        text.line(
-            host + "  "
-                + word
-                + format_args!(": the guard `{name}` is asked when `{target}` is made"),
-        );
+        let rest = format_args!(": the guard `{name}` is {asked} when `{target}` is made");
+        text.line(screen.paint(NAME, &guard.host) + "  " + word + rest);
     }
     text
 }
