@@ -43,7 +43,7 @@ use crate::error::{Error, Result};
 use crate::model::{Artifact, Environment, Host, Project};
 use crate::progress::{Progress, Silent};
 
-pub use crate::deploy::plan::check::check_uses;
+pub use crate::deploy::plan::check::{check_call, check_uses};
 pub use crate::deploy::plan::expand::needed_targets;
 pub use crate::deploy::plan::promote::Promoted;
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};

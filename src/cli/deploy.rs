@@ -28,7 +28,7 @@ use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
 use crate::key::Made;
-use crate::model::{Environment, Project};
+use crate::model::{Environment, Param, Project};
 use crate::progress::Silent;
 use crate::releasefile::COMMANDS;
 use crate::ui;
@@ -210,6 +210,7 @@ impl Job<'_> {
     pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
         // Said before anything is built.
         deploy::told::saved::is_allowed(self.environment, None)?;
+        self.check()?;
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
         if !roots.is_empty() {
@@ -273,6 +274,7 @@ impl Job<'_> {
         out: Option<&Path>,
         consent: &Consent,
     ) -> Result<u8> {
+        self.check()?;
         let roots = self.needs()?;
         let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
         if !self.context.json {
@@ -303,6 +305,16 @@ impl Job<'_> {
             }
             Ok(EXIT_OK)
         })
+    }
+
+    /// Finds out before anything is built whether the uses are right with these arguments.
+    fn check(&self) -> Result<()> {
+        let is_open = |param: &Param| param.one_of.is_empty();
+        if !self.environment.params.iter().any(is_open) {
+            return Ok(());
+        }
+        let (recipes, _) = self.context.load_recipes(self.root)?;
+        deploy::check_call(self.project, self.environment, &self.params, &recipes)
     }
 
     /// Returns the targets that must be fresh before.

@@ -3,30 +3,70 @@
 //! Called by the Releasefile room when the rest of the file is sound, so that a
 //! mistake in an environment is reported with all others and before any host is asked.
 
+use std::collections::BTreeMap;
+
 use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::plan::here;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
+use crate::error::{Error, Result};
 use crate::model::{Arg, Environment, Project, Use};
 use crate::source::{Mistake, suggest};
 use crate::template::{Mode, Template};
 
 /// Returns the mistakes in what environments pass to recipes.
 pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Mistake> {
+    let environments = project.environments.iter();
+    environments
+        .flat_map(|environment| check_environment(project, environment, recipes))
+        .collect()
+}
+
+fn check_environment(
+    project: &Project,
+    environment: &Environment,
+    recipes: &Recipes,
+) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    for environment in &project.environments {
-        for one in &environment.uses {
-            Checker {
-                project,
-                environment,
-                one,
-                mistakes: &mut mistakes,
-            }
-            .check(recipes);
+    for one in &environment.uses {
+        Checker {
+            project,
+            environment,
+            one,
+            mistakes: &mut mistakes,
         }
+        .check(recipes);
     }
     mistakes
+}
+
+/// Finds out whether the uses of an environment are right with the values that its parameters
+/// have in this call: those that may have any value could not be tried before.
+pub fn check_call(
+    project: &Project,
+    environment: &Environment,
+    params: &BTreeMap<String, String>,
+    recipes: &Recipes,
+) -> Result<()> {
+    let mut called = environment.clone();
+    for param in &mut called.params {
+        if let Some(value) = params.get(&param.name) {
+            param.one_of = vec![value.clone()];
+        }
+    }
+    let Some(first) = check_environment(project, &called, recipes)
+        .into_iter()
+        .next()
+    else {
+        return Ok(());
+    };
+    let at = project.sources.locate(first.place);
+    let error = Error::usage(first.message).fact("at", at);
+    Err(match first.help {
+        Some(help) => error.hinted(help),
+        None => error,
+    })
 }
 
 struct Checker<'a> {

@@ -274,6 +274,20 @@ fn what_stands_for_no_artifact_is_a_mistake_before_anything_is_built() {
 }
 
 #[test]
+fn an_argument_that_stands_for_no_artifact_is_told_before_anything_is_built() {
+    let body = r#"param "x"; needs "t"; use "lay" on="h" artifact="{t[{x}]}" to="{host.root}/x""#;
+    let space = letters(body);
+    let _ = space.run(["check"]).ok();
+    for args in [&["staging", "d"][..], &["staging", "d", "--plan"]] {
+        let told = space.run(args).fails(2).stderr;
+        assert!(told.contains("there is no target `t[d]`"), "{told}");
+        assert!(!space.has("build") && !space.has("h"), "{told}");
+    }
+    let _ = space.run(["staging", "c"]).ok();
+    assert_eq!(laid(&space), "./x/c.txt");
+}
+
+#[test]
 fn two_files_of_one_name_are_not_laid_down_over_each_other() {
     let space = letters(r#"needs "glob"; use "lay" on="h" artifact="{glob}" to="{host.root}/all""#);
     let told = space.run(["staging"]);
