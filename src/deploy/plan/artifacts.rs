@@ -147,7 +147,9 @@ pub fn check(
             return Err(Refusal::NoInstance(name));
         }
         if is_put {
-            check_twins(project, found.into_iter().flatten().flatten())?;
+            // Once, however many needs name it.
+            let ids: BTreeSet<TargetId> = found.into_iter().flatten().flatten().collect();
+            check_twins(project, ids)?;
         }
     }
     Ok(())
@@ -202,7 +204,7 @@ pub fn has_files(project: &Project, id: TargetId) -> Result<(), Refusal> {
 
 /// Files and directories whose names are known before anything is made. What globs name is
 /// compared when it is there.
-fn check_twins(project: &Project, ids: impl Iterator<Item = TargetId>) -> Result<(), Refusal> {
+fn check_twins(project: &Project, ids: BTreeSet<TargetId>) -> Result<(), Refusal> {
     let mut known: BTreeMap<OsString, String> = BTreeMap::new();
     for id in ids {
         for output in &project.graph.target(id).outputs {

@@ -152,6 +152,10 @@ fn the_name_of_a_target_with_each_stands_for_all_instances_that_are_needed() {
             r#"needs "t[a]" "t[c]"; use "lay" on="h" artifact="{t}" to="{host.root}/two""#.into(),
             "./two/a.txt ./two/c.txt ",
         ),
+        (
+            r#"needs "t[a]" "t" "t"; use "lay" on="h" artifact="{t}" to="{host.root}/all""#.into(),
+            "./all/a.txt ./all/b.txt ./all/c.txt ",
+        ),
         // One, by its name, with braces and without.
         (
             r#"needs "t"; use "lay" on="h" artifact="{t[b]}" to="{host.root}/one""#.into(),
