@@ -136,8 +136,13 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
     }
     let mut recipe = recipe.clone();
     let guards = std::mem::take(&mut recipe.guards);
+    let is_step = |name: &str| recipe.steps.iter().any(|step| step.name == name);
+    let name = |name: String| match is_step(&name) {
+        true => format!("{name}-guard"),
+        false => name,
+    };
     let steps = guards.into_iter().map(|guard| Step {
-        name: guard.name,
+        name: name(guard.name),
         // Also what nobody released may have changed since: asked in each run. A gate is asked
         // where a wave changed something.
         check: Some(guard.command.clone()).filter(|_| !one.is_gate),
@@ -149,7 +154,8 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
         place: one.place,
         ..Step::default()
     });
-    recipe.steps = steps.chain(std::mem::take(&mut recipe.steps)).collect();
+    let steps: Vec<Step> = steps.collect();
+    recipe.steps = [steps, std::mem::take(&mut recipe.steps)].concat();
     Some(Arc::new(recipe))
 }
 
