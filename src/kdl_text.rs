@@ -14,6 +14,9 @@ use crate::source::{Mistake, Place};
 /// The code of a mistake that is a word without quotes.
 pub(crate) const MISSING_QUOTES: &str = "missing_quotes";
 
+/// The code of a mistake that is a number which is none.
+pub(crate) const BAD_NUMBER: &str = "bad_number";
+
 /// A text and where it begins in its file.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'a> {
@@ -305,15 +308,19 @@ fn words(part: Part<'_>) -> Vec<Mistake> {
                 let is_end = |c: char| c.is_whitespace() || "\\/(){};[]\"#=".contains(c);
                 let word = text.get(at..).unwrap_or_default();
                 let word = &word[..word.find(is_end).unwrap_or(word.len())];
-                let is_keyword = at > 0 && bytes[at - 1] == b'#';
+                let before = at.checked_sub(1).map(|at| bytes[at]);
+                // `/-` makes a comment of a node.
+                let is_absolute = before == Some(b'/') && !word.starts_with('-');
+                let has_slash = is_absolute || bytes.get(at + word.len()) == Some(&b'/');
                 match word.len() {
                     0 => 1,
-                    len if is_keyword => len,
-                    len if bytes.get(at + len) == Some(&b'/') => {
-                        let mistake = slash(part, at, len);
-                        let len = mistake.place.len as usize;
+                    len if before == Some(b'#') => len,
+                    len if has_slash => {
+                        let start = at - usize::from(is_absolute);
+                        let mistake = slash(part, start, at + len - start);
+                        let end = start + mistake.place.len as usize;
                         found.push(mistake);
-                        len
+                        end - at
                     }
                     len => {
                         let fault = number_fault(word).or_else(|| word_fault(word));
@@ -505,6 +512,11 @@ mod tests {
             (
                 "0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF",
                 "`0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF` is too large for a number @",
+            ),
+            ("/etc", "`/etc` has a `/` and is not in quotes @/etc ("),
+            (
+                "/etc/a",
+                "`/etc/a` has a `/` and is not in quotes @/etc/a (",
             ),
             (
                 "src/main.c",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
-use crate::kdl_text::{MISSING_QUOTES, repr};
+use crate::kdl_text::{BAD_NUMBER, MISSING_QUOTES, repr};
 use crate::source::{Mistake, Place, suggest};
 use crate::window::{TOO_LONG, duration};
 
@@ -86,18 +86,18 @@ impl Mistakes {
         let key = |m: &Mistake| (m.place.file, m.place.start, m.place.len, m.code);
         self.found.sort_by_key(key);
         self.found.dedup_by_key(|m| key(m));
-        // What KDL makes of the rest of a word without quotes is no mistake of its own.
+        // What KDL makes of a wrong word is no mistake of its own.
         let end = |place: Place| place.start.saturating_add(place.len);
-        let words = self.found.iter().filter(|m| m.code == MISSING_QUOTES);
+        let is_word = |m: &Mistake| matches!(m.code, MISSING_QUOTES | BAD_NUMBER);
+        let words = self.found.iter().filter(|m| is_word(m));
         let words: Vec<Place> = words.map(|m| m.place).collect();
-        let is_within = |m: &Mistake| {
-            let place = m.place;
+        let is_within = |place: Place| {
             let holds = |word: &Place| {
                 word.file == place.file && word.start <= place.start && end(place) <= end(*word)
             };
-            m.code != MISSING_QUOTES && words.iter().any(holds)
+            words.iter().any(holds)
         };
-        self.found.retain(|m| !is_within(m));
+        self.found.retain(|m| is_word(m) || !is_within(m.place));
         self.found
     }
 }
