@@ -196,6 +196,13 @@ impl Template {
         }
     }
 
+    /// Returns it below a line of text, which is taken as it is.
+    pub fn below(mut self, line: &str) -> Self {
+        let line = line.replace('\n', " ") + "\n";
+        self.pieces.insert(0, Piece::Text(line.into()));
+        self
+    }
+
     /// Returns the names used, in order, with repetitions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {

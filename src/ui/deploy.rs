@@ -295,7 +295,11 @@ pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
     let guards = outcome.guards;
     let did = match (outcome.ran, outcome.undone) {
         (0, 0) if guards > 0 => {
-            format!("{guards} {} asked, nothing to do", plural(guards, "guard"))
+            let asked = format!("{guards} {} asked, nothing to do", plural(guards, "guard"));
+            match hosts {
+                0 => asked,
+                _ => format!("{asked}, {on}"),
+            }
         }
         (0, 0) => format!(
             "nothing to do, {} {} fresh, {on}, {trips} round {}",

@@ -422,6 +422,9 @@ fn a_guard_with_after_looks_at_what_the_run_made() {
         )
     };
     let space = local(&uses("host = local", "a.ini"));
+    let plan = space.run(["e", "--plan"]).ok().stdout;
+    let line = "run  forbidden-pattern  # guard forbidden-pattern  never done here\n";
+    assert!(plan.contains(line), "{plan}");
     let text = space.read("Releasefile.kdl");
     let _ = space.run(["e"]).ok();
     assert!(space.run(["e"]).ok().stderr.contains("nothing to do"));

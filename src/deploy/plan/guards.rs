@@ -142,11 +142,12 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
         false => name,
     };
     let steps = guards.into_iter().map(|guard| Step {
-        name: name(guard.name),
         // Also what nobody released may have changed since: asked in each run. A gate is asked
         // where a wave changed something.
         check: Some(guard.command.clone()).filter(|_| !one.is_gate),
-        action: Action::Run(guard.command),
+        // Plans show the first line.
+        action: Action::Run(guard.command.below(&format!("# guard {}", guard.name))),
+        name: name(guard.name),
         marks: Marks {
             needs_no_undo: true,
             ..Marks::default()
