@@ -314,7 +314,7 @@ impl Reader {
 
     /// Returns the names that a command parameter gives to the text of a `use`.
     fn gives(&mut self, node: &KdlNode, kind: Kind, place: Place) -> Vec<String> {
-        let Some(text) = node.get("gives").and_then(text_of) else {
+        let Some(text) = node.entry("gives").and_then(text_of) else {
             return Vec::new();
         };
         if kind != Kind::Command {
