@@ -20,11 +20,12 @@ use serde::Serialize;
 
 use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::hosts::destination::Variable;
-use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
+use crate::deploy::hosts::fleet;
+use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::looked::look;
 use crate::deploy::hosts::machines::Machines;
-use crate::deploy::hosts::{fleet, undo};
+use crate::deploy::hosts::rollback::look_back;
 use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::expand::World;
@@ -33,12 +34,13 @@ use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
+use crate::deploy::plan::rollback::RollbackPlan;
 use crate::deploy::plan::secret::{Hidden, Secret};
 use crate::deploy::plan::{decide, roles};
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 use crate::deploy::wire::shortened::RUNS_KEPT;
-use crate::deploy::wire::{program, words};
+use crate::deploy::wire::words;
 use crate::error::{Error, Result};
 use crate::model::{Artifact, Environment, Host, Project};
 use crate::progress::{Progress, Silent};
@@ -270,6 +272,7 @@ pub fn apply(
             .hours
             .as_ref()
             .filter(|_| !request.overrides.has(WINDOW)),
+        overwrites: false,
         progress,
         interrupted,
     };
@@ -294,58 +297,22 @@ pub fn apply(
     })
 }
 
+/// Returns what [`rollback`] would do. Changes nothing anywhere.
+pub fn plan_rollback(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<RollbackPlan> {
+    Ok(look_back(request, progress, interrupted)?.plan)
+}
+
 /// Goes back to what was there before the last run that was not rolled back.
 pub fn rollback(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let fleet = open(request, progress, interrupted)?;
-    let mut seen = fleet.ask(&[], Depth::Decide, interrupted)?;
-    let names: Vec<&str> = fleet.names().collect();
-    let wanted = LeaseRequest::new(&names, &seen, Mode::Run);
-    if !fleet.lock(&wanted, progress, interrupted)? {
-        seen = fleet.ask(&[], Depth::Decide, interrupted)?;
-    }
-    // A run that left no way back (it only asked, say) is passed over.
-    let undone = loop {
-        let back = undo::last_release(&seen);
-        if back.runs.is_empty() {
-            let name = &request.environment.name;
-            return Err(Error::usage(format!(
-                "the journals of `{name}` have nothing to go back from"
-            )));
-        }
-        let hands = Hands {
-            environment: request.environment,
-            run_id: &request.run_id,
-            purpose: &request.purpose,
-            fleet: &fleet,
-            seen: &seen,
-            hours: None,
-            progress,
-            interrupted,
-        };
-        hands.prove(&back.ran, request.force)?;
-        let note = |event: &str| {
-            let lines = back.runs.iter().map(|run| program::back(event, run));
-            fleet.note(&names, &lines.collect::<String>(), interrupted)
-        };
-        // Said first: cut off after its last step, it must not look like another release's.
-        note("rolling-back")?;
-        let undone = undo::go_back(&hands, &back.ran)?;
-        note("rolled-back")?;
-        if undone > 0 || back.is_begun {
-            break undone;
-        }
-        seen = fleet.ask(&[], Depth::Decide, interrupted)?;
-    };
-    Ok(Outcome {
-        undone,
-        round_trips: fleet.round_trips(),
-        hosts: fleet.names().map(str::to_owned).collect(),
-        ..Outcome::default()
-    })
+    look_back(request, progress, interrupted)?.carry_out(request, progress, interrupted)
 }
 
 /// Returns the names of the hosts that are released to.

@@ -28,6 +28,7 @@ pub mod hosts;
 pub mod kept;
 pub mod logs;
 pub mod plain;
+pub mod rollback;
 pub mod runbook;
 pub mod text;
 

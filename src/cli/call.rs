@@ -21,7 +21,7 @@ pub(super) struct EnvironmentArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "rollback")]
     pub(super) plan_out: Option<PathBuf>,
     /// Go back to what was live before the last run
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long)]
     pub(super) rollback: bool,
     #[command(flatten)]
     pub(super) consent: ConsentArgs,

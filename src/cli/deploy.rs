@@ -58,9 +58,10 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     let args = &call.args;
     let consent = args.consent.of(environment)?;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
-        (true, _) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
-        (_, true) => job.rollback(args.build.force),
-        _ => job.apply(&args.build, &consent),
+        (true, true) => job.plan_rollback(args.build.force),
+        (true, false) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
+        (false, true) => job.rollback(args.build.force, &consent),
+        (false, false) => job.apply(&args.build, &consent),
     }
 }
 
@@ -248,11 +249,30 @@ impl Job<'_> {
         })
     }
 
-    fn rollback(&self, is_forced: bool) -> Result<u8> {
+    /// Shows what `rollback` would do, host by host, from what to what.
+    fn plan_rollback(&self, is_forced: bool) -> Result<u8> {
         let way = Way {
             is_forced,
-            is_by_journal: true,
+            is_by_name: true,
+            ..Way::default()
+        };
+        let made = BTreeMap::new();
+        self.on_hosts(&[], &made, way, |request, progress, interrupted| {
+            let plan = deploy::plan_rollback(request, progress, interrupted)?;
+            match self.context.json {
+                true => ui::print_json(&to_json(&plan)?),
+                false => ui::print(&ui::rollback::text(self.context.screen, &plan, is_forced)),
+            }
+            Ok(EXIT_OK)
+        })
+    }
+
+    fn rollback(&self, is_forced: bool, consent: &Consent) -> Result<u8> {
+        let way = Way {
+            is_forced,
+            is_by_name: true,
             is_logged: true,
+            consent: Some(consent),
             ..Way::default()
         };
         self.on_hosts(

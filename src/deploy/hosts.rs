@@ -19,6 +19,7 @@ pub mod machines;
 pub mod porter;
 mod relayed;
 pub mod responder;
+pub(in crate::deploy) mod rollback;
 pub mod rollout;
 pub mod session;
 pub mod transport;

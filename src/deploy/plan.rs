@@ -22,6 +22,7 @@ pub mod promote;
 pub mod questions;
 pub mod render;
 pub mod roles;
+pub mod rollback;
 pub mod script;
 pub mod secret;
 pub mod waves;

@@ -105,6 +105,8 @@ pub struct Guard {
     pub name: String,
     /// Fails, and prints the evidence.
     pub command: Template,
+    /// Also asked before `--rollback`: it concerns the state of the host, not what is released.
+    pub is_back: bool,
 }
 
 /// One act of a recipe.

@@ -36,7 +36,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
         text.line(screen.paint(NAME, host) + "  " + screen.paint(WARN, held.line()));
     }
     text += other_detached(screen, plan);
-    text += blocked_text(screen, plan);
+    text += blocked_text(screen, &plan.blocked);
     if let Some(opens) = &plan.closed {
         let word = screen.paint(BAD, "outside its window:");
         text.line(Text::from(&plan.environment) + "  " + word + " " + opens);
@@ -76,9 +76,9 @@ pub(super) fn counts(plan: &Plan) -> String {
 }
 
 /// Returns what stops a run, with the evidence.
-fn blocked_text(screen: Screen, plan: &Plan) -> Text {
+pub(super) fn blocked_text(screen: Screen, blocked: &[Blocked]) -> Text {
     let mut text = Text::new();
-    for blocked in &plan.blocked {
+    for blocked in blocked {
         let what = match blocked.stopping {
             Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
             Stopping::Foreign => format!("`{}/{}` is refused", blocked.label, blocked.guard),

@@ -59,6 +59,7 @@ mod promises;
 mod questions;
 mod relay;
 mod roles;
+mod rollback;
 mod rollout;
 mod runbook;
 mod sandbox;

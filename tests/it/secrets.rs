@@ -281,13 +281,16 @@ fn a_secret_is_written_with_its_owner_and_mode_and_taken_back() {
     let saved = |name: &str| fs::read_to_string(host.srv(name)).unwrap_or_else(|_| "none".into());
     let back = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!(read(), "edited\n", "{back}");
-    let back = run(&space, &["staging", "--rollback"]).ok();
+    // That is not what the run before left.
+    let refused = run(&space, &["staging", "--rollback"]).fails(1);
+    assert!(refused.stderr.contains("a newer file"), "{refused}");
+    let back = run(&space, &["staging", "--rollback", "--force"]).ok();
     assert_eq!((read(), mode("app/db.conf")), (content(0), 0o640), "{back}");
     assert_eq!(saved("app/db.conf.rel-saved"), "edited\n", "{back}");
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::write(&conf, "edited again\n").expect("writes");
-    let back = run(&space, &["staging", "--rollback"]).ok();
+    let back = run(&space, &["staging", "--rollback", "--force"]).ok();
     assert_eq!(read(), content(0), "{back}");
     assert!(back.stderr.contains("its content is kept as"), "{back}");
     assert_eq!(saved("app/db.conf.rel-saved.2"), "edited again\n");

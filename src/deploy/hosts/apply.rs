@@ -42,6 +42,8 @@ pub struct Hands<'a> {
     pub seen: &'a BTreeMap<String, Seen>,
     /// The hours in which waves may begin; none where that was gone over.
     pub hours: Option<&'a Hours<'a>>,
+    /// What somebody else changed since is taken back all the same.
+    pub overwrites: bool,
     /// Where it is told.
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.

@@ -12,14 +12,11 @@ use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::frames::{Frame, unanswered};
+use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Event, StepEnd};
-
-/// Lines of what is missing for a way back that an error shows.
-const MISSING_SHOWN: usize = 100;
 
 /// A step that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +35,10 @@ pub struct Ran {
 ///
 /// All of them are tried, also when one fails: the more goes back, the better.
 pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<usize> {
-    let mut steps: Vec<&Ran> = ran.iter().collect();
     let undone: Mutex<Vec<(String, u32)>> = Mutex::new(Vec::new());
     let mut failed: Vec<String> = Vec::new();
-    // Order of steps within a run is their position, whatever host told first.
-    let runs: Vec<&String> = ran.iter().map(|r| &r.run).collect();
-    let age = |run: &String| runs.iter().position(|r| *r == run);
-    steps.sort_by_key(|r| (age(&r.run), r.seq));
-    let late = steps.clone();
-    steps.reverse();
+    let steps = backwards(ran);
+    let late = steps.iter().rev().copied().collect();
     for (order, suffix) in [(steps, ""), (late, ".late")] {
         for part in by_host(&order) {
             failed.extend(one_host(hands, part, suffix, &undone)?);
@@ -65,56 +57,40 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<usize> {
     Err(error.hinted("look at the hosts: what is live there is not known"))
 }
 
-impl Hands<'_> {
-    /// Proves before the first change that what steps left for their way back is there, on
-    /// every host; an error says what is not.
-    pub fn prove(&self, ran: &[Ran], is_forced: bool) -> Result<()> {
-        let said = self.fleet.each(&|host, member| {
-            let runs: BTreeSet<&str> = ran
-                .iter()
-                .filter(|r| r.host == host)
-                .map(|r| r.run.as_str())
-                .collect();
-            if runs.is_empty() {
-                return Ok(Vec::new());
-            }
-            let forced = if is_forced { "forced" } else { "" };
-            let prove = |run| format!("rel_prove_back {} '{forced}'\n", program::quote(run));
-            let body: String = runs.into_iter().map(prove).collect();
-            let text = member.header.program(&body);
-            let mut said = Vec::new();
-            let mut session = member.session();
-            let status = session.run(&text, self.interrupted, &mut |frame| {
-                if let Frame::Output(line) = frame
-                    && said.len() < MISSING_SHOWN
-                {
-                    said.push(first_bytes(line));
-                }
-                None
-            })?;
-            match status {
-                0 => Ok(said),
-                _ => Err(unanswered(host, "what looked for its way back")),
-            }
-        })?;
-        let mut missing = said.into_iter().filter(|(_, said)| !said.is_empty());
-        let Some((host, said)) = missing.next() else {
-            return Ok(());
-        };
-        let name = &self.environment.name;
-        let mut error = Error::host(format!("`{name}` can not go back on host `{host}`"))
-            .fact("missing", said.join("\n"));
-        for (host, said) in missing {
-            error = error.fact(format!("on {host}"), said.join("\n"));
-        }
-        Err(error.hinted("nothing was changed; bring it back there, or release the former version anew; where only a \
-             link would point to nothing, `--rollback --force` goes back all the same"))
-    }
+/// Returns steps in the order in which they go back: the last run first, its last step first.
+pub fn backwards(ran: &[Ran]) -> Vec<&Ran> {
+    let mut steps: Vec<&Ran> = ran.iter().collect();
+    // Order of steps within a run is their position, whatever host told first.
+    let runs: Vec<&String> = ran.iter().map(|r| &r.run).collect();
+    let age = |run: &String| runs.iter().position(|r| *r == run);
+    steps.sort_by_key(|r| (age(&r.run), r.seq));
+    steps.reverse();
+    steps
 }
 
 /// Cuts a list where the host changes.
 fn by_host<'a>(order: &'a [&'a Ran]) -> impl Iterator<Item = &'a [&'a Ran]> {
     order.chunk_by(|a, b| a.host == b.host)
+}
+
+/// Returns the calls that undo steps of one host.
+fn body(hands: &Hands<'_>, part: &[&Ran], suffix: &str) -> String {
+    let undo = |r: &&Ran| program::undo(&r.run, r.seq, &r.id, suffix);
+    let mut body = String::new();
+    if hands.overwrites {
+        body.push_str(program::overwrite());
+    }
+    body.extend(part.iter().map(undo));
+    body
+}
+
+fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
+    let saved = event.trim_start_matches("kept ");
+    let text = format!(
+        "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
+        first.host
+    );
+    hands.progress.event(&Event::Warning { text: &text });
 }
 
 fn one_host(
@@ -127,10 +103,7 @@ fn one_host(
         return Ok(Vec::new());
     };
     let member = hands.fleet.member(&first.host)?;
-    let undo = |r: &&Ran| program::undo(&r.run, r.seq, &r.id, suffix);
-    let text = member
-        .header
-        .program(&part.iter().map(undo).collect::<String>());
+    let text = member.header.program(&body(hands, part, suffix));
     let mut failed = Vec::new();
     let mut at: Option<(&Ran, Instant)> = None;
     let mut last = String::new();
@@ -147,14 +120,7 @@ fn one_host(
         .run(&text, hands.interrupted, &mut |frame| {
             match frame {
                 Frame::Output(line) => last = first_bytes(line),
-                Frame::Event(text) if text.starts_with("kept ") => {
-                    let saved = text.trim_start_matches("kept ");
-                    let text = format!(
-                        "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
-                        first.host
-                    );
-                    hands.progress.event(&Event::Warning { text: &text });
-                }
+                Frame::Event(text) if text.starts_with("kept ") => tell_kept(hands, first, text),
                 Frame::Event(text) => {
                     let words: Vec<&str> = text.split(' ').collect();
                     match (words.as_slice(), at) {
@@ -200,22 +166,23 @@ pub struct Back {
 
 /// Returns what `--rollback` undoes: the last run that came to its end and those before it that
 /// did not; or, where the last one did not, all since one that did. What somebody began to undo
-/// comes first, and alone: whoever says it again does not mean one release more.
-pub fn last_release(seen: &BTreeMap<String, Seen>) -> Back {
+/// comes first, and alone: whoever says it again does not mean one release more. `passed` are runs
+/// that are gone over.
+pub fn last_release(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Back {
     #[derive(Default)]
     struct Over {
         is_ok: bool,
         is_going_back: bool,
-        is_rolled_back: bool,
         ran: Vec<Ran>,
     }
     let mut runs: BTreeMap<String, Over> = BTreeMap::new();
     for (host, seen) in seen {
-        for run in seen.journal.runs() {
+        let journal = seen.journal.runs().into_iter();
+        // A host can have gone back alone.
+        for run in journal.filter(|run| !run.is_rolled_back && !passed.contains(&run.id)) {
             let all = runs.entry(run.id.clone()).or_default();
             all.is_ok |= run.is_ok;
             all.is_going_back |= run.is_going_back;
-            all.is_rolled_back |= run.is_rolled_back;
             all.ran.extend(run.steps.iter().map(|(seq, id)| Ran {
                 host: host.clone(),
                 run: run.id.clone(),
@@ -227,7 +194,6 @@ pub fn last_release(seen: &BTreeMap<String, Seen>) -> Back {
     let mut runs: Vec<_> = in_order(seen.values().map(|s| &s.journal))
         .into_iter()
         .filter_map(|id| runs.remove_entry(&id))
-        .filter(|(_, over)| !over.is_rolled_back)
         .filter(|(_, over)| over.is_going_back || !over.ran.is_empty())
         .collect();
     let is_begun = runs.last().is_some_and(|(_, over)| over.is_going_back);
@@ -278,7 +244,7 @@ mod tests {
             ..Seen::default()
         };
         let seen = BTreeMap::from([(String::from("h"), seen)]);
-        let back = last_release(&seen);
+        let back = last_release(&seen, &BTreeSet::new());
         let steps = back.ran.iter().map(|r| format!("{}:{}", r.run, r.seq));
         let found: Vec<String> = steps.collect();
         assert_eq!(found, expected, "{lines:?}");

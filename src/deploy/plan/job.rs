@@ -230,6 +230,18 @@ impl Job {
             .collect()
     }
 
+    /// Returns those of its guards that are asked on the way back. One about an artifact, which is
+    /// not made then, says no.
+    pub fn back_guards(&self) -> Result<impl Iterator<Item = (String, String)>> {
+        let guards = self.guards()?.into_iter().zip(&self.recipe.guards);
+        let is_known = |command: String| match command.contains(NOT_MADE) {
+            true => String::from("echo 'it asks about an artifact, which is not made here'; false"),
+            false => command,
+        };
+        let back = guards.filter(|(_, guard)| guard.is_back);
+        Ok(back.map(move |((name, command), _)| (name, is_known(command))))
+    }
+
     /// Returns whether it is done whole or not at all: texts name the run, so that each attempt
     /// makes something new, or a port is open only as long as the run that opened it.
     pub fn is_whole(&self) -> Result<bool> {

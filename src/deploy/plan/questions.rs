@@ -67,6 +67,8 @@ pub enum Depth {
     Show,
     /// Also the lines of old runs, which decide nothing any more.
     Past,
+    /// What decides about a way back: of the uses nothing but the guards that are asked then.
+    Back,
 }
 
 /// One program full of questions.
@@ -98,6 +100,10 @@ impl Questions {
         let mut needed = Needed::default();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
+            if depth == Depth::Back {
+                questions.about_guards(job, is_here(&job.host), job.back_guards()?);
+                continue;
+            }
             for (name, command, is_from) in job.facts()? {
                 let is_asked = is_here(if is_from { &job.from } else { &job.host });
                 if is_asked && !job.is_unmade(&command) {
@@ -105,12 +111,9 @@ impl Questions {
                     questions.ask(about, &command);
                 }
             }
-            if is_here(&job.host) {
-                let guards = job.guards()?.into_iter();
-                for (name, command) in guards.filter(|(_, text)| !job.is_unmade(text)) {
-                    questions.ask(About::Guard(job.label.clone(), name), &command);
-                }
-            }
+            let guards = job.guards()?.into_iter();
+            let guards = guards.filter(|(_, text)| !job.is_unmade(text));
+            questions.about_guards(job, is_here(&job.host), guards);
             for draft in job.steps(Late::Symbolic)? {
                 let seat = match draft.seat {
                     Seat::From => &job.from,
@@ -167,6 +170,17 @@ impl Questions {
             "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
         );
         self.look(About::Scopes, &script);
+    }
+
+    fn about_guards(
+        &mut self,
+        job: &Job,
+        is_here: bool,
+        guards: impl IntoIterator<Item = (String, String)>,
+    ) {
+        for (name, command) in guards.into_iter().filter(|_| is_here) {
+            self.ask(About::Guard(job.label.clone(), name), &command);
+        }
     }
 
     fn about_step(&mut self, job: &Job, draft: &Draft) {

@@ -224,10 +224,18 @@ impl Reader {
                 }
             }
             "guard" => {
-                self.properties(node, &[]);
+                self.properties(node, &["back"]);
                 if let Some([(name, _), (command, place)]) = self.arguments(node) {
                     let command = self.template(&command, Mode::Shell, Allow::Early, place);
-                    recipe.guards.push(Guard { name, command });
+                    let is_back = self.flag(node, "back");
+                    if is_back {
+                        self.check_back_guard(recipe, &command, place);
+                    }
+                    recipe.guards.push(Guard {
+                        name,
+                        command,
+                        is_back,
+                    });
                 }
             }
             "step" => {
@@ -244,6 +252,32 @@ impl Reader {
                     place,
                 );
             }
+        }
+    }
+
+    /// Refuses a guard that is asked on the way back, where nothing is made, about an artifact.
+    fn check_back_guard(&mut self, recipe: &Recipe, command: &Template, place: Place) {
+        let mut names: Vec<&str> = command.names().collect();
+        let mut at = 0;
+        while let Some(name) = names.get(at).copied() {
+            let head = name.split_once('.').map_or(name, |(head, _)| head);
+            if self.names.params.get(head) == Some(&Kind::Artifact) {
+                let message = format!("a guard with `back=#true` can not ask about `{{{name}}}`");
+                self.wrong(
+                    "wrong_value",
+                    place,
+                    message,
+                    "no artifact is made for a way back",
+                );
+                return;
+            }
+            let of_let = recipe.lets.iter().find(|l| l.name == name);
+            for more in of_let.into_iter().flat_map(|l| l.value.names()) {
+                if !names.contains(&more) {
+                    names.push(more);
+                }
+            }
+            at += 1;
         }
     }
 

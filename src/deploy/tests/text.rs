@@ -122,6 +122,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
             LOGS,
             &header.guard(),
             &header.program(""),
+            &header.program("rel_prove_run x"),
         ] {
             let output = std::process::Command::new(shell[0])
                 .args(&shell[1..])

@@ -50,8 +50,9 @@ rel_symlink() (
     fi
     if [ "${3:-}" != back ]; then
         # Whether it led anywhere: then it must when it comes back.
-        rel_call rel_symlink_back "$1" "$rel_was"
-        if [ -e "./$rel_name" ]; then rel_call="$rel_call there"; fi
+        rel_led=
+        if [ -e "./$rel_name" ]; then rel_led=there; fi
+        rel_call rel_symlink_back "$1" "$rel_was" "$rel_led" "$2"
         rel_undo_call || exit 1
     fi
     rel_with_parts rel_symlink_there "$2"
@@ -59,8 +60,36 @@ rel_symlink() (
 
 rel_symlink_there() { ln -s -- "$1" "$rel_new" && rel_rename "$rel_new" "$rel_there"; }
 
+# PATH FORMER [LED [LEFT]]: points a link where it pointed, or takes it away. One that somebody has
+# pointed elsewhere than to LEFT since stays. Older runs left LED or LEFT out.
 rel_symlink_back() {
+    if [ -n "${4:-}" ] && [ -z "${rel_overwrites:-}" ] && ! rel_link_is "$1" "$2" "$4"; then
+        printf '%s points to %s, and not to %s as rel left it\n' "$1" "$rel_found" "$4"
+        return 1
+    fi
     if [ -n "$2" ]; then rel_symlink "$1" "$2" back; else rel_remove "$1"; fi
+}
+
+# PATH TARGET...: whether nothing stands there, or a link to one of these. Sets rel_found to what
+# does, in words.
+rel_link_is() {
+    local path="$1"
+    rel_found=
+    if [ -L "$path" ]; then
+        rel_found=$(readlink -- "$path" && printf x) || return 1
+        rel_found=${rel_found%?x}
+    elif [ -e "$path" ]; then
+        rel_found='what is no link'
+        return 1
+    else
+        return 0
+    fi
+    shift
+    while [ "$#" -gt 0 ]; do
+        if [ "$rel_found" = "$1" ]; then return 0; fi
+        shift
+    done
+    return 1
 }
 
 # PATH: removes one file or link.

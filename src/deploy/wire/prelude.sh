@@ -490,6 +490,8 @@ rel_service_stop() {
 # down; where that does not come about it never begins, or nobody could end it.
 rel_service_go() {
     local rel_foreign_ok="${rel_foreign_ok:-}" from="$PWD"
+    # A way back that is run twice starts one.
+    if rel_service_alive "$1"; then return 0; fi
     rel_sd=$rel_state/services/$1
     if [ -e "$rel_sd/foreign-ok" ]; then rel_foreign_ok=1; fi
     rel_l=$(cat -- "$rel_sd/log")
@@ -524,18 +526,21 @@ $rel_ready" || rel_ok=
     fi
 }
 
-# NAME LOG RUN STOP READY SECONDS: scripts. A service that runs is restarted.
+# NAME LOG RUN STOP READY SECONDS: scripts. A service that runs is restarted. Its way back has the
+# digest of RUN, by which rel_prove_step knows what was left.
 rel_service() {
     rel_sd=$rel_state/services/$1
+    rel_sum=$(printf '%s\n' "$3" | sha256sum) || return 1
+    rel_sum=${rel_sum%% *}
     mkdir -p -- "$rel_sd"
     if [ -n "${rel_foreign_ok:-}" ]; then : >"$rel_sd/foreign-ok"; else rm -f -- "$rel_sd/foreign-ok"; fi
     if rel_service_alive "$1"; then
         cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
-        rel_call rel_service_back "$1" "$rel_state/undo/$rel_run/$rel_seq.run"
+        rel_call rel_service_back "$1" "$rel_state/undo/$rel_run/$rel_seq.run" "$rel_sum"
         rel_undo_late "$rel_call"
         rel_service_stop "$1"
     else
-        rel_call rel_service_stop "$1"
+        rel_call rel_service_stop "$1" "$rel_sum"
         rel_undo "$rel_call"
     fi
     printf '%s\n' "$3" >"$rel_sd/run"
@@ -739,73 +744,6 @@ rel_undo_step() {
     else
         rel_journal undo-failed "$2" "$3" "$1" "$rel_status"
         rel_emit failed "$2" "$rel_status"
-    fi
-}
-
-# RUN FORCED: says what is missing of what a run left for its way back; nothing where all is
-# there. A link that led somewhere and would not any more is told, unless it is FORCED.
-rel_prove_back() {
-    rel_f=$rel_state/undo/$1
-    if [ ! -d "$rel_f" ]; then
-        printf 'what run %s left for its way back is gone: %s\n' "$1" "$rel_f"
-        return 0
-    fi
-    rel_why=$2
-    for rel_f in "$rel_f"/*; do
-        rel_b=${rel_f##*/}
-        case ${rel_b%.late} in
-        *[!0-9]*) continue ;;
-        esac
-        # Only lines that rel wrote itself are read, and none is run.
-        rel_allowed=${rel_foreign_ok:-}
-        while IFS= read -r rel_l; do
-            case $rel_l in
-            *\\*) ;;
-            rel_foreign_ok=1) rel_allowed=1 ;;
-            "rel_symlink_back '"*"'"* | "rel_write_back '"*"'"* | "rel_unwrite '"*"'"* | \
-                "rel_secret_back '"*"'"* | "rel_service_back '"*"'" | "rel_service_go '"*"'")
-                ( eval "rel_prove_${rel_l#rel_}" ) 2>/dev/null
-                ;;
-            esac
-        done <"$rel_f"
-    done
-}
-
-# PATH: root goes back only where it may write.
-rel_prove_dir() {
-    rel_whoami
-    if [ "$rel_uid" != 0 ] || [ -n "$rel_allowed" ]; then return 0; fi
-    rel_find_foreign "${1%/*}"
-    if [ -n "$rel_foreign" ]; then rel_explain_foreign "$1"; fi
-}
-
-rel_prove_unwrite() { rel_prove_dir "$1"; }
-rel_prove_secret_back() { rel_prove_dir "$1"; }
-
-rel_prove_symlink_back() {
-    rel_prove_dir "$1"
-    if [ "${3:-}" != there ]; then return 0; fi
-    case $2 in
-    /*) rel_to=$2 ;;
-    *) rel_to=${1%/*}/$2 ;;
-    esac
-    if [ -z "$rel_why" ] && [ ! -e "$rel_to" ]; then
-        printf '%s, to which %s would point again, is gone\n' "$rel_to" "$1"
-    fi
-}
-
-rel_prove_write_back() {
-    rel_prove_dir "$1"
-    if [ ! -f "$2" ] && [ ! -L "$2" ]; then printf 'the former content of %s is gone: %s\n' "$1" "$2"; fi
-}
-
-rel_prove_service_back() {
-    if [ ! -s "$2" ]; then printf 'how %s was started is not known any more: %s is gone\n' "$1" "$2"; fi
-}
-
-rel_prove_service_go() {
-    if [ ! -s "$rel_state/services/$1/run" ]; then
-        printf 'how %s was started is not known any more\n' "$1"
     fi
 }
 

@@ -19,6 +19,8 @@ pub const TRUST: &str = include_str!("trust.sh");
 pub const FILES: &str = include_str!("files.sh");
 /// Detached steps; the guard goes without.
 pub const DETACHED: &str = include_str!("detached.sh");
+/// What looks at ways back before they are gone; most programs go without.
+pub const PROVE: &str = include_str!("prove.sh");
 /// What keeps a detached step; comes after the prelude.
 pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
@@ -136,6 +138,9 @@ impl Header {
         if of_detached.iter().any(|name| body.contains(name)) {
             functions.push_str(&lean(DETACHED));
         }
+        if body.contains("rel_prove_") {
+            functions.push_str(&lean(PROVE));
+        }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
              rel_gid=$7\n: >\"$1/program\"\n{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
@@ -201,6 +206,21 @@ pub fn undo(run: &str, seq: u32, id: &str, suffix: &str) -> String {
         quote(id),
         quote(suffix)
     )
+}
+
+/// Returns the line that looks at the directory with what `run` left for its way back.
+pub fn prove_run(run: &str) -> String {
+    format!("rel_prove_run {}\n", quote(run))
+}
+
+/// Returns the line that looks at the way back of a step, and changes nothing.
+pub fn prove_step(run: &str, seq: u32) -> String {
+    format!("rel_prove_step {} {seq}\n", quote(run))
+}
+
+/// Returns the line that lets the ways back after it overwrite what somebody changed since.
+pub fn overwrite() -> &'static str {
+    "rel_overwrites=1\n"
 }
 
 /// Returns a duration in whole seconds, at least one.

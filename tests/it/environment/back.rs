@@ -197,7 +197,10 @@ fn what_a_person_wrote_since_is_kept_beside() {
         .write("hosts/a/new", "by hand\n")
         .write("hosts/a/old", "by hand\n")
         .write("hosts/a/old.rel-saved", "an older one\n");
-    let output = space.run(["staging", "--rollback"]).ok();
+    let refused = space.run(["staging", "--rollback"]).fails(1);
+    assert_eq!(refused.stderr.matches(" is now `").count(), 2, "{refused}");
+    assert_eq!(space.read("hosts/a/new"), "by hand\n");
+    let output = space.run(["staging", "--rollback", "--force"]).ok();
     let pattern = regex::Regex::new(r"`[^`]*/hosts/").expect("a pattern");
     let text = shown(&output);
     assert_snapshot!(pattern.replace_all(&text, "`[DIR]/"), @"

@@ -1,0 +1,241 @@
+//! `--rollback`: back to what the journals say was there before the last run.
+//!
+//! All that is known of it is asked first: guards that concern where it leads, whether what the
+//! steps left is there, and whether it is still what stands on the hosts. The plan that comes of
+//! it is shown, or checked and carried out under the leases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+
+use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
+use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::hosts::undo::{self, Back, Ran};
+use crate::deploy::plan::expand::World;
+use crate::deploy::plan::guards;
+use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
+use crate::deploy::plan::job::Job;
+use crate::deploy::plan::questions::Depth;
+use crate::deploy::plan::roles::Roles;
+use crate::deploy::plan::rollback::RollbackPlan;
+use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::wire::frames::{Frame, unanswered};
+use crate::deploy::wire::program;
+use crate::deploy::{Outcome, Request, hosts_of, who_has_roles, world};
+use crate::error::{Error, Result};
+use crate::model::Environment;
+use crate::progress::{Event, Progress};
+
+/// Most lines that one host may say of what it would take back.
+const LINES_MAX: usize = 100_000;
+
+/// What is known of a rollback before it begins.
+pub(in crate::deploy) struct LookedBack {
+    fleet: Fleet,
+    /// Those whose guards are asked on the way back.
+    jobs: Vec<Job>,
+    seen: BTreeMap<String, Seen>,
+    /// What goes back.
+    back: Back,
+    /// Newer runs that left no way back.
+    passed: BTreeSet<String>,
+    pub(in crate::deploy) plan: RollbackPlan,
+}
+
+/// Opens the hosts, and asks them what would go back.
+pub(in crate::deploy) fn look_back(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<LookedBack> {
+    let asking = asking(request, progress);
+    let no_roots = BTreeMap::new();
+    let mut hosts = world(request, &no_roots, None)?.hosts()?;
+    let has_guards = !asking.uses.is_empty();
+    if has_guards && of(request, &asking, &no_roots, None)?.asks_here()? {
+        hosts.insert(THIS_MACHINE.to_owned(), this_machine().clone());
+    }
+    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let jobs = match has_guards {
+        true => {
+            let roles = who_has_roles(request, &fleet, interrupted)?;
+            of(request, &asking, &fleet.roots(), Some(&roles))?.jobs()?
+        }
+        false => Vec::new(),
+    };
+    let mut looked = LookedBack {
+        seen: fleet.ask(&jobs, Depth::Back, interrupted)?,
+        fleet,
+        jobs,
+        back: Back::default(),
+        passed: BTreeSet::new(),
+        plan: RollbackPlan::default(),
+    };
+    looked.find(request, interrupted)?;
+    Ok(looked)
+}
+
+/// Returns the environment with only those uses whose guards are asked on the way back.
+fn asking(request: &Request<'_>, progress: &dyn Progress) -> Environment {
+    let mut environment = request.environment.clone();
+    environment
+        .uses
+        .retain(|one| match request.recipes.of_use(one) {
+            Ok(recipe) => recipe.is_some_and(|r| r.guards.iter().any(|g| g.is_back)),
+            // The way back itself needs no recipe.
+            Err(mistake) => {
+                let text = format!(
+                    "the guards of `{}` are not asked: {}",
+                    one.label, mistake.message
+                );
+                progress.event(&Event::Warning { text: &text });
+                false
+            }
+        });
+    environment
+}
+
+fn of<'a>(
+    request: &'a Request<'a>,
+    environment: &'a Environment,
+    roots: &'a BTreeMap<String, String>,
+    holders: Option<&'a Roles>,
+) -> Result<World<'a>> {
+    Ok(World {
+        environment,
+        ..world(request, roots, holders)?
+    })
+}
+
+impl LookedBack {
+    /// Finds the last release that left a way back, and asks what it would change.
+    fn find(&mut self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        self.passed.clear();
+        loop {
+            self.back = undo::last_release(&self.seen, &self.passed);
+            if self.back.runs.is_empty() {
+                let name = &request.environment.name;
+                return Err(Error::usage(format!(
+                    "the journals of `{name}` have nothing to go back from"
+                )));
+            }
+            self.plan = self.prove(request, interrupted)?;
+            if self.plan.is_something() || self.back.is_begun {
+                break;
+            }
+            // A run that left no way back (it only asked, say) is passed over.
+            self.passed.extend(self.back.runs.iter().cloned());
+        }
+        self.plan.blocked = guards::blocked(&self.jobs, &self.seen);
+        Ok(())
+    }
+
+    /// Asks the hosts what steps left for their way back, and what would become of each thing.
+    fn prove(&self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<RollbackPlan> {
+        let order = undo::backwards(&self.back.ran);
+        let said = self.fleet.each(&|host, member| {
+            let own: Vec<&&Ran> = order.iter().filter(|r| r.host == host).collect();
+            if own.is_empty() {
+                return Ok(Vec::new());
+            }
+            let runs: BTreeSet<&str> = own.iter().map(|r| r.run.as_str()).collect();
+            let mut body: String = runs.into_iter().map(program::prove_run).collect();
+            body.extend(own.iter().map(|r| program::prove_step(&r.run, r.seq)));
+            let text = member.header.program(&body);
+            let mut said = Vec::new();
+            let mut session = member.session();
+            let status = session.run(&text, interrupted, &mut |frame| {
+                if let Frame::Output(line) = frame
+                    && said.len() < LINES_MAX
+                {
+                    said.push(first_bytes(line));
+                }
+                None
+            })?;
+            match status {
+                0 => Ok(said),
+                _ => Err(unanswered(host, "what looked for its way back")),
+            }
+        })?;
+        let mut plan = RollbackPlan {
+            environment: request.environment.name.clone(),
+            runs: self.back.runs.clone(),
+            ..RollbackPlan::default()
+        };
+        for (host, lines) in said {
+            let id = |run: &str, seq: u32| {
+                let mut ran = self.back.ran.iter();
+                let one = ran.find(|r| r.host == host && r.run == run && r.seq == seq)?;
+                Some(one.id.clone())
+            };
+            plan.add(&host, &lines, &id);
+        }
+        Ok(plan)
+    }
+
+    /// Stops it before its first change where a guard says no.
+    fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
+        if self.plan.blocked.is_empty() && request.overrides.guards.is_empty() {
+            return Ok(());
+        }
+        let (environment, blocked) = (request.environment, &self.plan.blocked);
+        request.overrides.check(environment, &self.jobs, blocked)
+    }
+
+    /// Takes the leases, and goes back.
+    pub(in crate::deploy) fn carry_out(
+        mut self,
+        request: &Request<'_>,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome> {
+        self.is_let_through(request)?;
+        let names = hosts_of(&self.fleet);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let wanted = LeaseRequest::new(&names, &self.seen, Mode::Run);
+        if !self.fleet.lock(&wanted, progress, interrupted)? {
+            self.seen = self.fleet.ask(&self.jobs, Depth::Back, interrupted)?;
+        }
+        // What others do to the same files has no lease of ours: looked at once more under it.
+        self.find(request, interrupted)?;
+        self.is_let_through(request)?;
+        self.plan.check(request.force)?;
+        let plan = Plan {
+            environment: request.environment.name.clone(),
+            blocked: self.plan.blocked.clone(),
+            ..Plan::default()
+        };
+        for host in &names {
+            let lines = request.overrides.journal_lines(host, &plan);
+            if !lines.is_empty() {
+                self.fleet.note(&[*host], &lines, interrupted)?;
+            }
+        }
+        let note = |event: &str| {
+            let runs = self.passed.iter().chain(&self.back.runs);
+            let lines: String = runs.map(|run| program::back(event, run)).collect();
+            self.fleet.note(&names, &lines, interrupted)
+        };
+        let hands = Hands {
+            environment: request.environment,
+            run_id: &request.run_id,
+            purpose: &request.purpose,
+            fleet: &self.fleet,
+            seen: &self.seen,
+            hours: None,
+            overwrites: request.force,
+            progress,
+            interrupted,
+        };
+        // Said first: cut off after its last step, it must not look like another release's.
+        note("rolling-back")?;
+        let undone = undo::go_back(&hands, &self.back.ran)?;
+        note("rolled-back")?;
+        Ok(Outcome {
+            undone,
+            round_trips: self.fleet.round_trips(),
+            hosts: hosts_of(&self.fleet),
+            ..Outcome::default()
+        })
+    }
+}

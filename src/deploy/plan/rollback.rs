@@ -1,0 +1,314 @@
+//! What `--rollback` would do, and what speaks against it, as hosts tell it. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::deploy::plan::guards::Blocked;
+use crate::error::{Error, Result};
+
+/// What becomes of one thing on the way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Where.
+    pub host: String,
+    /// The step whose way back it is, as journals name it.
+    pub step: String,
+    /// Of which kind the thing is.
+    pub kind: Kind,
+    /// The path of a link or file, or the service.
+    pub what: String,
+    /// What is there now; a file is told by its SHA-256.
+    pub from: String,
+    /// What will be there.
+    pub to: String,
+}
+
+/// What a way back brings back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A symbolic link.
+    Link,
+    /// A file.
+    File,
+    /// A command that stays.
+    Service,
+    /// What the recipe's own `undo` does: nothing more is known of it.
+    Command,
+}
+
+/// Something that is not as the last run left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Differs {
+    /// Where.
+    pub host: String,
+    /// The path, or the service.
+    pub what: String,
+    /// What is there now.
+    pub found: String,
+    /// What the run left there.
+    pub left: String,
+}
+
+/// Something that a way back needs and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Where.
+    pub host: String,
+    /// What is missing, in words.
+    pub text: String,
+    /// Only a link would lead to nothing: `--force` goes on.
+    pub may_be_forced: bool,
+}
+
+/// What `--rollback` would do.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RollbackPlan {
+    /// The environment.
+    pub environment: String,
+    /// The runs that are taken back, oldest first.
+    pub runs: Vec<String>,
+    /// How many steps have a way back.
+    pub steps: usize,
+    /// In the order in which it is done.
+    pub changes: Vec<Change>,
+    /// Guards that do not succeed.
+    pub blocked: Vec<Blocked>,
+    /// What somebody else has changed since.
+    pub differs: Vec<Differs>,
+    /// What is not there any more.
+    pub missing: Vec<Missing>,
+}
+
+impl RollbackPlan {
+    /// Adds what one host said of the steps that go back there, the first one first. `step` knows
+    /// their names, by run and position.
+    pub fn add(
+        &mut self,
+        host: &str,
+        lines: &[String],
+        step: &dyn Fn(&str, u32) -> Option<String>,
+    ) {
+        let mut late = Vec::new();
+        for line in lines {
+            let columns: Vec<&str> = line.split('\t').collect();
+            let [kind, run, at, what, rest @ ..] = columns.as_slice() else {
+                continue;
+            };
+            let (number, is_late) = match at.strip_suffix(".late") {
+                Some(number) => (number, true),
+                None => (*at, false),
+            };
+            let number = number.parse().unwrap_or(0);
+            let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
+            let what = (*what).to_owned();
+            let kind = match *kind {
+                "step" => {
+                    self.steps += 1;
+                    continue;
+                }
+                "missing" | "nowhere" => {
+                    self.missing.push(Missing {
+                        host: host.to_owned(),
+                        text: what,
+                        may_be_forced: *kind == "nowhere",
+                    });
+                    continue;
+                }
+                "differs" => {
+                    self.differs.push(Differs {
+                        host: host.to_owned(),
+                        what,
+                        found: get(0),
+                        left: get(1),
+                    });
+                    continue;
+                }
+                "link" => Kind::Link,
+                "file" => Kind::File,
+                "service" => Kind::Service,
+                "command" => Kind::Command,
+                _ => continue,
+            };
+            let change = Change {
+                host: host.to_owned(),
+                step: step(run, number).unwrap_or_default(),
+                kind,
+                what,
+                from: get(0),
+                to: get(1),
+            };
+            match is_late {
+                true => late.push(change),
+                false => self.changes.push(change),
+            }
+        }
+        // They are run in the order of the steps, when all else went back.
+        self.changes.extend(late.into_iter().rev());
+        self.join();
+    }
+
+    /// What several runs changed is told once: as it is now, and as it will be in the end.
+    fn join(&mut self) {
+        let mut first: BTreeMap<(String, String), String> = BTreeMap::new();
+        let mut last: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for (at, change) in self.changes.iter().enumerate() {
+            if change.kind == Kind::Command {
+                continue;
+            }
+            let key = (change.host.clone(), change.what.clone());
+            first.entry(key.clone()).or_insert(change.from.clone());
+            last.insert(key, at);
+        }
+        let changes = std::mem::take(&mut self.changes).into_iter().enumerate();
+        for (at, mut change) in changes {
+            let key = (change.host.clone(), change.what.clone());
+            match last.get(&key) {
+                Some(last) if change.kind != Kind::Command && *last != at => continue,
+                Some(_) if change.kind != Kind::Command => {
+                    change.from = first.get(&key).cloned().unwrap_or(change.from);
+                }
+                _ => {}
+            }
+            self.changes.push(change);
+        }
+    }
+
+    /// Returns whether the runs left anything to go back by, or should have.
+    pub fn is_something(&self) -> bool {
+        self.steps > 0 || !self.missing.is_empty()
+    }
+
+    /// Stops a rollback before its first change: what it needs is missing, or is not as it was
+    /// left, which `is_forced` goes over.
+    pub fn check(&self, is_forced: bool) -> Result<()> {
+        let missing = self.missing.iter();
+        let missing = missing.filter(|m| !(is_forced && m.may_be_forced));
+        let missing: Vec<(&str, &str, String)> = missing
+            .map(|m| ("missing", m.host.as_str(), m.text.clone()))
+            .collect();
+        let differs = self.differs.iter().filter(|_| !is_forced);
+        let differs = differs.map(|d| ("differs", d.host.as_str(), d.line()));
+        let is_missing = !missing.is_empty();
+        let mut by_host: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for (name, host, text) in missing.into_iter().chain(differs) {
+            by_host.entry((host, name)).or_default().push(text);
+        }
+        let Some((first, _)) = by_host.first_key_value().map(|((host, _), _)| (*host, ())) else {
+            return Ok(());
+        };
+        let name = &self.environment;
+        let mut error = Error::host(format!("`{name}` can not go back on host `{first}`"));
+        for ((host, name), texts) in by_host {
+            let fact = match host == first {
+                true => name.to_owned(),
+                false => format!("{name} on {host}"),
+            };
+            error = error.fact(fact, texts.join("\n"));
+        }
+        Err(error.hinted(match is_missing {
+            true => {
+                "nothing was changed; bring it back there, or release the former version anew; \
+                 where only a link would point to nothing, `--rollback --force` goes back all \
+                 the same"
+            }
+            false => {
+                "nothing was changed; see who changed it since; to go back all the same: \
+                 `--rollback --force` (what a file holds is then kept beside it)"
+            }
+        }))
+    }
+}
+
+impl Differs {
+    /// Returns one line with both values.
+    pub fn line(&self) -> String {
+        let Self {
+            what, found, left, ..
+        } = self;
+        format!(
+            "{what} is now `{}`; the last run left `{}`",
+            short(found),
+            short(left)
+        )
+    }
+}
+
+/// Returns a digest by its first digits, and anything else as it is.
+pub fn short(text: &str) -> &str {
+    let is_digest = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match is_digest {
+        true => &text[..12],
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(lines: &[&str]) -> RollbackPlan {
+        let mut plan = RollbackPlan {
+            environment: "e".into(),
+            ..RollbackPlan::default()
+        };
+        let lines: Vec<String> = lines.iter().map(|l| l.replace(' ', "\t")).collect();
+        plan.add("h", &lines, &|run, seq| Some(format!("{run}/{seq}")));
+        plan
+    }
+
+    fn told(plan: &RollbackPlan) -> Vec<String> {
+        let line = |c: &Change| format!("{} {} {} {}", c.step, c.what, c.from, c.to);
+        plan.changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_waits_comes_last_and_in_order() {
+        let found = plan(&[
+            "step b 3.late -",
+            "service b 3.late x running before",
+            "step b 2 -",
+            "link b 2 /l v2 v1",
+            "step b 1.late -",
+            "service b 1.late y running before",
+        ]);
+        assert_eq!(found.steps, 3);
+        assert_eq!(
+            told(&found),
+            [
+                "b/2 /l v2 v1",
+                "b/1 y running before",
+                "b/3 x running before"
+            ]
+        );
+        assert!(found.is_something() && found.check(false).is_ok());
+    }
+
+    #[test]
+    fn what_several_runs_changed_is_told_once() {
+        let found = plan(&["link c 1 /l v3 v2", "command c 1 undo", "link b 1 /l v3 v1"]);
+        assert_eq!(told(&found), ["c/1 undo  ", "b/1 /l v3 v1"]);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_stops_it_unless_forced() {
+        let found = plan(&["differs b 1 /l v3 v2", "nowhere b 2 gone"]);
+        let error = found.check(false).expect_err("stops");
+        assert_eq!(
+            error.facts,
+            [
+                (
+                    "differs".into(),
+                    "/l is now `v3`; the last run left `v2`".into()
+                ),
+                ("missing".into(), String::from("gone"))
+            ]
+        );
+        assert!(found.check(true).is_ok());
+        let gone = plan(&["missing b 1 gone"]);
+        assert!(gone.check(true).is_err());
+        // A line that was cut off, or that is of a later host, claims nothing.
+        assert!(!plan(&["link", "other b 1 x y z", ""]).is_something());
+    }
+}

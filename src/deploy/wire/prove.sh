@@ -1,0 +1,186 @@
+# --- the way back, looked at before it is gone -------------------------------
+# Prints what steps left for their way back, what would become of each thing, and what speaks
+# against it. Nothing is changed, and no text of a recipe is run. A line has columns with tabs
+# between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED.
+
+# KIND WHAT [FOUND [WANTED]]: prints one line about the step at hand.
+rel_say() {
+    local line="$1$rel_tab$rel_of_run$rel_tab$rel_of_seq" one
+    shift
+    for one in "$@"; do
+        rel_column "$one"
+        line=$line$rel_tab$rel_c
+    done
+    printf '%s\n' "$line"
+}
+
+# RUN: what a run left as a whole.
+rel_prove_run() {
+    rel_of_run=$1 rel_of_seq=0
+    if [ -d "$rel_state/undo/$1" ]; then return 0; fi
+    rel_say missing "what run $1 left for its way back is gone: $rel_state/undo/$1"
+}
+
+# LINE: whether it is one call with words in single quotes, as rel_call writes them, and nothing
+# else. Older runs wrote `there` without quotes.
+rel_is_call() {
+    local rest="${1#"${1%% *}"}"
+    while :; do
+        case $rest in
+        '' | ' there') return 0 ;;
+        " '"*) rest=${rest#" '"} ;;
+        # A quote within a word: the word is closed before it, and opened again.
+        "\\''"*) rest=${rest#"\\''"} ;;
+        *) return 1 ;;
+        esac
+        case $rest in
+        *"'"*) rest=${rest#*"'"} ;;
+        *) return 1 ;;
+        esac
+    done
+}
+
+# RUN SEQ: the way back of one step. Given in the order in which they go back: only the step that
+# goes back first must find what it left, the others find what that one brings back.
+rel_prove_step() {
+    local suffix file own line
+    rel_of_run=$1
+    for suffix in .late ''; do
+        rel_of_seq=$2$suffix
+        file=$rel_state/undo/$1/$2$suffix
+        if [ ! -s "$file" ]; then continue; fi
+        rel_say step -
+        own=1
+        rel_allowed=${rel_foreign_ok:-}
+        while IFS= read -r line; do
+            case $line in
+            rel_foreign_ok=1) rel_allowed=1 ;;
+            "rel_scope_leave '"*) ;;
+            "rel_symlink_back '"* | "rel_write_back '"* | "rel_unwrite '"* | "rel_secret_back '"* | \
+                "rel_service_back '"* | "rel_service_go '"* | "rel_service_stop '"*)
+                if rel_is_call "$line"; then eval "rel_prove_${line#rel_}"; else own=; fi
+                ;;
+            *) own= ;;
+            esac
+        done <"$file"
+        if [ -z "$own" ]; then rel_say command 'its own undo'; fi
+    done 2>/dev/null
+}
+
+# NAME: fails if another step, which goes back before, has spoken of it.
+rel_is_first() {
+    case $rel_met in
+    *"$rel_newline$1$rel_newline"*) return 1 ;;
+    esac
+    rel_met=$rel_met$1$rel_newline
+}
+rel_met=$rel_newline
+
+# PATH: root goes back only where it may write.
+rel_prove_dir() {
+    rel_whoami
+    if [ "$rel_uid" != 0 ] || [ -n "$rel_allowed" ]; then return 0; fi
+    rel_find_foreign "${1%/*}"
+    if [ -n "$rel_foreign" ]; then rel_say missing "$(rel_explain_foreign "$1")"; fi
+}
+
+rel_prove_symlink_back() {
+    local to
+    rel_prove_dir "$1"
+    if rel_is_first "link $1" && ! rel_link_is "$1" "$2" "${4:-}" && [ -n "${4:-}" ]; then
+        rel_say differs "$1" "$rel_found" "$4"
+    fi
+    if [ -L "$1" ]; then to=$(readlink -- "$1"); else to='no link'; fi
+    rel_say link "$1" "$to" "${2:-no link}"
+    if [ "${3:-}" != there ]; then return 0; fi
+    case $2 in
+    /*) to=$2 ;;
+    *) to=${1%/*}/$2 ;;
+    esac
+    if [ ! -e "$to" ]; then rel_say nowhere "$to, to which $1 would point again, is gone"; fi
+}
+
+# PATH: sets rel_sum to the first digits of a file's digest, or to words.
+rel_sum_of() {
+    if [ -L "$1" ]; then
+        rel_sum='a link'
+    elif [ ! -e "$1" ]; then
+        rel_sum='no file'
+    elif [ -f "$1" ] && rel_sum=$(sha256sum <"$1"); then
+        rel_sum=${rel_sum%% *}
+    else
+        rel_sum='what cannot be read'
+    fi
+}
+
+# PATH FORMER LEFT: a file that had this content, or none, before rel gave it this one.
+rel_prove_file() {
+    local found former
+    rel_prove_dir "$1"
+    rel_sum_of "$1"
+    found=$rel_sum
+    former='no file'
+    if [ -n "$2" ]; then
+        if [ ! -f "$2" ] && [ ! -L "$2" ]; then
+            rel_say missing "the former content of $1 is gone: $2"
+        fi
+        rel_sum_of "$2"
+        former=$rel_sum
+    fi
+    if rel_is_first "file $1" && [ -n "$3" ]; then
+        case $found in
+        "$3" | "$former" | 'no file') ;;
+        *) rel_say differs "$1" "$found" "$3" ;;
+        esac
+    fi
+    rel_say file "$1" "$found" "$former"
+}
+
+rel_prove_write_back() { rel_prove_file "$1" "$2" "${3:-}"; }
+rel_prove_unwrite() { rel_prove_file "$1" '' "$2"; }
+
+# PATH MARK FORMER: of a secret nothing is said but whether it is there.
+rel_prove_secret_back() {
+    local found='no file' former='no file'
+    rel_prove_dir "$1"
+    if [ -e "$1" ] || [ -L "$1" ]; then found='a secret'; fi
+    if [ -n "$3" ]; then
+        former='the former one'
+        if [ ! -e "$3/${1##*/}" ] && [ ! -L "$3/${1##*/}" ]; then
+            rel_say missing "the former content of $1 is gone: $3"
+        fi
+    fi
+    if rel_is_first "file $1" && [ -f "$2" ] && [ "$1" -nt "$2" ]; then
+        rel_say differs "$1" 'a newer file' 'the secret that rel wrote'
+    fi
+    rel_say file "$1" "$found" "$former"
+}
+
+# NAME LEFT WANTED: a service that was started by the script with this digest.
+rel_prove_service() {
+    local found=stopped
+    if rel_service_alive "$1"; then
+        found=running
+        if rel_is_first "service $1" && [ -n "$2" ]; then
+            rel_sum_of "$rel_state/services/$1/run"
+            if [ "$rel_sum" != "$2" ]; then rel_say differs "service $1" "$rel_sum" "$2"; fi
+        fi
+    fi
+    rel_say service "service $1" "$found" "$3"
+}
+
+rel_prove_service_back() {
+    if [ ! -s "$2" ]; then
+        rel_say missing "how $1 was started is not known any more: $2 is gone"
+    fi
+    rel_prove_service "$1" "${3:-}" 'running as before'
+}
+
+rel_prove_service_stop() { rel_prove_service "$1" "${2:-}" stopped; }
+
+rel_prove_service_go() {
+    if [ ! -s "$rel_state/services/$1/run" ]; then
+        rel_say missing "how $1 was started is not known any more"
+    fi
+    rel_prove_service "$1" '' running
+}

@@ -1,0 +1,55 @@
+//! What a rollback would do, as text.
+
+use std::collections::BTreeSet;
+
+use super::deploy::{INDENT, blocked_text};
+use super::{BAD, FAINT, NAME, Screen, Text};
+use crate::deploy::plan::rollback::{Kind, RollbackPlan, short};
+use crate::error::plural;
+
+/// Returns a rollback host by host, in its order: what is there, and what will be there.
+pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
+    let mut text = Text::new();
+    for change in &plan.changes {
+        let host = screen.paint(NAME, &change.host) + "  " + &change.step + "  ";
+        let what = match change.kind {
+            Kind::Command => change.what.clone(),
+            _ => format!(
+                "{}: {} -> {}",
+                change.what,
+                short(&change.from),
+                short(&change.to)
+            ),
+        };
+        text.line(host + what.as_str());
+    }
+    text += blocked_text(screen, &plan.blocked);
+    for differs in plan.differs.iter() {
+        let word = match is_forced {
+            true => "overwrites what was changed since",
+            false => "stopped: it was changed since",
+        };
+        text.line(screen.paint(NAME, &differs.host) + "  " + screen.paint(BAD, word));
+        text.line(Text::from(INDENT) + differs.line().as_str());
+    }
+    for missing in &plan.missing {
+        let word = match is_forced && missing.may_be_forced {
+            true => "goes on without",
+            false => "stopped: something is missing",
+        };
+        text.line(screen.paint(NAME, &missing.host) + "  " + screen.paint(BAD, word));
+        text.line(Text::from(INDENT) + missing.text.as_str());
+    }
+    let hosts: BTreeSet<&str> = plan.changes.iter().map(|c| c.host.as_str()).collect();
+    let runs = plan.runs.join(" ");
+    let said = format!(
+        "{}: {} {} would go back, on {} {}",
+        plan.environment,
+        plan.steps,
+        plural(plan.steps, "step"),
+        hosts.len(),
+        plural(hosts.len(), "host")
+    );
+    text.line(Text::from(said.as_str()) + screen.paint(FAINT, format_args!("  run {runs}")));
+    text
+}

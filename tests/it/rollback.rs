@@ -1,0 +1,275 @@
+//! `--rollback` acts on what its own steps left and on nothing else, and says beforehand what it
+//! will do.
+
+use insta::assert_snapshot;
+
+use crate::space::{Output, Space};
+
+/// Two environments that release to the same place of one host.
+fn shared() -> Space {
+    Space::new(
+        r#"
+target "a" { inputs "v"; outputs "a.txt"; run "cp v {out}"; }
+host "h1" local=#true root="hosts/h1"
+environment "minor" { needs "a"; use "versioned-release" as="app" on="h1" artifact="{a}" root="{host.root}/app"; }
+environment "special" { needs "a"; use "versioned-release" as="app" on="h1" artifact="{a}" root="{host.root}/app"; }
+"#,
+    )
+}
+
+/// Releases a version to an environment, and returns where `current` then points to.
+fn release(space: &Space, environment: &str, version: &str) -> String {
+    space.write("v", format!("{version}\n"));
+    let _ = space.run(["-q", environment]).ok();
+    assert_eq!(live(space), version);
+    let link = std::fs::read_link(space.path("hosts/h1/app/current")).expect("a link");
+    link.to_string_lossy().into_owned()
+}
+
+fn live(space: &Space) -> String {
+    let text = space.read("hosts/h1/app/current/artifact/a.txt");
+    text.trim().to_owned()
+}
+
+/// What was told, with words for the releases and for the ids of runs.
+fn told(output: &Output, links: &[(&str, &str)]) -> String {
+    let mut text = output.to_string();
+    for (link, word) in links {
+        text = text.replace(link, word);
+    }
+    let run = regex::Regex::new(r"run 2\S+").expect("a pattern");
+    run.replace_all(&text, "run [RUN]").into_owned()
+}
+
+#[test]
+fn a_link_that_another_environment_has_pointed_elsewhere_stays() {
+    let space = shared();
+    let one = release(&space, "minor", "1");
+    let two = release(&space, "minor", "2");
+    let three = release(&space, "special", "3");
+    let words = [(one.as_str(), "[1]"), (&two, "[2]"), (&three, "[3]")];
+    let refused = space.run(["minor", "--rollback"]);
+    assert_snapshot!(told(&refused, &words), @"
+    --- stderr
+    error: `minor` can not go back on host `h1`
+      differs  [work]/hosts/h1/app/current is now `[3]`; the last run left `[2]`
+      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+    --- exit code 1
+    ");
+    assert_eq!(live(&space), "3");
+    let plan = space.run(["minor", "--rollback", "--plan"]);
+    assert_snapshot!(told(&plan, &words), @"
+    h1  app/switch  [work]/hosts/h1/app/current: [3] -> [1]
+    h1  stopped: it was changed since
+               [work]/hosts/h1/app/current is now `[3]`; the last run left `[2]`
+    minor: 1 step would go back, on 1 host  run [RUN]
+    ");
+    assert_eq!(live(&space), "3");
+    // What it goes back from is still there: said again, and forced, it is done.
+    let _ = space.run(["minor", "--rollback", "--force"]).ok();
+    assert_eq!(live(&space), "1");
+}
+
+#[test]
+fn a_plan_of_a_rollback_tells_from_what_to_what_and_changes_nothing() {
+    let space = shared();
+    let one = release(&space, "minor", "1");
+    let two = release(&space, "minor", "2");
+    let words = [(one.as_str(), "[1]"), (&two, "[2]")];
+    let journal = space.read("hosts/h1/.rel/minor/journal");
+    let plan = space.run(["minor", "--rollback", "--plan"]).ok();
+    assert_snapshot!(told(&plan, &words), @"
+    h1  app/switch  [work]/hosts/h1/app/current: [2] -> [1]
+    minor: 1 step would go back, on 1 host  run [RUN]
+    ");
+    let json = space.ask(["minor", "--rollback", "--plan"]);
+    assert_eq!(json["changes"][0]["kind"], "link");
+    assert_eq!(json["changes"][0]["from"], two.as_str());
+    assert_eq!(json["changes"][0]["to"], one.as_str());
+    assert_eq!(json["differs"].as_array().map(Vec::len), Some(0));
+    assert_eq!(space.read("hosts/h1/.rel/minor/journal"), journal);
+    assert!(!space.has("hosts/h1/.rel/minor/lease"));
+    let _ = space.run(["minor", "--rollback"]).ok();
+    assert_eq!(live(&space), "1");
+}
+
+/// An environment of one recipe on one host.
+fn one(recipe: &str) -> Space {
+    let space = Space::new(
+        r#"
+var "v" "1"
+host "h" local=#true root="hosts/h"
+environment "e" { use "r" on="h" v="{v}"; }
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        format!("recipe \"r\" {{\n param \"v\"\n{recipe}\n}}\n"),
+    );
+    space
+}
+
+#[test]
+fn files_and_services_that_are_not_as_they_were_left_stop_it() {
+    let space = one(r#"
+    step "file" { write "{host.root}/file" "{v}\n"; }
+    step "new" { write "{host.root}/it's new" "{v}\n"; }
+    step "own" { run "echo {v} >own"; undo "rm own"; }
+"#);
+    let _ = space.run(["e"]).ok();
+    space.write("hosts/h/file", "by hand\n");
+    space.write("hosts/h/it's new", "by hand\n");
+    let refused = space.run(["e", "--rollback"]);
+    assert_snapshot!(refused, @"
+    --- stderr
+    error: `e` can not go back on host `h`
+      differs  [work]/hosts/h/it's new is now `ccc6730b7fa7`; the last run left `4355a46b19d3`
+               [work]/hosts/h/file is now `ccc6730b7fa7`; the last run left `4355a46b19d3`
+      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+    --- exit code 1
+    ");
+    assert_eq!(space.read("hosts/h/file"), "by hand\n");
+    assert!(space.has("hosts/h/own"), "nothing was changed");
+    // What the former content was is as good as what rel left there.
+    space.write("hosts/h/it's new", "1\n");
+    space.remove("hosts/h/file");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert!(!space.has("hosts/h/it's new") && !space.has("hosts/h/own"));
+}
+
+#[test]
+fn a_service_that_runs_another_command_stops_it() {
+    let space = one(r#"
+    step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log"; }
+"#);
+    let _ends = Services(&space);
+    let _ = space.run(["e"]).ok();
+    let _ = space.run(["e", "--var", "v=2"]).ok();
+    let script = "hosts/h/.rel/e/services/s/run";
+    let left = space.read(script);
+    space.write(script, "exec sleep 1003\n");
+    let refused = space.run(["e", "--rollback"]).fails(1);
+    assert!(refused.stderr.contains("service s is now"), "{refused}");
+    space.write(script, left);
+    let plan = space.run(["e", "--rollback", "--plan"]).ok();
+    let line = "h  r/run  service s: running -> running as before\n";
+    assert!(plan.stdout.starts_with(line), "{plan}");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert!(space.read(script).contains("sleep 100'1'"));
+}
+
+/// Ends what was started when the test ends: rel leaves services running.
+struct Services<'a>(&'a Space);
+
+impl Drop for Services<'_> {
+    fn drop(&mut self) {
+        let script = "for f in hosts/*/.rel/*/services/*/pid; do read -r p b <$f && kill -KILL $p || :; done";
+        let _ = self.0.program("sh").args(["-c", script]).status();
+    }
+}
+
+#[test]
+fn a_proof_runs_no_text_of_a_recipe() {
+    let space = one(r##"
+    step "own" {
+        run "echo {v} >own"
+        undo #"""
+            rel_symlink_back 'a' 'b'; touch proof-ran
+            rel_unwrite 'a' "$(touch proof-ran)"
+            rm own
+            """#
+    }
+    step "look" { run "true"; undo "touch undone"; }
+"##);
+    let _ = space.run(["e"]).ok();
+    let plan = space.run(["e", "--rollback", "--plan"]).ok();
+    assert!(plan.stdout.contains("r/own  its own undo"), "{plan}");
+    assert!(!space.has("hosts/h/proof-ran") && space.has("hosts/h/own"));
+}
+
+#[test]
+fn a_guard_that_concerns_the_state_is_asked_on_the_way_back_too() {
+    let space = one(r#"
+    guard "open" back=#true "if [ -e {host.root}/closed ]; then cat {host.root}/closed; exit 1; fi"
+    guard "forward" "test ! -e {host.root}/never-forward"
+    step "file" { write "{host.root}/file" "{v}\n"; }
+"#);
+    let _ = space.run(["e"]).ok();
+    space.write("hosts/h/closed", "the ledger is being written\n");
+    space.write("hosts/h/never-forward", "");
+    let refused = space.run(["e", "--rollback"]);
+    assert_snapshot!(refused, @r#"
+    --- stderr
+    error: `e` is stopped by the guard `open` on host `h`
+      evidence  the ledger is being written
+      help: nothing was changed; to go on all the same: `--override open --reason "…"`
+    --- exit code 1
+    "#);
+    assert!(space.has("hosts/h/file"));
+    let plan = space.run(["e", "--rollback", "--plan"]).ok();
+    assert_snapshot!(told(&plan, &[]), @"
+    h  r/file  [work]/hosts/h/file: 4355a46b19d3 -> no file
+    h  stopped by the guard `open`
+               the ledger is being written
+    e: 1 step would go back, on 1 host  run [RUN]
+    ");
+    let over = [
+        "e",
+        "--rollback",
+        "--override",
+        "open",
+        "--reason",
+        "it waits",
+    ];
+    let _ = space.run(over).ok();
+    assert!(!space.has("hosts/h/file"));
+    let journal = space.read("hosts/h/.rel/e/journal");
+    assert!(journal.contains("\toverridden\t"), "{journal}");
+
+    // One about what is released makes no sense there.
+    space.write(
+        "recipes/r.kdl",
+        "recipe \"r\" {\n param \"v\"\n param \"a\" type=\"artifact\" default=\"\"\n \
+         let \"id\" \"{a.sha256}\"\n guard \"g\" back=#true \"test {id} = 1\"\n}\n",
+    );
+    let wrong = space.run(["check"]);
+    assert!(
+        wrong
+            .stderr
+            .contains("a guard with `back=#true` can not ask about `{a.sha256}`"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_host_that_went_back_alone_keeps_no_other_from_going_back() {
+    let space = Space::new(
+        r#"
+var "v" "1"
+host "a" local=#true root="hosts/a"
+host "b" local=#true root="hosts/b"
+environment "e" {
+    rollout "r" on="a b" max-failures=1 {
+        use "r" v="{v}"
+    }
+}
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"recipe "r" {
+    param "v"
+    step "file" { write "{host.root}/file" "{v}\n"; }
+    step "look" undo=#false { run "test ! -e {host.root}/stuck; echo {v}"; }
+}
+"#,
+    );
+    let _ = space.run(["e"]).ok();
+    space.write("hosts/a/stuck", "");
+    let _ = space.run(["e", "--var", "v=2"]).fails(1);
+    assert_eq!(space.read("hosts/a/file"), "1\n");
+    assert_eq!(space.read("hosts/b/file"), "2\n");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("hosts/b/file"), "1\n");
+    assert_eq!(space.read("hosts/a/file"), "1\n");
+}
