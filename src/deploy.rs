@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 
-use crate::deploy::hosts::apply::{Done, Hands};
+use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet;
 use crate::deploy::hosts::fleet::Fleet;
@@ -276,8 +276,7 @@ pub fn apply(
         progress,
         interrupted,
     };
-    let done = Done::default();
-    hands.run(&looked.plan, &looked.jobs, &done)?;
+    let done = hands.all(&looked.plan, &looked.jobs)?;
     Ok(Outcome {
         ran: looked.plan.to_run,
         fresh: looked.plan.fresh,

@@ -235,7 +235,7 @@ impl Page {
         let purpose = &book.purpose;
         let steps = || book.parts.iter().flat_map(|p| &p.steps);
         self.paragraph("## When something goes wrong");
-        self.line("- A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.");
+        self.line("- A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.");
         self.line(format!("- A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel {purpose}` goes on where it stopped, and repeats nothing."));
         if steps().any(|s| s.is_scope) {
             self.line("- Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.");

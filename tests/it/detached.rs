@@ -261,11 +261,12 @@ fn an_exit_code_is_not_lost() {
       failed h1  copy/copy  exit status 3
       undone h1  copy/copy
     error: `staging` stopped: step `copy/copy` failed on host `h1`
-      status  3
-      output  begun
-              ended
-      undone  1 step
-      help: what was live before is live again; mend it and run the same command again
+      status       3
+      output       begun
+                   ended
+      undone       1 step
+      no way back  copy/before on h1
+      help: the other steps were taken back; mend it and run the same command again
     ");
     assert_eq!(
         told(host, "copy/copy"),

@@ -58,6 +58,7 @@ mod processes;
 mod promises;
 mod questions;
 mod relay;
+mod resumed;
 mod roles;
 mod rollback;
 mod rollout;

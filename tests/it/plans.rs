@@ -191,9 +191,10 @@ fn a_file_is_not_laid_into_a_directory_that_stands_in_its_place() {
     assert_snapshot!(shown(&failed), @"
     --- stderr
     error: `staging` stopped: step `worker/ini` failed on host `a`
-      status  1
-      output  [work]/hosts/a/worker.ini is a directory
-      help: nothing had been switched; mend it and run the same command again
+      status       1
+      output       [work]/hosts/a/worker.ini is a directory
+      no way back  worker/ini on a
+      help: nothing was taken back: look at what these steps did, and run the same command again
     --- exit code 1
     ");
     let there = fs::read_dir(space.path("hosts/a/worker.ini")).expect("lists");

@@ -124,9 +124,17 @@ fn a_gate_that_stays_shut_takes_the_whole_run_back() {
     assert_eq!(versions(&space), "1 1 1 1 1");
     assert_snapshot!(error(&failed), @"
     error: `production` stopped: step `gate/note` failed on host `px3`
-      status  7
-      undone  4 steps
-      help: what was live before is live again; mend it and run the same command again
+      status       7
+      undone       4 steps
+      no way back  gate/note on px1
+                   gate/note on px2
+                   gate/note on px3
+                   gate/note on px4
+                   note/note on px1
+                   note/note on px2
+                   note/note on px3
+                   note/note on px4
+      help: the other steps were taken back; mend it and run the same command again
     ");
 }
 
@@ -161,7 +169,7 @@ fn some_hosts_may_fail_without_the_others() {
       px2     `production` stopped: step `app/write` failed on host `px2`
       status  1
       undone  1 step
-      help: they are as they were before; run the same command again for them
+      help: they went back; run the same command again for them
     ");
     // One more is one too many.
     space.write("broken-px5", "");
@@ -274,12 +282,14 @@ fn a_log_that_says_too_much_shuts_the_gate() {
     let failed = run(&space, 2).fails(1);
     assert_snapshot!(error(&failed), @"
     error: `production` stopped: step `gate/count` failed on host `px`
-      status  1
-      output  2 of 1 allowed lines match
-              ERROR twice
-              CRITICAL
-      undone  1 step
-      help: what was live before is live again; mend it and run the same command again
+      status       1
+      output       2 of 1 allowed lines match
+                   ERROR twice
+                   CRITICAL
+      undone       1 step
+      no way back  app/act on px
+                   gate/count on px
+      help: the other steps were taken back; mend it and run the same command again
     ");
     assert_eq!(space.read("hosts/px/version"), "1\n");
     // Turned over meanwhile, and quiet since.

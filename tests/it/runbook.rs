@@ -114,7 +114,7 @@ host "h2" ssh="karl@h2.example.org" root="/srv/karl"
 
     ## When something goes wrong
 
-    - A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.
+    - A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.
     - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel staging trunk` goes on where it stopped, and repeats nothing.
     - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
     - What goes on without the run is followed by `rel attach staging trunk`, and ended by `rel attach staging trunk --stop`.
@@ -215,7 +215,7 @@ fn a_runbook_says_who_when_and_what_is_lost() {
 
     ## When something goes wrong
 
-    - A step that fails takes back, in reverse, all that the run had changed. What was live before is live again.
+    - A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.
     - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel ops` goes on where it stopped, and repeats nothing.
     - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
     - `rel log ops` shows the logs on all hosts, `rel status ops` what is live there, `rel history ops` who did what.

@@ -4,7 +4,7 @@
 //! of a host that follow each other go over in one program; what is done from here (a
 //! transfer, a question to a site) stands between programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::line::Line;
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::rollout::GivenUp;
-use crate::deploy::hosts::undo::{self, Ran};
+use crate::deploy::hosts::undo::{self, Ran, Undone};
 use crate::deploy::hosts::upload;
+use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::{Act, Job, Seat};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::wire::program;
@@ -25,6 +26,8 @@ use crate::progress::{Event, Progress, StepEnd};
 
 /// Runs whose ways back are kept.
 const UNDO_KEPT: usize = 10;
+/// Steps without a way back that an error names.
+const STAYS_SHOWN: usize = 10;
 /// Steps of this machine have no host's name.
 const HERE: &str = "here";
 
@@ -50,13 +53,40 @@ pub struct Hands<'a> {
     pub interrupted: &'a AtomicBool,
 }
 
-/// What one run has done so far.
+/// What one run has done so far, after what former attempts at it left.
 #[derive(Debug, Default)]
 pub struct Done {
     /// Steps that were started, for the way back.
     pub ran: Mutex<Vec<Ran>>,
     /// URLs that answered.
     pub urls: Mutex<Vec<String>>,
+    /// How steps of the plan are taken back, by their names in the journal.
+    ways_back: BTreeMap<String, WayBack>,
+}
+
+impl Done {
+    /// Returns what was done before a plan is carried out: by runs that were cut off.
+    pub fn new(plan: &Plan, cut_off: Vec<Ran>) -> Self {
+        let steps = plan.jobs.iter().flat_map(|job| &job.steps);
+        Self {
+            ran: Mutex::new(cut_off),
+            ways_back: steps.map(|s| (s.id.clone(), s.way_back)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the steps that ran and have no way back, with their hosts.
+    fn stays(&self, ran: &[Ran], undone: &Undone) -> BTreeSet<String> {
+        let stays = |ran: &&Ran| {
+            let key = (ran.run.clone(), ran.seq);
+            let is_gone = undone.steps.contains_key(&key) || undone.dropped.contains(&key);
+            // Of a step that is not in the plan any more nothing is known.
+            let way_back = self.ways_back.get(&ran.id).copied().unwrap_or_default();
+            !is_gone && way_back == WayBack::None
+        };
+        let steps = ran.iter().filter(stays);
+        steps.map(|r| format!("{} on {}", r.id, r.host)).collect()
+    }
 }
 
 /// Why a job stopped: a step's own failure is undone, a lost host is asked next time.
@@ -67,6 +97,34 @@ pub enum Stop {
     Other(Box<Error>),
 }
 
+/// Returns the error that says what went back, and no more than is known of it.
+fn went_back(mut cause: Box<Error>, undone: &Undone, stays: &BTreeSet<String>) -> Box<Error> {
+    let count = undone.steps.len();
+    if count > 0 {
+        let text = format!("{count} {}", crate::error::plural(count, "step"));
+        cause = cause.fact("undone", text);
+    }
+    if !stays.is_empty() {
+        let shown: Vec<&str> = stays.iter().map(String::as_str).take(STAYS_SHOWN).collect();
+        let more = match stays.len() - shown.len() {
+            0 => String::new(),
+            more => format!("\nand {more} more"),
+        };
+        cause = cause.fact("no way back", format!("{}{more}", shown.join("\n")));
+    }
+    cause.hinted(match (count, undone.is_proven(), stays.is_empty()) {
+        (0, _, true) => "nothing had been switched; mend it and run the same command again",
+        (0, _, false) => {
+            "nothing was taken back: look at what these steps did, and run the same command again"
+        }
+        (_, true, true) => {
+            "what was live before is live again; mend it and run the same command again"
+        }
+        (_, _, true) => "each way back came to its end; mend it and run the same command again",
+        (_, _, false) => "the other steps were taken back; mend it and run the same command again",
+    })
+}
+
 impl From<Box<Error>> for Stop {
     fn from(error: Box<Error>) -> Self {
         Self::Other(error)
@@ -74,8 +132,20 @@ impl From<Box<Error>> for Stop {
 }
 
 impl Hands<'_> {
-    /// Carries out the steps of a plan, under the lock; a failing one is followed by the way back.
-    pub fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
+    /// Carries out a plan, under the lock. Runs that were cut off before are one with this one:
+    /// what they did goes back with it, or came to its end where nothing is left to do.
+    pub fn all(&self, plan: &Plan, jobs: &[Job]) -> Result<Done> {
+        let cut_off = undo::cut_off(self.seen);
+        let done = Done::new(plan, cut_off.clone());
+        self.run(plan, jobs, &done)?;
+        if plan.to_run == 0 {
+            self.note_runs(&cut_off, &program::ended)?;
+        }
+        Ok(done)
+    }
+
+    /// Carries out the steps of a plan; a failing one is followed by the way back.
+    fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
         let (mut given_up, mut told) = (GivenUp::default(), None);
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
@@ -263,24 +333,14 @@ impl Hands<'_> {
         *lock(&done.ran) = others;
         // Where even that can not be written, all that can go back goes back.
         let told = self.tell_back("rolling-back", &ran);
-        let undone = undo::go_back(self, &ran).and_then(|count| {
+        let undone = undo::go_back(self, &ran).and_then(|undone| {
             told?;
             self.tell_back("gone-back", &ran)?;
-            Ok(count)
+            Ok(undone)
         });
         self.fleet.close_ports(is_wanted);
         match undone {
-            Ok(0) => {
-                cause.hinted("nothing had been switched; mend it and run the same command again")
-            }
-            Ok(count) => cause
-                .fact(
-                    "undone",
-                    format!("{count} {}", crate::error::plural(count, "step")),
-                )
-                .hinted(
-                    "what was live before is live again; mend it and run the same command again",
-                ),
+            Ok(undone) => went_back(cause, &undone, &done.stays(&ran, &undone)),
             Err(error) if error.kind == ErrorKind::Interrupted => cause
                 .fact("undone", "interrupted on the way back")
                 .hinted("the same command with `--rollback` goes on with it"),
@@ -296,11 +356,28 @@ impl Hands<'_> {
         }
     }
 
-    /// Says on each host that this run goes back, or is no release to go back from any more.
+    /// Says on each host that this run, with the attempts before it, goes back, or is no release
+    /// to go back from any more.
     fn tell_back(&self, event: &str, ran: &[Ran]) -> Result<()> {
-        let line = program::back(event, self.run_id);
-        let hosts: Vec<&str> = ran.iter().map(|r| r.host.as_str()).collect();
-        self.fleet.note(&hosts, &line, self.interrupted)
+        self.note_runs(ran, &|run| program::back(event, run))
+    }
+
+    /// Adds a line to the journal of each host for each run that did something there.
+    fn note_runs(&self, ran: &[Ran], line: &dyn Fn(&str) -> String) -> Result<()> {
+        let mut lines: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for ran in ran {
+            let own = lines.entry(&ran.host).or_default();
+            let line = line(&ran.run);
+            if !own.contains(&line) {
+                own.push(line);
+            }
+        }
+        self.fleet
+            .each(&|name, member| match lines.get(name) {
+                Some(lines) => member.act(&lines.concat(), self.interrupted),
+                None => Ok(()),
+            })
+            .map(drop)
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.

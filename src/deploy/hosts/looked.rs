@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::deploy::hosts::fleet::{Directories, Fleet, LeaseRequest, Mode};
 use crate::deploy::hosts::hours::Hours;
+use crate::deploy::hosts::undo;
 use crate::deploy::plan::decide;
 use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
@@ -115,6 +116,9 @@ impl Looked<'_> {
             let mut hosts = self.plan.touched();
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
+            // What a run that was cut off did goes back with this one, if it fails.
+            let cut_off = undo::cut_off(&self.seen);
+            hosts.extend(cut_off.iter().map(|ran| ran.host.as_str()));
             detached::check(&self.plan, &request.purpose, &hosts)?;
             let wanted = LeaseRequest {
                 directories: self.directories(),

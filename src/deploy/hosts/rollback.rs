@@ -232,7 +232,7 @@ impl LookedBack {
         let undone = undo::go_back(&hands, &self.back.ran)?;
         note("rolled-back")?;
         Ok(Outcome {
-            undone,
+            undone: undone.steps.len(),
             round_trips: self.fleet.round_trips(),
             hosts: hosts_of(&self.fleet),
             ..Outcome::default()

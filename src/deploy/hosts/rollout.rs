@@ -44,7 +44,7 @@ impl GivenUp {
         for (host, error) in hosts {
             told = told.fact(host, error.message);
         }
-        Err(told.hinted("they are as they were before; run the same command again for them"))
+        Err(told.hinted("they went back; run the same command again for them"))
     }
 }
 

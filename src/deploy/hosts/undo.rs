@@ -31,24 +31,45 @@ pub struct Ran {
     pub id: String,
 }
 
-/// Undoes steps, given in the order in which they ran; returns how many had a way back.
+/// What a way back has undone, over all hosts.
+#[derive(Debug, Default)]
+pub struct Undone {
+    /// Steps that had a way back, by run and position: whether a look at what it brought back
+    /// found that.
+    pub steps: BTreeMap<(String, u32), bool>,
+    /// Steps whose way back was that of an earlier attempt.
+    pub dropped: BTreeSet<(String, u32)>,
+}
+
+impl Undone {
+    /// Returns whether all that went back was found to be as it was.
+    pub fn is_proven(&self) -> bool {
+        self.steps.values().all(|is_proven| *is_proven)
+    }
+
+    fn add(&mut self, step: &Ran, is_proven: bool) {
+        let key = (step.run.clone(), step.seq);
+        *self.steps.entry(key).or_insert(true) &= is_proven;
+    }
+}
+
+/// Undoes steps, given in the order in which they ran.
 ///
 /// All of them are tried, also when one fails: the more goes back, the better.
-pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<usize> {
-    let undone: Mutex<Vec<(String, u32)>> = Mutex::new(Vec::new());
+pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
+    let undone: Mutex<Undone> = Mutex::default();
     let mut failed: Vec<String> = Vec::new();
     let steps = backwards(ran);
     let late = steps.iter().rev().copied().collect();
     for (order, suffix) in [(steps, ""), (late, ".late")] {
         for part in by_host(&order) {
-            failed.extend(one_host(hands, part, suffix, &undone)?);
+            failed.extend(one_host(hands, part, (suffix, ran), &undone)?);
         }
     }
     if failed.is_empty() {
-        let mut undone = undone.into_inner().unwrap_or_default();
-        undone.sort();
-        undone.dedup();
-        return Ok(undone.len());
+        return Ok(undone
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner));
     }
     let mut error = Error::new(ErrorKind::NotRolledBack, "the way back failed as well");
     for what in failed {
@@ -74,8 +95,13 @@ fn by_host<'a>(order: &'a [&'a Ran]) -> impl Iterator<Item = &'a [&'a Ran]> {
 }
 
 /// Returns the calls that undo steps of one host.
-fn body(hands: &Hands<'_>, part: &[&Ran], suffix: &str) -> String {
-    let undo = |r: &&Ran| program::undo(&r.run, r.seq, &r.id, suffix);
+fn body(hands: &Hands<'_>, part: &[&Ran], (suffix, ran): (&str, &[Ran])) -> String {
+    let undo = |r: &&Ran| {
+        let earlier = ran.iter().take_while(|o| o.run != r.run);
+        let older = earlier.filter(|o| o.host == r.host && o.id == r.id);
+        let older = older.map(|o| (o.run.as_str(), o.seq));
+        program::undo(&r.run, r.seq, &r.id, suffix, older)
+    };
     let mut body = String::new();
     if hands.overwrites {
         body.push_str(program::overwrite());
@@ -96,14 +122,14 @@ fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
 fn one_host(
     hands: &Hands<'_>,
     part: &[&Ran],
-    suffix: &str,
-    undone: &Mutex<Vec<(String, u32)>>,
+    within: (&str, &[Ran]),
+    undone: &Mutex<Undone>,
 ) -> Result<Vec<String>> {
     let Some(first) = part.first() else {
         return Ok(Vec::new());
     };
     let member = hands.fleet.member(&first.host)?;
-    let text = member.header.program(&body(hands, part, suffix));
+    let text = member.header.program(&body(hands, part, within));
     let mut failed = Vec::new();
     let mut at: Option<(&Ran, Instant)> = None;
     let mut last = String::new();
@@ -129,9 +155,14 @@ fn one_host(
                             at = step.map(|s| (*s, Instant::now()));
                             last.clear();
                         }
-                        (["done", _], Some((step, start))) => {
+                        (["dropped", seq], _) => {
+                            let step = part.iter().find(|r| r.seq.to_string() == *seq);
+                            let keys = step.map(|s| (s.run.clone(), s.seq));
+                            lock(undone).dropped.extend(keys);
+                        }
+                        (["done", _, proven @ ..], Some((step, start))) => {
                             at = None;
-                            lock(undone).push((step.run.clone(), step.seq));
+                            lock(undone).add(step, !proven.is_empty());
                             tell(step, StepEnd::Undone, start);
                         }
                         (["failed", _, status], Some((step, start))) => {
@@ -169,33 +200,7 @@ pub struct Back {
 /// comes first, and alone: whoever says it again does not mean one release more. `passed` are runs
 /// that are gone over.
 pub fn last_release(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Back {
-    #[derive(Default)]
-    struct Over {
-        is_ok: bool,
-        is_going_back: bool,
-        ran: Vec<Ran>,
-    }
-    let mut runs: BTreeMap<String, Over> = BTreeMap::new();
-    for (host, seen) in seen {
-        let journal = seen.journal.runs().into_iter();
-        // A host can have gone back alone.
-        for run in journal.filter(|run| !run.is_rolled_back && !passed.contains(&run.id)) {
-            let all = runs.entry(run.id.clone()).or_default();
-            all.is_ok |= run.is_ok;
-            all.is_going_back |= run.is_going_back;
-            all.ran.extend(run.steps.iter().map(|(seq, id)| Ran {
-                host: host.clone(),
-                run: run.id.clone(),
-                seq: *seq,
-                id: id.clone(),
-            }));
-        }
-    }
-    let mut runs: Vec<_> = in_order(seen.values().map(|s| &s.journal))
-        .into_iter()
-        .filter_map(|id| runs.remove_entry(&id))
-        .filter(|(_, over)| over.is_going_back || !over.ran.is_empty())
-        .collect();
+    let mut runs = unreturned(seen, passed);
     let is_begun = runs.last().is_some_and(|(_, over)| over.is_going_back);
     let mut group = Vec::new();
     while let Some((_, over)) = runs.last() {
@@ -217,14 +222,55 @@ pub fn last_release(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) ->
     }
 }
 
+/// Returns the steps of the last runs that neither came to their end nor went back: a run that
+/// goes on there is one with them, and takes them back as well when it fails.
+pub fn cut_off(seen: &BTreeMap<String, Seen>) -> Vec<Ran> {
+    let runs = unreturned(seen, &BTreeSet::new());
+    let ended = runs.iter().rposition(|(_, over)| over.is_ok);
+    let cut_off = runs.into_iter().skip(ended.map_or(0, |at| at + 1));
+    cut_off.flat_map(|(_, over)| over.ran).collect()
+}
+
+/// What one run left on all hosts where it did not go back.
+#[derive(Default)]
+struct Over {
+    is_ok: bool,
+    is_going_back: bool,
+    ran: Vec<Ran>,
+}
+
+/// Returns the runs that did not go back, oldest first.
+fn unreturned(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Vec<(String, Over)> {
+    let mut runs: BTreeMap<String, Over> = BTreeMap::new();
+    for (host, seen) in seen {
+        let journal = seen.journal.runs().into_iter();
+        // A host can have gone back alone.
+        for run in journal.filter(|run| !run.is_rolled_back && !passed.contains(&run.id)) {
+            let all = runs.entry(run.id.clone()).or_default();
+            all.is_ok |= run.is_ok;
+            all.is_going_back |= run.is_going_back;
+            all.ran.extend(run.steps.iter().map(|(seq, id)| Ran {
+                host: host.clone(),
+                run: run.id.clone(),
+                seq: *seq,
+                id: id.clone(),
+            }));
+        }
+    }
+    in_order(seen.values().map(|s| &s.journal))
+        .into_iter()
+        .filter_map(|id| runs.remove_entry(&id))
+        .filter(|(_, over)| over.is_going_back || !over.ran.is_empty())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::deploy::wire::journal::Journal;
 
-    /// Lines `run event seq step`, a second apart; answers `run:seq` of what goes back.
-    #[track_caller]
-    fn check(lines: &[&str], expected: &[&str]) {
+    /// Lines `run event seq step`, a second apart, on one host.
+    fn seen(lines: &[&str]) -> BTreeMap<String, Seen> {
         let text: String = lines
             .iter()
             .enumerate()
@@ -243,7 +289,13 @@ mod tests {
             journal: Journal::parse(text.as_bytes()),
             ..Seen::default()
         };
-        let seen = BTreeMap::from([(String::from("h"), seen)]);
+        BTreeMap::from([(String::from("h"), seen)])
+    }
+
+    /// Answers `run:seq` of what goes back.
+    #[track_caller]
+    fn check(lines: &[&str], expected: &[&str]) {
+        let seen = seen(lines);
         let back = last_release(&seen, &BTreeSet::new());
         let steps = back.ran.iter().map(|r| format!("{}:{}", r.run, r.seq));
         let found: Vec<String> = steps.collect();
@@ -270,6 +322,26 @@ mod tests {
         ]
         .concat();
         check(&back, &["a:1"]);
+    }
+
+    #[test]
+    fn runs_that_were_cut_off_are_one_with_the_next() {
+        let left = |lines: &[&str]| {
+            let seen = seen(lines);
+            let ran = cut_off(&seen).into_iter();
+            ran.map(|r| format!("{}:{}", r.run, r.seq))
+                .collect::<Vec<_>>()
+        };
+        let first = ["a start 1 -", "a done 1 -", "a ok - -"];
+        assert!(left(&first).is_empty());
+        let cut = [&first[..], &["b start 1 -", "c start 1 -"]].concat();
+        assert_eq!(left(&cut), ["b:1", "c:1"]);
+        // What went back, or came to its end, is not; what began to go back is.
+        let back = [&cut[..], &["c rolling-back - c"]].concat();
+        assert_eq!(left(&back), ["b:1", "c:1"]);
+        let gone = [&back[..], &["c gone-back - c"]].concat();
+        assert_eq!(left(&gone), ["b:1"]);
+        assert!(left(&[&gone[..], &["b ok - -"]].concat()).is_empty());
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn a_failing_step_takes_all_before_it_back() {
       status  1
       output  tries
       undone  3 steps
-      help: what was live before is live again; mend it and run the same command again
+      help: each way back came to its end; mend it and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/current")));
     assert_eq!(space.read("hosts/b/file"), "old");
@@ -184,10 +184,11 @@ fn a_step_that_takes_too_long_is_ended() {
     let error = space.fails();
     insta::assert_snapshot!(error.to_string(), @"
     `staging` stopped: step `slow/sleep` failed on host `a`
-      status  took longer than 300ms and was ended
-      output  begins
-      undone  1 step
-      help: what was live before is live again; mend it and run the same command again
+      status       took longer than 300ms and was ended
+      output       begins
+      undone       1 step
+      no way back  slow/sleep on a
+      help: the other steps were taken back; mend it and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/l")));
 }

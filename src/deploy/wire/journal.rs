@@ -220,7 +220,10 @@ impl Journal {
                         *ended = None;
                     }
                 }
-                "rolled-back" => attempts.retain(|(begun, _)| begun.run != line.key),
+                // What such an attempt had found holds no longer.
+                "rolled-back" | "gone-back" => {
+                    attempts.retain(|(begun, _)| begun.run != line.key);
+                }
                 _ => {}
             }
         }

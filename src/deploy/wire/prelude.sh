@@ -715,11 +715,36 @@ rel_tidy_blobs() {
 
 # --- the way back ----------------------------------------------------------
 
-# RUN SEQ ID SUFFIX: runs the stored way back of one step, if it has one.
+# RUN SEQ ID SUFFIX OLDER...: an attempt at the step that goes back later, RUN/SEQ, found what was
+# there before both. So nothing is started again because this one found it running, what both
+# would do is done once, and the step is undone also where this one had nothing to change.
+rel_drop_back() {
+    local own="$rel_state/undo/$1/$2" run="$1" seq="$2" id="$3" is_older='' older has was
+    shift 4
+    for older in "$@"; do
+        older=$rel_state/undo/$older
+        if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; else continue; fi
+        if [ ! -s "$own" ] || [ ! -s "$older" ]; then continue; fi
+        was=$(cat -- "$older") && has=$(cat -- "$own") || continue
+        if [ "$was" = "$has" ]; then rm -f -- "$own"; fi
+    done
+    if [ -z "$is_older" ]; then return 0; fi
+    rm -f -- "$own.late"
+    if [ ! -s "$own" ]; then
+        rel_must_hold
+        rel_journal undone "$seq" "$id" "$run" - || return 0
+        rel_emit dropped "$seq"
+    fi
+}
+
+# RUN SEQ ID SUFFIX OLDER...: runs the stored way back of one step, if it has one.
 rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
     rel_away=
-    if [ -z "$4" ] && rel_detached_of "$1" "$2"; then rel_away=$rel_dd; fi
+    if [ -z "$4" ]; then
+        rel_drop_back "$@"
+        if rel_detached_of "$1" "$2"; then rel_away=$rel_dd; fi
+    fi
     if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then return 0; fi
     rel_must_hold
     rel_emit start "$2"
@@ -736,11 +761,15 @@ rel_undo_step() {
     rel_status=$?
     rel_run=$rel_was_run
     if [ -s "$rel_tmp/kept" ]; then rel_emit kept "$(tr '\n' ' ' <"$rel_tmp/kept")"; fi
+    rel_proven=
+    if [ "$rel_status" -eq 0 ] && [ -z "$rel_away" ] && rel_is_back "$1" "$2" "$4"; then
+        rel_proven=proven
+    fi
     # Written down before the script goes: twice is better than not at all.
     if [ "$rel_status" -eq 0 ]; then rel_journal undone "$2" "$3" "$1" - 2>&1 || rel_status=1; fi
     if [ "$rel_status" -eq 0 ]; then
         rm -f -- "$rel_script"
-        rel_emit 'done' "$2"
+        rel_emit 'done' "$2" $rel_proven
     else
         rel_journal undo-failed "$2" "$3" "$1" "$rel_status"
         rel_emit failed "$2" "$rel_status"

@@ -138,7 +138,7 @@ impl Header {
         if of_detached.iter().any(|name| body.contains(name)) {
             functions.push_str(&lean(DETACHED));
         }
-        if body.contains("rel_prove_") {
+        if body.contains("rel_prove_") || body.contains("rel_undo_step") {
             functions.push_str(&lean(PROVE));
         }
         format!(
@@ -198,13 +198,30 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits.
-pub fn undo(run: &str, seq: u32, id: &str, suffix: &str) -> String {
+/// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits. `older` are
+/// the attempts at the same step that go back after it.
+pub fn undo<'a>(
+    run: &str,
+    seq: u32,
+    id: &str,
+    suffix: &str,
+    older: impl Iterator<Item = (&'a str, u32)>,
+) -> String {
+    let older = older.map(|(run, seq)| format!(" {}", quote(&format!("{run}/{seq}"))));
     format!(
-        "rel_undo_step {} {seq} {} {}\n",
+        "rel_undo_step {} {seq} {} {}{}\n",
         quote(run),
         quote(id),
-        quote(suffix)
+        quote(suffix),
+        older.collect::<String>()
+    )
+}
+
+/// Returns the line that says of an earlier run that it came to its end: nothing was left to do.
+pub fn ended(run: &str) -> String {
+    format!(
+        "( rel_run={}; rel_journal ok - - - - ) || rel_unwritten=1\n",
+        quote(run)
     )
 }
 

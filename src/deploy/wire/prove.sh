@@ -184,3 +184,27 @@ rel_prove_service_go() {
     fi
     rel_prove_service "$1" '' running
 }
+
+# RUN SEQ SUFFIX: after a way back, whether a look at each thing finds what it was to bring back.
+# Of what a recipe's own undo does nothing is known.
+rel_is_back() {
+    local kind run seq what found wanted
+    rel_prove_step "$1" "$2" >"$rel_tmp/proof"
+    while IFS=$rel_tab read -r kind run seq what found wanted; do
+        case $seq:$kind:$found in
+        "$2$3:command:"* | "$2$3:nowhere:"* | "$2$3:missing:"*) return 1 ;;
+        "$2$3:service:running")
+            case $wanted in
+            running*) ;;
+            *) return 1 ;;
+            esac
+            ;;
+        "$2$3:file:a secret")
+            if [ "$wanted" != 'the former one' ]; then return 1; fi
+            ;;
+        "$2$3:link:"* | "$2$3:file:"* | "$2$3:service:"*)
+            if [ "$found" != "$wanted" ]; then return 1; fi
+            ;;
+        esac
+    done <"$rel_tmp/proof"
+}

@@ -55,7 +55,8 @@ impl Journal {
             let lines = later().filter(|l| l.event == event && l.id == id);
             lines.map(|l| l.key.as_str()).collect()
         };
-        let rolled_back = back("rolled-back", "-");
+        let mut rolled_back = back("rolled-back", "-");
+        rolled_back.extend(back("gone-back", "-"));
         let ids: BTreeSet<&str> = before.lines().iter().map(|l| l.id.as_str()).collect();
         let mut picked: BTreeSet<usize> = BTreeSet::new();
         for id in ids {

@@ -276,10 +276,14 @@ fn a_step_that_fails_is_told_with_host_step_and_output() {
     assert_snapshot!(shown(&output), @"
     --- stderr
     error: `staging` stopped: step `fails/fails` failed on host `b`
-      status  1
-      output  to the one
-              to the other
-      help: nothing had been switched; mend it and run the same command again
+      status       1
+      output       to the one
+                   to the other
+      no way back  fails/fails on a
+                   fails/fails on b
+                   fails/works on a
+                   fails/works on b
+      help: nothing was taken back: look at what these steps did, and run the same command again
     --- exit code 1
     ");
 }

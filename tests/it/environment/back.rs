@@ -47,7 +47,7 @@ fn a_failure_takes_all_back_in_reverse_on_all_hosts() {
     error: `staging` stopped: step `three/second` failed on host `a`
       status  1
       undone  6 steps
-      help: what was live before is live again; mend it and run the same command again
+      help: each way back came to its end; mend it and run the same command again
     --- exit code 1
     ");
     let undone = [

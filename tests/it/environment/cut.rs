@@ -92,8 +92,9 @@ fn a_step_that_takes_too_long_is_ended() {
     assert_snapshot!(shown(&output), @"
     --- stderr
     error: `staging` stopped: step `slow/slow` failed on host `a`
-      status  took longer than 1s and was ended
-      help: nothing had been switched; mend it and run the same command again
+      status       took longer than 1s and was ended
+      no way back  slow/slow on a
+      help: nothing was taken back: look at what these steps did, and run the same command again
     --- exit code 1
     ");
     assert!(!is_alive(&space.read("hosts/a/child")));

@@ -1,0 +1,173 @@
+//! A run that goes on where another one was cut off is one with it: when it fails, all that both
+//! did goes back. What is said then is no more than was looked at.
+
+use std::fs;
+
+use insta::assert_snapshot;
+use rustix::process::Signal;
+
+use crate::space::{Output, Space, wait_until};
+
+/// An environment of these uses on one host, with these recipes.
+fn space(uses: &str, recipes: &[(&str, &str)]) -> Space {
+    let space = Space::new(&format!(
+        "var \"v\" \"1\"\nhost \"h\" local=#true root=\"hosts/h\"\nenvironment \"e\" {{\n{uses}\n}}\n"
+    ));
+    for (name, steps) in recipes {
+        let text = format!("recipe \"{name}\" {{\n param \"v\" default=\"\"\n{steps}\n}}\n");
+        space.write(format!("recipes/{name}.kdl"), text);
+    }
+    fs::create_dir_all(space.path("hosts/h")).expect("creates");
+    space
+}
+
+/// Works until somebody ends it, or fails where `go-on` is.
+const WORK: (&str, &str) = (
+    "work",
+    r#"step "work" { run "if [ -e go-on ]; then exit 1; fi; touch at-work; sleep 1000"; undo "true"; }"#,
+);
+
+/// Stops what runs, and knows whether it did.
+const STOP: (&str, &str) = (
+    "stop",
+    r#"
+    fact "was" "if [ -e {host.root}/running ]; then echo yes; else echo no; fi"
+    step "stop" { run "rm -f running; : {was}"; undo "if [ {was} = yes ]; then touch running; fi"; }
+"#,
+);
+
+/// Begins a run, and kills it at work.
+fn cut_off(space: &Space, args: &[&str]) {
+    let job = space.begin(args);
+    wait_until("it works", || space.has("hosts/h/at-work").then_some(()));
+    job.signal(Signal::KILL);
+    let _ = job.finish();
+    space.remove("hosts/h/at-work");
+}
+
+/// A run that fails, once the guard of the one before has left.
+fn fails(space: &Space, args: &[&str]) -> Output {
+    space.write("hosts/h/go-on", "");
+    wait_until("the guard has left", || {
+        let output = space.run(args).fails(1);
+        (!output.stderr.contains("is held by")).then_some(output)
+    })
+}
+
+#[test]
+fn what_the_first_attempt_stopped_runs_again() {
+    for around in [" around=\"work\"", ""] {
+        let uses = format!("use \"stop\" on=\"h\"{around}\nuse \"work\" on=\"h\"");
+        let space = space(&uses, &[STOP, WORK]);
+        space.write("hosts/h/running", "");
+        cut_off(&space, &["e"]);
+        assert!(!space.has("hosts/h/running"));
+        // Nothing is known of what a recipe's own `undo` brings back.
+        let failed = fails(&space, &["-q", "e"]);
+        let help = "  help: each way back came to its end; mend it and run the same command again";
+        assert!(failed.stderr.contains(help), "{failed}");
+        assert!(space.has("hosts/h/running"), "{around}{failed}");
+        // Nor is what that attempt found a fact of the next one.
+        let _ = fails(&space, &["e"]);
+        assert!(space.has("hosts/h/running"), "{around}");
+        space.remove("hosts/h/running");
+        let _ = fails(&space, &["e"]);
+        assert!(!space.has("hosts/h/running"), "{around}");
+    }
+}
+
+#[test]
+fn links_files_and_services_of_both_attempts_go_back() {
+    let first = r#"
+    step "file" { write "{host.root}/file" "{v}\n"; }
+    step "link" { symlink "{host.root}/link" to="dir-{v}"; }
+    step "managed" { service "m" start="echo start {v} >>log; touch up" status="test -e up" stop="rm up"; }
+"#;
+    let uses = "use \"first\" on=\"h\" v=\"{v}\"\nuse \"work\" on=\"h\" v=\"{v}\"";
+    let work = r#"step "work" { run "if [ {v} = 1 ]; then exit 0; fi; if [ -e go-on ]; then exit 1; fi; touch at-work; sleep 1000"; undo "true"; }"#;
+    let space = space(uses, &[("first", first), ("work", work)]);
+    let _ = space.run(["-q", "e"]).ok();
+    let two = ["e", "--var", "v=2"];
+    cut_off(&space, &two);
+    assert_eq!(space.read("hosts/h/file"), "2\n");
+    // The second attempt does all of it again, on what the first one has changed.
+    let failed = fails(&space, &["e", "--var", "v=2", "--force"]);
+    assert_eq!(space.read("hosts/h/file"), "1\n", "{failed}");
+    let link = fs::read_link(space.path("hosts/h/link")).expect("a link");
+    assert_eq!(link.to_str(), Some("dir-1"));
+    assert!(space.has("hosts/h/up"));
+    let none = space.run(["e"]).ok();
+    assert!(none.stderr.contains("nothing to do"), "{none}");
+}
+
+#[test]
+fn a_service_that_did_not_run_before_the_first_attempt_does_not_run_after_the_second() {
+    let services = r#"
+    step "managed" { service "m" start="touch up" status="test -e up" stop="rm up"; }
+    step "own" { service "s" run="echo $$ >pid; exec sleep 1000" log="{host.root}/log" ready="test -s pid"; }
+"#;
+    let uses = "use \"services\" on=\"h\"\nuse \"work\" on=\"h\"";
+    let space = space(uses, &[("services", services), WORK]);
+    cut_off(&space, &["e"]);
+    let pid = space.read("hosts/h/pid");
+    assert!(space.has("hosts/h/up") && crate::space::is_alive(&pid));
+    let failed = fails(&space, &["e", "--force"]);
+    let pid = space.read("hosts/h/pid");
+    assert!(!space.has("hosts/h/up"), "{failed}");
+    assert!(!crate::space::is_alive(&pid), "{failed}");
+}
+
+#[test]
+fn a_run_that_finds_nothing_left_to_do_ends_the_one_that_was_cut_off() {
+    let file = r#"step "file" { write "{host.root}/file" "{v}\n"; }
+    step "fail" undo=#false { run "test {v} != 3"; }"#;
+    let space = space("use \"file\" on=\"h\" v=\"{v}\"", &[("file", file)]);
+    let _ = space.run(["e"]).ok();
+    let _ = space.run(["e", "--var", "v=2"]).ok();
+    // As if it had been killed before its last word.
+    let journal = space.read("hosts/h/.rel/e/journal");
+    let cut = journal.trim_end().rsplit_once('\n').expect("lines");
+    assert!(cut.1.contains("\tok\t"), "{journal}");
+    space.write("hosts/h/.rel/e/journal", format!("{}\n", cut.0));
+    let none = space.run(["e", "--var", "v=2"]).ok();
+    assert!(none.stderr.contains("nothing to do"), "{none}");
+    let failed = space.run(["e", "--var", "v=3"]).fails(1);
+    assert_eq!(space.read("hosts/h/file"), "2\n");
+    assert_snapshot!(failed.stderr.lines().rev().take(4).collect::<Vec<_>>().join("\n"), @"
+      help: what was live before is live again; mend it and run the same command again
+      undone  1 step
+      status  1
+    error: `e` stopped: step `file/fail` failed on host `h`
+    ");
+}
+
+#[test]
+fn what_has_no_way_back_is_said() {
+    let steps = r#"step "file" { write "{host.root}/file" "{v}\n"; }
+    step "moves" { run "touch moved"; }
+    step "fail" { run "exit 7"; }"#;
+    let space = space("use \"r\" on=\"h\" v=\"{v}\"", &[("r", steps)]);
+    let failed = space.run(["-q", "e"]).fails(1);
+    assert_snapshot!(failed, @"
+    --- stderr
+    error: `e` stopped: step `r/fail` failed on host `h`
+      status       7
+      undone       1 step
+      no way back  r/fail on h
+                   r/moves on h
+      help: the other steps were taken back; mend it and run the same command again
+    --- exit code 1
+    ");
+    let steps = r#"step "moves" { run "touch moved; exit 7"; }"#;
+    let text = format!("recipe \"r\" {{\n param \"v\"\n{steps}\n}}\n");
+    space.write("recipes/r.kdl", text);
+    let failed = space.run(["-q", "e", "--force"]).fails(1);
+    assert_snapshot!(failed, @"
+    --- stderr
+    error: `e` stopped: step `r/moves` failed on host `h`
+      status       7
+      no way back  r/moves on h
+      help: nothing was taken back: look at what these steps did, and run the same command again
+    --- exit code 1
+    ");
+}
