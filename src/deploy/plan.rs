@@ -1,6 +1,7 @@
 //! The plan: what hosts said, and what is to be done about each step. Plain data; how it is
 //! decided stands in `plan/decide.rs`.
 
+pub mod access;
 pub mod around;
 pub mod artifacts;
 pub mod back;
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::plan::access::Access;
 use crate::deploy::plan::back::Against;
 use crate::deploy::plan::basis::Basis;
 use crate::deploy::plan::destroy::Destruction;
@@ -86,6 +88,9 @@ pub struct Probe {
     pub check: Option<bool>,
     /// What is there: a link's target, a file's digest, `yes` for something.
     pub found: Option<String>,
+    /// Mode and owner of a file that a step writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
 }
 
 /// What is to be done about a step.

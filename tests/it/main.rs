@@ -27,6 +27,7 @@ mod disks;
 mod disturb;
 mod ends;
 mod environment;
+mod file_access;
 mod foreign;
 mod fresh;
 mod guards;

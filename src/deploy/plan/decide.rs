@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::deploy::plan::around::{Inner, Labels, Within};
 use crate::deploy::plan::back;
 use crate::deploy::plan::detached;
-use crate::deploy::plan::found::{adopts, drifted};
+use crate::deploy::plan::found::{adopts, changes_access, drifted};
 use crate::deploy::plan::guards;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::plan::order::{follows, is_gate};
@@ -140,7 +140,8 @@ impl<'a> Decided<'a> {
         let ground = self.ground((job, is_whole), jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
         let told = told.filter_map(|l| l.strip_prefix("! "));
-        let told = told.map(|l| format!("`{}`: {l}", job.label)).collect();
+        let told = told.map(|l| format!("`{}`: {l}", job.label));
+        let mut told: Vec<String> = told.collect();
         let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
         let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
         let mut attempt = ground.attempt.clone();
@@ -180,6 +181,7 @@ impl<'a> Decided<'a> {
         for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
             self.seq += 1;
             step.seq = self.seq;
+            told.extend(self.changes_access(step));
         }
         if is_changing(&planned) {
             self.changing.insert((job.label.clone(), job.host.clone()));
@@ -198,6 +200,12 @@ impl<'a> Decided<'a> {
             attempt,
             is_new_attempt,
         })
+    }
+
+    /// What `rel` did not make so is not changed without a word.
+    fn changes_access(&self, step: &PlannedStep) -> Option<String> {
+        let probe = self.seen(step.host.as_deref())?.probes.get(&step.id)?;
+        changes_access(&step.draft, probe, &step.reason)
     }
 
     fn seen(&self, host: Option<&str>) -> Option<&'a Seen> {

@@ -10,9 +10,11 @@ pub(in crate::deploy) fn adopts(draft: &Draft, probe: &Probe) -> bool {
     }
     match (&draft.act, &probe.found) {
         (Act::Symlink { to, .. }, Some(found)) => found == to,
-        // Its mode and owner are not known: a secret is never taken as it lies there.
+        // Who could read it is not known: a secret is never taken as it lies there.
         (Act::Write { .. }, Some(_)) if draft.sealed.is_some() => false,
-        (Act::Write { .. }, Some(found)) => draft.written().as_ref() == Some(found),
+        (Act::Write { .. }, Some(found)) => {
+            draft.written().as_ref() == Some(found) && access_drift(draft, probe).is_none()
+        }
         _ => false,
     }
 }
@@ -39,7 +41,26 @@ pub(in crate::deploy) fn drifted(draft: &Draft, probe: &Probe) -> Option<String>
         Act::Put { sha256, to, .. } if found != "yes" && found != sha256 => {
             Some(format!("`{to}` was changed"))
         }
+        Act::Write { .. } => access_drift(draft, probe),
         Act::Service(_) if found.is_empty() => Some("not running".into()),
         _ => None,
     }
+}
+
+fn access_drift(draft: &Draft, probe: &Probe) -> Option<String> {
+    probe.access.as_ref()?.drift(draft)
+}
+
+/// Returns what a step that writes a file changes of who may do what with the one that stands
+/// there, to be told before it is replaced; nothing where that is the `reason`.
+pub(in crate::deploy) fn changes_access(
+    draft: &Draft,
+    probe: &Probe,
+    reason: &str,
+) -> Option<String> {
+    if access_drift(draft, probe).is_some_and(|drift| drift == reason) {
+        return None;
+    }
+    let change = probe.access.as_ref()?.change(draft)?;
+    Some(format!("`{}`: {change}", draft.writes()?))
 }

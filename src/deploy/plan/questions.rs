@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::deploy::plan::Seen;
+use crate::deploy::plan::access::Access;
 use crate::deploy::plan::back::{self, Needed};
 use crate::deploy::plan::difference::{SHOWN_MAX, Standing};
 use crate::deploy::plan::guards::Stopping;
@@ -194,7 +195,11 @@ impl Questions {
         }
         let found = match &draft.act {
             Act::Symlink { path, .. } => (path, format!("readlink -- {} || :", quote(path))),
-            Act::Write { path, .. } => (path, digest(&quote(path))),
+            Act::Write { path, .. } => {
+                let path_word = quote(path);
+                let script = format!("{}\nrel_access {path_word}", digest(&path_word));
+                (path, script)
+            }
             // One file under a name of its own must stay as it is; a directory is worked in.
             Act::Put { sha256, to, .. } if draft.writes().is_some() && job.is_one_file(sha256) => {
                 (to, digest(&quote(to)))
@@ -364,14 +369,8 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }
-        About::Sealed(id, seal) if is_ok => {
-            let found = seal.file(text().split("  -").next().unwrap_or(""));
-            seen.probes.entry(id.clone()).or_default().found = Some(found);
-        }
-        About::Found(id) if is_ok => {
-            let first = text().split("  -").next().unwrap_or("").to_owned();
-            seen.probes.entry(id.clone()).or_default().found = Some(first);
-        }
+        About::Sealed(id, seal) if is_ok => read_found(id, &text(), Some(seal), seen),
+        About::Found(id) if is_ok => read_found(id, &text(), None, seen),
         About::Writable => {
             seen.unwritable = Some(text().trim().to_owned()).filter(|t| !t.is_empty());
         }
@@ -390,6 +389,15 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
     }
     Ok(())
+}
+
+/// Reads what was found where a step would leave something; of a secret only a keyed hash is kept.
+fn read_found(id: &str, text: &str, seal: Option<&Seal>, seen: &mut Seen) {
+    let (found, access) = Access::take(text);
+    let found = found.split("  -").next().unwrap_or("");
+    let found = seal.map_or_else(|| found.to_owned(), |seal| seal.file(found));
+    let probe = seen.probes.entry(id.to_owned()).or_default();
+    (probe.found, probe.access) = (Some(found), access);
 }
 
 /// Reads what speaks against a run before its first change.

@@ -126,6 +126,7 @@ impl Table {
         let probe = Probe {
             check,
             found: found.map(str::to_owned),
+            ..Probe::default()
         };
         self.host().probes.insert(id.into(), probe);
     }

@@ -147,13 +147,14 @@ rel_mark() ( rel_foreign_ok=1; rel_beside "$1" rel_replace_there "$1" </dev/null
 rel_write() ( rel_beside "$1" rel_write_there "$@" )
 
 rel_write_there() {
-    local sum old="$rel_state/undo/$rel_run/$rel_seq.old"
+    local sum access old="$rel_state/undo/$rel_run/$rel_seq.old"
     rel_pin "$1" || return 1
     sum=$(printf '%s' "$3" | sha256sum) || return 1
     sum=${sum%% *}
     if [ -n "$rel_found" ]; then
         rm -f -- "$old" && cp -pP -- "$rel_found" "$old" || return 1
-        rel_call rel_write_back "$1" "$old" "$sum"
+        rel_access_of "$rel_found" access
+        rel_call rel_write_back "$1" "$old" "$sum" "$access"
     else
         rel_call rel_unwrite "$1" "$sum"
     fi
@@ -250,7 +251,17 @@ rel_unwrite_there() {
     rm -f -- "$rel_there"
 }
 
-# PATH FORMER [SUM]: brings the former file back; what is neither that nor what rel wrote is
+# PATH NAME: sets the variable NAME to mode, user and group of a file; to nothing where that is
+# not known.
+rel_access_of() {
+    rel_stat "$1"
+    case $rel_facts in
+    -*' '*' '*' '*) eval "$2=\${rel_facts% *}" ;;
+    *) eval "$2=" ;;
+    esac
+}
+
+# PATH FORMER [SUM [ACCESS]]: brings the former file back; what is neither that nor what rel wrote is
 # kept beside it. Without SUM, which older runs left out, what rel wrote is not known.
 rel_write_back() ( rel_beside "$1" rel_write_back_there "$@" )
 

@@ -1,9 +1,10 @@
 # --- the way back, looked at before it is gone -------------------------------
 # Prints what steps left for their way back, what would become of each thing, and what speaks
 # against it. Nothing is changed, and no text of a recipe is run. A line has columns with tabs
-# between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED.
+# between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED; behind a file that
+# comes back stand the mode, user and group that it had.
 
-# KIND WHAT [FOUND [WANTED]]: prints one line about the step at hand.
+# KIND WHAT [FOUND [WANTED [ACCESS]]]: prints one line about the step at hand.
 rel_say() {
     local line="$1$rel_tab$rel_of_run$rel_tab$rel_of_seq" one
     shift
@@ -113,7 +114,7 @@ rel_sum_of() {
     fi
 }
 
-# PATH FORMER LEFT: a file that had this content, or none, before rel gave it this one.
+# PATH FORMER LEFT ACCESS: a file that had this content, or none, before rel gave it this one.
 rel_prove_file() {
     local found former
     rel_prove_dir "$1"
@@ -133,11 +134,11 @@ rel_prove_file() {
         *) rel_say differs "$1" "$found" "$3" ;;
         esac
     fi
-    rel_say file "$1" "$found" "$former"
+    rel_say file "$1" "$found" "$former" "$4"
 }
 
-rel_prove_write_back() { rel_prove_file "$1" "$2" "${3:-}"; }
-rel_prove_unwrite() { rel_prove_file "$1" '' "$2"; }
+rel_prove_write_back() { rel_prove_file "$1" "$2" "${3:-}" "${4:-}"; }
+rel_prove_unwrite() { rel_prove_file "$1" '' "$2" ''; }
 
 # PATH MARK FORMER: of a secret nothing is said but whether it is there.
 rel_prove_secret_back() {
@@ -188,9 +189,9 @@ rel_prove_service_go() {
 # RUN SEQ SUFFIX: after a way back, whether a look at each thing finds what it was to bring back.
 # Of what a recipe's own undo does nothing is known.
 rel_is_back() {
-    local kind run seq what found wanted
+    local kind run seq what found wanted access has
     rel_prove_step "$1" "$2" >"$rel_tmp/proof"
-    while IFS=$rel_tab read -r kind run seq what found wanted; do
+    while IFS=$rel_tab read -r kind run seq what found wanted access; do
         case $seq:$kind:$found in
         "$2$3:command:"* | "$2$3:nowhere:"* | "$2$3:missing:"*) return 1 ;;
         "$2$3:service:running")
@@ -206,5 +207,10 @@ rel_is_back() {
             if [ "$found" != "$wanted" ]; then return 1; fi
             ;;
         esac
+        if [ "$seq" = "$2$3" ] && [ -n "$access" ]; then
+            # Only root can give a file to somebody else.
+            rel_access_of "$what" has
+            if [ "$has" != "$access" ]; then return 1; fi
+        fi
     done <"$rel_tmp/proof"
 }

@@ -31,6 +31,17 @@ rel_list() {
     done
 }
 
+# PATH: prints mode and owner of a file, as plan/access.rs reads them, with the user of this session;
+# nothing where no file is, or a link, which is replaced itself.
+rel_access() {
+    local facts
+    if [ ! -f "$1" ] || [ -L "$1" ]; then return 0; fi
+    rel_whoami
+    facts=$(stat -c '%A %u %g %U %G' -- "$1" 2>/dev/null) ||
+        facts=$(ls -ldn -- "$1" | sed -n '1s/^\(..........\)[^ ]* *[0-9]* *\([0-9]*\) *\([0-9]*\) .*/\1 \2 \3 - -/p')
+    printf 'access %s %s\n' "$facts" "$rel_uid"
+}
+
 # Moves `at` one name further along `rest`, and from a symbolic link to where it leads; fails at
 # the end of it and where nothing is. So `at` has no link in it but its last name. Begins with
 # `at` and `hops` empty.

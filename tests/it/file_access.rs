@@ -1,0 +1,139 @@
+//! Mode and owner of the files that steps write: compared, told before they change, brought back.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use insta::assert_snapshot;
+
+use crate::space::Space;
+
+/// An environment that writes one file on one host.
+fn space(write: &str) -> Space {
+    let space = Space::new(
+        r#"
+var "v" "1"
+host "h" local=#true root="hosts/h"
+environment "e" { use "r" on="h" v="{v}"; }
+"#,
+    );
+    recipe(&space, write);
+    fs::create_dir_all(space.path("hosts/h")).expect("creates");
+    space
+}
+
+fn recipe(space: &Space, write: &str) {
+    let text = format!("recipe \"r\" {{\n param \"v\"\n step \"file\" {{ {write}; }}\n}}\n");
+    space.write("recipes/r.kdl", text);
+}
+
+fn mode(space: &Space) -> u32 {
+    let meta = fs::metadata(space.path("hosts/h/file")).expect("a file");
+    meta.permissions().mode() & 0o7777
+}
+
+fn set_mode(space: &Space, mode: u32) {
+    let mode = fs::Permissions::from_mode(mode);
+    fs::set_permissions(space.path("hosts/h/file"), mode).expect("sets");
+}
+
+#[test]
+fn a_mode_that_drifted_is_set_again() {
+    let space = space(r#"write "{host.root}/file" "{v}\n" mode="0600""#);
+    let _ = space.run(["e"]).ok();
+    assert_eq!(mode(&space), 0o600);
+    for drift in [0o644, 0o400, 0o2600] {
+        set_mode(&space, drift);
+        let status = space.run(["status", "e"]).ok();
+        assert!(status.stdout.contains(", not 0600"), "{status}");
+        let ran = space.run(["e"]).ok();
+        assert!(ran.stderr.contains("1 step ran"), "{ran}");
+        assert_eq!(mode(&space), 0o600);
+        let none = space.run(["e"]).ok();
+        assert!(none.stderr.contains("nothing to do"), "{none}");
+    }
+}
+
+#[test]
+fn a_secret_that_others_can_read_by_now_is_written_again() {
+    let space = Space::new(
+        r#"
+host "h" local=#true root="hosts/h"
+secret "s" file="s"
+environment "e" { use "r" on="h" s="s"; }
+"#,
+    );
+    space.write("s", "hunter2hunter2\n");
+    space.write(
+        "recipes/r.kdl",
+        "recipe \"r\" {\n param \"s\" type=\"secret\"\n \
+         step \"s\" { write \"{host.root}/file\" \"{s}\\n\"; }\n}\n",
+    );
+    let _ = space.run(["e"]).ok();
+    assert_eq!(mode(&space), 0o600);
+    set_mode(&space, 0o644);
+    let ran = space.run(["e"]).ok();
+    assert!(ran.stderr.contains("1 step ran"), "{ran}");
+    assert_eq!(mode(&space), 0o600);
+}
+
+#[test]
+fn a_file_of_another_mode_is_told_before_it_is_replaced_and_comes_back() {
+    let space = space(r#"write "{host.root}/file" "{v}\n" mode="0644""#);
+    // The very content: only who may read it differs.
+    space.write("hosts/h/file", "1\n");
+    set_mode(&space, 0o640);
+    let plan = space.run(["e", "--plan"]).ok();
+    assert_snapshot!(plan, @"
+    note: `[work]/hosts/h/file`: mode 0640 -> 0644
+    h  r (r)
+          run  file        write [work]/hosts/h/file  never done here
+               its content stays
+    r  way back: file
+    e: 1 step would run, 0 fresh, on 1 host
+    ");
+    let ran = space.run(["e"]).ok();
+    assert!(ran.stderr.contains("mode 0640 -> 0644"), "{ran}");
+    assert_eq!(mode(&space), 0o644);
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(mode(&space), 0o640);
+    // One that is so already is taken as it stands.
+    set_mode(&space, 0o644);
+    let none = space.run(["e"]).ok();
+    assert!(none.stderr.contains("nothing to do"), "{none}");
+}
+
+#[test]
+fn a_file_of_another_owner_is_told_and_comes_back() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let space = space(r#"write "{host.root}/file" "{v}\n""#);
+    space.write("hosts/h/file", "0\n");
+    let file = space.path("hosts/h/file");
+    let owner = || fs::metadata(&file).expect("a file").uid();
+    let give = |uid| std::os::unix::fs::chown(&file, Some(uid), Some(uid)).expect("gives");
+    give(65534);
+    let plan = space.run(["e", "--plan"]).ok();
+    let told = "-> whoever logs in";
+    assert!(plan.stdout.contains(told), "{plan}");
+    let ran = space.run(["e"]).ok();
+    assert!(ran.stderr.contains(told), "{ran}");
+    assert_eq!(owner(), 0);
+    // Whose it is counts only where the step says so.
+    give(65534);
+    let none = space.run(["e"]).ok();
+    assert!(none.stderr.contains("nothing to do"), "{none}");
+    give(0);
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(owner(), 65534);
+    recipe(
+        &space,
+        r#"write "{host.root}/file" "{v}\n" owner="root:root""#,
+    );
+    let _ = space.run(["e"]).ok();
+    assert_eq!(owner(), 0);
+    give(65534);
+    let ran = space.run(["e"]).ok();
+    assert!(ran.stderr.contains("has the owner"), "{ran}");
+    assert_eq!(owner(), 0);
+}
