@@ -89,7 +89,7 @@ fn a_failing_step_of_another_user_is_told() {
     );
     let output = space.run(["e"]).fails(1);
     assert!(
-        output.stderr.contains("status  7") && output.stderr.contains("why"),
+        output.stderr.contains(" 7\n") && output.stderr.contains("why"),
         "{output}"
     );
     let space = app(&hosts, r#"step "y" as="no-such-user" { run "true" }"#);
@@ -157,7 +157,7 @@ fn sudo_and_doas_do_it_where_runuser_can_not() {
         unshare.args(["--mount", "sh", "-euc", NOT_ROOT]);
         unshare.env("REL", crate::space::REL).env("HOW", how);
         let output = space.finish(unshare.env("BASE", space.base())).fails(1);
-        assert!(output.stderr.contains("status  7"), "{output}");
+        assert!(output.stderr.contains(" 7\n"), "{output}");
         assert_eq!(read(&space.path("h/who")), "root\nit's $HOME\nroot\n");
     }
 }

@@ -171,3 +171,49 @@ fn what_has_no_way_back_is_said() {
     --- exit code 1
     ");
 }
+
+#[test]
+fn what_each_attempt_did_whole_is_taken_back_by_itself() {
+    let add = r#"step "add" { run "echo {v} >>list; true"; undo "sed -i '$d' list"; }"#;
+    let work = r#"step "work" { run "test ! -e go-on; test {v} = 1 || {{ touch at-work; sleep 1000; }}"; undo "true"; }"#;
+    let uses = "use \"add\" on=\"h\" v=\"{v}\"\nuse \"work\" on=\"h\" v=\"{v}\"";
+    let space = space(uses, &[("add", add), ("work", work)]);
+    let _ = space.run(["-q", "e"]).ok();
+    cut_off(&space, &["e", "--var", "v=2"]);
+    wait_until("the guard has left", || {
+        let held = space.run(["lock", "e", "--reason", "tries"]);
+        (held.code == 0).then_some(())
+    });
+    let _ = space.run(["unlock", "e"]).ok();
+    cut_off(&space, &["e", "--var", "v=3"]);
+    assert_eq!(space.read("hosts/h/list"), "1\n2\n3\n");
+    let failed = fails(&space, &["e", "--var", "v=3"]);
+    assert_eq!(space.read("hosts/h/list"), "1\n", "{failed}");
+}
+
+#[test]
+fn hosts_that_only_the_first_attempt_changed_go_back_too() {
+    let space = Space::new(
+        r#"
+var "v" "1"
+host "a" local=#true root="hosts/h"
+host "b" local=#true root="hosts/b"
+environment "e" { use "file" on="a b" v="{v}"; use "work" on="a" v="{v}"; }
+"#,
+    );
+    let file = r#"step "file" { write "{host.root}/file" "{v}\n"; }"#;
+    let work = r#"step "work" { run "test ! -e go-on; test {v} = 1 || {{ touch at-work; sleep 1000; }}"; undo "true"; }"#;
+    for (name, steps) in [("file", file), ("work", work)] {
+        let text = format!("recipe \"{name}\" {{\n param \"v\"\n{steps}\n}}\n");
+        space.write(format!("recipes/{name}.kdl"), text);
+    }
+    let _ = space.run(["-q", "e"]).ok();
+    cut_off(&space, &["e", "--var", "v=2"]);
+    assert_eq!(space.read("hosts/b/file"), "2\n");
+    let failed = fails(&space, &["e", "--var", "v=2"]);
+    assert_eq!(space.read("hosts/b/file"), "1\n", "{failed}");
+    let journal = space.read("hosts/b/.rel/e/journal");
+    assert!(journal.contains("\tgone-back\t"), "{journal}");
+    let none = space.run(["e"]).ok();
+    assert!(none.stderr.contains("nothing to do"), "{none}");
+}

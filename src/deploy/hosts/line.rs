@@ -195,6 +195,7 @@ impl<'a> Follow<'a> {
             run: self.hands.run_id.to_owned(),
             seq,
             id: step.id.clone(),
+            is_done: false,
         });
         self.hands.progress.event(&Event::StepStarted {
             host: self.host,

@@ -29,6 +29,8 @@ pub struct Ran {
     pub seq: u32,
     /// Its name in the journal.
     pub id: String,
+    /// The journal has its end.
+    pub is_done: bool,
 }
 
 /// What a way back has undone, over all hosts.
@@ -99,7 +101,7 @@ fn body(hands: &Hands<'_>, part: &[&Ran], (suffix, ran): (&str, &[Ran])) -> Stri
     let undo = |r: &&Ran| {
         let earlier = ran.iter().take_while(|o| o.run != r.run);
         let older = earlier.filter(|o| o.host == r.host && o.id == r.id);
-        let older = older.map(|o| (o.run.as_str(), o.seq));
+        let older = older.map(|o| (o.run.as_str(), o.seq, o.is_done));
         program::undo(&r.run, r.seq, &r.id, suffix, older)
     };
     let mut body = String::new();
@@ -254,6 +256,7 @@ fn unreturned(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Vec<(
                 run: run.id.clone(),
                 seq: *seq,
                 id: id.clone(),
+                is_done: run.done.contains(seq),
             }));
         }
     }

@@ -80,6 +80,8 @@ pub struct Run {
     pub is_rolled_back: bool,
     /// Steps that were touched: position and id.
     pub steps: BTreeMap<u32, String>,
+    /// Positions of those that were done.
+    pub done: BTreeSet<u32>,
 }
 
 /// A parsed journal.
@@ -307,6 +309,7 @@ impl Journal {
             });
             match line.event.as_str() {
                 "start" => drop(runs[index].steps.insert(line.seq, line.id.clone())),
+                "done" => drop(runs[index].done.insert(line.seq)),
                 "ok" => runs[index].is_ok = true,
                 _ => {}
             }

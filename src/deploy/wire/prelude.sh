@@ -716,15 +716,20 @@ rel_tidy_blobs() {
 # --- the way back ----------------------------------------------------------
 
 # RUN SEQ ID SUFFIX OLDER...: an attempt at the step that goes back later, RUN/SEQ, found what was
-# there before both. So nothing is started again because this one found it running, what both
-# would do is done once, and the step is undone also where this one had nothing to change.
+# there before both. So nothing is started again because this one found it running, and the step is
+# undone also where this one had nothing to change. One that was begun and then done by this one, as
+# `!` says, is one deed with it: the same way back is not run twice.
 rel_drop_back() {
-    local own="$rel_state/undo/$1/$2" run="$1" seq="$2" id="$3" is_older='' older has was
+    local own="$rel_state/undo/$1/$2" run="$1" seq="$2" id="$3" is_older='' older has was is_one
     shift 4
     for older in "$@"; do
-        older=$rel_state/undo/$older
+        is_one=
+        case $older in
+        '!'*) is_one=1 ;;
+        esac
+        older=$rel_state/undo/${older#!}
         if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; else continue; fi
-        if [ ! -s "$own" ] || [ ! -s "$older" ]; then continue; fi
+        if [ -z "$is_one" ] || [ ! -s "$own" ] || [ ! -s "$older" ]; then continue; fi
         was=$(cat -- "$older") && has=$(cat -- "$own") || continue
         if [ "$was" = "$has" ]; then rm -f -- "$own"; fi
     done

@@ -199,15 +199,18 @@ pub fn back(event: &str, run: &str) -> String {
 }
 
 /// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits. `older` are
-/// the attempts at the same step that go back after it.
+/// the attempts at the same step that go back after it, and whether each came to its end.
 pub fn undo<'a>(
     run: &str,
     seq: u32,
     id: &str,
     suffix: &str,
-    older: impl Iterator<Item = (&'a str, u32)>,
+    older: impl Iterator<Item = (&'a str, u32, bool)>,
 ) -> String {
-    let older = older.map(|(run, seq)| format!(" {}", quote(&format!("{run}/{seq}"))));
+    let older = older.map(|(run, seq, is_done)| {
+        let mark = if is_done { "" } else { "!" };
+        format!(" {}", quote(&format!("{mark}{run}/{seq}")))
+    });
     format!(
         "rel_undo_step {} {seq} {} {}{}\n",
         quote(run),
