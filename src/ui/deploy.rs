@@ -37,6 +37,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
     }
     text += other_detached(screen, plan);
     text += blocked_text(screen, &plan.blocked);
+    text += unasked_text(screen, plan);
     if let Some(opens) = &plan.closed {
         let word = screen.paint(BAD, "outside its window:");
         text.line(Text::from(&plan.environment) + "  " + word + " " + opens);
@@ -92,6 +93,12 @@ pub(super) fn blocked_text(screen: Screen, blocked: &[Blocked]) -> Text {
             text.line(Text::from(INDENT) + screen.printed(line));
         }
     }
+    text
+}
+
+/// Returns the guards that are asked when a target is made, for the first time or again.
+fn unasked_text(screen: Screen, plan: &Plan) -> Text {
+    let mut text = Text::new();
     for guard in &plan.unasked {
         let is_it = |b: &&Blocked| b.host == guard.host && b.guard == guard.guard;
         let (asked, word) = match plan.blocked.iter().find(is_it) {

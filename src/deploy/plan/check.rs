@@ -269,10 +269,7 @@ impl Checker<'_> {
                 return self.mistakes.push(mistake.help(error.help()));
             }
         };
-        if let Some(used) = reference
-            .names()
-            .find(|used| !self.is_known(used, param))
-        {
+        if let Some(used) = reference.names().find(|used| !self.is_known(used, param)) {
             return self.unknown_name(used, recipe, param, arg);
         }
         let is_put = artifacts::is_put(recipe, name);
