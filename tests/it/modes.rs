@@ -405,7 +405,7 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
     fs::create_dir(space.path("here")).expect("creates");
     let shown = |output: &Output| output.stderr.replace(&port.to_string(), "[PORT]");
     let refused = space.run(["e"]).fails(1);
-    assert_snapshot!(shown(&refused), @r"
+    assert_snapshot!(shown(&refused), @"
          run h1  pull/line  never done here
       failed h1  pull/line  exit status 1
       undone h1  pull/line
@@ -415,10 +415,10 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       step     pull/line
       undone   1 step
       log      .rel/logs/e.log
-      help: what was live before is live again; mend it and run the same command again
+      help: each way back came to its end; mend it and run the same command again
     ");
     let refused = space.run(["l"]).fails(1);
-    assert_snapshot!(shown(&refused), @r"
+    assert_snapshot!(shown(&refused), @"
          run here  pull/line  never done here
       failed here  pull/line  exit status 1
       undone here  pull/line
@@ -428,7 +428,7 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       step     pull/line
       undone   1 step
       log      .rel/logs/l.log
-      help: what was live before is live again; mend it and run the same command again
+      help: each way back came to its end; mend it and run the same command again
     ");
     drop(taken);
     hosts.configure(0, "AllowTcpForwarding no");
