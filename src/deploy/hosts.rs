@@ -12,6 +12,7 @@ pub mod hours;
 pub mod inventory;
 pub mod landing;
 pub mod lease;
+pub mod leased;
 pub mod line;
 pub mod logs;
 pub mod looked;

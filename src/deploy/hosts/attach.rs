@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Member, Mode};
+use crate::deploy::hosts::fleet::{Fleet, Member};
+use crate::deploy::hosts::leased::{LeaseRequest, Mode};
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::questions::Depth;

@@ -57,7 +57,7 @@ impl Gates {
     }
 
     /// Waits until a connection through `gate` may be opened. Fails when it is interrupted, and
-    /// after [`WAIT_MAX`].
+    /// after a quarter of an hour.
     pub fn enter(self: &Arc<Self>, gate: &str, interrupted: &AtomicBool) -> Result<Permit> {
         let end = Instant::now() + WAIT_MAX;
         let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);

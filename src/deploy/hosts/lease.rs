@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
+use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::leased::{LeaseRequest, Mode};
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{quote, seconds};

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
-use crate::deploy::hosts::fleet::{Directories, Fleet, LeaseRequest, Mode};
+use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
+use crate::deploy::hosts::leased::{Directories, LeaseRequest, Mode};
 use crate::deploy::hosts::undo;
 use crate::deploy::plan::decide;
 use crate::deploy::plan::decide::Circumstances;

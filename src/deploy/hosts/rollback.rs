@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
 use crate::deploy::hosts::apply::Hands;
-use crate::deploy::hosts::fleet::{Fleet, LeaseRequest, Mode};
+use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::leased::{LeaseRequest, Mode};
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::undo::{self, Back, Ran};
 use crate::deploy::plan::expand::World;

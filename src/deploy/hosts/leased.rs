@@ -1,0 +1,77 @@
+//! What is asked for when the leases of hosts are taken, and what is answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::deploy::plan::Seen;
+
+/// Leases that are wanted.
+pub struct LeaseRequest<'a> {
+    /// The hosts, in any order.
+    pub hosts: &'a [&'a str],
+    /// What they said before: their journals should still be as long.
+    pub seen: &'a BTreeMap<String, Seen>,
+    /// What for.
+    pub mode: Mode,
+    /// Directories, by host, that are written into: no lease if root must not.
+    pub directories: BTreeMap<String, Directories>,
+}
+
+/// Directories of one host that a run writes into.
+#[derive(Debug, Default)]
+pub struct Directories {
+    /// By actions, which can be allowed to do so where another user can change them.
+    pub of_actions: BTreeSet<String>,
+    /// By commands, which cannot: they follow links.
+    pub of_commands: BTreeSet<String>,
+}
+
+impl<'a> LeaseRequest<'a> {
+    /// Returns a request that looks at no directory.
+    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: Mode) -> Self {
+        Self {
+            hosts,
+            seen,
+            mode,
+            directories: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a lease was had.
+#[derive(PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The journal is as it was read; with the reason of one's own hold, if there is one.
+    Ready(Option<String>),
+    /// Something else has run there since.
+    Moved,
+}
+
+impl Taken {
+    pub(super) fn reason(self) -> Option<String> {
+        match self {
+            Self::Ready(reason) => reason,
+            Self::Moved => None,
+        }
+    }
+}
+
+/// What a lease is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To work: a person's hold and another run are respected.
+    Run,
+    /// To look at a person's hold: only another run is respected.
+    Any,
+    /// To break what is there.
+    Break,
+}
+
+impl Mode {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Any => "any",
+            Self::Break => "break",
+        }
+    }
+}
