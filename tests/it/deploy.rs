@@ -88,38 +88,38 @@ fn a_release_goes_to_three_hosts_and_back() {
     assert_eq!(served(&hosts), ["nothing", "nothing", "nothing"]);
     let first = space.run(["staging"]).ok();
     assert_snapshot!(sorted(&first), @"
-         run h1  site/announce[575ae46f5d42]  never done here
+         run h1  site/announce  never done here
          run h1  site/health[575ae46f5d42]  `upload` runs
          run h1  site/install[575ae46f5d42]  `upload` runs
          run h1  site/prune  `switch` runs
          run h1  site/switch  never done here
          run h1  site/upload[575ae46f5d42]  never done here
-         run h2  site/announce[575ae46f5d42]  never done here
+         run h2  site/announce  never done here
          run h2  site/health[575ae46f5d42]  `upload` runs
          run h2  site/install[575ae46f5d42]  `upload` runs
          run h2  site/prune  `switch` runs
          run h2  site/switch  never done here
          run h2  site/upload[575ae46f5d42]  never done here
-         run h3  site/announce[575ae46f5d42]  never done here
+         run h3  site/announce  never done here
          run h3  site/health[575ae46f5d42]  `upload` runs
          run h3  site/install[575ae46f5d42]  `upload` runs
          run h3  site/prune  `switch` runs
          run h3  site/switch  never done here
          run h3  site/upload[575ae46f5d42]  never done here
          run page  never built here
-        done h1  site/announce[575ae46f5d42]  [TIME]
+        done h1  site/announce  [TIME]
         done h1  site/health[575ae46f5d42]  [TIME]
         done h1  site/install[575ae46f5d42]  [TIME]
         done h1  site/prune  [TIME]
         done h1  site/switch  [TIME]
         done h1  site/upload[575ae46f5d42]  [TIME]
-        done h2  site/announce[575ae46f5d42]  [TIME]
+        done h2  site/announce  [TIME]
         done h2  site/health[575ae46f5d42]  [TIME]
         done h2  site/install[575ae46f5d42]  [TIME]
         done h2  site/prune  [TIME]
         done h2  site/switch  [TIME]
         done h2  site/upload[575ae46f5d42]  [TIME]
-        done h3  site/announce[575ae46f5d42]  [TIME]
+        done h3  site/announce  [TIME]
         done h3  site/health[575ae46f5d42]  [TIME]
         done h3  site/install[575ae46f5d42]  [TIME]
         done h3  site/prune  [TIME]
@@ -170,19 +170,19 @@ fn a_failing_health_check_leaves_the_old_release_serving() {
              h2 site/health[3f69d0882558]
              | it did not hold within 1 s
              | it did not hold within 1 s
-         run h1  site/announce[3f69d0882558]  never done here
+         run h1  site/announce  changed since run [RUN]
          run h1  site/health[3f69d0882558]  `upload` runs
          run h1  site/install[3f69d0882558]  `upload` runs
          run h1  site/upload[3f69d0882558]  never done here
-         run h2  site/announce[3f69d0882558]  never done here
+         run h2  site/announce  changed since run [RUN]
          run h2  site/health[3f69d0882558]  `upload` runs
          run h2  site/install[3f69d0882558]  `upload` runs
          run h2  site/upload[3f69d0882558]  never done here
          run page  input `page.in` changed  570fa968671266cc 7 B -> d25ea0de69d4c2e9 4 B
-        done h1  site/announce[3f69d0882558]  [TIME]
+        done h1  site/announce  [TIME]
         done h1  site/install[3f69d0882558]  [TIME]
         done h1  site/upload[3f69d0882558]  [TIME]
-        done h2  site/announce[3f69d0882558]  [TIME]
+        done h2  site/announce  [TIME]
         done h2  site/install[3f69d0882558]  [TIME]
         done h2  site/upload[3f69d0882558]  [TIME]
         done page  [TIME]
@@ -243,14 +243,14 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
              h2 gate/command
              | it did not hold within 1 s
          run h1  gate/command  changed since run [RUN]
-         run h1  site/announce[b5dfa1fac337]  never done here
+         run h1  site/announce  changed since run [RUN]
          run h1  site/health[b5dfa1fac337]  `upload` runs
          run h1  site/install[b5dfa1fac337]  `upload` runs
          run h1  site/prune  `switch` runs
          run h1  site/switch  changed since run [RUN]
          run h1  site/upload[b5dfa1fac337]  never done here
          run h2  gate/command  changed since run [RUN]
-         run h2  site/announce[b5dfa1fac337]  never done here
+         run h2  site/announce  changed since run [RUN]
          run h2  site/health[b5dfa1fac337]  `upload` runs
          run h2  site/install[b5dfa1fac337]  `upload` runs
          run h2  site/prune  `switch` runs
@@ -258,13 +258,13 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
          run h2  site/upload[b5dfa1fac337]  never done here
          run page  input `page.in` changed  570fa968671266cc 7 B -> f7c60320e43ed1ba 7 B
         done h1  gate/command  [TIME]
-        done h1  site/announce[b5dfa1fac337]  [TIME]
+        done h1  site/announce  [TIME]
         done h1  site/health[b5dfa1fac337]  [TIME]
         done h1  site/install[b5dfa1fac337]  [TIME]
         done h1  site/prune  [TIME]
         done h1  site/switch  [TIME]
         done h1  site/upload[b5dfa1fac337]  [TIME]
-        done h2  site/announce[b5dfa1fac337]  [TIME]
+        done h2  site/announce  [TIME]
         done h2  site/health[b5dfa1fac337]  [TIME]
         done h2  site/install[b5dfa1fac337]  [TIME]
         done h2  site/prune  [TIME]
@@ -361,8 +361,8 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
                  run page  never built here
                 done page  [TIME]
             rel: 1 ran, 0 fresh, in [TIME]
-                 run h1  site/announce[ID]  never done here
-                done h1  site/announce[ID]  [TIME]
+                 run h1  site/announce  never done here
+                done h1  site/announce  [TIME]
                  run h1  site/upload[ID]  never done here
                 done h1  site/upload[ID]  [TIME]
                  run h1  site/install[ID]  `upload` runs

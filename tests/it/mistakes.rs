@@ -689,7 +689,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╭─[recipes/mine.kdl:2:15]
      2 │     param "x" tpye="text"
        ·               ──┬─
-       ·                 ╰── expected one of type, default, desc
+       ·                 ╰── expected one of type, default, gives, desc
        ╰────
       help: did you mean `type`?
 

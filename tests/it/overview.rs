@@ -102,9 +102,9 @@ fn what_is_live_is_told_host_by_host() {
     let space = site(&hosts, "");
     assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"
     unknown  h1  never released to
-                 site/announce[?]: unknown until `page` is made  (and 5 more steps)
+                 site/announce: unknown until `page` is made  (and 5 more steps)
     unknown  h2  never released to
-                 site/announce[?]: unknown until `page` is made  (and 4 more steps)
+                 site/announce: unknown until `page` is made  (and 4 more steps)
     ");
     let _ = space.run(["staging"]).ok();
     assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"
