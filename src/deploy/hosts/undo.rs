@@ -1,8 +1,8 @@
 //! The way back: the scripts that steps left on their hosts, run in reverse.
 //!
-//! Two passes over all hosts. First everything in reverse order; then, in the order
-//! of the steps, what had to wait: a service restarts only when the files under it
-//! are the former ones.
+//! Three passes over all hosts. First everything in reverse order; then, in the order of the steps,
+//! services: one restarts only when the files under it are the former ones; then what recipes want
+//! to come last (`undo late=#true`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -62,8 +62,8 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
     let undone: Mutex<Undone> = Mutex::default();
     let mut failed: Vec<String> = Vec::new();
     let steps = backwards(ran);
-    let late = steps.iter().rev().copied().collect();
-    for (order, suffix) in [(steps, ""), (late, ".late")] {
+    let late: Vec<&Ran> = steps.iter().rev().copied().collect();
+    for (order, suffix) in [(steps, ""), (late.clone(), ".late"), (late, ".last")] {
         for part in by_host(&order) {
             failed.extend(one_host(hands, part, (suffix, ran), &undone)?);
         }

@@ -90,16 +90,13 @@ impl RollbackPlan {
         lines: &[String],
         step: &dyn Fn(&str, u32) -> Option<String>,
     ) {
-        let mut late = Vec::new();
+        let (mut late, mut last) = (Vec::new(), Vec::new());
         for line in lines {
             let columns: Vec<&str> = line.split('\t').collect();
             let [kind, run, at, what, rest @ ..] = columns.as_slice() else {
                 continue;
             };
-            let (number, is_late) = match at.strip_suffix(".late") {
-                Some(number) => (number, true),
-                None => (*at, false),
-            };
+            let (number, when) = at.split_once('.').unwrap_or((at, ""));
             let number = number.parse().unwrap_or(0);
             let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
             let what = (*what).to_owned();
@@ -139,13 +136,15 @@ impl RollbackPlan {
                 from: get(0),
                 to: get(1),
             };
-            match is_late {
-                true => late.push(change),
-                false => self.changes.push(change),
+            match when {
+                "last" => last.push(change),
+                "late" => late.push(change),
+                _ => self.changes.push(change),
             }
         }
         // They are run in the order of the steps, when all else went back.
         self.changes.extend(late.into_iter().rev());
+        self.changes.extend(last.into_iter().rev());
         self.join();
     }
 

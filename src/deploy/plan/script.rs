@@ -81,7 +81,7 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
     );
     if let Some((undo, is_late)) = &step.draft.undo {
         let word = match is_late {
-            true => "rel_undo_late",
+            true => "rel_undo_last",
             false => "rel_undo",
         };
         let dir = step.draft.dir.as_deref().unwrap_or(root);

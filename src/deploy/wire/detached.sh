@@ -146,7 +146,8 @@ rel_do_detached() {
     if rel_detached_is "$rel_dd" "$2"; then
         # Its way back is this run's now.
         if [ "$rel_d_run" != "$rel_run" ]; then
-            rm -f -- "$rel_state/undo/$rel_d_run/$rel_d_seq" "$rel_state/undo/$rel_d_run/$rel_d_seq.late"
+            rm -f -- "$rel_state/undo/$rel_d_run/$rel_d_seq" "$rel_state/undo/$rel_d_run/$rel_d_seq.late" \
+                "$rel_state/undo/$rel_d_run/$rel_d_seq.last"
         fi
         rel_detached_own "$rel_dd" "$2" "$rel_d_since" "$rel_d_boot" 2>&1 || rel_fail 1
         rel_detached_late "$rel_dd"

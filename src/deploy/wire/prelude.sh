@@ -152,10 +152,11 @@ rel_call() {
     done
 }
 
-# Adds a line to the way back of the step at work; `late` ones wait until all
-# hosts have gone back, because a restart must find the former files.
+# Adds a line to the way back of the step at work. `late` ones wait until all hosts have gone back,
+# because a restart must find the former files; `last` ones wait for these as well.
 rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
 rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late"; }
+rel_undo_last() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.last"; }
 
 # --- steps -----------------------------------------------------------------
 
@@ -178,7 +179,7 @@ rel_step() {
 
 # FILE: removes what a former try of the step has laid down there.
 rel_no_way_back() {
-    if [ -e "$1" ] || [ -e "$1.late" ]; then rm -f -- "$1" "$1.late"; fi
+    if [ -e "$1" ] || [ -e "$1.late" ] || [ -e "$1.last" ]; then rm -f -- "$1" "$1.late" "$1.last"; fi
 }
 
 rel_fail() {
@@ -720,7 +721,7 @@ rel_tidy_blobs() {
 # undone also where this one had nothing to change. One that was begun and then done by this one, as
 # `!` says, is one deed with it: the same way back is not run twice.
 rel_drop_back() {
-    local own="$rel_state/undo/$1/$2" run="$1" seq="$2" id="$3" is_older='' older has was is_one
+    local own="$rel_state/undo/$1/$2" run="$1" seq="$2" id="$3" is_older='' older has was is_one when
     shift 4
     for older in "$@"; do
         is_one=
@@ -728,14 +729,16 @@ rel_drop_back() {
         '!'*) is_one=1 ;;
         esac
         older=$rel_state/undo/${older#!}
-        if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; else continue; fi
-        if [ -z "$is_one" ] || [ ! -s "$own" ] || [ ! -s "$older" ]; then continue; fi
-        was=$(cat -- "$older") && has=$(cat -- "$own") || continue
-        if [ "$was" = "$has" ]; then rm -f -- "$own"; fi
+        if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; fi
+        for when in '' .last; do
+            if [ -z "$is_one" ] || [ ! -s "$own$when" ] || [ ! -s "$older$when" ]; then continue; fi
+            was=$(cat -- "$older$when") && has=$(cat -- "$own$when") || continue
+            if [ "$was" = "$has" ]; then rm -f -- "$own$when"; fi
+        done
     done
     if [ -z "$is_older" ]; then return 0; fi
     rm -f -- "$own.late"
-    if [ ! -s "$own" ]; then
+    if [ ! -s "$own" ] && [ ! -s "$own.last" ]; then
         rel_must_hold
         rel_journal undone "$seq" "$id" "$run" - || return 0
         rel_emit dropped "$seq"

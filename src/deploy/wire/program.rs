@@ -198,8 +198,9 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the line that undoes a step of `run`; `suffix` is `.late` for what waits. `older` are
-/// the attempts at the same step that go back after it, and whether each came to its end.
+/// Returns the line that undoes a step of `run`; `suffix` is `.late` or `.last` for what waits.
+/// `older` are the attempts at the same step that go back after it, and whether each came to its
+/// end.
 pub fn undo<'a>(
     run: &str,
     seq: u32,

@@ -4,6 +4,7 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::zodb::Zodb;
 use super::{Database, Ground};
+use crate::space::Space;
 
 /// Evolving what `into` and `more` say is refused for this reason, and nothing has changed.
 #[track_caller]
@@ -109,4 +110,40 @@ fn nothing_becomes_read_only_where_there_is_no_room_for_the_copies() {
     let _ = ground.evolve().ok();
     ground.releasefile("{host.root}/copies", "room=\"exit 1\"", "");
     let _ = ground.evolve().ok();
+}
+
+/// The software comes first, and its scripts with it: when one of them fails, the link to the
+/// software goes back after the way out of the read-only mode has restarted the clients.
+#[test]
+fn clients_run_what_is_live_after_an_evolve_that_failed() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+target "pkg" { inputs "src/**"; outputs "pkg/"; run "mkdir -p pkg; cp -R src/. pkg" }
+environment "e" {
+    needs "pkg"
+    use "versioned-release" as="site" on="a" artifact="{pkg}" root="{host.root}/site"
+    use "evolve-live" as="evolve" on="a" after="site" driver="sqlite" file="x.db" \
+        into="{host.root}/evolved" data="{host.root}/live" \
+        scripts="{host.root}/site/current/artifact/evolve" {
+        clients "readlink site/current >running; echo \"$place\" >>restarts"
+    }
+}
+"#,
+    );
+    space.shell("mkdir -p srv/a/first; ln -s first srv/a/live; sqlite3 srv/a/live/x.db 'CREATE TABLE t (x);'");
+    space.write("src/evolve/001.sql", "CREATE TABLE one (x);");
+    let _ = space.run(["e"]).ok();
+    let running = space.read("srv/a/running");
+    space.write("src/evolve/002.sql", "this is no statement;");
+    let _ = space.run(["e"]).fails(1);
+    assert_eq!(space.shell("readlink srv/a/site/current"), running);
+    assert_eq!(space.read("srv/a/running"), running);
+    // And the other way: an evolve that went well, taken back.
+    space.write("src/evolve/002.sql", "CREATE TABLE two (x);");
+    let _ = space.run(["e"]).ok();
+    assert_ne!(space.read("srv/a/running"), running);
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.shell("readlink srv/a/site/current"), running);
+    assert_eq!(space.read("srv/a/running"), running);
 }
