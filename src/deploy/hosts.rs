@@ -23,6 +23,7 @@ pub mod responder;
 pub(in crate::deploy) mod rollback;
 pub mod rollout;
 pub mod session;
+mod ssh_config;
 pub mod transport;
 pub mod unanswered;
 pub mod undo;

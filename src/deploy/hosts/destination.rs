@@ -151,7 +151,7 @@ fn jumps(config: &str) -> impl Iterator<Item = &str> {
 
 /// Returns the names of the environment variables that values of a configuration still name:
 /// `${NAME}` is replaced only when a connection is made (ssh_config(5), "ENVIRONMENT VARIABLES").
-fn variables(config: &str) -> impl Iterator<Item = &str> {
+pub(super) fn variables(config: &str) -> impl Iterator<Item = &str> {
     let parts = config.split("${").skip(1);
     parts.filter_map(|part| part.split_once('}').map(|(name, _)| name))
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use crate::deploy::hosts::destination::{self, Destination, Variable};
+use crate::deploy::hosts::ssh_config::Plain;
 use crate::deploy::wire::program::quote;
 use crate::error::{Error, Result};
 use crate::model::{Host, Reach};
@@ -87,27 +88,43 @@ impl System {
             resolved: BTreeMap::new(),
         };
         let hosts: Vec<&Host> = hosts.filter(|host| host.reach != Reach::Local).collect();
-        let count = hosts.len();
-        let hosts = Mutex::new(hosts.into_iter());
-        let next = || hosts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        if !hosts.is_empty() {
+            system.resolved = system.resolve(&hosts, variable, interrupted);
+        }
+        system
+    }
+
+    fn resolve(
+        &self,
+        hosts: &[&Host],
+        variable: &Variable<'_>,
+        interrupted: &AtomicBool,
+    ) -> BTreeMap<String, Destination> {
+        let plain = Plain::read(&self.ssh, variable);
+        let waiting = Mutex::new(hosts.iter());
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.next()
+        };
         let resolve = || {
             let mut resolved = BTreeMap::new();
             while let Some(host) = next() {
-                let words = system.ssh_words(host);
-                let ssh = || system.without_secrets(Command::new(&system.ssh));
-                let found = destination::resolve(&ssh, variable, &words, interrupted);
+                let words = self.ssh_words(host);
+                let plain = plain.as_ref();
+                let plain = plain.and_then(|plain| plain.destination(host, &words, variable));
+                let ssh = || self.without_secrets(Command::new(&self.ssh));
+                let found =
+                    plain.or_else(|| destination::resolve(&ssh, variable, &words, interrupted));
                 resolved.extend(found.map(|found| (host.name.clone(), found)));
             }
             resolved
         };
-        let resolved = std::thread::scope(|scope| {
-            let threads = 0..RESOLVED_AT_ONCE.min(count);
+        std::thread::scope(|scope| {
+            let threads = 0..RESOLVED_AT_ONCE.min(hosts.len());
             let threads: Vec<_> = threads.map(|_| scope.spawn(resolve)).collect();
             let found = threads.into_iter().filter_map(|thread| thread.join().ok());
             found.flatten().collect()
-        });
-        system.resolved = resolved;
-        system
+        })
     }
 
     fn without_secrets(&self, mut command: Command) -> Command {
