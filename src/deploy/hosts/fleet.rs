@@ -100,6 +100,10 @@ impl Fleet {
 
     /// Asks hosts for their roots, where these are not absolute.
     fn find_roots(&mut self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+        let mut all = self.members.values();
+        if all.all(|member| member.header.root.starts_with('/')) {
+            return Ok(());
+        }
         let asked = self.every(&|_, member| match member.header.root.starts_with('/') {
             true => Ok(None),
             false => member.session().hello(interrupted).map(Some),

@@ -100,31 +100,38 @@ impl System {
         variable: &Variable<'_>,
         interrupted: &AtomicBool,
     ) -> BTreeMap<String, Destination> {
+        let mut all = BTreeMap::new();
         let plain = Plain::read(&self.ssh, variable);
-        let waiting = Mutex::new(hosts.iter());
+        let mut others = Vec::new();
+        for host in hosts {
+            let words = self.ssh_words(host);
+            let plain = plain.as_ref();
+            match plain.and_then(|plain| plain.destination(host, &words, variable)) {
+                Some(found) => drop(all.insert(host.name.clone(), found)),
+                None => others.push((host, words)),
+            }
+        }
+        let waiting = Mutex::new(others.iter());
         let next = || {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.next()
         };
         let resolve = || {
             let mut resolved = BTreeMap::new();
-            while let Some(host) = next() {
-                let words = self.ssh_words(host);
-                let plain = plain.as_ref();
-                let plain = plain.and_then(|plain| plain.destination(host, &words, variable));
+            while let Some((host, words)) = next() {
                 let ssh = || self.without_secrets(Command::new(&self.ssh));
-                let found =
-                    plain.or_else(|| destination::resolve(&ssh, variable, &words, interrupted));
+                let found = destination::resolve(&ssh, variable, words, interrupted);
                 resolved.extend(found.map(|found| (host.name.clone(), found)));
             }
             resolved
         };
         std::thread::scope(|scope| {
-            let threads = 0..RESOLVED_AT_ONCE.min(hosts.len());
+            let threads = 0..RESOLVED_AT_ONCE.min(others.len());
             let threads: Vec<_> = threads.map(|_| scope.spawn(resolve)).collect();
             let found = threads.into_iter().filter_map(|thread| thread.join().ok());
-            found.flatten().collect()
-        })
+            all.extend(found.flatten());
+        });
+        all
     }
 
     fn without_secrets(&self, mut command: Command) -> Command {
