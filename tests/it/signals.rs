@@ -192,15 +192,18 @@ fn one_signal_ends_every_wait_within_a_second() {
 #[test]
 fn a_second_signal_does_not_wait_for_that() {
     for wait in WAITS.iter().filter(|wait| wait.sign == "ready") {
-        let space = space(wait);
-        let job = begin(&space, wait);
-        job.signal(Signal::INT);
-        std::thread::sleep(Duration::from_millis(150));
-        if rustix::process::test_kill_process(job.pid()).is_ok() {
-            let took = ended(job, Signal::TERM, wait.name);
-            assert!(took < Duration::from_millis(600), "{}: {took:?}", wait.name);
-        }
-        nobody_is_left(&space, wait.name);
+        // One of several is soon, also on a busy machine; what waits is late each time.
+        let is_soon = || {
+            let space = space(wait);
+            let job = begin(&space, wait);
+            job.signal(Signal::INT);
+            std::thread::sleep(Duration::from_millis(150));
+            let is_there = rustix::process::test_kill_process(job.pid()).is_ok();
+            let took = is_there.then(|| ended(job, Signal::TERM, wait.name));
+            nobody_is_left(&space, wait.name);
+            took.is_none_or(|took| took < Duration::from_millis(600))
+        };
+        assert!((0..5).any(|_| is_soon()), "{}", wait.name);
     }
 }
 
