@@ -137,6 +137,13 @@ pub struct Start {
     at: Instant,
 }
 
+impl Start {
+    /// Returns whether a file with this change time, in nanoseconds, may have been changed since.
+    pub fn is_before(&self, ctime_ns: i64) -> bool {
+        last_ns(ctime_ns) >= self.ns
+    }
+}
+
 /// Answers what is in files and directories below one root; safe to share between threads.
 pub struct Digests {
     root: PathBuf,

@@ -12,7 +12,7 @@ use super::ways::Ways;
 use super::workplace::Workplace;
 use crate::cache::ActionResult;
 use crate::depfile::{self, Malformed};
-use crate::digest::{Digest, Digests, Kind, Start, last_ns};
+use crate::digest::{Digest, Digests, Kind, Start};
 use crate::error::{Error, Result};
 use crate::fs::{self, RepoPath, STATE_DIR, Signature};
 use crate::graph::Target;
@@ -296,7 +296,7 @@ fn from_root(path: &Path, root: &Path) -> RepoPath {
 /// Returns whether what stands at a path, or that it stands there, came about since `start`.
 fn is_written_since(path: &RepoPath, digests: &Digests, start: &Start) -> bool {
     let absolute = path.to_absolute(digests.root());
-    let since = |meta: std::fs::Metadata| last_ns(Signature::of(&meta).ctime_ns) >= start.ns;
+    let since = |meta: std::fs::Metadata| start.is_before(Signature::of(&meta).ctime_ns);
     let Ok(Some(meta)) = fs::lstat(&absolute) else {
         // It may never have been there. Whoever removed it wrote to the directory.
         let mut above = absolute.ancestors().skip(1);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::found::result_key;
 use super::moved::Stamps;
-use super::state::Before;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
@@ -42,8 +41,7 @@ struct Job {
     key: ActionKey,
     former: Option<Arc<Made>>,
     reason: String,
-    /// What stands undeclared beside its outputs.
-    state: Option<Before>,
+    known: Option<Known>,
 }
 
 /// What commands that succeeded left behind.
@@ -108,7 +106,7 @@ impl Builder<'_> {
             key,
             former: former_made,
             reason,
-            state: self.state_before(target, known.as_ref()),
+            known,
         };
         self.make(id, job, &ours)
     }
@@ -228,9 +226,11 @@ impl Builder<'_> {
         let started = Instant::now();
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
         let watch = self.watch(target, &job.gathered);
+        let before = self.state_before(target, job.known.as_ref());
         let run = self.attempts(target, &job.gathered, job.key);
-        let is_alone = self.tell_strays(id, &watch);
-        let beside = self.state_after(target, job.state.as_ref(), is_alone);
+        let alone = self.tell_strays(id, watch);
+        let beside = before.map(|before| self.state_after(target, &before, &alone));
+        let beside = beside.unwrap_or_default();
         let Ran {
             log,
             made,

@@ -4,16 +4,17 @@
 //! it still holds. A result that was made beside such state may depend on it, and its key says
 //! nothing of it. So it is told each time, and the result is not shared through the cache.
 //!
-//! What counts is new since an earlier run of the target; or lies in a directory with outputs and
-//! was written to during the run; or is a directory there that was found by the first run.
-//! Directories of many entries are left out, for they would be listed for each of many targets.
+//! What counts is what appeared during an earlier run of the target; what was there before this one
+//! and was written to during it; and a directory beside outputs that was there before the first
+//! run. A directory in which others ran at the same time says nothing of one of them. Directories
+//! of many entries are left out, for they would be listed for each of many targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 
 use super::Builder;
-use super::strays::output_dirs;
-use crate::digest::{Start, last_ns};
+use super::strays::{Alone, output_dirs};
+use crate::digest::Start;
 use crate::fs::{self, RepoPath, Signature};
 use crate::glob::{self, EntryKind, Listing};
 use crate::graph::{CacheScope, Output, Pattern, Target};
@@ -36,11 +37,13 @@ type Entries = BTreeMap<RepoPath, EntryKind>;
 pub(super) struct Before {
     /// What an earlier run of the target left and what is still there.
     known: BTreeSet<RepoPath>,
-    /// What lies beside outputs, declared or not.
+    /// Directories with outputs that are looked at.
+    dirs: Vec<RepoPath>,
+    /// What lies in them, declared or not.
     beside: Entries,
     /// Directories where the commands run.
     around: Entries,
-    start: Option<Start>,
+    start: Start,
     is_first: bool,
 }
 
@@ -56,50 +59,62 @@ impl Builder<'_> {
             let meta = fs::lstat(&path.to_absolute(root)).ok().flatten();
             meta.is_some_and(|meta| self.is_undeclared(target, path, kind_of(&meta)))
         };
-        let beside = self.beside(target);
+        let dirs: BTreeSet<RepoPath> = output_dirs(target).filter(|d| !d.is_root()).collect();
+        let dirs: Vec<RepoPath> = dirs
+            .into_iter()
+            .filter(|d| self.has_few(d, BESIDE_MAX))
+            .collect();
         Some(Before {
             known: left.iter().filter(is_left).cloned().collect(),
-            start: (!beside.is_empty()).then(|| self.inspector.digests.start()),
-            beside,
+            start: self.inspector.digests.start(),
+            beside: self.entries(&dirs),
+            dirs,
             around: self.around(target),
             is_first: known.is_none_or(|k| k.record.is_none()),
         })
     }
 
     /// Returns what of that the result may depend on, and takes note of what is left for the next
-    /// run. A directory that appeared where several ran is nobody's, unless it lies beside outputs.
+    /// run.
     pub(super) fn state_after(
         &self,
         target: &Target,
-        before: Option<&Before>,
-        is_alone: bool,
+        before: &Before,
+        alone: &Alone,
     ) -> Vec<RepoPath> {
-        let Some(before) = before else {
-            return Vec::new();
+        let is_older = self.holds_older_state(target, before);
+        let is_own = |path: &RepoPath| {
+            let dir = path.as_path().parent().map(RepoPath::new);
+            dir.is_some_and(|dir| alone.within.contains(&dir))
+        };
+        let is_state = |(path, kind): &(&RepoPath, &EntryKind)| {
+            let is_dir = **kind == EntryKind::Dir;
+            self.is_undeclared(target, path, **kind)
+                && !self.is_read(path, is_dir)
+                && (is_older && is_dir
+                    || is_own(path) && self.is_written_since(path, &before.start))
+        };
+        let is_around = |(path, kind): &(&RepoPath, &EntryKind)| {
+            alone.everywhere
+                && self.is_undeclared(target, path, **kind)
+                && !self.is_read(path, true)
+                && self.is_written_since(path, &before.start)
         };
         let mut found = before.known.clone();
-        if let Some(start) = &before.start {
-            let is_older = self.holds_older_state(target, before);
-            let is_state = |(path, kind): &(&RepoPath, &EntryKind)| {
-                let is_dir = **kind == EntryKind::Dir;
-                (is_older && is_dir || self.is_written_since(path, start))
-                    && self.is_undeclared(target, path, **kind)
-                    && !self.is_read(path, is_dir)
-            };
-            let state = before.beside.iter().filter(is_state);
-            found.extend(state.map(|(path, _)| path.clone()));
-        }
+        let beside = before.beside.iter().filter(is_state);
+        let around = before.around.iter().filter(is_around);
+        found.extend(beside.chain(around).map(|(path, _)| path.clone()));
         let mut left = found.clone();
-        let new = |now: Entries, before: &Entries| {
-            let is_new = |(path, kind): &(RepoPath, EntryKind)| {
-                !before.contains_key(path) && self.is_undeclared(target, path, *kind)
-            };
-            let new: Vec<_> = now.into_iter().filter(is_new).collect();
-            new.into_iter().map(|(path, _)| path)
+        let is_new = |(path, kind): &(RepoPath, EntryKind), before: &Entries| {
+            !before.contains_key(path) && self.is_undeclared(target, path, *kind)
         };
-        left.extend(new(self.beside(target), &before.beside));
-        if is_alone {
-            left.extend(new(self.around(target), &before.around));
+        let beside = self.entries(&before.dirs).into_iter();
+        let beside = beside.filter(|new| is_own(&new.0) && is_new(new, &before.beside));
+        left.extend(beside.map(|(path, _)| path));
+        if alone.everywhere {
+            let around = self.around(target).into_iter();
+            let around = around.filter(|new| is_new(new, &before.around));
+            left.extend(around.map(|(path, _)| path));
         }
         let left = left.into_iter().take(KEPT_MAX).collect();
         // Whoever can not write it down can not record the result either, which is told.
@@ -120,7 +135,7 @@ impl Builder<'_> {
             more => format!(" and {more} more"),
         };
         let text = format!(
-            "`{}` ran beside {}{more}, which no target declares and an earlier run left: the \
+            "`{}` ran beside {}{more}, which no target declares and which was there before: the \
              result may depend on that, and is not shared\n  help: let the command keep that \
              elsewhere (\"Tools with state of their own\" in docs/releasefile.md), or add `cache \
              #false`",
@@ -150,29 +165,28 @@ impl Builder<'_> {
         !target.outputs.iter().any(is_own) && !self.is_declared_or_ours(path, kind)
     }
 
-    /// Returns what lies in the directories of outputs.
-    fn beside(&self, target: &Target) -> Entries {
-        let dirs: BTreeSet<RepoPath> = output_dirs(target).filter(|d| !d.is_root()).collect();
-        let entries = |dir| self.entries(dir, BESIDE_MAX);
-        dirs.iter().flat_map(entries).collect()
-    }
-
     /// Returns the directories where the commands run, and where outputs lie in the root.
     fn around(&self, target: &Target) -> Entries {
         let mut dirs: BTreeSet<RepoPath> = output_dirs(target).filter(RepoPath::is_root).collect();
         dirs.insert(target.dir.clone());
-        let entries = |dir| self.entries(dir, AROUND_MAX);
-        let all = dirs.iter().flat_map(entries);
-        all.filter(|(_, kind)| *kind == EntryKind::Dir).collect()
+        let dirs: Vec<RepoPath> = dirs
+            .into_iter()
+            .filter(|d| self.has_few(d, AROUND_MAX))
+            .collect();
+        let mut entries = self.entries(&dirs);
+        entries.retain(|_, kind| *kind == EntryKind::Dir);
+        entries
     }
 
-    fn entries(&self, dir: &RepoPath, max: usize) -> Vec<(RepoPath, EntryKind)> {
-        let entries = self.inspector.digests.list(dir).ok();
-        let Some(entries) = entries.filter(|entries| entries.len() <= max) else {
-            return Vec::new();
-        };
-        let named = entries.iter().map(|e| (dir.join(&e.name), e.kind));
-        named.filter(|(path, _)| !glob::is_reserved(path)).collect()
+    fn entries(&self, dirs: &[RepoPath]) -> Entries {
+        let mut all = Entries::new();
+        for dir in dirs {
+            if let Ok(entries) = self.inspector.digests.list(dir) {
+                let named = entries.iter().map(|e| (dir.join(&e.name), e.kind));
+                all.extend(named.filter(|(path, _)| !glob::is_reserved(path)));
+            }
+        }
+        all
     }
 
     /// Returns whether something at a path, or below it, was written to since `start`.
@@ -181,7 +195,7 @@ impl Builder<'_> {
         let all = walkdir::WalkDir::new(absolute).into_iter().take(WALK_MAX);
         all.flatten().any(|entry| {
             let meta = entry.metadata();
-            meta.is_ok_and(|meta| last_ns(Signature::of(&meta).ctime_ns) >= start.ns)
+            meta.is_ok_and(|meta| start.is_before(Signature::of(&meta).ctime_ns))
         })
     }
 }

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,9 +35,49 @@ const FEW: usize = 32;
 /// Where a target's commands are watched.
 pub(super) struct Watch {
     dirs: Vec<RepoPath>,
-    /// How many targets had been started, this one included.
+    /// Its turn among all, and in each directory that its outputs lie in.
+    turn: Turn,
+    turns: Vec<(RepoPath, Turn)>,
+}
+
+/// Where a target stood among others when its commands were started.
+struct Turn {
+    /// How many had been started, this one included.
     started: u64,
     was_alone: bool,
+}
+
+/// Targets at work in one place.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    now: usize,
+    /// How many were started.
+    started: u64,
+}
+
+impl Work {
+    fn begin(&mut self) -> Turn {
+        let was_alone = self.now == 0;
+        self.now += 1;
+        self.started += 1;
+        Turn {
+            started: self.started,
+            was_alone,
+        }
+    }
+
+    /// Ends a turn; returns whether no other was at work meanwhile.
+    fn end(&mut self, turn: &Turn) -> bool {
+        self.now -= 1;
+        turn.was_alone && self.started == turn.started
+    }
+}
+
+/// Where no other commands ran while those of a target did.
+pub(super) struct Alone {
+    pub(super) everywhere: bool,
+    /// Directories that its outputs lie in.
+    pub(super) within: BTreeSet<RepoPath>,
 }
 
 /// What is known of a directory that commands write to or read from.
@@ -52,10 +91,9 @@ struct Watched {
 /// What is known while looking for files that no target declares.
 #[derive(Default)]
 pub(super) struct Strays {
-    /// Targets whose commands run now.
-    at_work: AtomicUsize,
-    /// Targets whose commands were started.
-    started: AtomicU64,
+    /// Targets whose commands run: all, and by the directories of their outputs.
+    all: Mutex<Work>,
+    work: Mutex<HashMap<RepoPath, Work>>,
     dirs: Mutex<HashMap<RepoPath, Watched>>,
     /// What was told already.
     told: Mutex<HashSet<RepoPath>>,
@@ -91,19 +129,40 @@ impl Builder<'_> {
                 self.watched().insert(dir.clone(), watched);
             }
         }
+        let own: BTreeSet<RepoPath> = output_dirs(target).collect();
+        let mut work = lock(&self.strays.work);
+        let turns = own.into_iter().map(|dir| {
+            let turn = work.entry(dir.clone()).or_default().begin();
+            (dir, turn)
+        });
         Watch {
             dirs,
-            started: self.strays.started.fetch_add(1, Ordering::SeqCst) + 1,
-            was_alone: self.strays.at_work.fetch_add(1, Ordering::SeqCst) == 0,
+            turns: turns.collect(),
+            turn: lock(&self.strays.all).begin(),
         }
     }
 
-    /// Tells of what is new in those directories, now that the commands have ended. Returns whether
+    /// Returns whether a directory had at most so many entries when it was last listed.
+    pub(super) fn has_few(&self, dir: &RepoPath, most: usize) -> bool {
+        self.watched()
+            .get(dir)
+            .is_some_and(|w| w.names.len() <= most)
+    }
+
+    /// Tells of what is new in those directories, now that the commands have ended. Returns where
     /// no others ran meanwhile.
-    pub(super) fn tell_strays(&self, id: TargetId, watch: &Watch) -> bool {
-        self.strays.at_work.fetch_sub(1, Ordering::SeqCst);
-        let is_alone =
-            watch.was_alone && self.strays.started.load(Ordering::SeqCst) == watch.started;
+    pub(super) fn tell_strays(&self, id: TargetId, watch: Watch) -> Alone {
+        let is_alone = lock(&self.strays.all).end(&watch.turn);
+        let within = {
+            let mut work = lock(&self.strays.work);
+            let mut is_own = |dir: &RepoPath, turn: &Turn| {
+                let here = work.get_mut(dir);
+                here.is_some_and(|here| here.end(turn))
+            };
+            let turns = watch.turns.into_iter();
+            let alone = turns.filter(|(dir, turn)| is_own(dir, turn));
+            alone.map(|(dir, _)| dir).collect()
+        };
         for dir in &watch.dirs {
             let is_due = match self.watched().get_mut(dir) {
                 None => false,
@@ -116,7 +175,10 @@ impl Builder<'_> {
                 self.compare(dir);
             }
         }
-        is_alone
+        Alone {
+            everywhere: is_alone,
+            within,
+        }
     }
 
     /// Tells of what is new wherever that was put off.
@@ -160,8 +222,7 @@ impl Builder<'_> {
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<RepoPath, Watched>> {
-        let dirs = self.strays.dirs.lock();
-        dirs.unwrap_or_else(PoisonError::into_inner)
+        lock(&self.strays.dirs)
     }
 
     /// Returns what to say of a new entry; `None` when it is declared, of `rel` itself,
@@ -188,12 +249,7 @@ impl Builder<'_> {
         if reader.is_none() && !is_beside {
             return None;
         }
-        let mut seen = self
-            .strays
-            .told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !seen.insert(path.clone()) {
+        if !lock(&self.strays.told).insert(path.clone()) {
             return None;
         }
         let slash = if kind == EntryKind::Dir { "/" } else { "" };
@@ -227,22 +283,15 @@ impl Builder<'_> {
 
     /// Returns whether some target reads what is at a path or below. It is found out once.
     pub(super) fn is_read(&self, path: &RepoPath, is_dir: bool) -> bool {
-        let read = || {
-            self.strays
-                .read
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        if let Some(is_read) = read().get(path) {
+        if let Some(is_read) = lock(&self.strays.read).get(path) {
             return *is_read;
         }
-        let kind = if is_dir {
-            EntryKind::Dir
-        } else {
-            EntryKind::File
+        let kind = match is_dir {
+            true => EntryKind::Dir,
+            false => EntryKind::File,
         };
         let is_read = self.reader_of(path, kind).is_some();
-        read().insert(path.clone(), is_read);
+        lock(&self.strays.read).insert(path.clone(), is_read);
         is_read
     }
 
@@ -306,6 +355,10 @@ pub(super) fn output_dirs(target: &Target) -> impl Iterator<Item = RepoPath> {
         Pattern::File(path) | Pattern::Dir(path) => parent(path),
         Pattern::Glob { base, .. } => Some(base.clone()),
     })
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parent(path: &RepoPath) -> Option<RepoPath> {

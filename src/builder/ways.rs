@@ -69,7 +69,7 @@ impl Ways {
             // An entry that comes or goes sets both times of a directory, a new name one. In a new
             // directory the files are new as well; or an overlay has copied it (`is_moved`).
             let is_renamed = || last_ns(seen.mtime_ns) < start.ns && born_ns(meta) < start.ns;
-            last_ns(seen.ctime_ns) >= start.ns && (meta.is_symlink() || is_renamed())
+            start.is_before(seen.ctime_ns) && (meta.is_symlink() || is_renamed())
         };
         self.0.iter().filter(is_since).map(|(at, _)| at.as_path())
     }

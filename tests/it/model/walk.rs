@@ -49,9 +49,6 @@ pub struct Past {
     pub ever: HashSet<String>,
     /// Nobody knows what a build saw that files changed under.
     pub is_unsure: bool,
-    /// A target was dropped: what it made is nobody's, and a result that is made beside it, or
-    /// while others write beside it, may not be shared.
-    pub has_strays: bool,
     /// Blobs were changed without a change of size.
     pub is_cache_lying: bool,
     /// Instances that an orphan of a killed run may still log.
@@ -233,9 +230,7 @@ impl Walk {
                 Fate::Group | Fate::Broken | Fate::Skipped => (0, 0),
                 Fate::Fails => (1, attempts),
                 _ if is_forced => (1, attempts),
-                _ if self.is_fresh(e) => (0, rotted * attempts),
-                _ if self.is_cached(e, asked) && !self.past.has_strays => (0, rotted * attempts),
-                _ if self.is_cached(e, asked) => (0, attempts),
+                _ if self.is_fresh(e) || self.is_cached(e, asked) => (0, rotted * attempts),
                 _ if self.past.is_unsure || self.past.ever.contains(&e.action) => (0, attempts),
                 _ => (1, attempts),
             };
@@ -298,7 +293,10 @@ impl Walk {
             if !e.fate.is_good() || e.fate == Fate::Group {
                 continue;
             }
-            if has_run && target.is_cached && !asked.without_cache {
+            // A first run beside directories of a dropped target is not shared.
+            let is_first = !self.past.recorded.contains_key(&e.instance.name);
+            let has_strays = is_first && self.world.tree.targets.iter().any(|t| t.is_dropped);
+            if has_run && target.is_cached && !asked.without_cache && !has_strays {
                 self.past.cached.insert(e.action.clone());
             }
             self.past.ever.insert(e.action.clone());
@@ -331,7 +329,6 @@ impl Walk {
             Edit | Sneak | Touch | TouchOld | TouchFuture | Delete | Rename | ToDir | Chmod
             | Replace | Relink => self.change_source(op),
             Command | Var | Env | Tool | Probe | NoProbe | NameTarget | DropTarget => {
-                self.past.has_strays |= op.kind == DropTarget;
                 self.change_declared(op);
             }
             Save | Switch | SwitchKeepingTimes | SwitchRewritingAll => self.change_branch(op),
