@@ -458,12 +458,14 @@ fn of_one_result(what: &str, mut error: Box<Error>) -> Box<Error> {
 
 /// Returns whether `path` is one that `target` declares: a result of a cache may name no other.
 fn is_declared(target: &Target, path: &RepoPath) -> bool {
+    // As in `states_with`: what is named as a file is an output whatever is excluded.
+    let is_excluded = || is_excluded(path, &exclusions(target));
     path.is_inside()
         && !glob::is_reserved(path)
-        && !is_excluded(path, &exclusions(target))
         && target.outputs.iter().any(|output| match &output.pattern {
-            Pattern::Dir(dir) => path.starts_with(dir),
-            pattern => glob::compile(pattern).is_ok_and(|g| g.is_match(path)),
+            Pattern::File(file) => path == file,
+            Pattern::Dir(dir) => path.starts_with(dir) && !is_excluded(),
+            pattern => glob::compile(pattern).is_ok_and(|g| g.is_match(path)) && !is_excluded(),
         })
 }
 

@@ -376,6 +376,19 @@ fn a_file_with_two_names_keeps_its_mode() {
     assert_eq!(space.shell("stat -c %a o").trim(), "2775");
 }
 
+/// `!` takes nothing away from what is named as a file: that is restored as well.
+#[test]
+fn a_named_output_stays_one_whatever_is_excluded() {
+    let space = Space::new(
+        r#"target "t" { inputs "in"; outputs "dist/" "app" "!**/app"; run "mkdir -p dist; cp in dist/m; cp in dist/app; cp in app" }"#,
+    );
+    space.write("in", "1\n");
+    space.build([]).ok().is("t ran");
+    space.remove("app").remove("dist/m");
+    space.build([]).ok().is("t restored");
+    assert!(space.has("app") && space.has("dist/m"));
+}
+
 /// Python writes `__pycache__` beside what it imports, bundlers a `.cache`.
 #[test]
 fn what_tools_keep_in_an_output_directory_is_left_alone() {
