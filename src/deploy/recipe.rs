@@ -109,6 +109,18 @@ pub struct Guard {
     pub is_back: bool,
 }
 
+/// When the way back of a step runs, on the way back of a whole run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UndoWhen {
+    /// In its turn: in the reverse order of the steps.
+    #[default]
+    InTurn,
+    /// With the services that restart, in the order of the steps; in its turn where none does.
+    WithRestarts,
+    /// When everything else has gone back, services included.
+    Last,
+}
+
 /// One act of a recipe.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
@@ -136,8 +148,8 @@ pub struct Step {
     pub verify: Vec<Template>,
     /// The way back.
     pub undo: Option<Template>,
-    /// The way back waits until everything else has gone back.
-    pub is_undo_late: bool,
+    /// When that runs.
+    pub undo_when: UndoWhen,
     /// Where commands run; the host's root without it.
     pub dir: Option<Template>,
     /// Environment variables of its commands.

@@ -59,6 +59,7 @@ mod processes;
 mod promises;
 mod questions;
 mod relay;
+mod restarts;
 mod resumed;
 mod roles;
 mod rollback;

@@ -18,7 +18,7 @@ use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::RollbackPlan;
+use crate::deploy::plan::rollback::{RollbackPlan, waits};
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
@@ -163,13 +163,14 @@ impl LookedBack {
             runs: self.back.runs.clone(),
             ..RollbackPlan::default()
         };
+        let waits = waits(said.values().flatten());
         for (host, lines) in said {
             let id = |run: &str, seq: u32| {
                 let mut ran = self.back.ran.iter();
                 let one = ran.find(|r| r.host == host && r.run == run && r.seq == seq)?;
                 Some(one.id.clone())
             };
-            plan.add(&host, &lines, &id);
+            plan.add(&host, &lines, &id, waits);
         }
         Ok(plan)
     }

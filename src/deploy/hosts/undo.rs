@@ -2,7 +2,9 @@
 //!
 //! Three passes over all hosts. First everything in reverse order; then, in the order of the steps,
 //! services: one restarts only when the files under it are the former ones; then what recipes want
-//! to come last (`undo late=#true`).
+//! to come last (`undo late=#true`). A former instance may depend on a service that restarts: it is
+//! started in the second pass then, and else in its turn in the first one, while the new instance
+//! still serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -12,7 +14,7 @@ use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
@@ -62,10 +64,22 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
     let undone: Mutex<Undone> = Mutex::default();
     let mut failed: Vec<String> = Vec::new();
     let steps = backwards(ran);
-    let late: Vec<&Ran> = steps.iter().rev().copied().collect();
-    for (order, suffix) in [(steps, ""), (late.clone(), ".late"), (late, ".last")] {
+    let forwards: Vec<&Ran> = steps.iter().rev().copied().collect();
+    let passes: [(_, &[&str]); 3] = match starts_with_restarts(hands, ran)? {
+        true => [
+            (steps, &[""]),
+            (forwards.clone(), &[".late", ".start"]),
+            (forwards, &[".last"]),
+        ],
+        false => [
+            (steps, &["", ".start"]),
+            (forwards.clone(), &[".late"]),
+            (forwards, &[".last"]),
+        ],
+    };
+    for (order, suffixes) in passes {
         for part in by_host(&order) {
-            failed.extend(one_host(hands, part, (suffix, ran), &undone)?);
+            failed.extend(one_host(hands, part, (suffixes, ran), &undone)?);
         }
     }
     if failed.is_empty() {
@@ -78,6 +92,35 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
         error = error.fact("not undone", what);
     }
     Err(error.hinted("look at the hosts: what is live there is not known"))
+}
+
+/// Returns whether something is to be started again, and some service restarts that it may depend
+/// on: on any host.
+fn starts_with_restarts(hands: &Hands<'_>, ran: &[Ran]) -> Result<bool> {
+    let said = hands.fleet.each(&|host, member| {
+        let own = ran.iter().filter(|r| r.host == host);
+        let body: String = own.map(|r| program::waiting(&r.run, r.seq)).collect();
+        let (mut starts, mut restarts) = (false, false);
+        if body.is_empty() {
+            return Ok((starts, restarts));
+        }
+        let mut session = member.session();
+        let text = member.header.program(&body);
+        let status = session.run(&text, hands.interrupted, &mut |frame| {
+            if let Frame::Event(event) = frame {
+                starts |= event.starts_with("starts ");
+                restarts |= event.starts_with("waits ");
+            }
+            None
+        })?;
+        match status {
+            0 => Ok((starts, restarts)),
+            _ => Err(unanswered(host, "what looked for its way back")),
+        }
+    })?;
+    let starts = said.values().any(|(starts, _)| *starts);
+    let restarts = said.values().any(|(_, restarts)| *restarts);
+    Ok(starts && restarts)
 }
 
 /// Returns steps in the order in which they go back: the last run first, its last step first.
@@ -97,12 +140,14 @@ fn by_host<'a>(order: &'a [&'a Ran]) -> impl Iterator<Item = &'a [&'a Ran]> {
 }
 
 /// Returns the calls that undo steps of one host.
-fn body(hands: &Hands<'_>, part: &[&Ran], (suffix, ran): (&str, &[Ran])) -> String {
+fn body(hands: &Hands<'_>, part: &[&Ran], (suffixes, ran): (&[&str], &[Ran])) -> String {
     let undo = |r: &&Ran| {
         let earlier = ran.iter().take_while(|o| o.run != r.run);
         let older = earlier.filter(|o| o.host == r.host && o.id == r.id);
         let older = older.map(|o| (o.run.as_str(), o.seq, o.is_done));
-        program::undo(&r.run, r.seq, &r.id, suffix, older)
+        let lines = suffixes.iter();
+        let lines = lines.map(|suffix| program::undo(&r.run, r.seq, &r.id, suffix, older.clone()));
+        lines.collect::<String>()
     };
     let mut body = String::new();
     if hands.overwrites {
@@ -124,7 +169,7 @@ fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
 fn one_host(
     hands: &Hands<'_>,
     part: &[&Ran],
-    within: (&str, &[Ran]),
+    within: (&[&str], &[Ran]),
     undone: &Mutex<Undone>,
 ) -> Result<Vec<String>> {
     let Some(first) = part.first() else {

@@ -13,7 +13,7 @@ use crate::deploy::plan::render::Scope;
 use crate::deploy::plan::secret::{Sealed, Secret};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::recipe::marks::Marks;
-use crate::deploy::recipe::{Recipe, Step};
+use crate::deploy::recipe::{Recipe, Step, UndoWhen};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::error::Result;
 use crate::http::Wait;
@@ -116,8 +116,8 @@ pub struct Draft {
     pub check: Option<String>,
     /// Must succeed afterwards.
     pub verify: Vec<String>,
-    /// The way back, and whether it waits for the others.
-    pub undo: Option<(String, bool)>,
+    /// The way back, and when it runs.
+    pub undo: Option<(String, UndoWhen)>,
     /// Where commands run.
     pub dir: Option<String>,
     /// Environment variables of its commands.

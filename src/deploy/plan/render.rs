@@ -231,7 +231,7 @@ impl Scope<'_> {
                 .iter()
                 .filter_map(|v| self.optional(Some(v)).transpose())
                 .collect::<Result<_>>()?,
-            undo: undo.map(|text| (text, step.is_undo_late)),
+            undo: undo.map(|text| (text, step.undo_when)),
             dir: self.optional(step.dir.as_ref())?,
             env: env?,
             timeout: step.timeout,

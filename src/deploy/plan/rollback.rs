@@ -83,12 +83,14 @@ pub struct RollbackPlan {
 
 impl RollbackPlan {
     /// Adds what one host said of the steps that go back there, the first one first. `step` knows
-    /// their names, by run and position.
+    /// their names, by run and position; `waits` says whether what starts again does so with
+    /// services that restart.
     pub fn add(
         &mut self,
         host: &str,
         lines: &[String],
         step: &dyn Fn(&str, u32) -> Option<String>,
+        waits: bool,
     ) {
         let (mut late, mut last) = (Vec::new(), Vec::new());
         for line in lines {
@@ -139,6 +141,7 @@ impl RollbackPlan {
             match when {
                 "last" => last.push(change),
                 "late" => late.push(change),
+                "start" if waits => late.push(change),
                 _ => self.changes.push(change),
             }
         }
@@ -220,6 +223,14 @@ impl RollbackPlan {
     }
 }
 
+/// Returns whether a service restarts, by what hosts said of the steps that go back.
+pub fn waits<'a>(mut lines: impl Iterator<Item = &'a String>) -> bool {
+    lines.any(|line| {
+        let at = line.split('\t').nth(2);
+        at.is_some_and(|at| at.ends_with(".late"))
+    })
+}
+
 impl Differs {
     /// Returns one line with both values.
     pub fn line(&self) -> String {
@@ -253,7 +264,8 @@ mod tests {
             ..RollbackPlan::default()
         };
         let lines: Vec<String> = lines.iter().map(|l| l.replace(' ', "\t")).collect();
-        plan.add("h", &lines, &|run, seq| Some(format!("{run}/{seq}")));
+        let waits = waits(lines.iter());
+        plan.add("h", &lines, &|run, seq| Some(format!("{run}/{seq}")), waits);
         plan
     }
 
@@ -282,6 +294,26 @@ mod tests {
             ]
         );
         assert!(found.is_something() && found.check(false).is_ok());
+    }
+
+    #[test]
+    fn what_starts_again_waits_only_for_services_that_restart() {
+        let started = "service b 2.start app stopped running";
+        let found = plan(&[started, "link b 1 /l v2 v1"]);
+        assert_eq!(told(&found), ["b/2 app stopped running", "b/1 /l v2 v1"]);
+        let found = plan(&[
+            started,
+            "link b 1 /l v2 v1",
+            "service b 0.late db running before",
+        ]);
+        assert_eq!(
+            told(&found),
+            [
+                "b/1 /l v2 v1",
+                "b/0 db running before",
+                "b/2 app stopped running"
+            ]
+        );
     }
 
     #[test]

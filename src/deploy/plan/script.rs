@@ -3,6 +3,7 @@
 use crate::deploy::plan::PlannedStep;
 use crate::deploy::plan::detached::does;
 use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::recipe::UndoWhen;
 use crate::deploy::wire::detached::dir_name;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{KEEPER, PRELUDE, lean, quote, seconds};
@@ -79,10 +80,11 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
         quote(&step.id),
         quote(&step.key)
     );
-    if let Some((undo, is_late)) = &step.draft.undo {
-        let word = match is_late {
-            true => "rel_undo_last",
-            false => "rel_undo",
+    if let Some((undo, when)) = &step.draft.undo {
+        let word = match when {
+            UndoWhen::InTurn => "rel_undo",
+            UndoWhen::WithRestarts => "rel_undo_start",
+            UndoWhen::Last => "rel_undo_last",
         };
         let dir = step.draft.dir.as_deref().unwrap_or(root);
         let script = format!(

@@ -11,7 +11,9 @@ use crate::deploy::recipe::driver::{is_declared, of_kind};
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::names::Allow;
 use crate::deploy::recipe::reader::{self, Reader, text_of};
-use crate::deploy::recipe::{Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, WaitFor};
+use crate::deploy::recipe::{
+    Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, UndoWhen, WaitFor,
+};
 use crate::source::{Mistake, Place};
 use crate::template::{Mode, Template};
 
@@ -386,7 +388,7 @@ impl Reader {
             check: None,
             verify: Vec::new(),
             undo: None,
-            is_undo_late: false,
+            undo_when: UndoWhen::default(),
             dir: None,
             env: Vec::new(),
             timeout: None,
@@ -456,11 +458,11 @@ impl Reader {
             let known = [&ACTIONS[..], &STEP_NODES[..]].concat();
             return self.unknown("node", name, &known, place);
         }
-        self.properties(node, if name == "undo" { &["late"] } else { &[] });
+        let known = ["late", "with-restarts"];
+        self.properties(node, if name == "undo" { &known } else { &[] });
         let Some((text, place)) = self.argument(node) else {
             return;
         };
-        step.is_undo_late |= self.flag(node, "late");
         match name {
             "prepare" => {
                 step.prepare = Some(self.template(&text, Mode::Shell, Allow::Late, place));
@@ -474,7 +476,14 @@ impl Reader {
                 let check = self.template(&text, Mode::Shell, Allow::Early, place);
                 step.marks.undo_check = Some(check);
             }
-            "undo" => step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place)),
+            "undo" => {
+                step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place));
+                step.undo_when = match (self.flag(node, "late"), self.flag(node, "with-restarts")) {
+                    (true, _) => UndoWhen::Last,
+                    (false, true) => UndoWhen::WithRestarts,
+                    (false, false) => UndoWhen::InTurn,
+                };
+            }
             "dir" => step.dir = Some(self.template(&text, Mode::Plain, Allow::Late, place)),
             _ => step.timeout = self.duration(&text, place),
         }

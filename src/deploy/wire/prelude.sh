@@ -153,9 +153,12 @@ rel_call() {
 }
 
 # Adds a line to the way back of the step at work. `late` ones wait until all hosts have gone back,
-# because a restart must find the former files; `last` ones wait for these as well.
+# because a restart must find the former files; `last` ones wait for these as well. `start` ones
+# start what may depend on such a service: with the `late` ones, in the order of the steps, where
+# there are any; else in their turn.
 rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
 rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late"; }
+rel_undo_start() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.start"; }
 rel_undo_last() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.last"; }
 
 # --- steps -----------------------------------------------------------------
@@ -179,7 +182,9 @@ rel_step() {
 
 # FILE: removes what a former try of the step has laid down there.
 rel_no_way_back() {
-    if [ -e "$1" ] || [ -e "$1.late" ] || [ -e "$1.last" ]; then rm -f -- "$1" "$1.late" "$1.last"; fi
+    for rel_c in "$1" "$1.late" "$1.start" "$1.last"; do
+        if [ -e "$rel_c" ]; then rm -f -- "$rel_c"; fi
+    done
 }
 
 rel_fail() {
@@ -465,7 +470,12 @@ rel_service_alive() {
     rel_birth "$rel_pid" && [ "$rel_b" = "$rel_born" ]
 }
 
+# NAME [DIGEST]: stops a service; with the digest of how it was started, as the way back of its
+# first start.
 rel_service_stop() {
+    if [ -n "${2:-}" ] && [ -d "$rel_state/services/$1" ]; then
+        : >"$rel_state/services/$1/unstarted"
+    fi
     rel_service_alive "$1" || return 0
     rel_sd=$rel_state/services/$1
     if [ -s "$rel_sd/stop" ]; then
@@ -494,6 +504,8 @@ rel_service_go() {
     # A way back that is run twice starts one.
     if rel_service_alive "$1"; then return 0; fi
     rel_sd=$rel_state/services/$1
+    # What stopped it found it running because of a run that has gone back before it.
+    if [ -e "$rel_sd/unstarted" ]; then return 0; fi
     if [ -e "$rel_sd/foreign-ok" ]; then rel_foreign_ok=1; fi
     rel_l=$(cat -- "$rel_sd/log")
     rel_open_log "$rel_l" || return 1
@@ -534,6 +546,7 @@ rel_service() {
     rel_sum=$(printf '%s\n' "$3" | sha256sum) || return 1
     rel_sum=${rel_sum%% *}
     mkdir -p -- "$rel_sd"
+    rm -f -- "$rel_sd/unstarted"
     if [ -n "${rel_foreign_ok:-}" ]; then : >"$rel_sd/foreign-ok"; else rm -f -- "$rel_sd/foreign-ok"; fi
     if rel_service_alive "$1"; then
         cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
@@ -697,7 +710,7 @@ rel_retire() {
         if [ "$rel_name" != "$rel_live" ] && rel_service_alive "$rel_name"; then
             printf 'stops %s\n' "$rel_name"
             rel_call rel_service_go "$rel_name"
-            rel_undo "$rel_call"
+            rel_undo_start "$rel_call"
             rel_service_stop "$rel_name"
         fi
     done
@@ -730,7 +743,7 @@ rel_drop_back() {
         esac
         older=$rel_state/undo/${older#!}
         if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; fi
-        for when in '' .last; do
+        for when in '' .start .last; do
             if [ -z "$is_one" ] || [ ! -s "$own$when" ] || [ ! -s "$older$when" ]; then continue; fi
             was=$(cat -- "$older$when") && has=$(cat -- "$own$when") || continue
             if [ "$was" = "$has" ]; then rm -f -- "$own$when"; fi
@@ -738,11 +751,17 @@ rel_drop_back() {
     done
     if [ -z "$is_older" ]; then return 0; fi
     rm -f -- "$own.late"
-    if [ ! -s "$own" ] && [ ! -s "$own.last" ]; then
+    if [ ! -s "$own" ] && [ ! -s "$own.start" ] && [ ! -s "$own.last" ]; then
         rel_must_hold
         rel_journal undone "$seq" "$id" "$run" - || return 0
         rel_emit dropped "$seq"
     fi
+}
+
+# RUN SEQ: tells which of the ways back that may wait a step has.
+rel_waiting() {
+    if [ -s "$rel_state/undo/$1/$2.late" ]; then rel_emit waits "$2"; fi
+    if [ -s "$rel_state/undo/$1/$2.start" ]; then rel_emit starts "$2"; fi
 }
 
 # RUN SEQ ID SUFFIX OLDER...: runs the stored way back of one step, if it has one.

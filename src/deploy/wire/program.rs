@@ -198,7 +198,13 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the line that undoes a step of `run`; `suffix` is `.late` or `.last` for what waits.
+/// Returns the line that tells which of its ways back that may wait a step has.
+pub fn waiting(run: &str, seq: u32) -> String {
+    format!("rel_waiting {} {seq}\n", quote(run))
+}
+
+/// Returns the line that undoes a step of `run`; `suffix` is `.late`, `.start` or `.last` for what
+/// waits.
 /// `older` are the attempts at the same step that go back after it, and whether each came to its
 /// end.
 pub fn undo<'a>(

@@ -46,7 +46,7 @@ rel_is_call() {
 rel_prove_step() {
     local suffix file own line
     rel_of_run=$1
-    for suffix in .last .late ''; do
+    for suffix in .last .late .start ''; do
         rel_of_seq=$2$suffix
         file=$rel_state/undo/$1/$2$suffix
         if [ ! -s "$file" ]; then continue; fi
