@@ -96,6 +96,8 @@ pub struct Request<'a> {
     pub confirm: &'a (dyn Fn(&[Destruction]) -> Result<()> + Sync),
     /// All steps run.
     pub force: bool,
+    /// Uses that a rollback leaves as they are.
+    pub except: Vec<String>,
     /// Which of the hosts that are held back move all the same.
     pub promoted: Promoted,
     /// Hosts are asked and not changed: those that do not answer are gone without.

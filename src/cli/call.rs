@@ -23,6 +23,13 @@ pub(super) struct EnvironmentArgs {
     /// Go back to what was live before the last run
     #[arg(long)]
     pub(super) rollback: bool,
+    /// Go back without what this use did, which stays as it is; repeatable
+    #[arg(long, value_name = "USE", requires = "rollback")]
+    pub(super) except: Vec<String>,
+    /// Give up a scope that can not be left, and do nothing else; with `--reason`
+    #[arg(long, value_name = "SCOPE", requires = "reason", group = "reasoned")]
+    #[arg(conflicts_with_all = ["plan", "plan_out", "rollback"])]
+    pub(super) abandon: Option<String>,
     #[command(flatten)]
     pub(super) consent: ConsentArgs,
     #[command(flatten)]

@@ -17,11 +17,16 @@ use crate::ui;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConsentArgs {
     /// Go on although this guard says no, or this step's way back would not work; with `--reason`
-    #[arg(long = "override", value_name = "GUARD", requires = "reason")]
+    #[arg(
+        long = "override",
+        value_name = "GUARD",
+        requires = "reason",
+        group = "reasoned"
+    )]
     guards: Vec<String>,
     /// Why; kept in the journals of the hosts that are changed
-    #[arg(long, value_name = "TEXT", requires = "guards")]
-    reason: Option<String>,
+    #[arg(long, value_name = "TEXT", requires = "reasoned")]
+    pub(super) reason: Option<String>,
     /// Do the steps that destroy something without asking; the environment's name again
     #[arg(long, value_name = "ENVIRONMENT")]
     confirm: Option<String>,

@@ -13,6 +13,7 @@ use super::build::{BuildOptions, display};
 use super::call::{Call, command, usage_of};
 use super::consent::{self, Consent};
 use super::context::Context;
+use super::lock;
 use super::names::{find, unknown_name, usage};
 use super::query;
 use super::secrets;
@@ -56,11 +57,15 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
     }
     let job = Job::new(context, project, &root, &call.name, &call.values)?;
     let args = &call.args;
+    if let Some(scope) = &args.abandon {
+        let reason = args.consent.reason.as_deref().unwrap_or_default();
+        return lock::abandon(&job, scope, reason);
+    }
     let consent = args.consent.of(environment)?;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
-        (true, true) => job.plan_rollback(args.build.force),
+        (true, true) => job.plan_rollback(args.build.force, &args.except),
         (true, false) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
-        (false, true) => job.rollback(args.build.force, &consent),
+        (false, true) => job.rollback(args.build.force, &args.except, &consent),
         (false, false) => job.apply(&args.build, &consent),
     }
 }
@@ -171,6 +176,8 @@ pub(super) struct Job<'a> {
 pub(super) struct Way<'a> {
     /// `--force`.
     pub(super) is_forced: bool,
+    /// `--except`: uses that a rollback leaves as they are.
+    pub(super) except: &'a [String],
     /// Nothing is changed, and hosts that do not answer are gone without.
     pub(super) is_question: bool,
     /// No step is looked at, only journals and leases: no secret is asked for.
@@ -250,9 +257,10 @@ impl Job<'_> {
     }
 
     /// Shows what `rollback` would do, host by host, from what to what.
-    fn plan_rollback(&self, is_forced: bool) -> Result<u8> {
+    fn plan_rollback(&self, is_forced: bool, except: &[String]) -> Result<u8> {
         let way = Way {
             is_forced,
+            except,
             is_by_name: true,
             ..Way::default()
         };
@@ -267,9 +275,10 @@ impl Job<'_> {
         })
     }
 
-    fn rollback(&self, is_forced: bool, consent: &Consent) -> Result<u8> {
+    fn rollback(&self, is_forced: bool, except: &[String], consent: &Consent) -> Result<u8> {
         let way = Way {
             is_forced,
+            except,
             is_by_name: true,
             is_logged: true,
             consent: Some(consent),
@@ -404,6 +413,7 @@ impl Job<'_> {
                 false => consent::ask(self.context, name, all, &progress, &interrupted),
             },
             force: way.is_forced,
+            except: way.except.to_vec(),
             promoted: self.promoted.clone(),
             is_question: way.is_question,
             saved: way.saved,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::context::Context;
-use super::deploy::{Way, on_call, to_json};
+use super::deploy::{Job, Way, on_call, to_json};
 use crate::deploy::Request;
 use crate::deploy::hosts::lease::{self, Locked};
 use crate::error::{EXIT_OK, Error, Result, plural};
@@ -65,6 +65,33 @@ pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
             (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
         };
         Ok((done, what))
+    })
+}
+
+/// Gives up a scope that can not be left (`rel ENVIRONMENT --abandon`).
+pub(super) fn abandon(job: &Job<'_>, scope: &str, reason: &str) -> Result<u8> {
+    let reason = not_empty(reason)?;
+    let way = Way {
+        is_by_journal: true,
+        ..Way::default()
+    };
+    let made = BTreeMap::new();
+    job.on_hosts(&[], &made, way, |request, progress, interrupted| {
+        let done = lease::abandon(request, scope, reason, progress, interrupted)?;
+        if job.context.json {
+            ui::print_json(&to_json(&done)?);
+        } else if !job.context.screen.is_quiet {
+            for (host, file) in &done.abandoned {
+                ui::tell(format!(
+                    "{}: `{scope}` is given up on host `{host}`, as it is; its way out is kept in {file}",
+                    request.purpose
+                ));
+            }
+            for host in &done.left {
+                ui::tell(format!("{}: `{scope}` was left on host `{host}`", request.purpose));
+            }
+        }
+        Ok(EXIT_OK)
     })
 }
 

@@ -106,6 +106,10 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
         if let Some(at) = &run.at {
             said.push_str(&format!(", stopped at {at}"));
         }
+        for (what, reason) in &run.reasons {
+            let colon = if reason.is_empty() { "" } else { ": " };
+            said.push_str(&format!(", {what}{colon}{reason}"));
+        }
         if !run.approved.is_empty() {
             let users: Vec<&str> = run.approved.keys().map(String::as_str).collect();
             said.push_str(&format!(", approved by {}", users.join(" ")));

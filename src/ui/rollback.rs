@@ -40,6 +40,14 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
         text.line(screen.paint(NAME, &missing.host) + "  " + screen.paint(BAD, word));
         text.line(Text::from(INDENT) + missing.text.as_str());
     }
+    for refused in &plan.refused {
+        let host = screen.paint(NAME, &refused.host) + "  " + &refused.step + "  ";
+        text.line(host + screen.paint(BAD, "stopped: this would be lost"));
+        text.line(Text::from(INDENT) + refused.text.as_str());
+    }
+    for label in &plan.except {
+        text.line(screen.paint(NAME, label) + "  stays as it is");
+    }
     let hosts: BTreeSet<&str> = plan.changes.iter().map(|c| c.host.as_str()).collect();
     let runs = plan.runs.join(" ");
     let said = format!(

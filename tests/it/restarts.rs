@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use insta::assert_snapshot;
 use rustix::process::Signal;
 
 use crate::space::{Space, wait_until};
@@ -129,4 +130,83 @@ fn an_instance_of_an_attempt_that_was_cut_off_is_not_started_again() {
         };
         assert_eq!([1, 2, 3].map(runs), [true, false, false], "{log}");
     }
+}
+
+/// A site whose instances share a port, which is a directory here.
+fn port(page: &str) -> Space {
+    let space = Space::new(
+        r#"
+host "w" local=#true root="srv/w"
+target "page" { inputs "page.sh"; outputs "build/page"; run "cp page.sh {out}"; }
+environment "live" {
+    needs "page"
+    use "versioned-release" as="web" on="w" artifact="{page}" root="{host.root}/site" within="2s" {
+        start "exec sh artifact/page {host.root}/port"
+        health "test -e {host.root}/port"
+    }
+}
+"#,
+    );
+    fs::create_dir_all(space.path("srv/w")).expect("creates");
+    space.write("page.sh", page);
+    let _ = space.run(["live"]).ok();
+    space
+}
+
+/// The former instance answers in place of the newer one, which can not have its port.
+#[test]
+fn a_new_instance_must_serve_when_the_former_one_is_gone() {
+    let serves = "trap 'rmdir $1; exit 0' TERM\nsleep 1000 & wait\n";
+    let former = format!("mkdir $1\n{serves}");
+    for (start, words) in [
+        ("sleep 0.6; echo taken; exit 1", "has ended"),
+        ("sleep 1000", "did not hold within 2 s"),
+        ("until mkdir $1; do sleep 0.1; done", ""),
+    ] {
+        let space = port(&former);
+        let _services = Services(&space);
+        let live = || space.shell("readlink srv/w/site/current");
+        let before = live();
+        space.write("page.sh", format!("{start}\n{serves}"));
+        let output = space.run(["live"]);
+        assert_eq!(output.code, i32::from(!words.is_empty()), "{output}");
+        assert_eq!(live() == before, !words.is_empty(), "{output}");
+        assert!(output.stderr.contains(words), "{output}");
+        wait_until("it serves", || space.has("srv/w/port").then_some(()));
+    }
+}
+
+/// It runs when its start is over, and ends a little later: other steps follow meanwhile.
+#[test]
+fn a_service_that_ends_soon_after_its_start_fails_the_run() {
+    let space = Space::new(
+        r#"
+host "w" local=#true root="srv/w"
+var "run" "sleep 1000"
+environment "live" {
+    use "service" as="one" on="w" run="eval {run}"
+}
+"#,
+    );
+    let _services = Services(&space);
+    fs::create_dir_all(space.path("srv/w")).expect("creates");
+    let _ = space.run(["live"]).ok();
+    let output = space.run([
+        "live",
+        "--var",
+        "run=sleep 0.5; echo its port is taken; exit 1",
+    ]);
+    assert_snapshot!(output, @"
+    --- stderr
+         run w  one/run  changed since run [RUN]
+        done w  one/run  [TIME]
+      undone w  one/run
+    error: service `one` on host `w` has ended soon after its start
+      log     [work]/srv/w/log/one.log
+      says    its port is taken
+      undone  1 step
+      help: what was live before is live again; mend it and run the same command again
+    --- exit code 1
+    ");
+    assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
 }

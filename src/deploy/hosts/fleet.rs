@@ -24,6 +24,7 @@ use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::frames::unanswered;
 use crate::deploy::wire::held::refused;
+use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
@@ -388,6 +389,13 @@ impl Member {
     ) -> Result<Taken> {
         let size = wanted.seen.get(name).map_or(0, |s| s.journal.size);
         let mut call = format!("rel_lock {size} {}\n", wanted.mode.word());
+        if let Some(abandoned) = &wanted.abandoned {
+            call = format!(
+                "rel_abandons={} rel_reason={}\n{call}",
+                quote(abandoned.scope),
+                quote(&column(abandoned.reason))
+            );
+        }
         if let Some(directories) = wanted.directories.get(name) {
             let words = |dirs: &BTreeSet<String>| -> String {
                 dirs.iter().map(|d| format!(" {}", quote(d))).collect()
@@ -409,16 +417,33 @@ impl Member {
             }
             ("moved", _) => Ok(Taken::Moved),
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
-            ("owed", scope) => Err(Error::host(format!(
-                "`{scope}` on host `{name}` can not be left"
-            ))
-            .fact("log", format!("{}/scopes.log", self.header.state))
-            .hinted("mend what its way out needs, and run the same command again")),
+            ("owed", words) => Err(self.owed(name, words)),
             ("locked", held) => Err(refused(name, &self.header.purpose, held)),
             (_, why) => Err(keeps_no_journal(name)
                 .fact("directory", self.header.state.clone())
                 .fact("says", why)),
         }
+    }
+
+    /// Says that a scope can not be left; `words` are its name, the file with its way out, and what
+    /// that said last.
+    fn owed(&self, host: &str, words: &str) -> Box<Error> {
+        let mut words = words.split('\t');
+        let mut next = || words.next().unwrap_or_default();
+        let (scope, way_out, said) = (next(), next(), next().trim());
+        let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
+        if !said.is_empty() {
+            error = error.fact("says", said);
+        }
+        let purpose = &self.header.purpose;
+        error
+            .fact("way out", way_out)
+            .fact("log", format!("{}/scopes.log", self.header.state))
+            .hinted(format!(
+                "mend what its way out needs, and run the same command again; where it can never \
+                 be left, do by hand what is left of it, then `rel {purpose} --abandon {scope} \
+                 --reason \"…\"`"
+            ))
     }
 
     /// Lets the guard, which holds the lease, run a few lines itself: a program would be a

@@ -1,18 +1,20 @@
-//! `rel lock` and `rel unlock`: a person holds an environment, on all its hosts.
+//! `rel lock` and `rel unlock`: a person holds an environment, on all its hosts. And `--abandon`:
+//! a person gives up a scope that can not be left, and that no run goes on without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::deploy::hosts::fleet::Fleet;
-use crate::deploy::hosts::leased::{LeaseRequest, Mode};
+use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
+use crate::deploy::plan::questions::Depth;
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{quote, seconds};
 use crate::deploy::{Request, open};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// What `rel lock` and `rel unlock` did.
@@ -80,6 +82,73 @@ pub fn unfreeze(
     locked.broken.sort();
     locked.broken.dedup();
     Ok(locked)
+}
+
+/// What became of a scope that was to be given up, by host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Abandoned {
+    /// Files with the ways out of what was given up.
+    pub abandoned: BTreeMap<String, String>,
+    /// Hosts where it could be left after all.
+    pub left: Vec<String>,
+}
+
+/// Gives up a scope that can not be left, on all hosts that owe it; where it can be left that is
+/// done instead.
+///
+/// # Errors
+/// No host owes it; or a host owes another one, which is to be left first.
+pub fn abandon(
+    request: &Request<'_>,
+    scope: &str,
+    reason: &str,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<Abandoned> {
+    let fleet = open(request, progress, interrupted)?;
+    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+    let owes = |name: &&str| {
+        seen.get(*name)
+            .is_some_and(|s| s.scopes.iter().any(|s| s == scope))
+    };
+    let hosts: Vec<&str> = fleet.names().filter(owes).collect();
+    if hosts.is_empty() {
+        let purpose = &request.purpose;
+        let error = Error::usage(format!("no host of `{purpose}` owes the scope `{scope}`"));
+        let owed: BTreeSet<&str> = seen
+            .values()
+            .flat_map(|s| &s.scopes)
+            .map(String::as_str)
+            .collect();
+        let owed: Vec<&str> = owed.into_iter().collect();
+        return Err(match owed.is_empty() {
+            true => error.hinted("nothing is owed: nothing was changed"),
+            false => error.fact("owed", owed.join(" ")),
+        });
+    }
+    let wanted = LeaseRequest {
+        abandoned: Some(leased::Abandoned { scope, reason }),
+        ..LeaseRequest::new(&hosts, &seen, Mode::Run)
+    };
+    fleet.lock(&wanted, progress, interrupted)?;
+    let said = fleet.each(&|name, member| match hosts.contains(&name) {
+        true => {
+            let told = member.session().call("rel_tell_abandoned\n", interrupted)?;
+            member
+                .rest_of(&told, "abandoned")
+                .map(|file| Some(file.to_owned()))
+        }
+        false => Ok(None),
+    })?;
+    let mut done = Abandoned::default();
+    for (host, file) in said {
+        match file {
+            None => {}
+            Some(file) if file.is_empty() => done.left.push(host),
+            Some(file) => drop(done.abandoned.insert(host, file)),
+        }
+    }
+    Ok(done)
 }
 
 /// Opens all hosts of an environment and takes their leases.

@@ -14,6 +14,16 @@ pub struct LeaseRequest<'a> {
     pub mode: Mode,
     /// Directories, by host, that are written into: no lease if root must not.
     pub directories: BTreeMap<String, Directories>,
+    /// A scope that is given up where it can not be left.
+    pub abandoned: Option<Abandoned<'a>>,
+}
+
+/// A scope that a person gives up.
+pub struct Abandoned<'a> {
+    /// Its name.
+    pub scope: &'a str,
+    /// Why; for the journal.
+    pub reason: &'a str,
 }
 
 /// Directories of one host that a run writes into.
@@ -33,6 +43,7 @@ impl<'a> LeaseRequest<'a> {
             seen,
             mode,
             directories: BTreeMap::new(),
+            abandoned: None,
         }
     }
 }

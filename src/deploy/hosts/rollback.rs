@@ -18,7 +18,7 @@ use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::{RollbackPlan, waits};
+use crate::deploy::plan::rollback::{RollbackPlan, label_of, waits};
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
@@ -40,6 +40,8 @@ pub(in crate::deploy) struct LookedBack {
     back: Back,
     /// Newer runs that left no way back.
     passed: BTreeSet<String>,
+    /// Steps of uses that stay as they are.
+    left: Vec<Ran>,
     pub(in crate::deploy) plan: RollbackPlan,
 }
 
@@ -70,6 +72,7 @@ pub(in crate::deploy) fn look_back(
         jobs,
         back: Back::default(),
         passed: BTreeSet::new(),
+        left: Vec::new(),
         plan: RollbackPlan::default(),
     };
     looked.find(request, interrupted)?;
@@ -114,6 +117,10 @@ impl LookedBack {
         self.passed.clear();
         loop {
             self.back = undo::last_release(&self.seen, &self.passed);
+            let excepted = |ran: &Ran| request.except.iter().any(|e| *e == label_of(&ran.id));
+            let (left, ran) = self.back.ran.drain(..).partition(excepted);
+            self.left = left;
+            self.back.ran = ran;
             if self.back.runs.is_empty() {
                 let name = &request.environment.name;
                 return Err(Error::usage(format!(
@@ -128,7 +135,18 @@ impl LookedBack {
             self.passed.extend(self.back.runs.iter().cloned());
         }
         self.plan.blocked = guards::blocked(&self.jobs, &self.seen);
-        Ok(())
+        self.plan.except.clone_from(&request.except);
+        let is_met = |label: &&String| self.left.iter().any(|ran| label_of(&ran.id) == *label);
+        match request.except.iter().find(|label| !is_met(label)) {
+            None => Ok(()),
+            Some(label) => Err(Error::usage(format!(
+                "`{label}` did nothing that would go back in `{}`",
+                request.environment.name
+            ))
+            .hinted(
+                "`--except` takes the name of a use, as `--rollback --plan` shows it before `/`",
+            )),
+        }
     }
 
     /// Asks the hosts what steps left for their way back, and what would become of each thing.
@@ -218,6 +236,19 @@ impl LookedBack {
             let lines: String = runs.map(|run| program::back(event, run)).collect();
             self.fleet.note(&names, &lines, interrupted)
         };
+        for host in &names {
+            let own = self.left.iter().filter(|ran| ran.host == *host);
+            let own: BTreeSet<_> = own
+                .map(|ran| (label_of(&ran.id), ran.run.as_str()))
+                .collect();
+            let lines: String = own
+                .iter()
+                .map(|(label, run)| program::left(label, run))
+                .collect();
+            if !lines.is_empty() {
+                self.fleet.note(&[*host], &lines, interrupted)?;
+            }
+        }
         let hands = Hands {
             environment: request.environment,
             run_id: &request.run_id,

@@ -1,6 +1,6 @@
 //! What `--rollback` would do, and what speaks against it, as hosts tell it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -62,6 +62,17 @@ pub struct Missing {
     pub may_be_forced: bool,
 }
 
+/// A way back that would lose something, as its step says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Where.
+    pub host: String,
+    /// The step whose way back it is, as journals name it.
+    pub step: String,
+    /// What its `rollback-check` printed.
+    pub text: String,
+}
+
 /// What `--rollback` would do.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RollbackPlan {
@@ -79,6 +90,11 @@ pub struct RollbackPlan {
     pub differs: Vec<Differs>,
     /// What is not there any more.
     pub missing: Vec<Missing>,
+    /// What would be lost.
+    pub refused: Vec<Refused>,
+    /// Uses that stay as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
 }
 
 impl RollbackPlan {
@@ -101,40 +117,22 @@ impl RollbackPlan {
             let (number, when) = at.split_once('.').unwrap_or((at, ""));
             let number = number.parse().unwrap_or(0);
             let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
-            let what = (*what).to_owned();
+            let step = || step(run, number).unwrap_or_default();
             let kind = match *kind {
-                "step" => {
-                    self.steps += 1;
-                    continue;
-                }
-                "missing" | "nowhere" => {
-                    self.missing.push(Missing {
-                        host: host.to_owned(),
-                        text: what,
-                        may_be_forced: *kind == "nowhere",
-                    });
-                    continue;
-                }
-                "differs" => {
-                    self.differs.push(Differs {
-                        host: host.to_owned(),
-                        what,
-                        found: get(0),
-                        left: get(1),
-                    });
-                    continue;
-                }
                 "link" => Kind::Link,
                 "file" => Kind::File,
                 "service" => Kind::Service,
                 "command" => Kind::Command,
-                _ => continue,
+                _ => {
+                    self.note(host, kind, &step, (what, rest));
+                    continue;
+                }
             };
             let change = Change {
                 host: host.to_owned(),
-                step: step(run, number).unwrap_or_default(),
+                step: step(),
                 kind,
-                what,
+                what: (*what).to_owned(),
                 from: get(0),
                 to: get(1),
             };
@@ -149,6 +147,39 @@ impl RollbackPlan {
         self.changes.extend(late.into_iter().rev());
         self.changes.extend(last.into_iter().rev());
         self.join();
+    }
+
+    /// Notes a line that is no change; one of another kind claims nothing.
+    fn note(
+        &mut self,
+        host: &str,
+        kind: &str,
+        step: &dyn Fn() -> String,
+        (what, rest): (&str, &[&str]),
+    ) {
+        let host = host.to_owned();
+        let what = what.to_owned();
+        let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
+        match kind {
+            "step" => self.steps += 1,
+            "missing" | "nowhere" => self.missing.push(Missing {
+                host,
+                text: what,
+                may_be_forced: kind == "nowhere",
+            }),
+            "refused" => self.refused.push(Refused {
+                host,
+                step: step(),
+                text: what,
+            }),
+            "differs" => self.differs.push(Differs {
+                host,
+                what,
+                found: get(0),
+                left: get(1),
+            }),
+            _ => {}
+        }
     }
 
     /// What several runs changed is told once: as it is now, and as it will be in the end.
@@ -182,9 +213,12 @@ impl RollbackPlan {
         self.steps > 0 || !self.missing.is_empty()
     }
 
-    /// Stops a rollback before its first change: what it needs is missing, or is not as it was
-    /// left, which `is_forced` goes over.
+    /// Stops a rollback before its first change: something would be lost; or what it needs is
+    /// missing, or is not as it was left, which `is_forced` goes over.
     pub fn check(&self, is_forced: bool) -> Result<()> {
+        if let Some(first) = self.refused.first() {
+            return Err(self.would_lose(first));
+        }
         let missing = self.missing.iter();
         let missing = missing.filter(|m| !(is_forced && m.may_be_forced));
         let missing: Vec<(&str, &str, String)> = missing
@@ -229,6 +263,34 @@ pub fn waits<'a>(mut lines: impl Iterator<Item = &'a String>) -> bool {
         let at = line.split('\t').nth(2);
         at.is_some_and(|at| at.ends_with(".late"))
     })
+}
+
+impl RollbackPlan {
+    fn would_lose(&self, first: &Refused) -> Box<Error> {
+        let name = &self.environment;
+        let mut error = Error::host(format!(
+            "`{name}` can not go back on host `{}` without a loss",
+            first.host
+        ));
+        for refused in &self.refused {
+            error = error.fact(
+                format!("{} on {}", refused.step, refused.host),
+                &refused.text,
+            );
+        }
+        let label = |refused: &Refused| label_of(&refused.step).to_owned();
+        let labels: BTreeSet<String> = self.refused.iter().map(label).collect();
+        let except: String = labels.iter().map(|l| format!(" --except {l}")).collect();
+        error.hinted(format!(
+            "nothing was changed; to go back with everything else, and leave that as it is: \
+             `--rollback{except}`; the older release must then get on with it"
+        ))
+    }
+}
+
+/// Returns the use that a step belongs to, by its name in journals.
+pub fn label_of(step: &str) -> &str {
+    step.split('/').next().unwrap_or(step)
 }
 
 impl Differs {

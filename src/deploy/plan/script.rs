@@ -86,21 +86,30 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
             UndoWhen::WithRestarts => "rel_undo_start",
             UndoWhen::Last => "rel_undo_last",
         };
-        let dir = step.draft.dir.as_deref().unwrap_or(root);
-        let script = format!(
-            "cd -- {dir} 2>/dev/null || cd {root}\n{}eval {}",
-            exports(&step.draft),
-            quote(undo.trim_end()),
-            dir = quote(dir),
-            root = quote(root),
-        );
-        let script = match &step.draft.user {
-            Some(_) => as_user(&step.draft, &script),
-            None => format!("( {script} )"),
-        };
-        text.push_str(&format!("{word} {}\n", quote(&script)));
+        let undo = on_the_way_back(&step.draft, root, undo);
+        text.push_str(&format!("{word} {}\n", quote(&undo)));
+    }
+    if let Some(check) = &step.draft.marks.rollback_check {
+        let check = on_the_way_back(&step.draft, root, check);
+        text.push_str(&format!("rel_rollback_check {}\n", quote(&check)));
     }
     text
+}
+
+/// Returns a command of the way back as it is kept on the host.
+fn on_the_way_back(draft: &Draft, root: &str, command: &str) -> String {
+    let dir = draft.dir.as_deref().unwrap_or(root);
+    let script = format!(
+        "cd -- {dir} 2>/dev/null || cd {root}\n{}eval {}",
+        exports(draft),
+        quote(command.trim_end()),
+        dir = quote(dir),
+        root = quote(root),
+    );
+    match &draft.user {
+        Some(_) => as_user(draft, &script),
+        None => format!("( {script} )"),
+    }
 }
 
 /// Returns the lines that end a step which was carried out from here.

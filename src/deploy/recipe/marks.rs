@@ -16,6 +16,8 @@ pub struct Marks<T> {
     pub destroys: Option<T>,
     /// Succeeds while its way back would work.
     pub undo_check: Option<T>,
+    /// Succeeds while its way back would lose nothing; asked before a rollback.
+    pub rollback_check: Option<T>,
     /// It only adds, or only asks: nothing would have to go back.
     pub needs_no_undo: bool,
     /// root may write into a directory that another user of the host can change.
@@ -29,6 +31,7 @@ impl<T> Default for Marks<T> {
         Self {
             destroys: None,
             undo_check: None,
+            rollback_check: None,
             needs_no_undo: false,
             into_foreign: false,
             makes: None,
@@ -55,6 +58,18 @@ impl Reader {
         }
         let is_undone = |n: &KdlNode| n.name().value() == "undo";
         let children = node.children().map_or(&[][..], |c| c.nodes());
+        if let Some(check) = children
+            .iter()
+            .find(|n| n.name().value() == "rollback-check")
+            && !children.iter().any(is_undone)
+        {
+            let message = format!(
+                "step `{}` says what its way back would lose, and has none",
+                step.name
+            );
+            let place = self.place(check.name().span());
+            self.wrong("wrong_value", place, message, "without `undo`");
+        }
         if step.marks.needs_no_undo && children.iter().any(is_undone) {
             let message = format!(
                 "step `{}` has a way back, and says it needs none",

@@ -30,14 +30,25 @@ const ACTIONS: [&str; 9] = [
     "wait",
 ];
 /// Other nodes of a step.
-const STEP_NODES: [&str; 8] = [
+const STEP_NODES: [&str; 9] = [
     "prepare",
     "check",
     "verify",
     "undo",
     "undo-check",
+    "rollback-check",
     "dir",
     "env",
+    "timeout",
+];
+/// Nodes that a step has once.
+const ONCE: [&str; 7] = [
+    "prepare",
+    "check",
+    "undo",
+    "undo-check",
+    "rollback-check",
+    "dir",
     "timeout",
 ];
 /// Properties of a step.
@@ -396,10 +407,7 @@ impl Reader {
             place,
         };
         self.marks(node, &mut step);
-        self.once(
-            children,
-            &["prepare", "check", "undo", "undo-check", "dir", "timeout"],
-        );
+        self.once(children, &ONCE);
         for child in children {
             match ACTIONS.contains(&child.name().value()) {
                 true => {
@@ -475,6 +483,10 @@ impl Reader {
             "undo-check" => {
                 let check = self.template(&text, Mode::Shell, Allow::Early, place);
                 step.marks.undo_check = Some(check);
+            }
+            "rollback-check" => {
+                let check = self.template(&text, Mode::Shell, Allow::Late, place);
+                step.marks.rollback_check = Some(check);
             }
             "undo" => {
                 step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place));

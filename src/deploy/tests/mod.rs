@@ -235,6 +235,7 @@ impl Space {
             overrides: Default::default(),
             confirm: &|_| Ok(()),
             force: false,
+            except: Vec::new(),
             promoted: crate::deploy::Promoted::None,
             is_question: false,
             saved: None,

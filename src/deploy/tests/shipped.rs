@@ -95,6 +95,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 confirm: &|_| Ok(()),
                 overrides: Default::default(),
                 force: true,
+                except: Vec::new(),
                 promoted: crate::deploy::Promoted::None,
                 project: r.project,
                 environment: r.environment,

@@ -56,6 +56,9 @@ pub struct Run {
     /// Digest of the saved plan that it carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Guards that were gone over, and scopes that were given up, with the reasons.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub reasons: BTreeMap<String, String>,
     /// Who approved that, with the reasons.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub approved: BTreeMap<String, String>,
@@ -135,6 +138,19 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
         "undone" => run.undone += 1,
         "ok" => signs.ended += 1,
         "rolled-back" => signs.is_rollback = true,
+        "overridden" => {
+            let what = format!("overrode `{}`", line.key);
+            run.reasons.insert(what, line.detail.clone());
+        }
+        "left-out" => {
+            let what = format!("left `{}` as it was", line.id);
+            run.reasons.insert(what, String::new());
+        }
+        "abandoned" => {
+            signs.ended += 1;
+            let what = format!("gave up `{}`", line.key);
+            run.reasons.insert(what, line.detail.clone());
+        }
         "plan" => run.plan = Some(line.key.clone()),
         "approved" => drop(run.approved.insert(line.id.clone(), line.detail.clone())),
         _ => {}
@@ -228,5 +244,7 @@ mod tests {
         ]
         .concat();
         check(&back, &["r3: Rollback -", "r1: RolledBack -"]);
+        let given_up = ["a undone r4 web/x r1", "a abandoned r4 web/x closed"];
+        check(&given_up, &["r4: Ok -"]);
     }
 }

@@ -404,6 +404,9 @@ impl Draft {
         if let Some((undo, _)) = &self.undo {
             push_field(&mut text, "undo", undo);
         }
+        if let Some(check) = &self.marks.rollback_check {
+            push_field(&mut text, "rollback-check", check);
+        }
         for (name, value) in self.key_fields() {
             push_field(&mut text, name, &value);
         }

@@ -147,7 +147,8 @@ rel_do_detached() {
         # Its way back is this run's now.
         if [ "$rel_d_run" != "$rel_run" ]; then
             rm -f -- "$rel_state/undo/$rel_d_run/$rel_d_seq" "$rel_state/undo/$rel_d_run/$rel_d_seq.late" \
-                "$rel_state/undo/$rel_d_run/$rel_d_seq.start" "$rel_state/undo/$rel_d_run/$rel_d_seq.last"
+                "$rel_state/undo/$rel_d_run/$rel_d_seq.start" "$rel_state/undo/$rel_d_run/$rel_d_seq.last" \
+                "$rel_state/undo/$rel_d_run/$rel_d_seq.check"
         fi
         rel_detached_own "$rel_dd" "$2" "$rel_d_since" "$rel_d_boot" 2>&1 || rel_fail 1
         rel_detached_late "$rel_dd"

@@ -159,6 +159,7 @@ rel_call() {
 rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
 rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late"; }
 rel_undo_start() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.start"; }
+rel_rollback_check() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.check"; }
 rel_undo_last() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.last"; }
 
 # --- steps -----------------------------------------------------------------
@@ -182,7 +183,7 @@ rel_step() {
 
 # FILE: removes what a former try of the step has laid down there.
 rel_no_way_back() {
-    for rel_c in "$1" "$1.late" "$1.start" "$1.last"; do
+    for rel_c in "$1" "$1.late" "$1.start" "$1.last" "$1.check"; do
         if [ -e "$rel_c" ]; then rm -f -- "$rel_c"; fi
     done
 }
@@ -537,6 +538,8 @@ $rel_ready" || rel_ok=
         printf 'more in %s\n' "$rel_l"
         return 1
     fi
+    rel_tick
+    printf '%s %s\n' "$rel_clock" "$1" >>"$rel_tmp/started"
 }
 
 # NAME LOG RUN STOP READY SECONDS: scripts. A service that runs is restarted. Its way back has the
@@ -630,6 +633,14 @@ rel_scope_leave() {
         rel_scope_end "$1"
 }
 
+# FILE: gives a scope up that can not be left. Its way out stays, for a person.
+rel_scope_abandon() {
+    mkdir -p -- "$rel_state/abandoned" &&
+        rel_journal abandoned "$rel_2" "$rel_3" "$rel_abandons" "$rel_reason" &&
+        mv -f -- "$1" "$rel_state/abandoned/$rel_abandons-$rel_1" &&
+        rel_abandoned=$rel_state/abandoned/$rel_abandons-$rel_1
+}
+
 # FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
 rel_read_scope() {
     { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
@@ -637,7 +648,8 @@ rel_read_scope() {
 }
 
 # EVENT: pays all that is owed, what was entered last first; the journal gets EVENT for each
-# step that entered one. rel_owed is a scope that could not be left.
+# step that entered one. rel_owed is a scope that could not be left, and rel_why what its way out
+# said last. The scope rel_abandons is given up for rel_reason if it can not be left.
 rel_scopes_leave() {
     rel_owed=
     rel_below=2147483647
@@ -654,11 +666,15 @@ rel_scopes_leave() {
             if [ ! -s "$rel_f" ]; then continue; fi
             rel_read_scope "$rel_f"
             if [ "$rel_2" -ne "$rel_top" ]; then continue; fi
-            if rel_scope_leave "${rel_f##*/}" >>"$rel_state/scopes.log" 2>&1; then
+            if rel_scope_leave "${rel_f##*/}" >"$rel_state/scopes.last" 2>&1; then
+                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+            elif [ "${rel_f##*/}" = "${rel_abandons:-}" ] && rel_scope_abandon "$rel_f"; then
                 rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
             else
                 rel_owed=${rel_f##*/}
+                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
             fi
+            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
         done
     done
 }

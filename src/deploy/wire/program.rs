@@ -203,6 +203,11 @@ pub fn waiting(run: &str, seq: u32) -> String {
     format!("rel_waiting {} {seq}\n", quote(run))
 }
 
+/// Returns the line that says of a use that a rollback leaves what `run` did there.
+pub fn left(label: &str, run: &str) -> String {
+    format!("rel_journal left-out - {} {} -\n", quote(label), quote(run))
+}
+
 /// Returns the line that undoes a step of `run`; `suffix` is `.late`, `.start` or `.last` for what
 /// waits.
 /// `older` are the attempts at the same step that go back after it, and whether each came to its
@@ -240,9 +245,10 @@ pub fn prove_run(run: &str) -> String {
     format!("rel_prove_run {}\n", quote(run))
 }
 
-/// Returns the line that looks at the way back of a step, and changes nothing.
+/// Returns the lines that look at the way back of a step, and change nothing.
 pub fn prove_step(run: &str, seq: u32) -> String {
-    format!("rel_prove_step {} {seq}\n", quote(run))
+    let run = quote(run);
+    format!("rel_prove_step {run} {seq}\nrel_prove_check {run} {seq}\n")
 }
 
 /// Returns the line that lets the ways back after it overwrite what somebody changed since.

@@ -1,6 +1,6 @@
 # --- the way back, looked at before it is gone -------------------------------
 # Prints what steps left for their way back, what would become of each thing, and what speaks
-# against it. Nothing is changed, and no text of a recipe is run. A line has columns with tabs
+# against it. Nothing is changed, and of a recipe's texts only those are run that ask. A line has columns with tabs
 # between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED; behind a file that
 # comes back stand the mode, user and group that it had.
 
@@ -67,6 +67,15 @@ rel_prove_step() {
         done <"$file"
         if [ -z "$own" ]; then rel_say command 'its own undo'; fi
     done 2>/dev/null
+}
+
+# RUN SEQ: asks whether the way back of a step would lose anything, as the step says itself.
+rel_prove_check() {
+    local file="$rel_state/undo/$1/$2" said
+    rel_of_run=$1 rel_of_seq=$2
+    if [ ! -s "$file.check" ]; then return 0; fi
+    said=$( ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$file.check" ) </dev/null 2>&1 9>&-)
+    if [ "$?" -ne 0 ]; then rel_say refused "${said:-it does not say why}"; fi
 }
 
 # NAME: fails if another step, which goes back before, has spoken of it.

@@ -5,6 +5,7 @@ use super::sqlite::Sqlite;
 use super::zodb::Zodb;
 use super::{Database, Ground};
 use crate::space::Space;
+use insta::assert_snapshot;
 
 /// Evolving what `into` and `more` say is refused for this reason, and nothing has changed.
 #[track_caller]
@@ -46,20 +47,97 @@ fn a_rollback_goes_back_to_the_former_data_while_nobody_has_written() {
     ground.has_lost_nothing();
 }
 
+/// It is asked before anything else goes back; and behind the guard once more, for what was written
+/// in between, and for what an older `rel` has left.
 #[test]
 fn a_rollback_does_not_lose_what_was_written_since() {
-    let mut ground = Ground::new(Sqlite::new);
-    ground.start_writing();
-    ground.done.push(ground.add_script(1, false));
-    let _ = ground.evolve().ok();
-    ground.is_writable();
-    let output = ground.space.run(["production", "--rollback"]);
-    assert_ne!(output.code, 0, "{output}");
-    let words = "was written to since the switch: it stays the live one";
-    assert!(output.stderr.contains(words), "{output}");
-    ground.is_writable();
-    ground.stop_writing();
-    ground.has_lost_nothing();
+    fn check<D: Database>(mut ground: Ground<D>) {
+        ground.start_writing();
+        ground.done.push(ground.add_script(1, false));
+        let _ = ground.evolve().ok();
+        ground.is_writable();
+        let output = ground.space.run(["production", "--rollback"]).fails(1);
+        let words = "was written to since the switch: that would be lost";
+        assert!(output.stderr.contains(words), "{output}");
+        assert!(
+            output.stderr.contains("`--rollback --except evolve`"),
+            "{output}"
+        );
+        assert!(!output.stderr.contains("undone"), "{output}");
+        ground.is_writable();
+        let checks = "find hosts/db/.rel -name '*.check' -size +0 | wc -l; find hosts/db/.rel -name '*.check' -delete";
+        assert_eq!(ground.space.shell(checks).trim(), "1");
+        let output = ground.space.run(["production", "--rollback"]);
+        assert_eq!(output.code, 4, "{output}");
+        let words = "was written to since the switch: it stays the live one";
+        assert!(output.stderr.contains(words), "{output}");
+        ground.is_writable();
+        ground.stop_writing();
+        ground.has_lost_nothing();
+    }
+    check(Ground::new(Sqlite::new));
+    check(Ground::new(Postgres::new));
+    check(Ground::new(Zodb::new));
+}
+
+/// Code goes back, data that was written to since stays: by name, and never in silence.
+#[test]
+fn a_rollback_goes_back_without_a_use_that_is_named() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="srv/a"
+var "v" "1"
+environment "e" {
+    use "code" on="a" text="{v}"
+    use "data" on="a" text="{v}"
+}
+"#,
+    );
+    let recipe = |name: &str, more: &str| {
+        let step = format!(
+            "step \"lay\" {{ run \"cp now-{name} former-{name} 2>/dev/null || :; echo {{text}} >now-{name}\"; undo \"mv former-{name} now-{name}\"\n{more}\n }}"
+        );
+        space.write(
+            format!("recipes/{name}.kdl"),
+            format!("recipe \"{name}\" {{\n param \"text\"\n{step}\n}}\n"),
+        );
+    };
+    recipe("code", "");
+    recipe(
+        "data",
+        "rollback-check \"if test -e written; then echo 'it was written to'; exit 1; fi\"",
+    );
+    for v in ["1", "2"] {
+        let _ = space.run(["e", "--var", &format!("v={v}")]).ok();
+    }
+    space.write("srv/a/written", "");
+    assert_snapshot!(space.run(["e", "--rollback"]), @"
+    --- stderr
+    error: `e` can not go back on host `a` without a loss
+      data/lay on a  it was written to
+      help: nothing was changed; to go back with everything else, and leave that as it is: `--rollback --except data`; the older release must then get on with it
+    --- exit code 1
+    ");
+    let plan = space.run(["e", "--rollback", "--plan"]).ok().stdout;
+    let told: Vec<&str> = plan.lines().collect();
+    assert_snapshot!(told[..told.len() - 1].join("\n"), @"
+    a  data/lay  its own undo
+    a  code/lay  its own undo
+    a  data/lay  stopped: this would be lost
+               it was written to
+    ");
+    assert_eq!(space.shell("cat srv/a/now-*"), "2\n2\n");
+    let refused = space.run(["e", "--rollback", "--except", "dada"]).fails(2);
+    assert!(refused.stderr.contains("`dada` did nothing"), "{refused}");
+    // Force is not what goes over it.
+    let _ = space.run(["e", "--rollback", "--force"]).fails(1);
+    let _ = space.run(["e", "--rollback", "--except", "data"]).ok();
+    assert_eq!(space.shell("cat srv/a/now-code srv/a/now-data"), "1\n2\n");
+    let history = space.run(["history", "e"]).ok().stdout;
+    assert!(history.contains("left `data` as it was"), "{history}");
+    // The data is still that of the second release.
+    let again = space.ask(["e", "--var", "v=2", "--plan"]);
+    assert_eq!(again["to_run"], 1, "{again}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn closed() -> Space {
     let space = space("use \"closed\" on=\"a\"");
     let body = r#"
     step "closed" {
-        scope "{use}" enter="echo closed >> log; : > closed" leave="test ! -e stuck; rm -f closed; echo open >> log"
+        scope "{use}" enter="echo closed >> log; : > closed" leave="if test -e stuck; then echo it is stuck; exit 1; fi; rm -f closed; echo open >> log"
     }
     step "work" on-change="closed" { run "echo work >> log; echo $$ > pid; test ! -e bad; while ! test -e go; do sleep 0.02; done" }"#;
     recipe(&space, "closed", body);
@@ -82,18 +82,86 @@ fn a_scope_that_can_not_be_left_is_pending_until_it_is() {
     closed  way back: closed; no way back: work
     staging: 2 steps would run, 0 fresh, on 1 host
     ");
-    assert_snapshot!(shown(&space.run(["staging"]).fails(1)), @"
+    assert_snapshot!(shown(&space.run(["staging"]).fails(1)), @r#"
     --- stderr
     error: `closed` on host `a` can not be left
-      log  [work]/hosts/a/.rel/staging/scopes.log
-      help: mend what its way out needs, and run the same command again
+      says     it is stuck
+      way out  [work]/hosts/a/.rel/staging/scopes/closed
+      log      [work]/hosts/a/.rel/staging/scopes.log
+      help: mend what its way out needs, and run the same command again; where it can never be left, do by hand what is left of it, then `rel staging --abandon closed --reason "…"`
     --- exit code 1
-    ");
+    "#);
     space.remove("hosts/a/stuck").write("hosts/a/go", "");
     let _ = space.run(["staging"]).ok();
     let log = space.lines("hosts/a/log");
     assert_eq!(log, ["closed", "work", "open", "closed", "work", "open"]);
     assert_eq!(told(&space, &["--plan"])["owed"], serde_json::json!({}));
+}
+
+#[test]
+fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
+    let space = closed();
+    space.write("hosts/a/stuck", "");
+    begin_and_cut(&space, |job, _| job.signal(Signal::KILL));
+    is_left(&space);
+    assert_snapshot!(shown(&space.run(["staging", "--abandon", "closed"])), @"
+    --- stderr
+    error: the following required arguments were not provided:
+      --reason <TEXT>
+    
+    Usage: staging --reason <TEXT> <--override <GUARD>|--abandon <SCOPE>> [PARAMETER]...
+    --- exit code 2
+    ");
+    let give_up = |scope| space.run(["staging", "--abandon", scope, "--reason", "it is\tgone"]);
+    assert_snapshot!(shown(&give_up("open")), @"
+    --- stderr
+    error: no host of `staging` owes the scope `open`
+      owed  closed
+    --- exit code 2
+    ");
+    assert!(space.has("hosts/a/.rel/staging/scopes/closed"));
+    let done = shown(&give_up("closed").ok());
+    let file = regex::Regex::new(r"closed-2\S+").expect("a pattern");
+    assert_snapshot!(file.replace(&done, "closed-[RUN]"), @"
+    --- stderr
+    rel: staging: `closed` is given up on host `a`, as it is; its way out is kept in [work]/hosts/a/.rel/staging/abandoned/closed-[RUN]
+    ");
+    let kept = space.shell("cat hosts/a/.rel/staging/abandoned/*");
+    assert!(kept.contains("rel_state="), "{kept}");
+    // Nothing is owed any more, and a run begins anew.
+    assert_eq!(told(&space, &["--plan"])["owed"], serde_json::json!({}));
+    let history = space.run(["history", "staging"]).ok().stdout;
+    assert!(
+        history.contains(", gave up `closed`: it is gone\n"),
+        "{history}"
+    );
+    assert_snapshot!(shown(&give_up("closed")), @"
+    --- stderr
+    error: no host of `staging` owes the scope `closed`
+      help: nothing is owed: nothing was changed
+    --- exit code 2
+    ");
+    space.remove("hosts/a/stuck").write("hosts/a/go", "");
+    let _ = space.run(["staging"]).ok();
+    let log = space.lines("hosts/a/log");
+    assert_eq!(log, ["closed", "work", "closed", "work", "open"]);
+}
+
+/// What can be left after all is left.
+#[test]
+fn a_scope_that_can_be_left_is_not_given_up() {
+    let space = closed();
+    space.write("hosts/a/stuck", "");
+    begin_and_cut(&space, |job, _| job.signal(Signal::KILL));
+    is_left(&space);
+    space.remove("hosts/a/stuck");
+    let args = ["staging", "--abandon", "closed", "--reason", "it is gone"];
+    assert_snapshot!(shown(&space.run(args).ok()), @"
+    --- stderr
+    rel: staging: `closed` was left on host `a`
+    ");
+    assert_eq!(space.lines("hosts/a/log"), ["closed", "work", "open"]);
+    assert!(!space.has("hosts/a/.rel/staging/abandoned"));
 }
 
 #[test]
