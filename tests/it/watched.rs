@@ -133,6 +133,8 @@ fn a_command_that_asks_for_too_many_files_fails() {
     );
     space.write("m.py", MANY);
     let told = space.run(["build"]).fails(1);
-    let text = "`t` could not be watched: it asks for too many files";
+    let text = "`t` could not be watched: it asks for more files than 64 MiB of paths can name";
     assert!(told.stderr.contains(text), "{told}");
+    let help = "help: without `sandbox \"strict\"` it is not watched";
+    assert!(told.stderr.contains(help), "{told}");
 }
