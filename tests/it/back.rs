@@ -95,11 +95,11 @@ fn what_rel_takes_back_itself_is_proven_as_well() {
     let _ = space.run(["e"]).ok();
     assert_eq!(space.read("srv/b/etc/conf"), "1");
     // Root may write everywhere: a mount that is read-only it may not.
-    let script = "unshare --mount sh -euc '
+    let script = r#"
         mount --bind srv/b/etc srv/b/etc
         mount -o remount,ro,bind srv/b/etc
-        exec \"$REL\" e --var word=2'";
-    let stopped = space.finish(&mut space.by_root(script)).fails(1);
+        exec "$REL" e --var word=2"#;
+    let stopped = space.finish(&mut space.with_mounts(script)).fails(1);
     assert_snapshot!(stopped.stderr, @r#"
     error: `e` is stopped by the way back of `r/conf`, which would not work, on host `b`
       evidence  [work]/srv/b/etc can not be written: nothing could be brought back there

@@ -9,21 +9,7 @@ use crate::space::Space;
 
 /// An environment that writes one file on one host.
 fn space(write: &str) -> Space {
-    let space = Space::new(
-        r#"
-var "v" "1"
-host "h" local=#true root="hosts/h"
-environment "e" { use "r" on="h" v="{v}"; }
-"#,
-    );
-    recipe(&space, write);
-    fs::create_dir_all(space.path("hosts/h")).expect("creates");
-    space
-}
-
-fn recipe(space: &Space, write: &str) {
-    let text = format!("recipe \"r\" {{\n param \"v\"\n step \"file\" {{ {write}; }}\n}}\n");
-    space.write("recipes/r.kdl", text);
+    Space::with_steps(&format!("step \"file\" {{ {write}; }}"))
 }
 
 fn mode(space: &Space) -> u32 {

@@ -19,8 +19,7 @@ rel() { timeout 60 \"$REL\" \"$@\"; }
 
 /// Runs a script as root, with another user at hand.
 fn as_root(space: &Space, script: &str) -> Output {
-    let mut command = space.by_root(&format!("{TWO_USERS}{script}"));
-    space.finish(command.env("BASE", space.base()))
+    space.finish(&mut space.by_root(&format!("{TWO_USERS}{script}")))
 }
 
 /// Returns a checkout whose environment `e` has these steps. They find a directory of the other

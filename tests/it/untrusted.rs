@@ -191,7 +191,7 @@ fn a_state_directory_that_stays_open_is_told() {
     let space = Space::new(r#"target "t" { run "true"; }"#);
     let script =
         "mkdir -m 777 .rel; mount --bind .rel .rel; mount -o remount,bind,ro .rel; \"$REL\" build";
-    let mut unshare = space.by_root(&format!("exec unshare --mount sh -euc '{script}'"));
+    let mut unshare = space.with_mounts(script);
     assert_snapshot!(space.finish(&mut unshare).fails(2), @"
     --- stderr
     error: `[work]/.rel` is not used: it may be written to by others (mode 0777)
@@ -771,7 +771,7 @@ fn a_pipe_that_a_strict_command_left_is_not_copied_to_another_file_system() {
     let space =
         Space::new(r#"target "t" { outputs "out/p"; sandbox "strict"; run "mkfifo {out}"; }"#);
     let script = "mkdir out; mount -t tmpfs tmpfs out; exec \"$REL\" build";
-    let mut unshare = space.by_root(&format!("exec unshare --mount sh -euc '{script}'"));
+    let mut unshare = space.with_mounts(script);
     let output = space.finish(&mut unshare).fails(1);
     let is_told = output.stderr.contains("out/p`: it is not a regular file");
     assert!(is_told, "{output}");
