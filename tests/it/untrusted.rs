@@ -787,8 +787,8 @@ fn nothing_is_kept_where_another_user_can_replace_it() {
     );
     space.write("hosts.kdl", "host \"h\" ssh=\"h\" root=\"/srv\"\n");
     let script = "
-        chmod 755 .. . ssh; mkdir home run private; chmod 700 run private; chown nobody home run
-        ln -s ../private home/.cache; ln -s ../private home/.local; chown -h nobody home/.cache home/.local
+        chmod 755 .. . ssh; mkdir home run private; chmod 700 run private; chown 1 home run
+        ln -s ../private home/.cache; ln -s ../private home/.local; chown -h 1 home/.cache home/.local
         unset REL_CACHE_DIR XDG_CACHE_HOME XDG_STATE_HOME
         export HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run REL_SSH=$PWD/ssh
         \"$REL\" build -q; \"$REL\" trust . || echo refused; ls -A private run
@@ -801,7 +801,7 @@ fn nothing_is_kept_where_another_user_can_replace_it() {
         output.stdout, "refused\nprivate:\n\nrun:\ntmp\n",
         "{output}"
     );
-    let why = "home`, on the way to it, belongs to user `nobody`";
+    let why = "home`, on the way to it, belongs to user `daemon`";
     assert_eq!(output.stderr.matches(why).count(), 3, "{output}");
 }
 
