@@ -382,6 +382,13 @@ impl Graph {
         sorted(self.ids().map(|id| self.name(id)))
     }
 
+    /// Returns whether the target of this name could need `other`, or does: whether that one is
+    /// another one and does not need it, be it through others.
+    pub fn can_need(&self, name: &str, other: TargetId) -> bool {
+        let needed = self.closure(&[other]);
+        !needed.iter().any(|id| self.name(*id) == name)
+    }
+
     /// Returns `roots` and everything they need, each after what it needs.
     pub fn closure(&self, roots: &[TargetId]) -> Vec<TargetId> {
         let mut wanted = vec![false; self.targets.len()];
@@ -497,6 +504,21 @@ pub(crate) mod tests {
             expect: Vec::new(),
             reject: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_needs_a_target_cannot_be_needed_by_it() {
+        let targets = vec![
+            bare("a", &[1]),
+            bare("b", &[2]),
+            bare("c", &[3]),
+            bare("d", &[]),
+        ];
+        let graph = Graph::new(targets, vec![]).expect("no cycle");
+        let can = |name| [0, 1, 2, 3].map(|id| graph.can_need(name, TargetId(id)));
+        assert_eq!(can("a"), [false, true, true, true]);
+        assert_eq!(can("c"), [false, false, false, true]);
+        assert_eq!(can("d"), [false; 4]);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Implements [`Progress`](crate::progress::Progress) as plain lines (for pipes and logs)
 //! or as a live display (on a terminal), and shows errors. Progress and errors go to
 //! standard error; standard output is for what was asked. All that is written is a [`Text`],
-//! in which nothing moves the cursor; only the log of one target goes as it is, into a file or
-//! a pipe.
+//! in which nothing moves the cursor, but for three things: the log of one target goes into a
+//! file or a pipe as it is, completion scripts are for a program, and the last words before an
+//! end by a signal are fixed.
 
 use std::io::{IsTerminal, Read, Write};
 use std::sync::OnceLock;

@@ -12,7 +12,8 @@ const WORDS_MAX: usize = 2000;
 
 impl Builder<'_> {
     /// Names the target to need, if the last lines of a log say that there is no such file, and a
-    /// target that is not needed makes that one. Whether it was there in time would be luck.
+    /// target that is not needed, and can be, makes that one. Whether it was there in time would be
+    /// luck.
     pub(super) fn with_missing_need(
         &self,
         target: &Target,
@@ -32,7 +33,9 @@ impl Builder<'_> {
             let below = [target.dir.join(word), RepoPath::new(word)];
             below.into_iter().find_map(|path| {
                 let maker = self.inspector.stranger(target, &path)?.to_owned();
-                Some((path, maker))
+                let id = self.inspector.maker(&path)?;
+                let can = self.graph().can_need(&target.name, id);
+                can.then_some((path, maker))
             })
         });
         match found {

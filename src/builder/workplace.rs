@@ -336,8 +336,11 @@ impl Workplace {
         let (exit, seen) = runner.run_confined(spec, log, held);
         self.seen.merge(seen);
         if let Some(why) = &self.seen.error {
-            let text = format!("`{}` could not be watched: {why}", target.name);
-            return Err(Error::failed(text));
+            let error = Error::failed(format!("`{}` could not be watched: {why}", target.name));
+            return Err(match self.stage {
+                Some(_) => error.hinted("without `sandbox \"strict\"` it is not watched"),
+                None => error,
+            });
         }
         match exit {
             Exit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {

@@ -85,11 +85,11 @@ pub fn trust(context: &Context, args: &TrustArgs) -> Result<u8> {
     let is_changed = change(context, &state, &dir, args.remove)?;
     if !context.screen.is_quiet {
         let shown = fs::shown(dir.as_os_str());
-        ui::eprint_line(match (args.remove, is_changed) {
-            (false, true) => format!("rel: `{shown}` is trusted"),
-            (false, false) => format!("rel: `{shown}` is trusted already"),
-            (true, true) => format!("rel: `{shown}` is no longer trusted"),
-            (true, false) => format!("rel: `{shown}` was not trusted"),
+        ui::tell(match (args.remove, is_changed) {
+            (false, true) => format!("`{shown}` is trusted"),
+            (false, false) => format!("`{shown}` is trusted already"),
+            (true, true) => format!("`{shown}` is no longer trusted"),
+            (true, false) => format!("`{shown}` was not trusted"),
         });
     }
     Ok(EXIT_OK)

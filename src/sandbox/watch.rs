@@ -122,7 +122,9 @@ pub(super) fn watch(
                     listener.answer(&call, answer);
                 }
                 if notes.files_bytes > FILES_BYTES_MAX {
-                    notes.seen.error = Some("it asks for too many files".into());
+                    let most = FILES_BYTES_MAX >> 20;
+                    let why = format!("it asks for more files than {most} MiB of paths can name");
+                    notes.seen.error = Some(why);
                     return notes.seen;
                 }
             }

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
@@ -94,21 +93,9 @@ const SAVE: [&str; 7] = [
     "--reason=a hot fix",
 ];
 
-/// Returns `rel`, run by another user of this machine in some directory.
-fn as_user(space: &Space, dir: &Path, uid: &str, args: &[&str]) -> Output {
-    let mut unshare = space.program("unshare");
-    unshare.current_dir(dir).args([
-        "--user",
-        &format!("--map-user={uid}"),
-        &format!("--map-group={uid}"),
-    ]);
-    unshare.arg(REL).args(args);
-    space.finish(&mut unshare)
-}
-
 fn approve(space: &Space, args: &[&str]) -> Output {
     let all = [&["approve", "plan.json"], args].concat();
-    as_user(space, &space.path(""), "1", &all)
+    space.run_by("1", &space.path(""), &all)
 }
 
 /// Replaces what differs from run to run.
@@ -158,7 +145,9 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
     // A checkout of his own: neither what was built nor the hosts are there.
     let own = space.base().join("own");
     space.shell("mkdir ../own; cp -R Releasefile.kdl page.in recipes plan.json ../own; cd ../own; sed -i 's/old/new/' page.in");
-    let read = as_user(&space, &own, "1", &["approve", "plan.json", "--plan"]).ok();
+    let read = space
+        .run_by("1", &own, &["approve", "plan.json", "--plan"])
+        .ok();
     assert_snapshot!(shown(&read), @r"
     plan [DIGEST] of `staging main`
       made by     [ME], [WHEN] (nobody has checked that)
@@ -221,13 +210,9 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
         "recipe \"site\" { param \"page\" type=\"artifact\"; param \"version\"; }\n",
     )
     .expect("writes");
-    let refused = as_user(
-        &space,
-        &own,
-        "1",
-        &["approve", "plan.json", "--reason", "x"],
-    )
-    .fails(2);
+    let refused = space
+        .run_by("1", &own, &["approve", "plan.json", "--reason", "x"])
+        .fails(2);
     assert_snapshot!(shown(&refused), @r"
     --- stderr
     error: this plan is not what this checkout makes

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
 use insta::assert_snapshot;
 use regex::Regex;
@@ -273,7 +272,7 @@ environment "staging" {
         "$REL" -q staging
         cat hosts/a/site/current/artifact/page
         "#;
-    let output = space.finish(&mut with_mounts(&space, script)).ok();
+    let output = space.finish(&mut space.with_mounts(script)).ok();
     let digest = Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
     let wrote = Regex::new(r"only \d+ of").expect("a pattern");
     let output = output.to_string();
@@ -313,7 +312,7 @@ environment "staging" {
         release five
         ls hosts/a/site/releases | wc -l
         "#;
-    let output = space.finish(&mut with_mounts(&space, script)).ok();
+    let output = space.finish(&mut space.with_mounts(script)).ok();
     let digest = Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
     assert_snapshot!(digest.replace_all(&output.to_string(), "[DIGEST]"), @"
     one
@@ -355,7 +354,7 @@ recipe "say" {
         "$REL" -q staging --var word=two || echo "exit code $?"
         cat hosts/a/said
         "#;
-    let output = space.finish(&mut with_mounts(&space, script)).ok();
+    let output = space.finish(&mut space.with_mounts(script)).ok();
     assert_snapshot!(output, @"
     a  say (say)
           run  say         write [work]/hosts/a/said  changed since run [RUN]
@@ -376,15 +375,4 @@ recipe "say" {
       directory  [work]/hosts/a/.rel/staging
       says       nothing can be written there
     ");
-}
-
-/// Returns a script that may mount, as root or as whoever may have namespaces.
-fn with_mounts(space: &Space, script: &str) -> Command {
-    let mut unshare = space.program("unshare");
-    if !rustix::process::getuid().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    unshare.args(["--mount", "sh", "-euc", script]);
-    unshare.env("REL", crate::space::REL);
-    unshare
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 
-use crate::space::{Output, PATH, REL, Space};
+use crate::space::Space;
 
 const UPPER: &str = r#"
 target "upper" {
@@ -218,32 +218,14 @@ fn results_of_another_target_are_refused() {
     assert!(!space.has("build/size"));
 }
 
-/// Runs `rel build` where `setup` has been done to the mounts, for this command alone.
-pub fn build_with_mounts(space: &Space, setup: &str) -> Output {
-    let script = format!("{setup}\nexec \"$REL\" build");
-    let is_root = rustix::process::getuid().is_root();
-    let mut command = space.program("unshare");
-    // Who is not root may be in a namespace of his own.
-    command.args(if is_root {
-        ["-m"].as_slice()
-    } else {
-        ["-m", "-U", "-r"].as_slice()
-    });
-    command.args(["--propagation", "private", "sh", "-euc", &script]);
-    command
-        .env("REL", REL)
-        .env("CACHE", space.cache())
-        .env("WORK", space.path(""))
-        .env("PATH", PATH);
-    space.finish(&mut command)
-}
-
 #[test]
 fn a_full_cache_is_done_without() {
     let space = Space::new(UPPER);
     space.write("in.txt", "hello\n".repeat(100_000));
     fs::create_dir(space.cache()).expect("creates");
-    let full = build_with_mounts(&space, "mount -t tmpfs -o size=64k tmpfs \"$CACHE\"").ok();
+    let full = space
+        .build_with_mounts("mount -t tmpfs -o size=64k tmpfs \"$CACHE\"")
+        .ok();
     assert_snapshot!(full, @"
     --- stderr
          run upper  never built here
@@ -264,7 +246,7 @@ fn a_read_only_cache_is_read_and_not_written() {
     let space = upper();
     let read_only = "mount --bind \"$CACHE\" \"$CACHE\"; mount -o remount,bind,ro \"$CACHE\"";
     space.remove("build");
-    assert_snapshot!(build_with_mounts(&space, read_only).ok(), @"
+    assert_snapshot!(space.build_with_mounts(read_only).ok(), @"
     --- stderr
     restored upper  output `build/out.txt` is missing  (and 4 more)
              | made
@@ -274,7 +256,7 @@ fn a_read_only_cache_is_read_and_not_written() {
     // What is made anew comes out as before: what needs it is restored, though nothing was put.
     space.write("in.txt", "Hello\n");
     space.remove("build/size");
-    assert_snapshot!(build_with_mounts(&space, read_only).ok(), @"
+    assert_snapshot!(space.build_with_mounts(read_only).ok(), @"
     --- stderr
          run upper  input `in.txt` changed  8e4c7c1b99dbfd50 6 B -> 38d5445421bfd60d 6 B
     warning: nothing more is put into the cache: cannot create directory `[space]/cache/v1/ac/[HEX]`: read-only file system

@@ -1,7 +1,6 @@
 //! Disks that are full or read-only, below the state, below the outputs and below everything:
 //! a clear error, and the next run with a sound disk is right without any cleaning.
 
-use crate::cached::build_with_mounts;
 use crate::space::Space;
 
 /// Two targets, one of them with half a megabyte to write.
@@ -22,7 +21,7 @@ target "large" { inputs "in"; outputs "out/large"; run "cat in > {out}; head -c 
 /// Builds on the bad disk, which must fail and say why; then on a good one.
 #[track_caller]
 fn recovers(space: &Space, setup: &str, says: &str) {
-    let output = build_with_mounts(space, setup).fails(1);
+    let output = space.build_with_mounts(setup).fails(1);
     assert!(output.stderr.contains("error: "), "{output}");
     assert!(output.stderr.contains(says), "{output}");
     assert!(!output.stderr.contains("panicked"), "{output}");
@@ -98,6 +97,8 @@ fn everything_read_only() {
 fn outputs_on_another_disk_are_restored() {
     let space = space();
     let _ = space.build([]).ok();
-    let restored = build_with_mounts(&space, "mount -t tmpfs tmpfs \"$WORK/out\"").ok();
+    let restored = space
+        .build_with_mounts("mount -t tmpfs tmpfs \"$WORK/out\"")
+        .ok();
     assert!(restored.stderr.contains("2 restored"), "{restored}");
 }

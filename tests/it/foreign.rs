@@ -19,8 +19,7 @@ rel() { timeout 60 \"$REL\" \"$@\"; }
 
 /// Runs a script as root, with another user at hand.
 fn as_root(space: &Space, script: &str) -> Output {
-    let mut command = space.by_root(&format!("{TWO_USERS}{script}"));
-    space.finish(command.env("BASE", space.base()))
+    space.finish(&mut space.by_root(&format!("{TWO_USERS}{script}")))
 }
 
 /// Returns a checkout whose environment `e` has these steps. They find a directory of the other
@@ -84,14 +83,18 @@ fn root_writes_where_another_user_can_change_files_only_if_it_is_allowed() {
     for (action, made) in ACTIONS {
         let step = |action: &str| format!("step \"s\" {{ {action}; }}");
         let space = app(&step(action), "");
-        let script =
-            format!("{SETUP}rel -q build; rel e --plan; rel -q e || echo refused; ls -A app");
+        let script = format!(
+            "{SETUP}rel -q build; rel e --plan --plan-out p; rel apply p && echo applied; rel -q e || echo refused; ls -A app"
+        );
         let output = as_root(&space, &script).ok();
         assert!(
             output.stdout.contains("`u/s` is refused"),
             "{action}: {output}"
         );
         assert!(output.stdout.ends_with("refused\n"), "{action}: {output}");
+        assert!(!output.stdout.contains("applied\n"), "{action}: {output}");
+        // No name goes over it.
+        assert!(!output.stderr.contains("--override"), "{action}: {output}");
         let why = "/app can be changed by the user ";
         assert!(output.stderr.contains(why), "{action}: {output}");
         assert!(
@@ -135,45 +138,66 @@ fn root_writes_where_another_user_can_change_files_only_if_it_is_allowed() {
     }
 }
 
+/// What the other user puts there, a step that would follow it, and why it fails.
+const TRAPS: [(&str, &str, &str); 10] = [
+    (
+        "ln -s ../precious/victim app/web.log",
+        r#"service "web" run="echo up; exec sleep 30" log="{app}/web.log""#,
+        LOG,
+    ),
+    (
+        "ln ../work/precious/victim app/web.log",
+        r#"service "web" run="echo up; exec sleep 30" log="{app}/web.log""#,
+        LOG,
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"write "{app}/d/victim" "{text}\n""#,
+        LINK,
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"write "{app}/d/e/victim" "{text}\n""#,
+        LINK,
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"symlink "{app}/d/victim" to="{text}""#,
+        LINK,
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"put "{wheel}" to="{app}/d/""#,
+        "and root would write to ",
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"put "{file}" to="{app}/d/victim""#,
+        LINK,
+    ),
+    (
+        "mkdir app/d; ln -s ../../precious app/d/a",
+        r#"put "{wheel}" to="{app}/d/""#,
+        "and root would write to ",
+    ),
+    (
+        "ln -s ../precious app/d",
+        r#"put "{from.root}" from="from" to="{app}/d/victim""#,
+        LINK,
+    ),
+    (
+        "mkfifo app/conf",
+        r#"write "{app}/conf" "{text}\n""#,
+        "/app/conf is not a file",
+    ),
+];
+
+const LINK: &str = "/app/d is a symbolic link that another user can change";
+const LOG: &str = "/app/web.log is a link, or has another name, or belongs to another user";
+
 #[test]
 fn links_of_another_user_lead_root_nowhere() {
-    // What the other user puts there, and a step that would follow it.
-    for (trap, action) in [
-        (
-            "ln -s ../precious/victim app/web.log",
-            r#"service "web" run="echo up; exec sleep 30" log="{app}/web.log""#,
-        ),
-        (
-            "ln ../work/precious/victim app/web.log",
-            r#"service "web" run="echo up; exec sleep 30" log="{app}/web.log""#,
-        ),
-        (
-            "ln -s ../precious app/d",
-            r#"write "{app}/d/victim" "{text}\n""#,
-        ),
-        (
-            "ln -s ../precious app/d",
-            r#"write "{app}/d/e/victim" "{text}\n""#,
-        ),
-        (
-            "ln -s ../precious app/d",
-            r#"symlink "{app}/d/victim" to="{text}""#,
-        ),
-        ("ln -s ../precious app/d", r#"put "{wheel}" to="{app}/d/""#),
-        (
-            "ln -s ../precious app/d",
-            r#"put "{file}" to="{app}/d/victim""#,
-        ),
-        (
-            "mkdir app/d; ln -s ../../precious app/d/a",
-            r#"put "{wheel}" to="{app}/d/""#,
-        ),
-        (
-            "ln -s ../precious app/d",
-            r#"put "{from.root}" from="from" to="{app}/d/victim""#,
-        ),
-        ("mkfifo app/conf", r#"write "{app}/conf" "{text}\n""#),
-    ] {
+    for (trap, action, why) in TRAPS {
         let space = app(&format!("step \"s\" {{ {action}; }}"), "into-foreign=#true");
         let script = format!(
             "{SETUP}mkdir precious; echo root >precious/victim; chmod 600 precious/victim
@@ -184,6 +208,7 @@ fn links_of_another_user_lead_root_nowhere() {
         );
         let output = as_root(&space, &script).ok();
         assert_eq!(output.stdout, "", "{trap}: {action}: {output}");
+        assert!(output.stderr.contains(why), "{trap}: {action}: {output}");
     }
     // What stands at the very place of a file is replaced, and not followed.
     for (trap, action, now) in [
@@ -247,6 +272,15 @@ fn what_a_link_of_another_user_leads_to_is_not_copied() {
     assert!(output.stdout.ends_with("one\nmore\n1:600\n"), "{output}");
 }
 
+/// How a run may fail whose files the other user replaces meanwhile.
+const SPOILED: [&str; 5] = [
+    "`e` stopped: step `u/",
+    "host `h` could not take ",
+    "the way back failed as well",
+    "`e` can not go back on host `h`",
+    "the journals of `e` have nothing to go back from",
+];
+
 #[test]
 fn whoever_replaces_files_meanwhile_leads_root_nowhere() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -276,8 +310,8 @@ fn whoever_replaces_files_meanwhile_leads_root_nowhere() {
             trap 'kill $race' EXIT
             for i in 1 2 3 4 5 6 7 8; do
                 # A run may fail: the other user can spoil what is the other user's.
-                rel -q e --var text=$i >/dev/null 2>&1 || :
-                test $((i % 3)) != 0 || rel -q e --rollback >/dev/null 2>&1 || :
+                rel -q e --var text=$i >/dev/null 2>>why || :
+                test $((i % 3)) != 0 || rel -q e --rollback >/dev/null 2>>why || :
                 test \"$(ls -A precious)\" = victim
                 test \"$(stat -c %u:%a precious/victim)\" = 0:600
                 test \"$(cat precious/victim)\" = root
@@ -286,6 +320,11 @@ fn whoever_replaces_files_meanwhile_leads_root_nowhere() {
         );
         let output = as_root(&space, &script);
         assert_eq!(output.code, 0, "{how}: {output}");
+        let why = space.read("why");
+        for error in why.lines().filter(|line| line.starts_with("error: ")) {
+            let is_known = SPOILED.iter().any(|known| error.contains(known));
+            assert!(is_known, "{how}: {why}");
+        }
     }
 }
 
@@ -336,11 +375,13 @@ fn a_state_directory_of_another_user_is_not_used() {
         let what = what.replace("FIRST ", first);
         let script = format!(
             "{SETUP}rel -q build; {what}
-            for words in e 'e --plan' 'status e' 'e --rollback' 'lock e --reason x' 'history e' 'log e'; do
+            conf() {{ stat -c '%i %Y' host/conf 2>/dev/null || echo none; }}
+            was=$(conf)
+            for words in 'e --var text=two' 'e --plan' 'status e' 'e --rollback' 'lock e --reason x' 'history e' 'log e'; do
                 rel $words >out 2>&1 && rc=0 || rc=$?
                 printf '%s: %s\\n' \"$rc\" \"$words\"; cat out
             done
-            test ! -e host/conf || test -n '{first}'"
+            test \"$(conf)\" = \"$was\""
         );
         let output = as_root(&space, &script).ok();
         let answers: Vec<&str> = output.stdout.matches(says).collect();
@@ -363,7 +404,7 @@ fn nothing_that_is_left_can_be_changed_by_others() {
     let space = app(steps, "");
     let script = format!(
         "{SETUP}umask 000; rel -q e; rel -q e --var text=two; rel -q e --rollback
-        find host -perm -002 ! -type l; find host/.rel -perm /077 ! -type l -path 'host/.rel'
+        test -d host/.rel/e; find host -perm /022 ! -type l; find host/.rel -maxdepth 0 -perm /077
         find host -name '.rel-*'"
     );
     let output = as_root(&space, &script).ok();

@@ -163,7 +163,7 @@ impl Hosts {
              PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
-             MaxStartups 100\nSetEnv PATH={PATH}{home}\n{}",
+             SetEnv PATH={PATH}{home}\n{}{}",
             host.listens,
             if self.has_networks() {
                 "0.0.0.0"
@@ -171,6 +171,11 @@ impl Hosts {
                 "127.0.0.1"
             },
             self.dir.path().display(),
+            // Of several lines of it only one holds, and not for every sshd the same.
+            match host.config.contains("MaxStartups") {
+                true => "",
+                false => "MaxStartups 100\n",
+            },
             host.config
         );
         fs::write(host.dir.join("sshd_config"), config).expect("writes");

@@ -1,17 +1,7 @@
 //! What a command prints costs no memory: hundreds of megabytes of it not more than 20 MiB,
 //! however it is shown, searched, kept, cached or brought back.
 
-use std::fs;
-
 use crate::space::{REL, Space};
-
-/// Runs a program and writes the greatest size in memory of it, and of what it started, in KiB.
-const MEASURED: &str = r#"
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
-sys.exit(code)
-"#;
 
 const ADDED_KIB_MAX: u64 = 20 * 1024;
 
@@ -152,17 +142,9 @@ fn space(releasefile: &str) -> Space {
 /// Runs `rel` and returns its greatest size in KiB.
 #[track_caller]
 fn peak(space: &Space, args: &[&str], code: i32) -> u64 {
-    let file = space.base().join("peak");
-    let mut measured = space.program("python3");
-    measured
-        .args(["-c", MEASURED])
-        .arg(&file)
-        .arg(REL)
-        .args(args);
-    let output = space.finish(&mut measured);
+    let (most, output) = space.peak(args, false);
     assert_eq!(output.code, code, "{args:?}: {output}");
-    let text = fs::read_to_string(file).expect("reads");
-    text.parse().expect("a number")
+    most
 }
 
 #[test]

@@ -216,7 +216,7 @@ target "b" { outputs "inc/made/o"; depfile "d"; run "cat inc/h > inc/made/o; ech
     let setup = r#"cd ../run; mount -t tmpfs tmpfs .; cd ../run; mkdir lower upper work
 cp -a "$WORK/." lower
 mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay "$WORK"; cd "$WORK""#;
-    let output = crate::cached::build_with_mounts(&space, setup).ok();
+    let output = space.build_with_mounts(setup).ok();
     assert!(output.stderr.contains("2 ran"), "{output}");
     assert!(!output.stderr.contains("warning"), "{output}");
 }

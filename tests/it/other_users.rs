@@ -150,13 +150,8 @@ fn sudo_and_doas_do_it_where_runuser_can_not() {
         for dir in ["home", "cache", "run"] {
             fs::create_dir_all(space.base().join(dir)).expect("creates");
         }
-        let mut unshare = space.program("unshare");
-        if !rustix::process::getuid().is_root() {
-            unshare.args(["--map-root-user", "--map-auto"]);
-        }
-        unshare.args(["--mount", "sh", "-euc", NOT_ROOT]);
-        unshare.env("REL", crate::space::REL).env("HOW", how);
-        let output = space.finish(unshare.env("BASE", space.base())).fails(1);
+        let mut rel = space.with_mounts(NOT_ROOT);
+        let output = space.finish(rel.env("HOW", how)).fails(1);
         assert!(output.stderr.contains(" 7\n"), "{output}");
         assert_eq!(read(&space.path("h/who")), "root\nit's $HOME\nroot\n");
     }

@@ -5,7 +5,6 @@ use std::os::unix::fs::symlink;
 
 use insta::assert_snapshot;
 
-use crate::cached::build_with_mounts;
 use crate::space::{REL, Space};
 
 fn built() -> Space {
@@ -208,9 +207,7 @@ fn a_file_of_a_glob_replaced_by_a_directory() {
 fn what_stands_in_the_way_on_another_file_system_is_moved_aside_as_well() {
     let space = built();
     space.shell("rm -r build && mkdir build");
-    let output = build_with_mounts(
-        &space,
-        "mount -t tmpfs tmpfs \"$WORK/build\"; mkdir build/x; echo mine > build/x/a; ln -s a build/x/b",
+    let output = space.build_with_mounts("mount -t tmpfs tmpfs \"$WORK/build\"; mkdir build/x; echo mine > build/x/a; ln -s a build/x/b",
     );
     let _ = output.ok();
     let found = aside(&space);

@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use crate::hosts::Hosts;
-use crate::space::{Output, REL, Space};
+use crate::space::{Output, Space};
 
 /// Two hosts here, each with a configured service of two files, one of them an artifact.
 fn app() -> Space {
@@ -88,18 +88,6 @@ fn shown(output: &Output) -> String {
     let text = text.replace(&format!("`{}`", me.trim()), "`[ME]`");
     let text = text.replace(&format!("made by      {}", me.trim()), "made by      [ME]");
     digest.replace_all(&text, "[DIGEST]").into_owned()
-}
-
-/// Returns `rel`, run by another user of this machine.
-fn as_user(space: &Space, uid: &str, args: &[&str]) -> Output {
-    let mut unshare = space.program("unshare");
-    unshare.args([
-        "--user",
-        &format!("--map-user={uid}"),
-        &format!("--map-group={uid}"),
-    ]);
-    unshare.arg(REL).args(args);
-    space.finish(&mut unshare)
 }
 
 #[test]
@@ -521,24 +509,26 @@ group "all" "a"
     error: `[ME]` made this plan: somebody else must approve it
     --- exit code 2
     ");
-    let other = as_user(
-        &space,
-        "3",
-        &[&["approve", "plan.json"], &reason[..]].concat(),
-    )
-    .fails(2);
+    let other = space
+        .run_by(
+            "3",
+            &space.path(""),
+            &[&["approve", "plan.json"], &reason[..]].concat(),
+        )
+        .fails(2);
     assert_snapshot!(shown(&other), @"
     --- stderr
     error: `sys` may not approve plans of `staging`
       may  daemon bin
     --- exit code 2
     ");
-    let given = as_user(
-        &space,
-        "1",
-        &["-q", "approve", "plan.json", "--reason", "read it"],
-    )
-    .ok();
+    let given = space
+        .run_by(
+            "1",
+            &space.path(""),
+            &["-q", "approve", "plan.json", "--reason", "read it"],
+        )
+        .ok();
     assert!(given.stdout.contains("6 steps would run"), "{given}");
 
     // It is bound to what was read.

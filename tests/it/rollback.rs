@@ -93,29 +93,15 @@ fn a_plan_of_a_rollback_tells_from_what_to_what_and_changes_nothing() {
     assert_eq!(live(&space), "1");
 }
 
-/// An environment of one recipe on one host.
-fn one(recipe: &str) -> Space {
-    let space = Space::new(
-        r#"
-var "v" "1"
-host "h" local=#true root="hosts/h"
-environment "e" { use "r" on="h" v="{v}"; }
-"#,
-    );
-    space.write(
-        "recipes/r.kdl",
-        format!("recipe \"r\" {{\n param \"v\"\n{recipe}\n}}\n"),
-    );
-    space
-}
-
 #[test]
 fn files_and_services_that_are_not_as_they_were_left_stop_it() {
-    let space = one(r#"
+    let space = Space::with_steps(
+        r#"
     step "file" { write "{host.root}/file" "{v}\n"; }
     step "new" { write "{host.root}/it's new" "{v}\n"; }
     step "own" { run "echo {v} >own"; undo "rm own"; }
-"#);
+"#,
+    );
     let _ = space.run(["e"]).ok();
     space.write("hosts/h/file", "by hand\n");
     space.write("hosts/h/it's new", "by hand\n");
@@ -139,9 +125,11 @@ fn files_and_services_that_are_not_as_they_were_left_stop_it() {
 
 #[test]
 fn a_service_that_runs_another_command_stops_it() {
-    let space = one(r#"
+    let space = Space::with_steps(
+        r#"
     step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log"; }
-"#);
+"#,
+    );
     let _ends = Services(&space);
     let _ = space.run(["e"]).ok();
     let _ = space.run(["e", "--var", "v=2"]).ok();
@@ -170,7 +158,8 @@ impl Drop for Services<'_> {
 
 #[test]
 fn a_proof_runs_no_text_of_a_recipe() {
-    let space = one(r##"
+    let space = Space::with_steps(
+        r##"
     step "own" {
         run "echo {v} >own"
         undo #"""
@@ -180,7 +169,8 @@ fn a_proof_runs_no_text_of_a_recipe() {
             """#
     }
     step "look" { run "true"; undo "touch undone"; }
-"##);
+"##,
+    );
     let _ = space.run(["e"]).ok();
     let plan = space.run(["e", "--rollback", "--plan"]).ok();
     assert!(plan.stdout.contains("r/own  its own undo"), "{plan}");
@@ -189,11 +179,13 @@ fn a_proof_runs_no_text_of_a_recipe() {
 
 #[test]
 fn a_guard_that_concerns_the_state_is_asked_on_the_way_back_too() {
-    let space = one(r#"
+    let space = Space::with_steps(
+        r#"
     guard "open" back=#true "if [ -e {host.root}/closed ]; then cat {host.root}/closed; exit 1; fi"
     guard "forward" "test ! -e {host.root}/never-forward"
     step "file" { write "{host.root}/file" "{v}\n"; }
-"#);
+"#,
+    );
     let _ = space.run(["e"]).ok();
     space.write("hosts/h/closed", "the ledger is being written\n");
     space.write("hosts/h/never-forward", "");

@@ -189,19 +189,22 @@ fn one_signal_ends_every_wait_within_a_second() {
     }
 }
 
+/// What ignores TERM is killed 0.6 s after the first signal, so 0.45 s after the moment of the
+/// second one, on every machine. The second one takes a few milliseconds; one of five tries does
+/// on a busy machine too.
 #[test]
 fn a_second_signal_does_not_wait_for_that() {
-    for wait in WAITS.iter().filter(|wait| wait.sign == "ready") {
-        // One of several is soon, also on a busy machine; what waits is late each time.
+    let is_deaf = |wait: &&Wait| [wait.releasefile, wait.recipe].concat().contains("[deaf]");
+    for wait in WAITS.iter().filter(is_deaf) {
         let is_soon = || {
             let space = space(wait);
             let job = begin(&space, wait);
             job.signal(Signal::INT);
             std::thread::sleep(Duration::from_millis(150));
-            let is_there = rustix::process::test_kill_process(job.pid()).is_ok();
-            let took = is_there.then(|| ended(job, Signal::TERM, wait.name));
+            let was_at_work = is_alive(&job.pid().as_raw_nonzero().to_string());
+            let took = ended(job, Signal::TERM, wait.name);
             nobody_is_left(&space, wait.name);
-            took.is_none_or(|took| took < Duration::from_millis(600))
+            was_at_work && took < Duration::from_millis(300)
         };
         assert!((0..5).any(|_| is_soon()), "{}", wait.name);
     }

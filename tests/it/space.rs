@@ -40,6 +40,22 @@ impl Space {
         space
     }
 
+    /// Returns a space whose environment `e` does the steps of a recipe `r` on a host `h` of this
+    /// machine. They find the variable `v`, which is 1, as `{v}`.
+    pub fn with_steps(steps: &str) -> Self {
+        let space = Self::new(
+            r#"
+var "v" "1"
+host "h" local=#true root="hosts/h"
+environment "e" { use "r" on="h" v="{v}"; }
+"#,
+        );
+        let text = format!("recipe \"r\" {{\n param \"v\"\n{steps}\n}}\n");
+        space.write("recipes/r.kdl", text);
+        fs::create_dir_all(space.path("hosts/h")).expect("creates");
+        space
+    }
+
     /// Returns a space with an empty checkout.
     pub fn empty() -> Self {
         Self::below(&std::env::temp_dir())
@@ -125,18 +141,64 @@ impl Space {
     }
 
     /// Returns a shell script that root runs in the checkout: whoever is not root is it in a user
-    /// namespace, with other users at hand. `$REL` is the program.
+    /// namespace, with other users at hand. `$REL` is the program; `$BASE`, `$WORK` and `$CACHE` are
+    /// the space, its checkout and its cache.
     pub fn by_root(&self, script: &str) -> Command {
-        let mut command = match rustix::process::getuid().is_root() {
-            true => self.program("sh"),
-            false => {
-                let mut unshare = self.program("unshare");
-                unshare.args(["--map-root-user", "--map-auto", "sh"]);
-                unshare
-            }
-        };
-        command.args(["-euc", script]).env("REL", REL);
+        self.by_root_in(&[], script)
+    }
+
+    /// Returns a shell script as [`by_root`](Self::by_root) does, whose mounts nobody else sees.
+    pub fn with_mounts(&self, script: &str) -> Command {
+        self.by_root_in(&["--mount"], script)
+    }
+
+    fn by_root_in(&self, namespaces: &[&str], script: &str) -> Command {
+        let mut command = self.program("unshare");
+        if !rustix::process::getuid().is_root() {
+            command.args(["--map-root-user", "--map-auto"]);
+        }
         command
+            .args(namespaces)
+            .args(["sh", "-euc", script])
+            .env("REL", REL)
+            .env("BASE", self.base())
+            .env("WORK", &self.work)
+            .env("CACHE", self.cache());
+        command
+    }
+
+    /// Runs `rel build` where `setup` has been done to the mounts, for this command alone.
+    pub fn build_with_mounts(&self, setup: &str) -> Output {
+        let script = format!("{setup}\nexec \"$REL\" build");
+        self.finish(&mut self.with_mounts(&script))
+    }
+
+    /// Runs `rel` in a directory as another user of this machine, of this number.
+    pub fn run_by(&self, user: &str, dir: &Path, args: &[&str]) -> Output {
+        let mut unshare = self.program("unshare");
+        let numbers = [format!("--map-user={user}"), format!("--map-group={user}")];
+        unshare.current_dir(dir).arg("--user").args(numbers);
+        self.finish(unshare.arg(REL).args(args))
+    }
+
+    /// Runs `rel` and returns its greatest size in memory, or that of what it started, in KiB. Its
+    /// standard output is thrown away, and its standard error unless that is wanted.
+    pub fn peak(&self, args: &[&str], wants_errors: bool) -> (u64, Output) {
+        const MEASURED: &str = r#"
+import resource, subprocess, sys
+null = subprocess.DEVNULL
+errors = None if sys.argv[2] == "True" else null
+code = subprocess.run(sys.argv[3:], stdout=null, stderr=errors).returncode
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"#;
+        let file = self.dir.path().join("peak");
+        let mut python = self.program("python3");
+        python.args(["-c", MEASURED]).arg(&file);
+        python.arg(if wants_errors { "True" } else { "" });
+        let output = self.finish(python.arg(REL).args(args));
+        let text = fs::read_to_string(file).expect("reads");
+        (text.parse().expect("a number"), output)
     }
 
     /// Returns a shell script that runs in a PID namespace of its own, as root. Numbers come round

@@ -191,7 +191,7 @@ fn a_state_directory_that_stays_open_is_told() {
     let space = Space::new(r#"target "t" { run "true"; }"#);
     let script =
         "mkdir -m 777 .rel; mount --bind .rel .rel; mount -o remount,bind,ro .rel; \"$REL\" build";
-    let mut unshare = space.by_root(&format!("exec unshare --mount sh -euc '{script}'"));
+    let mut unshare = space.with_mounts(script);
     assert_snapshot!(space.finish(&mut unshare).fails(2), @"
     --- stderr
     error: `[work]/.rel` is not used: it may be written to by others (mode 0777)
@@ -771,7 +771,7 @@ fn a_pipe_that_a_strict_command_left_is_not_copied_to_another_file_system() {
     let space =
         Space::new(r#"target "t" { outputs "out/p"; sandbox "strict"; run "mkfifo {out}"; }"#);
     let script = "mkdir out; mount -t tmpfs tmpfs out; exec \"$REL\" build";
-    let mut unshare = space.by_root(&format!("exec unshare --mount sh -euc '{script}'"));
+    let mut unshare = space.with_mounts(script);
     let output = space.finish(&mut unshare).fails(1);
     let is_told = output.stderr.contains("out/p`: it is not a regular file");
     assert!(is_told, "{output}");
@@ -787,8 +787,8 @@ fn nothing_is_kept_where_another_user_can_replace_it() {
     );
     space.write("hosts.kdl", "host \"h\" ssh=\"h\" root=\"/srv\"\n");
     let script = "
-        chmod 755 .. . ssh; mkdir home run private; chmod 700 run private; chown nobody home run
-        ln -s ../private home/.cache; ln -s ../private home/.local; chown -h nobody home/.cache home/.local
+        chmod 755 .. . ssh; mkdir home run private; chmod 700 run private; chown 1 home run
+        ln -s ../private home/.cache; ln -s ../private home/.local; chown -h 1 home/.cache home/.local
         unset REL_CACHE_DIR XDG_CACHE_HOME XDG_STATE_HOME
         export HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run REL_SSH=$PWD/ssh
         \"$REL\" build -q; \"$REL\" trust . || echo refused; ls -A private run
@@ -801,7 +801,7 @@ fn nothing_is_kept_where_another_user_can_replace_it() {
         output.stdout, "refused\nprivate:\n\nrun:\ntmp\n",
         "{output}"
     );
-    let why = "home`, on the way to it, belongs to user `nobody`";
+    let why = "home`, on the way to it, belongs to user `daemon`";
     assert_eq!(output.stderr.matches(why).count(), 3, "{output}");
 }
 

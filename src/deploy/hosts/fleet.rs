@@ -17,6 +17,7 @@ use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::{System, Transport};
 use crate::deploy::plan::Seen;
+use crate::deploy::plan::guards::foreign_help;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::questions::{ANSWER_MAX, Answers, Depth, Questions};
@@ -497,22 +498,12 @@ fn owner_of(dir: &Path) -> Option<u32> {
 /// of the command, and `why` is `actions` or `commands` and what the host says of the directory.
 fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {
     let (who, why) = why.split_once(' ').unwrap_or_default();
-    let help = match who {
-        "commands" => {
-            "nothing was changed; let the commands write into a directory that only root can \
-             change, or log in as its owner: what they do there `into-foreign` cannot make safe"
-        }
-        _ => {
-            "nothing was changed; write into a directory that only root can change, log in as \
-             its owner, or allow it: `into-foreign=#true` on the action, the use or the host"
-        }
-    };
     Error::host(format!(
         "`{words}` is refused: root would write where another user of host `{host}` can \
          change files"
     ))
     .fact("directory", why)
-    .hinted(help)
+    .hinted(foreign_help(who == "commands"))
 }
 
 /// Returns what the programs of a host begin with.

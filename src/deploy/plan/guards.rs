@@ -194,7 +194,7 @@ impl Overrides {
                 false => error.fact("guards", known.join(" ")),
             });
         }
-        let mut open = blocked.iter().filter(|b| !self.guards.contains(&b.guard));
+        let mut open = blocked.iter().filter(|b| !self.goes_over(b));
         let Some(first) = open.next() else {
             return Ok(());
         };
@@ -217,10 +217,19 @@ impl Overrides {
                 other.evidence.clone(),
             );
         }
-        Err(error.hinted(format!(
-            "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
-            first.guard
-        )))
+        Err(error.hinted(match first.stopping {
+            Stopping::Foreign => foreign_help(is_by_commands(first, jobs)).to_owned(),
+            Stopping::Guard | Stopping::WayBack => format!(
+                "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
+                first.guard
+            ),
+        }))
+    }
+
+    /// Returns whether a person goes over it. A foreign directory is refused once more under the
+    /// lease, so that no name goes over it.
+    fn goes_over(&self, blocked: &Blocked) -> bool {
+        blocked.stopping != Stopping::Foreign && self.has(&blocked.guard)
     }
 
     /// Returns the lines that tell the journal of `host` what was gone over, and why.
@@ -228,7 +237,7 @@ impl Overrides {
         // What was asked here is told to all: this machine keeps no journal.
         let is_told = |b: &&Blocked| b.host == host || b.host == THIS_MACHINE;
         let here = plan.blocked.iter().filter(is_told);
-        let over = here.filter(|b| self.has(&b.guard));
+        let over = here.filter(|b| self.goes_over(b));
         let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
         let window = plan.closed.as_ref().filter(|_| self.has(WINDOW));
         over.chain(window.map(|_| (plan.environment.as_str(), WINDOW)))
@@ -241,6 +250,28 @@ impl Overrides {
                 )
             })
             .collect()
+    }
+}
+
+/// Returns whether commands of the step write into the foreign directory, and not `rel` itself.
+fn is_by_commands(blocked: &Blocked, jobs: &[Job]) -> bool {
+    let jobs = jobs.iter().filter(|job| job.label == blocked.label);
+    let mut steps = jobs.flat_map(|job| &job.recipe.steps);
+    steps.any(|step| step.name == blocked.guard && step.marks.makes.is_some())
+}
+
+/// Returns what to do where root would write into a directory that another user can change:
+/// by commands of a step, or by an action of `rel`, which can be allowed to.
+pub fn foreign_help(is_by_commands: bool) -> &'static str {
+    match is_by_commands {
+        true => {
+            "nothing was changed; let the commands write into a directory that only root can \
+             change, or log in as its owner: what they do there `into-foreign` cannot make safe"
+        }
+        false => {
+            "nothing was changed; write into a directory that only root can change, log in as \
+             its owner, or allow it: `into-foreign=#true` on the action, the use or the host"
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::zodb::Zodb;
 use super::{Database, Ground};
-use crate::space::Output;
+use crate::space::{Output, Space};
 
 impl<D: Database> Ground<D> {
     /// Makes a backup, whenever the last one was made.
@@ -146,7 +146,49 @@ fn a_proven_backup_stays_one_whatever_fails_later() {
     ground.space.write("hosts/db/well", "");
     let _ = ground.back_up().ok();
     let proven = ground.proven();
-    let _ = ground.space.run(["nightly", "--rollback"]);
+    let back = ground.space.run(["nightly", "--rollback"]).ok();
+    assert!(back.stderr.contains("went back"), "{back}");
     assert_eq!(ground.proven(), proven);
     assert!(ground.latest().ends_with(proven.last().expect("some")));
+}
+
+/// A driver of a project that has `fingerprint` has to write `$proof`, in `full` and in
+/// `incremental`.
+#[test]
+fn a_driver_that_writes_no_proof_is_told() {
+    let space = Space::new(
+        r#"
+var "full" "true"
+var "more" "true"
+host "db" local=#true root="db"
+environment "nightly" {
+    use "backup" on="db" driver="flat" into="{host.root}/backups" full-writes="{full}" more-writes="{more}"
+}
+"#,
+    );
+    space.write("db/live", "1\n");
+    space.write(
+        "recipes/flat.kdl",
+        r#"
+driver "flat" {
+    param "full-writes"
+    param "more-writes"
+    param "full" type="command" default="cp live \"$backup/copy\"; if {full-writes}; then cksum <live >\"$proof\"; fi"
+    param "incremental" type="command" default="cp live \"$backup/copy\"; if {more-writes}; then cksum <live >\"$proof\"; fi"
+    param "restore" type="command" default="mkdir \"$place\"; cp \"$backup/copy\" \"$place\""
+    param "fingerprint" type="command" default="cksum <\"$place/copy\""
+    param "check" type="command" default="test -s \"$place/copy\""
+    param "drop" type="command" default="rm -rf -- \"$place\""
+}
+"#,
+    );
+    let back_up = |var: &str| space.run(["nightly", "--force", "--var", var]);
+    let told = back_up("full=false").fails(1);
+    let says = "the driver's `full` wrote no $proof";
+    assert!(told.stderr.contains(says), "{told}");
+    let _ = back_up("full=true").ok();
+    let told = back_up("more=false").fails(1);
+    let says = "the driver's `incremental` wrote no $proof";
+    assert!(told.stderr.contains(says), "{told}");
+    let _ = back_up("more=true").ok();
 }

@@ -119,11 +119,14 @@ fn waiting_for_announced_bytes_ends_with_an_interrupt() {
 
 #[test]
 fn more_answers_than_questions_are_none() {
-    let says = "i=0; while [ $i -lt 9 ]; do printf '\\036n0 answers\\n\\036n0 answer 0 0\\n'; i=$((i + 1)); done";
+    let says = "printf '\\036n0 answers\\n'; \
+                i=0; while [ $i -lt 9 ]; do printf '\\036n0 answer %s 0\\n' $i; i=$((i + 1)); done";
     let limit = |number| (number < 2).then_some(1 << 20);
     let asked = open(says).ask("", &limit, &AtomicBool::new(false));
     let error = asked.expect_err("two were asked");
     assert_eq!(error.message, "host `h` sent what makes no sense");
+    let event = error.facts.iter().find(|(name, _)| name == "event");
+    assert_eq!(event.expect("is told").1, "more answers than questions");
 }
 
 #[test]
