@@ -699,7 +699,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╭─[recipes/mine.kdl:3:16]
      3 │     step "a" { rum "true"; }
        ·                ─┬─
-       ·                 ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
+       ·                 ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, rollback-check, dir, env, timeout
        ╰────
       help: did you mean `run`?
 
