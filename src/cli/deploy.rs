@@ -22,9 +22,9 @@ use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Secret;
-use crate::deploy::told::saved::SavedPlan;
+use crate::deploy::told::saved::{SavedPlan, is_allowed};
 use crate::deploy::wire::words::run_id;
-use crate::deploy::{self, Promoted, Recipes, Request};
+use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
 use crate::error::{EXIT_OK, Error, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
@@ -217,7 +217,9 @@ impl Job<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
     pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
         // Said before anything is built.
-        deploy::told::saved::is_allowed(self.environment, None)?;
+        if let Err(refused) = is_allowed(self.environment, None) {
+            return self.without_approval(refused);
+        }
         self.check()?;
         let roots = self.needs()?;
         let mut made = BTreeMap::new();
@@ -252,6 +254,41 @@ impl Job<'_> {
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let outcome = deploy::apply(request, progress, interrupted)?;
             self.tell_outcome(&outcome);
+            Ok(EXIT_OK)
+        })
+    }
+
+    /// Ends a run that no approved plan allows: well if there is nothing to do.
+    fn without_approval(&self, refused: Box<Error>) -> Result<u8> {
+        self.check()?;
+        let roots = self.needs()?;
+        let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
+        let refused = match (self.promoted.is_none(), refused) {
+            (true, refused) => refused,
+            (false, refused) => refused.hinted(format!(
+                "save one: `rel promote {} --plan-out plan.json`; somebody else: `rel approve \
+                 plan.json --reason …`; then `rel apply plan.json`",
+                self.purpose()
+            )),
+        };
+        if !open.is_empty() {
+            return Err(refused);
+        }
+        let way = Way::default();
+        self.on_hosts(&roots, &made, way, |request, _, interrupted| {
+            let plan = deploy::plan(request, &Silent, interrupted)?;
+            let steps = plan.jobs.iter().flat_map(|job| &job.steps);
+            let is_known = steps.clone().all(|step| step.verdict != Verdict::Unknown);
+            if plan.to_run > 0 || !is_known || plan.only_asks() {
+                return Err(refused);
+            }
+            self.tell_outcome(&deploy::Outcome {
+                fresh: plan.fresh,
+                round_trips: plan.round_trips,
+                hosts: plan.hosts.keys().cloned().collect(),
+                plan,
+                ..deploy::Outcome::default()
+            });
             Ok(EXIT_OK)
         })
     }

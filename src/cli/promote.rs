@@ -1,5 +1,7 @@
 //! `rel promote`: hosts that were held back follow the others.
 
+use std::path::PathBuf;
+
 use super::build::BuildOptions;
 use super::consent::ConsentArgs;
 use super::context::Context;
@@ -20,6 +22,9 @@ pub struct PromoteArgs {
     /// Show what would happen, changing nothing
     #[arg(long)]
     plan: bool,
+    /// Save the plan, for `rel approve` and `rel apply`
+    #[arg(long, value_name = "FILE")]
+    plan_out: Option<PathBuf>,
     #[command(flatten)]
     consent: ConsentArgs,
     #[command(flatten)]
@@ -39,8 +44,8 @@ pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
             ..*job
         };
         let consent = args.consent.of(job.environment)?;
-        match args.plan {
-            true => job.plan(false, None, &consent),
+        match args.plan || args.plan_out.is_some() {
+            true => job.plan(false, args.plan_out.as_deref(), &consent),
             false => job.apply(&args.build, &consent),
         }
     })

@@ -215,7 +215,7 @@ fn job<'a>(
         root,
         environment,
         params,
-        promoted: Promoted::None,
+        promoted: body.promoted.clone(),
     })
 }
 
@@ -266,6 +266,7 @@ impl Job<'_> {
             params: self.params.clone(),
             vars: vars.clone(),
             hosts_file: hosts_file.map(below),
+            promoted: request.promoted.clone(),
             is_forced: request.force,
             is_confirmed: consent.is_confirmed,
             overrides: consent.overrides.clone(),
@@ -309,7 +310,7 @@ impl Job<'_> {
             recipes: &recipes,
             secrets: &secrets,
             roots: &approval::roots(&self.project.hosts),
-            promoted: &Promoted::None,
+            promoted: &self.promoted,
             holders: Some(&body.plan.roles),
         };
         let plan = approval::computed(saved, &world)?;
@@ -462,6 +463,11 @@ fn inputs(saved: &SavedPlan, root: &Path) -> Vec<(String, String)> {
     }
     if let Some(version) = &body.version {
         add("version", version.clone());
+    }
+    match &body.promoted {
+        Promoted::None => {}
+        Promoted::Hosts(hosts) => add("promoted", hosts.join(" ")),
+        Promoted::All => add("promoted", String::from("all hosts that are held back")),
     }
     if body.is_forced {
         add("force", String::from("all steps run"));

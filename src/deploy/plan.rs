@@ -232,6 +232,9 @@ pub struct Plan {
     /// The hours in which nothing begins, and when that ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<String>,
+    /// Rollouts that the run would stop before, each with when its hours open.
+    #[serde(skip)]
+    pub closed_later: BTreeMap<String, String>,
     /// Guards that stop it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,

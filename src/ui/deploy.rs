@@ -42,6 +42,10 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
         let word = screen.paint(BAD, "outside its window:");
         text.line(Text::from(&plan.environment) + "  " + word + " " + opens);
     }
+    for (rollout, opens) in &plan.closed_later {
+        let word = screen.paint(WARN, "outside its window, and the run stops before it:");
+        text.line(Text::from(rollout) + "  " + word + " " + opens);
+    }
     text.line(counts(plan));
     text
 }

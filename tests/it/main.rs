@@ -57,6 +57,7 @@ mod overview;
 mod plans;
 mod processes;
 mod promises;
+mod promoted;
 mod questions;
 mod relay;
 mod restarts;

@@ -310,6 +310,127 @@ fn an_instance_that_is_still_the_old_one_shuts_the_gate() {
     let _ = run(&space, 2).ok();
 }
 
+/// Each node is drained by a scope around the use that changes it: it serves again before the gates
+/// of its wave and before the next wave.
+#[test]
+fn a_scope_in_a_rollout_ends_with_its_wave() {
+    let space = Space::new(
+        r#"
+host "n[1-3]" local=#true root="hosts/{name}"
+var "v" "1"
+environment "e" {
+    rollout "r" on="n[1-3]" serial="1" {
+        use "drained" around="app"
+        use "app" version="{v}"
+        gate "app" as="served" version="{v}" step="gate"
+    }
+}
+"#,
+    );
+    let drained = "touch ../drained.{host.name}";
+    space.write(
+        "recipes/drained.kdl",
+        format!("recipe \"drained\" {{ step \"drain\" {{ scope \"{{use}}\" enter=\"{drained}\" leave=\"test ! -e stuck && rm -f ../drained.{{host.name}}\"; }} }}"),
+    );
+    space.write(
+        "recipes/app.kdl",
+        r#"recipe "app" { param "version"; param "step" default="use"; step "go" { run "echo {step} {host.name}, drained: $(cd ..; echo drained.*) >>../log; test {version} != bad"; undo "true"; } }"#,
+    );
+    let log = |space: &Space| {
+        let log = space.read("hosts/log");
+        space.remove("hosts/log");
+        log
+    };
+    let _ = space.run(["e"]).ok();
+    assert_snapshot!(log(&space), @"
+    use n1, drained: drained.n1
+    gate n1, drained: drained.*
+    use n2, drained: drained.n2
+    gate n2, drained: drained.*
+    use n3, drained: drained.n3
+    gate n3, drained: drained.*
+    ");
+    // One that can not be left stops the run where it is, and is owed.
+    space.write("hosts/n2/stuck", "");
+    let stopped = space.run(["e", "--var", "v=2"]).fails(4);
+    assert_snapshot!(error(&stopped), @"
+    error: `drained` on host `n2` can not be left
+      way out     [work]/hosts/n2/.rel/e/scopes/drained
+      log         [work]/hosts/n2/.rel/e/scopes.log
+      way back    the way back failed as well
+      not undone  drained/drain on n2:
+      help: look at the hosts: what is live there is not known
+    ");
+    assert_snapshot!(log(&space), @"
+    use n1, drained: drained.n1
+    gate n1, drained: drained.*
+    use n2, drained: drained.n2
+    ");
+    assert!(space.has("hosts/drained.n2") && !space.has("hosts/drained.n1"));
+}
+
+/// What a gate found out is not true any more when its run went back; what it found before is.
+#[test]
+fn gates_are_not_asked_again_for_what_went_back_to_its_former_state() {
+    let space = Space::new(
+        r#"
+var "v" "1"
+host "h" local=#true root="h"
+environment "e" {
+    rollout "r" on="h" {
+        use "service" as="s" run="echo $$ >{host.root}/pid; exec sleep 10{v}"
+        gate "changed" identity="cat {host.root}/pid" within="2s"
+        gate command="test {v} = 1" within="1s"
+    }
+}
+"#,
+    );
+    let _ = space.run(["e"]).ok();
+    let _ = space.run(["e", "--var", "v=2"]).fails(1);
+    assert_eq!(space.ask(["e"])["ran"], 0);
+    let _ = space.run(["e", "--force"]).ok();
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.ask(["e"])["ran"], 0);
+    space.shell("kill $(cat h/pid)");
+}
+
+/// The window of a later rollout stops the run before that, and `--plan` tells.
+#[test]
+fn a_window_of_one_rollout_does_not_stop_those_before_it() {
+    let today = Space::new("").shell("LC_ALL=C date -u -d '3 days' +%a");
+    let space = Space::new(&format!(
+        r#"
+host "h1" local=#true root="hosts/h1"
+host "h2" local=#true root="hosts/h2"
+environment "e" {{
+    rollout "dev" on="h1" {{ use "service" as="a" start="touch started" status="test -e started"; }}
+    rollout "ops" on="h2" {{
+        window "{} 00:00-23:59" tz="UTC"
+        use "service" as="b" start="touch started" status="test -e started"
+    }}
+}}
+"#,
+        today.trim()
+    ));
+    let plan = space.run(["e", "--plan"]).ok().stdout;
+    let words = "ops  outside its window, and the run stops before it: it opens ";
+    assert!(plan.contains(words), "{plan}");
+    let stopped = space.run(["e"]).fails(1);
+    let words = "`e` stops before wave 1 of 1 of `ops`: its window has closed";
+    assert!(stopped.stderr.contains(words), "{stopped}");
+    assert!(space.has("hosts/h1/started") && !space.has("hosts/h2/started"));
+    // Now it is the first one that would change anything.
+    let refused = space.run(["e"]).fails(1);
+    assert!(
+        refused.stderr.contains("`e` is outside its window"),
+        "{refused}"
+    );
+    let _ = space
+        .run(["e", "--override", "window", "--reason", "now"])
+        .ok();
+    assert!(space.has("hosts/h2/started"));
+}
+
 #[test]
 fn mistakes_in_a_rollout_are_shown_where_they_are() {
     let space = Space::new(

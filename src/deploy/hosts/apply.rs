@@ -150,6 +150,7 @@ impl Hands<'_> {
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
             let own = &jobs[at..at + together.len()];
+            self.end_wave(plan, at, together, (done, &mut given_up))?;
             at += together.len();
             if let Some(lost) = self.fleet.lost_port() {
                 return Err(self.go_back(done, &|_| true, lost));
@@ -402,7 +403,7 @@ impl Hands<'_> {
             }
             let told = member
                 .session()
-                .call("rel_tell_started\n", self.interrupted)?;
+                .call(&program::call("rel_tell_started"), self.interrupted)?;
             match told.split_once(' ') {
                 Some(("ended", words)) => Ok(Some(words.to_owned())),
                 _ => member.rest_of(&told, "started").map(|_| None),

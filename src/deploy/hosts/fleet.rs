@@ -26,7 +26,7 @@ use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::frames::unanswered;
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
+use crate::deploy::wire::program::{self, Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{STATE_DIR, random};
@@ -198,7 +198,7 @@ impl Fleet {
     }
 
     /// Does something with every host at once, and returns what became of each.
-    fn every<T: Send>(
+    pub fn every<T: Send>(
         &self,
         act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
     ) -> Vec<(String, Result<T>)> {
@@ -391,11 +391,11 @@ impl Member {
         let size = wanted.seen.get(name).map_or(0, |s| s.journal.size);
         let mut call = format!("rel_lock {size} {}\n", wanted.mode.word());
         if let Some(abandoned) = &wanted.abandoned {
-            call = format!(
+            call = program::call(&format!(
                 "rel_abandons={} rel_reason={}\n{call}",
                 quote(abandoned.scope),
                 quote(&column(abandoned.reason))
-            );
+            ));
         }
         if let Some(directories) = wanted.directories.get(name) {
             let words = |dirs: &BTreeSet<String>| -> String {
@@ -445,6 +445,22 @@ impl Member {
                  be left, do by hand what is left of it, then `rel {purpose} --abandon {scope} \
                  --reason \"…\"`"
             ))
+    }
+
+    /// Leaves scopes that were entered, given in the order in which that was.
+    pub fn leave(&self, host: &str, scopes: &[&str], interrupted: &AtomicBool) -> Result<()> {
+        let names: String = scopes
+            .iter()
+            .map(|name| format!(" {}", quote(name)))
+            .collect();
+        let told = self.session().call(
+            &program::call(&format!("rel_leave_scopes{names}")),
+            interrupted,
+        )?;
+        match told.split_once(' ') {
+            Some(("owed", words)) => Err(self.owed(host, words)),
+            _ => self.rest_of(&told, "left").map(drop),
+        }
     }
 
     /// Lets the guard, which holds the lease, run a few lines itself: a program would be a

@@ -68,16 +68,29 @@ impl<'a> Hours<'a> {
         })
     }
 
-    /// Returns why a plan may not begin now.
+    /// Returns why a plan may not begin now. A rollout that is not the first to change anything
+    /// stops the run only when it comes to that.
     pub fn closed_for(&self, plan: &Plan) -> Option<String> {
         if plan.to_run == 0 {
             return None;
         }
+        let first = plan.jobs.iter().find(|job| job.is_changing());
+        let first = first
+            .and_then(|job| job.wave.as_ref())
+            .map(|wave| wave.rollout);
+        self.closed(&|index| Some(index) == first)
+    }
+
+    /// Returns the rollouts that a run which may begin now would stop before, each with when its
+    /// hours open.
+    pub fn closed_later(&self, plan: &Plan) -> BTreeMap<String, String> {
         let changing = plan.jobs.iter().filter(|job| job.is_changing());
-        let rollouts: Vec<usize> = changing
-            .filter_map(|job| job.wave.as_ref().map(|wave| wave.rollout))
-            .collect();
-        self.closed(&|index| rollouts.contains(&index))
+        let rollouts = changing.filter_map(|job| job.wave.as_ref().map(|wave| wave.rollout));
+        let closed = rollouts.filter_map(|rollout| {
+            let name = self.environment.rollouts.get(rollout)?.name.clone();
+            Some((name, self.closed(&|index| index == rollout)?))
+        });
+        closed.collect()
     }
 
     fn timed<'s>(&'s self, windows: &'s [Window]) -> Vec<Timed<'s>> {

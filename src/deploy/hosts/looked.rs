@@ -141,7 +141,12 @@ impl Looked<'_> {
         };
         self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.roles.clone_from(&self.roles);
-        self.plan.closed = self.hours.as_ref().and_then(|h| h.closed_for(&self.plan));
+        if let Some(hours) = &self.hours {
+            self.plan.closed = hours.closed_for(&self.plan);
+            if self.plan.closed.is_none() {
+                self.plan.closed_later = hours.closed_later(&self.plan);
+            }
+        }
         self.plan.round_trips = self.fleet.round_trips();
         if self.depth == Depth::Show {
             self.compare()?;

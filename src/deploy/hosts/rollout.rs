@@ -3,12 +3,14 @@
 //! Without a rollout a failed step takes back the whole run. In one, some hosts may fail
 //! alone, and waves that went well may stay.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::apply::{Done, Hands};
+use crate::deploy::plan::job::Act;
 use crate::deploy::plan::waves::{self, Wave};
-use crate::deploy::plan::{Plan, PlannedJob};
+use crate::deploy::plan::{Plan, PlannedJob, Verdict};
 use crate::error::{Error, ErrorKind, Result, plural};
 use crate::model::{OnFailure, Rollout};
 use crate::progress::Event;
@@ -111,6 +113,59 @@ impl Hands<'_> {
             std::thread::sleep(TICK.min(end.saturating_duration_since(Instant::now())));
         }
         Ok(())
+    }
+
+    /// Leaves the scopes of the wave whose last use stands before `at`: what was drained for it
+    /// serves again before its gates are asked, and before the next wave. Ports are kept, for they
+    /// are closed here as well.
+    pub(in crate::deploy) fn end_wave(
+        &self,
+        plan: &Plan,
+        at: usize,
+        next: &[PlannedJob],
+        (done, given_up): (&Done, &mut GivenUp),
+    ) -> Result<()> {
+        let before = plan.jobs.get(..at).unwrap_or_default();
+        let Some(wave) = before.last().and_then(|job| job.wave.as_ref()) else {
+            return Ok(());
+        };
+        let goes_on = |job: &PlannedJob| {
+            job.wave
+                .as_ref()
+                .is_some_and(|w| !w.is_gate && w.is_with(wave))
+        };
+        if wave.is_gate || next.first().is_some_and(goes_on) {
+            return Ok(());
+        }
+        let own: Vec<&PlannedJob> = before.iter().rev().take_while(|job| goes_on(job)).collect();
+        let mut scopes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for job in own.iter().rev() {
+            let Some(host) = job.host.as_deref().filter(|host| !given_up.has(host)) else {
+                continue;
+            };
+            for step in job.steps.iter().filter(|step| step.verdict == Verdict::Run) {
+                if let Act::Scope { name, .. } = &step.draft.act {
+                    scopes.entry(host).or_default().push(name);
+                }
+            }
+        }
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        let left = self.fleet.every(&|name, member| match scopes.get(name) {
+            Some(scopes) => member.leave(name, scopes, self.interrupted),
+            None => Ok(()),
+        });
+        let mut failed = Vec::new();
+        for (host, left) in left {
+            match left {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+                Err(error) => failed.push((Some(host), error)),
+            }
+        }
+        let together: Vec<PlannedJob> = own.into_iter().cloned().collect();
+        self.settle(plan, &together, failed, (done, given_up))
     }
 
     /// Decides what the failures of one use mean: some hosts fewer, a wave taken back, or all.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::deploy::plan::Plan;
 use crate::error::{Error, Result};
 
 /// Hosts that are held back no longer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Promoted {
     /// None of them.
     #[default]
@@ -18,6 +21,11 @@ pub enum Promoted {
 }
 
 impl Promoted {
+    /// Returns whether no host is promoted.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
     /// Returns whether a host that is held back moves all the same.
     pub fn is_promoted(&self, host: &str) -> bool {
         match self {
@@ -29,7 +37,7 @@ impl Promoted {
 
     /// Checks that every host that is named is held back.
     pub fn check_names(&self, environment: &str, held_back: &[String]) -> Result<()> {
-        if *self == Self::None {
+        if self.is_none() {
             return Ok(());
         }
         if held_back.is_empty() {
@@ -49,7 +57,7 @@ impl Promoted {
     /// Checks that the hosts of rollouts that are not promoted have nothing to do: what the
     /// promoted ones get has been tried there.
     pub fn check_plan(&self, plan: &Plan, held_back: &[String]) -> Result<()> {
-        if *self == Self::None {
+        if self.is_none() {
             return Ok(());
         }
         let is_other =

@@ -89,6 +89,9 @@ pub fn open_step(step: &PlannedStep, root: &str) -> String {
         let undo = on_the_way_back(&step.draft, root, undo);
         text.push_str(&format!("{word} {}\n", quote(&undo)));
     }
+    if matches!(step.draft.act, Act::Await { .. }) {
+        text.push_str("rel_only_asks\n");
+    }
     if let Some(check) = &step.draft.marks.rollback_check {
         let check = on_the_way_back(&step.draft, root, check);
         text.push_str(&format!("rel_rollback_check {}\n", quote(&check)));

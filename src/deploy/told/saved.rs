@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::plan::job::Draft;
+use crate::deploy::plan::promote::Promoted;
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::told::moved;
 use crate::deploy::wire::journal::column;
@@ -53,6 +54,9 @@ pub struct Body {
     pub vars: BTreeMap<String, String>,
     /// `--hosts`, relative to the repository where it lies in it.
     pub hosts_file: Option<String>,
+    /// `rel promote`: which of the hosts that are held back move.
+    #[serde(default, skip_serializing_if = "Promoted::is_none")]
+    pub promoted: Promoted,
     /// `--force`.
     pub is_forced: bool,
     /// `--confirm`: what its steps destroy may be lost.

@@ -194,7 +194,7 @@ rel_lock() {
     # What a former run could not leave is left before anything else is done.
     rel_as_holder rel_scopes_leave undone
     if [ -n "${rel_owed:-}" ]; then
-        rel_emit owed "$rel_owed$rel_tab$rel_state/scopes/$rel_owed$rel_tab$rel_why"
+        rel_tell_owed
         return
     fi
     rel_journal_size
@@ -210,6 +210,8 @@ rel_lock() {
     fi
     if rel_read_freeze; then rel_emit ready "$rel_token" "$rel_f_reason"; else rel_emit ready "$rel_token"; fi
 }
+
+rel_tell_owed() { rel_emit owed "$rel_owed$rel_tab$rel_state/scopes/$rel_owed$rel_tab$rel_why"; }
 
 # Sets rel_size: how many bytes were ever written to the journal, at most.
 rel_journal_size() {
@@ -296,32 +298,6 @@ rel_give_back() {
         rel_tries=$((rel_tries + 1))
     done
     rm -f -- "$rel_state/beat"
-}
-
-# Says what became of the scope that was to be given up.
-rel_tell_abandoned() { rel_emit abandoned "${rel_abandoned:-}"; }
-
-# Says whether what was started in this session, and not stopped, still runs a second later. A
-# program that finds its port taken often ends only then.
-rel_tell_started() {
-    rel_ended=
-    if [ -s "$rel_tmp/started" ]; then
-        while read -r rel_since rel_name; do
-            rel_tick
-            if [ "$((rel_clock - rel_since))" -lt 100 ]; then sleep 1; fi
-            if [ -e "$rel_state/services/$rel_name/pid" ] && ! rel_service_alive "$rel_name"; then
-                rel_ended=$rel_name
-            fi
-        done <"$rel_tmp/started"
-    fi
-    if [ -z "$rel_ended" ]; then
-        rel_emit started
-        return
-    fi
-    rel_l=$(cat -- "$rel_state/services/$rel_ended/log")
-    rel_said=
-    if rel_is_readable "$rel_l"; then rel_said=$(tail -n 5 -- "$rel_l" 2>/dev/null | tr '\t\n' '  '); fi
-    rel_emit ended "$rel_ended$rel_tab$rel_l$rel_tab$rel_said"
 }
 
 # REASON SECONDS: holds the environment for a person when this guard has left.

@@ -159,6 +159,8 @@ rel_call() {
 rel_undo() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq"; }
 rel_undo_late() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.late"; }
 rel_undo_start() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.start"; }
+# What a step that only asks has found is not true any more when its run has gone back.
+rel_only_asks() { : >"$rel_state/undo/$rel_run/$rel_seq.asks"; }
 rel_rollback_check() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.check"; }
 rel_undo_last() { printf '%s\n' "$1" >>"$rel_state/undo/$rel_run/$rel_seq.last"; }
 
@@ -183,7 +185,7 @@ rel_step() {
 
 # FILE: removes what a former try of the step has laid down there.
 rel_no_way_back() {
-    for rel_c in "$1" "$1.late" "$1.start" "$1.last" "$1.check"; do
+    for rel_c in "$1" "$1.late" "$1.start" "$1.last" "$1.check" "$1.asks"; do
         if [ -e "$rel_c" ]; then rm -f -- "$rel_c"; fi
     done
 }
@@ -633,14 +635,6 @@ rel_scope_leave() {
         rel_scope_end "$1"
 }
 
-# FILE: gives a scope up that can not be left. Its way out stays, for a person.
-rel_scope_abandon() {
-    mkdir -p -- "$rel_state/abandoned" &&
-        rel_journal abandoned "$rel_2" "$rel_3" "$rel_abandons" "$rel_reason" &&
-        mv -f -- "$1" "$rel_state/abandoned/$rel_abandons-$rel_1" &&
-        rel_abandoned=$rel_state/abandoned/$rel_abandons-$rel_1
-}
-
 # FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
 rel_read_scope() {
     { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
@@ -774,12 +768,6 @@ rel_drop_back() {
     fi
 }
 
-# RUN SEQ: tells which of the ways back that may wait a step has.
-rel_waiting() {
-    if [ -s "$rel_state/undo/$1/$2.late" ]; then rel_emit waits "$2"; fi
-    if [ -s "$rel_state/undo/$1/$2.start" ]; then rel_emit starts "$2"; fi
-}
-
 # RUN SEQ ID SUFFIX OLDER...: runs the stored way back of one step, if it has one.
 rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
@@ -788,7 +776,13 @@ rel_undo_step() {
         rel_drop_back "$@"
         if rel_detached_of "$1" "$2"; then rel_away=$rel_dd; fi
     fi
-    if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then return 0; fi
+    if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then
+        if [ -e "$rel_script.asks" ]; then
+            rel_must_hold
+            if rel_journal undone "$2" "$3" "$1" -; then rm -f -- "$rel_script.asks"; fi
+        fi
+        return 0
+    fi
     rel_must_hold
     rel_emit start "$2"
     rm -f -- "$rel_tmp/kept"

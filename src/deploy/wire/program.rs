@@ -29,6 +29,8 @@ pub const LEASE: &str = include_str!("lease.sh");
 pub const ASKED: &str = include_str!("asked.sh");
 /// The loop that starts programs and ends them with the connection.
 pub const GUARD: &str = include_str!("guard.sh");
+/// What a guard is seldom called for.
+const CALLED: &str = include_str!("called.sh");
 /// What shows and follows the logs of a host.
 pub const LOGS: &str = include_str!("logs.sh");
 
@@ -138,7 +140,8 @@ impl Header {
         if of_detached.iter().any(|name| body.contains(name)) {
             functions.push_str(&lean(DETACHED));
         }
-        if body.contains("rel_prove_") || body.contains("rel_undo_step") {
+        let of_proofs = ["rel_prove_", "rel_waiting", "rel_undo_step"];
+        if of_proofs.iter().any(|name| body.contains(name)) {
             functions.push_str(&lean(PROVE));
         }
         format!(
@@ -158,6 +161,11 @@ pub fn lean(script: &str) -> String {
     lines.fold(String::with_capacity(script.len()), |text, line| {
         text + line + "\n"
     })
+}
+
+/// Returns a call of the guard together with the functions of `called.sh`.
+pub fn call(call: &str) -> String {
+    format!("{}{call}\n", lean(CALLED))
 }
 
 /// Returns `text` as one word.

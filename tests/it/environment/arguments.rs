@@ -71,6 +71,12 @@ fn parameters_are_given_in_order_or_have_a_default() {
           --rollback
               Go back to what was live before the last run
 
+          --except <USE>
+              Go back without what this use did, which stays as it is; repeatable
+
+          --abandon <SCOPE>
+              Give up a scope that can not be left, and do nothing else; with `--reason`
+
           --override <GUARD>
               Go on although this guard says no, or this step's way back would not work; with `--reason`
 
@@ -187,7 +193,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:5:40]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·                                        ──┬─
-       ·                                          ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, dir, env, timeout
+       ·                                          ╰── expected one of run, put, write, symlink, service, scope, forward, responder, wait, prepare, check, verify, undo, undo-check, rollback-check, dir, env, timeout
        ╰────
       help: did you mean `run`?
 

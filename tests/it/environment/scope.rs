@@ -109,7 +109,7 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     error: the following required arguments were not provided:
       --reason <TEXT>
     
-    Usage: staging --reason <TEXT> <--override <GUARD>|--abandon <SCOPE>> [PARAMETER]...
+    Usage: staging --reason <TEXT> <--abandon <SCOPE>|--override <GUARD>> [PARAMETER]...
     --- exit code 2
     ");
     let give_up = |scope| space.run(["staging", "--abandon", scope, "--reason", "it is\tgone"]);

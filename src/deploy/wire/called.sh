@@ -1,0 +1,74 @@
+# What a guard is seldom called for: sent with the call, so that no other exchange has to carry it.
+
+# NAME...: leaves scopes before the run ends, the last one first.
+rel_leave_scopes() {
+    if ! rel_as_holder rel_scopes_leave_these "$@" </dev/null; then
+        rel_tell_undone
+    elif [ -n "$rel_owed" ]; then
+        rel_tell_owed
+    else
+        rel_emit left
+    fi
+}
+
+# NAME...: leaves these, the last one first. rel_owed is one that could not be left.
+rel_scopes_leave_these() {
+    rel_owed=
+    while [ "$#" -gt 0 ]; do
+        rel_i=$#
+        for rel_name in "$@"; do :; done
+        rel_f=$rel_state/scopes/$rel_name
+        if [ -s "$rel_f" ]; then
+            rel_read_scope "$rel_f"
+            if ! rel_scope_leave "$rel_name" >"$rel_state/scopes.last" 2>&1; then
+                rel_owed=$rel_name
+                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
+            else
+                rel_journal left "$rel_2" "$rel_3" "$rel_1" -
+            fi
+            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
+            if [ -n "$rel_owed" ]; then return 0; fi
+        fi
+        # All but the last.
+        while [ "$rel_i" -gt 1 ]; do
+            set -- "$@" "$1"
+            shift
+            rel_i=$((rel_i - 1))
+        done
+        shift
+    done
+}
+
+# FILE: gives a scope up that can not be left. Its way out stays, for a person.
+rel_scope_abandon() {
+    mkdir -p -- "$rel_state/abandoned" &&
+        rel_journal abandoned "$rel_2" "$rel_3" "$rel_abandons" "$rel_reason" &&
+        mv -f -- "$1" "$rel_state/abandoned/$rel_abandons-$rel_1" &&
+        rel_abandoned=$rel_state/abandoned/$rel_abandons-$rel_1
+}
+
+# Says what became of the scope that was to be given up.
+rel_tell_abandoned() { rel_emit abandoned "${rel_abandoned:-}"; }
+
+# Says whether what was started in this session, and not stopped, still runs a second later. A
+# program that finds its port taken often ends only then.
+rel_tell_started() {
+    rel_ended=
+    if [ -s "$rel_tmp/started" ]; then
+        while read -r rel_since rel_name; do
+            rel_tick
+            if [ "$((rel_clock - rel_since))" -lt 100 ]; then sleep 1; fi
+            if [ -e "$rel_state/services/$rel_name/pid" ] && ! rel_service_alive "$rel_name"; then
+                rel_ended=$rel_name
+            fi
+        done <"$rel_tmp/started"
+    fi
+    if [ -z "$rel_ended" ]; then
+        rel_emit started
+        return
+    fi
+    rel_l=$(cat -- "$rel_state/services/$rel_ended/log")
+    rel_said=
+    if rel_is_readable "$rel_l"; then rel_said=$(tail -n 5 -- "$rel_l" 2>/dev/null | tr '\t\n' '  '); fi
+    rel_emit ended "$rel_ended$rel_tab$rel_l$rel_tab$rel_said"
+}
