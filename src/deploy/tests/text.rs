@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::deploy::plan::script;
-use crate::deploy::wire::program::{ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE};
+use crate::deploy::wire::program::{
+    ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, STEPS,
+};
 
 #[test]
 fn a_program_can_be_read() {
@@ -114,13 +116,15 @@ fn every_shell_takes_the_prelude_and_the_guard() {
     ] {
         for text in [
             PRELUDE,
+            STEPS,
             DETACHED,
             LEASE,
             ASKED,
             GUARD,
             KEEPER,
             LOGS,
-            &header.guard(),
+            &header.guard(""),
+            &header.guard("rel_look 0 'rel_held'"),
             &header.program(""),
             &header.program("rel_prove_run x"),
         ] {
