@@ -222,9 +222,8 @@ rel_service() {
     rel_sum=$(printf '%s\n' "$3" | sha256sum) || return 1
     rel_sum=${rel_sum%% *}
     mkdir -p -- "$rel_sd"
-    if [ -n "${rel_foreign_ok:-}" ]; then : >"$rel_sd/foreign-ok"; else rm -f -- "$rel_sd/foreign-ok"; fi
     if rel_service_alive "$1"; then
-        cp -p -- "$rel_sd/run" "$rel_state/undo/$rel_run/$rel_seq.run"
+        rel_service_keep "$1" "$rel_state/undo/$rel_run/$rel_seq.run" || return 1
         rel_call rel_service_back "$1" "$rel_state/undo/$rel_run/$rel_seq.run" "$rel_sum"
         rel_undo_late "$rel_call"
         rel_service_stop "$1"
@@ -232,6 +231,7 @@ rel_service() {
         rel_call rel_service_stop "$1" "$rel_sum"
         rel_undo "$rel_call"
     fi
+    if [ -n "${rel_foreign_ok:-}" ]; then : >"$rel_sd/foreign-ok"; else rm -f -- "$rel_sd/foreign-ok"; fi
     printf '%s\n' "$3" >"$rel_sd/run"
     printf '%s' "$4" >"$rel_sd/stop"
     printf '%s' "$2" >"$rel_sd/log"
@@ -240,9 +240,26 @@ rel_service() {
     rel_service_go "$1"
 }
 
+# NAME FILE: keeps how a service was started: its script as FILE, the rest beside it.
+rel_service_keep() {
+    local one from="$rel_state/services/$1"
+    for one in stop log ready within foreign-ok; do
+        if [ -e "$from/$one" ]; then cp -p -- "$from/$one" "$2.$one" || return 1; fi
+    done
+    cp -p -- "$from/run" "$2"
+}
+
+# NAME FILE: starts a service again as it was kept. Older runs kept its script alone.
 rel_service_back() {
+    local one to="$rel_state/services/$1"
+    # As it is stopped now.
     rel_service_stop "$1"
-    cp -p -- "$2" "$rel_state/services/$1/run"
+    if [ -e "$2.log" ]; then
+        for one in stop log ready within foreign-ok; do
+            if [ -e "$2.$one" ]; then cp -p -- "$2.$one" "$to/$one"; else rm -f -- "$to/$one"; fi || return 1
+        done
+    fi
+    cp -p -- "$2" "$to/run"
     rel_service_go "$1"
 }
 
@@ -323,7 +340,7 @@ rel_drop_back() {
         '!'*) is_one=1 ;;
         esac
         older=$rel_state/undo/${older#!}
-        if [ -s "$older" ] || [ -s "$older.late" ]; then is_older=1; fi
+        if [ -s "$older" ] || [ -s "$older.late" ] || [ -s "$older.last" ]; then is_older=1; fi
         for when in '' .last; do
             if [ -z "$is_one" ] || [ ! -s "$own$when" ] || [ ! -s "$older$when" ]; then continue; fi
             was=$(cat -- "$older$when") && has=$(cat -- "$own$when") || continue
@@ -335,7 +352,7 @@ rel_drop_back() {
     if [ ! -s "$own" ] && [ ! -s "$own.last" ]; then
         rel_must_hold
         rel_journal undone "$seq" "$id" "$run" - || return 0
-        rel_emit dropped "$seq"
+        rel_emit dropped "$seq" "$run"
     fi
 }
 
@@ -349,7 +366,7 @@ rel_undo_step() {
     fi
     if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then return 0; fi
     rel_must_hold
-    rel_emit start "$2"
+    rel_emit start "$2" "$1"
     rm -f -- "$rel_tmp/kept"
     # What goes on would spoil what is brought back.
     if [ -n "$rel_away" ]; then
