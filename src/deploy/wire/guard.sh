@@ -13,7 +13,8 @@ case $rel_root in
 *)
     # Relative to where a login starts.
     rel_root=${PWD%/}/$rel_root
-    rel_state=${PWD%/}/$rel_state
+    # Where nothing is kept there is none.
+    rel_state=${rel_state:+${PWD%/}/$rel_state}
     ;;
 esac
 
@@ -43,7 +44,7 @@ done
 if [ -z "$rel_tmp" ]; then
     # Once more, for its words.
     if ! rel_why=$(mkdir -m 700 -- "/tmp/rel.$rel_room" 2>&1); then
-        rel_emit missing "a directory for temporary files: $rel_why"
+        rel_emit roomless "$rel_why"
         exit 69
     fi
     rel_tmp=/tmp/rel.$rel_room
@@ -403,7 +404,7 @@ for rel_2 in ed25519 ecdsa rsa; do
 done
 rel_machine="${rel_t:--} ${rel_1:--}" rel_written=
 rel_emit machine "$rel_machine"
-if { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
+if [ -n "$rel_state" ] && { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
     rel_emit state "$rel_written"
 fi
 rel_emit hello "$rel_root"

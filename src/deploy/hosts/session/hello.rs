@@ -153,6 +153,17 @@ impl Session {
                         .fact("missing", what.trim())
                         .hinted("install the core utilities, util-linux, tar and sed there"));
                     }
+                    Some(("roomless", says)) => {
+                        return Err(Error::host(format!(
+                            "host `{}` has no place for the temporary files of rel",
+                            self.name()
+                        ))
+                        .fact("says", says.trim())
+                        .hinted(
+                            "make room in /dev/shm or /tmp there, or let its logins have a \
+                             `TMPDIR` that their user can write to",
+                        ));
+                    }
                     _ => {}
                 },
                 // A login shell may greet.
