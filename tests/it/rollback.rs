@@ -146,6 +146,25 @@ fn a_service_that_runs_another_command_stops_it() {
     assert!(space.read(script).contains("sleep 100'1'"));
 }
 
+#[test]
+fn a_service_goes_back_to_all_that_it_was_started_with() {
+    let space = one(r#"
+    step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log{v}" stop="echo {v} >>stopped; kill -KILL $(sed 's/ .*//' .rel/e/services/s/pid)" ready="echo {v} >>ready" within="{v}s"; }
+"#);
+    let _ends = Services(&space);
+    let _ = space.run(["e"]).ok();
+    let parts = ["run", "log", "stop", "ready", "within"];
+    let kept = || parts.map(|part| space.read(format!("hosts/h/.rel/e/services/s/{part}")));
+    let first = kept();
+    let _ = space.run(["e", "--var", "v=2"]).ok();
+    assert!(kept().iter().zip(&first).all(|(now, then)| now != then));
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(kept(), first);
+    // Each was ended as it was to be, and has its own log.
+    assert_eq!(space.read("hosts/h/stopped"), "1\n2\n");
+    assert_eq!(space.read("hosts/h/ready"), "1\n2\n1\n");
+}
+
 /// Ends what was started when the test ends: rel leaves services running.
 struct Services<'a>(&'a Space);
 

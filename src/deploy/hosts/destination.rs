@@ -5,16 +5,20 @@
 //! connection is used again only for the same resolved destination: its socket is named after a
 //! digest of all that `ssh` would use for a new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::deploy::hosts::lock;
+use crate::deploy::hosts::ssh_config::split;
 
 /// How long `ssh -G` may take: `Match exec` in its configuration starts commands.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
@@ -31,16 +35,18 @@ pub type Variable<'a> = dyn Fn(&str) -> Option<OsString> + Sync + 'a;
 /// What each line of a resolved configuration would do to a session, which needs its own command
 /// and its own input: the option that says otherwise. Lines that an older `ssh` does not know are
 /// not printed by it, and it would not take their options.
-const IN_THE_WAY: [(&str, &str, &str); 4] = [
-    ("remotecommand ", "none", "RemoteCommand=none"),
-    ("sessiontype ", "default", "SessionType=default"),
-    ("stdinnull ", "no", "StdinNull=no"),
+pub(super) const IN_THE_WAY: [(&str, &str, &str); 4] = [
+    ("remotecommand", "none", "RemoteCommand=none"),
+    ("sessiontype", "default", "SessionType=default"),
+    ("stdinnull", "no", "StdinNull=no"),
     (
-        "forkafterauthentication ",
+        "forkafterauthentication",
         "no",
         "ForkAfterAuthentication=no",
     ),
 ];
+/// Keywords whose value may be `$` and the name of a variable (ssh_config(5)).
+const BY_VARIABLE: [&str; 2] = ["identityagent", "forwardagent"];
 
 /// A destination that was resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,63 +60,88 @@ pub struct Destination {
     pub options: Vec<&'static str>,
 }
 
-/// Resolves a destination; `None` if `ssh` does not tell.
-///
-/// `ssh` starts the program, and `variable` reads its environment; `words` are the options and the
-/// destination.
-pub fn resolve(
-    ssh: &(dyn Fn() -> Command + Sync),
-    variable: &Variable<'_>,
-    words: &[OsString],
-    interrupted: &AtomicBool,
-) -> Option<Destination> {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |text: &[u8]| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text);
-    };
-    let value = |name: &str| variable(name).unwrap_or_default();
-    add(ssh().get_program().as_encoded_bytes());
-    add(value("SSH_AUTH_SOCK").as_encoded_bytes());
-    let mut met = BTreeSet::new();
-    let mut waiting = vec![words.to_vec()];
-    let mut options = None;
-    let mut gate = None;
-    while let Some(words) = waiting.pop() {
-        if !met.insert(words.clone()) {
-            continue;
+/// What `ssh -G` said of jump hosts, which many hosts may have in common.
+type Jumps = Mutex<BTreeMap<Vec<OsString>, Arc<OnceLock<Option<Vec<u8>>>>>>;
+
+/// Resolves destinations, and asks for each jump host once.
+pub struct Resolver<'a> {
+    /// Starts the program.
+    pub ssh: &'a (dyn Fn() -> Command + Sync),
+    /// Reads the program's environment.
+    pub variable: &'a Variable<'a>,
+    jumps: Jumps,
+}
+
+impl<'a> Resolver<'a> {
+    /// Returns one that has asked nothing yet.
+    pub fn new(ssh: &'a (dyn Fn() -> Command + Sync), variable: &'a Variable<'a>) -> Self {
+        Self {
+            ssh,
+            variable,
+            jumps: Mutex::default(),
         }
-        if met.len() > JUMPS_MAX {
-            return None;
-        }
-        let config = resolved(ssh(), &words, interrupted)?;
-        add(&config);
-        let config = String::from_utf8_lossy(&config);
-        options.get_or_insert_with(|| in_the_way(&config));
-        // The last one that has no other before it; of two jump hosts the first.
-        gate = jumps(&config)
-            .next()
-            .is_none()
-            .then(|| first_server(&config))
-            .or(gate);
-        for name in variables(&config) {
-            add(value(name).as_encoded_bytes());
-        }
-        // A jump host is reached by an `ssh` of its own, with its own part of the configuration.
-        waiting.extend(jumps(&config).map(|jump| {
-            let jump = match jump.starts_with("ssh://") {
-                true => jump.to_owned(),
-                false => format!("ssh://{jump}"),
-            };
-            vec!["--".into(), jump.into()]
-        }));
     }
-    let digest = hasher.finalize().to_hex();
-    Some(Destination {
-        name: digest.get(..32)?.to_owned(),
-        gate: gate.unwrap_or_default(),
-        options: options.unwrap_or_default(),
-    })
+
+    /// Resolves the destination of these words, options included; `None` if `ssh` does not tell.
+    pub fn resolve(&self, words: &[OsString], interrupted: &AtomicBool) -> Option<Destination> {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &[u8]| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        };
+        let value = |name: &str| (self.variable)(name).unwrap_or_default();
+        add((self.ssh)().get_program().as_encoded_bytes());
+        add(value("SSH_AUTH_SOCK").as_encoded_bytes());
+        let mut met = BTreeSet::new();
+        let mut waiting = vec![words.to_vec()];
+        let mut options = None;
+        let mut gate = None;
+        while let Some(words) = waiting.pop() {
+            if !met.insert(words.clone()) {
+                continue;
+            }
+            if met.len() > JUMPS_MAX {
+                return None;
+            }
+            let config = match met.len() {
+                1 => resolved((self.ssh)(), &words, interrupted)?,
+                _ => self.jump(words, interrupted)?,
+            };
+            add(&config);
+            let config = String::from_utf8_lossy(&config);
+            options.get_or_insert_with(|| in_the_way(&config));
+            // The last one that has no other before it; of two jump hosts the first.
+            gate = jumps(&config)
+                .next()
+                .is_none()
+                .then(|| first_server(&config))
+                .or(gate);
+            for name in variables(&config) {
+                add(value(name).as_encoded_bytes());
+            }
+            // A jump host is reached by an `ssh` of its own, with its own part of the configuration.
+            waiting.extend(jumps(&config).map(|jump| {
+                let jump = match jump.starts_with("ssh://") {
+                    true => jump.to_owned(),
+                    false => format!("ssh://{jump}"),
+                };
+                vec!["--".into(), jump.into()]
+            }));
+        }
+        let digest = hasher.finalize().to_hex();
+        Some(Destination {
+            name: digest.get(..32)?.to_owned(),
+            gate: gate.unwrap_or_default(),
+            options: options.unwrap_or_default(),
+        })
+    }
+
+    /// Returns the configuration of a jump host; whoever comes while it is asked for waits.
+    fn jump(&self, words: Vec<OsString>, interrupted: &AtomicBool) -> Option<Vec<u8>> {
+        let known = lock(&self.jumps).entry(words.clone()).or_default().clone();
+        let ask = || resolved((self.ssh)(), &words, interrupted);
+        known.get_or_init(ask).clone()
+    }
 }
 
 /// Returns what a destination without jump hosts connects to.
@@ -130,8 +161,9 @@ fn first_server(config: &str) -> String {
 
 fn in_the_way(config: &str) -> Vec<&'static str> {
     let is_set = |(word, harmless): (&str, &str)| {
-        let mut values = config.lines().filter_map(|line| line.strip_prefix(word));
-        values.any(|value| value != harmless)
+        let lines = config.lines().filter_map(|line| line.split_once(' '));
+        let mut values = lines.filter(|(keyword, _)| *keyword == word);
+        values.any(|(_, value)| value != harmless)
     };
     let all = IN_THE_WAY.iter();
     all.filter(|(word, harmless, _)| is_set((word, harmless)))
@@ -150,10 +182,18 @@ fn jumps(config: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns the names of the environment variables that values of a configuration still name:
-/// `${NAME}` is replaced only when a connection is made (ssh_config(5), "ENVIRONMENT VARIABLES").
+/// `${NAME}` is replaced only when a connection is made (ssh_config(5), "ENVIRONMENT VARIABLES"),
+/// and so is the `$NAME` of an agent.
 pub(super) fn variables(config: &str) -> impl Iterator<Item = &str> {
     let parts = config.split("${").skip(1);
-    parts.filter_map(|part| part.split_once('}').map(|(name, _)| name))
+    let in_braces = parts.filter_map(|part| part.split_once('}').map(|(name, _)| name));
+    let agents = config.lines().filter_map(|line| {
+        let (keyword, value) = split(line);
+        let name = value.trim().trim_matches('"').strip_prefix('$')?;
+        let is_one = BY_VARIABLE.contains(&keyword.as_str()) && !name.starts_with('{');
+        is_one.then_some(name)
+    });
+    in_braces.chain(agents)
 }
 
 /// Returns what `ssh -G` prints, if it comes to a good end within [`RESOLVE_MAX`].
@@ -198,12 +238,13 @@ mod tests {
     #[test]
     fn a_configuration_names_jump_hosts_and_variables() {
         let config = "host a\nproxyjump ann@gate:22,[::1]:2,far\nproxyjumpx no\n\
-                      identityfile ${KEYS}/id\nidentityagent ${A}${B}\nsetenv X=$Y\n";
+                      identityfile ${KEYS}/id\nidentityagent ${A}${B}\nsetenv X=$Y\n\
+                      identityagent $C\nForwardAgent = \"$D\"\nforwardagent yes\n";
         let all: Vec<_> = jumps(config).collect();
         assert_eq!(all, ["ann@gate:22", "[::1]:2", "far"]);
         assert_eq!(jumps("proxyjump none\n").count(), 0);
         let all: Vec<_> = variables(config).collect();
-        assert_eq!(all, ["KEYS", "A", "B"]);
+        assert_eq!(all, ["KEYS", "A", "B", "C", "D"]);
     }
 
     /// Returns the name of a destination for which a script stands in for `ssh`.
@@ -218,8 +259,34 @@ mod tests {
             command
         };
         let variable = |name: &str| (name == "SSH_AUTH_SOCK").then(|| OsString::from(agent));
-        let resolved = resolve(&ssh, &variable, &["host".into()], &AtomicBool::new(false));
+        let resolver = Resolver::new(&ssh, &variable);
+        let resolved = resolver.resolve(&["host".into()], &AtomicBool::new(false));
         resolved.map(|destination| destination.name)
+    }
+
+    #[test]
+    fn a_jump_host_that_many_hosts_have_is_asked_for_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let asked = dir.path().join("asked");
+        let script = format!(
+            "case $* in *gate*) echo x >>{0}; sleep 0.1;; *) echo proxyjump gate;; esac; echo \"$*\"",
+            asked.display()
+        );
+        let ssh = || {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "ssh"]);
+            command
+        };
+        let resolver = Resolver::new(&ssh, &|_| None);
+        let never = AtomicBool::new(false);
+        let resolve = |host: &str| resolver.resolve(&["--".into(), host.into()], &never);
+        let names = std::thread::scope(|scope| {
+            let threads = ["a", "b", "c"].map(|host| scope.spawn(move || resolve(host)));
+            threads.map(|thread| thread.join().expect("ends").expect("resolves").name)
+        });
+        assert_eq!(BTreeSet::from(names).len(), 3);
+        let asked = std::fs::read_to_string(asked).expect("asked");
+        assert_eq!(asked, "x\n");
     }
 
     #[test]
@@ -277,7 +344,8 @@ mod tests {
             };
             let interrupted = AtomicBool::new(true);
             let start = Instant::now();
-            let resolved = resolve(&ssh, &|_| None, &["host".into()], &interrupted);
+            let resolver = Resolver::new(&ssh, &|_| None);
+            let resolved = resolver.resolve(&["host".into()], &interrupted);
             assert_eq!(resolved, None);
             assert!(start.elapsed() < Duration::from_secs(30), "{script}");
         }

@@ -15,7 +15,7 @@ use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
-use crate::deploy::hosts::transport::{System, Transport};
+use crate::deploy::hosts::transport::{System, Transport, Ways};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::guards::foreign_help;
 use crate::deploy::plan::job::Job;
@@ -60,6 +60,22 @@ impl Fleet {
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<Self> {
+        Self::open_through(request, hosts, &Self::gates(request), progress, interrupted)
+    }
+
+    /// Returns the gates that connections of an environment go through.
+    pub fn gates(request: &Request<'_>) -> Arc<Gates> {
+        Gates::new(request.environment.connections.unwrap_or(gates::EACH))
+    }
+
+    /// Does as [`Fleet::open`], through gates that other fleets go through as well.
+    pub fn open_through(
+        request: &Request<'_>,
+        hosts: &BTreeMap<String, Host>,
+        gates: &Arc<Gates>,
+        progress: &dyn Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Self> {
         if hosts.values().any(|h| h.reach != Reach::Local) {
             make_private(&request.control_dir)?;
         }
@@ -67,12 +83,11 @@ impl Fleet {
             request.ssh.clone(),
             request.control_dir.clone(),
             request.secret_vars.clone(),
-            request.variable,
-            hosts.values(),
-            interrupted,
         );
+        let start = || system.start();
+        let system =
+            Ways::new(system.clone(), &start, request.variable).to(hosts.values(), interrupted);
         let transport: Arc<dyn Transport + Send> = Arc::new(system.clone());
-        let gates = Gates::new(request.environment.connections.unwrap_or(gates::EACH));
         let mut members = BTreeMap::new();
         for host in hosts.values() {
             progress.event(&Event::Host {

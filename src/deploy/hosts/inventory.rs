@@ -17,7 +17,7 @@ use crate::deploy::hosts::fleet::{self, make_private, nonce};
 use crate::deploy::hosts::gates::{self, Gates};
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
-use crate::deploy::hosts::transport::System;
+use crate::deploy::hosts::transport::{System, Ways};
 use crate::deploy::plan::questions::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
@@ -87,6 +87,13 @@ pub fn ask(
     if hosts.iter().any(|h| h.reach != Reach::Local) {
         make_private(&asking.control_dir)?;
     }
+    let system = System::new(
+        asking.ssh.clone(),
+        asking.control_dir.clone(),
+        asking.secret_vars.clone(),
+    );
+    let start = || system.start();
+    let ways = Ways::new(system.clone(), &start, asking.variable);
     let gates = Gates::new(gates::EACH);
     let stop = AtomicBool::new(false);
     let left = AtomicUsize::new(hosts.len());
@@ -95,9 +102,9 @@ pub fn ask(
         let threads: Vec<_> = hosts
             .iter()
             .map(|host| {
-                let (gates, stop, left) = (&gates, &stop, &left);
+                let (ways, stop, left) = ((&ways, &gates), &stop, &left);
                 scope.spawn(move || {
-                    let result = one(host, asking, gates, stop);
+                    let result = one(host, asking, ways, stop);
                     left.fetch_sub(1, Ordering::SeqCst);
                     result
                 })
@@ -135,17 +142,11 @@ pub fn ask(
 fn one(
     host: &Host,
     asking: &Asking<'_>,
-    gates: &Arc<Gates>,
+    (ways, gates): (&Ways<'_>, &Arc<Gates>),
     stop: &AtomicBool,
 ) -> Result<BTreeMap<usize, String>> {
-    let system = System::new(
-        asking.ssh.clone(),
-        asking.control_dir.clone(),
-        asking.secret_vars.clone(),
-        asking.variable,
-        std::iter::once(host),
-        stop,
-    );
+    // Here and not for all: one that takes long must not keep the others.
+    let system = ways.to(std::iter::once(host), stop);
     let root = absolute_root(host, asking.root);
     let header = Header {
         nonce: nonce()?,

@@ -5,11 +5,13 @@
 //! logs are followed. Nothing is left over there: the guard ends it with the connection.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::fleet::{self, Fleet};
+use crate::deploy::hosts::gates::Gates;
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::told::fold::{Fold, Folded, LogLine, unseen};
 use crate::deploy::told::stamps::{Clock, stamp};
@@ -88,12 +90,14 @@ pub fn tell(
     let world = world(request, &roots, None)?;
     let hidden = Hidden::of(&world.jobs()?);
     let (sender, receiver) = sync_channel(WAITING_MAX);
+    let gates = Fleet::gates(request);
     std::thread::scope(|scope| {
         for host in hosts.values() {
             let listener = Listener {
                 request,
                 wanted,
                 host,
+                gates: gates.clone(),
                 patterns: world.logs(host)?,
                 hidden: hidden.clone(),
                 sender: sender.clone(),
@@ -200,6 +204,8 @@ struct Listener<'a> {
     request: &'a Request<'a>,
     wanted: Wanted,
     host: &'a Host,
+    /// Those of all hosts.
+    gates: Arc<Gates>,
     patterns: Vec<String>,
     hidden: Hidden,
     sender: SyncSender<Came>,
@@ -270,7 +276,8 @@ impl Listener<'_> {
     fn connection(&mut self, is_heard: &mut bool, was_away: bool) -> Result<()> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
         let silent = crate::progress::Silent;
-        let fleet = Fleet::open(self.request, &hosts, &silent, self.interrupted)?;
+        let (request, gates) = (self.request, &self.gates);
+        let fleet = Fleet::open_through(request, &hosts, gates, &silent, self.interrupted)?;
         fleet.hide(&self.hidden);
         let member = fleet.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {

@@ -49,6 +49,14 @@ impl Machine {
         differ(&self.id, &other.id) || differ(&self.key, &other.key)
     }
 
+    /// Returns it with what only `other` says.
+    fn or(&self, other: &Self) -> Self {
+        Self {
+            id: self.id.clone().or_else(|| other.id.clone()),
+            key: self.key.clone().or_else(|| other.key.clone()),
+        }
+    }
+
     /// Returns it in words.
     pub fn shown(&self) -> String {
         let id = self.id.as_deref().unwrap_or("none");
@@ -139,10 +147,15 @@ impl Machines {
         self.known.get(host)
     }
 
-    /// Notes which machine a host is.
+    /// Notes which machine a host is. Of the one that is known, what it does not say now stays.
     pub fn learn(&self, host: &str, machine: &Machine) {
-        if !machine.is_unknown() && self.known.get(host) != Some(machine) {
-            lock(&self.learned).insert(host.to_owned(), machine.clone());
+        let known = self.known.get(host);
+        let machine = match known {
+            Some(known) if !known.is_another(machine) => machine.or(known),
+            _ => machine.clone(),
+        };
+        if !machine.is_unknown() && known != Some(&machine) {
+            lock(&self.learned).insert(host.to_owned(), machine);
         }
     }
 
@@ -227,6 +240,27 @@ mod tests {
                     assert!(error.to_string().contains("--accept us"), "{error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_machine_is_not_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE);
+        let of = |id: &str, key: &str| Machine::new(id, key);
+        for (says, known) in [
+            (of(ID, "-"), of(ID, "-")),
+            (of("-", KEY), of(ID, KEY)),
+            (of("-", "-"), of(ID, KEY)),
+            (of(ID, "-"), of(ID, KEY)),
+            // It was accepted: nothing of the other one stays.
+            (of(OTHER, "-"), of(OTHER, "-")),
+        ] {
+            let machines = Machines::read(Some(path.clone()));
+            machines.learn("a", &says);
+            machines.keep().expect("writes");
+            let now = Machines::read(Some(path.clone()));
+            assert_eq!(now.known("a"), Some(&known), "{says:?}");
         }
     }
 

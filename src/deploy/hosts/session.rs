@@ -28,6 +28,8 @@ use channel::Channel;
 const ASK_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often the guard is told that we are still there, at least.
 const BEAT: Duration = Duration::from_secs(5);
+/// When it is told so first: from then on it watches the line.
+const FIRST_BEAT: Duration = Duration::from_secs(1);
 /// How often a wait looks up to see whether it was interrupted.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long a guard may take to leave.
@@ -62,12 +64,26 @@ pub struct Session {
 struct Opening {
     transport: Arc<dyn Transport + Send>,
     gates: Arc<Gates>,
-    nonce: String,
-    period: Duration,
-    /// The guard, and what was asked of it so far.
+    header: Header,
+    /// The questions that come with the guard, if there are any.
+    questions: String,
+    /// What else it was told so far.
     sent: Vec<u8>,
     /// How often it was tried.
     tries: usize,
+}
+
+impl Opening {
+    /// Returns whether nothing was asked of the guard yet.
+    fn is_untouched(&self) -> bool {
+        self.tries == 0 && self.questions.is_empty() && self.sent.is_empty()
+    }
+
+    /// Returns what the host reads first: the guard, and all that it was told so far.
+    fn input(&self) -> Vec<u8> {
+        let guard = first_input(&self.header.guard(&self.questions));
+        [guard.as_bytes(), &self.sent].concat()
+    }
 }
 
 impl Session {
@@ -93,9 +109,9 @@ impl Session {
             opening: Some(Opening {
                 transport,
                 gates,
-                nonce: header.nonce.clone(),
-                period: BEAT.min(header.period()),
-                sent: first_input(&header.guard()).into_bytes(),
+                header: header.clone(),
+                questions: String::new(),
+                sent: Vec::new(),
                 tries: 0,
             }),
         }
@@ -276,7 +292,14 @@ impl Session {
         limit: &dyn Fn(usize) -> Option<usize>,
         interrupted: &AtomicBool,
     ) -> Result<Vec<Reply>> {
-        self.order("ask", questions.as_bytes(), interrupted)?;
+        match &mut self.opening {
+            Some(opening) if opening.is_untouched() && !questions.is_empty() => {
+                questions.clone_into(&mut opening.questions);
+                self.hello(interrupted)?;
+                self.round_trips += 1;
+            }
+            _ => self.order("ask", questions.as_bytes(), interrupted)?,
+        }
         let mut replies = Vec::new();
         let mut bytes: Vec<u8> = Vec::new();
         let end = Instant::now() + self.patience;

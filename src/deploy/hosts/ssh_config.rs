@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::deploy::hosts::destination::{Destination, Variable, variables};
+use crate::deploy::hosts::destination::{Destination, IN_THE_WAY, Variable, variables};
 use crate::fs;
 use crate::model::{Host, Reach};
 
@@ -24,17 +24,12 @@ const SYSTEM_DIR: &str = "/etc/ssh";
 /// Files that are read, at most.
 const FILES_MAX: usize = 64;
 
-/// Keywords by which a destination is more than its name, its address and its options, or by which
-/// something else than a session would be started.
-const NOT_PLAIN: [&str; 14] = [
+/// Keywords by which a destination is more than its name, its address and its options.
+const NOT_PLAIN: [&str; 10] = [
     "match",
     "proxyjump",
     "proxycommand",
     "proxyusefdpass",
-    "remotecommand",
-    "sessiontype",
-    "stdinnull",
-    "forkafterauthentication",
     "canonicaldomains",
     "canonicalizefallbacklocal",
     "canonicalizehostname",
@@ -85,7 +80,7 @@ impl Plain {
         self.texts.push((path.to_owned(), Some(bytes)));
         for line in text.lines() {
             let (keyword, value) = split(line);
-            if NOT_PLAIN.contains(&keyword.as_str()) {
+            if !is_plain(&keyword) {
                 return None;
             }
             if keyword == "include" {
@@ -116,11 +111,11 @@ impl Plain {
         else {
             return None;
         };
-        let is_plain = |option: &String| {
+        let is_good = |option: &String| {
             let (keyword, _) = split(option);
-            keyword != "include" && !NOT_PLAIN.contains(&keyword.as_str())
+            keyword != "include" && is_plain(&keyword)
         };
-        if !options.iter().all(is_plain) {
+        if !options.iter().all(is_good) {
             return None;
         }
         let mut hasher = blake3::Hasher::new();
@@ -174,8 +169,13 @@ fn home() -> Option<PathBuf> {
     entry.flatten().filter(|home| home.is_absolute())
 }
 
+/// Returns whether a keyword leaves a destination plain, and starts nothing but a session.
+fn is_plain(keyword: &str) -> bool {
+    !NOT_PLAIN.contains(&keyword) && IN_THE_WAY.iter().all(|(word, ..)| *word != keyword)
+}
+
 /// Returns the keyword of a line, in small letters, and what stands behind it.
-fn split(line: &str) -> (String, &str) {
+pub(super) fn split(line: &str) -> (String, &str) {
     let line = line.trim();
     let end = line.find(|c: char| c.is_whitespace() || c == '=');
     let (keyword, value) = line.split_at(end.unwrap_or(line.len()));

@@ -8,9 +8,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::deploy::hosts::destination::{self, Destination, Variable};
+use crate::deploy::hosts::destination::{Destination, Resolver, Variable};
 use crate::deploy::hosts::ssh_config::Plain;
 use crate::deploy::wire::program::quote;
 use crate::error::{Error, Result};
@@ -71,41 +71,50 @@ pub struct System {
     resolved: BTreeMap<String, Destination>,
 }
 
-impl System {
-    /// Returns the way to `hosts`, whose destinations are resolved, all at once.
-    pub fn new<'a>(
-        ssh: OsString,
-        control_dir: PathBuf,
-        secret_vars: Vec<OsString>,
-        variable: &Variable<'_>,
-        hosts: impl Iterator<Item = &'a Host>,
-        interrupted: &AtomicBool,
+/// What is known of the ways to hosts before any of them is resolved: the configuration of `ssh`
+/// is read once, and each jump host is asked for once.
+pub struct Ways<'a> {
+    system: System,
+    resolver: Resolver<'a>,
+    plain: OnceLock<Option<Plain>>,
+}
+
+impl<'a> Ways<'a> {
+    /// Returns the ways by this `ssh`, which `start` starts.
+    pub fn new(
+        system: System,
+        start: &'a (dyn Fn() -> Command + Sync),
+        variable: &'a Variable<'a>,
     ) -> Self {
-        let mut system = Self {
-            ssh,
-            control_dir,
-            secret_vars,
-            resolved: BTreeMap::new(),
-        };
+        Self {
+            system,
+            resolver: Resolver::new(start, variable),
+            plain: OnceLock::new(),
+        }
+    }
+
+    /// Returns the way to `hosts`, whose destinations are resolved, all at once.
+    pub fn to<'h>(
+        &self,
+        hosts: impl Iterator<Item = &'h Host>,
+        interrupted: &AtomicBool,
+    ) -> System {
+        let mut system = self.system.clone();
         let hosts: Vec<&Host> = hosts.filter(|host| host.reach != Reach::Local).collect();
         if !hosts.is_empty() {
-            system.resolved = system.resolve(&hosts, variable, interrupted);
+            system.resolved = self.resolve(&hosts, interrupted);
         }
         system
     }
 
-    fn resolve(
-        &self,
-        hosts: &[&Host],
-        variable: &Variable<'_>,
-        interrupted: &AtomicBool,
-    ) -> BTreeMap<String, Destination> {
+    fn resolve(&self, hosts: &[&Host], interrupted: &AtomicBool) -> BTreeMap<String, Destination> {
         let mut all = BTreeMap::new();
-        let plain = Plain::read(&self.ssh, variable);
+        let variable = self.resolver.variable;
+        let read = || Plain::read(&self.system.ssh, variable);
+        let plain = self.plain.get_or_init(read).as_ref();
         let mut others = Vec::new();
         for host in hosts {
-            let words = self.ssh_words(host);
-            let plain = plain.as_ref();
+            let words = self.system.ssh_words(host);
             match plain.and_then(|plain| plain.destination(host, &words, variable)) {
                 Some(found) => drop(all.insert(host.name.clone(), found)),
                 None => others.push((host, words)),
@@ -119,8 +128,7 @@ impl System {
         let resolve = || {
             let mut resolved = BTreeMap::new();
             while let Some((host, words)) = next() {
-                let ssh = || self.without_secrets(Command::new(&self.ssh));
-                let found = destination::resolve(&ssh, variable, words, interrupted);
+                let found = self.resolver.resolve(words, interrupted);
                 resolved.extend(found.map(|found| (host.name.clone(), found)));
             }
             resolved
@@ -132,6 +140,23 @@ impl System {
             all.extend(found.flatten());
         });
         all
+    }
+}
+
+impl System {
+    /// Returns the system's own `ssh`, by which nothing is reached yet.
+    pub fn new(ssh: OsString, control_dir: PathBuf, secret_vars: Vec<OsString>) -> Self {
+        Self {
+            ssh,
+            control_dir,
+            secret_vars,
+            resolved: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the command that starts `ssh`.
+    pub fn start(&self) -> Command {
+        self.without_secrets(Command::new(&self.ssh))
     }
 
     fn without_secrets(&self, mut command: Command) -> Command {

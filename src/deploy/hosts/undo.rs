@@ -157,6 +157,13 @@ fn body(hands: &Hands<'_>, part: &[&Ran], (suffixes, ran): (&[&str], &[Ran])) ->
     body
 }
 
+/// Returns the step that a host tells of: runs that go back together have the same positions.
+fn told<'a>(part: &[&'a Ran], run: &str, seq: &str) -> Option<&'a Ran> {
+    let seq = seq.parse().ok();
+    let mut steps = part.iter().copied();
+    steps.find(|step| step.run == run && Some(step.seq) == seq)
+}
+
 fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
     let saved = event.trim_start_matches("kept ");
     let text = format!(
@@ -197,13 +204,12 @@ fn one_host(
                 Frame::Event(text) => {
                     let words: Vec<&str> = text.split(' ').collect();
                     match (words.as_slice(), at) {
-                        (["start", seq], _) => {
-                            let step = part.iter().find(|r| r.seq.to_string() == *seq);
-                            at = step.map(|s| (*s, Instant::now()));
+                        (["start", seq, run], _) => {
+                            at = told(part, run, seq).map(|step| (step, Instant::now()));
                             last.clear();
                         }
-                        (["dropped", seq], _) => {
-                            let step = part.iter().find(|r| r.seq.to_string() == *seq);
+                        (["dropped", seq, run], _) => {
+                            let step = told(part, run, seq);
                             let keys = step.map(|s| (s.run.clone(), s.seq));
                             lock(undone).dropped.extend(keys);
                         }

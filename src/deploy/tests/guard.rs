@@ -171,6 +171,37 @@ fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
 }
 
 #[test]
+fn steps_of_several_runs_that_go_back_together_are_told_apart() {
+    let mut space = Space::new(&["a"]);
+    let slow = r#"step "slow" { run "echo $$ >pid; sleep 60"; undo "echo slow >>undone" }"#;
+    space.recipe("r", slow);
+    space.uses("r on a", &[]);
+    let (flag, pid) = (space.interrupted.clone(), space.path("hosts/a/pid"));
+    let waiter = std::thread::spawn(move || {
+        wait_for(&pid);
+        flag.store(true, Ordering::SeqCst);
+    });
+    space.fails();
+    waiter.join().expect("ends");
+    space.interrupted.store(false, Ordering::SeqCst);
+    // Another step has the same position now.
+    let text = format!(
+        "{}\n{slow}",
+        r#"step "new" { run "echo new >new; exit 1"; undo "echo new >>undone" }"#
+    );
+    space.recipe("r", &text);
+    space.fails();
+    assert_eq!(space.read("hosts/a/undone"), "new\nslow\n");
+    let told = space.told();
+    let undone: Vec<&str> = told.iter().map(String::as_str).collect();
+    assert_eq!(
+        undone.get(undone.len() - 2..),
+        Some(&["r/new Undone", "r/slow Undone"][..]),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_step_that_takes_too_long_is_ended() {
     let mut space = Space::new(&["a"]);
     space.recipe(
@@ -339,14 +370,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         project_uid: None,
         checkout: None,
     };
-    let system = System::new(
-        "ssh".into(),
-        dir.path().to_owned(),
-        Vec::new(),
-        &|_| None,
-        std::iter::empty(),
-        &AtomicBool::new(false),
-    );
+    let system = System::new("ssh".into(), dir.path().to_owned(), Vec::new());
     // The step took too long, and by the time that is told another one is at work.
     for (at, is_ended) in [(7, true), (8, false)] {
         let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");

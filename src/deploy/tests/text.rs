@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::deploy::plan::script;
-use crate::deploy::wire::program::{ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE};
+use std::os::unix::process::CommandExt;
+
+use crate::deploy::wire::program::{
+    ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, STEPS,
+};
 
 #[test]
 fn a_program_can_be_read() {
@@ -90,9 +94,8 @@ fn a_program_can_be_read() {
     ");
 }
 
-#[test]
-fn every_shell_takes_the_prelude_and_the_guard() {
-    let header = Header {
+fn header() -> Header {
+    Header {
         nonce: "n".into(),
         root: "/r".into(),
         state: "/r/.rel/e".into(),
@@ -104,7 +107,12 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         may_write_foreign: false,
         project_uid: None,
         checkout: None,
-    };
+    }
+}
+
+#[test]
+fn every_shell_takes_the_prelude_and_the_guard() {
+    let header = header();
     let mut tried = 0;
     for shell in [
         &["dash"][..],
@@ -114,13 +122,15 @@ fn every_shell_takes_the_prelude_and_the_guard() {
     ] {
         for text in [
             PRELUDE,
+            STEPS,
             DETACHED,
             LEASE,
             ASKED,
             GUARD,
             KEEPER,
             LOGS,
-            &header.guard(),
+            &header.guard(""),
+            &header.guard("rel_look 0 'rel_held'"),
             &header.program(""),
             &header.program("rel_prove_run x"),
         ] {
@@ -137,12 +147,102 @@ fn every_shell_takes_the_prelude_and_the_guard() {
     assert!(tried >= 4);
 }
 
+const SHELLS: [&[&str]; 4] = [&["dash"], &["bash"], &["busybox", "sh"], &["sh"]];
+
+#[test]
+fn a_guard_without_state_judges_nothing_of_the_login_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // What would be refused in a directory of rel.
+    std::os::unix::fs::symlink("/", dir.path().join("link")).expect("links");
+    std::fs::write(dir.path().join("host"), "other - -\n").expect("writes");
+    let bye = dir.path().join("bye");
+    std::fs::write(&bye, "bye\n").expect("writes");
+    let header = Header {
+        root: "srv".into(),
+        state: String::new(),
+        ..header()
+    };
+    let script = header.guard("rel_look 0 'echo \"<$rel_state>\"'");
+    for shell in SHELLS {
+        let output = std::process::Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", &script])
+            .current_dir(dir.path())
+            // It ends its own group.
+            .process_group(0)
+            .stdin(std::fs::File::open(&bye).expect("opens"))
+            .output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout);
+        let hello = format!("hello {}/srv\n", dir.path().display());
+        assert!(said.contains(&hello), "{shell:?} {said}");
+        assert!(
+            !said.contains("untrusted") && !said.contains("state "),
+            "{shell:?} {said}"
+        );
+    }
+}
+
+#[test]
+fn a_way_back_of_an_earlier_try_is_one_whenever_it_comes() {
+    // What the earlier and the later attempt left, by suffix; what of the later one stays.
+    for (earlier, later, left, is_dropped) in [
+        ("", "1.late", "1.late", false),
+        ("1", "1.late", "", true),
+        ("1.late", "1.late", "", true),
+        // It comes last of all, and has no other part.
+        ("1.last", "1.late", "", true),
+        ("1.last", "1", "1", false),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (run, name) in [("a", earlier), ("b", later)] {
+            let undo = dir.path().join("undo").join(run);
+            std::fs::create_dir_all(&undo).expect("makes");
+            if !name.is_empty() {
+                std::fs::write(undo.join(name), format!("{run}\n")).expect("writes");
+            }
+        }
+        let script = format!(
+            "{PRELUDE}\n{STEPS}\nrel_nonce=n rel_run=c rel_who=me rel_state=$1\n\
+             rel_drop_back b 1 r/s '' a/1"
+        );
+        let dropped = match is_dropped {
+            true => "\u{1e}n dropped 1 b\n",
+            false => "",
+        };
+        for shell in SHELLS {
+            let output = std::process::Command::new(shell[0])
+                .args(&shell[1..])
+                .args(["-c", &script, "sh"])
+                .arg(dir.path())
+                .output();
+            let Ok(output) = output else { continue };
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                dropped,
+                "{earlier} {later} {shell:?}"
+            );
+            let entries = std::fs::read_dir(dir.path().join("undo/b")).expect("lists");
+            let names = entries.map(|e| {
+                e.expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            });
+            assert_eq!(names.collect::<String>(), left, "{earlier} {later}");
+            if is_dropped {
+                std::fs::write(dir.path().join("undo/b").join(later), "b\n").expect("writes");
+            }
+        }
+    }
+}
+
 #[test]
 fn births_tell_processes_of_one_number_apart() {
     let script = format!(
         "{PRELUDE}\nsleep 5 & a=$!; rel_birth $a; b=$rel_b; rel_birth $a; c=$rel_b; test -n \"$b\" && test \"$b\" = \"$c\" || exit 1\nkill -9 $a; wait $a 2>/dev/null; rel_birth $a && exit 2; exit 0"
     );
-    for shell in [&["dash"][..], &["bash"], &["busybox", "sh"], &["sh"]] {
+    for shell in SHELLS {
         let output = std::process::Command::new(shell[0])
             .args(&shell[1..])
             .args(["-c", &script])

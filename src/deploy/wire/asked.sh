@@ -1,20 +1,19 @@
 # --- questions ---------------------------------------------------------------
 # The guard's part that answers: it changes nothing by agreement.
 
-# Evaluates what was taken, away from the guard, which listens meanwhile. All answers are sent
-# in one piece; each ends with its tag and status.
+# COMMAND...: asks what it says, away from the guard, which listens meanwhile. All answers are
+# sent in one piece; each ends with its tag and status.
 rel_start_asking() {
     rel_forget_end
     rel_at_work=questions
     {
-        . "$rel_tmp/questions" >"$rel_tmp/answers"
+        "$@" >"$rel_tmp/answers"
         rel_emit answers
         cat -- "$rel_tmp/answers"
         echo 0 >"$rel_tmp/told"
         rel_emit asked
     } </dev/null 2>/dev/null &
     rel_program=$!
-    rel_start_watch
 }
 
 # TAG SCRIPT: what it prints, and its exit status; nothing that it does can speak for rel.

@@ -2,7 +2,7 @@
 # without a `bye`, the program at work is ended with all its processes and the
 # journal says so. Reads a line, does it, answers by events:
 #   run N   the next N bytes are a program: starts it in a session of its own
-#   ask N   the next N bytes are questions (asked.sh)
+#   ask N   the next N bytes are questions (asked.sh); the first ones came with the guard
 #   call N  the next N bytes are a call of a function below
 #   beat    rel is still there
 #   stop N  ends the program at work, if step N is at work in it
@@ -13,16 +13,18 @@ case $rel_root in
 *)
     # Relative to where a login starts.
     rel_root=${PWD%/}/$rel_root
-    rel_state=${PWD%/}/$rel_state
+    # Where nothing is kept there is none.
+    rel_state=${rel_state:+${PWD%/}/$rel_state}
     ;;
 esac
 
-rel_missing=
-for rel_t in cat chmod cp date dd flock head kill ln ls mkdir mkfifo mktemp mv readlink rm rmdir \
-    sed setsid sha256sum sleep tail tar tr wc; do
-    command -v "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
-done
-if [ -n "$rel_missing" ]; then
+set -- cat chmod cp date dd flock head kill ln ls mkdir mkfifo mktemp mv readlink rm rmdir sed \
+    setsid sha256sum sleep tail tar tr wc
+if ! type "$@" >/dev/null 2>&1; then
+    rel_missing=
+    for rel_t in "$@"; do
+        type "$rel_t" >/dev/null 2>&1 || rel_missing="$rel_missing $rel_t"
+    done
     rel_emit missing "$rel_missing"
     exit 69
 fi
@@ -34,11 +36,18 @@ for rel_t in "${TMPDIR:-}" /dev/shm /tmp; do
     /*) ;;
     *) continue ;;
     esac
-    rel_why=$(mkdir -m 700 -- "$rel_t/rel.$rel_room" 2>&1) && rel_tmp=$rel_t/rel.$rel_room && break
+    if mkdir -m 700 -- "$rel_t/rel.$rel_room" 2>/dev/null; then
+        rel_tmp=$rel_t/rel.$rel_room
+        break
+    fi
 done
 if [ -z "$rel_tmp" ]; then
-    rel_emit missing "a directory for temporary files: $rel_why"
-    exit 69
+    # Once more, for its words.
+    if ! rel_why=$(mkdir -m 700 -- "/tmp/rel.$rel_room" 2>&1); then
+        rel_emit roomless "$rel_why"
+        exit 69
+    fi
+    rel_tmp=/tmp/rel.$rel_room
 fi
 if ! rel_check_state; then
     rmdir -- "$rel_tmp"
@@ -123,7 +132,8 @@ rel_cut() {
 
 # GUARD: renews the lease while rel is heard of. A line that was cut without a word leaves
 # standard input open: whoever hears nothing for half the time of a lease acts as if it had
-# ended, so that the lease is given back before others may take it.
+# ended, so that the lease is given back before others may take it. A session that only asks,
+# and has left before its first beat, goes without: it holds nothing.
 rel_watch() {
     rel_heard=
     rel_quiet=0
@@ -394,20 +404,22 @@ for rel_2 in ed25519 ecdsa rsa; do
 done
 rel_machine="${rel_t:--} ${rel_1:--}" rel_written=
 rel_emit machine "$rel_machine"
-if { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
+if [ -n "$rel_state" ] && { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
     rel_emit state "$rel_written"
 fi
 rel_emit hello "$rel_root"
+if [ -n "$rel_is_asked" ]; then rel_start_asking rel_first; fi
 while IFS= read -r rel_line; do
     case $rel_line in
     beat)
+        rel_start_watch
         rel_heard_of
         rel_look_after
         ;;
     ask\ *)
         rel_settle
         rel_take "${rel_line#ask }" >"$rel_tmp/questions"
-        rel_start_asking
+        rel_start_asking . "$rel_tmp/questions"
         ;;
     run\ *)
         rel_settle
@@ -415,6 +427,7 @@ while IFS= read -r rel_line; do
         rel_start
         ;;
     call\ *)
+        rel_start_watch
         rel_settle
         rel_text=$(rel_take "${rel_line#call }"; printf x)
         echo work >"$rel_tmp/busy"

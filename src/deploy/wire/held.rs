@@ -140,10 +140,16 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
         "untrusted" => Some(
             Error::host(format!("host `{host}` is not used: {says}"))
                 .fact("why", "another user could choose what rel does there")
-                .hinted(
-                    "look at who made the directory and at what lies in it; then remove it, or \
-                     give it to the user of this connection alone (`chown`, `chmod go-w`)",
-                ),
+                .hinted(match says.ends_with(BELOW) {
+                    true => {
+                        "take the right to change that directory from others (`chown`, \
+                         `chmod go-w`, `setfacl -b`), or give the host another `root`"
+                    }
+                    false => {
+                        "look at who made it and at what lies in it; then remove it, or give it \
+                         to the user of this connection alone (`chown`, `chmod go-w`)"
+                    }
+                }),
         ),
         "silent" => Some(
             Error::new(
@@ -156,6 +162,9 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
         _ => None,
     }
 }
+
+/// How words of a guard end that name a directory above those of rel.
+const BELOW: &str = "and what rel keeps lies below it";
 
 const AGAIN: &str = "nothing more was changed there; when they are done, the same command asks what was done and goes on";
 
@@ -190,6 +199,23 @@ mod tests {
             let found = Held::parse(line).map(|h| h.line());
             assert_eq!(found.as_deref(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_remove_what_is_not_of_rel() {
+        for (says, expected) in [
+            ("/srv/.rel is a symbolic link", true),
+            ("/srv/.rel belongs to ann", true),
+            (
+                "/srv can be changed by every user, and what rel keeps lies below it",
+                false,
+            ),
+        ] {
+            let error = lost("h1", &Frame::Event(format!("untrusted {says}")));
+            let text = error.expect("an error").to_string();
+            assert_eq!(text.contains("then remove it"), expected, "{text}");
+        }
+        assert!(crate::deploy::wire::program::TRUST.contains(BELOW));
     }
 
     #[test]

@@ -155,7 +155,6 @@ rel_lock() {
         return
     fi
     rel_sign_state
-    rel_start_watch
     rel_waits=0 rel_tries=0 rel_why=
     if [ -z "${rel_token:-}" ]; then
         rel_whose= rel_left= rel_forced= rel_f_token= rel_h_token=

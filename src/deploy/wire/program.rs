@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::deploy::wire::words::hex;
 use crate::template::shell_quote;
 
-/// The functions that programs call.
+/// The functions that programs and guards call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
+/// Steps, services, scopes and ways back; the guard, which every question waits for, goes without.
+pub const STEPS: &str = include_str!("steps.sh");
 /// Directories that other users can change, and how files are made in them.
 pub const TRUST: &str = include_str!("trust.sh");
-/// The actions that make files; the guard, which every question waits for, goes without.
+/// The actions that make files; the guard goes without.
 pub const FILES: &str = include_str!("files.sh");
 /// Detached steps; the guard goes without.
 pub const DETACHED: &str = include_str!("detached.sh");
@@ -117,10 +120,19 @@ impl Header {
         self.lease / LOOKS
     }
 
-    /// Returns the guard, ready to be evaluated by the host's first shell.
-    pub fn guard(&self) -> String {
-        let functions = [PRELUDE, TRUST, LEASE, ASKED, GUARD].map(lean);
-        format!("{}{}", self.text(), functions.concat())
+    /// Returns the guard, ready to be evaluated by the host's first shell, with the questions that
+    /// it is asked at once; these may be none.
+    ///
+    /// It takes a process to read on behind the guard, which the first questions save.
+    pub fn guard(&self, questions: &str) -> String {
+        static WORDS: LazyLock<String> =
+            LazyLock::new(|| [PRELUDE, TRUST, LEASE, ASKED].map(lean).concat());
+        static LOOP: LazyLock<String> = LazyLock::new(|| lean(GUARD));
+        let first = match questions {
+            "" => String::from("rel_is_asked=\n"),
+            questions => format!("rel_is_asked=1\nrel_first() {{\n{questions}\n}}\n"),
+        };
+        format!("{}{}{first}{}", self.text(), *WORDS, *LOOP)
     }
 
     /// Returns a whole program around `body`.
@@ -130,7 +142,9 @@ impl Header {
     /// is that it came to its end, which no exit status tells for certain.
     pub fn program(&self, body: &str) -> String {
         // A host reads it all each time: no more than is needed.
-        let mut functions = [PRELUDE, TRUST, FILES].map(lean).concat();
+        static WORDS: LazyLock<String> =
+            LazyLock::new(|| [PRELUDE, STEPS, TRUST, FILES].map(lean).concat());
+        let mut functions = WORDS.clone();
         // Scopes keep the functions that their way out may call.
         let kept = match body.contains("rel_scope") || body.contains("rel_undo_step") {
             true => format!("rel_functions={}\n", quote(&functions)),

@@ -37,8 +37,7 @@ rel_access() {
     local facts
     if [ ! -f "$1" ] || [ -L "$1" ]; then return 0; fi
     rel_whoami
-    facts=$(stat -c '%A %u %g %U %G' -- "$1" 2>/dev/null) ||
-        facts=$(ls -ldn -- "$1" | sed -n '1s/^\(..........\)[^ ]* *[0-9]* *\([0-9]*\) *\([0-9]*\) .*/\1 \2 \3 - -/p')
+    facts=$(stat -c '%A %u %g %U %G' -- "$1" 2>/dev/null) || facts="$(rel_list "$1") -"
     printf 'access %s %s\n' "$facts" "$rel_uid"
 }
 
@@ -464,7 +463,7 @@ rel_check_facts() {
     shift 3
     rel_nth=1
     if [ "$#" -ne "$((count * 4))" ]; then
-        rel_why='or a directory near it could not be looked at'
+        rel_why='can not be used: it, or a directory of rel or above one, is gone or can not be looked at'
         return 1
     fi
     rel_meet "$2" "$3" "$4"
@@ -483,7 +482,7 @@ rel_check_facts() {
     rel_judge_way '' "$@"
     if [ -z "$rel_others" ]; then return 0; fi
     rel_nth=$((own + above + rel_nth))
-    rel_why="can be changed by $rel_others, and the state of rel lies below it"
+    rel_why="can be changed by $rel_others, and what rel keeps lies below it"
     return 1
 }
 

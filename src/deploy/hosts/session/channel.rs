@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::errors::Errors;
-use super::{GLANCE, LEAVE_MAX};
+use super::{FIRST_BEAT, GLANCE, LEAVE_MAX};
 use crate::deploy::hosts::gates::Permit;
 use crate::deploy::hosts::unanswered;
 use crate::deploy::wire::frames::{self, Batch, FrameResult, read_frames};
@@ -92,8 +92,10 @@ impl Channel {
         let is_calling = self.is_calling.clone();
         let is_cut = self.is_cut.clone();
         std::thread::spawn(move || {
+            let mut pause = FIRST_BEAT.min(every);
             loop {
-                std::thread::sleep(every);
+                std::thread::sleep(pause);
+                pause = every;
                 let Some(input) = input.upgrade() else {
                     return;
                 };

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{GLANCE, Session};
+use super::{BEAT, GLANCE, Session};
 use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::session::channel::Channel;
 use crate::deploy::wire::frames::Frame;
@@ -77,7 +77,8 @@ impl Session {
         };
         let command = opening.transport.command(&self.host);
         let is_remote = self.host.reach != Reach::Local;
-        let channel = Channel::start(command, &opening.nonce, is_remote, permit);
+        let nonce = &opening.header.nonce;
+        let channel = Channel::start(command, nonce, is_remote, permit);
         let channel = channel.map_err(|e| {
             Error::host(format!(
                 "cannot start a shell for host `{}`",
@@ -87,8 +88,8 @@ impl Session {
             .hinted(format!("try `{}`", self.try_it))
         })?;
         // A shell that is gone already is noticed when it does not answer.
-        let _ = channel.send(&opening.sent, interrupted);
-        channel.beat(opening.period);
+        let _ = channel.send(&opening.input(), interrupted);
+        channel.beat(BEAT.min(opening.header.period()));
         self.channel = Some(channel);
         Ok(())
     }
@@ -151,6 +152,17 @@ impl Session {
                         ))
                         .fact("missing", what.trim())
                         .hinted("install the core utilities, util-linux, tar and sed there"));
+                    }
+                    Some(("roomless", says)) => {
+                        return Err(Error::host(format!(
+                            "host `{}` has no place for the temporary files of rel",
+                            self.name()
+                        ))
+                        .fact("says", says.trim())
+                        .hinted(
+                            "make room in /dev/shm or /tmp there, or let its logins have a \
+                             `TMPDIR` that their user can write to",
+                        ));
                     }
                     _ => {}
                 },
