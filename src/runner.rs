@@ -23,6 +23,7 @@ use rustix::process::{Pid, Signal};
 
 mod env;
 pub mod log;
+mod pause;
 mod programs;
 pub mod register;
 mod session;
@@ -30,6 +31,7 @@ mod session;
 use env::offered_slots;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
 use log::{Answer, Log, Looked};
+use pause::Pause;
 use programs::Programs;
 use register::Register;
 use session::{Leader, Start};
@@ -130,6 +132,7 @@ pub struct Runner {
     /// Commands at work, by the number of their leader, which has not been reaped.
     at_work: Mutex<BTreeMap<i32, Arc<Family>>>,
     interrupted: OnceLock<Instant>,
+    pause: Pause,
     register: Option<Register>,
     programs: Programs,
     /// Variables that offer job slots to an inner `make`.
@@ -280,6 +283,18 @@ impl Runner {
         self.signal_all(Signal::KILL);
     }
 
+    /// Stops every command at work until [`Runner::go_on`]. Their time limits stop as well.
+    pub fn pause(&self) {
+        self.pause.begin();
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets commands that were stopped go on.
+    pub fn go_on(&self) {
+        self.signal_all(Signal::CONT);
+        self.pause.end();
+    }
+
     /// Returns whether the run was interrupted.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.get().is_some()
@@ -363,10 +378,13 @@ impl Runner {
         if self.is_interrupted() {
             family.signal_unreaped(Signal::TERM);
         }
+        if self.pause.is_on() {
+            family.signal_unreaped(Signal::STOP);
+        }
         if let Some(register) = &self.register {
             register.started(&family);
         }
-        let waited = wait(&family, spec.timeout, look);
+        let waited = self.wait(&family, spec.timeout, look);
         self.end_rest(&family, &waited);
         finish(&family);
         if let Some(register) = &self.register {
@@ -382,6 +400,37 @@ impl Runner {
             Ok(Waited::TooMuch(max)) => Exit::PrintedTooMuch(max),
             _ if self.is_interrupted() && !status.success() => Exit::Interrupted,
             _ => exit_of(status),
+        }
+    }
+
+    /// Waits until a command has ended, its time is over, or it has printed too much. Time in which
+    /// it was stopped does not count.
+    fn wait(
+        &self,
+        family: &Family,
+        timeout: Option<Duration>,
+        look: &dyn Fn() -> Looked,
+    ) -> io::Result<Waited> {
+        let pid = Pid::from_raw(family.leader).ok_or(io::ErrorKind::NotFound)?;
+        let waiter = Waiter::new(pid);
+        let (start, stopped) = (Instant::now(), self.pause.total());
+        let took = || {
+            let stopped = self.pause.total().saturating_sub(stopped);
+            start.elapsed().saturating_sub(stopped)
+        };
+        let mut next = FIRST_GLANCE;
+        loop {
+            let left = timeout.map(|limit| limit.saturating_sub(took()));
+            if let Some(status) = waiter.ended_within(left.map_or(next, |left| next.min(left)))? {
+                return Ok(Waited::Ended(status.exit_status() == Some(0)));
+            }
+            if let Some(limit) = timeout.filter(|limit| took() >= *limit) {
+                return Ok(Waited::Late(limit));
+            }
+            next = match look() {
+                Ok(next) => next,
+                Err(max) => return Ok(Waited::TooMuch(max)),
+            };
         }
     }
 
@@ -430,31 +479,6 @@ fn exit_of(status: ExitStatus) -> Exit {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Code(-1),
-    }
-}
-
-/// Waits until a command has ended, its time is over, or it has printed too much.
-fn wait(
-    family: &Family,
-    timeout: Option<Duration>,
-    look: &dyn Fn() -> Looked,
-) -> io::Result<Waited> {
-    let pid = Pid::from_raw(family.leader).ok_or(io::ErrorKind::NotFound)?;
-    let waiter = Waiter::new(pid);
-    let start = Instant::now();
-    let mut next = FIRST_GLANCE;
-    loop {
-        let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
-        if let Some(status) = waiter.ended_within(left.map_or(next, |left| next.min(left)))? {
-            return Ok(Waited::Ended(status.exit_status() == Some(0)));
-        }
-        if let Some(limit) = timeout.filter(|limit| start.elapsed() >= *limit) {
-            return Ok(Waited::Late(limit));
-        }
-        next = match look() {
-            Ok(next) => next,
-            Err(max) => return Ok(Waited::TooMuch(max)),
-        };
     }
 }
 

@@ -236,9 +236,7 @@ fn start_runner(
 ) -> Result<(Arc<Runner>, Listener)> {
     let register = Register::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
-    let (interrupt, kill) = (runner.clone(), runner.clone());
-    let flag = Arc::new(AtomicBool::new(false));
-    let listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
+    let listener = Listener::of_runner(&runner, Arc::default())?;
     Ok((runner, listener))
 }
 

@@ -116,10 +116,8 @@ fn inspect<T>(
     let state_dir = context.known_state();
     let digests = known_digests(context, &root);
     let runner = Arc::new(Runner::default());
-    let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));
-    let end = move || interrupt.interrupt();
-    let _listener = Listener::start(flag.clone(), end, move || kill.kill())?;
+    let _listener = Listener::of_runner(&runner, flag.clone())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
     let mut inspector = Inspector::new(
