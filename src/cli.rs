@@ -179,7 +179,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(code) => code,
         Err(error) => {
             ui::eprint(&context.screen.error_text(&error, context.sources()));
-            error.kind.exit_code()
+            context.exit_code(&error)
         }
     }
 }

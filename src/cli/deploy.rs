@@ -229,7 +229,7 @@ impl Job<'_> {
             )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);
-                return Ok(report.exit_code());
+                return Ok(report.exit_code(self.context));
             }
             if !self.context.json && !self.context.screen.is_quiet {
                 ui::tell(super::report::summary_line(&report.summary));

@@ -167,9 +167,9 @@ fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> V
 
 impl Report {
     /// Returns the exit code of a build that did not succeed.
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self, context: &Context) -> u8 {
         match self.summary.errors.first() {
-            Some((_, error)) => error.kind.exit_code(),
+            Some((_, error)) => context.exit_code(error),
             None => error::EXIT_INTERRUPTED,
         }
     }

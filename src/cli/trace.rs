@@ -44,7 +44,7 @@ fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
     match summary.is_ok() {
         true if is_any => Ok(EXIT_FAILED),
         true => Ok(EXIT_OK),
-        false => Ok(report.exit_code()),
+        false => Ok(report.exit_code(context)),
     }
 }
 

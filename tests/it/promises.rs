@@ -400,3 +400,27 @@ target "none" { outputs "n.o"; run "cat other.h > n.o" }
     let told = space.run(["build", "none"]).fails(1).stderr;
     assert!(!told.contains("help"), "{told}");
 }
+
+/// A list that has not one value is a mistake that only the files show.
+#[test]
+fn exit_code_2_says_that_nothing_was_started() {
+    let space = Space::new(
+        r#"
+host "here" local=#true root="h"
+environment "e" { needs "b"; use "service" on="here" start="true" status="false" }
+target "a" { outputs "a.txt"; run "echo ran > {out}" }
+target "b" { needs "a"; inputs "s/"; env F="{in}"; run "true" }
+"#,
+    );
+    space.write("s/1", "").write("s/2", "");
+    let _ = space.run(["build"]).fails(1);
+    assert!(space.has("a.txt"));
+    let _ = space.run(["build"]).fails(2);
+    let _ = space
+        .run(["build", "a", "b", "--keep-going", "--force"])
+        .fails(1);
+    let _ = space.run(["e"]).fails(2);
+    space.remove("a.txt");
+    let _ = space.run(["e", "--no-cache"]).fails(1);
+    let _ = space.run(["e", "--no-such-option"]).fails(2);
+}
