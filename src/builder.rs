@@ -24,8 +24,10 @@ use crate::stale::{self, Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
 mod bound;
+mod failed;
 mod found;
 mod lacked;
+mod long_script;
 mod lost;
 mod moved;
 mod settle;

@@ -288,6 +288,22 @@ impl Template {
     }
 }
 
+/// Shells that read quotes as POSIX says.
+const POSIX: &[&str] = &[
+    "sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh",
+];
+
+/// Returns whether scripts for this `shell`, a program with its options, are read as values are
+/// quoted.
+pub fn is_posix(shell: &[String]) -> bool {
+    let is_before = |word: &str| {
+        word.starts_with('-') || word.contains('=') || matches!(word, "env" | "busybox")
+    };
+    let mut names = shell.iter().map(|w| w.rsplit('/').next().unwrap_or(w));
+    let program = names.find(|word| !is_before(word));
+    program.is_none_or(|program| POSIX.contains(&program))
+}
+
 /// Returns `word` in single quotes, as a POSIX shell reads it back unchanged.
 pub fn shell_quote(word: &OsStr) -> OsString {
     let bytes = word.as_bytes();

@@ -1,7 +1,7 @@
 //! What a failed command lacked, where only its own words tell: a file that another target makes.
 
 use super::Builder;
-use super::settle::TAIL_BYTES;
+use super::failed::TAIL_BYTES;
 use crate::error::Error;
 use crate::fs::RepoPath;
 use crate::graph::Target;

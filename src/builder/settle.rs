@@ -1,10 +1,12 @@
 //! Settling one target: fresh after all, restored from the cache, or run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failed::{check_expectations, command_error, with_tail};
 use super::found::result_key;
+use super::long_script::LongScript;
 use super::moved::Stamps;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
@@ -21,7 +23,7 @@ use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
 use crate::runner::log::Log;
 use crate::runner::{self, Exit, Spec, command_env};
-use crate::stale::{self, Gathered, StaleReason, interrupted};
+use crate::stale::{self, Gathered, StaleReason};
 
 /// How a target was settled.
 pub struct Outcome {
@@ -54,9 +56,20 @@ struct Ran {
     start: Option<Start>,
 }
 
-/// How many last lines of a log an error shows, and how many bytes of these.
-const TAIL_LINES: usize = 20;
-pub(super) const TAIL_BYTES: u64 = 16 * 1024;
+/// What was printed, attempt by attempt.
+struct Tries {
+    /// The number of the attempt at work, from 1 on.
+    number: u32,
+    /// What the last one printed.
+    printed: Printed,
+}
+
+/// How a recorded result came about.
+struct Run {
+    took: Duration,
+    finished_s: u64,
+    attempts: u32,
+}
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
@@ -387,6 +400,7 @@ impl Builder<'_> {
             start,
         })
     }
+            self.keep_long_command(target, gathered, i);
 
     /// Runs the commands until one fails; returns which, how, and in which directory.
     fn run_commands(
@@ -401,7 +415,7 @@ impl Builder<'_> {
             let mut env = command_env(&self.inspector.env, &gathered.env);
             place.equip(&mut env, &gathered.env);
             let spec = Spec {
-                argv: argv.clone(),
+                argv: long.as_ref().map_or(&argv[..], LongScript::argv).to_vec(),
                 dir: target.dir.to_absolute(place.root(root)),
                 env,
                 timeout: target.timeout,
@@ -429,6 +443,8 @@ impl Builder<'_> {
         // It lies where nobody else writes; else it is kept here, and that is all.
         let Ok(digest) = hash_reader(log.reader()) else {
             return;
+            let dir = place.around_stage().unwrap_or(self.state_dir);
+            let long = LongScript::of(target.run.get(i), argv, dir)?;
         };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.fill_store(|store| {
@@ -436,6 +452,9 @@ impl Builder<'_> {
             outputs::put(&made.outputs, self.inspector.digests, &packing)?;
             if !packing.missing(&[digest])?.is_empty() {
                 packing.put(&digest, &mut log.reader())?;
+            }
+            if let Some(long) = &long {
+                place.forget(long.path());
             }
             let result = ActionResult {
                 made: made.clone(),
@@ -471,98 +490,5 @@ impl Builder<'_> {
             beside,
         };
         self.records().finish(&target.name, record)
-    }
-}
-
-fn command_error(
-    target: &Target,
-    gathered: &Gathered,
-    (index, dir): (usize, &Path),
-    exit: &Exit,
-    log: &Printed,
-) -> Box<Error> {
-    if matches!(exit, Exit::Interrupted) {
-        return interrupted();
-    }
-    let words = &gathered.commands[index];
-    let command = match target.run.get(index) {
-        // The script, without the interpreter in front of it.
-        Some(crate::graph::Command::Shell { .. }) => words.last().cloned().unwrap_or_default(),
-        _ => words.join(std::ffi::OsStr::new(" ")),
-    };
-    let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
-        .fact("command", fs::shown(&command));
-    match exit {
-        Exit::NotStarted(_) if !dir.is_dir() => error
-            .fact("directory", target.dir.to_string())
-            .hinted("that directory is not there: correct `dir`, or make it first"),
-        Exit::NotStarted(why) => error.hinted(match why.kind() {
-            std::io::ErrorKind::ArgumentListTooLong => {
-                "hand a long list over in a file, or give a command fewer at a time: `each`"
-            }
-            std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
-            _ => "is the program installed and in `PATH`?",
-        }),
-        Exit::TimedOut(_) => {
-            with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
-        }
-        Exit::PrintedTooMuch(_) => {
-            with_tail(error, log).hinted("let it print less, or write it into a file")
-        }
-        _ => with_tail(error, log),
-    }
-}
-
-fn check_expectations(target: &Target, log: &Printed, is_cut: bool) -> Result<()> {
-    let first = |wanted: &[String], is_there: bool| -> Result<Option<String>> {
-        for wanted in wanted {
-            let found = log.contains(wanted);
-            let found = found.context("read the log of", Path::new(&target.name))?;
-            if found == is_there {
-                return Ok(Some(wanted.clone()));
-            }
-        }
-        Ok(None)
-    };
-    let failed = |what: &str| {
-        let error = Error::failed(format!("`{}` ran, but {what}", target.name));
-        let error = with_tail(error, log);
-        Err(match is_cut {
-            true => error.hinted(
-                "`> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` \
-                 and `>&1`, or `>>`",
-            ),
-            false => error,
-        })
-    };
-    let broken = |what: &str, wanted: &str| failed(&format!("{what} `{wanted}`"));
-    if let Some(wanted) = first(&target.expect, false)? {
-        return broken("did not print", &wanted);
-    }
-    match first(&target.reject, true)? {
-        Some(wanted) => broken("printed", &wanted),
-        None if is_cut && !target.reject.is_empty() => failed(
-            "emptied its own log, so that nobody knows whether it printed what `reject` names",
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Adds the last lines of a log to an error.
-fn with_tail(error: Box<Error>, log: &Printed) -> Box<Error> {
-    // What cannot be read any more is in the log that is kept, or nowhere.
-    let Ok((tail, is_cut)) = log.tail(TAIL_BYTES) else {
-        return error;
-    };
-    let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.is_empty() {
-        return error;
-    }
-    let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-    // The first of them may have lost its beginning.
-    match is_cut && lines.len() <= TAIL_LINES {
-        true => error.fact("printed", format!("…{last}")),
-        false => error.fact("printed", last),
     }
 }

@@ -294,6 +294,16 @@ impl Workplace {
         self.stage.as_ref().map_or(tree, Stage::root)
     }
 
+    /// Returns the directory around the stage, where a command finds what `rel` hands to it.
+    pub(super) fn around_stage(&self) -> Option<&Path> {
+        self.stage.as_ref().map(Stage::slot)
+    }
+
+    /// Leaves out of what was seen a file that `rel` itself handed to a command.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.seen.files.remove(path);
+    }
+
     /// Returns the path in the repository that an absolute path stands for.
     pub(super) fn in_repository(&self, path: &Path, tree: &Path) -> Option<RepoPath> {
         let staged = self.stage.as_ref().and_then(|s| s.in_repository(path));

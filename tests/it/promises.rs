@@ -362,7 +362,8 @@ fn a_command_that_fails_and_leaves_outputs_that_can_not_be_read() {
 #[test]
 fn what_does_not_start_says_why() {
     let long = Space::new(
-        r#"target "a" { inputs "many/*"; run "true" "{in}" "{inputs}"; run "true {inputs}"; }"#,
+        &r#"target "a" { inputs "many/*"; run "true" "{in}" "{inputs}"; run "true" [all]; }"#
+            .replace("[all]", &"\"{in}\" ".repeat(14)),
     );
     let name = "x".repeat(200);
     for n in 0..800 {
@@ -423,4 +424,68 @@ target "b" { needs "a"; inputs "s/"; env F="{in}"; run "true" }
     space.remove("a.txt");
     let _ = space.run(["e", "--no-cache"]).fails(1);
     let _ = space.run(["e", "--no-such-option"]).fails(2);
+}
+
+/// Returns a space with a list of names that is longer than what Linux takes as one argument.
+fn with_long_list(targets: &str) -> Space {
+    let space = Space::new(targets);
+    for number in 1..=700 {
+        space.write(format!("s/{number:0>240}"), "");
+    }
+    space
+}
+
+#[test]
+fn a_script_may_be_longer_than_an_argument() {
+    let count = r#"n=0; for i in {in}; do n=$((n+1)); done; echo $n $# of $(basename "$0")"#;
+    let space = with_long_list(&format!(
+        r##"
+target "sh" {{ inputs "s/"; run #"{count}"# }}
+target "bash" {{ inputs "s/"; shell "env" "X=1" "bash" "-euo" "pipefail" "-c"; run #"{count}"# }}
+target "strict" {{ sandbox "strict"; inputs "s/"; run #"{count} $(ls -A "$TMPDIR")."# }}
+target "ends" {{ inputs "s/"; run "ls {{in}} > /dev/null; sleep 60"; timeout "100ms" }}
+"##,
+    ));
+    let _ = space.run(["build", "sh", "bash", "strict"]).ok();
+    let log = |target: &str| space.run(["log", target]).ok().stdout;
+    assert_eq!(log("sh"), "700 0 of sh\n");
+    assert_eq!(log("bash"), "700 0 of bash\n");
+    assert_eq!(log("strict"), "700 0 of sh .\n");
+    let checked = space.run(["check", "--trace", "sh"]).ok().stdout;
+    assert_eq!(checked, "sh touches only what it declares\n");
+    let _ = space.run(["build", "ends"]).fails(1);
+    assert_eq!(space.shell("find .rel -name '.tmp*'"), "");
+}
+
+#[test]
+fn no_message_shows_a_long_command_as_a_whole() {
+    let lines: String = (1..=40).map(|n| format!("        echo {n}\n")).collect();
+    let space = with_long_list(&format!(
+        r#"
+target "list" {{ inputs "s/"; run "cat" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" }}
+target "script" {{ inputs "s/"; run "false {{in}}" }}
+target "lines" {{ run """
+{lines}        false
+        """ }}
+target "tool" {{ tool "exit 3 # {}"; run "true" }}
+"#,
+        "long ".repeat(9000)
+    ));
+    for target in ["list", "script", "lines", "tool"] {
+        let told = space.run(["build", target]).fails(1).stderr;
+        assert!(told.len() < 6000, "{} bytes: {told}", told.len());
+        assert!(told.contains("more bytes"), "{told}");
+    }
+    let told = space.run(["build", "lines"]).fails(1).stderr;
+    let shown = told.lines().filter(|line| line.contains("echo"));
+    assert_eq!(shown.count(), 20, "{told}");
+    // The rest is in the log.
+    let log = space.run(["log", "list"]).ok().stdout;
+    assert!(log.len() > 1_500_000, "{} bytes", log.len());
+    let log = space.run(["log", "lines"]).ok().stdout;
+    assert!(
+        log.contains("40\nrel: this command failed:\necho 1\n"),
+        "{log}"
+    );
+    assert!(log.ends_with("echo 40\nfalse\n"), "{log}");
 }
