@@ -1,10 +1,11 @@
-//! What a failed command lacked, where only its own words tell: a file that another target makes.
+//! What a failed command lacked, where only its own words tell: a file that another target makes,
+//! or its own output directory.
 
 use super::Builder;
 use super::failed::TAIL_BYTES;
 use crate::error::Error;
 use crate::fs::RepoPath;
-use crate::graph::Target;
+use crate::graph::{Pattern, Target};
 use crate::printed::Printed;
 
 /// Words of a log that are looked up.
@@ -31,24 +32,40 @@ impl Builder<'_> {
         let found = words.find_map(|word| {
             let below = [target.dir.join(word), RepoPath::new(word)];
             below.into_iter().find_map(|path| {
-                let maker = self.inspector.stranger(target, &path)?.to_owned();
-                Some((path, maker))
+                let needed = || {
+                    let maker = self.inspector.stranger(target, &path)?;
+                    Some(format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
+                };
+                self.unmade_directory(target, &path).or_else(needed)
             })
         });
         match found {
             None => error,
-            Some((path, maker)) => {
-                error.hinted(format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
-            }
+            Some(help) => error.hinted(help),
         }
+    }
+
+    /// Says that a path lies in an output directory that the commands have not made.
+    fn unmade_directory(&self, target: &Target, path: &RepoPath) -> Option<String> {
+        let root = self.inspector.digests.root();
+        let dirs = target.outputs.iter().filter_map(|o| match &o.pattern {
+            Pattern::Dir(dir) if path.starts_with(dir) => Some(dir),
+            _ => None,
+        });
+        let unmade = |dir: &&RepoPath| !dir.to_absolute(root).exists();
+        let dir = dirs.into_iter().find(unmade)?;
+        Some(format!(
+            "the output directory `{dir}/` is made by the commands: begin with `mkdir -p`"
+        ))
     }
 }
 
 /// Returns whether a line says, in the words of the C library or of usual tools, that something is
 /// not there.
 fn says_absent(line: &str) -> bool {
-    const WORDS: [&str; 6] = [
+    const WORDS: [&str; 7] = [
         "no such file",
+        "nonexistent",
         "not found",
         "cannot find",
         "can't find",

@@ -147,9 +147,9 @@ impl Builder<'_> {
         }
         for output in &target.outputs {
             match &output.pattern {
-                Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => stage.place_dir(dir)?,
-                Pattern::File(file) => {
-                    if let Some(dir) = file.as_path().parent() {
+                Pattern::Glob { base, .. } => stage.place_dir(base)?,
+                Pattern::File(path) | Pattern::Dir(path) => {
+                    if let Some(dir) = path.as_path().parent() {
                         stage.place_dir(&RepoPath::new(dir))?;
                     }
                 }

@@ -157,8 +157,9 @@ fn its_directory_replaced_by_a_file() {
 
 #[test]
 fn an_output_directory_with_somebody_elses_file() {
-    let space =
-        Space::new(r#"target "a" { inputs "in.txt"; outputs "tree/"; run "cp in.txt tree/one"; }"#);
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "tree/"; run "mkdir tree; cp in.txt tree/one"; }"#,
+    );
     space.write("in.txt", "in\n").write("tree/mine", "mine\n");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
@@ -223,7 +224,7 @@ fn what_stands_in_the_way_on_another_file_system_is_moved_aside_as_well() {
 
 /// Rewrites the Releasefile to a target that makes a directory of `out`.
 fn as_directory(space: &Space) {
-    let text = r#"target "a" { outputs "out/"; run "echo x > out/x"; }"#;
+    let text = r#"target "a" { outputs "out/"; run "mkdir out; echo x > out/x"; }"#;
     space.write("Releasefile.kdl", text);
 }
 
@@ -245,7 +246,7 @@ fn a_file_becomes_a_directory_and_a_directory_a_file() {
 
 #[test]
 fn a_file_that_a_failed_run_made_of_its_directory_is_no_obstacle() {
-    let space = Space::new(r#"target "a" { outputs "out/"; run "rmdir out; echo x > out"; }"#);
+    let space = Space::new(r#"target "a" { outputs "out/"; run "echo x > out"; }"#);
     let _ = space.run(["build"]).fails(1);
     as_directory(&space);
     space.build([]).ok().is("a ran");
@@ -269,7 +270,7 @@ fn what_stands_in_the_place_of_a_directory_is_moved_aside() {
     space.remove("out").write("out", "mine\n");
     space.write(
         "Releasefile.kdl",
-        r#"target "a" { outputs "out/b/"; run "echo x > out/b/x"; }"#,
+        r#"target "a" { outputs "out/b/"; run "mkdir out/b; echo x > out/b/x"; }"#,
     );
     let _ = space.run(["build"]).fails(1);
     assert_eq!(space.read("out"), "mine\n");
@@ -279,13 +280,13 @@ fn what_stands_in_the_place_of_a_directory_is_moved_aside() {
 fn two_targets_swap_a_file_and_a_directory() {
     let space = Space::new(
         r#"target "a" { outputs "x"; run "echo a > x"; }
-           target "b" { outputs "y/"; run "echo b > y/b"; }"#,
+           target "b" { outputs "y/"; run "mkdir y; echo b > y/b"; }"#,
     );
     space.build([]).ok().is("a ran, b ran");
     space.write(
         "Releasefile.kdl",
         r#"target "a" { outputs "y"; run "echo a > y"; }
-           target "b" { outputs "x/"; run "echo b > x/b"; }"#,
+           target "b" { outputs "x/"; run "mkdir x; echo b > x/b"; }"#,
     );
     space.build([]).ok().is("a ran, b ran");
     assert_eq!(
@@ -301,7 +302,7 @@ fn a_pipe_is_no_output() {
         r#"
 target "file" { outputs "p"; run "mkfifo {out}"; }
 target "glob" { outputs "gg/*" count=2; run "mkfifo gg/p; echo 1 > gg/f"; }
-target "dir" { outputs "d/"; run "mkdir d/e; mkfifo d/e/p"; }
+target "dir" { outputs "d/"; run "mkdir -p d/e; mkfifo d/e/p"; }
 "#,
     );
     for (target, path) in [("file", "p"), ("glob", "gg/p"), ("dir", "d/e/p")] {
@@ -416,4 +417,46 @@ target "user" { needs "venv"; inputs "t"; run "ls t {venv}; touch venv/a.pyc" }
         told.contains("`venv/other` is not of the last run"),
         "{told}"
     );
+}
+
+/// As in a shell: `cp -r` into a directory that is there makes one below it.
+#[test]
+fn an_output_directory_is_made_by_the_commands() {
+    for sandbox in ["off", "strict"] {
+        let space = Space::new(&format!(
+            r#"
+sandbox "{sandbox}"
+target "copied" {{ inputs "src/"; outputs "a/public/"; run "cp -r src a/public" }}
+target "moved" {{ inputs "src/"; outputs "moved/"; run "cp -r src m; mv m moved" }}
+target "made" {{ inputs "src/"; outputs "made/"; run "mkdir made; cp src/f made/g" }}
+target "within" {{ dir "within/x"; outputs "within/"; run "echo > f" }}
+target "none" {{ outputs "none/"; run "echo > none/f" }}
+"#
+        ));
+        space.write("src/f", "1\n");
+        let _ = space
+            .run(["build", "copied", "moved", "made", "within"])
+            .ok();
+        for round in ["2\n", "3\n"] {
+            space.write("src/f", round);
+            space
+                .build(["copied", "moved", "made"])
+                .ok()
+                .is("copied ran, made ran, moved ran");
+            for path in ["a/public/f", "moved/f", "made/g"] {
+                assert_eq!(space.read(path), round, "{path}");
+            }
+            assert!(space.has("within/x/f"));
+        }
+        space.shell("rm -r a moved");
+        space
+            .build(["copied", "moved"])
+            .ok()
+            .is("copied restored, moved restored");
+        let told = space.run(["build", "none"]).fails(1).stderr;
+        if sandbox == "off" {
+            let help = "`none/` is made by the commands: begin with `mkdir -p`";
+            assert!(told.contains(help), "{told}");
+        }
+    }
 }
