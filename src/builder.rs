@@ -64,6 +64,8 @@ pub struct Options {
 pub struct Summary {
     /// How each wanted target was settled.
     pub settled: BTreeMap<TargetId, Settled>,
+    /// How many attempts it took where the first one failed.
+    pub retried: BTreeMap<TargetId, u32>,
     /// What each of the targets asked for made, if that is to be told.
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
@@ -352,6 +354,9 @@ impl<'a> Builder<'a> {
 
     fn tell_settled(&self, id: TargetId, outcome: Outcome, took: Duration, summary: &mut Summary) {
         summary.settled.insert(id, outcome.how);
+        if outcome.attempts > 1 {
+            summary.retried.insert(id, outcome.attempts);
+        }
         self.progress.event(&Event::Finished {
             target: self.graph().name(id),
             how: outcome.how,

@@ -27,6 +27,8 @@ pub struct Record {
     pub took: Duration,
     /// When it ended, in seconds since 1970.
     pub finished_s: u64,
+    /// How many attempts that took: more than one if it is flaky.
+    pub attempts: u32,
     /// What its depfile named beside what the key holds.
     pub found: Vec<Found>,
     /// Undeclared state that stood beside its outputs when it ran: the result may depend on it.

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub log: Printed,
     /// Why it was not fresh.
     pub reason: Option<String>,
+    /// How many attempts its commands took; 0 if none ran.
+    pub attempts: u32,
 }
 
 /// What is to be made, and why.
@@ -54,6 +56,8 @@ struct Ran {
     found: Vec<Found>,
     /// When the last attempt began, where there is a depfile.
     start: Option<Start>,
+    /// How many attempts it took.
+    attempts: u32,
 }
 
 /// What was printed, attempt by attempt.
@@ -92,6 +96,7 @@ impl Builder<'_> {
                 made,
                 log: Printed::default(),
                 reason: None,
+                attempts: 0,
             });
         }
         let reason = first_reason(&reasons);
@@ -111,6 +116,7 @@ impl Builder<'_> {
                     made: made.into(),
                     log,
                     reason,
+                    attempts: 0,
                 });
             }
         }
@@ -151,9 +157,13 @@ impl Builder<'_> {
         }
         let log = self.keep_log(target, log)?;
         // What is restored is as old as it was.
-        let when = (Duration::from_millis(result.took_ms), result.finished_s);
+        let run = Run {
+            took: Duration::from_millis(result.took_ms),
+            finished_s: result.finished_s,
+            attempts: 1,
+        };
         let found = (found, Vec::new());
-        self.record(target, gathered, key, (&result.made, found), when)?;
+        self.record(target, gathered, key, (&result.made, found), run)?;
         Ok(Some((result.made, log)))
     }
 
@@ -249,16 +259,8 @@ impl Builder<'_> {
             made,
             found,
             start,
-        } = match run {
-            Ok(done) => done,
-            Err(error) => {
-                let mess = self.mess(target);
-                let is_failure = error.kind != ErrorKind::Interrupted;
-                // That it began is in the records, which is enough; its own error is what counts.
-                let _ = self.records().leave(&target.name, is_failure, mess);
-                return Err(error);
-            }
-        };
+            attempts,
+        } = run.map_err(|error| self.leave_failed(target, error))?;
         let took = started.elapsed();
         let moved_found = || self.moved_found(target, &found, &stamps, start.as_ref()?);
         let changed = self.changed_input(target, &job.gathered, &stamps);
@@ -278,9 +280,13 @@ impl Builder<'_> {
                 if beside.is_empty() {
                     self.store(target, job.key, (&made, &found), &log, took);
                 }
-                let when = (took, self.inspector.now_s);
+                let run = Run {
+                    took,
+                    finished_s: self.inspector.now_s,
+                    attempts,
+                };
                 let found = (found, beside);
-                self.record(target, &job.gathered, job.key, (&made, found), when)?;
+                self.record(target, &job.gathered, job.key, (&made, found), run)?;
             }
         }
         let is_same = job.former.as_deref() == Some(&made) && !made.outputs.is_empty();
@@ -294,7 +300,17 @@ impl Builder<'_> {
             made: made.into(),
             log,
             reason: Some(job.reason),
+            attempts,
         })
+    }
+
+    /// Notes what a run in vain left, and returns its error.
+    fn leave_failed(&self, target: &Target, error: Box<Error>) -> Box<Error> {
+        let mess = self.mess(target);
+        let is_failure = error.kind != ErrorKind::Interrupted;
+        // That it began is in the records, which is enough; its own error is what counts.
+        let _ = self.records().leave(&target.name, is_failure, mess);
+        error
     }
 
     /// Notes that a target's outputs are about to be written, unless another `rel` may do so.
@@ -320,13 +336,16 @@ impl Builder<'_> {
 
     /// Tries until an attempt succeeds or none is left.
     fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
-        let mut attempt = 1;
+        let mut tries = Tries {
+            number: 1,
+            printed: Printed::default(),
+        };
         loop {
-            let error = match self.attempt(target, gathered) {
+            let error = match self.attempt(target, gathered, &mut tries) {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let is_last = attempt > target.retries || error.kind == ErrorKind::Interrupted;
+            let is_last = tries.number > target.retries || error.kind == ErrorKind::Interrupted;
             if is_last {
                 return Err(match error.kind {
                     ErrorKind::Interrupted => error,
@@ -336,13 +355,18 @@ impl Builder<'_> {
             if self.make_room(target, &self.mess(target)).is_err() {
                 return Err(error);
             }
+            let of = target.retries.saturating_add(1);
             self.progress.event(&Event::Retrying {
                 target: &target.name,
-                attempt,
-                of: target.retries.saturating_add(1),
+                attempt: tries.number,
+                of,
                 why: &error.message,
+                log: &tries.printed,
             });
-            attempt += 1;
+            let why = format!("attempt {} of {of} failed: {}", tries.number, error.message);
+            self.add_to_log(target, &why);
+            tries.number += 1;
+            tries.printed = Printed::default();
         }
     }
 
@@ -352,7 +376,7 @@ impl Builder<'_> {
         outputs::states(target, self.inspector.digests).unwrap_or_default()
     }
 
-    fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<Ran> {
+    fn attempt(&self, target: &Target, gathered: &Gathered, tries: &mut Tries) -> Result<Ran> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = Log::create(&dir).context("create a file in", &dir)?;
@@ -364,7 +388,11 @@ impl Builder<'_> {
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
         let (text, is_cut) = log.printed().context("keep a log in", &dir)?;
-        let text = self.keep_log(target, text)?;
+        let text = match tries.number {
+            1 => self.keep_log(target, text)?,
+            _ => self.append_to_log(target, text)?,
+        };
+        tries.printed = text.clone();
         let found = match &failed {
             None => self.found(target, gathered, &place, depfile?.as_deref()),
             Some(_) => Ok(Vec::new()),
@@ -372,6 +400,7 @@ impl Builder<'_> {
         let named = found.as_deref().unwrap_or_default();
         self.find_undeclared(target, gathered, &place, named);
         if let Some((i, exit, dir)) = failed {
+            self.keep_long_command(target, gathered, i);
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             let error = self.explain(target, gathered, &place, error);
             return Err(self.with_missing_need(target, &text, error));
@@ -398,9 +427,9 @@ impl Builder<'_> {
             made: Made { outputs, product },
             found,
             start,
+            attempts: tries.number,
         })
     }
-            self.keep_long_command(target, gathered, i);
 
     /// Runs the commands until one fails; returns which, how, and in which directory.
     fn run_commands(
@@ -414,6 +443,8 @@ impl Builder<'_> {
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);
             place.equip(&mut env, &gathered.env);
+            let dir = place.around_stage().unwrap_or(self.state_dir);
+            let long = LongScript::of(target.run.get(i), argv, dir)?;
             let spec = Spec {
                 argv: long.as_ref().map_or(&argv[..], LongScript::argv).to_vec(),
                 dir: target.dir.to_absolute(place.root(root)),
@@ -422,6 +453,9 @@ impl Builder<'_> {
                 mark: Some(runner::mark(root, &target.name, i)),
             };
             let exit = place.run(target, self.inspector.runner, &spec, log)?;
+            if let Some(long) = &long {
+                place.forget(long.path());
+            }
             if !exit.is_ok() {
                 return Ok(Some((i, exit, spec.dir)));
             }
@@ -443,8 +477,6 @@ impl Builder<'_> {
         // It lies where nobody else writes; else it is kept here, and that is all.
         let Ok(digest) = hash_reader(log.reader()) else {
             return;
-            let dir = place.around_stage().unwrap_or(self.state_dir);
-            let long = LongScript::of(target.run.get(i), argv, dir)?;
         };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.fill_store(|store| {
@@ -452,9 +484,6 @@ impl Builder<'_> {
             outputs::put(&made.outputs, self.inspector.digests, &packing)?;
             if !packing.missing(&[digest])?.is_empty() {
                 packing.put(&digest, &mut log.reader())?;
-            }
-            if let Some(long) = &long {
-                place.forget(long.path());
             }
             let result = ActionResult {
                 made: made.clone(),
@@ -478,14 +507,15 @@ impl Builder<'_> {
         gathered: &Gathered,
         key: ActionKey,
         (made, (found, beside)): (&Made, (Vec<Found>, Vec<RepoPath>)),
-        (took, finished_s): (Duration, u64),
+        run: Run,
     ) -> Result<()> {
         let record = Record {
             key,
             fields: gathered.fields(self.graph(), target),
             made: made.clone().into(),
-            took,
-            finished_s,
+            took: run.took,
+            finished_s: run.finished_s,
+            attempts: run.attempts,
             found,
             beside,
         };

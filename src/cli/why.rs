@@ -76,8 +76,12 @@ fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Recor
         Some(record) => {
             let age =
                 std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            let retried = match record.attempts {
+                0 | 1 => String::new(),
+                attempts => format!(" at attempt {attempts}"),
+            };
             format!(
-                "built {} ago, key {}",
+                "built {} ago{retried}, key {}",
                 shown_time(age),
                 &record.key.hex()[..16]
             )

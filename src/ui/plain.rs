@@ -151,9 +151,11 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
                 attempt,
                 of,
                 why,
+                log,
             } => {
                 let text = format!("{target}  attempt {attempt} of {of} failed: {why}");
                 self.line(WARN, "retry", text);
+                self.block(log);
             }
             Event::Finished {
                 target,

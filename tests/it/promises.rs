@@ -114,17 +114,40 @@ fn a_command_that_is_tried_again() {
        retry a  attempt 1 of 3 failed: `a` failed: exit status 1
        retry a  attempt 2 of 3 failed: `a` failed: exit status 1
         done a  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran (1 not at the first attempt), 0 fresh, in [TIME]
     ");
+    let why = space.run(["why", "a"]).ok().stdout;
+    assert!(why.contains(" at attempt 3, key"), "{why}");
     assert_snapshot!(failure(r#"retries 1; run "echo no; exit 1""#), @"
          run a  never built here
        retry a  attempt 1 of 2 failed: `a` failed: exit status 1
+             | no
     error: `a` failed: exit status 1
       command  echo no; exit 1
       printed  no
       key      [KEY]
     rel: 1 failed, 0 fresh, in [TIME]
     ");
+}
+
+#[test]
+fn what_failed_attempts_printed_is_kept() {
+    let space = Space::new(
+        r#"target "a" { retries 2; run "echo try >> tries; wc -l < tries; test $(wc -l < tries) = 3" }"#,
+    );
+    let told = space.build(["--force"]).ok().is("a ran");
+    assert_eq!(told.0["attempts"]["a"], 3);
+    assert_snapshot!(space.run(["log", "a"]).ok(), @"
+    1
+    rel: attempt 1 of 3 failed: `a` failed: exit status 1
+    2
+    rel: attempt 2 of 3 failed: `a` failed: exit status 1
+    3
+    ");
+    // It is of this run, and not of whoever restores its result.
+    space.shell("mkdir ../b; cp Releasefile.kdl ../b");
+    space.build(["-C", "../b"]).ok().is("a restored");
+    assert_snapshot!(space.run(["-C", "../b", "log", "a"]).ok(), @"3");
 }
 
 #[test]
