@@ -1,0 +1,27 @@
+//! What `rel` says where somebody meant something else, and what it logs of itself.
+
+use crate::space::Space;
+
+const PROJECT: &str = r#"
+target "page" { outputs "page"; run "echo hello | tee {out}"; }
+host "h" local=#true root="h"
+environment "staging" { param "branch" default="main"; use "service" on="h" start="true" status="true"; }
+"#;
+
+/// An environment that only shows logs has no use on the hosts of these.
+#[test]
+fn logs_are_found_on_hosts_that_no_use_names() {
+    let space = Space::new(
+        r#"
+host "h" local=#true root="h"
+host "i" local=#true root="i"
+environment "logs" { param "service" one-of="a b"; log "{host.root}/{service}*.log" on="h i"; }
+"#,
+    );
+    space.write("h/a.log", "2026-11-28 10:00:00 hello\n");
+    space.write("i/a1.log", "2026-11-28 11:00:00 there\n");
+    space.write("i/b.log", "2026-11-28 12:00:00 other\n");
+    let told = space.run(["log", "logs", "a"]).ok().stdout;
+    assert!(told.contains("hello") && told.contains("there"), "{told}");
+    assert!(!told.contains("other"), "{told}");
+}
