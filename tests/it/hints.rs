@@ -25,3 +25,23 @@ environment "logs" { param "service" one-of="a b"; log "{host.root}/{service}*.l
     assert!(told.contains("hello") && told.contains("there"), "{told}");
     assert!(!told.contains("other"), "{told}");
 }
+
+#[test]
+fn a_runbook_names_hosts_that_are_all_held_back() {
+    let space = Space::new(
+        r#"
+host "h1" local=#true root="h1"
+host "h2" local=#true root="h2"
+environment "e" {
+    use "service" as="a" on="h1" start="true" status="true"
+    rollout "kept" on="h2" hold-back="h2" { use "service" as="b" start="true" status="true"; }
+}
+"#,
+    );
+    let book = space.run(["runbook", "e"]).ok().stdout;
+    assert!(book.contains("Use `b`, on `h2`, held back\n"), "{book}");
+    assert!(
+        !book.contains("0 waves") && !book.contains("whoever runs it"),
+        "{book}"
+    );
+}
