@@ -10,18 +10,21 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::shortened;
+use crate::fs;
 use crate::process::{Family, Waiter, now_ticks, own_session};
 use crate::sandbox::{self, Confinement, Seen};
 use rustix::process::{Pid, Signal};
 
 mod env;
+mod exit;
 pub mod log;
 mod pause;
 mod programs;
@@ -30,6 +33,8 @@ mod session;
 
 use env::offered_slots;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
+pub use exit::Exit;
+use exit::exit_of;
 use log::{Answer, Log, Looked};
 use pause::Pause;
 use programs::Programs;
@@ -66,64 +71,6 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// The value of [`MARK`]; a question has none, for its answer may be its environment.
     pub mark: Option<String>,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub enum Exit {
-    /// With this status; zero is success.
-    Code(i32),
-    /// By this signal, which `rel` did not send.
-    Signal(i32),
-    /// It was ended because its time was over.
-    TimedOut(Duration),
-    /// It was ended because the run was interrupted.
-    Interrupted,
-    /// It was ended because it printed more than so many bytes.
-    PrintedTooMuch(u64),
-    /// It could not be started.
-    NotStarted(io::Error),
-}
-
-impl Exit {
-    /// Returns whether it was a success.
-    pub fn is_ok(&self) -> bool {
-        matches!(self, Self::Code(0))
-    }
-
-    /// Returns the end for people: `exit status 2`.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Code(code) => format!("exit status {code}"),
-            Self::Signal(signal) => match signal_name(*signal) {
-                Some(name) => format!("killed by {name}"),
-                None => format!("killed by signal {signal}"),
-            },
-            Self::TimedOut(limit) => {
-                format!("timed out after {}", humantime::format_duration(*limit))
-            }
-            Self::Interrupted => String::from("interrupted"),
-            Self::PrintedTooMuch(max) => format!("printed more than {} MiB", max >> 20),
-            Self::NotStarted(error) => format!("not started: {}", crate::error::os_text(error)),
-        }
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    Some(match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        15 => "SIGTERM",
-        _ => return None,
-    })
 }
 
 /// Starts processes, and ends all of them at once when told to.
@@ -384,6 +331,12 @@ impl Runner {
         if let Some(register) = &self.register {
             register.started(&family);
         }
+        tracing::debug!(
+            pid = family.leader,
+            dir = %spec.dir.display(),
+            command = %shown(&spec.argv),
+            "started"
+        );
         let waited = self.wait(&family, spec.timeout, look);
         self.end_rest(&family, &waited);
         finish(&family);
@@ -474,12 +427,10 @@ impl Runner {
     }
 }
 
-fn exit_of(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Code(-1),
-    }
+/// Returns the words of a command, for the log of what `rel` does.
+fn shown(argv: &[OsString]) -> String {
+    let command = argv.join(OsStr::new(" "));
+    shortened(&fs::shown(&command)).into_owned()
 }
 
 #[cfg(test)]

@@ -101,6 +101,7 @@ impl Builder<'_> {
         }
         let reason = first_reason(&reasons);
         let key = gathered.key(self.graph(), target);
+        tracing::debug!(target = %target.name, key = %key.hex(), %reason, "stale");
         let former_made = former.map(|r| r.made.clone());
         let mut ours = known.as_ref().map(Known::ours).unwrap_or_default();
         // A target that is too old or forced is meant to run, whatever a cache has.
@@ -140,6 +141,8 @@ impl Builder<'_> {
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Printed)>> {
         let cached = self.cached_result(target, key);
+        let is_there = cached.is_some();
+        tracing::debug!(target = %target.name, is_there, "looked into the cache");
         let is_young = |r: &ActionResult| self.inspector.too_old(target, r.finished_s).is_none();
         let Some((result, log, found)) = cached.filter(|(result, ..)| is_young(result)) else {
             return Ok(None);

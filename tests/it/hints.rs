@@ -8,6 +8,22 @@ host "h" local=#true root="h"
 environment "staging" { param "branch" default="main"; use "service" on="h" start="true" status="true"; }
 "#;
 
+#[test]
+fn twice_verbose_logs_what_rel_does() {
+    let space = Space::new(PROJECT);
+    let logged = |args: &[&str], expected: &str| {
+        let once = space.run([&["-v"], args].concat()).ok().stderr;
+        assert!(!once.contains("DEBUG"), "{once}");
+        let twice = space.run([&["-vv"], args].concat()).ok().stderr;
+        assert!(twice.contains(expected), "{twice}");
+    };
+    logged(
+        &["build", "--force"],
+        "command=sh -eu -c echo hello | tee 'page'\n",
+    );
+    logged(&["staging", "--force"], "step=service/start what=true\n");
+}
+
 /// An environment that only shows logs has no use on the hosts of these.
 #[test]
 fn logs_are_found_on_hosts_that_no_use_names() {

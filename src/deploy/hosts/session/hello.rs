@@ -77,6 +77,7 @@ impl Session {
         };
         let command = opening.transport.command(&self.host);
         let is_remote = self.host.reach != Reach::Local;
+        tracing::debug!(host = %self.host.name, tries = opening.tries, "a connection is opened");
         let channel = Channel::start(command, &opening.nonce, is_remote, permit);
         let channel = channel.map_err(|e| {
             Error::host(format!(
