@@ -58,7 +58,10 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
             Settled::RanSame => self.line(GOOD, "same", target + "  " + time),
             Settled::Failed | Settled::Skipped => {}
         }
-        self.block(log);
+        // What is restored was shown when it was made.
+        if how != Settled::Restored || self.screen.is_verbose {
+            self.block(log);
+        }
     }
 
     /// Writes what a command printed, indented; in one piece, unless it is long.

@@ -9,6 +9,17 @@ environment "staging" { param "branch" default="main"; use "service" on="h" star
 "#;
 
 #[test]
+fn what_is_restored_prints_again_only_when_asked() {
+    let space = Space::new(PROJECT);
+    let told = |args: &[&str]| space.run(args).ok().stderr.contains("| hello");
+    assert!(told(&["build"]));
+    for (args, expected) in [(&["build"][..], false), (&["-v", "build"], true)] {
+        space.remove("page");
+        assert_eq!(told(args), expected);
+    }
+}
+
+#[test]
 fn twice_verbose_logs_what_rel_does() {
     let space = Space::new(PROJECT);
     let logged = |args: &[&str], expected: &str| {
