@@ -35,6 +35,7 @@ mod state;
 mod strays;
 mod tokens;
 mod undeclared;
+mod usual;
 mod ways;
 mod workplace;
 

@@ -78,7 +78,7 @@ pub(super) fn command_error(
 }
 
 /// Returns a command as its author knows it, in lines.
-fn command_text(target: &Target, gathered: &Gathered, index: usize) -> String {
+pub(super) fn command_text(target: &Target, gathered: &Gathered, index: usize) -> String {
     let words = &gathered.commands[index];
     let command = match target.run.get(index) {
         // The script, without the interpreter in front of it.

@@ -1,12 +1,16 @@
 //! What a failed command lacked, where only its own words tell: a file that another target makes,
 //! or its own output directory.
 
+use std::ffi::OsString;
+
 use super::Builder;
 use super::failed::TAIL_BYTES;
+use super::usual::Failed;
 use crate::error::Error;
 use crate::fs::RepoPath;
 use crate::graph::{Pattern, Target};
 use crate::printed::Printed;
+use crate::runner::{BASE_ENV, Exit};
 
 /// Words of a log that are looked up.
 const WORDS_MAX: usize = 2000;
@@ -42,6 +46,32 @@ impl Builder<'_> {
         match found {
             None => error,
             Some(help) => error.hinted(help),
+        }
+    }
+
+    /// Adds what else is usual where a command fails.
+    pub(super) fn with_usual_help(
+        &self,
+        (command, env): (&str, &[(String, Option<OsString>)]),
+        exit: &Exit,
+        log: &Printed,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        let tail = log.tail(TAIL_BYTES);
+        let (None, Ok((tail, _))) = (&error.help, tail) else {
+            return error;
+        };
+        let declared = |name: &str| env.iter().any(|(n, _)| n == name) || BASE_ENV.contains(&name);
+        let help = Failed {
+            command,
+            exit,
+            printed: &String::from_utf8_lossy(&tail),
+            is_kept: &|name| !declared(name) && (self.inspector.env)(name).is_some(),
+        }
+        .help();
+        match help {
+            Some(help) => error.hinted(help),
+            None => error,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failed::{check_expectations, command_error, with_tail};
+use super::failed::{check_expectations, command_error, command_text, with_tail};
 use super::found::result_key;
 use super::long_script::LongScript;
 use super::moved::Stamps;
@@ -406,7 +406,9 @@ impl Builder<'_> {
             self.keep_long_command(target, gathered, i);
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             let error = self.explain(target, gathered, &place, error);
-            return Err(self.with_missing_need(target, &text, error));
+            let error = self.with_missing_need(target, &text, error);
+            let command = (&*command_text(target, gathered, i), &*gathered.env);
+            return Err(self.with_usual_help(command, &exit, &text, error));
         }
         check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;

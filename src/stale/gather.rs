@@ -432,6 +432,9 @@ impl Inspector<'_> {
                 };
                 Err(match exit {
                     Exit::PrintedTooMuch(_) => error.hinted(PRINT_LESS),
+                    Exit::NotStarted(_) | Exit::Code(127) => {
+                        error.hinted("is the program installed, and its directory in `PATH`?")
+                    }
                     _ => error,
                 })
             }

@@ -20,6 +20,17 @@ fn what_is_restored_prints_again_only_when_asked() {
 }
 
 #[test]
+fn a_failure_says_what_is_not_declared() {
+    let space = Space::new(r#"target "a" { run "echo $TOKEN"; }"#);
+    let mut build = space.rel(["build"]);
+    let told = space.finish(build.env("TOKEN", "t")).fails(1).stderr;
+    assert!(
+        told.contains("help: `TOKEN` is set here and not declared: add `env \"TOKEN\"`"),
+        "{told}"
+    );
+}
+
+#[test]
 fn twice_verbose_logs_what_rel_does() {
     let space = Space::new(PROJECT);
     let logged = |args: &[&str], expected: &str| {
