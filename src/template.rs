@@ -172,6 +172,9 @@ impl TemplateError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unclosed | Self::NotAName(_) => "write `{{` and `}}` for literal braces",
+            Self::Unquotable(_, place) if *place == AFTER_DOLLAR => {
+                "leave out the dollar sign: `{name}` is a value of `rel`; for the shell write `${{name}}`"
+            }
             Self::Unquotable(..) => {
                 "set an environment variable with `env NAME=\"{name}\"` and use `\"$NAME\"` there"
             }
@@ -287,6 +290,9 @@ impl Template {
             .collect()
     }
 }
+
+/// Where a placeholder looks like a parameter of the shell.
+const AFTER_DOLLAR: &str = "a word after a dollar sign";
 
 /// Shells that read quotes as POSIX says.
 const POSIX: &[&str] = &[

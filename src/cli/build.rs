@@ -89,7 +89,7 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     drop(reading);
-    let roots = find(&project.graph, &args.targets)?;
+    let roots = find(project, &args.targets)?;
     let report = run(context, project, root, &roots, &args.options, looked)?;
     report.tell(context, &project.graph);
     match report.summary.is_ok() {

@@ -291,7 +291,8 @@ impl Context {
     /// Returns who is at work, for journals: `user@machine`.
     pub fn who(&self) -> String {
         let user = self.var("USER").or_else(|| self.var("LOGNAME"));
-        let user = user.map_or("unknown".into(), |u| u.to_string_lossy().into_owned());
+        let user = user.filter(|u| !u.is_empty());
+        let user = user.map_or_else(Self::user, |u| u.to_string_lossy().into_owned());
         let name = rustix::system::uname();
         format!("{user}@{}", name.nodename().to_string_lossy())
     }

@@ -30,7 +30,7 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let graph = &project.graph;
-    let roots = find(graph, &args.names.targets)?;
+    let roots = find(project, &args.names.targets)?;
     let answers = survey(context, project, root.clone(), &roots, args.names.how)?;
     let records = Records::load_known(context.known_state())?;
     let digests = known_digests(context, &root);

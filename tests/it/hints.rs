@@ -8,6 +8,87 @@ host "h" local=#true root="h"
 environment "staging" { param "branch" default="main"; use "service" on="h" start="true" status="true"; }
 "#;
 
+/// Each command, and what its error and its hint say.
+const MEANT: &[(&[&str], &str)] = &[
+    (
+        &["why", "staging"],
+        "error: `staging` is an environment, not a target\n  help: `rel staging --plan` shows what it would do, `rel staging` does it\n",
+    ),
+    (
+        &["build", "staging"],
+        "`staging` is an environment, not a target",
+    ),
+    (
+        &["build", "-n", "staging"],
+        "`staging` is an environment, not a target",
+    ),
+    (
+        &["plan", "page", "staging"],
+        "`staging` is an environment, not a target",
+    ),
+    (&["--plan"], "help: `rel ENVIRONMENT --plan`\n"),
+    (
+        &["--rollback", "staging"],
+        "help: `rel ENVIRONMENT --rollback`\n",
+    ),
+    (
+        &["rollback", "staging"],
+        "error: there is no command `rollback`\n  help: `rel ENVIRONMENT --rollback` goes back",
+    ),
+    (
+        &["staging", "main", "rollback"],
+        "help: `rel staging --rollback`\n",
+    ),
+    (&["staging", "main", "plan"], "help: `rel staging --plan`\n"),
+    (&["page"], "help: rel build page\n"),
+];
+
+#[test]
+fn what_was_meant_is_told() {
+    let space = Space::new(PROJECT);
+    for (args, expected) in MEANT {
+        let told = space.run(*args).fails(2).stderr;
+        assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn check_names_the_file_that_it_read() {
+    let space = Space::new("");
+    space.write("other.kdl", PROJECT);
+    let told = space.run(["-f", "other.kdl", "check"]).ok().stdout;
+    assert_eq!(told, "other.kdl is sound: 1 target, 1 environment\n");
+}
+
+#[test]
+fn who_holds_an_environment_is_known_without_user_and_is_no_run() {
+    let space = Space::new(PROJECT);
+    let user = space.shell("id -un");
+    let mut lock = space.rel(["lock", "staging", "--reason", "looking"]);
+    let _ = space.finish(lock.env_remove("USER")).ok();
+    let journal = space.shell("cat h/.rel/*/journal");
+    assert!(
+        journal.contains(&format!("\t{}@", user.trim())),
+        "{journal}"
+    );
+    let mut unlock = space.rel(["unlock", "staging"]);
+    let _ = space.finish(unlock.env_remove("USER")).ok();
+    assert_eq!(
+        space.run(["history", "staging"]).ok().stdout,
+        "the hosts know of no run\n"
+    );
+    let _ = space.run(["staging"]).ok();
+    assert_eq!(
+        space
+            .run(["history", "staging"])
+            .ok()
+            .stdout
+            .lines()
+            .count(),
+        1
+    );
+}
+
 #[test]
 fn what_is_restored_prints_again_only_when_asked() {
     let space = Space::new(PROJECT);

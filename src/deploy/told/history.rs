@@ -80,6 +80,8 @@ struct Signs {
     went_back: bool,
     rolled_back: bool,
     is_rollback: bool,
+    /// It was more than `rel lock` and `rel unlock`.
+    is_run: bool,
 }
 
 /// Returns all runs, newest first.
@@ -109,6 +111,7 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
             if !run.hosts.contains(host) {
                 run.hosts.push(host.clone());
             }
+            signs.is_run |= !matches!(line.event.as_str(), "locked" | "unlocked" | "lock-broken");
             note(run, signs, host, line);
         }
     }
@@ -116,6 +119,7 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
     let newest_first = order.iter().rev();
     newest_first
         .filter_map(|id| found.remove(id))
+        .filter(|(_, signs)| signs.is_run)
         .map(|(run, signs)| ended(run, &signs))
         .collect()
 }
@@ -228,5 +232,7 @@ mod tests {
         ]
         .concat();
         check(&back, &["r3: Rollback -", "r1: RolledBack -"]);
+        let held = [&["a locked l1"], &whole[..], &["a unlocked l2"]].concat();
+        check(&held, &["r1: Ok -"]);
     }
 }
