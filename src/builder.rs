@@ -37,6 +37,7 @@ mod tokens;
 mod undeclared;
 mod usual;
 mod ways;
+mod within;
 mod workplace;
 
 pub use settle::Outcome;
@@ -181,6 +182,7 @@ impl<'a> Builder<'a> {
             if !open.is_empty() {
                 let ended = self.run_open(&open, &mut summary);
                 self.tell_last_strays();
+                self.note_left_within(&summary);
                 ended?;
             }
         }

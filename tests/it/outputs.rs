@@ -460,3 +460,39 @@ target "none" {{ outputs "none/"; run "echo > none/f" }}
         }
     }
 }
+
+/// Nobody said so with a `!`: it is told once, and no reason to restore the directory each time.
+#[test]
+fn what_others_leave_in_an_output_directory_is_told_once() {
+    let space = Space::new(
+        r#"
+target "venv" { inputs "in"; outputs "venv/"; run "mkdir -p venv/lib venv/empty; cp in venv/lib/m.py" }
+target "all" { needs "venv" }
+target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p venv/lib/__pycache__; date +%N > venv/lib/__pycache__/m.pyc; cat venv/lib/m.py" }
+"#,
+    );
+    space.write("in", "1\n").write("t", "1\n");
+    let told = space.run(["-q", "build"]).ok().stderr;
+    assert_snapshot!(told, @"
+    warning: commands that need `venv` left `venv/empty/state`, `venv/lib/__pycache__/m.pyc` among its outputs: no part of its result, and left there
+      help: say so with `!**/__pycache__/**` in the `outputs` of `venv`, or let them write it elsewhere
+    ");
+    for t in ["2\n", "3\n"] {
+        space.write("t", t);
+        assert_eq!(space.run(["-q", "build"]).ok().stderr, "");
+        space.build([]).ok().is("all fresh, test fresh, venv fresh");
+    }
+    assert_eq!(aside(&space), []);
+    // A file that was made is restored all the same, and what nobody's command wrote is told.
+    space.write("venv/lib/m.py", "edited\n");
+    space.build([]).ok().is("all fresh, test fresh, venv restored");
+    assert_eq!(space.read("venv/lib/m.py"), "1\n");
+    space.write("venv/mine", "mine\n");
+    let why = space.run(["why", "venv"]).ok().stdout;
+    assert!(why.contains("`venv/mine` is not of the last run"), "{why}");
+    space.build([]).ok().is("all fresh, test fresh, venv restored");
+    // What is made anew begins without it.
+    space.write("in", "2\n");
+    space.build(["venv"]).ok().is("venv ran");
+    assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
+}
