@@ -24,8 +24,10 @@ use crate::stale::{self, Inspector, StaleReason, Verdict, interrupted};
 use crate::trace;
 
 mod bound;
+mod failed;
 mod found;
 mod lacked;
+mod long_script;
 mod lost;
 mod moved;
 mod settle;
@@ -33,7 +35,9 @@ mod state;
 mod strays;
 mod tokens;
 mod undeclared;
+mod usual;
 mod ways;
+mod within;
 mod workplace;
 
 pub use settle::Outcome;
@@ -62,6 +66,8 @@ pub struct Options {
 pub struct Summary {
     /// How each wanted target was settled.
     pub settled: BTreeMap<TargetId, Settled>,
+    /// How many attempts it took where the first one failed.
+    pub retried: BTreeMap<TargetId, u32>,
     /// What each of the targets asked for made, if that is to be told.
     pub made: BTreeMap<TargetId, Arc<Made>>,
     /// Errors, in the order they happened.
@@ -176,6 +182,7 @@ impl<'a> Builder<'a> {
             if !open.is_empty() {
                 let ended = self.run_open(&open, &mut summary);
                 self.tell_last_strays();
+                self.note_left_within(&summary);
                 ended?;
             }
         }
@@ -350,6 +357,9 @@ impl<'a> Builder<'a> {
 
     fn tell_settled(&self, id: TargetId, outcome: Outcome, took: Duration, summary: &mut Summary) {
         summary.settled.insert(id, outcome.how);
+        if outcome.attempts > 1 {
+            summary.retried.insert(id, outcome.attempts);
+        }
         self.progress.event(&Event::Finished {
             target: self.graph().name(id),
             how: outcome.how,

@@ -179,7 +179,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(code) => code,
         Err(error) => {
             ui::eprint(&context.screen.error_text(&error, context.sources()));
-            error.kind.exit_code()
+            context.exit_code(&error)
         }
     }
 }
@@ -240,6 +240,7 @@ fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
         true => Text::printed(&text.ansi().to_string(), true),
         false => Text::lines(&text.to_string()),
     };
+    let text = text + hint(error, args);
     // Help and version go to standard output with code 0; a closed pipe is no error.
     match error.use_stderr() {
         true => ui::eprint(&text),
@@ -250,6 +251,17 @@ fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
         return error.kind.exit_code();
     }
     u8::try_from(error.exit_code()).unwrap_or(crate::error::EXIT_USAGE)
+}
+
+/// Returns a hint for an option that belongs behind the name of an environment.
+fn hint(error: &clap::Error, args: &[OsString]) -> Text {
+    let is_unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
+    let mut options = ["--plan", "--rollback"].into_iter();
+    let option = options.find(|option| args.iter().any(|word| word == option));
+    match option.filter(|_| is_unknown) {
+        Some(option) => Text::lines(&format!("  help: `rel ENVIRONMENT {option}`\n")),
+        None => Text::new(),
+    }
 }
 
 fn run(args: Args, context: &mut Context) -> Result<u8> {

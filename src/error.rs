@@ -5,6 +5,7 @@
 //! Callers branch on [`ErrorKind`], never on the text. The three-part shape is
 //! that of Shake's structured errors.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -35,6 +36,9 @@ pub enum ErrorKind {
     /// A bug of `rel`.
     Internal,
 }
+
+/// Bytes of a message or of a fact that are shown; whoever fills one in shows less.
+const VALUE_BYTES_MAX: usize = 20 * 1024;
 
 /// Exit code of a run that did what was asked.
 pub const EXIT_OK: u8 = 0;
@@ -147,7 +151,7 @@ impl Error {
     /// Returns it laid out in lines. Nothing in it can move a cursor or break a line; what a
     /// command printed keeps its colours where `has_colours`.
     pub fn text(&self, has_colours: bool) -> String {
-        let mut out = escape::line(&self.message).into_owned();
+        let mut out = escape::line(&cut(&self.message, VALUE_BYTES_MAX)).into_owned();
         let names = self.facts.iter().map(|(name, _)| escape::line(name));
         let names: Vec<_> = names.collect();
         let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
@@ -156,6 +160,7 @@ impl Error {
                 true => escape::output(line, has_colours),
                 false => escape::line(line).into_owned(),
             };
+            let value = cut(value, VALUE_BYTES_MAX);
             let mut lines = value.lines().map(shown);
             let first = lines.next().unwrap_or_default();
             out.push_str(&format!("\n  {name:width$}  {first}"));
@@ -168,6 +173,31 @@ impl Error {
         }
         out
     }
+}
+
+/// Lines, and bytes, that a message shows of a command.
+const COMMAND_LINES_MAX: usize = 20;
+const COMMAND_BYTES_MAX: usize = 4096;
+
+/// Returns the beginning of a command, or of a value as long as one, for a message.
+pub fn shortened(command: &str) -> Cow<'_, str> {
+    let mut line_ends = command.match_indices('\n');
+    let lines = line_ends.nth(COMMAND_LINES_MAX - 1);
+    let is_whole = |(at, _): &(usize, &str)| command[at + 1..].is_empty();
+    let lines = lines.filter(|end| !is_whole(end));
+    let max = lines.map_or(command.len(), |(at, _)| at);
+    cut(command, max.min(COMMAND_BYTES_MAX))
+}
+
+/// Returns a text of which, if it has more than `max` bytes, the rest is only counted. What is
+/// told in megabytes is read by nobody.
+fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let shown = &text[..text.floor_char_boundary(max)];
+    let rest = text.len() - shown.len();
+    Cow::Owned(format!("{shown}\n… {rest} more bytes"))
 }
 
 /// Returns whether a fact of this name is what a command printed: that has colours of its own.

@@ -7,13 +7,15 @@
 //! `{wheel}`, `{version}`) is known only when the needed targets are settled.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fs::RepoPath;
 use crate::source::Place;
-use crate::template::Template;
+use crate::template::{self, Template};
 
 mod shelf;
 
@@ -127,6 +129,25 @@ impl Command {
             Self::Shell { script, .. } => Box::new(script.names()),
             Self::Argv(words) => Box::new(words.iter().flat_map(Template::names)),
         }
+    }
+
+    /// Returns whether it is a script for a shell that reads one from a file with `.` as well.
+    pub fn can_read_script(&self) -> bool {
+        let takes =
+            |last: &String| last.starts_with('-') && !last.starts_with("--") && last.contains('c');
+        match self {
+            Self::Shell { shell, .. } => {
+                template::is_posix(shell) && shell.last().is_some_and(takes)
+            }
+            Self::Argv(_) => false,
+        }
+    }
+
+    /// Returns the script that reads the one in a file, an absolute path.
+    pub fn reading(file: &Path) -> OsString {
+        let mut script = OsString::from(". ");
+        script.push(template::shell_quote(file.as_os_str()));
+        script
     }
 
     /// Returns the command as written, for people.

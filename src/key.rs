@@ -366,9 +366,9 @@ impl ExplainKey {
 impl KeyWriter for ExplainKey {
     fn text(&mut self, kind: FieldKind, name: &[u8], value: &[u8]) {
         let shown_value = match (kind, value) {
+            _ if value.len() > SHOWN_BYTES_MAX => Digest::of(value).to_string(),
             (FieldKind::Variable, b"-") => String::from("(unset)"),
             (FieldKind::Variable, _) => format!("\"{}\"", shown(OsStr::from_bytes(&value[1..]))),
-            _ if value.len() > SHOWN_BYTES_MAX => Digest::of(value).to_string(),
             _ => {
                 let words = String::from_utf8_lossy(value).trim().replace('\0', " ");
                 shown(OsStr::new(&words)).into_owned()

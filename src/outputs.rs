@@ -4,8 +4,7 @@
 //! touched, no link is followed on the way, and nothing that `rel` did not make itself is
 //! deleted: what stands in the way is moved to `.rel/aside/`.
 
-use std::fs::{DirBuilder, File, Permissions};
-use std::io::{Read, Write};
+use std::fs::{DirBuilder, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use tempfile::NamedTempFile;
 use crate::cache::Store;
 use crate::digest::{Content, Digest, Digests, Kind};
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::{self, RepoPath, STATE_DIR};
+use crate::fs::{self, RepoPath};
 use crate::glob::{self, Glob, Listing};
 use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
@@ -23,13 +22,12 @@ use crate::key::OutputState;
 mod accept;
 mod depfile;
 mod permissions;
+mod restore;
 
 pub use accept::accept;
 pub use depfile::{make_room_for_depfile, take_depfile};
 use permissions::Made;
-
-/// The longest text of a link in bytes.
-const LINK_BYTES_MAX: u64 = 4096;
+pub use restore::restore;
 
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";
@@ -141,7 +139,9 @@ fn matches(target: &Target, output: &Output, digests: &Digests) -> Result<Vec<Re
     Ok(glob::expand(&inputs, digests)?.files)
 }
 
-/// Makes room before the commands run: directories exist, old outputs do not.
+/// Makes room before the commands run: directories above outputs exist, and old outputs do not,
+/// directories among them neither. One that the commands run in is there, as no command could
+/// make it.
 ///
 /// What is byte for byte one of `ours` is deleted; all else is somebody's work and moved
 /// aside. Returns where to, when anything was moved.
@@ -190,7 +190,9 @@ pub fn make_room(
     for output in &target.outputs {
         if let Pattern::Dir(dir) = &output.pattern {
             prune_empty(&dir.to_absolute(digests.root()));
-            make_parents(digests.root(), dir, false)?;
+            if target.dir.starts_with(dir) {
+                make_parents(digests.root(), &target.dir, false)?;
+            }
         }
     }
     Ok(aside)
@@ -247,10 +249,9 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes the empty directories that are left below an output directory.
+/// Removes an output directory, and those below it, as far as they are empty.
 fn prune_empty(dir: &Path) {
     for entry in walkdir::WalkDir::new(dir)
-        .min_depth(1)
         .contents_first(true)
         .into_iter()
         .flatten()
@@ -483,59 +484,6 @@ pub fn check_declared(target: &Target, outputs: &[OutputState]) -> Result<()> {
     }
 }
 
-/// Writes outputs out of a store into the tree. `check_declared` and `make_room` must have been
-/// called.
-///
-/// Every blob is verified while it is copied, and appears under its name only when whole.
-/// Returns `false`, with nothing left half written, when a blob is missing or wrong.
-pub fn restore(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<bool> {
-    for output in outputs {
-        let is_file = output.content.kind != Kind::Directory;
-        make_parents(digests.root(), &output.path, is_file).map_err(not_used)?;
-        if is_file && !restore_one(output, digests, store)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
-    let Content { kind, digest } = output.content;
-    let absolute = output.path.to_absolute(digests.root());
-    if kind == Kind::Link {
-        // No link is longer than a path; one that says so is not read.
-        let is_short = digest.size <= LINK_BYTES_MAX;
-        let text = is_short.then(|| crate::cache::fetch_bytes(store, &digest));
-        let Some(text) = text.transpose()?.flatten() else {
-            return Ok(false);
-        };
-        let text = std::ffi::OsStr::from_bytes(&text);
-        let made = std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute);
-        return made.map(|()| true).map_err(not_used);
-    }
-    let Some(blob) = store.fetch(&digest)? else {
-        return Ok(false);
-    };
-    // A byte more, so that a longer one is not taken for it.
-    let mut blob = blob.take(digest.size.saturating_add(1));
-    // Beside the state, where a killed run's leftovers are found and nobody trips over them.
-    // Made with the mode that it will have, so that it need not be set: the process's mask counts,
-    // but nobody else may write to it whatever that says.
-    let mode = Permissions::from_mode(match kind {
-        Kind::Executable => 0o755,
-        _ => 0o644,
-    });
-    let state_dir = digests.root().join(STATE_DIR);
-    let temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone());
-    let mut temporary = temporary.map_err(not_used)?;
-    if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
-        store.distrust(&digest);
-        return Ok(false);
-    }
-    persist(temporary, mode, &absolute).map_err(not_used)?;
-    Ok(true)
-}
-
 fn temporary_in(dir: &Path, prefix: &str, mode: Permissions) -> Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(prefix)
@@ -557,33 +505,6 @@ fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<(
     std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
     let done = beside.persist_noclobber(path).map_err(|e| e.error);
     done.map(drop).context("write", path)
-}
-
-/// Copies all of `from`, which is in the cache, and returns its digest.
-fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Digest> {
-    struct Tee<'a> {
-        from: &'a mut dyn Read,
-        to: &'a mut File,
-        is_refused: bool,
-    }
-    impl Read for Tee<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            let count = self.from.read(buffer)?;
-            let written = self.to.write_all(&buffer[..count]);
-            self.is_refused = written.is_err();
-            written.map(|()| count)
-        }
-    }
-    let mut tee = Tee {
-        from,
-        to,
-        is_refused: false,
-    };
-    let digest = crate::digest::hash_reader(&mut tee);
-    match tee.is_refused {
-        true => digest.context("write", path).map_err(not_used),
-        false => digest.context("read the cached blob of", path),
-    }
 }
 
 #[cfg(test)]

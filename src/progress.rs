@@ -49,12 +49,13 @@ pub enum Event<'a> {
         reason: &'a str,
         desc: Option<&'a str>,
     },
-    /// A failed attempt will be repeated.
+    /// A failed attempt will be repeated; `log` is what its commands printed.
     Retrying {
         target: &'a str,
         attempt: u32,
         of: u32,
         why: &'a str,
+        log: &'a Printed,
     },
     /// A target is settled; `log` is what its commands printed.
     Finished {

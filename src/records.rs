@@ -27,6 +27,8 @@ pub struct Record {
     pub took: Duration,
     /// When it ended, in seconds since 1970.
     pub finished_s: u64,
+    /// How many attempts that took: more than one if it is flaky.
+    pub attempts: u32,
     /// What its depfile named beside what the key holds.
     pub found: Vec<Found>,
     /// Undeclared state that stood beside its outputs when it ran: the result may depend on it.
@@ -47,13 +49,23 @@ pub struct Known {
     pub mess: Vec<OutputState>,
     /// What its runs left beside its outputs and no target declares.
     pub undeclared: Vec<RepoPath>,
+    /// What commands of other targets left in its output directories since its last success: no
+    /// part of that.
+    pub left_within: Vec<OutputState>,
 }
 
 impl Known {
     /// Returns all that `rel` made at the outputs, as far as it knows.
     pub fn ours(&self) -> Vec<OutputState> {
         let recorded = self.record.iter().flat_map(|r| &r.made.outputs);
-        recorded.chain(&self.mess).cloned().collect()
+        let left = recorded.chain(&self.mess).chain(&self.left_within);
+        left.cloned().collect()
+    }
+
+    /// Returns whether other targets' commands left something at a path in its outputs, or below.
+    pub fn has_within(&self, path: &RepoPath) -> bool {
+        let mut left = self.left_within.iter();
+        left.any(|left| left.path.starts_with(path))
     }
 }
 
@@ -119,6 +131,7 @@ impl Records {
             failed,
             mess,
             undeclared: former.undeclared,
+            left_within: former.left_within,
         };
         self.ledger.insert(target.as_bytes(), &known)
     }
@@ -131,6 +144,7 @@ impl Records {
             failed: false,
             mess: Vec::new(),
             undeclared: self.known(target).unwrap_or_default().undeclared,
+            left_within: Vec::new(),
         };
         self.ledger.insert(target.as_bytes(), &known)
     }
@@ -142,6 +156,13 @@ impl Records {
             return Ok(());
         }
         known.undeclared = undeclared;
+        self.ledger.insert(target.as_bytes(), &known)
+    }
+
+    /// Notes what commands of other targets left in the output directories of a target.
+    pub fn note_within(&mut self, target: &str, left: Vec<OutputState>) -> Result<()> {
+        let mut known = self.known(target).unwrap_or_default();
+        known.left_within = left;
         self.ledger.insert(target.as_bytes(), &known)
     }
 

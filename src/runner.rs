@@ -10,26 +10,33 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::shortened;
+use crate::fs;
 use crate::process::{Family, Waiter, now_ticks, own_session};
 use crate::sandbox::{self, Confinement, Seen};
 use rustix::process::{Pid, Signal};
 
 mod env;
+mod exit;
 pub mod log;
+mod pause;
 mod programs;
 pub mod register;
 mod session;
 
 use env::offered_slots;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
+pub use exit::Exit;
+use exit::exit_of;
 use log::{Answer, Log, Looked};
+use pause::Pause;
 use programs::Programs;
 use register::Register;
 use session::{Leader, Start};
@@ -66,70 +73,13 @@ pub struct Spec {
     pub mark: Option<String>,
 }
 
-/// How a command ended.
-#[derive(Debug)]
-pub enum Exit {
-    /// With this status; zero is success.
-    Code(i32),
-    /// By this signal, which `rel` did not send.
-    Signal(i32),
-    /// It was ended because its time was over.
-    TimedOut(Duration),
-    /// It was ended because the run was interrupted.
-    Interrupted,
-    /// It was ended because it printed more than so many bytes.
-    PrintedTooMuch(u64),
-    /// It could not be started.
-    NotStarted(io::Error),
-}
-
-impl Exit {
-    /// Returns whether it was a success.
-    pub fn is_ok(&self) -> bool {
-        matches!(self, Self::Code(0))
-    }
-
-    /// Returns the end for people: `exit status 2`.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Code(code) => format!("exit status {code}"),
-            Self::Signal(signal) => match signal_name(*signal) {
-                Some(name) => format!("killed by {name}"),
-                None => format!("killed by signal {signal}"),
-            },
-            Self::TimedOut(limit) => {
-                format!("timed out after {}", humantime::format_duration(*limit))
-            }
-            Self::Interrupted => String::from("interrupted"),
-            Self::PrintedTooMuch(max) => format!("printed more than {} MiB", max >> 20),
-            Self::NotStarted(error) => format!("not started: {}", crate::error::os_text(error)),
-        }
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    Some(match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        15 => "SIGTERM",
-        _ => return None,
-    })
-}
-
 /// Starts processes, and ends all of them at once when told to.
 #[derive(Default)]
 pub struct Runner {
     /// Commands at work, by the number of their leader, which has not been reaped.
     at_work: Mutex<BTreeMap<i32, Arc<Family>>>,
     interrupted: OnceLock<Instant>,
+    pause: Pause,
     register: Option<Register>,
     programs: Programs,
     /// Variables that offer job slots to an inner `make`.
@@ -280,6 +230,18 @@ impl Runner {
         self.signal_all(Signal::KILL);
     }
 
+    /// Stops every command at work until [`Runner::go_on`]. Their time limits stop as well.
+    pub fn pause(&self) {
+        self.pause.begin();
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets commands that were stopped go on.
+    pub fn go_on(&self) {
+        self.signal_all(Signal::CONT);
+        self.pause.end();
+    }
+
     /// Returns whether the run was interrupted.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.get().is_some()
@@ -363,10 +325,19 @@ impl Runner {
         if self.is_interrupted() {
             family.signal_unreaped(Signal::TERM);
         }
+        if self.pause.is_on() {
+            family.signal_unreaped(Signal::STOP);
+        }
         if let Some(register) = &self.register {
             register.started(&family);
         }
-        let waited = wait(&family, spec.timeout, look);
+        tracing::debug!(
+            pid = family.leader,
+            dir = %spec.dir.display(),
+            command = %shown(&spec.argv),
+            "started"
+        );
+        let waited = self.wait(&family, spec.timeout, look);
         self.end_rest(&family, &waited);
         finish(&family);
         if let Some(register) = &self.register {
@@ -382,6 +353,37 @@ impl Runner {
             Ok(Waited::TooMuch(max)) => Exit::PrintedTooMuch(max),
             _ if self.is_interrupted() && !status.success() => Exit::Interrupted,
             _ => exit_of(status),
+        }
+    }
+
+    /// Waits until a command has ended, its time is over, or it has printed too much. Time in which
+    /// it was stopped does not count.
+    fn wait(
+        &self,
+        family: &Family,
+        timeout: Option<Duration>,
+        look: &dyn Fn() -> Looked,
+    ) -> io::Result<Waited> {
+        let pid = Pid::from_raw(family.leader).ok_or(io::ErrorKind::NotFound)?;
+        let waiter = Waiter::new(pid);
+        let (start, stopped) = (Instant::now(), self.pause.total());
+        let took = || {
+            let stopped = self.pause.total().saturating_sub(stopped);
+            start.elapsed().saturating_sub(stopped)
+        };
+        let mut next = FIRST_GLANCE;
+        loop {
+            let left = timeout.map(|limit| limit.saturating_sub(took()));
+            if let Some(status) = waiter.ended_within(left.map_or(next, |left| next.min(left)))? {
+                return Ok(Waited::Ended(status.exit_status() == Some(0)));
+            }
+            if let Some(limit) = timeout.filter(|limit| took() >= *limit) {
+                return Ok(Waited::Late(limit));
+            }
+            next = match look() {
+                Ok(next) => next,
+                Err(max) => return Ok(Waited::TooMuch(max)),
+            };
         }
     }
 
@@ -425,37 +427,10 @@ impl Runner {
     }
 }
 
-fn exit_of(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Code(-1),
-    }
-}
-
-/// Waits until a command has ended, its time is over, or it has printed too much.
-fn wait(
-    family: &Family,
-    timeout: Option<Duration>,
-    look: &dyn Fn() -> Looked,
-) -> io::Result<Waited> {
-    let pid = Pid::from_raw(family.leader).ok_or(io::ErrorKind::NotFound)?;
-    let waiter = Waiter::new(pid);
-    let start = Instant::now();
-    let mut next = FIRST_GLANCE;
-    loop {
-        let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
-        if let Some(status) = waiter.ended_within(left.map_or(next, |left| next.min(left)))? {
-            return Ok(Waited::Ended(status.exit_status() == Some(0)));
-        }
-        if let Some(limit) = timeout.filter(|limit| start.elapsed() >= *limit) {
-            return Ok(Waited::Late(limit));
-        }
-        next = match look() {
-            Ok(next) => next,
-            Err(max) => return Ok(Waited::TooMuch(max)),
-        };
-    }
+/// Returns the words of a command, for the log of what `rel` does.
+fn shown(argv: &[OsString]) -> String {
+    let command = argv.join(OsStr::new(" "));
+    shortened(&fs::shown(&command)).into_owned()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::digest::looks::{self, Look};
-use crate::digest::{Content, Digests};
+use crate::digest::{Content, Digests, Kind};
 use crate::error::{Error, Result};
 use crate::fs::RepoPath;
 use crate::graph::{Command, Graph, Target, TargetId};
@@ -335,7 +335,7 @@ impl<'a> Inspector<'a> {
         if !reasons.is_empty() {
             return Ok(reasons);
         }
-        reasons.extend(self.output_reasons(target, &record.made)?);
+        reasons.extend(self.output_reasons(target, &record.made, known)?);
         if reasons.is_empty()
             && let Some(former) = &record.made.product
         {
@@ -361,7 +361,13 @@ impl<'a> Inspector<'a> {
         is_too_old.then_some(StaleReason::TooOld { age, max_age })
     }
 
-    fn output_reasons(&self, target: &Target, made: &Made) -> Result<Vec<StaleReason>> {
+    fn output_reasons(
+        &self,
+        target: &Target,
+        made: &Made,
+        known: Option<&Known>,
+    ) -> Result<Vec<StaleReason>> {
+        let has_within = |path: &RepoPath| known.is_some_and(|known| known.has_within(path));
         let mut reasons = Vec::new();
         let found = outputs::states(target, self.digests)?;
         let find = |states: &[OutputState], path: &RepoPath| {
@@ -372,6 +378,8 @@ impl<'a> Inspector<'a> {
         };
         for recorded in &made.outputs {
             match find(&found, &recorded.path) {
+                // A directory that is no longer empty.
+                None if recorded.content.kind == Kind::Directory && has_within(&recorded.path) => {}
                 None => reasons.push(StaleReason::OutputMissing(recorded.path.clone())),
                 Some(content) if content != recorded.content => {
                     let shown = |c: Content| format!("{} {}", c.kind.word(), c.digest);
@@ -385,7 +393,7 @@ impl<'a> Inspector<'a> {
             }
         }
         for state in &found {
-            if find(&made.outputs, &state.path).is_none() {
+            if find(&made.outputs, &state.path).is_none() && !has_within(&state.path) {
                 reasons.push(StaleReason::OutputAdded(state.path.clone()));
             }
         }

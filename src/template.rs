@@ -172,6 +172,9 @@ impl TemplateError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unclosed | Self::NotAName(_) => "write `{{` and `}}` for literal braces",
+            Self::Unquotable(_, place) if *place == AFTER_DOLLAR => {
+                "leave out the dollar sign: `{name}` is a value of `rel`; for the shell write `${{name}}`"
+            }
             Self::Unquotable(..) => {
                 "set an environment variable with `env NAME=\"{name}\"` and use `\"$NAME\"` there"
             }
@@ -286,6 +289,25 @@ impl Template {
             })
             .collect()
     }
+}
+
+/// Where a placeholder looks like a parameter of the shell.
+const AFTER_DOLLAR: &str = "a word after a dollar sign";
+
+/// Shells that read quotes as POSIX says.
+const POSIX: &[&str] = &[
+    "sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh",
+];
+
+/// Returns whether scripts for this `shell`, a program with its options, are read as values are
+/// quoted.
+pub fn is_posix(shell: &[String]) -> bool {
+    let is_before = |word: &str| {
+        word.starts_with('-') || word.contains('=') || matches!(word, "env" | "busybox")
+    };
+    let mut names = shell.iter().map(|w| w.rsplit('/').next().unwrap_or(w));
+    let program = names.find(|word| !is_before(word));
+    program.is_none_or(|program| POSIX.contains(&program))
 }
 
 /// Returns `word` in single quotes, as a POSIX shell reads it back unchanged.

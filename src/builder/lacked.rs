@@ -1,11 +1,16 @@
-//! What a failed command lacked, where only its own words tell: a file that another target makes.
+//! What a failed command lacked, where only its own words tell: a file that another target makes,
+//! or its own output directory.
+
+use std::ffi::OsString;
 
 use super::Builder;
-use super::settle::TAIL_BYTES;
+use super::failed::TAIL_BYTES;
+use super::usual::Failed;
 use crate::error::Error;
 use crate::fs::RepoPath;
-use crate::graph::Target;
+use crate::graph::{Pattern, Target};
 use crate::printed::Printed;
+use crate::runner::{BASE_ENV, Exit};
 
 /// Words of a log that are looked up.
 const WORDS_MAX: usize = 2000;
@@ -32,26 +37,68 @@ impl Builder<'_> {
         let found = words.find_map(|word| {
             let below = [target.dir.join(word), RepoPath::new(word)];
             below.into_iter().find_map(|path| {
-                let maker = self.inspector.stranger(target, &path)?.to_owned();
-                let id = self.inspector.maker(&path)?;
-                let can = self.graph().can_need(&target.name, id);
-                can.then_some((path, maker))
+                let needed = || {
+                    let maker = self.inspector.stranger(target, &path)?;
+                    let id = self.inspector.maker(&path)?;
+                    let can = self.graph().can_need(&target.name, id);
+                    can.then(|| format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
+                };
+                self.unmade_directory(target, &path).or_else(needed)
             })
         });
         match found {
             None => error,
-            Some((path, maker)) => {
-                error.hinted(format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
-            }
+            Some(help) => error.hinted(help),
         }
+    }
+
+    /// Adds what else is usual where a command fails.
+    pub(super) fn with_usual_help(
+        &self,
+        (command, env): (&str, &[(String, Option<OsString>)]),
+        exit: &Exit,
+        log: &Printed,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        let tail = log.tail(TAIL_BYTES);
+        let (None, Ok((tail, _))) = (&error.help, tail) else {
+            return error;
+        };
+        let declared = |name: &str| env.iter().any(|(n, _)| n == name) || BASE_ENV.contains(&name);
+        let help = Failed {
+            command,
+            exit,
+            printed: &String::from_utf8_lossy(&tail),
+            is_kept: &|name| !declared(name) && (self.inspector.env)(name).is_some(),
+        }
+        .help();
+        match help {
+            Some(help) => error.hinted(help),
+            None => error,
+        }
+    }
+
+    /// Says that a path lies in an output directory that the commands have not made.
+    fn unmade_directory(&self, target: &Target, path: &RepoPath) -> Option<String> {
+        let root = self.inspector.digests.root();
+        let dirs = target.outputs.iter().filter_map(|o| match &o.pattern {
+            Pattern::Dir(dir) if path.starts_with(dir) => Some(dir),
+            _ => None,
+        });
+        let unmade = |dir: &&RepoPath| !dir.to_absolute(root).exists();
+        let dir = dirs.into_iter().find(unmade)?;
+        Some(format!(
+            "the output directory `{dir}/` is made by the commands: begin with `mkdir -p`"
+        ))
     }
 }
 
 /// Returns whether a line says, in the words of the C library or of usual tools, that something is
 /// not there.
 fn says_absent(line: &str) -> bool {
-    const WORDS: [&str; 6] = [
+    const WORDS: [&str; 7] = [
         "no such file",
+        "nonexistent",
         "not found",
         "cannot find",
         "can't find",

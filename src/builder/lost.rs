@@ -92,6 +92,7 @@ impl Builder<'_> {
             made: record.made,
             log,
             reason: Some(super::first_reason(&reasons)),
+            attempts: 0,
         }))
     }
 

@@ -1,10 +1,12 @@
 //! Settling one target: fresh after all, restored from the cache, or run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failed::{check_expectations, command_error, command_text, with_tail};
 use super::found::result_key;
+use super::long_script::LongScript;
 use super::moved::Stamps;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
@@ -21,7 +23,7 @@ use crate::progress::{Event, Settled};
 use crate::records::{Known, Record};
 use crate::runner::log::Log;
 use crate::runner::{self, Exit, Spec, command_env};
-use crate::stale::{self, Gathered, StaleReason, interrupted};
+use crate::stale::{self, Gathered, StaleReason};
 
 /// How a target was settled.
 pub struct Outcome {
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub log: Printed,
     /// Why it was not fresh.
     pub reason: Option<String>,
+    /// How many attempts its commands took; 0 if none ran.
+    pub attempts: u32,
 }
 
 /// What is to be made, and why.
@@ -52,11 +56,24 @@ struct Ran {
     found: Vec<Found>,
     /// When the last attempt began, where there is a depfile.
     start: Option<Start>,
+    /// How many attempts it took.
+    attempts: u32,
 }
 
-/// How many last lines of a log an error shows, and how many bytes of these.
-const TAIL_LINES: usize = 20;
-pub(super) const TAIL_BYTES: u64 = 16 * 1024;
+/// What was printed, attempt by attempt.
+struct Tries {
+    /// The number of the attempt at work, from 1 on.
+    number: u32,
+    /// What the last one printed.
+    printed: Printed,
+}
+
+/// How a recorded result came about.
+struct Run {
+    took: Duration,
+    finished_s: u64,
+    attempts: u32,
+}
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
@@ -79,10 +96,12 @@ impl Builder<'_> {
                 made,
                 log: Printed::default(),
                 reason: None,
+                attempts: 0,
             });
         }
         let reason = first_reason(&reasons);
         let key = gathered.key(self.graph(), target);
+        tracing::debug!(target = %target.name, key = %key.hex(), %reason, "stale");
         let former_made = former.map(|r| r.made.clone());
         let mut ours = known.as_ref().map(Known::ours).unwrap_or_default();
         // A target that is too old or forced is meant to run, whatever a cache has.
@@ -98,6 +117,7 @@ impl Builder<'_> {
                     made: made.into(),
                     log,
                     reason,
+                    attempts: 0,
                 });
             }
         }
@@ -121,6 +141,8 @@ impl Builder<'_> {
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(Made, Printed)>> {
         let cached = self.cached_result(target, key);
+        let is_there = cached.is_some();
+        tracing::debug!(target = %target.name, is_there, "looked into the cache");
         let is_young = |r: &ActionResult| self.inspector.too_old(target, r.finished_s).is_none();
         let Some((result, log, found)) = cached.filter(|(result, ..)| is_young(result)) else {
             return Ok(None);
@@ -138,9 +160,13 @@ impl Builder<'_> {
         }
         let log = self.keep_log(target, log)?;
         // What is restored is as old as it was.
-        let when = (Duration::from_millis(result.took_ms), result.finished_s);
+        let run = Run {
+            took: Duration::from_millis(result.took_ms),
+            finished_s: result.finished_s,
+            attempts: 1,
+        };
         let found = (found, Vec::new());
-        self.record(target, gathered, key, (&result.made, found), when)?;
+        self.record(target, gathered, key, (&result.made, found), run)?;
         Ok(Some((result.made, log)))
     }
 
@@ -236,16 +262,8 @@ impl Builder<'_> {
             made,
             found,
             start,
-        } = match run {
-            Ok(done) => done,
-            Err(error) => {
-                let mess = self.mess(target);
-                let is_failure = error.kind != ErrorKind::Interrupted;
-                // That it began is in the records, which is enough; its own error is what counts.
-                let _ = self.records().leave(&target.name, is_failure, mess);
-                return Err(error);
-            }
-        };
+            attempts,
+        } = run.map_err(|error| self.leave_failed(target, error))?;
         let took = started.elapsed();
         let moved_found = || self.moved_found(target, &found, &stamps, start.as_ref()?);
         let changed = self.changed_input(target, &job.gathered, &stamps);
@@ -265,9 +283,13 @@ impl Builder<'_> {
                 if beside.is_empty() {
                     self.store(target, job.key, (&made, &found), &log, took);
                 }
-                let when = (took, self.inspector.now_s);
+                let run = Run {
+                    took,
+                    finished_s: self.inspector.now_s,
+                    attempts,
+                };
                 let found = (found, beside);
-                self.record(target, &job.gathered, job.key, (&made, found), when)?;
+                self.record(target, &job.gathered, job.key, (&made, found), run)?;
             }
         }
         let is_same = job.former.as_deref() == Some(&made) && !made.outputs.is_empty();
@@ -281,7 +303,17 @@ impl Builder<'_> {
             made: made.into(),
             log,
             reason: Some(job.reason),
+            attempts,
         })
+    }
+
+    /// Notes what a run in vain left, and returns its error.
+    fn leave_failed(&self, target: &Target, error: Box<Error>) -> Box<Error> {
+        let mess = self.mess(target);
+        let is_failure = error.kind != ErrorKind::Interrupted;
+        // That it began is in the records, which is enough; its own error is what counts.
+        let _ = self.records().leave(&target.name, is_failure, mess);
+        error
     }
 
     /// Notes that a target's outputs are about to be written, unless another `rel` may do so.
@@ -307,13 +339,16 @@ impl Builder<'_> {
 
     /// Tries until an attempt succeeds or none is left.
     fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
-        let mut attempt = 1;
+        let mut tries = Tries {
+            number: 1,
+            printed: Printed::default(),
+        };
         loop {
-            let error = match self.attempt(target, gathered) {
+            let error = match self.attempt(target, gathered, &mut tries) {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let is_last = attempt > target.retries || error.kind == ErrorKind::Interrupted;
+            let is_last = tries.number > target.retries || error.kind == ErrorKind::Interrupted;
             if is_last {
                 return Err(match error.kind {
                     ErrorKind::Interrupted => error,
@@ -323,13 +358,18 @@ impl Builder<'_> {
             if self.make_room(target, &self.mess(target)).is_err() {
                 return Err(error);
             }
+            let of = target.retries.saturating_add(1);
             self.progress.event(&Event::Retrying {
                 target: &target.name,
-                attempt,
-                of: target.retries.saturating_add(1),
+                attempt: tries.number,
+                of,
                 why: &error.message,
+                log: &tries.printed,
             });
-            attempt += 1;
+            let why = format!("attempt {} of {of} failed: {}", tries.number, error.message);
+            self.add_to_log(target, &why);
+            tries.number += 1;
+            tries.printed = Printed::default();
         }
     }
 
@@ -339,7 +379,7 @@ impl Builder<'_> {
         outputs::states(target, self.inspector.digests).unwrap_or_default()
     }
 
-    fn attempt(&self, target: &Target, gathered: &Gathered) -> Result<Ran> {
+    fn attempt(&self, target: &Target, gathered: &Gathered, tries: &mut Tries) -> Result<Ran> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = Log::create(&dir).context("create a file in", &dir)?;
@@ -351,7 +391,11 @@ impl Builder<'_> {
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
         let (text, is_cut) = log.printed().context("keep a log in", &dir)?;
-        let text = self.keep_log(target, text)?;
+        let text = match tries.number {
+            1 => self.keep_log(target, text)?,
+            _ => self.append_to_log(target, text)?,
+        };
+        tries.printed = text.clone();
         let found = match &failed {
             None => self.found(target, gathered, &place, depfile?.as_deref()),
             Some(_) => Ok(Vec::new()),
@@ -359,9 +403,12 @@ impl Builder<'_> {
         let named = found.as_deref().unwrap_or_default();
         self.find_undeclared(target, gathered, &place, named);
         if let Some((i, exit, dir)) = failed {
+            self.keep_long_command(target, gathered, i);
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             let error = self.explain(target, gathered, &place, error);
-            return Err(self.with_missing_need(target, &text, error));
+            let error = self.with_missing_need(target, &text, error);
+            let command = (&*command_text(target, gathered, i), &*gathered.env);
+            return Err(self.with_usual_help(command, &exit, &text, error));
         }
         check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;
@@ -385,6 +432,7 @@ impl Builder<'_> {
             made: Made { outputs, product },
             found,
             start,
+            attempts: tries.number,
         })
     }
 
@@ -400,14 +448,19 @@ impl Builder<'_> {
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);
             place.equip(&mut env, &gathered.env);
+            let dir = place.around_stage().unwrap_or(self.state_dir);
+            let long = LongScript::of(target.run.get(i), argv, dir)?;
             let spec = Spec {
-                argv: argv.clone(),
+                argv: long.as_ref().map_or(&argv[..], LongScript::argv).to_vec(),
                 dir: target.dir.to_absolute(place.root(root)),
                 env,
                 timeout: target.timeout,
                 mark: Some(runner::mark(root, &target.name, i)),
             };
             let exit = place.run(target, self.inspector.runner, &spec, log)?;
+            if let Some(long) = &long {
+                place.forget(long.path());
+            }
             if !exit.is_ok() {
                 return Ok(Some((i, exit, spec.dir)));
             }
@@ -459,110 +512,18 @@ impl Builder<'_> {
         gathered: &Gathered,
         key: ActionKey,
         (made, (found, beside)): (&Made, (Vec<Found>, Vec<RepoPath>)),
-        (took, finished_s): (Duration, u64),
+        run: Run,
     ) -> Result<()> {
         let record = Record {
             key,
             fields: gathered.fields(self.graph(), target),
             made: made.clone().into(),
-            took,
-            finished_s,
+            took: run.took,
+            finished_s: run.finished_s,
+            attempts: run.attempts,
             found,
             beside,
         };
         self.records().finish(&target.name, record)
-    }
-}
-
-fn command_error(
-    target: &Target,
-    gathered: &Gathered,
-    (index, dir): (usize, &Path),
-    exit: &Exit,
-    log: &Printed,
-) -> Box<Error> {
-    if matches!(exit, Exit::Interrupted) {
-        return interrupted();
-    }
-    let words = &gathered.commands[index];
-    let command = match target.run.get(index) {
-        // The script, without the interpreter in front of it.
-        Some(crate::graph::Command::Shell { .. }) => words.last().cloned().unwrap_or_default(),
-        _ => words.join(std::ffi::OsStr::new(" ")),
-    };
-    let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
-        .fact("command", fs::shown(&command));
-    match exit {
-        Exit::NotStarted(_) if !dir.is_dir() => error
-            .fact("directory", target.dir.to_string())
-            .hinted("that directory is not there: correct `dir`, or make it first"),
-        Exit::NotStarted(why) => error.hinted(match why.kind() {
-            std::io::ErrorKind::ArgumentListTooLong => {
-                "hand a long list over in a file, or give a command fewer at a time: `each`"
-            }
-            std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
-            _ => "is the program installed and in `PATH`?",
-        }),
-        Exit::TimedOut(_) => {
-            with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
-        }
-        Exit::PrintedTooMuch(_) => {
-            with_tail(error, log).hinted("let it print less, or write it into a file")
-        }
-        _ => with_tail(error, log),
-    }
-}
-
-fn check_expectations(target: &Target, log: &Printed, is_cut: bool) -> Result<()> {
-    let first = |wanted: &[String], is_there: bool| -> Result<Option<String>> {
-        for wanted in wanted {
-            let found = log.contains(wanted);
-            let found = found.context("read the log of", Path::new(&target.name))?;
-            if found == is_there {
-                return Ok(Some(wanted.clone()));
-            }
-        }
-        Ok(None)
-    };
-    let failed = |what: &str| {
-        let error = Error::failed(format!("`{}` ran, but {what}", target.name));
-        let error = with_tail(error, log);
-        Err(match is_cut {
-            true => error.hinted(
-                "`> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` \
-                 and `>&1`, or `>>`",
-            ),
-            false => error,
-        })
-    };
-    let broken = |what: &str, wanted: &str| failed(&format!("{what} `{wanted}`"));
-    if let Some(wanted) = first(&target.expect, false)? {
-        return broken("did not print", &wanted);
-    }
-    match first(&target.reject, true)? {
-        Some(wanted) => broken("printed", &wanted),
-        None if is_cut && !target.reject.is_empty() => failed(
-            "emptied its own log, so that nobody knows whether it printed what `reject` names",
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Adds the last lines of a log to an error.
-fn with_tail(error: Box<Error>, log: &Printed) -> Box<Error> {
-    // What cannot be read any more is in the log that is kept, or nowhere.
-    let Ok((tail, is_cut)) = log.tail(TAIL_BYTES) else {
-        return error;
-    };
-    let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.is_empty() {
-        return error;
-    }
-    let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-    // The first of them may have lost its beginning.
-    match is_cut && lines.len() <= TAIL_LINES {
-        true => error.fact("printed", format!("…{last}")),
-        false => error.fact("printed", last),
     }
 }

@@ -147,9 +147,9 @@ impl Builder<'_> {
         }
         for output in &target.outputs {
             match &output.pattern {
-                Pattern::Dir(dir) | Pattern::Glob { base: dir, .. } => stage.place_dir(dir)?,
-                Pattern::File(file) => {
-                    if let Some(dir) = file.as_path().parent() {
+                Pattern::Glob { base, .. } => stage.place_dir(base)?,
+                Pattern::File(path) | Pattern::Dir(path) => {
+                    if let Some(dir) = path.as_path().parent() {
                         stage.place_dir(&RepoPath::new(dir))?;
                     }
                 }
@@ -292,6 +292,16 @@ impl Workplace {
     /// Returns the directory that stands for the repository.
     pub(super) fn root<'a>(&'a self, tree: &'a Path) -> &'a Path {
         self.stage.as_ref().map_or(tree, Stage::root)
+    }
+
+    /// Returns the directory around the stage, where a command finds what `rel` hands to it.
+    pub(super) fn around_stage(&self) -> Option<&Path> {
+        self.stage.as_ref().map(Stage::slot)
+    }
+
+    /// Leaves out of what was seen a file that `rel` itself handed to a command.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.seen.files.remove(path);
     }
 
     /// Returns the path in the repository that an absolute path stands for.

@@ -89,12 +89,12 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     drop(reading);
-    let roots = find(&project.graph, &args.targets)?;
+    let roots = find(project, &args.targets)?;
     let report = run(context, project, root, &roots, &args.options, looked)?;
     report.tell(context, &project.graph);
     match report.summary.is_ok() {
         true => Ok(EXIT_OK),
-        false => Ok(report.exit_code()),
+        false => Ok(report.exit_code(context)),
     }
 }
 
@@ -236,9 +236,7 @@ fn start_runner(
 ) -> Result<(Arc<Runner>, Listener)> {
     let register = Register::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
-    let (interrupt, kill) = (runner.clone(), runner.clone());
-    let flag = Arc::new(AtomicBool::new(false));
-    let listener = Listener::start(flag, move || interrupt.interrupt(), move || kill.kill())?;
+    let listener = Listener::of_runner(&runner, Arc::default())?;
     Ok((runner, listener))
 }
 
@@ -253,12 +251,39 @@ fn store(context: &Context, display: &dyn Progress) -> Option<LocalStore> {
         .ok()
 }
 
-/// Returns the display for this screen: live on a terminal, else lines.
+/// Returns the display for this screen: live on a terminal, else lines. The context is told what
+/// was started.
 pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
     let (screen, sources) = (context.screen, sources.clone());
+    let has_started = context.has_started.clone();
     match screen.is_live && !context.json {
-        true => Box::new(ui::fancy::Fancy::new(screen, sources)),
-        false => Box::new(ui::plain::Plain::new(screen, sources, ui::eprint)),
+        true => Box::new(Noting {
+            display: ui::fancy::Fancy::new(screen, sources),
+            has_started,
+        }),
+        false => Box::new(Noting {
+            display: ui::plain::Plain::new(screen, sources, ui::eprint),
+            has_started,
+        }),
+    }
+}
+
+/// Hands events on, and notes whether anything was started: that decides the exit code.
+struct Noting<P> {
+    display: P,
+    has_started: Arc<AtomicBool>,
+}
+
+impl<P: Progress> Progress for Noting<P> {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Started { .. } | Event::StepStarted { .. } = event {
+            self.has_started.store(true, Ordering::Relaxed);
+        }
+        self.display.event(event);
+    }
+
+    fn aside(&self, act: &mut dyn FnMut()) {
+        self.display.aside(act);
     }
 }
 

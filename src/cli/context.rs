@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cache::local::LocalStore;
@@ -11,7 +12,7 @@ use crate::compiled::{self, Origin, Stamps};
 use crate::deploy::Recipes;
 use crate::deploy::hosts::machines;
 use crate::digest::Digest;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
 use crate::model::Project;
 use crate::releasefile::{self, LoadRequest};
@@ -39,6 +40,8 @@ pub struct Context {
     pub stats: bool,
     /// The users that count as this one.
     pub owners: Owners,
+    /// Whether commands of a target or a step were started: set by the display.
+    pub(super) has_started: Arc<AtomicBool>,
     /// What the user has allowed with `rel trust`, once that is asked.
     pub(super) trusted: OnceLock<BTreeSet<PathBuf>>,
     file: Option<PathBuf>,
@@ -130,6 +133,7 @@ impl Context {
             hosts_file: global.hosts.as_ref().map(|f| dir.join(f)),
             is_hosts_file_named: true,
             owners: Owners::new(env.get("SUDO_UID").and_then(|uid| uid.to_str())),
+            has_started: Arc::default(),
             trusted: OnceLock::new(),
             state: OnceLock::new(),
             dir,
@@ -142,6 +146,15 @@ impl Context {
             loaded: OnceLock::new(),
             broken: None,
         })
+    }
+
+    /// Returns the exit code for an error that ends the run. `EXIT_USAGE` promises that nothing was
+    /// started, so a mistake that is only found later is a failure.
+    pub fn exit_code(&self, error: &Error) -> u8 {
+        match error.kind.exit_code() {
+            EXIT_USAGE if self.has_started.load(Ordering::Relaxed) => EXIT_FAILED,
+            code => code,
+        }
     }
 
     /// Returns a variable of the environment.
@@ -278,7 +291,8 @@ impl Context {
     /// Returns who is at work, for journals: `user@machine`.
     pub fn who(&self) -> String {
         let user = self.var("USER").or_else(|| self.var("LOGNAME"));
-        let user = user.map_or("unknown".into(), |u| u.to_string_lossy().into_owned());
+        let user = user.filter(|u| !u.is_empty());
+        let user = user.map_or_else(Self::user, |u| u.to_string_lossy().into_owned());
         let name = rustix::system::uname();
         format!("{user}@{}", name.nodename().to_string_lossy())
     }

@@ -77,11 +77,15 @@ pub(super) fn params(
 ) -> Result<BTreeMap<String, String>> {
     let usage = || format!("rel {}", usage(environment));
     if let Some(extra) = values.get(environment.params.len()) {
-        return Err(Error::usage(format!(
+        let error = Error::usage(format!(
             "`{}` takes no argument `{extra}`",
             environment.name
         ))
-        .fact("usage", usage()));
+        .fact("usage", usage());
+        return Err(match extra.as_str() {
+            "rollback" | "plan" => error.hinted(format!("`rel {} --{extra}`", environment.name)),
+            _ => error,
+        });
     }
     let mut params = BTreeMap::new();
     for (i, param) in environment.params.iter().enumerate() {
@@ -156,6 +160,8 @@ pub(super) fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&
         match project.graph.find(name) {
             Some(_) => Error::usage(format!("`{name}` is a target, not a command"))
                 .hinted(format!("rel build {name}")),
+            None if name == "rollback" => Error::usage(format!("there is no command `{name}`"))
+                .hinted("`rel ENVIRONMENT --rollback` goes back to what was live before"),
             None => unknown_name("command or environment", name, &known),
         }
     })
@@ -238,7 +244,7 @@ impl Job<'_> {
             )?;
             if !report.summary.is_ok() {
                 report.tell(self.context, &self.project.graph);
-                return Ok(report.exit_code());
+                return Ok(report.exit_code(self.context));
             }
             if !self.context.json && !self.context.screen.is_quiet {
                 ui::tell(super::report::summary_line(&report.summary));
@@ -388,7 +394,7 @@ impl Job<'_> {
         let names = deploy::needed_targets(self.project, self.environment, &self.params)?;
         match names.is_empty() {
             true => Ok(Vec::new()),
-            false => find(&self.project.graph, &names),
+            false => find(self.project, &names),
         }
     }
 

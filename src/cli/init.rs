@@ -39,13 +39,15 @@ fn releasefile(dir: &Path) -> String {
     let name = dir
         .file_name()
         .map_or("project".into(), |n| n.to_string_lossy().into_owned());
-    // The name is a template.
-    let name = name.replace('{', "{{").replace('}', "}}");
-    let mut text = format!("project {} {{\n", quoted(&name));
-    text.push_str(match dir.join(".git").exists() {
-        true => "    version (command)\"git describe --tags --always --dirty\"\n}\n",
-        false => "    version \"0.1\"\n}\n",
-    });
+    let mut text = format!("project {} {{\n", quoted_literal(&name));
+    let version = match (is_tagged(dir), declared_version(dir)) {
+        (false, Some(version)) => quoted_literal(&version),
+        _ if dir.join(".git").exists() => {
+            String::from("(command)\"git describe --tags --always --dirty\"")
+        }
+        _ => String::from("\"0.1\""),
+    };
+    text.push_str(&format!("    version {version}\n}}\n"));
     let scripts = npm_scripts(dir);
     let builds = scripts.contains(&"build");
     // What one target writes, another does not read.
@@ -91,6 +93,56 @@ fn quoted(text: &str) -> String {
         }
     }
     out + "\""
+}
+
+/// Returns a text that is no template as a KDL string.
+fn quoted_literal(text: &str) -> String {
+    let quoted = quoted(&text.replace('{', "{{").replace('}', "}}"));
+    // A version is quoted, also where KDL would take it without.
+    match quoted.starts_with(|c: char| c.is_ascii_digit()) {
+        true => format!("\"{quoted}\""),
+        false => quoted,
+    }
+}
+
+/// Returns whether git knows a tag: then that names versions.
+fn is_tagged(dir: &Path) -> bool {
+    let git = dir.join(".git");
+    let packed = fs::read_text(&git.join("packed-refs")).unwrap_or_default();
+    let tags = std::fs::read_dir(git.join("refs/tags"));
+    packed.contains("refs/tags/") || tags.is_ok_and(|mut tags| tags.next().is_some())
+}
+
+/// Returns the version that the files of the project declare, where all that do agree.
+fn declared_version(dir: &Path) -> Option<String> {
+    let read = |name: &str| fs::read_text(&dir.join(name)).ok();
+    let package = || -> Option<String> {
+        let package: serde_json::Value = serde_json::from_str(&read("package.json")?).ok()?;
+        Some(package.get("version")?.as_str()?.to_owned())
+    };
+    let found = [
+        read("Cargo.toml").and_then(|text| version_in(&text, "[package]")),
+        read("pyproject.toml").and_then(|text| version_in(&text, "[project]")),
+        package(),
+    ];
+    let mut found = found.into_iter().flatten();
+    let first = found.next()?;
+    found.all(|other| other == first).then_some(first)
+}
+
+/// Returns the version that a section of a TOML file gives as a plain string.
+fn version_in(text: &str, section: &str) -> Option<String> {
+    let lines = text.lines().map(str::trim);
+    let mut own = lines.skip_while(|line| *line != section).skip(1);
+    let value = own
+        .by_ref()
+        .take_while(|line| !line.starts_with('['))
+        .find_map(|line| {
+            let (name, value) = line.split_once('=')?;
+            (name.trim() == "version").then(|| value.trim())
+        })?;
+    let inner = value.strip_prefix('"')?.split('"').next()?;
+    (!inner.is_empty()).then(|| inner.to_owned())
 }
 
 fn cargo(dir: &Path, not_dist: &str) -> Option<String> {
@@ -145,6 +197,11 @@ fn python(dir: &Path, builds: bool) -> Option<String> {
     } else {
         ""
     };
+    // What lies below src/ is found there.
+    let path = match dir.join("src").is_dir() {
+        true => " PYTHONPATH=\"src\"",
+        false => "",
+    };
     Some(format!(
         r#"
 var "python" "python3"
@@ -153,7 +210,7 @@ target "tests-pass" {{
     desc "Unit tests"
     inputs "**/*.py" "{project}" "!**/__pycache__/**" "!build/**" "!dist/**"
     tool "{{python}} --version"
-    env PYTHONDONTWRITEBYTECODE="1"
+    env PYTHONDONTWRITEBYTECODE="1"{path}
     run "{{python}} -m unittest discover -q {tests}"
 }}
 

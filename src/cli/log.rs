@@ -169,7 +169,7 @@ fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let state_dir = context.known_state();
     let records = Records::load_known(state_dir)?;
-    let ids = find(&project.graph, names)?;
+    let ids = find(project, names)?;
     let mut answers = Vec::new();
     for id in &ids {
         let name = &project.graph.target(*id).name;

@@ -1,11 +1,12 @@
 //! Names on the command line: what they stand for, and what to say of unknown ones.
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, TargetId};
-use crate::model::Environment;
+use crate::graph::TargetId;
+use crate::model::{Environment, Project};
 
 /// Returns the targets that names stand for; all when there are none.
-pub fn find(graph: &Graph, names: &[String]) -> Result<Vec<TargetId>> {
+pub fn find(project: &Project, names: &[String]) -> Result<Vec<TargetId>> {
+    let graph = &project.graph;
     if names.is_empty() {
         return Ok(graph.ids().collect());
     }
@@ -13,6 +14,13 @@ pub fn find(graph: &Graph, names: &[String]) -> Result<Vec<TargetId>> {
     for name in names {
         match graph.find(name) {
             Some(found) => ids.extend(found),
+            None if project.environments.iter().any(|e| e.name == *name) => {
+                return Err(
+                    Error::usage(format!("`{name}` is an environment, not a target")).hinted(
+                        format!("`rel {name} --plan` shows what it would do, `rel {name}` does it"),
+                    ),
+                );
+            }
             None => {
                 let known: Vec<&str> = graph.base_names().chain(graph.names()).collect();
                 return Err(unknown_name("target", name, &known));

@@ -14,6 +14,7 @@ use super::names::{find, usage};
 use super::signals::Listener;
 use crate::digest::Digests;
 use crate::error::{EXIT_OK, Error, Result, plural};
+use crate::fs;
 use crate::graph::{Graph, TargetId};
 use crate::key::Made;
 use crate::model::Project;
@@ -116,10 +117,8 @@ fn inspect<T>(
     let state_dir = context.known_state();
     let digests = known_digests(context, &root);
     let runner = Arc::new(Runner::default());
-    let (interrupt, kill) = (runner.clone(), runner.clone());
     let flag = Arc::new(AtomicBool::new(false));
-    let end = move || interrupt.interrupt();
-    let _listener = Listener::start(flag.clone(), end, move || kill.kill())?;
+    let _listener = Listener::of_runner(&runner, flag.clone())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
     let mut inspector = Inspector::new(
@@ -232,7 +231,7 @@ fn environment_json(environment: &crate::model::Environment) -> Value {
 pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let roots = find(&project.graph, &names.targets)?;
+    let roots = find(project, &names.targets)?;
     let answers = survey(context, project, root, &roots, names.how)?;
     if context.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
@@ -295,7 +294,7 @@ pub(super) fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize
 pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let roots = find(&project.graph, &args.targets)?;
+    let roots = find(project, &args.targets)?;
     let order = project.graph.closure(&roots);
     let keys = |i: &Inspector<'_>, _: &Records| i.source_keys(&order);
     let hashes = inspect(context, project, root, How::default(), keys)?;
@@ -331,7 +330,7 @@ pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
 pub fn plan_targets(context: &mut Context, targets: &[String], how: How) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let roots = find(&project.graph, targets)?;
+    let roots = find(project, targets)?;
     let answers = survey(context, project, root, &roots, how)?;
     if context.json {
         let open = answers.iter().filter(|a| a.word() != "fresh");
@@ -391,12 +390,20 @@ pub fn check(context: &mut Context) -> Result<u8> {
         }
         false => ui::print_line(format!(
             "{} is sound: {targets} {}, {environments} {}",
-            super::context::RELEASEFILE,
+            file_name(project),
             plural(targets, "target"),
             plural(environments, "environment"),
         )),
     }
     Ok(EXIT_OK)
+}
+
+/// Returns the name of the file that was read.
+fn file_name(project: &Project) -> String {
+    let first = project.sources.files().first();
+    first.map_or_else(String::new, |file| {
+        fs::shown(file.path.as_os_str()).into_owned()
+    })
 }
 
 /// What targets made.

@@ -167,9 +167,9 @@ fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> V
 
 impl Report {
     /// Returns the exit code of a build that did not succeed.
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self, context: &Context) -> u8 {
         match self.summary.errors.first() {
-            Some((_, error)) => error.kind.exit_code(),
+            Some((_, error)) => context.exit_code(error),
             None => error::EXIT_INTERRUPTED,
         }
     }
@@ -199,7 +199,12 @@ impl Report {
         let errors = self.summary.errors.iter();
         let errors: Vec<String> = errors.map(|(_, e)| e.message.clone()).collect();
         let phases: BTreeMap<&str, &Counts> = self.phases.iter().map(|(n, c)| (*n, c)).collect();
+        let retried = self.summary.retried.iter();
+        let attempts: serde_json::Map<String, serde_json::Value> = retried
+            .map(|(id, attempts)| (graph.name(*id).to_owned(), (*attempts).into()))
+            .collect();
         serde_json::json!({
+            "attempts": attempts,
             "ok": self.summary.is_ok(),
             "targets": targets,
             "errors": errors,
@@ -215,10 +220,14 @@ pub fn summary_line(summary: &Summary) -> String {
     let count = |how| summary.count(how);
     let ran = count(Settled::Ran) + count(Settled::RanSame);
     let fresh = count(Settled::Fresh);
+    let ran_word = match summary.retried.len() {
+        0 => String::from("ran"),
+        retried => format!("ran ({retried} not at the first attempt)"),
+    };
     let parts: Vec<String> = [
         (count(Settled::Failed), "failed"),
         (count(Settled::Skipped), "not tried"),
-        (ran, "ran"),
+        (ran, ran_word.as_str()),
         (count(Settled::Restored), "restored from the cache"),
     ]
     .iter()

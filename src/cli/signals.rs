@@ -1,5 +1,5 @@
 //! Ctrl-C and friends: the first asks what runs to end, and `rel` is gone within a second; the
-//! second ends all at once.
+//! second ends all at once. Ctrl-Z stops what is at work as well.
 //!
 //! Nobody who waits has to look up for that. Where no [`Listener`] is, nothing is at work, and a
 //! signal ends `rel` there and then. Else what is at work is asked to end and `rel` comes to its
@@ -11,11 +11,11 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
 use crate::error::{EXIT_INTERRUPTED, Error, Result};
-use crate::runner::INTERRUPT_GRACE;
+use crate::runner::{INTERRUPT_GRACE, Runner};
 use crate::ui;
 
 /// Time from the first signal on in which `rel` may come to its own end.
@@ -32,7 +32,11 @@ struct AtWork {
     is_interrupted: Arc<AtomicBool>,
     interrupt: Box<dyn Fn() + Send + Sync>,
     kill: Box<dyn Fn() + Send + Sync>,
+    pause: Option<Pause>,
 }
+
+/// Stops what is at work, and lets it go on.
+pub type Pause = [Box<dyn Fn() + Send + Sync>; 2];
 
 struct State {
     is_listening: bool,
@@ -58,6 +62,21 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Listens for a runner: its commands are interrupted, killed, and stopped with `rel`.
+    /// `is_interrupted` is set before.
+    ///
+    /// # Errors
+    /// Signals cannot be listened for.
+    pub fn of_runner(runner: &Arc<Runner>, is_interrupted: Arc<AtomicBool>) -> Result<Self> {
+        let [interrupt, kill, pause, go_on] = std::array::from_fn(|_| runner.clone());
+        let pause: Pause = [
+            Box::new(move || pause.pause()),
+            Box::new(move || go_on.go_on()),
+        ];
+        let (interrupt, kill) = (move || interrupt.interrupt(), move || kill.kill());
+        Self::pausing(is_interrupted, interrupt, kill, Some(pause))
+    }
+
     /// Calls `interrupt` at the first signal, and `kill` after a grace and at the second.
     /// `is_interrupted` is set before. Both may be called from any thread, and again.
     ///
@@ -67,6 +86,15 @@ impl Listener {
         is_interrupted: Arc<AtomicBool>,
         interrupt: impl Fn() + Send + Sync + 'static,
         kill: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::pausing(is_interrupted, interrupt, kill, None)
+    }
+
+    fn pausing(
+        is_interrupted: Arc<AtomicBool>,
+        interrupt: impl Fn() + Send + Sync + 'static,
+        kill: impl Fn() + Send + Sync + 'static,
+        pause: Option<Pause>,
     ) -> Result<Self> {
         listen()?;
         let mut state = state();
@@ -79,6 +107,7 @@ impl Listener {
             is_interrupted,
             interrupt: Box::new(interrupt),
             kill: Box::new(kill),
+            pause,
         }));
         Ok(Self { id })
     }
@@ -100,16 +129,55 @@ fn listen() -> Result<()> {
     let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     // Else the one that is set now would be called as well.
     set_action(libc::SIG_DFL);
-    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
+    // A shell without job control has nobody who would let it go on.
+    let stop = (!is_ignored(SIGTSTP)).then_some(SIGTSTP);
+    let others = hang_up.into_iter().chain(stop);
+    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(others))
         .map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
     let thread = std::thread::Builder::new().spawn(move || {
-        for _ in signals.forever() {
-            came();
+        for signal in signals.forever() {
+            match signal {
+                SIGTSTP => stop_here(),
+                _ => came(),
+            }
         }
     });
     thread.map_err(|e| Error::internal(format!("cannot listen for signals: {e}")))?;
     state.is_listening = true;
     Ok(())
+}
+
+/// Stops with all that is at work, until somebody lets `rel` go on. Commands are in groups of
+/// their own, which the terminal's signal does not reach.
+fn stop_here() {
+    let at_work = state().at_work.clone();
+    let all = |which: usize| {
+        let pauses = at_work.iter().filter_map(|work| work.pause.as_ref());
+        pauses.for_each(|pause| pause[which]());
+    };
+    all(0);
+    ui::last_words("");
+    stop_self();
+    all(1);
+}
+
+/// Does what SIGTSTP does by default; returns when `rel` goes on. Where nobody could let it go on
+/// (an orphaned process group) the kernel does nothing.
+#[expect(
+    unsafe_code,
+    reason = "no crate that is here leaves that decision to the kernel"
+)]
+fn stop_self() {
+    // SAFETY: all zeros are a value of this plain struct, which is the default action, and the
+    // former one is set again as it was. The signal comes to this very thread, before `raise`
+    // returns.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut former: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGTSTP, &raw const default, &raw mut former);
+        libc::raise(SIGTSTP);
+        libc::sigaction(SIGTSTP, &raw const former, std::ptr::null_mut());
+    }
 }
 
 /// A signal has come.

@@ -29,7 +29,7 @@ pub fn check(context: &mut Context, args: &CheckArgs) -> Result<u8> {
 fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let roots = find(&project.graph, targets)?;
+    let roots = find(project, targets)?;
     let options = BuildOptions {
         is_traced: true,
         ..BuildOptions::default()
@@ -44,7 +44,7 @@ fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
     match summary.is_ok() {
         true if is_any => Ok(EXIT_FAILED),
         true => Ok(EXIT_OK),
-        false => Ok(report.exit_code()),
+        false => Ok(report.exit_code(context)),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let graph = &project.graph;
-    let roots = find(graph, &args.names.targets)?;
+    let roots = find(project, &args.names.targets)?;
     let answers = survey(context, project, root.clone(), &roots, args.names.how)?;
     let records = Records::load_known(context.known_state())?;
     let digests = known_digests(context, &root);
@@ -76,8 +76,12 @@ fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Recor
         Some(record) => {
             let age =
                 std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            let retried = match record.attempts {
+                0 | 1 => String::new(),
+                attempts => format!(" at attempt {attempts}"),
+            };
             format!(
-                "built {} ago, key {}",
+                "built {} ago{retried}, key {}",
                 shown_time(age),
                 &record.key.hex()[..16]
             )

@@ -15,7 +15,7 @@ use crate::graph::{
     CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
 };
 use crate::source::{Mistake, Place};
-use crate::template::{Mode, Template, Value};
+use crate::template::{self, Mode, Template, Value};
 
 /// The nodes a target may have.
 pub(crate) const CHILDREN: &[&str] = &[
@@ -32,11 +32,6 @@ const ONCE: &[&str] = &[
 
 /// The shell of a `run` with one string, unless `shell` says otherwise.
 pub(crate) const SHELL: &[&str] = &["sh", "-eu", "-c"];
-
-/// Shells that read quotes as POSIX says.
-const POSIX: &[&str] = &[
-    "sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh",
-];
 
 /// A decoded target, and where each of its needs is written.
 pub(crate) struct Decoded {
@@ -425,16 +420,6 @@ pub(crate) fn command(
     Some(Command::Argv(words))
 }
 
-/// Returns whether scripts for this `shell` are read as values are quoted.
-fn is_posix(shell: &[String]) -> bool {
-    let is_before = |word: &str| {
-        word.starts_with('-') || word.contains('=') || matches!(word, "env" | "busybox")
-    };
-    let mut names = shell.iter().map(|w| w.rsplit('/').next().unwrap_or(w));
-    let program = names.find(|word| !is_before(word));
-    program.is_none_or(|program| POSIX.contains(&program))
-}
-
 /// Returns the command of one string: shell text.
 pub(crate) fn shell_command(
     text: &Text,
@@ -453,7 +438,7 @@ pub(crate) fn shell_command(
         return None;
     }
     let parsed = scope.parse(text, Mode::Shell, late, found)?;
-    if let Some(name) = parsed.names().next().filter(|_| !is_posix(shell)) {
+    if let Some(name) = parsed.names().next().filter(|_| !template::is_posix(shell)) {
         let message = format!(
             "`{{{name}}}` stands in a script for `{}`, for which no value can be quoted safely",
             shell.join(" ")

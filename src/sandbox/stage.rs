@@ -85,6 +85,11 @@ impl Stage {
         &self.root
     }
 
+    /// Returns the directory that holds all of the stage, which commands can read.
+    pub fn slot(&self) -> &Path {
+        &self.slot
+    }
+
     /// Returns the empty directory that is a command's own: its home, and the place for its
     /// temporary files.
     pub fn private(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use super::answers::{Question, Time};
 use super::{Inspector, QUESTION_TIMEOUT, interrupted, text};
 use crate::command::{self, Late};
 use crate::digest::{Content, Digest, Kind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shortened};
 use crate::fs::RepoPath;
 use crate::glob::{self, OutputIndex};
 use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
@@ -425,13 +425,16 @@ impl Inspector<'_> {
             Exit::Interrupted => Err(interrupted()),
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
-                    .fact("command", shown.join(" "));
+                    .fact("command", shortened(&shown.join(" ")));
                 let error = match err.is_empty() {
                     true => error,
                     false => error.fact("printed", text(err)),
                 };
                 Err(match exit {
                     Exit::PrintedTooMuch(_) => error.hinted(PRINT_LESS),
+                    Exit::NotStarted(_) | Exit::Code(127) => {
+                        error.hinted("is the program installed, and its directory in `PATH`?")
+                    }
                     _ => error,
                 })
             }

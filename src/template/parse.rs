@@ -111,9 +111,7 @@ impl<'a> Parser<'a> {
             Context::Bare | Context::Double if self.last == '\\' => {
                 refuse("a word after a backslash")
             }
-            Context::Bare | Context::Double if self.last == '$' => {
-                refuse("a word after a dollar sign")
-            }
+            Context::Bare | Context::Double if self.last == '$' => refuse(super::AFTER_DOLLAR),
             Context::Bare => Ok(Quote::Bare),
             Context::Double => Ok(Quote::Double),
             Context::Single => Ok(Quote::Single),

@@ -58,7 +58,10 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
             Settled::RanSame => self.line(GOOD, "same", target + "  " + time),
             Settled::Failed | Settled::Skipped => {}
         }
-        self.block(log);
+        // What is restored was shown when it was made.
+        if how != Settled::Restored || self.screen.is_verbose {
+            self.block(log);
+        }
     }
 
     /// Writes what a command printed, indented; in one piece, unless it is long.
@@ -151,9 +154,11 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
                 attempt,
                 of,
                 why,
+                log,
             } => {
                 let text = format!("{target}  attempt {attempt} of {of} failed: {why}");
                 self.line(WARN, "retry", text);
+                self.block(log);
             }
             Event::Finished {
                 target,

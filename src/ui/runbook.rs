@@ -86,7 +86,7 @@ impl Page {
                     "- The guard {} of {} lets it through on {}; `--override {guard} --reason \"…\"` goes on all the same.",
                     code(guard),
                     code(&part.label),
-                    names(&part.hosts),
+                    names(if part.hosts.is_empty() { &part.held } else { &part.hosts }),
                 ));
             }
         }
@@ -167,14 +167,16 @@ impl Page {
             false => "",
         };
         let of = part.waves.len();
-        self.paragraph(format!(
-            "In {of} {}, one after the other{until}:",
-            plural(of, "wave")
-        ));
-        for (number, hosts) in part.waves.iter().enumerate() {
-            self.line(format!("{}. {}", number + 1, names(hosts)));
+        if of > 0 {
+            self.paragraph(format!(
+                "In {of} {}, one after the other{until}:",
+                plural(of, "wave")
+            ));
+            for (number, hosts) in part.waves.iter().enumerate() {
+                self.line(format!("{}. {}", number + 1, names(hosts)));
+            }
+            self.line("");
         }
-        self.line("");
         for window in &rollout.windows {
             self.paragraph(format!("A wave begins only within {window}."));
         }
@@ -196,6 +198,9 @@ impl Page {
     fn part(&mut self, number: usize, part: &Part) {
         let kind = if part.is_gate { "Gate" } else { "Use" };
         let on = match (part.hosts.is_empty(), part.rollout) {
+            (true, _) if !part.held.is_empty() => {
+                format!(", on {}, held back", names(&part.held))
+            }
             (true, _) => String::from(", from the machine of whoever runs it"),
             (_, Some(_)) => String::from(", on the hosts of the wave"),
             _ => format!(", on {}", names(&part.hosts)),

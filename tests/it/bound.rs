@@ -9,7 +9,7 @@ use crate::space::Space;
 fn named(made: &str, more: &str) -> Space {
     let space = Space::new(&format!(
         r#"
-target "env" {{ {more} outputs "env/"; run "{made}" }}
+target "env" {{ {more} outputs "env/"; run "mkdir env; {made}" }}
 target "tests" {{ needs "env"; inputs "data"; run "echo on $(cat $(cat env/where)/data)" }}
 "#
     ));
@@ -56,7 +56,7 @@ fn the_path_is_found_wherever_it_stands() {
     ];
     let target = |(i, made): (usize, &&str)| {
         format!(
-            "target \"t{i}\" {{ outputs \"{i}/\"; run \"{}\" }}\n",
+            "target \"t{i}\" {{ outputs \"{i}/\"; run \"mkdir {i}; {}\" }}\n",
             made.replace("env/", &format!("{i}/"))
         )
     };

@@ -34,10 +34,10 @@ fn deleted_outputs_are_restored_with_their_log() {
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
     restored upper  output `build/out.txt` is missing  (and 4 more)
-             | made
     restored size  output `build/size` is missing
     rel: 2 restored from the cache, 0 fresh, in [TIME]
     ");
+    assert_eq!(space.run(["log", "upper"]).ok().stdout, "made\n");
     assert_eq!(space.read("build/tree/link"), "HELLO\n");
     assert!(space.path("build/tree/empty").is_dir());
     let mode = fs::metadata(space.path("build/tree/run"))
@@ -249,7 +249,6 @@ fn a_read_only_cache_is_read_and_not_written() {
     assert_snapshot!(space.build_with_mounts(read_only).ok(), @"
     --- stderr
     restored upper  output `build/out.txt` is missing  (and 4 more)
-             | made
     restored size  output `build/size` is missing
     rel: 2 restored from the cache, 0 fresh, in [TIME]
     ");

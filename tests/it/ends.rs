@@ -118,7 +118,7 @@ fn after_kill_9_the_next_run_is_right() {
 fn killed_at_any_time() {
     let releasefile = r#"
 target "a" { inputs "in.txt"; outputs "build/a"; run "cp in.txt {out}"; }
-target "b" { needs "a"; outputs "build/b/"; run "for i in 1 2 3 4 5; do cp {a} build/b/$i; done"; }
+target "b" { needs "a"; outputs "build/b/"; run "mkdir build/b; for i in 1 2 3 4 5; do cp {a} build/b/$i; done"; }
 target "c" { needs "b"; outputs "build/c"; run "cat build/b/* > {out}"; }
 "#;
     let space = Space::new(releasefile);

@@ -49,7 +49,7 @@ fn cargo() {
         .write("src/main.rs", "fn main() {}\n");
     assert_snapshot!(init(&space), @r#"
     project work {
-        version "0.1"
+        version "0.1.0"
     }
 
     // cargo looks at times and keeps what it made in target/. So it begins without that each time,
@@ -224,4 +224,29 @@ fn a_variable_is_no_goal() {
         .remove("Releasefile.kdl")
         .write("Makefile", "x all:: y\n");
     assert!(init(&space).contains("target \"make-all\""));
+}
+
+#[test]
+fn the_version_and_the_layout_of_a_python_project_are_seen() {
+    let space = Space::empty();
+    space
+        .write("pyproject.toml", "[build-system]\nrequires = [\"setuptools\"]\n\n[project]\nname = \"tiny\"\nversion = \"1.20\" # next\n")
+        .write("src/tiny.py", "def double(x):\n    return 2 * x\n")
+        .write("tests/test_tiny.py", "import unittest\nfrom tiny import double\n\nclass Test(unittest.TestCase):\n    def test_double(self):\n        self.assertEqual(double(2), 4)\n");
+    let text = init(&space);
+    assert!(text.contains("    version \"1.20\"\n"), "{text}");
+    let _ = space.build(["tests-pass"]).ok();
+    // A tag names versions; without one git has only numbers.
+    for (script, expected) in [
+        (
+            "git init -q && git add . && git commit -qm one",
+            "version \"1.20\"",
+        ),
+        ("git tag v1", "version (command)\"git describe"),
+        ("git pack-refs --all", "version (command)\"git describe"),
+    ] {
+        space.shell(&format!("rm Releasefile.kdl; {script}"));
+        let text = init(&space);
+        assert!(text.contains(expected), "{text}");
+    }
 }

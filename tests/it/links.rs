@@ -43,7 +43,7 @@ fn settle(space: &Space) {
 const VENV: &str = r#"
 target "env" {
     outputs "a/venv/"
-    run "cd a/venv; mkdir lib bin; ln -s lib lib64; ln -s /bin/sh bin/sh; ln -s ../../src src; ln -s .. up; echo x > lib/x"
+    run "mkdir a/venv; cd a/venv; mkdir lib bin; ln -s lib lib64; ln -s /bin/sh bin/sh; ln -s ../../src src; ln -s .. up; echo x > lib/x"
 }
 target "user" { needs "env"; outputs "use.txt"; run "cat a/venv/src/* {env}/lib64/* > use.txt; echo ran >> log"; }
 "#;

@@ -31,6 +31,7 @@ mod file_access;
 mod foreign;
 mod fresh;
 mod guards;
+mod hints;
 mod hosts;
 mod init;
 mod inner_tools;

@@ -156,8 +156,9 @@ fn its_directory_replaced_by_a_file() {
 
 #[test]
 fn an_output_directory_with_somebody_elses_file() {
-    let space =
-        Space::new(r#"target "a" { inputs "in.txt"; outputs "tree/"; run "cp in.txt tree/one"; }"#);
+    let space = Space::new(
+        r#"target "a" { inputs "in.txt"; outputs "tree/"; run "mkdir tree; cp in.txt tree/one"; }"#,
+    );
     space.write("in.txt", "in\n").write("tree/mine", "mine\n");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
@@ -220,7 +221,7 @@ fn what_stands_in_the_way_on_another_file_system_is_moved_aside_as_well() {
 
 /// Rewrites the Releasefile to a target that makes a directory of `out`.
 fn as_directory(space: &Space) {
-    let text = r#"target "a" { outputs "out/"; run "echo x > out/x"; }"#;
+    let text = r#"target "a" { outputs "out/"; run "mkdir out; echo x > out/x"; }"#;
     space.write("Releasefile.kdl", text);
 }
 
@@ -242,7 +243,7 @@ fn a_file_becomes_a_directory_and_a_directory_a_file() {
 
 #[test]
 fn a_file_that_a_failed_run_made_of_its_directory_is_no_obstacle() {
-    let space = Space::new(r#"target "a" { outputs "out/"; run "rmdir out; echo x > out"; }"#);
+    let space = Space::new(r#"target "a" { outputs "out/"; run "echo x > out"; }"#);
     let _ = space.run(["build"]).fails(1);
     as_directory(&space);
     space.build([]).ok().is("a ran");
@@ -266,7 +267,7 @@ fn what_stands_in_the_place_of_a_directory_is_moved_aside() {
     space.remove("out").write("out", "mine\n");
     space.write(
         "Releasefile.kdl",
-        r#"target "a" { outputs "out/b/"; run "echo x > out/b/x"; }"#,
+        r#"target "a" { outputs "out/b/"; run "mkdir out/b; echo x > out/b/x"; }"#,
     );
     let _ = space.run(["build"]).fails(1);
     assert_eq!(space.read("out"), "mine\n");
@@ -276,13 +277,13 @@ fn what_stands_in_the_place_of_a_directory_is_moved_aside() {
 fn two_targets_swap_a_file_and_a_directory() {
     let space = Space::new(
         r#"target "a" { outputs "x"; run "echo a > x"; }
-           target "b" { outputs "y/"; run "echo b > y/b"; }"#,
+           target "b" { outputs "y/"; run "mkdir y; echo b > y/b"; }"#,
     );
     space.build([]).ok().is("a ran, b ran");
     space.write(
         "Releasefile.kdl",
         r#"target "a" { outputs "y"; run "echo a > y"; }
-           target "b" { outputs "x/"; run "echo b > x/b"; }"#,
+           target "b" { outputs "x/"; run "mkdir x; echo b > x/b"; }"#,
     );
     space.build([]).ok().is("a ran, b ran");
     assert_eq!(
@@ -298,7 +299,7 @@ fn a_pipe_is_no_output() {
         r#"
 target "file" { outputs "p"; run "mkfifo {out}"; }
 target "glob" { outputs "gg/*" count=2; run "mkfifo gg/p; echo 1 > gg/f"; }
-target "dir" { outputs "d/"; run "mkdir d/e; mkfifo d/e/p"; }
+target "dir" { outputs "d/"; run "mkdir -p d/e; mkfifo d/e/p"; }
 "#,
     );
     for (target, path) in [("file", "p"), ("glob", "gg/p"), ("dir", "d/e/p")] {
@@ -426,4 +427,88 @@ target "user" { needs "venv"; inputs "t"; run "ls t {venv}; touch venv/a.pyc" }
         told.contains("`venv/other` is not of the last run"),
         "{told}"
     );
+}
+
+/// As in a shell: `cp -r` into a directory that is there makes one below it.
+#[test]
+fn an_output_directory_is_made_by_the_commands() {
+    for sandbox in ["off", "strict"] {
+        let space = Space::new(&format!(
+            r#"
+sandbox "{sandbox}"
+target "copied" {{ inputs "src/"; outputs "a/public/"; run "cp -r src a/public" }}
+target "moved" {{ inputs "src/"; outputs "moved/"; run "cp -r src m; mv m moved" }}
+target "made" {{ inputs "src/"; outputs "made/"; run "mkdir made; cp src/f made/g" }}
+target "within" {{ dir "within/x"; outputs "within/"; run "echo > f" }}
+target "none" {{ outputs "none/"; run "echo > none/f" }}
+"#
+        ));
+        space.write("src/f", "1\n");
+        let _ = space
+            .run(["build", "copied", "moved", "made", "within"])
+            .ok();
+        for round in ["2\n", "3\n"] {
+            space.write("src/f", round);
+            space
+                .build(["copied", "moved", "made"])
+                .ok()
+                .is("copied ran, made ran, moved ran");
+            for path in ["a/public/f", "moved/f", "made/g"] {
+                assert_eq!(space.read(path), round, "{path}");
+            }
+            assert!(space.has("within/x/f"));
+        }
+        space.shell("rm -r a moved");
+        space
+            .build(["copied", "moved"])
+            .ok()
+            .is("copied restored, moved restored");
+        let told = space.run(["build", "none"]).fails(1).stderr;
+        if sandbox == "off" {
+            let help = "`none/` is made by the commands: begin with `mkdir -p`";
+            assert!(told.contains(help), "{told}");
+        }
+    }
+}
+
+/// Nobody said so with a `!`: it is told once, and no reason to restore the directory each time.
+#[test]
+fn what_others_leave_in_an_output_directory_is_told_once() {
+    let space = Space::new(
+        r#"
+target "venv" { inputs "in"; outputs "venv/"; run "mkdir -p venv/lib venv/empty; cp in venv/lib/m.py" }
+target "all" { needs "venv" }
+target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p venv/lib/__pycache__; date +%N > venv/lib/__pycache__/m.pyc; cat venv/lib/m.py" }
+"#,
+    );
+    space.write("in", "1\n").write("t", "1\n");
+    let told = space.run(["-q", "build"]).ok().stderr;
+    assert_snapshot!(told, @"
+    warning: commands that need `venv` left `venv/empty/state`, `venv/lib/__pycache__/m.pyc` among its outputs: no part of its result, and left there
+      help: say so with `!**/__pycache__/**` in the `outputs` of `venv`, or let them write it elsewhere
+    ");
+    for t in ["2\n", "3\n"] {
+        space.write("t", t);
+        assert_eq!(space.run(["-q", "build"]).ok().stderr, "");
+        space.build([]).ok().is("all fresh, test fresh, venv fresh");
+    }
+    assert_eq!(aside(&space), []);
+    // A file that was made is restored all the same, and what nobody's command wrote is told.
+    space.write("venv/lib/m.py", "edited\n");
+    space
+        .build([])
+        .ok()
+        .is("all fresh, test fresh, venv restored");
+    assert_eq!(space.read("venv/lib/m.py"), "1\n");
+    space.write("venv/mine", "mine\n");
+    let why = space.run(["why", "venv"]).ok().stdout;
+    assert!(why.contains("`venv/mine` is not of the last run"), "{why}");
+    space
+        .build([])
+        .ok()
+        .is("all fresh, test fresh, venv restored");
+    // What is made anew begins without it.
+    space.write("in", "2\n");
+    space.build(["venv"]).ok().is("venv ran");
+    assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
 }

@@ -114,17 +114,40 @@ fn a_command_that_is_tried_again() {
        retry a  attempt 1 of 3 failed: `a` failed: exit status 1
        retry a  attempt 2 of 3 failed: `a` failed: exit status 1
         done a  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran (1 not at the first attempt), 0 fresh, in [TIME]
     ");
+    let why = space.run(["why", "a"]).ok().stdout;
+    assert!(why.contains(" at attempt 3, key"), "{why}");
     assert_snapshot!(failure(r#"retries 1; run "echo no; exit 1""#), @"
          run a  never built here
        retry a  attempt 1 of 2 failed: `a` failed: exit status 1
+             | no
     error: `a` failed: exit status 1
       command  echo no; exit 1
       printed  no
       key      [KEY]
     rel: 1 failed, 0 fresh, in [TIME]
     ");
+}
+
+#[test]
+fn what_failed_attempts_printed_is_kept() {
+    let space = Space::new(
+        r#"target "a" { retries 2; run "echo try >> tries; wc -l < tries; test $(wc -l < tries) = 3" }"#,
+    );
+    let told = space.build(["--force"]).ok().is("a ran");
+    assert_eq!(told.0["attempts"]["a"], 3);
+    assert_snapshot!(space.run(["log", "a"]).ok(), @"
+    1
+    rel: attempt 1 of 3 failed: `a` failed: exit status 1
+    2
+    rel: attempt 2 of 3 failed: `a` failed: exit status 1
+    3
+    ");
+    // It is of this run, and not of whoever restores its result.
+    space.shell("mkdir ../b; cp Releasefile.kdl ../b");
+    space.build(["-C", "../b"]).ok().is("a restored");
+    assert_snapshot!(space.run(["-C", "../b", "log", "a"]).ok(), @"3");
 }
 
 #[test]
@@ -136,7 +159,7 @@ fn a_command_that_writes_nothing() {
       help: let the command write it, or correct `outputs`
     rel: 1 failed, 0 fresh, in [TIME]
     ");
-    assert_snapshot!(failure(r#"outputs "x/"; run "rmdir x""#), @"
+    assert_snapshot!(failure(r#"outputs "x/"; run "true""#), @"
          run a  never built here
     error: `a` ran, but `x/` is not a directory
       key  [KEY]
@@ -362,7 +385,8 @@ fn a_command_that_fails_and_leaves_outputs_that_can_not_be_read() {
 #[test]
 fn what_does_not_start_says_why() {
     let long = Space::new(
-        r#"target "a" { inputs "many/*"; run "true" "{in}" "{inputs}"; run "true {inputs}"; }"#,
+        &r#"target "a" { inputs "many/*"; run "true" "{in}" "{inputs}"; run "true" [all]; }"#
+            .replace("[all]", &"\"{in}\" ".repeat(14)),
     );
     let name = "x".repeat(200);
     for n in 0..800 {
@@ -399,4 +423,92 @@ target "none" { outputs "n.o"; run "cat other.h > n.o" }
     );
     let told = space.run(["build", "none"]).fails(1).stderr;
     assert!(!told.contains("help"), "{told}");
+}
+
+/// A list that has not one value is a mistake that only the files show.
+#[test]
+fn exit_code_2_says_that_nothing_was_started() {
+    let space = Space::new(
+        r#"
+host "here" local=#true root="h"
+environment "e" { needs "b"; use "service" on="here" start="true" status="false" }
+target "a" { outputs "a.txt"; run "echo ran > {out}" }
+target "b" { needs "a"; inputs "s/"; env F="{in}"; run "true" }
+"#,
+    );
+    space.write("s/1", "").write("s/2", "");
+    let _ = space.run(["build"]).fails(1);
+    assert!(space.has("a.txt"));
+    let _ = space.run(["build"]).fails(2);
+    let _ = space
+        .run(["build", "a", "b", "--keep-going", "--force"])
+        .fails(1);
+    let _ = space.run(["e"]).fails(2);
+    space.remove("a.txt");
+    let _ = space.run(["e", "--no-cache"]).fails(1);
+    let _ = space.run(["e", "--no-such-option"]).fails(2);
+}
+
+/// Returns a space with a list of names that is longer than what Linux takes as one argument.
+fn with_long_list(targets: &str) -> Space {
+    let space = Space::new(targets);
+    for number in 1..=700 {
+        space.write(format!("s/{number:0>240}"), "");
+    }
+    space
+}
+
+#[test]
+fn a_script_may_be_longer_than_an_argument() {
+    let count = r#"n=0; for i in {in}; do n=$((n+1)); done; echo $n $# of $(basename "$0")"#;
+    let space = with_long_list(&format!(
+        r##"
+target "sh" {{ inputs "s/"; run #"{count}"# }}
+target "bash" {{ inputs "s/"; shell "env" "X=1" "bash" "-euo" "pipefail" "-c"; run #"{count}"# }}
+target "strict" {{ sandbox "strict"; inputs "s/"; run #"{count} $(ls -A "$TMPDIR")."# }}
+target "ends" {{ inputs "s/"; run "ls {{in}} > /dev/null; sleep 60"; timeout "100ms" }}
+"##,
+    ));
+    let _ = space.run(["build", "sh", "bash", "strict"]).ok();
+    let log = |target: &str| space.run(["log", target]).ok().stdout;
+    assert_eq!(log("sh"), "700 0 of sh\n");
+    assert_eq!(log("bash"), "700 0 of bash\n");
+    assert_eq!(log("strict"), "700 0 of sh .\n");
+    let checked = space.run(["check", "--trace", "sh"]).ok().stdout;
+    assert_eq!(checked, "sh touches only what it declares\n");
+    let _ = space.run(["build", "ends"]).fails(1);
+    assert_eq!(space.shell("find .rel -name '.tmp*'"), "");
+}
+
+#[test]
+fn no_message_shows_a_long_command_as_a_whole() {
+    let lines: String = (1..=40).map(|n| format!("        echo {n}\n")).collect();
+    let space = with_long_list(&format!(
+        r#"
+target "list" {{ inputs "s/"; run "cat" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" "{{in}}" }}
+target "script" {{ inputs "s/"; run "false {{in}}" }}
+target "lines" {{ run """
+{lines}        false
+        """ }}
+target "tool" {{ tool "exit 3 # {}"; run "true" }}
+"#,
+        "long ".repeat(9000)
+    ));
+    for target in ["list", "script", "lines", "tool"] {
+        let told = space.run(["build", target]).fails(1).stderr;
+        assert!(told.len() < 6000, "{} bytes: {told}", told.len());
+        assert!(told.contains("more bytes"), "{told}");
+    }
+    let told = space.run(["build", "lines"]).fails(1).stderr;
+    let shown = told.lines().filter(|line| line.contains("echo"));
+    assert_eq!(shown.count(), 20, "{told}");
+    // The rest is in the log.
+    let log = space.run(["log", "list"]).ok().stdout;
+    assert!(log.len() > 1_500_000, "{} bytes", log.len());
+    let log = space.run(["log", "lines"]).ok().stdout;
+    assert!(
+        log.contains("40\nrel: this command failed:\necho 1\n"),
+        "{log}"
+    );
+    assert!(log.ends_with("echo 40\nfalse\n"), "{log}");
 }

@@ -54,7 +54,10 @@ fn a_promotion_is_approved_as_any_other_plan() {
     assert_ne!(changed, space.read("plan.json"));
     space.write("plan.json", changed);
     let refused = space.run(["apply", "plan.json"]).fails(2);
-    assert!(refused.stderr.contains("was changed after it was saved"), "{refused}");
+    assert!(
+        refused.stderr.contains("was changed after it was saved"),
+        "{refused}"
+    );
 }
 
 #[test]

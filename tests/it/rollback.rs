@@ -148,9 +148,11 @@ fn a_service_that_runs_another_command_stops_it() {
 
 #[test]
 fn a_service_goes_back_to_all_that_it_was_started_with() {
-    let space = one(r#"
+    let space = Space::with_steps(
+        r#"
     step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log{v}" stop="echo {v} >>stopped; kill -KILL $(sed 's/ .*//' .rel/e/services/s/pid)" ready="echo {v} >>ready" within="{v}s"; }
-"#);
+"#,
+    );
     let _ends = Services(&space);
     let _ = space.run(["e"]).ok();
     let parts = ["run", "log", "stop", "ready", "within"];

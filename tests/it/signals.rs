@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -291,4 +292,37 @@ target "t" {
     let _ = rustix::process::kill_process(job.pid(), Signal::TERM);
     let _ = job.finish().fails(130);
     assert_eq!(space.read("polite"), "ended\n");
+}
+
+/// Returns the state of a process as the kernel tells it: `T` is stopped.
+fn state_of(pid: &str) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).ok()?;
+    status.split("State:\t").nth(1)?.chars().next()
+}
+
+/// Commands are in groups of their own, which Ctrl-Z does not reach. Their time is not over while
+/// they are stopped.
+#[test]
+fn ctrl_z_stops_commands_as_well() {
+    let space = Space::new(
+        r#"
+target "t" { timeout "3s"; run "echo $$ > pid; for i in $(seq 10); do sleep 0.1; echo $i >> ticks; done" }
+target "s" { sandbox "strict"; outputs "o"; timeout "3s"; run "echo $$ > o; sleep 0.5" }
+"#,
+    );
+    let mut command = space.rel(["build", "-j", "2"]);
+    let job = space.start(command.process_group(0));
+    let pid = space.wait_for("pid");
+    space.wait_for("ticks");
+    let rel = job.pid().as_raw_nonzero().to_string();
+    job.signal(Signal::TSTP);
+    for stopped in [&pid, &rel] {
+        wait_until("a stop", || state_of(stopped).filter(|state| *state == 'T'));
+    }
+    let before = space.lines("ticks").len();
+    std::thread::sleep(Duration::from_millis(3200));
+    assert_eq!(space.lines("ticks").len(), before);
+    job.signal(Signal::CONT);
+    let _ = job.finish().ok();
+    assert_eq!(space.lines("ticks").len(), 10);
 }

@@ -93,12 +93,12 @@ target "stage" {
     env LONG="[long]"
     inputs "n.py"
     outputs "out/"
-    run "/usr/bin/python3 -S n.py out 300 $LONG"
+    run "mkdir out; /usr/bin/python3 -S n.py out 300 $LONG"
 }
 target "tree" {
     inputs "n.py"
     outputs "tree/"
-    run "/usr/bin/python3 -S n.py tree 1900 d"
+    run "mkdir tree; /usr/bin/python3 -S n.py tree 1900 d"
 }
 target "needs" { needs "tree"; sandbox "strict"; outputs "n"; run "cp n.py {out} || echo > {out}" }
 "#

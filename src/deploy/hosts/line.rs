@@ -197,6 +197,7 @@ impl<'a> Follow<'a> {
             id: step.id.clone(),
             is_done: false,
         });
+        tracing::debug!(host = self.host, step = %step.id, what = %step.what, "begins");
         self.hands.progress.event(&Event::StepStarted {
             host: self.host,
             step: &step.id,

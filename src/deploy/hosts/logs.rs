@@ -85,7 +85,7 @@ pub fn tell(
     interrupted: &AtomicBool,
 ) -> Result<Heard> {
     let roots = BTreeMap::new();
-    let hosts = world(request, &roots, None)?.hosts()?;
+    let hosts = world(request, &roots, None)?.hosts_with_logs()?;
     let roots = known_roots(request, &hosts);
     let world = world(request, &roots, None)?;
     let hidden = Hidden::of(&world.jobs()?);

@@ -364,6 +364,7 @@ impl Session {
 
     /// Sends what the guard is to do, and sees to it that it has begun to listen.
     fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
         let head = format!("{word} {}\n", text.len());
         self.order_with(&head, text, interrupted)
     }

@@ -23,7 +23,7 @@ use crate::deploy::plan::port::Port;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::recipe::DUE;
-use crate::deploy::wire::journal::{Attempt, Record};
+use crate::deploy::wire::journal::{Attempt, Line, Record};
 use crate::deploy::wire::words::{hex, push_field};
 use crate::error::Result;
 
@@ -96,7 +96,10 @@ struct Decided<'a> {
 /// What a job's steps are held against.
 struct Ground<'a> {
     job: &'a Job,
+    /// The runs that last changed the uses it comes after, this one among them.
     after: String,
+    /// The same without this one.
+    former_after: String,
     key: String,
     attempt: Attempt,
     is_resumed: bool,
@@ -221,7 +224,7 @@ impl<'a> Decided<'a> {
         let last = self
             .seen(job.host.as_deref())
             .and_then(|s| s.journal.attempt(&job.label));
-        let after = self.after(job, jobs);
+        let after = self.after(job, jobs, |other| self.is_changing(other));
         let expired = self.expired(job, symbolic);
         let key = attempt_key(symbolic, &after);
         // An attempt is resumed for what it was begun for, or a new one could work on
@@ -241,6 +244,7 @@ impl<'a> Decided<'a> {
         Ground {
             job,
             after,
+            former_after: self.after(job, jobs, |_| false),
             key,
             attempt,
             is_resumed,
@@ -277,13 +281,13 @@ impl<'a> Decided<'a> {
     }
 
     /// The runs that last changed the uses this one comes after.
-    fn after(&self, job: &Job, jobs: &[Job]) -> String {
+    fn after(&self, job: &Job, jobs: &[Job], is_changing: impl Fn(&Job) -> bool) -> String {
         let mut runs = String::new();
         for other in jobs {
             if !follows(job, other) {
                 continue;
             }
-            let run = match self.is_changing(other) {
+            let run = match is_changing(other) {
                 true => Some(self.now.run_id.to_owned()),
                 false => self
                     .seen(other.host.as_deref())
@@ -354,10 +358,11 @@ impl<'a> Decided<'a> {
             };
             let before = self.before(&draft, host, &planned);
             let key = step_key(symbolic, &before, &ground.after);
+            let former_key = step_key(symbolic, &before, &ground.former_after);
             let (verdict, reason) = match is_all {
                 true if self.now.is_forced => (Verdict::Run, "forced".into()),
                 true => (Verdict::Run, self.why_all(ground)),
-                false => self.verdict(ground, &draft, host, &key, &planned),
+                false => self.verdict(ground, &draft, host, (&key, &former_key), &planned),
             };
             let mut step = PlannedStep {
                 name: draft.name.clone(),
@@ -422,7 +427,7 @@ impl<'a> Decided<'a> {
         ground: &Ground<'_>,
         draft: &Draft,
         host: Option<&str>,
-        key: &str,
+        (key, former_key): (&str, &str),
         planned: &[PlannedStep],
     ) -> (Verdict, String) {
         let run = |why: String| (Verdict::Run, why);
@@ -483,12 +488,21 @@ impl<'a> Decided<'a> {
                     None => ground.settled(Verdict::Fresh, ""),
                 }
             }
-            Some(Record::Done(line)) => run(format!("changed since run {}", line.run)),
+            Some(Record::Done(line)) => run(ground.why_other(line, former_key)),
         }
     }
 }
 
 impl Ground<'_> {
+    /// Returns why a step has another key than its record. `former_key` is the one that it has if
+    /// no use that it comes after changes.
+    fn why_other(&self, line: &Line, former_key: &str) -> String {
+        match &self.follows {
+            Some(label) if line.key == former_key => format!("`{label}` changes"),
+            _ => format!("changed since run {}", line.run),
+        }
+    }
+
     /// Nothing is to be done, unless a use before it may still change something.
     fn settled(&self, verdict: Verdict, reason: &str) -> (Verdict, String) {
         match &self.waits_for {

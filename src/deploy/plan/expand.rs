@@ -19,7 +19,7 @@ use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::artifact_names;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Arg, Artifact, Axis, Environment, Host, Project, Role, Rollout, Use};
+use crate::model::{Arg, Artifact, Axis, Environment, Host, Log, Project, Role, Rollout, Use};
 use crate::range;
 use crate::template::{Mode, Template, Value};
 
@@ -181,6 +181,24 @@ impl World<'_> {
         Ok(found)
     }
 
+    /// Returns the hosts whose logs are told: those of all uses, and those that `log` nodes name.
+    pub fn hosts_with_logs(&self) -> Result<BTreeMap<String, Host>> {
+        let mut found = self.hosts()?;
+        for log in &self.environment.logs {
+            let names = log.on.iter().flat_map(Template::names);
+            for values in combinations(&axes_named(names, &self.environment.axes)) {
+                let scope = self.base(&values);
+                for template in &log.on {
+                    let wrong = |message: String| wrong_log(log, message);
+                    for host in self.members(template, &scope, &wrong)? {
+                        found.insert(host.name.clone(), host.clone());
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns the hosts that may have a role.
     pub(in crate::deploy) fn candidates(&self, role: &Role) -> Result<Vec<&Host>> {
         let wrong = |message: String| {
@@ -221,9 +239,7 @@ impl World<'_> {
     pub fn logs(&self, host: &Host) -> Result<Vec<String>> {
         let mut paths = Vec::new();
         for log in &self.environment.logs {
-            let wrong = |message: String| {
-                Error::new(ErrorKind::Releasefile, message).fact("log", log.path.source())
-            };
+            let wrong = |message: String| wrong_log(log, message);
             let names = log.on.iter().chain([&log.path]).flat_map(Template::names);
             for values in combinations(&axes_named(names, &self.environment.axes)) {
                 let mut scope = self.base(&values);
@@ -464,6 +480,10 @@ impl World<'_> {
         scope.insert(format!("{prefix}.name"), Value::from(name));
         scope.insert(format!("{prefix}.root"), Value::from(root.as_str()));
     }
+}
+
+fn wrong_log(log: &Log, message: String) -> Box<Error> {
+    Error::new(ErrorKind::Releasefile, message).fact("log", log.path.source())
 }
 
 struct Seats<'a> {

@@ -249,9 +249,9 @@ fn a_use_follows_the_uses_it_comes_after() {
         "u/b: `a` runs",
         &format!("u/c: {changed}"),
         "u/d: `b` runs",
-        &format!("v/a: {changed}"),
+        "v/a: `u` changes",
         "v/b: `a` runs",
-        &format!("v/c: {changed}"),
+        "v/c: `u` changes",
         "v/d: `b` runs",
     ]);
     // Also when the first was done and the run ended before the second.

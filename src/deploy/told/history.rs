@@ -83,6 +83,8 @@ struct Signs {
     went_back: bool,
     rolled_back: bool,
     is_rollback: bool,
+    /// It was more than `rel lock` and `rel unlock`.
+    is_run: bool,
 }
 
 /// Returns all runs, newest first.
@@ -112,6 +114,7 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
             if !run.hosts.contains(host) {
                 run.hosts.push(host.clone());
             }
+            signs.is_run |= !matches!(line.event.as_str(), "locked" | "unlocked" | "lock-broken");
             note(run, signs, host, line);
         }
     }
@@ -119,6 +122,7 @@ pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
     let newest_first = order.iter().rev();
     newest_first
         .filter_map(|id| found.remove(id))
+        .filter(|(_, signs)| signs.is_run)
         .map(|(run, signs)| ended(run, &signs))
         .collect()
 }
@@ -246,5 +250,7 @@ mod tests {
         check(&back, &["r3: Rollback -", "r1: RolledBack -"]);
         let given_up = ["a undone r4 web/x r1", "a abandoned r4 web/x closed"];
         check(&given_up, &["r4: Ok -"]);
+        let held = [&["a locked l1"], &whole[..], &["a unlocked l2"]].concat();
+        check(&held, &["r1: Ok -"]);
     }
 }

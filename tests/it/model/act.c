@@ -142,6 +142,7 @@ static void make(char mode, const char *out, const char *text) {
         write_file(out, "", text, 0);
         return;
     }
+    if (mode == 'd') mkdir(out, 0777);
     for (uint64_t i = 0; i < 1 + h % 3; i++) {
         snprintf(name, sizeof name, mode == 'g' ? "g%d.o" : "f%d", (int)i);
         write_file(out, name, numbered(i, text), 0);

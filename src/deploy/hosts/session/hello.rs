@@ -77,6 +77,7 @@ impl Session {
         };
         let command = opening.transport.command(&self.host);
         let is_remote = self.host.reach != Reach::Local;
+        tracing::debug!(host = %self.host.name, tries = opening.tries, "a connection is opened");
         let nonce = &opening.header.nonce;
         let channel = Channel::start(command, nonce, is_remote, permit);
         let channel = channel.map_err(|e| {

@@ -1,0 +1,97 @@
+//! Restoring: outputs out of a store, written into the tree.
+
+use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::{make_parents, not_used, persist, temporary_in};
+use crate::cache::Store;
+use crate::digest::{Content, Digest, Digests, Kind};
+use crate::error::{IoContext, Result};
+use crate::fs::{self, STATE_DIR};
+use crate::key::OutputState;
+
+/// The longest text of a link in bytes.
+const LINK_BYTES_MAX: u64 = 4096;
+
+/// Writes outputs out of a store into the tree. `check_declared` and `make_room` must have been
+/// called.
+///
+/// Every blob is verified while it is copied, and appears under its name only when whole.
+/// Returns `false`, with nothing left half written, when a blob is missing or wrong.
+pub fn restore(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<bool> {
+    for output in outputs {
+        let is_file = output.content.kind != Kind::Directory;
+        make_parents(digests.root(), &output.path, is_file).map_err(not_used)?;
+        if is_file && !restore_one(output, digests, store)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Result<bool> {
+    let Content { kind, digest } = output.content;
+    let absolute = output.path.to_absolute(digests.root());
+    if kind == Kind::Link {
+        // No link is longer than a path; one that says so is not read.
+        let is_short = digest.size <= LINK_BYTES_MAX;
+        let text = is_short.then(|| crate::cache::fetch_bytes(store, &digest));
+        let Some(text) = text.transpose()?.flatten() else {
+            return Ok(false);
+        };
+        let text = std::ffi::OsStr::from_bytes(&text);
+        let made = std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute);
+        return made.map(|()| true).map_err(not_used);
+    }
+    let Some(blob) = store.fetch(&digest)? else {
+        return Ok(false);
+    };
+    // A byte more, so that a longer one is not taken for it.
+    let mut blob = blob.take(digest.size.saturating_add(1));
+    // Beside the state, where a killed run's leftovers are found and nobody trips over them.
+    // Made with the mode that it will have, so that it need not be set: the process's mask counts,
+    // but nobody else may write to it whatever that says.
+    let mode = Permissions::from_mode(match kind {
+        Kind::Executable => 0o755,
+        _ => 0o644,
+    });
+    let state_dir = digests.root().join(STATE_DIR);
+    let temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone());
+    let mut temporary = temporary.map_err(not_used)?;
+    if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
+        store.distrust(&digest);
+        return Ok(false);
+    }
+    persist(temporary, mode, &absolute).map_err(not_used)?;
+    Ok(true)
+}
+
+/// Copies all of `from`, which is in the cache, and returns its digest.
+fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Digest> {
+    struct Tee<'a> {
+        from: &'a mut dyn Read,
+        to: &'a mut File,
+        is_refused: bool,
+    }
+    impl Read for Tee<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.from.read(buffer)?;
+            let written = self.to.write_all(&buffer[..count]);
+            self.is_refused = written.is_err();
+            written.map(|()| count)
+        }
+    }
+    let mut tee = Tee {
+        from,
+        to,
+        is_refused: false,
+    };
+    let digest = crate::digest::hash_reader(&mut tee);
+    match tee.is_refused {
+        true => digest.context("write", path).map_err(not_used),
+        false => digest.context("read the cached blob of", path),
+    }
+}
