@@ -419,11 +419,8 @@ impl Graph {
                 stack.extend(self.needs(id));
             }
         }
-        self.order
-            .iter()
-            .copied()
-            .filter(|id| wanted[id.index()])
-            .collect()
+        let all = self.order.iter().copied();
+        all.filter(|id| wanted[id.index()]).collect()
     }
 }
 

@@ -26,9 +26,12 @@ pub(super) struct EnvironmentArgs {
     /// Go back without what this use did, which stays as it is; repeatable
     #[arg(long, value_name = "USE", requires = "rollback")]
     pub(super) except: Vec<String>,
+    /// End services of uses that are not in the Releasefile any more, and do nothing else
+    #[arg(long, conflicts_with_all = ["plan", "plan_out", "rollback"])]
+    pub(super) remove_orphans: bool,
     /// Give up a scope that can not be left, and do nothing else; with `--reason`
     #[arg(long, value_name = "SCOPE", requires = "reason", group = "reasoned")]
-    #[arg(conflicts_with_all = ["plan", "plan_out", "rollback"])]
+    #[arg(conflicts_with_all = ["plan", "plan_out", "rollback", "remove_orphans"])]
     pub(super) abandon: Option<String>,
     #[command(flatten)]
     pub(super) consent: ConsentArgs,

@@ -61,6 +61,9 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         let reason = args.consent.reason.as_deref().unwrap_or_default();
         return lock::abandon(&job, scope, reason);
     }
+    if args.remove_orphans {
+        return lock::remove_orphans(&job);
+    }
     let consent = args.consent.of(environment)?;
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, true) => job.plan_rollback(args.build.force, &args.except),

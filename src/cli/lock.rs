@@ -95,6 +95,35 @@ pub(super) fn abandon(job: &Job<'_>, scope: &str, reason: &str) -> Result<u8> {
     })
 }
 
+/// Ends services of uses that are gone (`rel ENVIRONMENT --remove-orphans`).
+pub(super) fn remove_orphans(job: &Job<'_>) -> Result<u8> {
+    let way = Way {
+        is_by_name: true,
+        ..Way::default()
+    };
+    let made = BTreeMap::new();
+    let roots = job.needs()?;
+    job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+        let ended = lease::remove_orphans(request, progress, interrupted)?;
+        if job.context.json {
+            ui::print_json(&to_json(&ended)?);
+        } else if !job.context.screen.is_quiet {
+            if ended.is_empty() {
+                ui::tell(format!("{}: no service is an orphan", request.purpose));
+            }
+            for (host, all) in &ended {
+                for one in all {
+                    ui::tell(format!(
+                        "{}: ended service `{}` of use `{}` on host `{host}`",
+                        request.purpose, one.service, one.label
+                    ));
+                }
+            }
+        }
+        Ok(EXIT_OK)
+    })
+}
+
 /// Does something with the leases of an environment, and tells what was done. No secret is
 /// asked for.
 fn on_leases(

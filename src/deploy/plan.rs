@@ -18,6 +18,7 @@ pub mod guards;
 pub mod here;
 pub mod job;
 pub mod order;
+pub mod orphans;
 pub mod port;
 pub mod promote;
 pub mod questions;
@@ -42,6 +43,7 @@ use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::guards::{Blocked, Stopping, Unasked};
 use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Draft;
+use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::wire::detached::Detached;
@@ -77,6 +79,8 @@ pub struct Seen {
     pub held: Vec<Held>,
     /// Scopes that a run entered and could not leave.
     pub scopes: Vec<String>,
+    /// Services that run there and whose use is known.
+    pub services: Vec<Running>,
     /// Steps that go on without `rel`, or whose end is not in the journal yet.
     pub detached: Vec<Detached>,
 }
@@ -226,6 +230,9 @@ pub struct Plan {
     pub held_back: BTreeSet<String>,
     /// Scopes, by host, that are left before anything else is done.
     pub owed: BTreeMap<String, Vec<String>>,
+    /// Services, by host, of uses that the environment does not have any more.
+    #[serde(skip)]
+    pub orphans: BTreeMap<String, Vec<Running>>,
     /// Who had which role when it was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: Roles,

@@ -22,6 +22,16 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
             text.line(host + "  " + word + rest);
         }
     }
+    for (host, running) in &plan.orphans {
+        for one in running {
+            let word = screen.paint(WARN, "orphan");
+            let rest = format!(
+                "  service `{}` of use `{}`, which is not in the Releasefile any more: `rel {} --remove-orphans`",
+                one.service, one.label, plan.environment
+            );
+            text.line(screen.paint(NAME, host) + "  " + word + rest.as_str());
+        }
+    }
     text += roles_text(screen, plan);
     for job in &plan.jobs {
         for told in &job.told {

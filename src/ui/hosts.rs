@@ -76,6 +76,19 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
             let line = format!("{:7}  {:names$}  {reason}{more}", "", "");
             text.line(screen.paint(FAINT, line));
         }
+        for one in &host.orphans {
+            let rest = format!(
+                "service `{}` of use `{}`, which is not in the Releasefile any more",
+                one.service, one.label
+            );
+            let word = screen.paint(WARN, format_args!("{:>7}", "orphan"));
+            text.line(
+                word + "  "
+                    + screen.paint(NAME, format_args!("{:names$}", host.host))
+                    + "  "
+                    + rest.as_str(),
+            );
+        }
     }
     text
 }

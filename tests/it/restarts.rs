@@ -210,3 +210,51 @@ environment "live" {
     ");
     assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
 }
+
+/// A use that vanishes leaves its service running: that is told, and ended when it is asked for.
+#[test]
+fn services_of_uses_that_are_gone_are_orphans() {
+    let releasefile = |uses: &str| {
+        format!("host \"w\" local=#true root=\"srv/w\"\nenvironment \"live\" {{\n{uses}\n}}\n")
+    };
+    let one = "use \"service\" as=\"one\" on=\"w\" run=\"exec sleep 1000\"";
+    let two = "use \"service\" as=\"two\" on=\"w\" run=\"exec sleep 1000\"";
+    let space = Space::new(&releasefile(&format!("{one}\n{two}")));
+    let _services = Services(&space);
+    fs::create_dir_all(space.path("srv/w")).expect("creates");
+    let _ = space.run(["live"]).ok();
+    let ends = |words: &str| {
+        let output = space.run(["live", "--remove-orphans"]).ok();
+        assert_eq!(output.stderr, words);
+    };
+    ends("rel: live: no service is an orphan\n");
+    space.write("Releasefile.kdl", releasefile(one));
+    let line = "service `two` of use `two`, which is not in the Releasefile any more";
+    let plan = space.run(["live", "--plan"]).ok().stdout;
+    assert!(
+        plan.contains(&format!("w  orphan  {line}: `rel live --remove-orphans`\n")),
+        "{plan}"
+    );
+    let status = space.run(["status", "live"]).ok().stdout;
+    assert!(
+        status.contains(&format!(" orphan  w  {line}\n")),
+        "{status}"
+    );
+    let status = space.ask(["status", "live"]);
+    assert_eq!(status[0]["orphans"][0]["service"], "two", "{status}");
+    // A run does not end it.
+    let _ = space.run(["live"]).ok();
+    ends("rel: live: ended service `two` of use `two` on host `w`\n");
+    assert!(!space.has("srv/w/.rel/live/services/two/pid"));
+    assert!(space.has("srv/w/.rel/live/services/one/pid"));
+    ends("rel: live: no service is an orphan\n");
+    let history = space.run(["history", "live"]).ok().stdout;
+    assert!(
+        history
+            .lines()
+            .next()
+            .is_some_and(|l| l.ends_with("ended `two`")),
+        "{history}"
+    );
+    assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
+}

@@ -9,11 +9,14 @@ use serde::Serialize;
 
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
+use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::plan::orphans::{self, Running};
 use crate::deploy::plan::questions::Depth;
+use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{quote, seconds};
-use crate::deploy::{Request, open};
+use crate::deploy::wire::program::{self, quote, seconds};
+use crate::deploy::{Request, jobs, open, who_has_roles};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -149,6 +152,56 @@ pub fn abandon(
         }
     }
     Ok(done)
+}
+
+/// Ends the services of uses that the environment does not have any more, and returns them by
+/// host.
+///
+/// # Errors
+/// A host is held by somebody else, or a service does not end.
+pub fn remove_orphans(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<BTreeMap<String, Vec<Running>>> {
+    let fleet = open(request, progress, interrupted)?;
+    let roles = who_has_roles(request, &fleet, interrupted)?;
+    let jobs = jobs(request, &fleet, &roles)?;
+    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+    let found = orphans::of(&jobs, &seen);
+    let hosts: Vec<&str> = found.keys().map(String::as_str).collect();
+    if hosts.is_empty() {
+        return Ok(found);
+    }
+    fleet.lock(
+        &LeaseRequest::new(&hosts, &seen, Mode::Run),
+        progress,
+        interrupted,
+    )?;
+    fleet.each(&|host, member| {
+        let own = found.get(host).into_iter().flatten();
+        let body: String = own
+            .map(|one| program::end_orphan(&one.service, &one.label))
+            .collect();
+        if body.is_empty() {
+            return Ok(());
+        }
+        let text = member.header.program(&body);
+        let mut said = String::new();
+        let status = member.session().run(&text, interrupted, &mut |frame| {
+            if let Frame::Output(line) = frame {
+                said = first_bytes(line);
+            }
+            None
+        })?;
+        match status {
+            0 => Ok(()),
+            _ => Err(
+                Error::host(format!("a service on host `{host}` does not end")).fact("says", said),
+            ),
+        }
+    })?;
+    Ok(found)
 }
 
 /// Opens all hosts of an environment and takes their leases.

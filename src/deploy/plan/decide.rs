@@ -19,6 +19,7 @@ use crate::deploy::plan::found::{adopts, changes_access, drifted};
 use crate::deploy::plan::guards;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::plan::order::{follows, is_gate};
+use crate::deploy::plan::orphans;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
@@ -72,6 +73,7 @@ pub fn decide(
     plan.owed = owed
         .map(|(host, s)| (host.clone(), s.scopes.clone()))
         .collect();
+    plan.orphans = orphans::of(jobs, seen);
     let leased = seen.iter().filter(|(_, s)| !s.held.is_empty());
     plan.held = leased
         .map(|(host, s)| (host.clone(), s.held.clone()))

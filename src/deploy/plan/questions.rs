@@ -11,6 +11,7 @@ use crate::deploy::plan::back::{self, Needed};
 use crate::deploy::plan::difference::{SHOWN_MAX, Standing};
 use crate::deploy::plan::guards::Stopping;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
+use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Hidden, Seal};
 use crate::deploy::wire::detached::Detached;
@@ -56,7 +57,8 @@ enum About {
     Blob(String),
     Writable,
     Standing(String),
-    Scopes,
+    /// Scopes that are owed, and services that run.
+    Modes,
 }
 
 /// How much is asked.
@@ -96,7 +98,7 @@ impl Questions {
             questions.look(About::Writable, &writable(state));
         }
         questions.look(About::Held, "rel_held\nrel_detached_list");
-        questions.about_scopes(state);
+        questions.about_modes(state);
         let mut blobs = BTreeSet::new();
         let mut needed = Needed::default();
         for job in jobs {
@@ -165,12 +167,17 @@ impl Questions {
         self.look(about, &script);
     }
 
-    fn about_scopes(&mut self, state: &str) {
+    fn about_modes(&mut self, state: &str) {
         let scopes = quote(&format!("{state}/scopes"));
+        let services = quote(&format!("{state}/services"));
         let script = format!(
-            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf '%s\\n' \"${{s##*/}}\"; fi; done"
+            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf 'scope %s\\n' \"${{s##*/}}\"; fi; done\n\
+             for s in {services}/*/use; do\n\
+             if [ -s \"$s\" ]; then rel_l=${{s%/use}} rel_l=${{rel_l##*/}}; else continue; fi\n\
+             if rel_service_alive \"$rel_l\" && IFS= read -r s <\"$s\"; then\n\
+             printf 'service %s\\t%s\\n' \"$rel_l\" \"$s\"; fi; done"
         );
-        self.look(About::Scopes, &script);
+        self.look(About::Modes, &script);
     }
 
     fn about_guards(
@@ -381,7 +388,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
         // What could not be looked at is not known; a record stands as it is.
         About::Sealed(..) | About::Found(_) | About::Standing(_) => {}
-        About::Scopes => seen.scopes = text().lines().map(str::to_owned).collect(),
+        About::Modes => modes(&text(), seen),
         About::Blob(sha256) => {
             if text() == "yes" {
                 seen.blobs.insert(sha256.clone());
@@ -389,6 +396,17 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
     }
     Ok(())
+}
+
+/// Reads the scopes that are owed and the services that run.
+fn modes(text: &str, seen: &mut Seen) {
+    for line in text.lines() {
+        match line.split_once(' ') {
+            Some(("scope", name)) => seen.scopes.push(name.to_owned()),
+            Some(("service", words)) => seen.services.extend(Running::parse(words)),
+            _ => {}
+        }
+    }
 }
 
 /// Reads what was found where a step would leave something; of a secret only a keyed hash is kept.

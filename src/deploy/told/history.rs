@@ -146,6 +146,11 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
             let what = format!("overrode `{}`", line.key);
             run.reasons.insert(what, line.detail.clone());
         }
+        "orphan-ended" => {
+            signs.ended = run.hosts.len();
+            run.reasons
+                .insert(format!("ended `{}`", line.key), String::new());
+        }
         "left-out" => {
             let what = format!("left `{}` as it was", line.id);
             run.reasons.insert(what, String::new());

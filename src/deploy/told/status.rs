@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::deploy::plan::job::{Act, Job};
+use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::questions::Answers;
 use crate::deploy::plan::roles::of_host;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
@@ -49,6 +50,9 @@ pub struct HostStatus {
     pub run: Option<String>,
     /// How it stands.
     pub state: State,
+    /// Services that run and whose use the environment does not have any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Running>,
     /// The first reason why it is not fresh: `step: why`.
     pub reason: Option<String>,
     /// How many further steps are not fresh.
@@ -77,6 +81,7 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     let mut status = HostStatus {
         now: seen.now,
         roles: of_host(&plan.roles, host),
+        orphans: plan.orphans.get(host).cloned().unwrap_or_default(),
         ..HostStatus::new(host, State::Fresh)
     };
     let runs = seen.journal.runs();
@@ -134,6 +139,7 @@ impl HostStatus {
             by: None,
             run: None,
             state,
+            orphans: Vec::new(),
             reason: None,
             more: 0,
             age: BTreeMap::new(),

@@ -225,6 +225,15 @@ pub fn waiting(run: &str, seq: u32) -> String {
     format!("rel_waiting {} {seq}\n", quote(run))
 }
 
+/// Returns the lines that end a service whose use is gone.
+pub fn end_orphan(service: &str, label: &str) -> String {
+    let (service, label) = (quote(service), quote(label));
+    format!(
+        "rel_service_stop {service} || exit 1\n\
+         rel_journal orphan-ended - {label} {service} - || exit 1\n"
+    )
+}
+
 /// Returns the line that says of a use that a rollback leaves what `run` did there.
 pub fn left(label: &str, run: &str) -> String {
     format!("rel_journal left-out - {} {} -\n", quote(label), quote(run))

@@ -259,6 +259,7 @@ rel_service() {
     printf '%s' "$2" >"$rel_sd/log"
     printf '%s' "$5" >"$rel_sd/ready"
     printf '%s' "$6" >"$rel_sd/within"
+    printf '%s\n' "${rel_use:-}" >"$rel_sd/use"
     rel_service_go "$1"
 }
 

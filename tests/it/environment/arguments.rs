@@ -74,6 +74,9 @@ fn parameters_are_given_in_order_or_have_a_default() {
           --except <USE>
               Go back without what this use did, which stays as it is; repeatable
 
+          --remove-orphans
+              End services of uses that are not in the Releasefile any more, and do nothing else
+
           --abandon <SCOPE>
               Give up a scope that can not be left, and do nothing else; with `--reason`
 
