@@ -69,6 +69,13 @@ pub enum Event<'a> {
     Failed { target: &'a str, error: &'a Error },
     /// Hosts of a rollout begin to move, or stand between a wave and its gates.
     Wave { text: &'a str },
+    /// What a link of a host will point to when a rollback is done.
+    Back {
+        /// The host.
+        host: &'a str,
+        /// The link, and from what to what it goes.
+        text: &'a str,
+    },
     /// A host is being asked or worked on.
     Host { host: &'a str, text: &'a str },
     /// A step starts on a host.

@@ -170,6 +170,10 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
                 self.finished(target, *how, log, *took, *reason);
             }
             Event::Wave { text } => self.line(NAME, "wave", text.trim_start_matches("wave ")),
+            Event::Back { host, text } => {
+                let host = self.screen.paint(NAME, host);
+                self.line(NAME, "back", host + "  " + *text);
+            }
             Event::Host { host, text } => {
                 if self.screen.is_verbose {
                     let host = self.screen.paint(NAME, host);

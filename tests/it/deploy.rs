@@ -142,6 +142,9 @@ fn a_release_goes_to_three_hosts_and_back() {
     assert_eq!(served(&hosts), ["good 2", "good 2", "good 2"]);
     let back = space.run(["staging", "--rollback"]).ok();
     assert_snapshot!(sorted(&back), @"
+        back h1  /srv/site/current: releases/b5dfa1fac337 -> releases/575ae46f5d42
+        back h2  /srv/site/current: releases/b5dfa1fac337 -> releases/575ae46f5d42
+        back h3  /srv/site/current: releases/b5dfa1fac337 -> releases/575ae46f5d42
       undone h1  site/switch
       undone h2  site/switch
       undone h3  site/switch

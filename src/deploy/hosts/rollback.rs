@@ -18,7 +18,7 @@ use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::{RollbackPlan, label_of, waits};
+use crate::deploy::plan::rollback::{Kind, RollbackPlan, label_of, waits};
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
@@ -193,6 +193,17 @@ impl LookedBack {
         Ok(plan)
     }
 
+    /// Says to which release, copy or whatever links name each host goes.
+    fn tell(&self, progress: &dyn Progress) {
+        let links = self.plan.changes.iter().filter(|c| c.kind == Kind::Link);
+        for change in links.filter(|change| change.from != change.to) {
+            progress.event(&Event::Back {
+                host: &change.host,
+                text: &format!("{}: {} -> {}", change.what, change.from, change.to),
+            });
+        }
+    }
+
     /// Stops it before its first change where a guard says no.
     fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
         if self.plan.blocked.is_empty() && request.overrides.guards.is_empty() {
@@ -260,6 +271,7 @@ impl LookedBack {
             progress,
             interrupted,
         };
+        self.tell(progress);
         // Said first: cut off after its last step, it must not look like another release's.
         note("rolling-back")?;
         let undone = undo::go_back(&hands, &self.back.ran)?;

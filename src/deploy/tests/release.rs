@@ -58,7 +58,7 @@ fn a_release_is_switched_only_when_it_is_healthy() {
     let outcome = space.apply();
     assert_eq!(live(&space), "one");
     assert_eq!(living(&space), ["one"]);
-    assert_eq!(outcome.ran, 8, "{:?}", space.told());
+    assert_eq!(outcome.ran, 9, "{:?}", space.told());
     let again = space.apply();
     assert_eq!((again.ran, again.round_trips), (0, 1));
 

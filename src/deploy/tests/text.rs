@@ -86,6 +86,7 @@ fn a_program_can_be_read() {
     rel_do
 
     rel_step 5 all/wait KEY
+    rel_only_asks
     rel_action() {
     cd -- /srv
     rel_wait 3 0.5 'app ping'
