@@ -148,6 +148,9 @@ fn a_step_can_only_say_what_it_destroys() {
     assert!(undone.stderr.contains("can only be #false"), "{undone}");
     let both = recipe("step \"delete\" undo=#false { run \"true\"; undo \"true\"; }").fails(2);
     assert!(both.stderr.contains("says it needs none"), "{both}");
+    let own =
+        recipe("step \"delete\" undo=#false { service \"s\" run=\"true\" log=\"l\"; }").fails(2);
+    assert!(own.stderr.contains("has a way back of its own"), "{own}");
     let _ = recipe("step \"delete\" destructive=#false { run \"true\"; }").ok();
     let _ = space.run(["ops"]).ok();
     // Without words it is told as what the step does.

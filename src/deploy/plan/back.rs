@@ -42,6 +42,8 @@ impl Needed {
         let number = self.steps.len();
         self.steps.push(draft.id.clone());
         match &draft.act {
+            // Nothing would have to be brought back.
+            _ if draft.marks.needs_no_undo => {}
             Act::Write { path, .. } | Act::Symlink { path, .. } if !is_late(path) => {
                 let word = quote(path);
                 self.ways_back

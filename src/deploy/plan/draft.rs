@@ -122,18 +122,14 @@ impl Draft {
         let calls = |text: &str| UNDOING.iter().any(|f| text.contains(f));
         match &self.act {
             _ if self.undo.is_some() => WayBack::Known,
-            Act::Write { .. }
-            | Act::Symlink { .. }
-            | Act::Service(_)
-            | Act::Managed { .. }
-            | Act::Scope { .. }
-            | Act::Port(_) => WayBack::Known,
+            Act::Write { .. } | Act::Symlink { .. } if !self.marks.needs_no_undo => WayBack::Known,
+            Act::Service(_) | Act::Managed { .. } | Act::Scope { .. } | Act::Port(_) => {
+                WayBack::Known
+            }
             Act::Run(text) if calls(text) => WayBack::Known,
             Act::Await { .. } | Act::Ask(_) => WayBack::NotNeeded,
-            Act::Run(_) | Act::Put { .. } | Act::Fetch { .. } => match self.marks.needs_no_undo {
-                true => WayBack::NotNeeded,
-                false => WayBack::None,
-            },
+            _ if self.marks.needs_no_undo => WayBack::NotNeeded,
+            _ => WayBack::None,
         }
     }
 }

@@ -46,8 +46,12 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
         true => "rel_foreign_ok=1\n",
         false => "",
     };
+    let kept = match step.draft.marks.needs_no_undo {
+        true => "rel_keeps_nothing=1\n",
+        false => "",
+    };
     text.push_str(&format!(
-        "rel_action() {{\n{foreign}{prepare}{action}\n}}\n"
+        "rel_action() {{\n{foreign}{kept}{prepare}{action}\n}}\n"
     ));
     if !step.draft.verify.is_empty() {
         let is_other = step.draft.user.is_some();

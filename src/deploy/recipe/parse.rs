@@ -434,11 +434,33 @@ impl Reader {
             );
         }
         step.action = actions.pop()?;
+        self.fits_its_action(&step);
+        Some(step)
+    }
+
+    /// Notes what a step says of itself that its action can not have.
+    fn fits_its_action(&mut self, step: &Step) {
+        let has_own = matches!(
+            step.action,
+            Action::Service { .. }
+                | Action::Managed { .. }
+                | Action::Scope { .. }
+                | Action::Port { .. }
+        );
+        if step.marks.needs_no_undo && has_own {
+            let message = format!("step `{}` has a way back of its own", step.name);
+            let label = "`undo=#false` is for what adds or asks: `run`, `put`, `write`, `symlink`";
+            self.wrong("wrong_value", step.place, message, label);
+        }
         if step.is_detached && !matches!(step.action, Action::Run(_)) {
             let message = format!("step `{}` can not be detached", step.name);
-            self.wrong("detached_step", place, message, "only `run` goes on alone");
+            self.wrong(
+                "detached_step",
+                step.place,
+                message,
+                "only `run` goes on alone",
+            );
         }
-        Some(step)
     }
 
     fn step_node(&mut self, node: &KdlNode, step: &mut Step) {

@@ -117,6 +117,47 @@ fn a_failing_step_takes_all_before_it_back() {
 }
 
 #[test]
+fn what_needs_no_way_back_has_none() {
+    let mut space = Space::new(&["a"]);
+    space.recipe(
+        "adds",
+        r#"
+        step "file" undo=#false { write "{host.root}/file" "new" }
+        step "link" undo=#false { symlink "{host.root}/link" to="new" }
+        step "own" { write "{host.root}/own" "new" }
+        step "try" { run "false" }
+        "#,
+    );
+    space.uses("adds on a", &[]);
+    std::fs::create_dir_all(space.path("hosts/a")).expect("makes");
+    for name in ["file", "own"] {
+        std::fs::write(space.path("hosts/a").join(name), "old").expect("writes");
+    }
+    space.fails();
+    assert_eq!(space.read("hosts/a/file"), "new");
+    assert_eq!(space.link("hosts/a/link"), "new");
+    assert_eq!(space.read("hosts/a/own"), "old");
+    let undone: Vec<String> = space
+        .told()
+        .into_iter()
+        .filter(|t| t.ends_with("Undone"))
+        .collect();
+    assert_eq!(undone, ["adds/own Undone"]);
+    // Nothing is kept for them, and they are not done again.
+    let kept = std::fs::read_dir(space.path("hosts/a/.rel/staging/undo/run1")).expect("lists");
+    let names = kept.map(|entry| {
+        entry
+            .expect("an entry")
+            .file_name()
+            .into_string()
+            .expect("text")
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["3.old"]);
+    space.fails();
+    assert_eq!(space.told()[..1], ["adds/own Done"]);
+}
+
+#[test]
 fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
     let mut space = Space::new(&["a"]);
     space.recipe(

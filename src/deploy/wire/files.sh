@@ -30,8 +30,9 @@ rel_pin() {
     return 1
 }
 
-# Adds rel_call to the way back of the step at work.
+# Adds rel_call to the way back of the step at work; not where it needs none (`undo=#false`).
 rel_undo_call() {
+    if [ -n "${rel_keeps_nothing:-}" ]; then return 0; fi
     if [ -n "${rel_foreign_ok:-}" ]; then rel_undo rel_foreign_ok=1; fi
     rel_undo "$rel_call"
 }
@@ -151,7 +152,7 @@ rel_write_there() {
     rel_pin "$1" || return 1
     sum=$(printf '%s' "$3" | sha256sum) || return 1
     sum=${sum%% *}
-    if [ -n "$rel_found" ]; then
+    if [ -n "$rel_found" ] && [ -z "${rel_keeps_nothing:-}" ]; then
         rm -f -- "$old" && cp -pP -- "$rel_found" "$old" || return 1
         rel_access_of "$rel_found" access
         rel_call rel_write_back "$1" "$old" "$sum" "$access"
@@ -188,7 +189,7 @@ rel_write_secret() ( rel_beside "$1" rel_write_secret_there "$@" )
 rel_write_secret_there() {
     local old="$rel_state/undo/$rel_run/$rel_seq.old" mark="$rel_state/undo/$rel_run/$rel_seq.mark"
     rel_pin "$1" || return 1
-    if [ -n "$rel_found" ]; then
+    if [ -n "$rel_found" ] && [ -z "${rel_keeps_nothing:-}" ]; then
         mkdir -p -- "$old" && cp -pP -- "$rel_found" "$old/$rel_name" || return 1
         rel_call rel_secret_back "$1" "$mark" "$old"
     else

@@ -143,6 +143,37 @@ rel_prune() {
     done
 }
 
+# NAME KEEP DIR CURRENT FORMER VALUES...: the same where CURRENT may have to go back yet: then FORMER
+# is needed, and has one of the places.
+rel_prune_beside() {
+    local name="$1" keep="$2" dir="$3" current="$4" former="$5" count one
+    shift 5
+    count=$#
+    for one in "$@"; do
+        if [ "$one" != "$former" ]; then set -- "$@" "$one"; fi
+    done
+    shift "$count"
+    if [ "$former" = - ]; then keep=$((keep + 1)); fi
+    rel_prune "$name" "$keep" "$dir" "$current" "$former" "$@"
+}
+
+# NAME CURRENT FORMER VALUES...: notes CURRENT as a `try`, unless it is among VALUES, which are all
+# that are noted as `try` or as NAME; FORMER counts as NAME from here on, if it is among them.
+rel_announce() {
+    local name="$1" current="$2" former="$3" one
+    shift 3
+    for one in "$@"; do
+        if [ "$one" = "$former" ]; then
+            rel_note "$name" "$former"
+            rel_drop try "$former"
+        fi
+    done
+    for one in "$@"; do
+        if [ "$one" = "$current" ]; then return 0; fi
+    done
+    rel_note try "$current"
+}
+
 # --- services ----------------------------------------------------------------
 
 # SECONDS PAUSE SCRIPT: tries until it succeeds; 120 says that it never will.
