@@ -21,10 +21,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{IoContext, Result};
 use crate::escape;
 
+mod holes;
 mod owner;
 mod regular;
 mod remove;
 
+pub use holes::Holes;
 pub use owner::{Owners, PRIVATE_DIR, ReadFile, STICKY, Unsafe, make_dir, own_dir, unsafe_way};
 pub use regular::{
     TEXT_BYTES_MAX, append_own, create_own, open_own, open_own_to_write, open_regular,

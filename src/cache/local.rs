@@ -233,12 +233,14 @@ fn read_result(file: &File, len: u64) -> std::io::Result<Option<ActionResult>> {
 }
 
 fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
+    let mut to = fs::Holes::new(to);
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 16];
     let mut size = 0;
     loop {
         let count = from.read(&mut buffer)?;
         if count == 0 {
+            to.finish()?;
             return Ok(Digest {
                 hash: *hasher.finalize().as_bytes(),
                 size,

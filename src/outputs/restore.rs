@@ -73,7 +73,7 @@ fn restore_one(output: &OutputState, digests: &Digests, store: &dyn Store) -> Re
 fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Digest> {
     struct Tee<'a> {
         from: &'a mut dyn Read,
-        to: &'a mut File,
+        to: fs::Holes<'a>,
         is_refused: bool,
     }
     impl Read for Tee<'_> {
@@ -86,11 +86,13 @@ fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Diges
     }
     let mut tee = Tee {
         from,
-        to,
+        to: fs::Holes::new(to),
         is_refused: false,
     };
     let digest = crate::digest::hash_reader(&mut tee);
-    match tee.is_refused {
+    let Tee { to, is_refused, .. } = tee;
+    let digest = digest.and_then(|digest| to.finish().map(|()| digest));
+    match is_refused {
         true => digest.context("write", path).map_err(not_used),
         false => digest.context("read the cached blob of", path),
     }

@@ -496,3 +496,24 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
     space.build(["venv"]).ok().is("venv ran");
     assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
 }
+
+/// Images of disks have holes.
+#[test]
+fn sparse_files_stay_sparse() {
+    use std::os::unix::fs::MetadataExt;
+    let space = Space::new(
+        r#"target "t" { outputs "disk"; run "truncate -s 64M disk; echo end >> disk" }"#,
+    );
+    space.build([]).ok().is("t ran");
+    space.remove("disk");
+    space.build([]).ok().is("t restored");
+    let meta = fs::metadata(space.path("disk")).expect("asks");
+    assert_eq!(meta.len(), (64 << 20) + 4);
+    let used = meta.blocks() * 512;
+    assert!(used < 1 << 20, "{used} bytes");
+    let cached: u64 = walkdir::WalkDir::new(space.cache())
+        .into_iter()
+        .map(|entry| entry.expect("lists").metadata().expect("asks").blocks() * 512)
+        .sum();
+    assert!(cached < 1 << 20, "{cached} bytes");
+}
