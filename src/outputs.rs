@@ -27,7 +27,7 @@ mod restore;
 pub use accept::accept;
 pub use depfile::{make_room_for_depfile, take_depfile};
 use permissions::Made;
-pub use restore::restore;
+pub use restore::{modes, restore};
 
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";

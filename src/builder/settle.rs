@@ -201,7 +201,8 @@ impl Builder<'_> {
         self.make_room(target, &ours)?;
         let done = self.ask_store(|store| {
             let store = Unpacking::new(store, result);
-            outputs::restore(&result.made.outputs, self.inspector.digests, &store)
+            let parts = (&*result.made.outputs, &result.modes);
+            outputs::restore(target, parts, self.inspector.digests, &store)
         });
         Ok(done == Some(true))
     }
@@ -497,6 +498,7 @@ impl Builder<'_> {
                 small: packing.into_small(),
                 found: Vec::new(),
                 finished_s: self.inspector.now_s,
+                modes: outputs::modes(target, &made.outputs, self.inspector.digests),
             };
             store.put_action(&result_key(target, key, found), &result)?;
             match result_key(target, key, found) == key {

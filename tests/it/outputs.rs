@@ -362,7 +362,7 @@ fn other_users_can_use_no_output() {
         }
         space.shell("rm -r out");
         build();
-        let restored = "755 out\n755 out/d\n644 out/d/data\n644 out/kept\n755 out/run\n";
+        let restored = "755 out\n755 out/d\n644 out/d/data\n444 out/kept\n755 out/run\n";
         assert_eq!(modes(), restored, "{sandbox}");
     }
 }
@@ -485,16 +485,58 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
     assert_eq!(aside(&space), []);
     // A file that was made is restored all the same, and what nobody's command wrote is told.
     space.write("venv/lib/m.py", "edited\n");
-    space.build([]).ok().is("all fresh, test fresh, venv restored");
+    space
+        .build([])
+        .ok()
+        .is("all fresh, test fresh, venv restored");
     assert_eq!(space.read("venv/lib/m.py"), "1\n");
     space.write("venv/mine", "mine\n");
     let why = space.run(["why", "venv"]).ok().stdout;
     assert!(why.contains("`venv/mine` is not of the last run"), "{why}");
-    space.build([]).ok().is("all fresh, test fresh, venv restored");
+    space
+        .build([])
+        .ok()
+        .is("all fresh, test fresh, venv restored");
     // What is made anew begins without it.
     space.write("in", "2\n");
     space.build(["venv"]).ok().is("venv ran");
     assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
+}
+
+#[test]
+fn permissions_come_back_and_are_never_wider() {
+    for sandbox in ["off", "strict"] {
+        let space = Space::new(&format!(
+            r#"
+sandbox "{sandbox}"
+target "t" {{ outputs "o/" "key" "ro" "run"; run "mkdir -p o/private/below o/plain; echo 1 | tee key ro run o/plain/f o/private/below/f; chmod 700 o/private; chmod 600 key; chmod 444 ro; chmod 750 run" }}
+"#
+        ));
+        let build = |mask: &str| {
+            let mut shell = space.program("sh");
+            let script = format!("umask {mask}; exec {REL} build");
+            let _ = space.finish(shell.args(["-c", &script])).ok();
+            space.shell("stat -c '%a %n' o o/p* o/plain/f o/private/below key ro run | tr '\n' ' '")
+        };
+        let made = "755 o 755 o/plain 700 o/private 644 o/plain/f 755 o/private/below 600 key 444 ro 750 run";
+        assert_eq!(build("022"), made, "{sandbox}");
+        for (mask, expected) in [
+            ("022", made),
+            ("000", made),
+            (
+                "077",
+                "700 o 700 o/plain 700 o/private 600 o/plain/f 700 o/private/below 600 key 400 ro 700 run",
+            ),
+        ] {
+            space.shell("rm -rf o key ro run");
+            assert_eq!(build(mask), expected, "{sandbox}, {mask}");
+        }
+        // Whoever made it with a closer mask meant nobody else to read it.
+        space.shell("rm -rf o key ro run .rel ../cache");
+        let closed = build("077");
+        space.shell("rm -rf o key ro run");
+        assert_eq!(build("022"), closed, "{sandbox}");
+    }
 }
 
 /// Images of disks have holes.
