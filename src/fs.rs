@@ -195,6 +195,17 @@ pub fn shown(name: &OsStr) -> Cow<'_, str> {
     }
 }
 
+/// Returns whether something is mounted at a path.
+pub fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    statx(CWD, path, flags, StatxFlags::empty()).is_ok_and(|told| {
+        told.stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
+            && told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    })
+}
+
 /// What `stat` says that changes when a file changes.
 ///
 /// Change time is in it because modification time can be set back (`cp -p`,

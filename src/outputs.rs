@@ -184,6 +184,8 @@ pub fn make_room(
             // One of an output directory that holds only what is excluded stays as it is.
             () if is_real_dir && is_in_directory(target, &path) => {}
             () if is_ours && !is_real_dir => remove_file(&absolute)?,
+            // It can not be moved; what is in it was.
+            () if is_real_dir && fs::is_mount(&absolute) => {}
             () => move_aside(&path, digests.root(), state_dir, &mut aside)?,
         }
     }

@@ -15,7 +15,7 @@ use crate::cache::{self, ActionResult, Store};
 use crate::digest::{Start, hash_reader};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::fs::{self, RepoPath};
-use crate::graph::{CacheScope, Target, TargetId};
+use crate::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
 use crate::printed::Printed;
@@ -224,6 +224,18 @@ impl Builder<'_> {
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
         self.tell_aside(target, moved);
         Ok(())
+        for output in &target.outputs {
+            if let Pattern::Dir(dir) = &output.pattern
+                && fs::is_mount(&dir.to_absolute(digests.root()))
+            {
+                let text = format!(
+                    "`{dir}/` of `{}` is a mount point: it stays there, and only what is in it is \
+                     made anew",
+                    target.name
+                );
+                self.progress.event(&Event::Warning { text: &text });
+            }
+        }
     }
 
     /// Tells where files were moved that stood in the way.

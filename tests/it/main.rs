@@ -60,6 +60,7 @@ mod processes;
 mod promises;
 mod questions;
 mod relay;
+mod restored;
 mod resumed;
 mod roles;
 mod rollback;
