@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::failed::{check_expectations, command_error, command_text, with_tail};
@@ -12,8 +13,8 @@ use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
-use crate::digest::{Start, hash_reader};
-use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::digest::{Start, hash_reader, shown_size};
+use crate::error::{Error, ErrorKind, IoContext, Result, plural};
 use crate::fs::{self, RepoPath};
 use crate::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
@@ -223,7 +224,6 @@ impl Builder<'_> {
         let digests = self.inspector.digests;
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
         self.tell_aside(target, moved);
-        Ok(())
         for output in &target.outputs {
             if let Pattern::Dir(dir) = &output.pattern
                 && fs::is_mount(&dir.to_absolute(digests.root()))
@@ -236,12 +236,14 @@ impl Builder<'_> {
                 self.progress.event(&Event::Warning { text: &text });
             }
         }
+        Ok(())
     }
 
     /// Tells where files were moved that stood in the way.
     pub(super) fn tell_aside(&self, target: &Target, moved: Option<PathBuf>) {
         let digests = self.inspector.digests;
         if let Some(dir) = moved {
+            self.has_moved_aside.store(true, Ordering::Relaxed);
             let text = format!(
                 "files stood where `{}` writes its outputs; they were moved to `{}`",
                 target.name,
@@ -249,6 +251,22 @@ impl Builder<'_> {
             );
             self.progress.event(&Event::Warning { text: &text });
         }
+    }
+
+    /// Removes what was moved aside long ago, and tells of it.
+    pub(super) fn tidy_aside(&self) {
+        let has_moved = self.has_moved_aside.load(Ordering::Relaxed);
+        let text = match outputs::tidy(self.state_dir, self.inspector.now_s, has_moved) {
+            Ok((0, _)) => return,
+            Ok((count, bytes)) => format!(
+                "{count} {} of files that had been moved to `.rel/aside` were removed, {}: what is \
+                 older than 30 days, or than a day where there is more than 1 GiB",
+                plural(count, "heap"),
+                shown_size(bytes)
+            ),
+            Err(error) => error.to_string(),
+        };
+        self.progress.event(&Event::Warning { text: &text });
     }
 
     /// Runs the commands, and records and stores what they made.

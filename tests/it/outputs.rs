@@ -504,6 +504,22 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
 }
 
 #[test]
+fn what_was_moved_aside_is_removed_after_a_while() {
+    let space = built();
+    for (heap, days) in [("recent", 29), ("old", 31)] {
+        space.write(format!(".rel/aside/{heap}/f"), "mine\n");
+        space.shell(&format!("touch -d '{days} days ago' .rel/aside/{heap}"));
+    }
+    space.remove("build/x");
+    let told = space.run(["build"]).ok().stderr;
+    assert!(
+        told.contains("warning: 1 heap of files that had been moved"),
+        "{told}"
+    );
+    assert_eq!(space.shell("ls .rel/aside"), "recent\n");
+}
+
+#[test]
 fn a_mount_point_is_told() {
     let space = Space::new(r#"target "a" { outputs "out/"; run "mkdir -p out; echo x > out/x"; }"#);
     space.shell("mkdir out");
