@@ -114,6 +114,8 @@ pub struct Builder<'a> {
     is_cache_unreadable: AtomicBool,
     /// Set once it could not be written. One that is full, or somebody else's, still gives.
     is_cache_unwritable: AtomicBool,
+    /// Set once something was moved aside.
+    has_moved_aside: AtomicBool,
     /// Set once a result was told of that names this checkout.
     is_bound_told: AtomicBool,
     made: Vec<OnceLock<Arc<Made>>>,
@@ -154,6 +156,7 @@ impl<'a> Builder<'a> {
             options,
             is_cache_unreadable: AtomicBool::new(false),
             is_cache_unwritable: AtomicBool::new(false),
+            has_moved_aside: AtomicBool::new(false),
             is_bound_told: AtomicBool::new(false),
             made: (0..count).map(|_| OnceLock::new()).collect(),
             is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
@@ -185,6 +188,7 @@ impl<'a> Builder<'a> {
                 self.note_left_within(&summary);
                 ended?;
             }
+            self.tidy_aside();
         }
         for id in roots.iter().filter(|_| self.options.tells_made) {
             let how = summary.settled.get(id);

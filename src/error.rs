@@ -233,6 +233,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     error.hinted("check who owns it and whether it may be written")
                 }
+                std::io::ErrorKind::ResourceBusy => {
+                    error.hinted("something is mounted there: unmount it, or write elsewhere")
+                }
                 _ => error,
             }
         })

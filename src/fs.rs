@@ -21,10 +21,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{IoContext, Result};
 use crate::escape;
 
+mod holes;
 mod owner;
 mod regular;
 mod remove;
 
+pub use holes::Holes;
 pub use owner::{Owners, PRIVATE_DIR, ReadFile, STICKY, Unsafe, make_dir, own_dir, unsafe_way};
 pub use regular::{
     TEXT_BYTES_MAX, append_own, create_own, open_own, open_own_to_write, open_regular,
@@ -191,6 +193,17 @@ pub fn shown(name: &OsStr) -> Cow<'_, str> {
             Cow::Owned(out)
         }
     }
+}
+
+/// Returns whether something is mounted at a path.
+pub fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    statx(CWD, path, flags, StatxFlags::empty()).is_ok_and(|told| {
+        told.stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
+            && told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    })
 }
 
 /// What `stat` says that changes when a file changes.

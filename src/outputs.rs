@@ -6,7 +6,7 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -20,14 +20,17 @@ use crate::graph::{Input, Output, Pattern, Target};
 use crate::key::OutputState;
 
 mod accept;
+mod aside;
 mod depfile;
 mod permissions;
 mod restore;
 
 pub use accept::accept;
+use aside::move_aside;
+pub use aside::tidy;
 pub use depfile::{make_room_for_depfile, take_depfile};
 use permissions::Made;
-pub use restore::restore;
+pub use restore::{modes, restore};
 
 /// How the names of files start that are being restored onto another file system.
 pub const BESIDE: &str = ".rel-restore-";
@@ -181,6 +184,8 @@ pub fn make_room(
         match () {
             // An empty directory goes silently; a full one is somebody's work.
             () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
+            // It can not be moved; what is in it was.
+            () if is_real_dir && fs::is_mount(&absolute) => {}
             // One of an output directory that holds only what is excluded stays as it is.
             () if is_real_dir && is_in_directory(target, &path) => {}
             () if is_ours && !is_real_dir => remove_file(&absolute)?,
@@ -267,40 +272,6 @@ fn base_of(pattern: &Pattern) -> RepoPath {
     match pattern {
         Pattern::File(path) | Pattern::Dir(path) => path.clone(),
         Pattern::Glob { base, .. } => base.clone(),
-    }
-}
-
-fn move_aside(
-    path: &RepoPath,
-    root: &Path,
-    state_dir: &Path,
-    aside: &mut Option<PathBuf>,
-) -> Result<()> {
-    let dir = match aside {
-        Some(dir) => dir.clone(),
-        None => {
-            let base = state_dir.join("aside");
-            fs::own_dir(&base)?;
-            let mut make = tempfile::Builder::new();
-            make.prefix("")
-                .permissions(Permissions::from_mode(fs::PRIVATE_DIR));
-            let made = make.tempdir_in(&base);
-            let made = made.context("create a directory in", &base)?.keep();
-            aside.insert(made).clone()
-        }
-    };
-    let destination = path.to_absolute(&dir);
-    if let Some(parent) = destination.parent() {
-        fs::create_dirs(parent)?;
-    }
-    let source = path.to_absolute(root);
-    match std::fs::rename(&source, &destination) {
-        // Somebody has removed it: it is out of the way.
-        Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            accept::move_tree(&source, &destination).context("move aside", &source)
-        }
-        moved => moved.context("move aside", &source),
     }
 }
 
@@ -505,17 +476,4 @@ fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<(
     std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
     let done = beside.persist_noclobber(path).map_err(|e| e.error);
     done.map(drop).context("write", path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_somebody_has_removed_is_out_of_the_way() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut aside = None;
-        let gone = RepoPath::new("out/gone");
-        move_aside(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
-    }
 }

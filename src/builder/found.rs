@@ -248,6 +248,7 @@ impl Builder<'_> {
             small: Vec::new(),
             found: lists,
             finished_s: 0,
+            modes: Vec::new(),
         };
         store.put_action(key, &known)
     }

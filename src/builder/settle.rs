@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::failed::{check_expectations, command_error, command_text, with_tail};
@@ -12,10 +13,10 @@ use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::cache::small::{Packing, Unpacking};
 use crate::cache::{self, ActionResult, Store};
-use crate::digest::{Start, hash_reader};
-use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::digest::{Start, hash_reader, shown_size};
+use crate::error::{Error, ErrorKind, IoContext, Result, plural};
 use crate::fs::{self, RepoPath};
-use crate::graph::{CacheScope, Target, TargetId};
+use crate::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::key::{ActionKey, Found, Made, OutputState};
 use crate::outputs;
 use crate::printed::Printed;
@@ -201,7 +202,8 @@ impl Builder<'_> {
         self.make_room(target, &ours)?;
         let done = self.ask_store(|store| {
             let store = Unpacking::new(store, result);
-            outputs::restore(&result.made.outputs, self.inspector.digests, &store)
+            let parts = (&*result.made.outputs, &result.modes);
+            outputs::restore(target, parts, self.inspector.digests, &store)
         });
         Ok(done == Some(true))
     }
@@ -222,6 +224,18 @@ impl Builder<'_> {
         let digests = self.inspector.digests;
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
         self.tell_aside(target, moved);
+        for output in &target.outputs {
+            if let Pattern::Dir(dir) = &output.pattern
+                && fs::is_mount(&dir.to_absolute(digests.root()))
+            {
+                let text = format!(
+                    "`{dir}/` of `{}` is a mount point: it stays there, and only what is in it is \
+                     made anew",
+                    target.name
+                );
+                self.progress.event(&Event::Warning { text: &text });
+            }
+        }
         Ok(())
     }
 
@@ -229,6 +243,7 @@ impl Builder<'_> {
     pub(super) fn tell_aside(&self, target: &Target, moved: Option<PathBuf>) {
         let digests = self.inspector.digests;
         if let Some(dir) = moved {
+            self.has_moved_aside.store(true, Ordering::Relaxed);
             let text = format!(
                 "files stood where `{}` writes its outputs; they were moved to `{}`",
                 target.name,
@@ -236,6 +251,22 @@ impl Builder<'_> {
             );
             self.progress.event(&Event::Warning { text: &text });
         }
+    }
+
+    /// Removes what was moved aside long ago, and tells of it.
+    pub(super) fn tidy_aside(&self) {
+        let has_moved = self.has_moved_aside.load(Ordering::Relaxed);
+        let text = match outputs::tidy(self.state_dir, self.inspector.now_s, has_moved) {
+            Ok((0, _)) => return,
+            Ok((count, bytes)) => format!(
+                "{count} {} of files that had been moved to `.rel/aside` were removed, {}: what is \
+                 older than 30 days, or than a day where there is more than 1 GiB",
+                plural(count, "heap"),
+                shown_size(bytes)
+            ),
+            Err(error) => error.to_string(),
+        };
+        self.progress.event(&Event::Warning { text: &text });
     }
 
     /// Runs the commands, and records and stores what they made.
@@ -497,6 +528,7 @@ impl Builder<'_> {
                 small: packing.into_small(),
                 found: Vec::new(),
                 finished_s: self.inspector.now_s,
+                modes: outputs::modes(target, &made.outputs, self.inspector.digests),
             };
             store.put_action(&result_key(target, key, found), &result)?;
             match result_key(target, key, found) == key {

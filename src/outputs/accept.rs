@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::permissions::{self, Made};
-use super::{check_promise, make_parents, present};
+use super::{check_promise, make_parents, modes, present};
 use crate::digest::Digests;
 use crate::error::{Error, IoContext, Result};
 use crate::fs;
@@ -31,6 +31,11 @@ pub fn accept(target: &Target, stage: &Path, digests: &Digests) -> Result<()> {
             permissions::close(&from, Made::OnStage).context("set the mode of", &from)?;
             move_file(&from, &to).context("write", &to)?;
         }
+    }
+    // When all is in them.
+    for (dir, mode) in modes(target, &[], &staged).iter().rev() {
+        let dir = dir.to_absolute(digests.root());
+        permissions::leave_only(&dir, *mode).context("set the mode of", &dir)?;
     }
     Ok(())
 }

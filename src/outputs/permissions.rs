@@ -18,6 +18,41 @@ const TAKEN_FROM_DIRS: u32 = 0o022;
 /// Capabilities of whoever runs the file.
 const CAPABILITIES: &str = "security.capability";
 
+/// Permissions of what is restored, before the process's mask: of programs and directories, and of
+/// other files.
+pub(super) const USUAL_RUN: u32 = 0o755;
+pub(super) const USUAL: u32 = 0o644;
+
+/// Returns the permissions of a file or a directory, if they are closer than the usual ones,
+/// whether a command or the mask of its process took them away. A link has none, and neither has nothing.
+pub(super) fn closer(path: &Path) -> Option<u32> {
+    let file = open(path, LOOK, Mode::empty()).ok()?;
+    let stat = fstat(&file).ok()?;
+    let mode = stat.st_mode & 0o777;
+    let usual = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => USUAL_RUN,
+        FileType::RegularFile if mode & 0o100 != 0 => USUAL_RUN,
+        FileType::RegularFile => USUAL,
+        _ => return None,
+    };
+    (usual & !mode != 0).then_some(mode)
+}
+
+/// Takes from a directory all permissions but these.
+///
+/// # Errors
+/// The system refuses that.
+pub(super) fn leave_only(path: &Path, mode: u32) -> io::Result<()> {
+    let file = open(path, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+    let now = fstat(&file)?.st_mode & 0o7777;
+    let mode = Mode::from_raw_mode(now & (mode | 0o7000));
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(chmodat(CWD, &path, mode, AtFlags::empty())?)
+}
+
+/// How what is looked at, and not read, is opened.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Where an output was made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
@@ -32,8 +67,7 @@ pub(super) enum Made {
 /// # Errors
 /// Something is to be taken away, and the system refuses that.
 pub(super) fn close(path: &Path, made: Made) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match open(path, flags, Mode::empty()) {
+    let file = match open(path, LOOK, Mode::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         other => other?,
     };

@@ -62,6 +62,7 @@ mod promoted;
 mod questions;
 mod relay;
 mod restarts;
+mod restored;
 mod resumed;
 mod roles;
 mod rollback;

@@ -359,7 +359,7 @@ fn other_users_can_use_no_output() {
         }
         space.shell("rm -r out");
         build();
-        let restored = "755 out\n755 out/d\n644 out/d/data\n644 out/kept\n755 out/run\n";
+        let restored = "755 out\n755 out/d\n644 out/d/data\n444 out/kept\n755 out/run\n";
         assert_eq!(modes(), restored, "{sandbox}");
     }
 }
@@ -511,4 +511,43 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
     space.write("in", "2\n");
     space.build(["venv"]).ok().is("venv ran");
     assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
+}
+
+#[test]
+fn what_was_moved_aside_is_removed_after_a_while() {
+    let space = built();
+    for (heap, days) in [("recent", 29), ("old", 31)] {
+        space.write(format!(".rel/aside/{heap}/f"), "mine\n");
+        space.shell(&format!("touch -d '{days} days ago' .rel/aside/{heap}"));
+    }
+    space.remove("build/x");
+    let told = space.run(["build"]).ok().stderr;
+    assert!(
+        told.contains("warning: 1 heap of files that had been moved"),
+        "{told}"
+    );
+    assert_eq!(space.shell("ls .rel/aside"), "recent\n");
+}
+
+#[test]
+fn a_mount_point_is_told() {
+    let space = Space::new(r#"target "a" { outputs "out/"; run "mkdir -p out; echo x > out/x"; }"#);
+    space.shell("mkdir out");
+    let mount = "mount -t tmpfs tmpfs \"$WORK/out\"; echo mine > out/mine";
+    let told = build_with_mounts(&space, mount).ok().stderr;
+    assert!(
+        told.contains("`out/` of `a` is a mount point: it stays there"),
+        "{told}"
+    );
+    assert_eq!(aside(&space), [("out/mine".into(), "mine\n".into())]);
+    // A file can not be replaced there.
+    space.write(
+        "Releasefile.kdl",
+        r#"target "a" { outputs "f"; run "echo x > f"; }"#,
+    );
+    space.write("f", "").write("g", "");
+    let told = build_with_mounts(&space, "mount --bind g f")
+        .fails(1)
+        .stderr;
+    assert!(told.contains("help: something is mounted there"), "{told}");
 }
