@@ -534,7 +534,7 @@ fn a_mount_point_is_told() {
     let space = Space::new(r#"target "a" { outputs "out/"; run "mkdir -p out; echo x > out/x"; }"#);
     space.shell("mkdir out");
     let mount = "mount -t tmpfs tmpfs \"$WORK/out\"; echo mine > out/mine";
-    let told = build_with_mounts(&space, mount).ok().stderr;
+    let told = space.build_with_mounts(mount).ok().stderr;
     assert!(
         told.contains("`out/` of `a` is a mount point: it stays there"),
         "{told}"
@@ -546,8 +546,6 @@ fn a_mount_point_is_told() {
         r#"target "a" { outputs "f"; run "echo x > f"; }"#,
     );
     space.write("f", "").write("g", "");
-    let told = build_with_mounts(&space, "mount --bind g f")
-        .fails(1)
-        .stderr;
+    let told = space.build_with_mounts("mount --bind g f").fails(1).stderr;
     assert!(told.contains("help: something is mounted there"), "{told}");
 }
