@@ -142,6 +142,12 @@ impl Start {
     pub fn is_before(&self, ctime_ns: i64) -> bool {
         last_ns(ctime_ns) >= self.ns
     }
+
+    /// Returns whether it was changed in a later tick of the kernel's clock: not by whoever ran
+    /// right before.
+    pub fn is_ticks_before(&self, ctime_ns: i64) -> bool {
+        last_ns(ctime_ns) > self.ns
+    }
 }
 
 /// Answers what is in files and directories below one root; safe to share between threads.

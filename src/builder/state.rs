@@ -189,13 +189,14 @@ impl Builder<'_> {
         all
     }
 
-    /// Returns whether something at a path, or below it, was written to since `start`.
+    /// Returns whether something at a path, or below it, was written to since `start`, by more than
+    /// a tick: what another target wrote right before is no state of this one.
     fn is_written_since(&self, path: &RepoPath, start: &Start) -> bool {
         let absolute = path.to_absolute(self.inspector.digests.root());
         let all = walkdir::WalkDir::new(absolute).into_iter().take(WALK_MAX);
         all.flatten().any(|entry| {
             let meta = entry.metadata();
-            meta.is_ok_and(|meta| start.is_before(Signature::of(&meta).ctime_ns))
+            meta.is_ok_and(|meta| start.is_ticks_before(Signature::of(&meta).ctime_ns))
         })
     }
 }

@@ -166,7 +166,7 @@ fn what_ran_is_told_out_of_all_journals() {
     ");
     assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"
     stale  h1  site [DIGEST], since [DATE] by tester@[MACHINE], note is [AGE] old
-               site/switch: changed since run [RUN]  (and 1 more step)
+               site/health[[DIGEST]]: never done here  (and 2 more steps)
      down  h2  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
     ");
 }

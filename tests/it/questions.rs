@@ -358,6 +358,15 @@ fn help_names_the_commands() {
           --rollback
               Go back to what was live before the last run
 
+          --except <USE>
+              Go back without what this use did, which stays as it is; repeatable
+
+          --remove-orphans
+              End services of uses that are not in the Releasefile any more, and do nothing else
+
+          --abandon <SCOPE>
+              Give up a scope that can not be left, and do nothing else; with `--reason`
+
           --override <GUARD>
               Go on although this guard says no, or this step's way back would not work; with `--reason`
 

@@ -139,7 +139,8 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
             signs.interrupted |= line.event != "failed";
             run.at.get_or_insert(format!("{} on {host}", line.id));
         }
-        "undone" => run.undone += 1,
+        // Of a step that only asked nothing was undone.
+        "undone" => run.undone += usize::from(line.detail != "asked"),
         "ok" => signs.ended += 1,
         "rolled-back" => signs.is_rollback = true,
         "overridden" => {

@@ -421,7 +421,7 @@ rel_undo_step() {
     if [ ! -s "$rel_script" ] && [ -z "$rel_away" ]; then
         if [ -e "$rel_script.asks" ]; then
             rel_must_hold
-            if rel_journal undone "$2" "$3" "$1" -; then rm -f -- "$rel_script.asks"; fi
+            if rel_journal undone "$2" "$3" "$1" asked; then rm -f -- "$rel_script.asks"; fi
         fi
         return 0
     fi
