@@ -374,7 +374,7 @@ pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Mistake> {
     let is_good = text.starts_with(is_start) && text.chars().all(is_rest);
     (!is_good).then(|| {
         let message = format!("{what} can not be called `{text}`");
-        Mistake::new("bad_name", name.place, message, "not a name").help(match text.contains('{') {
+        Mistake::new("bad_name", name.place, message, "not a name").help(match what == "a use" && text.contains('{') {
             true => {
                 "a name has no `{…}`: what names a value of `each` elsewhere is done for each, as `name[value]`"
             }

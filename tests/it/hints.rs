@@ -164,3 +164,17 @@ environment "e" {
         "{book}"
     );
 }
+
+#[test]
+fn braces_where_they_mean_nothing_are_told() {
+    let space = Space::new(
+        r#"
+target "a" { inputs "in"; outputs "out"; run "cat ${in} > {out}" }
+host "h" local=#true root="h"
+environment "e" { each "variant" "x y"; use "service" as="greet-{variant}" on="h" start="true {variant}" status="true"; }
+"#,
+    );
+    let told = space.run(["check"]).fails(2).stderr;
+    assert!(told.contains("help: leave out the dollar sign"), "{told}");
+    assert!(told.contains("help: a name has no `{…}`"), "{told}");
+}
