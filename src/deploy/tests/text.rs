@@ -5,7 +5,7 @@ use crate::deploy::plan::script;
 use std::os::unix::process::CommandExt;
 
 use crate::deploy::wire::program::{
-    ASKED, DETACHED, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, STEPS,
+    ASKED, DETACHED, GROUND, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, STEPS,
 };
 
 #[test]
@@ -127,6 +127,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
             DETACHED,
             LEASE,
             ASKED,
+            GROUND,
             GUARD,
             KEEPER,
             LOGS,

@@ -89,6 +89,63 @@ rel_end_program() {
     fi
 }
 
+# FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
+rel_read_scope() {
+    { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
+    case $rel_2 in *[!0-9]* | '') rel_2=0 ;; esac
+}
+
+# Whether anything is owed.
+rel_is_owing() {
+    for rel_f in "$rel_state/scopes"/*; do
+        if [ -s "$rel_f" ]; then return 0; fi
+    done
+    return 1
+}
+
+# EVENT: pays all that is owed, what was entered last first; the journal gets EVENT for each
+# step that entered one. rel_owed is a scope that could not be left, and rel_why what its way out
+# said last. The scope rel_abandons is given up for rel_reason if it can not be left.
+rel_scopes_leave() {
+    rel_owed=
+    rel_below=2147483647
+    while :; do
+        rel_top=-1
+        for rel_f in "$rel_state/scopes"/*; do
+            if [ ! -s "$rel_f" ]; then continue; fi
+            rel_read_scope "$rel_f"
+            if [ "$rel_2" -lt "$rel_below" ] && [ "$rel_2" -gt "$rel_top" ]; then rel_top=$rel_2; fi
+        done
+        if [ "$rel_top" -lt 0 ]; then break; fi
+        rel_below=$rel_top
+        for rel_f in "$rel_state/scopes"/*; do
+            if [ ! -s "$rel_f" ]; then continue; fi
+            rel_read_scope "$rel_f"
+            if [ "$rel_2" -ne "$rel_top" ]; then continue; fi
+            if rel_scope_leave "${rel_f##*/}" >"$rel_state/scopes.last" 2>&1; then
+                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+            elif [ "${rel_f##*/}" = "${rel_abandons:-}" ] && rel_scope_abandon "$rel_f"; then
+                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+            else
+                rel_owed=${rel_f##*/}
+                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
+            fi
+            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
+        done
+    done
+}
+
+# WANTED...: removes the artifacts that are not among these digests.
+rel_tidy_blobs() {
+    for rel_d in "$rel_state/blobs"/*; do
+        if [ ! -e "$rel_d" ] && [ ! -L "$rel_d" ]; then continue; fi
+        case " $* " in
+        *" ${rel_d##*/} "*) ;;
+        *) rm -rf -- "$rel_d" ;;
+        esac
+    done
+}
+
 # EVENT DETAIL: says in the journal what became of the step at work.
 rel_close_step() { if [ -s "$rel_tmp/at" ]; then rel_as_holder rel_close_it "$1" "$2"; fi; }
 
@@ -109,11 +166,15 @@ rel_close_it() {
 # killed. It renews nothing meanwhile: a way out that hangs must not hold the host for ever.
 rel_leave() {
     echo leave >"$rel_tmp/busy"
-    rel_as_holder rel_scopes_leave left
-    rel_as_holder rel_give_back
+    rel_as_holder rel_leave_all
     if [ -n "${rel_dog:-}" ]; then kill "$rel_dog" 2>/dev/null; fi
     rel_token=
     rm -rf -- "$rel_tmp"
+}
+
+rel_leave_all() {
+    rel_scopes_leave left
+    rel_give_back
 }
 
 rel_cut() {

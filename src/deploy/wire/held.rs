@@ -215,7 +215,7 @@ mod tests {
             let text = error.expect("an error").to_string();
             assert_eq!(text.contains("then remove it"), expected, "{text}");
         }
-        assert!(crate::deploy::wire::program::TRUST.contains(BELOW));
+        assert!(crate::deploy::wire::program::GROUND.contains(BELOW));
     }
 
     #[test]

@@ -15,6 +15,51 @@
 # A lease can be had when there is none, when its guard is dead, or when its guard has not
 # renewed it for as long as it said. Clocks of two machines are never compared.
 
+# Whether the holder that was read can still act: its guard lives and has renewed in time.
+rel_is_live() {
+    if rel_is_revoked; then return 1; fi
+    rel_birth "$rel_h_pid" && [ "$rel_b" = "$rel_h_born" ] || return 1
+    { read -r rel_s rel_beat <"$rel_state/beat"; } 2>/dev/null || rel_s=
+    if [ "$rel_s" != "$rel_h_token" ]; then rel_beat=$rel_h_clock; fi
+    rel_tick
+    [ "$((rel_clock - rel_beat))" -le "$((rel_h_ttl))" ]
+}
+
+# Reads a person's hold into rel_f_…; fails when there is none, or none any more.
+rel_read_freeze() {
+    rel_f_token=
+    { IFS=$rel_tab read -r rel_f_token rel_f_who rel_f_reason rel_f_since rel_f_until \
+        <"$rel_state/freeze"; } 2>/dev/null || :
+    if [ -z "$rel_f_token" ]; then return 1; fi
+    if [ "$rel_f_until" = - ]; then return 0; fi
+    rel_now
+    [ "$rel_time" -lt "$rel_f_until" ]
+}
+
+rel_is_frozen() { rel_read_freeze && [ "$rel_f_who" != "$rel_who" ]; }
+
+# The holder that was read, as one line: kind, token, who, run, purpose, age, -.
+rel_print_lease() {
+    rel_now
+    printf 'run\t%s\t%s\t%s\t%s\t%s\t-\n' "$rel_h_token" "$rel_h_who" "$rel_h_run" \
+        "$rel_h_purpose" "$((rel_time - rel_h_since))"
+}
+
+# A person's hold that was read: kind, token, who, -, reason, age and rest in seconds.
+rel_print_freeze() {
+    rel_now
+    rel_rest=-
+    if [ "$rel_f_until" != - ]; then rel_rest=$((rel_f_until - rel_time)); fi
+    printf 'freeze\t%s\t%s\t-\t%s\t%s\t%s\n' "$rel_f_token" "$rel_f_who" "$rel_f_reason" \
+        "$((rel_time - rel_f_since))" "$rel_rest"
+}
+
+# Says who holds this environment: a line for a person, one for a run.
+rel_held() {
+    if rel_read_freeze; then rel_print_freeze; fi
+    if rel_read_lease "$rel_state/lease" && rel_is_live; then rel_print_lease; fi
+}
+
 # Writes the lease anew under the next token. Under the fence, alone.
 rel_grant() {
     rel_last=0
@@ -35,7 +80,7 @@ rel_grant() {
             "$rel_purpose" "$rel_time" "$$" "$rel_b" "$rel_ttl" "$rel_clock" \
             "$rel_tmp" >"$rel_state/lease.new" &&
         printf '%s\n' "$rel_next" >"$rel_tmp/token"; then
-        rm -f -- "$rel_state/beat"
+        if [ -e "$rel_state/beat" ]; then rm -f -- "$rel_state/beat"; fi
         mv -f -- "$rel_state/lease.new" "$rel_state/lease" && rel_token=$rel_next
     fi 2>/dev/null
 }
@@ -191,16 +236,18 @@ rel_lock() {
     fi
     if [ -s "$rel_state/private" ]; then rel_as_holder rel_sweep; fi
     # What a former run could not leave is left before anything else is done.
-    rel_as_holder rel_scopes_leave undone
-    if [ -n "${rel_owed:-}" ]; then
+    rel_owed=
+    if rel_is_owing; then rel_as_holder rel_scopes_leave undone; fi
+    if [ -n "$rel_owed" ]; then
         rel_tell_owed
         return
     fi
     rel_journal_size
     # A line torn by a crash must not swallow the next one, nor one that ends with a NUL.
-    rel_t=$(tail -c 1 "$rel_state/journal"; printf .)
-    if [ -s "$rel_state/journal" ] && [ "$rel_t" != "
-." ]; then printf '\n' >>"$rel_state/journal"; fi
+    if [ -s "$rel_state/journal" ]; then
+        rel_t=$(tail -c 1 "$rel_state/journal"; printf .)
+        if [ "$rel_t" != "$rel_newline." ]; then printf '\n' >>"$rel_state/journal"; fi
+    fi
     if [ -n "$rel_left" ] && [ -z "$rel_whose" ]; then rel_journal taken-over - - "$rel_left" -; fi
     rel_left=
     if [ "$rel_size" -ne "$1" ]; then
@@ -214,6 +261,10 @@ rel_tell_owed() { rel_emit owed "$rel_owed$rel_tab$rel_state/scopes/$rel_owed$re
 
 # Sets rel_size: how many bytes were ever written to the journal, at most.
 rel_journal_size() {
+    if [ ! -s "$rel_state/journal" ]; then
+        rel_size=0
+        return
+    fi
     rel_size=$(wc -c <"$rel_state/journal") || rel_size=-1
     read -r rel_line <"$rel_state/journal" || rel_line=
     case $rel_line in
@@ -296,7 +347,7 @@ rel_give_back() {
     until mv -f -- "$rel_state/lease" "$rel_state/lease.last" || [ "$?" -lt 128 ] || [ "$rel_tries" -ge 9 ]; do
         rel_tries=$((rel_tries + 1))
     done
-    rm -f -- "$rel_state/beat"
+    if [ -e "$rel_state/beat" ]; then rm -f -- "$rel_state/beat"; fi
 }
 
 # REASON SECONDS: holds the environment for a person when this guard has left.

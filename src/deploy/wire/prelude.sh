@@ -49,51 +49,6 @@ rel_is_revoked() {
     [ "$rel_s" = "$rel_h_token" ]
 }
 
-# Whether the holder that was read can still act: its guard lives and has renewed in time.
-rel_is_live() {
-    if rel_is_revoked; then return 1; fi
-    rel_birth "$rel_h_pid" && [ "$rel_b" = "$rel_h_born" ] || return 1
-    { read -r rel_s rel_beat <"$rel_state/beat"; } 2>/dev/null || rel_s=
-    if [ "$rel_s" != "$rel_h_token" ]; then rel_beat=$rel_h_clock; fi
-    rel_tick
-    [ "$((rel_clock - rel_beat))" -le "$((rel_h_ttl))" ]
-}
-
-# Reads a person's hold into rel_f_…; fails when there is none, or none any more.
-rel_read_freeze() {
-    rel_f_token=
-    { IFS=$rel_tab read -r rel_f_token rel_f_who rel_f_reason rel_f_since rel_f_until \
-        <"$rel_state/freeze"; } 2>/dev/null || :
-    if [ -z "$rel_f_token" ]; then return 1; fi
-    if [ "$rel_f_until" = - ]; then return 0; fi
-    rel_now
-    [ "$rel_time" -lt "$rel_f_until" ]
-}
-
-rel_is_frozen() { rel_read_freeze && [ "$rel_f_who" != "$rel_who" ]; }
-
-# The holder that was read, as one line: kind, token, who, run, purpose, age, -.
-rel_print_lease() {
-    rel_now
-    printf 'run\t%s\t%s\t%s\t%s\t%s\t-\n' "$rel_h_token" "$rel_h_who" "$rel_h_run" \
-        "$rel_h_purpose" "$((rel_time - rel_h_since))"
-}
-
-# A person's hold that was read: kind, token, who, -, reason, age and rest in seconds.
-rel_print_freeze() {
-    rel_now
-    rel_rest=-
-    if [ "$rel_f_until" != - ]; then rel_rest=$((rel_f_until - rel_time)); fi
-    printf 'freeze\t%s\t%s\t-\t%s\t%s\t%s\n' "$rel_f_token" "$rel_f_who" "$rel_f_reason" \
-        "$((rel_time - rel_f_since))" "$rel_rest"
-}
-
-# Says who holds this environment: a line for a person, one for a run.
-rel_held() {
-    if rel_read_freeze; then rel_print_freeze; fi
-    if rel_read_lease "$rel_state/lease" && rel_is_live; then rel_print_lease; fi
-}
-
 # Whether this run is still the holder. A run that asks only holds nothing.
 rel_holds() {
     rel_read_lease "$rel_state/lease" && [ "$rel_h_token" = "${rel_token:-}" ] && ! rel_is_revoked
@@ -336,44 +291,6 @@ rel_scope_leave() {
         rel_scope_end "$1"
 }
 
-# FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
-rel_read_scope() {
-    { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
-    case $rel_2 in *[!0-9]* | '') rel_2=0 ;; esac
-}
-
-# EVENT: pays all that is owed, what was entered last first; the journal gets EVENT for each
-# step that entered one. rel_owed is a scope that could not be left, and rel_why what its way out
-# said last. The scope rel_abandons is given up for rel_reason if it can not be left.
-rel_scopes_leave() {
-    rel_owed=
-    rel_below=2147483647
-    while :; do
-        rel_top=-1
-        for rel_f in "$rel_state/scopes"/*; do
-            if [ ! -s "$rel_f" ]; then continue; fi
-            rel_read_scope "$rel_f"
-            if [ "$rel_2" -lt "$rel_below" ] && [ "$rel_2" -gt "$rel_top" ]; then rel_top=$rel_2; fi
-        done
-        if [ "$rel_top" -lt 0 ]; then break; fi
-        rel_below=$rel_top
-        for rel_f in "$rel_state/scopes"/*; do
-            if [ ! -s "$rel_f" ]; then continue; fi
-            rel_read_scope "$rel_f"
-            if [ "$rel_2" -ne "$rel_top" ]; then continue; fi
-            if rel_scope_leave "${rel_f##*/}" >"$rel_state/scopes.last" 2>&1; then
-                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
-            elif [ "${rel_f##*/}" = "${rel_abandons:-}" ] && rel_scope_abandon "$rel_f"; then
-                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
-            else
-                rel_owed=${rel_f##*/}
-                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
-            fi
-            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
-        done
-    done
-}
-
 # --- what is due -------------------------------------------------------------
 
 # DIR APPLIED: the files of DIR that are not among APPLIED, in order, as `DIGEST NAME`.
@@ -409,50 +326,6 @@ rel_flat() {
         *) return 0 ;;
         esac
     done
-}
-
-# WANTED...: removes the artifacts that are not among these digests.
-rel_tidy_blobs() {
-    for rel_d in "$rel_state/blobs"/*; do
-        if [ ! -e "$rel_d" ] && [ ! -L "$rel_d" ]; then continue; fi
-        case " $* " in
-        *" ${rel_d##*/} "*) ;;
-        *) rm -rf -- "$rel_d" ;;
-        esac
-    done
-}
-
-# --- the way back, before it is needed ----------------------------------------
-# Each says `NUMBER WORDS` of what speaks against a step, and nothing else; asked with the facts.
-
-# Where no journal can be kept nothing will be done, and that is told when it is begun.
-rel_back_ground() {
-    rel_d=$rel_state
-    until [ -e "$rel_d" ]; do
-        rel_d=${rel_d%/*}
-        rel_d=${rel_d:-/}
-    done
-    [ -w "$rel_d" ]
-}
-
-# NUMBER PATH: what a step writes. Where its directory is made only then, nothing is known.
-rel_back_path() {
-    case $2 in
-    */*) rel_p=${2%/*} ;;
-    *) rel_p=. ;;
-    esac
-    rel_p=${rel_p:-/}
-    if [ ! -d "$rel_p" ]; then return 0; fi
-    if [ ! -w "$rel_p" ] || [ ! -x "$rel_p" ]; then
-        printf '%s %s can not be written: nothing could be brought back there\n' "$1" "$rel_p"
-    elif [ -f "$2" ] && [ ! -r "$2" ]; then
-        printf '%s %s can not be read, and so not be kept\n' "$1" "$2"
-    fi
-}
-
-# NUMBER NAME: a service that rel started is started again on the way back.
-rel_back_service() {
-    rel_why=$(rel_can_start "$2") || printf '%s %s\n' "$1" "$rel_why"
 }
 
 # NAME: fails with the reason where a service that was started could not be started again, as
@@ -500,66 +373,6 @@ rel_can_start() {
     if [ ! -x "$rel_p$rel_w" ]; then
         printf '%s, which %s runs, is gone\n' "$rel_p$rel_w" "$1"
         return 1
-    fi
-}
-
-# NUMBER PATH ...: files that are kept while they are replaced need room beside the journal, in
-# the directory that rel_back_ground has found.
-rel_back_room() {
-    rel_n=
-    rel_files=0
-    rel_i=$#
-    while [ "$rel_i" -gt 0 ]; do
-        if [ -f "$2" ] && [ -r "$2" ]; then
-            rel_n=${rel_n:-$1}
-            set -- "$@" "$2"
-            rel_files=$((rel_files + 1))
-        fi
-        shift 2
-        rel_i=$((rel_i - 2))
-    done
-    if [ "$rel_files" -eq 0 ]; then return 0; fi
-    # The sum stands in the last line. What does not look so is not known.
-    rel_need=$(wc -c -- "$@") || return 0
-    set -- ${rel_need##*"$rel_newline"}
-    case ${1:-x} in
-    *[!0-9]*) return 0 ;;
-    esac
-    rel_need=$(($1 / 1024 + 64 + rel_files * 8))
-    rel_free=$(df -Pk -- "$rel_d" 2>/dev/null) || return 0
-    # The name of a file system may have blanks: the numbers end at the percentage.
-    rel_free=${rel_free#*"$rel_newline"}
-    set -- ${rel_free%%%*}
-    while [ "$#" -gt 2 ]; do shift; done
-    case ${1:-x} in
-    *[!0-9]*) return 0 ;;
-    esac
-    if [ "$1" -lt "$rel_need" ]; then
-        printf '%s %s KiB are free in %s, of %s that the former files need\n' "$rel_n" "$1" "$rel_d" "$rel_need"
-    fi
-}
-
-# NUMBER USER GROUP: that a step runs as, or gives a file to.
-rel_user_there() {
-    case $2 in
-    '' | *[!0-9]*)
-        if [ -n "$2" ] && ! id -u -- "$2" >/dev/null 2>&1; then
-            printf '%s there is no user %s\n' "$1" "$2"
-        fi
-        ;;
-    esac
-    case $3 in
-    '' | *[!0-9]*)
-        if [ -n "$3" ] && ! rel_group_there "$3"; then printf '%s there is no group %s\n' "$1" "$3"; fi
-        ;;
-    esac
-}
-
-rel_group_there() {
-    if command -v getent >/dev/null 2>&1; then
-        getent group "$1" >/dev/null
-    else
-        sed 's/:.*//' /etc/group 2>/dev/null | grep -qxF -- "$1"
     fi
 }
 

@@ -30,6 +30,8 @@ pub const KEEPER: &str = include_str!("keeper.sh");
 pub const LEASE: &str = include_str!("lease.sh");
 /// The guard's part that answers questions.
 pub const ASKED: &str = include_str!("asked.sh");
+/// The guard's part that looks at directories before anything is done.
+pub const GROUND: &str = include_str!("ground.sh");
 /// The loop that starts programs and ends them with the connection.
 pub const GUARD: &str = include_str!("guard.sh");
 /// What a guard is seldom called for.
@@ -126,7 +128,7 @@ impl Header {
     /// It takes a process to read on behind the guard, which the first questions save.
     pub fn guard(&self, questions: &str) -> String {
         static WORDS: LazyLock<String> =
-            LazyLock::new(|| [PRELUDE, TRUST, LEASE, ASKED].map(lean).concat());
+            LazyLock::new(|| [PRELUDE, TRUST, GROUND, LEASE, ASKED].map(lean).concat());
         static LOOP: LazyLock<String> = LazyLock::new(|| lean(GUARD));
         let first = match questions {
             "" => String::from("rel_is_asked=\n"),

@@ -100,7 +100,7 @@ rel_do_verify() {
 
 # Runs rel_action, then rel_verify, neither of which can speak for rel. Not inside `if`: there sh ignores `set -e`.
 rel_do() {
-    rm -f -- "$rel_tmp/warned"
+    if [ -e "$rel_tmp/warned" ]; then rm -f -- "$rel_tmp/warned"; fi
     ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_action ) </dev/null 2>&1 9>&-
     rel_status=$?
     rel_do_verify
@@ -427,7 +427,7 @@ rel_undo_step() {
     fi
     rel_must_hold
     rel_emit start "$2" "$1"
-    rm -f -- "$rel_tmp/kept"
+    if [ -e "$rel_tmp/kept" ]; then rm -f -- "$rel_tmp/kept"; fi
     # What goes on would spoil what is brought back.
     if [ -n "$rel_away" ]; then
         rel_detached_stop "$rel_away"
