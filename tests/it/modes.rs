@@ -488,3 +488,28 @@ environment "wrong" { use "away" on="here" status=99; }
         let _ = fs::remove_file(&there);
     }
 }
+
+/// The last use is at work when its port closes: nothing that comes later would notice.
+#[test]
+fn a_port_that_closes_during_the_last_use_fails_the_run() {
+    let port = free_port();
+    let space = Space::new(
+        "host \"here\" local=#true root=\"here\"\nenvironment \"e\" { use \"away\" on=\"here\" around=\"work\"; use \"work\" on=\"here\"; }\n",
+    );
+    let away = "recipe \"away\" { step \"up\" { responder \"away\" listen=\"127.0.0.1:PORT\"; } }";
+    space.write("recipes/away.kdl", away.replace("PORT", &port.to_string()));
+    space.write(
+        "recipes/work.kdl",
+        r#"recipe "work" { step "work" { run "echo >there; while [ -e there ]; do sleep 0.05; done"; undo "echo >back"; } }"#,
+    );
+    let job = space.begin(["e"]);
+    let there = space.path("here/there");
+    wait_until("the work", || there.exists().then_some(()));
+    space.shell("read -r pid born <here/.rel/e/ports/away; kill -KILL $pid");
+    is_closed(port);
+    fs::remove_file(&there).expect("removes");
+    let failed = job.finish().fails(1);
+    let words = format!("the port `127.0.0.1:{port}` on host `here` has closed");
+    assert!(failed.stderr.contains(&words), "{failed}");
+    assert!(space.has("here/back"), "{failed}");
+}

@@ -166,6 +166,10 @@ impl Hands<'_> {
             }
             self.settle(plan, together, failed, (done, &mut given_up))?;
         }
+        // During the last use as well.
+        if let Some(lost) = self.fleet.lost_port() {
+            return Err(self.go_back(done, &|_| true, lost));
+        }
         let mut hosts = plan.touched();
         hosts.retain(|host| !given_up.has(host));
         if let Err(ended) = self.still_run(plan, &hosts) {
