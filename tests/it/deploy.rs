@@ -581,3 +581,35 @@ fn many_hosts_behind_a_server_that_refuses_some_are_all_done_once() {
     }
     let _ = space.run(["e"]).ok();
 }
+
+/// A database is made once: no other text of the step, no `--force` and no change before it makes
+/// it anew, but its loss does.
+#[test]
+fn what_is_to_be_done_once_is_not_done_again() {
+    let space = Space::with_steps(
+        r#"
+    step "before" { write "{host.root}/before" "{v}"; }
+    step "create" once=#true { check "test -e base"; run "echo {v} >base; echo made >>log"; }
+    step "after" on-change="create" { run "echo after >>log"; }
+"#,
+    );
+    let log = || space.read("hosts/h/log");
+    let _ = space.run(["e"]).ok();
+    assert_eq!(log(), "made\nafter\n");
+    let _ = space.run(["e", "--var", "v=2"]).ok();
+    assert_eq!(log(), "made\nafter\n");
+    let _ = space.run(["e", "--var", "v=2", "--force"]).ok();
+    assert_eq!(log(), "made\nafter\nafter\n");
+    space.remove("hosts/h/base");
+    let _ = space.run(["e", "--var", "v=2"]).ok();
+    assert_eq!(log(), "made\nafter\nafter\nmade\nafter\n");
+    // What somebody else has made is adopted.
+    let other = Space::with_steps(
+        r#"step "create" once=#true { check "test -e base"; run "echo {v} >>log"; }"#,
+    );
+    other.write("hosts/h/base", "");
+    let _ = other.run(["e"]).ok();
+    assert!(!other.has("hosts/h/log"));
+    let wrong = Space::with_steps(r#"step "create" once="yes" { run "true"; }"#);
+    let _ = wrong.run(["check"]).fails(2);
+}

@@ -424,6 +424,36 @@ impl<'a> Decided<'a> {
         text
     }
 
+    /// Returns the record of a step that counts for this attempt.
+    fn record(&self, ground: &Ground<'_>, draft: &Draft, host: &str) -> Option<Record<'_>> {
+        let seen = self.seen.get(host);
+        let record = seen.and_then(|s| s.journal.record(&draft.id));
+        let is_over = matches!(draft.act, Act::Scope { .. } | Act::Port(_));
+        if !ground.is_resumed || !(ground.is_whole || is_over) {
+            return record;
+        }
+        // What was done before it began is not of this attempt, and no mode was kept.
+        let begun = &ground.attempt.run;
+        let journals = [seen, self.seen(ground.job.host.as_deref())];
+        let is_of_it = |run: &str| {
+            let mut journals = journals.iter().flatten();
+            journals.any(|seen| seen.journal.is_since(run, begun))
+        };
+        record.filter(|record| is_of_it(&record.line().run))
+    }
+
+    /// Returns whether a step was done on a host, with whatever text, and is found as it was left.
+    fn is_done(&self, draft: &Draft, host: &str) -> bool {
+        let Some(seen) = self.seen.get(host) else {
+            return false;
+        };
+        let is_drifted = || {
+            let probe = seen.probes.get(&draft.id);
+            probe.is_some_and(|probe| drifted(draft, probe).is_some())
+        };
+        matches!(seen.journal.record(&draft.id), Some(Record::Done(_))) && !is_drifted()
+    }
+
     fn verdict(
         &self,
         ground: &Ground<'_>,
@@ -443,6 +473,9 @@ impl<'a> Decided<'a> {
                 format!("unknown until `{target}` is made"),
             );
         }
+        if draft.marks.is_once && self.is_done(draft, host) {
+            return ground.settled(Verdict::Fresh, "done once");
+        }
         if self.now.is_forced {
             return run("forced".into());
         }
@@ -457,18 +490,7 @@ impl<'a> Decided<'a> {
         }
         let seen = self.seen.get(host);
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
-        let mut record = seen.and_then(|s| s.journal.record(&draft.id));
-        let is_over = matches!(draft.act, Act::Scope { .. } | Act::Port(_));
-        if ground.is_resumed && (ground.is_whole || is_over) {
-            // What was done before it began is not of this attempt, and no mode was kept.
-            let begun = &ground.attempt.run;
-            let journals = [seen, self.seen(ground.job.host.as_deref())];
-            let is_of_it = |run: &str| {
-                let mut journals = journals.iter().flatten();
-                journals.any(|seen| seen.journal.is_since(run, begun))
-            };
-            record = record.filter(|record| is_of_it(&record.line().run));
-        }
+        let record = self.record(ground, draft, host);
         match (&draft.act, seen) {
             (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
                 if seen.scopes.contains(name) =>
@@ -479,7 +501,9 @@ impl<'a> Decided<'a> {
         }
         match record {
             // What is found now was done before that: it is done again, as with a record.
-            None if ground.follows.is_none() && probe.is_some_and(|p| adopts(draft, p)) => {
+            None if (ground.follows.is_none() || draft.marks.is_once)
+                && probe.is_some_and(|p| adopts(draft, p)) =>
+            {
                 ground.settled(Verdict::Adopt, "found done")
             }
             None => run("never done here".into()),

@@ -241,6 +241,7 @@ impl Scope<'_> {
                 destroys: self.optional(step.marks.destroys.as_ref())?,
                 undo_check: self.optional(step.marks.undo_check.as_ref())?,
                 rollback_check: self.optional(step.marks.rollback_check.as_ref())?,
+                is_once: step.marks.is_once,
                 needs_no_undo: step.marks.needs_no_undo,
                 into_foreign: step.marks.into_foreign || self.job.into_foreign,
                 makes: self.optional(step.marks.makes.as_ref())?,

@@ -20,6 +20,8 @@ pub struct Marks<T> {
     pub rollback_check: Option<T>,
     /// It only adds, or only asks: nothing would have to go back.
     pub needs_no_undo: bool,
+    /// Once it was done it is not done again, whatever its text is by now.
+    pub is_once: bool,
     /// root may write into a directory that another user of the host can change.
     pub into_foreign: bool,
     /// Path that its commands make.
@@ -33,6 +35,7 @@ impl<T> Default for Marks<T> {
             undo_check: None,
             rollback_check: None,
             needs_no_undo: false,
+            is_once: false,
             into_foreign: false,
             makes: None,
         }
@@ -46,6 +49,7 @@ impl Reader {
             let destroys = self.property(node, "destructive", Mode::Plain, Allow::Late);
             step.marks.destroys = destroys;
         }
+        step.marks.is_once = self.flag(node, "once");
         step.marks.makes = self.property(node, "makes", Mode::Plain, Allow::Late);
         match node.get("undo").map(|v| v.as_bool()) {
             None => {}

@@ -52,7 +52,7 @@ const ONCE: [&str; 7] = [
     "timeout",
 ];
 /// Properties of a step.
-const STEP_PROPERTIES: [&str; 9] = [
+const STEP_PROPERTIES: [&str; 10] = [
     "if",
     "on-change",
     "host",
@@ -61,6 +61,7 @@ const STEP_PROPERTIES: [&str; 9] = [
     "destructive",
     "detach",
     "undo",
+    "once",
     "makes",
 ];
 
