@@ -56,7 +56,13 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
         let word = screen.paint(style, format_args!("{word:>7}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
         let mut said: Vec<String> = host.roles.clone();
-        said.extend(host.live.iter().map(|(u, l)| format!("{u} {l}")));
+        for (label, live) in &host.live {
+            let another = host.runs_another(label).map(|running| {
+                let running: Vec<&str> = running.iter().map(String::as_str).collect();
+                format!(", but {} runs", running.join(" "))
+            });
+            said.push(format!("{label} {live}{}", another.unwrap_or_default()));
+        }
         match (host.since, &host.by) {
             (Some(since), Some(by)) => {
                 let time = shown_date(since);

@@ -211,6 +211,39 @@ environment "live" {
     assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
 }
 
+/// The link says which release is live, and not which one runs.
+#[test]
+fn a_release_that_does_not_run_is_told() {
+    let space = site("");
+    let _services = Services(&space);
+    let former = space.shell("readlink srv/w/site/current");
+    space.write("page.txt", "2\n");
+    let _ = space.run(["live"]).ok();
+    let id = |link: &str| {
+        link.trim()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (former, live) = (id(&former), id(&space.shell("readlink srv/w/site/current")));
+    let status = || space.run(["status", "live"]).ok().stdout;
+    assert!(
+        status().contains(&format!("web {live}, since")),
+        "{}",
+        status()
+    );
+    space.shell(&format!("ln -sfn releases/{former} srv/w/site/current"));
+    let words = format!("web {former}, but web.{live} runs, since");
+    assert!(status().contains(&words), "{}", status());
+    let told = space.ask(["status", "live"]);
+    assert_eq!(
+        told[1]["running"]["web"][0],
+        format!("web.{live}"),
+        "{told}"
+    );
+}
+
 /// A use that vanishes leaves its service running: that is told, and ended when it is asked for.
 #[test]
 fn services_of_uses_that_are_gone_are_orphans() {

@@ -42,6 +42,9 @@ pub struct HostStatus {
     pub roles: Vec<String>,
     /// What the links of each use point to: the live release, the live copy.
     pub live: BTreeMap<String, String>,
+    /// The services that run, by the use that started them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub running: BTreeMap<String, BTreeSet<String>>,
     /// When the last run came to its end there, by the host's clock.
     pub since: Option<u64>,
     /// Who ran it.
@@ -84,6 +87,10 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
         orphans: plan.orphans.get(host).cloned().unwrap_or_default(),
         ..HostStatus::new(host, State::Fresh)
     };
+    for one in &seen.services {
+        let own = status.running.entry(one.label.clone()).or_default();
+        own.insert(one.service.clone());
+    }
     let runs = seen.journal.runs();
     if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
         let is_end = |l: &&crate::deploy::wire::journal::Line| l.event == "ok" && l.run == run.id;
@@ -135,6 +142,7 @@ impl HostStatus {
             host: host.to_owned(),
             roles: Vec::new(),
             live: BTreeMap::new(),
+            running: BTreeMap::new(),
             since: None,
             by: None,
             run: None,
@@ -145,6 +153,16 @@ impl HostStatus {
             age: BTreeMap::new(),
             now: 0,
         }
+    }
+
+    /// Returns the services of a use of which none was started from the release that is live.
+    pub fn runs_another(&self, label: &str) -> Option<&BTreeSet<String>> {
+        let end = format!(".{}", self.live.get(label)?);
+        let running = self.running.get(label)?;
+        running
+            .iter()
+            .all(|service| !service.ends_with(&end))
+            .then_some(running)
     }
 
     fn add(&mut self, seen: &Seen, step: &PlannedStep) {
