@@ -487,8 +487,7 @@ environment "build" { param "wheel"; needs "wheel" }
        ·        ──┬──
        ·          ╰── not a name
        ╰────
-      help: a name has no `{…}`: what names a value of `each` elsewhere is done for each, as
-            `name[value]`
+      help: a name starts with a letter and goes on with letters, digits, `-`, `_` and `.`
 
     rel::releasefile::reserved_name
 
