@@ -18,7 +18,7 @@ use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::{Kind, RollbackPlan, label_of, waits};
+use crate::deploy::plan::rollback::{Kind, Refused, RollbackPlan, label_of, waits};
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
@@ -135,6 +135,7 @@ impl LookedBack {
             self.passed.extend(self.back.runs.iter().cloned());
         }
         self.plan.blocked = guards::blocked(&self.jobs, &self.seen);
+        self.refuse_below_what_was_left();
         self.plan.except.clone_from(&request.except);
         let is_met = |label: &&String| self.left.iter().any(|ran| label_of(&ran.id) == *label);
         match request.except.iter().find(|label| !is_met(label)) {
@@ -146,6 +147,22 @@ impl LookedBack {
             .hinted(
                 "`--except` takes the name of a use, as `--rollback --plan` shows it before `/`",
             )),
+        }
+    }
+
+    /// What a newer run did and a rollback left as it was stands above what goes back now.
+    fn refuse_below_what_was_left(&mut self) {
+        for change in &self.plan.changes {
+            let journal = self.seen.get(&change.host).map(|seen| &seen.journal);
+            let newer = journal.and_then(|journal| journal.left_out(&change.step));
+            let Some(newer) = newer.filter(|run| !self.back.runs.iter().any(|r| r == run)) else {
+                continue;
+            };
+            self.plan.refused.push(Refused {
+                host: change.host.clone(),
+                step: change.step.clone(),
+                text: format!("run {newer} did it after that, and `--except` left it as it was"),
+            });
         }
     }
 

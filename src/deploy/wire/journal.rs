@@ -172,6 +172,17 @@ impl Journal {
         self.stack(id).pop()
     }
 
+    /// Returns the run that did a step last, if a rollback of that run left what its use did as it
+    /// was.
+    pub fn left_out(&self, id: &str) -> Option<&str> {
+        let label = id.split('/').next().unwrap_or(id);
+        let Some(Record::Done(done)) = self.record(id) else {
+            return None;
+        };
+        let is_left = |l: &Line| l.event == "left-out" && l.id == label && l.key == done.run;
+        self.lines.iter().any(is_left).then_some(done.run.as_str())
+    }
+
     /// Returns the records of a step, each of which holds when all after it were undone.
     pub(super) fn stack(&self, id: &str) -> Vec<Record<'_>> {
         let mut stack: Vec<Record<'_>> = Vec::new();
