@@ -247,6 +247,24 @@ environment "staging" { use "say" on="a"; }
     assert!(!space.has("hosts/a/.rel"), "nothing was begun");
 }
 
+/// A file system that is full takes directories, and nothing in them.
+#[test]
+fn a_full_place_for_temporary_files_is_told_and_not_used() {
+    let space = Space::with_steps(r#"step "one" { run "echo {v} >>done"; }"#);
+    let script = r#"
+        mkdir "$BASE/full"
+        mount -t tmpfs -o size=64k none "$BASE/full"
+        head -c 65536 /dev/zero >"$BASE/full/file" || true
+        TMPDIR=$BASE/full "$REL" e
+        ls "$BASE/full"
+        "#;
+    let output = space.finish(&mut space.with_mounts(script)).ok();
+    assert_eq!(output.stdout.lines().last(), Some("file"));
+    let words = "/full of host `h` is full: temporary files lie in /";
+    assert!(output.stderr.contains(words), "{output}");
+    assert_eq!(space.read("hosts/h/done"), "1\n");
+}
+
 #[test]
 fn a_host_whose_disk_is_full_serves_the_old_release() {
     let space = Space::new(

@@ -260,6 +260,19 @@ impl Fleet {
         }
     }
 
+    /// Tells of hosts whose usual place for temporary files, which is in memory, is full.
+    pub fn tell_full(&self, progress: &dyn Progress) {
+        for (name, member) in &self.members {
+            if let Some((full, used)) = &member.session().told.full {
+                let text = format!(
+                    "{full} of host `{name}` is full: temporary files lie in {used}, secrets for a \
+                     moment as well"
+                );
+                progress.event(&Event::Warning { text: &text });
+            }
+        }
+    }
+
     /// Asks all hosts, and goes without those that do not answer: for questions only.
     pub fn ask_some(
         &self,

@@ -69,6 +69,7 @@ pub(in crate::deploy) fn look<'a>(
     let held_back = is_wrong(Some(&roles))?;
     let jobs = jobs(request, &fleet, &roles)?;
     let seen = fleet.ask(&jobs, depth, interrupted)?;
+    fleet.tell_full(progress);
     let mut looked = Looked {
         jobs,
         fleet,

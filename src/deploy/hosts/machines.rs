@@ -76,6 +76,8 @@ pub struct Told {
     pub machine: Machine,
     /// For which host, and on which machine, its state directory was written.
     pub written: Option<(String, Machine)>,
+    /// A place for temporary files that is full, and the one that is used instead.
+    pub full: Option<(String, String)>,
 }
 
 impl Told {
@@ -83,6 +85,7 @@ impl Told {
     pub fn take(&mut self, event: &str, words: &str) {
         let words: Vec<&str> = words.split(' ').collect();
         match (event, words.as_slice()) {
+            ("full", [full, used]) => self.full = Some(((*full).into(), (*used).into())),
             ("machine", [id, key]) => self.machine = Machine::new(id, key),
             ("state", [name, id, key]) => {
                 self.written = Some(((*name).to_owned(), Machine::new(id, key)));
@@ -215,6 +218,7 @@ mod tests {
         let said = |machine: &Machine, written: Option<(&str, &Machine)>| Told {
             machine: machine.clone(),
             written: written.map(|(name, machine)| (name.to_owned(), machine.clone())),
+            full: None,
         };
         for (known, told, message) in [
             (None, said(&here, None), ""),

@@ -37,10 +37,16 @@ for rel_t in "${TMPDIR:-}" /dev/shm /tmp; do
     *) continue ;;
     esac
     if mkdir -m 700 -- "$rel_t/rel.$rel_room" 2>/dev/null; then
-        rel_tmp=$rel_t/rel.$rel_room
-        break
+        # A file system that is full still takes directories.
+        if printf %65536s '' 2>/dev/null >"$rel_t/rel.$rel_room/umask"; then
+            rel_tmp=$rel_t/rel.$rel_room
+            break
+        fi
+        rm -rf -- "$rel_t/rel.$rel_room"
+        rel_full=$rel_t
     fi
 done
+if [ -n "${rel_full:-}" ] && [ -n "$rel_tmp" ]; then rel_emit full "$rel_full" "${rel_tmp%/*}"; fi
 if [ -z "$rel_tmp" ]; then
     # Once more, for its words.
     if ! rel_why=$(mkdir -m 700 -- "/tmp/rel.$rel_room" 2>&1); then
@@ -50,7 +56,7 @@ if [ -z "$rel_tmp" ]; then
     rel_tmp=/tmp/rel.$rel_room
 fi
 if ! rel_check_state; then
-    rmdir -- "$rel_tmp"
+    rm -rf -- "$rel_tmp"
     rel_emit untrusted "$rel_why"
     exit 77
 fi

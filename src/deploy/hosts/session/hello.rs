@@ -143,7 +143,7 @@ impl Session {
                         }
                         return self.check_machine().map(|()| root);
                     }
-                    Some((event, words)) if ["machine", "state"].contains(&event) => {
+                    Some((event, words)) if ["machine", "state", "full"].contains(&event) => {
                         self.told.take(event, words);
                     }
                     Some(("missing", what)) => {
