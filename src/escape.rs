@@ -50,8 +50,28 @@ pub fn line(text: &str) -> Cow<'_, str> {
 fn push(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
-            c if c != '\t' && is_unsafe(c) => out.extend(c.escape_default()),
+            c if c != '\t' && is_unsafe(c) => push_escaped(out, c),
             c => out.push(c),
+        }
+    }
+}
+
+/// Appends an unsafe character as `char::escape_default` writes it, without its iterator: a host
+/// can print hundreds of megabytes of them.
+fn push_escaped(out: &mut String, c: char) {
+    match c {
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        c => {
+            const DIGITS: &str = "0123456789abcdef";
+            let code = u32::from(c);
+            let count = (u32::BITS - code.leading_zeros()).div_ceil(4).max(1);
+            out.push_str("\\u{");
+            for place in (0..count).rev() {
+                let digit = (code >> (4 * place)) as usize % 16;
+                out.push_str(&DIGITS[digit..=digit]);
+            }
+            out.push('}');
         }
     }
 }
@@ -138,6 +158,21 @@ pub fn json(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn characters_are_escaped_as_the_standard_library_does() {
+        for c in (0..=0x10_ffff)
+            .filter_map(char::from_u32)
+            .filter(|c| is_unsafe(*c))
+        {
+            let mut out = String::new();
+            push_escaped(&mut out, c);
+            // It gives tabs a name, which stay as they are here.
+            if c != '\t' {
+                assert_eq!(out, c.escape_default().to_string());
+            }
+        }
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_shown() {
