@@ -60,6 +60,7 @@ fn push(out: &mut String, text: &str) {
 /// can print hundreds of megabytes of them.
 fn push_escaped(out: &mut String, c: char) {
     match c {
+        '\0' => out.push_str("\\u{0}"),
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         c => {

@@ -167,7 +167,7 @@ impl<R: Read> FrameReader<'_, R> {
     }
 
     fn mark_in(&self, bytes: &[u8]) -> Option<usize> {
-        bytes.windows(self.mark.len()).position(|w| w == self.mark)
+        memchr::memmem::find(bytes, &self.mark)
     }
 
     /// Adds a frame to the batch, which goes when nothing more is there to be read at once.
