@@ -290,7 +290,7 @@ environment "e" {
        ╭─[recipes/said.kdl:3:16]
      3 │     step "say" late=1 detach=#true detach=#false {
        ·                ──┬─
-       ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, makes
+       ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, once, makes
        ╰────
 
     rel::releasefile::duplicate_node
