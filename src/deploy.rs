@@ -36,7 +36,7 @@ use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback::RollbackPlan;
 use crate::deploy::plan::secret::{Hidden, Secret};
-use crate::deploy::plan::{decide, roles};
+use crate::deploy::plan::{decide, orphans, roles};
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 use crate::deploy::wire::shortened::RUNS_KEPT;
@@ -201,6 +201,7 @@ pub fn status(
     };
     let mut plan = decide::decide(&request.environment.name, &jobs, &answers.seen, now)?;
     plan.roles = roles;
+    plan.orphans = orphans::of(request.environment, &jobs, &answers.seen);
     Ok(status::of(&plan, &jobs, &answers))
 }
 

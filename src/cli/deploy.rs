@@ -25,7 +25,7 @@ use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::{SavedPlan, is_allowed};
 use crate::deploy::wire::words::run_id;
 use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
-use crate::error::{EXIT_OK, Error, IoContext, Result};
+use crate::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::fs;
 use crate::graph::TargetId;
 use crate::key::Made;
@@ -61,10 +61,10 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         let reason = args.consent.reason.as_deref().unwrap_or_default();
         return lock::abandon(&job, scope, reason);
     }
-    if args.remove_orphans {
-        return lock::remove_orphans(&job);
-    }
     let consent = args.consent.of(environment)?;
+    if args.remove_orphans {
+        return lock::remove_orphans(&job, &consent);
+    }
     match (args.plan || args.plan_out.is_some(), args.rollback) {
         (true, true) => job.plan_rollback(args.build.force, &args.except),
         (true, false) => job.plan(args.build.force, args.plan_out.as_deref(), &consent),
@@ -227,7 +227,7 @@ impl Job<'_> {
     pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
         // Said before anything is built.
         if let Err(refused) = is_allowed(self.environment, None) {
-            return self.without_approval(refused);
+            return self.without_approval(refused, options.force);
         }
         self.check()?;
         let roots = self.needs()?;
@@ -268,7 +268,7 @@ impl Job<'_> {
     }
 
     /// Ends a run that no approved plan allows: well if there is nothing to do.
-    fn without_approval(&self, refused: Box<Error>) -> Result<u8> {
+    fn without_approval(&self, refused: Box<Error>, is_forced: bool) -> Result<u8> {
         self.check()?;
         let roots = self.needs()?;
         let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
@@ -283,12 +283,20 @@ impl Job<'_> {
         if !open.is_empty() {
             return Err(refused);
         }
-        let way = Way::default();
+        let way = Way {
+            is_forced,
+            ..Way::default()
+        };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let plan = deploy::plan(request, &Silent, interrupted)?;
+            let plan = match deploy::plan(request, &Silent, interrupted) {
+                Ok(plan) => plan,
+                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+                // Whatever keeps from looking: an approved plan is wanted.
+                Err(_) => return Err(refused),
+            };
             let steps = plan.jobs.iter().flat_map(|job| &job.steps);
             let is_known = steps.clone().all(|step| step.verdict != Verdict::Unknown);
-            if plan.to_run > 0 || !is_known || plan.only_asks() {
+            if plan.to_run > 0 || !is_known || plan.only_asks() || !plan.owed.is_empty() {
                 return Err(refused);
             }
             self.tell_outcome(&deploy::Outcome {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::consent::Consent;
 use super::context::Context;
 use super::deploy::{Job, Way, on_call, to_json};
 use crate::deploy::Request;
@@ -96,9 +97,15 @@ pub(super) fn abandon(job: &Job<'_>, scope: &str, reason: &str) -> Result<u8> {
 }
 
 /// Ends services of uses that are gone (`rel ENVIRONMENT --remove-orphans`).
-pub(super) fn remove_orphans(job: &Job<'_>) -> Result<u8> {
+pub(super) fn remove_orphans(job: &Job<'_>, consent: &Consent) -> Result<u8> {
+    if job.environment.approval.is_some() {
+        let name = &job.environment.name;
+        let error = format!("`{name}` is changed by an approved plan only, which ends no orphan");
+        return Err(Error::usage(error).hinted("end it on its host; `--plan` names both"));
+    }
     let way = Way {
         is_by_name: true,
+        consent: Some(consent),
         ..Way::default()
     };
     let made = BTreeMap::new();
@@ -109,7 +116,10 @@ pub(super) fn remove_orphans(job: &Job<'_>) -> Result<u8> {
             ui::print_json(&to_json(&ended)?);
         } else if !job.context.screen.is_quiet {
             if ended.is_empty() {
-                ui::tell(format!("{}: no service is an orphan", request.purpose));
+                ui::tell(format!(
+                    "{}: no service is an orphan on the hosts of the environment",
+                    request.purpose
+                ));
             }
             for (host, all) in &ended {
                 for one in all {

@@ -42,7 +42,7 @@ use crate::deploy::plan::difference::{Difference, Standing};
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::guards::{Blocked, Stopping, Unasked};
 use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::plan::job::Draft;
+use crate::deploy::plan::job::{Act, Draft};
 use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
@@ -210,6 +210,12 @@ impl PlannedJob {
     /// Returns whether any of its steps would run.
     pub fn is_changing(&self) -> bool {
         self.steps.iter().any(|s| s.verdict == Verdict::Run)
+    }
+
+    /// Returns whether it starts a service that rel itself watches.
+    pub fn starts_service(&self) -> bool {
+        let mut running = self.steps.iter().filter(|s| s.verdict == Verdict::Run);
+        running.any(|s| matches!(s.draft.act, Act::Service(_)))
     }
 }
 

@@ -26,8 +26,8 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
         for one in running {
             let word = screen.paint(WARN, "orphan");
             let rest = format!(
-                "  service `{}` of use `{}`, which is not in the Releasefile any more: `rel {} --remove-orphans`",
-                one.service, one.label, plan.environment
+                "  service `{}` of use `{}`, which is not in the Releasefile any more: `--remove-orphans` ends it",
+                one.service, one.label
             );
             text.line(screen.paint(NAME, host) + "  " + word + rest.as_str());
         }

@@ -266,6 +266,26 @@ fn a_full_place_for_temporary_files_is_told_and_not_used() {
 }
 
 #[test]
+fn a_host_without_room_for_temporary_files_is_told() {
+    let space = Space::with_steps(r#"step "one" { run "echo {v} >>done"; }"#);
+    let script = r#"
+        cd "$(TMPDIR=/var/tmp mktemp -d)"
+        trap 'cd /; rm -rf "$OLDPWD"' EXIT
+        cp -R "$WORK/." .
+        cp "$REL" program
+        for place in /dev/shm /tmp; do
+            mount -t tmpfs -o size=64k none "$place"
+            head -c 65536 /dev/zero >"$place/file" || true
+        done
+        XDG_CACHE_HOME=$PWD/cache ./program e
+        "#;
+    let output = space.finish(&mut space.with_mounts(script)).fails(1);
+    let words = "host `h` has no place for the temporary files of rel";
+    assert!(output.stderr.contains(words), "{output}");
+    assert!(output.stderr.contains("is full"), "{output}");
+}
+
+#[test]
 fn a_host_whose_disk_is_full_serves_the_old_release() {
     let space = Space::new(
         r#"

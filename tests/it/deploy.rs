@@ -603,6 +603,18 @@ fn what_is_to_be_done_once_is_not_done_again() {
     space.remove("hosts/h/base");
     let _ = space.run(["e", "--var", "v=2"]).ok();
     assert_eq!(log(), "made\nafter\nafter\nmade\nafter\n");
+    // Nor where all steps of a recipe are done whenever one is: its texts name the run.
+    let whole = Space::with_steps(
+        r#"
+    step "create" once=#true { check "test -e base"; run "echo made >>log; touch base"; }
+    step "name" { run "echo {run-id} {v} >name"; }
+"#,
+    );
+    for v in ["v=1", "v=2"] {
+        let _ = whole.run(["e", "--var", v]).ok();
+    }
+    let _ = whole.run(["e", "--force"]).ok();
+    assert_eq!(whole.read("hosts/h/log"), "made\n");
     // What somebody else has made is adopted.
     let other = Space::with_steps(
         r#"step "create" once=#true { check "test -e base"; run "echo {v} >>log"; }"#,

@@ -67,6 +67,11 @@ fn nothing_to_do_needs_no_approval() {
     let _ = approved(&space, &["e", "--plan-out", "plan.json"]).ok();
     let nothing = space.run(["e"]).ok();
     assert!(nothing.stderr.contains("e: nothing to do"), "{nothing}");
+    let _ = space.run(["e", "--force"]).fails(2);
+    // What a run that was cut off owes is something to do.
+    space.write("hosts/h1/.rel/e/scopes/mode", "# 1 1\n# a/b\ntrue\n");
+    let _ = space.run(["e"]).fails(2);
+    space.remove("hosts/h1/.rel/e/scopes/mode");
     let _ = approved(&space, &["promote", "e", "--plan-out", "plan.json"]).ok();
     let _ = space.run(["promote", "e"]).ok();
     // What is to be built first is something to do.

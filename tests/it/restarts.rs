@@ -185,6 +185,7 @@ host "w" local=#true root="srv/w"
 var "run" "sleep 1000"
 environment "live" {
     use "service" as="one" on="w" run="eval {run}"
+    use "wait-for" as="later" on="w" after="one" command="sleep 1.5"
 }
 "#,
     );
@@ -200,6 +201,8 @@ environment "live" {
     --- stderr
          run w  one/run  changed since run [RUN]
         done w  one/run  [TIME]
+         run w  later/command  `one` changes
+        done w  later/command  [TIME]
       undone w  one/run
     error: service `one` on host `w` has ended soon after its start
       log     [work]/srv/w/log/one.log
@@ -244,6 +247,61 @@ fn a_release_that_does_not_run_is_told() {
     );
 }
 
+/// In a rollout that is a failure of its wave: the next one does not begin, and what went well may
+/// stay.
+#[test]
+fn a_service_that_ends_soon_after_its_start_ends_its_wave() {
+    let space = Space::new(
+        r#"
+host "n[1-3]" local=#true root="srv/{name}"
+environment "live" {
+    rollout "all" on="n[1-3]" serial=1 on-failure="stop" {
+        use "service" as="one" run="if [ {host.name} = n2 ]; then sleep 0.5; exit 1; fi; exec sleep 1000"
+    }
+}
+"#,
+    );
+    let _services = Services(&space);
+    space.shell("mkdir -p srv/n1 srv/n2 srv/n3");
+    let failed = space.run(["live"]).fails(1);
+    let words = "service `one` on host `n2` has ended soon after its start";
+    assert!(failed.stderr.contains(words), "{failed}");
+    assert!(failed.stderr.contains("wave 2 of 3 of `all`"), "{failed}");
+    let pid = |host: &str| space.has(format!("srv/{host}/.rel/live/services/one/pid"));
+    assert_eq!(
+        ["n1", "n2", "n3"].map(pid),
+        [true, false, false],
+        "{failed}"
+    );
+}
+
+/// The second attempt takes nothing back of its own, for the first one found what was there before:
+/// it is undone all the same.
+#[test]
+fn a_step_that_an_attempt_before_has_begun_is_undone_with_it() {
+    let space = Space::with_steps(
+        r#"
+    step "stop" {
+        run "echo stop >>log; if [ -e hang ]; then echo >at-work; sleep 1000; fi"
+        undo with-restarts=#true "echo start >>log"
+    }
+    step "next" { run "test ! -e bad"; undo "true"; }
+"#,
+    );
+    space.write("hosts/h/hang", "");
+    let job = space.begin(["e"]);
+    space.wait_for("hosts/h/at-work");
+    job.signal(Signal::KILL);
+    let _ = job.finish();
+    space.remove("hosts/h/hang").write("hosts/h/bad", "");
+    let _ = wait_until("the guard has left", || {
+        let output = space.run(["e"]);
+        (!output.stderr.contains("is held by")).then(|| output.fails(1))
+    });
+    assert_eq!(space.read("hosts/h/log"), "stop\nstop\nstart\n");
+    assert_eq!(space.ask(["e", "--plan"])["to_run"], 2);
+}
+
 /// A use that vanishes leaves its service running: that is told, and ended when it is asked for.
 #[test]
 fn services_of_uses_that_are_gone_are_orphans() {
@@ -260,12 +318,13 @@ fn services_of_uses_that_are_gone_are_orphans() {
         let output = space.run(["live", "--remove-orphans"]).ok();
         assert_eq!(output.stderr, words);
     };
-    ends("rel: live: no service is an orphan\n");
+    let none = "rel: live: no service is an orphan on the hosts of the environment\n";
+    ends(none);
     space.write("Releasefile.kdl", releasefile(one));
     let line = "service `two` of use `two`, which is not in the Releasefile any more";
     let plan = space.run(["live", "--plan"]).ok().stdout;
     assert!(
-        plan.contains(&format!("w  orphan  {line}: `rel live --remove-orphans`\n")),
+        plan.contains(&format!("w  orphan  {line}: `--remove-orphans` ends it\n")),
         "{plan}"
     );
     let status = space.run(["status", "live"]).ok().stdout;
@@ -280,7 +339,7 @@ fn services_of_uses_that_are_gone_are_orphans() {
     ends("rel: live: ended service `two` of use `two` on host `w`\n");
     assert!(!space.has("srv/w/.rel/live/services/two/pid"));
     assert!(space.has("srv/w/.rel/live/services/one/pid"));
-    ends("rel: live: no service is an orphan\n");
+    ends(none);
     let history = space.run(["history", "live"]).ok().stdout;
     assert!(
         history
@@ -290,4 +349,64 @@ fn services_of_uses_that_are_gone_are_orphans() {
         "{history}"
     );
     assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
+}
+
+/// A use that moves to another host leaves its service on the former one. One whose role nobody has
+/// for now is still in the Releasefile. And what an approved plan alone may change stays.
+#[test]
+fn orphans_are_told_by_host_and_not_by_role() {
+    let uses = |uses: &str| {
+        format!(
+            "host \"v\" local=#true root=\"srv/v\"\nhost \"w\" local=#true root=\"srv/w\"\nenvironment \"live\" {{\n{uses}\n}}\n"
+        )
+    };
+    let one = |on: &str| format!("use \"service\" as=\"one\" on=\"{on}\" run=\"exec sleep 1000\"");
+    let space = Space::new(&uses(&one("w")));
+    let _services = Services(&space);
+    space.shell("mkdir -p srv/v srv/w; touch srv/w/active");
+    let _ = space.run(["live"]).ok();
+    let orphans = || {
+        space
+            .ask(["status", "live"])
+            .to_string()
+            .matches("orphans")
+            .count()
+    };
+    let both = format!("{}\nuse \"wait-for\" on=\"v w\" command=\"true\"", one("v"));
+    space.write("Releasefile.kdl", uses(&both));
+    assert_eq!(orphans(), 1);
+    let role = "role \"active\" on=\"v w\" command=\"test -e {host.root}/active\"\n";
+    space.write("Releasefile.kdl", uses(&(role.to_owned() + &one("active"))));
+    assert_eq!(orphans(), 0);
+    space.remove("srv/w/active");
+    assert_eq!(orphans(), 0);
+    let approval = "approval\nuse \"wait-for\" on=\"v w\" command=\"true\"";
+    space.write("Releasefile.kdl", uses(approval));
+    assert_eq!(orphans(), 1);
+    let refused = space.run(["live", "--remove-orphans"]).fails(2);
+    assert!(
+        refused.stderr.contains("by an approved plan only"),
+        "{refused}"
+    );
+    let day = space.shell("LC_ALL=C date -u -d '3 days' +%a");
+    let window = approval.replace(
+        "approval",
+        &format!("window \"{} 00:00-23:59\" tz=\"UTC\"", day.trim()),
+    );
+    space.write("Releasefile.kdl", uses(&window));
+    let refused = space.run(["live", "--remove-orphans"]).fails(1);
+    assert!(
+        refused.stderr.contains("`live` is outside its window"),
+        "{refused}"
+    );
+    let args = [
+        "live",
+        "--remove-orphans",
+        "--override",
+        "window",
+        "--reason",
+        "now",
+    ];
+    let _ = space.run(args).ok();
+    assert_eq!(orphans(), 0);
 }

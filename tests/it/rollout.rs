@@ -415,6 +415,12 @@ environment "e" {{
     let plan = space.run(["e", "--plan"]).ok().stdout;
     let words = "ops  outside its window, and the run stops before it: it opens ";
     assert!(plan.contains(words), "{plan}");
+    // Whoever goes over it says why, also where the run could begin without that.
+    let other = Space::new(&space.read("Releasefile.kdl"));
+    let over = ["e", "--override", "window", "--reason", "now"];
+    let _ = other.run(over).ok();
+    let journal = other.read("hosts/h2/.rel/e/journal");
+    assert!(journal.contains("\toverridden\t"), "{journal}");
     let stopped = space.run(["e"]).fails(1);
     let words = "`e` stops before wave 1 of 1 of `ops`: its window has closed";
     assert!(stopped.stderr.contains(words), "{stopped}");

@@ -170,14 +170,10 @@ impl Hands<'_> {
         if let Some(lost) = self.fleet.lost_port() {
             return Err(self.go_back(done, &|_| true, lost));
         }
+        self.end_wave(plan, at, &[], (done, &mut given_up))?;
+        self.end_services(plan, done, &given_up)?;
         let mut hosts = plan.touched();
         hosts.retain(|host| !given_up.has(host));
-        if let Err(ended) = self.still_run(plan, &hosts) {
-            return Err(match ended {
-                Stop::Step(error) => self.go_back(done, &|_| true, error),
-                Stop::Other(error) => error,
-            });
-        }
         self.finish(&hosts, jobs)?;
         given_up.tell(&self.environment.name)
     }
@@ -389,45 +385,6 @@ impl Hands<'_> {
                 None => Ok(()),
             })
             .map(drop)
-    }
-
-    /// Looks whether services that this run started have gone on running.
-    fn still_run(&self, plan: &Plan, hosts: &[&str]) -> Result<(), Stop> {
-        let started = |name: &str| {
-            let own = plan
-                .jobs
-                .iter()
-                .filter(|job| job.host.as_deref() == Some(name));
-            let mut steps = own.flat_map(|job| &job.steps);
-            steps.any(|s| s.verdict == Verdict::Run && matches!(s.draft.act, Act::Service(_)))
-        };
-        let said = self.fleet.each(&|name, member| {
-            if !hosts.contains(&name) || !started(name) {
-                return Ok(None);
-            }
-            let told = member
-                .session()
-                .call(&program::call("rel_tell_started"), self.interrupted)?;
-            match told.split_once(' ') {
-                Some(("ended", words)) => Ok(Some(words.to_owned())),
-                _ => member.rest_of(&told, "started").map(|_| None),
-            }
-        })?;
-        let Some((host, words)) = said.into_iter().find_map(|(h, words)| Some((h, words?))) else {
-            return Ok(());
-        };
-        let mut words = words.split('\t');
-        let mut next = || words.next().unwrap_or_default();
-        let error = Error::failed(format!(
-            "service `{}` on host `{host}` has ended soon after its start",
-            next()
-        ));
-        let (log, said) = (next(), next().trim());
-        let error = error.fact("log", log);
-        Err(Stop::Step(match said {
-            "" => error,
-            said => error.fact("says", said),
-        }))
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::gates::{self, Gates};
-use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken};
+use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken, owed};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
@@ -213,7 +213,7 @@ impl Fleet {
     }
 
     /// Does something with every host at once, and returns what became of each.
-    pub fn every<T: Send>(
+    fn every<T: Send>(
         &self,
         act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
     ) -> Vec<(String, Result<T>)> {
@@ -446,7 +446,7 @@ impl Member {
             }
             ("moved", _) => Ok(Taken::Moved),
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
-            ("owed", words) => Err(self.owed(name, words)),
+            ("owed", words) => Err(owed(&self.header, name, words)),
             ("locked", held) => Err(refused(name, &self.header.purpose, held)),
             (_, why) => Err(keeps_no_journal(name)
                 .fact("directory", self.header.state.clone())
@@ -454,29 +454,17 @@ impl Member {
         }
     }
 
-    /// Says that a scope can not be left; `words` are its name, the file with its way out, and what
-    /// that said last.
-    fn owed(&self, host: &str, words: &str) -> Box<Error> {
-        let mut words = words.split('\t');
-        let mut next = || words.next().unwrap_or_default();
-        let (scope, way_out, said) = (next(), next(), next().trim());
-        let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
-        if !said.is_empty() {
-            error = error.fact("says", said);
-        }
-        let purpose = &self.header.purpose;
-        error
-            .fact("way out", way_out)
-            .fact("log", format!("{}/scopes.log", self.header.state))
-            .hinted(format!(
-                "mend what its way out needs, and run the same command again; where it can never \
-                 be left, do by hand what is left of it, then `rel {purpose} --abandon {scope} \
-                 --reason \"…\"`"
-            ))
-    }
-
-    /// Leaves scopes that were entered, given in the order in which that was.
-    pub fn leave(&self, host: &str, scopes: &[&str], interrupted: &AtomicBool) -> Result<()> {
+    /// Leaves scopes that were entered, given in the order in which that was. Returns the error
+    /// that names one which can not be left.
+    ///
+    /// # Errors
+    /// The host is lost.
+    pub fn leave(
+        &self,
+        host: &str,
+        scopes: &[&str],
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Box<Error>>> {
         let names: String = scopes
             .iter()
             .map(|name| format!(" {}", quote(name)))
@@ -486,8 +474,8 @@ impl Member {
             interrupted,
         )?;
         match told.split_once(' ') {
-            Some(("owed", words)) => Err(self.owed(host, words)),
-            _ => self.rest_of(&told, "left").map(drop),
+            Some(("owed", words)) => Ok(Some(owed(&self.header, host, words))),
+            _ => self.rest_of(&told, "left").map(|_| None),
         }
     }
 

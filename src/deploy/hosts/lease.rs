@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
 use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::plan::guards::{WINDOW, outside_window};
 use crate::deploy::plan::orphans::{self, Running};
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::wire::frames::Frame;
@@ -158,7 +160,8 @@ pub fn abandon(
 /// host.
 ///
 /// # Errors
-/// A host is held by somebody else, or a service does not end.
+/// The environment is outside of its window, a host is held by somebody else, or a service does not
+/// end.
 pub fn remove_orphans(
     request: &Request<'_>,
     progress: &dyn Progress,
@@ -167,17 +170,30 @@ pub fn remove_orphans(
     let fleet = open(request, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
-    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
-    let found = orphans::of(&jobs, &seen);
-    let hosts: Vec<&str> = found.keys().map(String::as_str).collect();
-    if hosts.is_empty() {
+    let ask = || {
+        let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+        Ok::<_, Box<Error>>((orphans::of(request.environment, &jobs, &seen), seen))
+    };
+    let (mut found, seen) = ask()?;
+    if found.is_empty() {
         return Ok(found);
     }
-    fleet.lock(
+    let closed = Hours::new(request.environment, request.clock)?.closed(&|_| false);
+    if let Some(opens) = closed.filter(|_| !request.overrides.has(WINDOW)) {
+        return Err(outside_window(&request.environment.name, &opens));
+    }
+    let hosts: Vec<String> = found.keys().cloned().collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let is_same = fleet.lock(
         &LeaseRequest::new(&hosts, &seen, Mode::Run),
         progress,
         interrupted,
     )?;
+    if !is_same {
+        // Somebody was there between the question and the lock: what is no orphan any more stays.
+        found = ask()?.0;
+        found.retain(|host, _| hosts.contains(&host.as_str()));
+    }
     fleet.each(&|host, member| {
         let own = found.get(host).into_iter().flatten();
         let body: String = own

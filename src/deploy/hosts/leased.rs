@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::plan::Seen;
+use crate::deploy::wire::program::Header;
+use crate::error::Error;
 
 /// Leases that are wanted.
 pub struct LeaseRequest<'a> {
@@ -85,4 +87,25 @@ impl Mode {
             Self::Break => "break",
         }
     }
+}
+
+/// Returns the error for a scope that can not be left; `words` are its name, the file with its way
+/// out, and what that said last.
+pub(super) fn owed(header: &Header, host: &str, words: &str) -> Box<Error> {
+    let mut words = words.split('\t');
+    let mut next = || words.next().unwrap_or_default();
+    let (scope, way_out, said) = (next(), next(), next().trim());
+    let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
+    if !said.is_empty() {
+        error = error.fact("says", said);
+    }
+    let Header { purpose, state, .. } = header;
+    error
+        .fact("way out", way_out)
+        .fact("log", format!("{state}/scopes.log"))
+        .hinted(format!(
+            "mend what its way out needs, and run the same command again; where it can never be \
+             left, do by hand what is left of it, then `rel {purpose} --abandon {scope} --reason \
+             \"…\"`"
+        ))
 }

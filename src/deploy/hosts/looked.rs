@@ -19,6 +19,7 @@ use crate::deploy::plan::difference::{SHOWN_MAX, difference};
 use crate::deploy::plan::guards::{WINDOW, outside_window};
 use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::{Act, Job};
+use crate::deploy::plan::orphans;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::{self, Roles};
 use crate::deploy::plan::{Plan, Seen, Verdict};
@@ -142,6 +143,7 @@ impl Looked<'_> {
         };
         self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.roles.clone_from(&self.roles);
+        self.plan.orphans = orphans::of(request.environment, &self.jobs, &self.seen);
         if let Some(hours) = &self.hours {
             self.plan.closed = hours.closed_for(&self.plan);
             if self.plan.closed.is_none() {

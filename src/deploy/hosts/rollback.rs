@@ -128,7 +128,8 @@ impl LookedBack {
                 )));
             }
             self.plan = self.prove(request, interrupted)?;
-            if self.plan.is_something() || self.back.is_begun {
+            let is_excepted = !self.left.is_empty();
+            if self.plan.is_something() || self.back.is_begun || is_excepted {
                 break;
             }
             // A run that left no way back (it only asked, say) is passed over.
@@ -139,6 +140,11 @@ impl LookedBack {
         self.plan.except.clone_from(&request.except);
         let is_met = |label: &&String| self.left.iter().any(|ran| label_of(&ran.id) == *label);
         match request.except.iter().find(|label| !is_met(label)) {
+            None if !self.left.is_empty() && !self.plan.is_something() => {
+                let name = &request.environment.name;
+                let error = format!("`{name}` has nothing to go back to but what `--except` names");
+                Err(Error::usage(error).hinted("nothing was changed"))
+            }
             None => Ok(()),
             Some(label) => Err(Error::usage(format!(
                 "`{label}` did nothing that would go back in `{}`",

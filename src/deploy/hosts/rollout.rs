@@ -3,7 +3,7 @@
 //! Without a rollout a failed step takes back the whole run. In one, some hosts may fail
 //! alone, and waves that went well may stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::plan::job::Act;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::plan::{Plan, PlannedJob, Verdict};
+use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result, plural};
 use crate::model::{OnFailure, Rollout};
 use crate::progress::Event;
@@ -115,9 +116,9 @@ impl Hands<'_> {
         Ok(())
     }
 
-    /// Leaves the scopes of the wave whose last use stands before `at`: what was drained for it
-    /// serves again before its gates are asked, and before the next wave. Ports are kept, for they
-    /// are closed here as well.
+    /// Ends the wave whose last use stands before `at`, where `next` is not of it. Its scopes are
+    /// left: what was drained for it serves again before its gates are asked, and before the next
+    /// wave. And what it started must still run. Ports are kept, for they are closed here as well.
     pub(in crate::deploy) fn end_wave(
         &self,
         plan: &Plan,
@@ -125,21 +126,58 @@ impl Hands<'_> {
         next: &[PlannedJob],
         (done, given_up): (&Done, &mut GivenUp),
     ) -> Result<()> {
-        let before = plan.jobs.get(..at).unwrap_or_default();
-        let Some(wave) = before.last().and_then(|job| job.wave.as_ref()) else {
+        let before = plan.jobs.get(..at).and_then(<[_]>::last);
+        let Some(last) = before.filter(|job| job.wave.as_ref().is_some_and(|w| !w.is_gate)) else {
             return Ok(());
         };
-        let goes_on = |job: &PlannedJob| {
-            job.wave
-                .as_ref()
-                .is_some_and(|w| !w.is_gate && w.is_with(wave))
-        };
-        if wave.is_gate || next.first().is_some_and(goes_on) {
+        if next.first().is_some_and(|job| is_with(job, last)) {
             return Ok(());
         }
-        let own: Vec<&PlannedJob> = before.iter().rev().take_while(|job| goes_on(job)).collect();
+        let own: Vec<&PlannedJob> = plan.jobs.iter().filter(|job| is_with(job, last)).collect();
+        let mut failed = self.leave_scopes(&own, given_up)?;
+        failed.extend(self.ended_services(&own, given_up)?);
+        self.settle_wave(plan, last, failed, (done, given_up))
+    }
+
+    /// Decides what it means that services, of uses outside of rollouts, ended soon after their
+    /// start.
+    pub(in crate::deploy) fn end_services(
+        &self,
+        plan: &Plan,
+        done: &Done,
+        given_up: &GivenUp,
+    ) -> Result<()> {
+        let all: Vec<&PlannedJob> = plan.jobs.iter().filter(|job| job.wave.is_none()).collect();
+        let failed = self.ended_services(&all, given_up)?;
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(self.first_back(failed, done, &|_| true)),
+        }
+    }
+
+    fn settle_wave(
+        &self,
+        plan: &Plan,
+        job: &PlannedJob,
+        failed: Vec<(Option<String>, Box<Error>)>,
+        settled: (&Done, &mut GivenUp),
+    ) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let own = plan.jobs.iter().filter(|other| is_with(other, job));
+        let wave: Vec<PlannedJob> = own.cloned().collect();
+        self.settle(plan, &wave, failed, settled)
+    }
+
+    /// Leaves the scopes that some jobs have entered; returns where that can not be.
+    fn leave_scopes(
+        &self,
+        jobs: &[&PlannedJob],
+        given_up: &GivenUp,
+    ) -> Result<Vec<(Option<String>, Box<Error>)>> {
         let mut scopes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for job in own.iter().rev() {
+        for job in jobs {
             let Some(host) = job.host.as_deref().filter(|host| !given_up.has(host)) else {
                 continue;
             };
@@ -150,22 +188,45 @@ impl Hands<'_> {
             }
         }
         if scopes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let left = self.fleet.every(&|name, member| match scopes.get(name) {
+        let left = self.fleet.each(&|name, member| match scopes.get(name) {
             Some(scopes) => member.leave(name, scopes, self.interrupted),
-            None => Ok(()),
-        });
-        let mut failed = Vec::new();
-        for (host, left) in left {
-            match left {
-                Ok(()) => {}
-                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-                Err(error) => failed.push((Some(host), error)),
-            }
+            None => Ok(None),
+        })?;
+        let owed = left.into_iter();
+        Ok(owed
+            .filter_map(|(host, error)| Some((Some(host), error?)))
+            .collect())
+    }
+
+    /// Looks whether services that some jobs started have gone on running; returns those that have
+    /// not.
+    fn ended_services(
+        &self,
+        jobs: &[&PlannedJob],
+        given_up: &GivenUp,
+    ) -> Result<Vec<(Option<String>, Box<Error>)>> {
+        let started = jobs.iter().filter(|job| job.starts_service());
+        let hosts: BTreeSet<&str> = started.filter_map(|job| job.host.as_deref()).collect();
+        if hosts.is_empty() {
+            return Ok(Vec::new());
         }
-        let together: Vec<PlannedJob> = own.into_iter().cloned().collect();
-        self.settle(plan, &together, failed, (done, given_up))
+        let said = self.fleet.each(&|name, member| {
+            if !hosts.contains(name) || given_up.has(name) {
+                return Ok(None);
+            }
+            let call = program::call("rel_tell_started");
+            let told = member.session().call(&call, self.interrupted)?;
+            match told.split_once(' ') {
+                Some(("ended", words)) => Ok(Some(ended(name, words))),
+                _ => member.rest_of(&told, "started").map(|_| None),
+            }
+        })?;
+        let said = said.into_iter();
+        Ok(said
+            .filter_map(|(host, error)| Some((Some(host), error?)))
+            .collect())
     }
 
     /// Decides what the failures of one use mean: some hosts fewer, a wave taken back, or all.
@@ -227,6 +288,31 @@ impl Hands<'_> {
     fn wave<'p>(&self, together: &'p [PlannedJob]) -> Option<(&'p Wave, &Rollout)> {
         let wave = together.first()?.wave.as_ref()?;
         Some((wave, self.environment.rollouts.get(wave.rollout)?))
+    }
+}
+
+/// Returns whether a job, which is no gate, moves in the wave of another one.
+fn is_with(job: &PlannedJob, other: &PlannedJob) -> bool {
+    match (&job.wave, &other.wave) {
+        (Some(own), Some(wave)) => !own.is_gate && own.is_with(wave),
+        _ => false,
+    }
+}
+
+/// Returns the error for a service that has ended; `words` are its name, its log, and what that
+/// says last.
+fn ended(host: &str, words: &str) -> Box<Error> {
+    let mut words = words.split('\t');
+    let mut next = || words.next().unwrap_or_default();
+    let name = next();
+    let error = Error::failed(format!(
+        "service `{name}` on host `{host}` has ended soon after its start"
+    ));
+    let (log, said) = (next(), next().trim());
+    let error = error.fact("log", log);
+    match said {
+        "" => error,
+        said => error.fact("says", said),
     }
 }
 

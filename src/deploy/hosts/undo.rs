@@ -14,7 +14,7 @@ use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::frames::{Frame, unanswered};
+use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
     let mut failed: Vec<String> = Vec::new();
     let steps = backwards(ran);
     let forwards: Vec<&Ran> = steps.iter().rev().copied().collect();
-    let passes: [(_, &[&str]); 3] = match starts_with_restarts(hands, ran)? {
+    let passes: [(_, &[&str]); 3] = match starts_with_restarts(hands, ran) {
         true => [
             (steps, &[""]),
             (forwards.clone(), &[".late", ".start"]),
@@ -95,32 +95,25 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
 }
 
 /// Returns whether something is to be started again, and some service restarts that it may depend
-/// on: on any host.
-fn starts_with_restarts(hands: &Hands<'_>, ran: &[Ran]) -> Result<bool> {
+/// on: on any host. A host that does not tell may have both; what is undone there tells more.
+fn starts_with_restarts(hands: &Hands<'_>, ran: &[Ran]) -> bool {
     let said = hands.fleet.each(&|host, member| {
         let own = ran.iter().filter(|r| r.host == host);
-        let body: String = own.map(|r| program::waiting(&r.run, r.seq)).collect();
-        let (mut starts, mut restarts) = (false, false);
-        if body.is_empty() {
-            return Ok((starts, restarts));
+        let mut own = own.map(|r| (r.run.as_str(), r.seq)).peekable();
+        if own.peek().is_none() {
+            return Ok(String::new());
         }
-        let mut session = member.session();
-        let text = member.header.program(&body);
-        let status = session.run(&text, hands.interrupted, &mut |frame| {
-            if let Frame::Event(event) = frame {
-                starts |= event.starts_with("starts ");
-                restarts |= event.starts_with("waits ");
-            }
-            None
-        })?;
-        match status {
-            0 => Ok((starts, restarts)),
-            _ => Err(unanswered(host, "what looked for its way back")),
-        }
-    })?;
-    let starts = said.values().any(|(starts, _)| *starts);
-    let restarts = said.values().any(|(_, restarts)| *restarts);
-    Ok(starts && restarts)
+        let told = member
+            .session()
+            .call(&program::waiting(own), hands.interrupted);
+        Ok(told.unwrap_or_else(|_| String::from("waiting late start")))
+    });
+    let said = said.unwrap_or_default();
+    let has = |kind: &str| {
+        said.values()
+            .any(|told| told.split(' ').any(|word| word == kind))
+    };
+    has("late") && has("start")
 }
 
 /// Returns steps in the order in which they go back: the last run first, its last step first.

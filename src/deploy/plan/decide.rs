@@ -19,7 +19,6 @@ use crate::deploy::plan::found::{adopts, changes_access, drifted};
 use crate::deploy::plan::guards;
 use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::plan::order::{follows, is_gate};
-use crate::deploy::plan::orphans;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
@@ -73,7 +72,6 @@ pub fn decide(
     plan.owed = owed
         .map(|(host, s)| (host.clone(), s.scopes.clone()))
         .collect();
-    plan.orphans = orphans::of(jobs, seen);
     let leased = seen.iter().filter(|(_, s)| !s.held.is_empty());
     plan.held = leased
         .map(|(host, s)| (host.clone(), s.held.clone()))
@@ -98,10 +96,9 @@ struct Decided<'a> {
 /// What a job's steps are held against.
 struct Ground<'a> {
     job: &'a Job,
+    jobs: &'a [Job],
     /// The runs that last changed the uses it comes after, this one among them.
     after: String,
-    /// The same without this one.
-    former_after: String,
     key: String,
     attempt: Attempt,
     is_resumed: bool,
@@ -220,7 +217,7 @@ impl<'a> Decided<'a> {
     fn ground<'j>(
         &self,
         (job, is_whole): (&'j Job, bool),
-        jobs: &[Job],
+        jobs: &'j [Job],
         symbolic: &[Draft],
     ) -> Ground<'j> {
         let last = self
@@ -245,8 +242,8 @@ impl<'a> Decided<'a> {
         }
         Ground {
             job,
+            jobs,
             after,
-            former_after: self.after(job, jobs, |_| false),
             key,
             attempt,
             is_resumed,
@@ -360,8 +357,15 @@ impl<'a> Decided<'a> {
             };
             let before = self.before(&draft, host, &planned);
             let key = step_key(symbolic, &before, &ground.after);
-            let former_key = step_key(symbolic, &before, &ground.former_after);
+            // The key if no use that it comes after changes; only a reason asks for it.
+            let former_key = || {
+                let after = self.after(job, ground.jobs, |_| false);
+                step_key(symbolic, &before, &after)
+            };
             let (verdict, reason) = match is_all {
+                _ if draft.marks.is_once && self.is_done(&draft, host) => {
+                    ground.settled(Verdict::Fresh, "done once")
+                }
                 true if self.now.is_forced => (Verdict::Run, "forced".into()),
                 true => (Verdict::Run, self.why_all(ground)),
                 false => self.verdict(ground, &draft, host, (&key, &former_key), &planned),
@@ -443,8 +447,8 @@ impl<'a> Decided<'a> {
     }
 
     /// Returns whether a step was done on a host, with whatever text, and is found as it was left.
-    fn is_done(&self, draft: &Draft, host: &str) -> bool {
-        let Some(seen) = self.seen.get(host) else {
+    fn is_done(&self, draft: &Draft, host: Option<&str>) -> bool {
+        let Some(seen) = self.seen(host) else {
             return false;
         };
         let is_drifted = || {
@@ -459,7 +463,7 @@ impl<'a> Decided<'a> {
         ground: &Ground<'_>,
         draft: &Draft,
         host: Option<&str>,
-        (key, former_key): (&str, &str),
+        (key, former_key): (&str, &dyn Fn() -> String),
         planned: &[PlannedStep],
     ) -> (Verdict, String) {
         let run = |why: String| (Verdict::Run, why);
@@ -472,9 +476,6 @@ impl<'a> Decided<'a> {
                 Verdict::Unknown,
                 format!("unknown until `{target}` is made"),
             );
-        }
-        if draft.marks.is_once && self.is_done(draft, host) {
-            return ground.settled(Verdict::Fresh, "done once");
         }
         if self.now.is_forced {
             return run("forced".into());
@@ -522,9 +523,9 @@ impl<'a> Decided<'a> {
 impl Ground<'_> {
     /// Returns why a step has another key than its record. `former_key` is the one that it has if
     /// no use that it comes after changes.
-    fn why_other(&self, line: &Line, former_key: &str) -> String {
+    fn why_other(&self, line: &Line, former_key: &dyn Fn() -> String) -> String {
         match &self.follows {
-            Some(label) if line.key == former_key => format!("`{label}` changes"),
+            Some(label) if line.key == former_key() => format!("`{label}` changes"),
             _ => format!("changed since run {}", line.run),
         }
     }

@@ -239,7 +239,8 @@ impl Overrides {
         let here = plan.blocked.iter().filter(is_told);
         let over = here.filter(|b| self.goes_over(b));
         let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
-        let window = plan.closed.as_ref().filter(|_| self.has(WINDOW));
+        let is_closed = plan.closed.is_some() || !plan.closed_later.is_empty();
+        let window = (is_closed && self.has(WINDOW)).then_some(());
         over.chain(window.map(|_| (plan.environment.as_str(), WINDOW)))
             .map(|(label, guard)| {
                 format!(

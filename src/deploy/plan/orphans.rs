@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
+use crate::model::Environment;
 
 /// A service that runs on a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,12 +32,27 @@ impl Running {
     }
 }
 
-/// Returns the services, by host, whose use is none of `jobs`, on whatever host.
-pub fn of(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> BTreeMap<String, Vec<Running>> {
-    let labels: BTreeSet<&str> = jobs.iter().map(|job| job.label.as_str()).collect();
+/// Returns the services, by host, whose use is none of `jobs` there. Where hosts have roles, which
+/// can move or be nobody's, it is none of the environment.
+pub fn of(
+    environment: &Environment,
+    jobs: &[Job],
+    seen: &BTreeMap<String, Seen>,
+) -> BTreeMap<String, Vec<Running>> {
+    let here = jobs
+        .iter()
+        .map(|job| (job.host.as_deref(), job.label.as_str()));
+    let here: BTreeSet<_> = here.collect();
+    let is_kept = |host: &str, one: &Running| match environment.roles.is_empty() {
+        true => here.contains(&(Some(host), one.label.as_str())),
+        // Behind the name stand the values of an axis.
+        false => environment.uses.iter().any(|own| {
+            let rest = one.label.strip_prefix(own.label.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        }),
+    };
     let left = seen.iter().map(|(host, seen)| {
-        let all = seen.services.iter();
-        let left = all.filter(|one| !labels.contains(one.label.as_str()));
+        let left = seen.services.iter().filter(|one| !is_kept(host, one));
         (host.clone(), left.cloned().collect::<Vec<_>>())
     });
     left.filter(|(_, left)| !left.is_empty()).collect()
@@ -65,7 +81,7 @@ mod tests {
             ("b".to_owned(), Seen::default()),
         ]);
         assert_eq!(
-            of(&[], &seen),
+            of(&Environment::default(), &[], &seen),
             BTreeMap::from([("a".to_owned(), vec![running])])
         );
     }

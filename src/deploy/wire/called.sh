@@ -20,14 +20,7 @@ rel_scopes_leave_these() {
         rel_f=$rel_state/scopes/$rel_name
         if [ -s "$rel_f" ]; then
             rel_read_scope "$rel_f"
-            if ! rel_scope_leave "$rel_name" >"$rel_state/scopes.last" 2>&1; then
-                rel_owed=$rel_name
-                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
-            else
-                rel_journal left "$rel_2" "$rel_3" "$rel_1" -
-            fi
-            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
-            if [ -n "$rel_owed" ]; then return 0; fi
+            rel_leave_scope left "$rel_f" || return 0
         fi
         # All but the last.
         while [ "$rel_i" -gt 1 ]; do
@@ -45,6 +38,13 @@ rel_scope_abandon() {
         rel_journal abandoned "$rel_2" "$rel_3" "$rel_abandons" "$rel_reason" &&
         mv -f -- "$1" "$rel_state/abandoned/$rel_abandons-$rel_1" &&
         rel_abandoned=$rel_state/abandoned/$rel_abandons-$rel_1
+}
+
+# RUN SEQ: adds to rel_waiting which of the ways back that may wait a step has.
+rel_is_waiting() {
+    for rel_c in late start; do
+        if [ -s "$rel_state/undo/$1/$2.$rel_c" ]; then rel_waiting="$rel_waiting $rel_c"; fi
+    done
 }
 
 # Says what became of the scope that was to be given up.

@@ -49,11 +49,12 @@ done
 if [ -n "${rel_full:-}" ] && [ -n "$rel_tmp" ]; then rel_emit full "$rel_full" "${rel_tmp%/*}"; fi
 if [ -z "$rel_tmp" ]; then
     # Once more, for its words.
-    if ! rel_why=$(mkdir -m 700 -- "/tmp/rel.$rel_room" 2>&1); then
-        rel_emit roomless "$rel_why"
-        exit 69
+    if rel_why=$(mkdir -m 700 -- "/tmp/rel.$rel_room" 2>&1); then
+        rmdir -- "/tmp/rel.$rel_room"
+        rel_why="${rel_full:-/tmp} is full"
     fi
-    rel_tmp=/tmp/rel.$rel_room
+    rel_emit roomless "$rel_why"
+    exit 69
 fi
 if ! rel_check_state; then
     rm -rf -- "$rel_tmp"
@@ -109,9 +110,29 @@ rel_is_owing() {
     return 1
 }
 
+# EVENT FILE: leaves the scope that was read from FILE, with EVENT in the journal. Where it can not
+# be left it fails; the first one sets rel_owed to its name and rel_why to what its way out said. The scope
+# rel_abandons is given up then for rel_reason, if no other one that was entered later is owed.
+rel_leave_scope() {
+    rel_name=${2##*/}
+    if rel_scope_leave "$rel_name" >"$rel_state/scopes.last" 2>&1; then
+        rel_s=0
+    elif [ "$rel_name" = "${rel_abandons:-}" ] && [ -z "$rel_owed" ] && rel_scope_abandon "$2"; then
+        rel_s=0
+    else
+        rel_s=1
+        if [ -z "$rel_owed" ]; then
+            rel_owed=$rel_name
+            rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
+        fi
+    fi
+    cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
+    if [ "$rel_s" -eq 0 ]; then rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -; fi
+    return "$rel_s"
+}
+
 # EVENT: pays all that is owed, what was entered last first; the journal gets EVENT for each
-# step that entered one. rel_owed is a scope that could not be left, and rel_why what its way out
-# said last. The scope rel_abandons is given up for rel_reason if it can not be left.
+# step that entered one. rel_owed is a scope that could not be left.
 rel_scopes_leave() {
     rel_owed=
     rel_below=2147483647
@@ -128,15 +149,7 @@ rel_scopes_leave() {
             if [ ! -s "$rel_f" ]; then continue; fi
             rel_read_scope "$rel_f"
             if [ "$rel_2" -ne "$rel_top" ]; then continue; fi
-            if rel_scope_leave "${rel_f##*/}" >"$rel_state/scopes.last" 2>&1; then
-                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
-            elif [ "${rel_f##*/}" = "${rel_abandons:-}" ] && rel_scope_abandon "$rel_f"; then
-                rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
-            else
-                rel_owed=${rel_f##*/}
-                rel_why=$(tail -n 5 -- "$rel_state/scopes.last" | tr '\t\n' '  ')
-            fi
-            cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
+            rel_leave_scope "$1" "$rel_f" || :
         done
     done
 }

@@ -156,8 +156,7 @@ impl Header {
         if of_detached.iter().any(|name| body.contains(name)) {
             functions.push_str(&lean(DETACHED));
         }
-        let of_proofs = ["rel_prove_", "rel_waiting", "rel_undo_step"];
-        if of_proofs.iter().any(|name| body.contains(name)) {
+        if body.contains("rel_prove_") || body.contains("rel_undo_step") {
             functions.push_str(&lean(PROVE));
         }
         format!(
@@ -222,9 +221,14 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the line that tells which of its ways back that may wait a step has.
-pub fn waiting(run: &str, seq: u32) -> String {
-    format!("rel_waiting {} {seq}\n", quote(run))
+/// Returns the call of the guard that tells which kinds of ways back, of those that may wait, some
+/// steps have: `waiting late start`.
+pub fn waiting<'a>(steps: impl Iterator<Item = (&'a str, u32)>) -> String {
+    let steps = steps.map(|(run, seq)| format!("rel_is_waiting {} {seq}\n", quote(run)));
+    let steps: String = steps.collect();
+    call(&format!(
+        "rel_waiting=\n{steps}rel_emit waiting$rel_waiting"
+    ))
 }
 
 /// Returns the lines that end a service whose use is gone.

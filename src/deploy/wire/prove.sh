@@ -78,12 +78,6 @@ rel_prove_check() {
     if [ "$?" -ne 0 ]; then rel_say refused "${said:-it does not say why}"; fi
 }
 
-# RUN SEQ: tells which of the ways back that may wait a step has.
-rel_waiting() {
-    if [ -s "$rel_state/undo/$1/$2.late" ]; then rel_emit waits "$2"; fi
-    if [ -s "$rel_state/undo/$1/$2.start" ]; then rel_emit starts "$2"; fi
-}
-
 # NAME: fails if another step, which goes back before, has spoken of it.
 rel_is_first() {
     case $rel_met in

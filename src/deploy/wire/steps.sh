@@ -202,8 +202,11 @@ rel_service_stop() {
     if [ -n "${2:-}" ] && [ -d "$rel_state/services/$1" ]; then
         : >"$rel_state/services/$1/unstarted"
     fi
-    rel_service_alive "$1" || return 0
     rel_sd=$rel_state/services/$1
+    if ! rel_service_alive "$1"; then
+        rm -f -- "$rel_sd/pid"
+        return 0
+    fi
     if [ -s "$rel_sd/stop" ]; then
         ( set -eu; . "$rel_sd/stop" ) </dev/null || printf 'the stop command of %s failed\n' "$1"
     else
@@ -394,7 +397,9 @@ rel_drop_back() {
         '!'*) is_one=1 ;;
         esac
         older=$rel_state/undo/${older#!}
-        if [ -s "$older" ] || [ -s "$older.late" ] || [ -s "$older.last" ]; then is_older=1; fi
+        for when in '' .late .start .last; do
+            if [ -s "$older$when" ]; then is_older=1; fi
+        done
         for when in '' .start .last; do
             if [ -z "$is_one" ] || [ ! -s "$own$when" ] || [ ! -s "$older$when" ]; then continue; fi
             was=$(cat -- "$older$when") && has=$(cat -- "$own$when") || continue

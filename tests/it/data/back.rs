@@ -129,6 +129,12 @@ environment "e" {
     assert_eq!(space.shell("cat srv/a/now-*"), "2\n2\n");
     let refused = space.run(["e", "--rollback", "--except", "dada"]).fails(2);
     assert!(refused.stderr.contains("`dada` did nothing"), "{refused}");
+    // With all of it excepted, no older release is taken for the last one.
+    let all = ["e", "--rollback", "--except", "data", "--except", "code"];
+    let refused = space.run(all).fails(2);
+    let words = "`e` has nothing to go back to but what `--except` names";
+    assert!(refused.stderr.contains(words), "{refused}");
+    assert_eq!(space.shell("cat srv/a/now-*"), "2\n2\n");
     // Force is not what goes over it.
     let _ = space.run(["e", "--rollback", "--force"]).fails(1);
     let _ = space.run(["e", "--rollback", "--except", "data"]).ok();

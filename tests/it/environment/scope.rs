@@ -147,6 +147,34 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     assert_eq!(log, ["closed", "work", "closed", "work", "open"]);
 }
 
+/// One that was entered later, and can not be left either, is to be given up first.
+#[test]
+fn a_scope_is_given_up_only_when_it_is_the_last_one() {
+    let space = closed();
+    let scopes = "hosts/a/.rel/staging/scopes";
+    let _ = space.run(["staging", "--plan"]).ok();
+    space.shell(
+        "mkdir -p -m 700 hosts/a/.rel/staging/scopes; chmod 700 hosts/a/.rel hosts/a/.rel/staging",
+    );
+    for (name, step) in [("one", 1), ("two", 2)] {
+        let text = format!("# run {step}\n# closed/{name}\nexit 1\n");
+        space.write(format!("{scopes}/{name}"), text);
+    }
+    let give_up = |name| space.run(["staging", "--abandon", name, "--reason", "gone"]);
+    let refused = give_up("one").fails(1);
+    assert!(
+        refused.stderr.contains("`two` on host `a` can not be left"),
+        "{refused}"
+    );
+    assert!(space.has(format!("{scopes}/one")) && space.has(format!("{scopes}/two")));
+    // Then the other one is still owed, and told.
+    let told = give_up("two").fails(1).stderr;
+    assert!(told.contains("`one` on host `a` can not be left"), "{told}");
+    assert!(!space.has(format!("{scopes}/two")));
+    let _ = give_up("one").ok();
+    assert_eq!(space.shell(&format!("ls {scopes}")), "");
+}
+
 /// What can be left after all is left.
 #[test]
 fn a_scope_that_can_be_left_is_not_given_up() {
