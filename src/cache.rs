@@ -16,7 +16,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::RepoPath;
 use crate::key::{ActionKey, Made};
 use crate::printed::{IN_MEMORY_MAX, Printed};
-use crate::stored;
 
 pub mod counted;
 pub mod local;
@@ -42,33 +41,6 @@ pub struct ActionResult {
     /// Permissions of outputs, and of directories in output directories, that are closer than what
     /// is restored otherwise: the lower nine bits.
     pub modes: Vec<(RepoPath, u32)>,
-}
-
-impl ActionResult {
-    /// Returns what is encoded in bytes; also by a `rel` that kept no permissions.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct WithoutModes {
-            made: Made,
-            log: Digest,
-            took_ms: u64,
-            small: Vec<Vec<u8>>,
-            found: Vec<Vec<RepoPath>>,
-            finished_s: u64,
-        }
-        stored::decode(bytes).or_else(|| {
-            let old: WithoutModes = stored::decode(bytes)?;
-            Some(Self {
-                made: old.made,
-                log: old.log,
-                took_ms: old.took_ms,
-                small: old.small,
-                found: old.found,
-                finished_s: old.finished_s,
-                modes: Vec::new(),
-            })
-        })
-    }
 }
 
 /// One cache backend.

@@ -240,7 +240,7 @@ fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
         true => Text::printed(&text.ansi().to_string(), true),
         false => Text::lines(&text.to_string()),
     };
-    let text = text + hint(error, args);
+    let text = text + hint(error);
     // Help and version go to standard output with code 0; a closed pipe is no error.
     match error.use_stderr() {
         true => ui::eprint(&text),
@@ -254,11 +254,16 @@ fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
 }
 
 /// Returns a hint for an option that belongs behind the name of an environment.
-fn hint(error: &clap::Error, args: &[OsString]) -> Text {
+fn hint(error: &clap::Error) -> Text {
     let is_unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
-    let mut options = ["--plan", "--rollback"].into_iter();
-    let option = options.find(|option| args.iter().any(|word| word == option));
-    match option.filter(|_| is_unknown) {
+    let refused = match error.get(clap::error::ContextKind::InvalidArg) {
+        Some(clap::error::ContextValue::String(option)) if is_unknown => option.as_str(),
+        _ => "",
+    };
+    match ["--plan", "--rollback"]
+        .into_iter()
+        .find(|option| *option == refused)
+    {
         Some(option) => Text::lines(&format!("  help: `rel ENVIRONMENT {option}`\n")),
         None => Text::new(),
     }

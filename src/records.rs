@@ -51,21 +51,20 @@ pub struct Known {
     pub undeclared: Vec<RepoPath>,
     /// What commands of other targets left in its output directories since its last success: no
     /// part of that.
-    pub left_within: Vec<OutputState>,
+    pub left_within: Vec<RepoPath>,
 }
 
 impl Known {
     /// Returns all that `rel` made at the outputs, as far as it knows.
     pub fn ours(&self) -> Vec<OutputState> {
         let recorded = self.record.iter().flat_map(|r| &r.made.outputs);
-        let left = recorded.chain(&self.mess).chain(&self.left_within);
-        left.cloned().collect()
+        recorded.chain(&self.mess).cloned().collect()
     }
 
     /// Returns whether other targets' commands left something at a path in its outputs, or below.
     pub fn has_within(&self, path: &RepoPath) -> bool {
         let mut left = self.left_within.iter();
-        left.any(|left| left.path.starts_with(path))
+        left.any(|left| left.starts_with(path))
     }
 }
 
@@ -160,7 +159,7 @@ impl Records {
     }
 
     /// Notes what commands of other targets left in the output directories of a target.
-    pub fn note_within(&mut self, target: &str, left: Vec<OutputState>) -> Result<()> {
+    pub fn note_within(&mut self, target: &str, left: Vec<RepoPath>) -> Result<()> {
         let mut known = self.known(target).unwrap_or_default();
         known.left_within = left;
         self.ledger.insert(target.as_bytes(), &known)

@@ -33,8 +33,8 @@ mod session;
 
 use env::offered_slots;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
-pub use exit::Exit;
 use exit::exit_of;
+pub use exit::{Exit, PROGRAM_MISSING};
 use log::{Answer, Log, Looked};
 use pause::Pause;
 use programs::Programs;
@@ -232,14 +232,12 @@ impl Runner {
 
     /// Stops every command at work until [`Runner::go_on`]. Their time limits stop as well.
     pub fn pause(&self) {
-        self.pause.begin();
-        self.signal_all(Signal::STOP);
+        self.pause.begin(|| self.signal_all(Signal::STOP));
     }
 
     /// Lets commands that were stopped go on.
     pub fn go_on(&self) {
-        self.signal_all(Signal::CONT);
-        self.pause.end();
+        self.pause.end(|| self.signal_all(Signal::CONT));
     }
 
     /// Returns whether the run was interrupted.
@@ -325,9 +323,7 @@ impl Runner {
         if self.is_interrupted() {
             family.signal_unreaped(Signal::TERM);
         }
-        if self.pause.is_on() {
-            family.signal_unreaped(Signal::STOP);
-        }
+        self.pause.if_on(|| family.signal_unreaped(Signal::STOP));
         if let Some(register) = &self.register {
             register.started(&family);
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext, Result, shortened};
 use crate::fs;
 use crate::graph::{Command, Target};
 use crate::printed::Printed;
-use crate::runner::Exit;
+use crate::runner::{Exit, PROGRAM_MISSING};
 use crate::stale::{Gathered, interrupted};
 
 /// How many last lines of a log an error shows, and how many bytes of these.
@@ -65,7 +65,7 @@ pub(super) fn command_error(
                 "hand a long list over in a file, or give a command fewer at a time: `each`"
             }
             std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
-            _ => "is the program installed and in `PATH`?",
+            _ => PROGRAM_MISSING,
         }),
         Exit::TimedOut(_) => {
             with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use super::Builder;
 use super::failed::TAIL_BYTES;
 use super::usual::Failed;
+use super::workplace::Workplace;
 use crate::error::Error;
 use crate::fs::RepoPath;
 use crate::graph::{Pattern, Target};
@@ -22,6 +23,7 @@ impl Builder<'_> {
     pub(super) fn with_missing_need(
         &self,
         target: &Target,
+        place: &Workplace,
         log: &Printed,
         error: Box<Error>,
     ) -> Box<Error> {
@@ -43,7 +45,7 @@ impl Builder<'_> {
                     let can = self.graph().can_need(&target.name, id);
                     can.then(|| format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
                 };
-                self.unmade_directory(target, &path).or_else(needed)
+                self.unmade_directory(target, place, &path).or_else(needed)
             })
         });
         match found {
@@ -79,8 +81,13 @@ impl Builder<'_> {
     }
 
     /// Says that a path lies in an output directory that the commands have not made.
-    fn unmade_directory(&self, target: &Target, path: &RepoPath) -> Option<String> {
-        let root = self.inspector.digests.root();
+    fn unmade_directory(
+        &self,
+        target: &Target,
+        place: &Workplace,
+        path: &RepoPath,
+    ) -> Option<String> {
+        let root = place.root(self.inspector.digests.root());
         let dirs = target.outputs.iter().filter_map(|o| match &o.pattern {
             Pattern::Dir(dir) if path.starts_with(dir) => Some(dir),
             _ => None,

@@ -64,6 +64,8 @@ struct Ran {
 /// What was printed, attempt by attempt.
 struct Tries {
     /// The number of the attempt at work, from 1 on.
+    /// What one of them printed stands in the log that is kept.
+    is_log_kept: bool,
     number: u32,
     /// What the last one printed.
     printed: Printed,
@@ -105,6 +107,7 @@ impl Builder<'_> {
         tracing::debug!(target = %target.name, key = %key.hex(), %reason, "stale");
         let former_made = former.map(|r| r.made.clone());
         let mut ours = known.as_ref().map(Known::ours).unwrap_or_default();
+        ours.extend(known.iter().flat_map(|known| self.kept_by_tools(known)));
         // A target that is too old or forced is meant to run, whatever a cache has.
         let is_run_meant = reasons
             .iter()
@@ -372,6 +375,7 @@ impl Builder<'_> {
     fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
         let mut tries = Tries {
             number: 1,
+            is_log_kept: false,
             printed: Printed::default(),
         };
         loop {
@@ -398,7 +402,9 @@ impl Builder<'_> {
                 log: &tries.printed,
             });
             let why = format!("attempt {} of {of} failed: {}", tries.number, error.message);
-            self.add_to_log(target, &why);
+            if tries.is_log_kept {
+                self.add_to_log(target, &why);
+            }
             tries.number += 1;
             tries.printed = Printed::default();
         }
@@ -422,10 +428,12 @@ impl Builder<'_> {
         let failed = self.run_commands(target, gathered, &mut place, &log)?;
         let depfile = self.take_depfile(target, &place);
         let (text, is_cut) = log.printed().context("keep a log in", &dir)?;
-        let text = match tries.number {
-            1 => self.keep_log(target, text)?,
-            _ => self.append_to_log(target, text)?,
+        // What stands there else is of a former build.
+        let text = match tries.is_log_kept {
+            false => self.keep_log(target, text)?,
+            true => self.append_to_log(target, text)?,
         };
+        tries.is_log_kept = true;
         tries.printed = text.clone();
         let found = match &failed {
             None => self.found(target, gathered, &place, depfile?.as_deref()),
@@ -437,7 +445,7 @@ impl Builder<'_> {
             self.keep_long_command(target, gathered, i);
             let error = command_error(target, gathered, (i, &dir), &exit, &text);
             let error = self.explain(target, gathered, &place, error);
-            let error = self.with_missing_need(target, &text, error);
+            let error = self.with_missing_need(target, &place, &text, error);
             let command = (&*command_text(target, gathered, i), &*gathered.env);
             return Err(self.with_usual_help(command, &exit, &text, error));
         }

@@ -2,11 +2,17 @@
 
 use crate::runner::Exit;
 
-/// Variables that say whom to trust, where to fetch from and how to get there; each with words
-/// that are printed, or stand in the command, where it is missed.
-const MISSED: [(&[&str], &[&str]); 3] = [
+/// Variables that say whom to trust, where to fetch from and how to get there; each with what is
+/// printed where it is missed, and the programs in the command that read it.
+const MISSED: [(&[&str], &[&str], &[&str]); 3] = [
     (
-        &["certificate", "ssl"],
+        &[
+            "certificate verify failed",
+            "ssl certificate",
+            "issuer certificate",
+            "unknown authority",
+        ],
+        &[],
         &[
             "SSL_CERT_FILE",
             "SSL_CERT_DIR",
@@ -17,7 +23,8 @@ const MISSED: [(&[&str], &[&str]); 3] = [
         ],
     ),
     (
-        &["pip"],
+        &[],
+        &["pip", "pip3"],
         &[
             "PIP_INDEX_URL",
             "PIP_EXTRA_INDEX_URL",
@@ -29,7 +36,15 @@ const MISSED: [(&[&str], &[&str]); 3] = [
         ],
     ),
     (
-        &["proxy", "resolve", "unreachable", "connect", "timed out"],
+        &[
+            "could not resolve",
+            "name resolution",
+            "name or service not known",
+            "network is unreachable",
+            "failed to connect",
+            "connection timed out",
+        ],
+        &[],
         &[
             "https_proxy",
             "HTTPS_PROXY",
@@ -69,9 +84,10 @@ impl Failed<'_> {
         let unset = || self.unset().map(|name| self.declare(name));
         let program = || {
             let name = self.missing_program()?;
-            Some(format!(
-                "is `{name}` installed, and its directory in `PATH`?"
-            ))
+            Some(match name.contains('/') {
+                true => format!("`{name}`, or the program in its first line, is not there"),
+                false => format!("is `{name}` installed, and its directory in `PATH`?"),
+            })
         };
         unset()
             .or_else(program)
@@ -120,18 +136,19 @@ impl Failed<'_> {
 
     /// Returns a variable that is set here, is not declared, and may be missed.
     fn missed(&self, lower: &str) -> Option<String> {
-        let is_said = |word: &&str| lower.contains(*word) || self.command.contains(*word);
-        let missed = MISSED.iter().filter(|(said, _)| said.iter().any(&is_said));
-        let mut names = missed.flat_map(|(_, names)| names.iter());
+        let ends = |c: char| !(c.is_alphanumeric() || "_-.".contains(c));
+        let is_run = |program: &&str| self.command.split(ends).any(|word| word == *program);
+        let missed = MISSED.iter().filter(|(said, programs, _)| {
+            said.iter().any(|words| lower.contains(words)) || programs.iter().any(is_run)
+        });
+        let mut names = missed.flat_map(|(.., names)| names.iter());
         let name = names.find(|name| (self.is_kept)(name))?;
         Some(self.declare(name))
     }
 
     /// Says that nobody answers, if the command seems to ask.
     fn asks(&self, lower: &str) -> Option<String> {
-        let ends = |c: char| !(c.is_alphanumeric() || "_-./$".contains(c));
-        let reads = || lower.is_empty() && self.command.split(ends).any(|word| word == "read");
-        let is_asking = ASKS.iter().any(|words| lower.contains(words)) || reads();
+        let is_asking = ASKS.iter().any(|words| lower.contains(words));
         is_asking.then(|| {
             "a command has no terminal and nothing to read: hand over what it asks for with `env`, or in a file"
                 .to_owned()
@@ -205,14 +222,18 @@ mod tests {
             "`https_proxy` is set here and not declared: add `env \"https_proxy\"`",
         );
         let nobody = "a command has no terminal and nothing to read: hand over what it asks for with `env`, or in a file";
-        check("read x", 1, "", nobody);
+        check("sh x", 1, "sh: /dev/tty: No such device or address", nobody);
+        check("while read x; do false; done", 1, "", "");
+        check("set -o pipefail; echo hi; false", 1, "hi\n", "");
+        check("test -s connect.log", 1, "no proxy today\n", "");
+        let gone = "`./gone`, or the program in its first line, is not there";
+        check("./gone", 127, "sh: 1: ./gone: not found\n", gone);
         check(
             "python3 a.py",
             1,
             "EOFError: EOF when reading a line\n",
             nobody,
         );
-        check("spread x", 1, "", "");
         check("test -e x", 1, "no\n", "");
     }
 }

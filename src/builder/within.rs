@@ -13,6 +13,7 @@ use crate::graph::{Pattern, Target, TargetId};
 use crate::key::OutputState;
 use crate::outputs;
 use crate::progress::{Event, Settled};
+use crate::records::Known;
 
 /// Files that are told of, and names that tools give to what they keep.
 const TOLD_MAX: usize = 3;
@@ -62,22 +63,42 @@ impl Builder<'_> {
             return;
         };
         found.retain(|path| !is_made(path));
-        let is_new = |path: &&RepoPath| !known.left_within.iter().any(|left| left.path == **path);
+        let is_new = |path: &&RepoPath| !known.left_within.contains(path);
         let new: Vec<&RepoPath> = found.iter().filter(is_new).collect();
         if new.is_empty() {
             return;
         }
         let text = told(target, &new);
-        let state = |path: &RepoPath| {
-            let content = digests.output(path).ok().flatten()?;
-            let path = path.clone();
-            Some(OutputState { path, content })
-        };
-        let left = found.iter().filter_map(state).collect();
-        if self.records().note_within(&target.name, left).is_ok() && known.left_within.is_empty() {
+        // What tools keep is told once; any other file may be somebody's, who wants to know.
+        let is_told =
+            known.left_within.is_empty() || new.iter().any(|path| tool_of(path).is_none());
+        if self.records().note_within(&target.name, found).is_ok() && is_told {
             self.progress.event(&Event::Warning { text: &text });
         }
     }
+
+    /// Returns what tools keep in the output directories of a target, as it is now: `rel` may
+    /// delete that. Anything else that stands there may be somebody's work.
+    pub(super) fn kept_by_tools(&self, known: &Known) -> Vec<OutputState> {
+        let state = |path: &RepoPath| {
+            let content = self.inspector.digests.output(path).ok().flatten()?;
+            let path = path.clone();
+            Some(OutputState { path, content })
+        };
+        let left = known.left_within.iter();
+        left.filter(|path| tool_of(path).is_some())
+            .filter_map(state)
+            .collect()
+    }
+}
+
+/// Returns the name that a tool gives to what it keeps, if it is part of a path.
+fn tool_of(path: &RepoPath) -> Option<&str> {
+    let mut parts = path.as_path().components();
+    parts.find_map(|part| {
+        let part = part.as_os_str().to_str()?;
+        OF_TOOLS.contains(&part).then_some(part)
+    })
 }
 
 /// Returns what to say of files that appeared in the outputs of a target.
@@ -88,11 +109,7 @@ fn told(target: &Target, new: &[&RepoPath]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let mut parts = new.iter().flat_map(|path| path.as_path().components());
-    let of_tool = parts.find_map(|part| {
-        let part = part.as_os_str().to_str()?;
-        OF_TOOLS.contains(&part).then_some(part)
-    });
+    let of_tool = new.iter().find_map(|path| tool_of(path));
     let pattern = match (of_tool, new.first()) {
         (Some(tool), _) => format!("!**/{tool}/**"),
         (None, Some(first)) => format!("!{first}"),

@@ -229,7 +229,7 @@ fn read_result(file: &File, len: u64) -> std::io::Result<Option<ActionResult>> {
     let mut bytes = Vec::with_capacity(usize::try_from(len.min(RESULT_BYTES_MAX)).unwrap_or(0));
     file.take(RESULT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let is_too_long = bytes.len() as u64 > RESULT_BYTES_MAX;
-    Ok(ActionResult::decode(&bytes).filter(|_| !is_too_long))
+    Ok(crate::stored::decode(&bytes).filter(|_| !is_too_long))
 }
 
 fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {
@@ -285,27 +285,6 @@ mod tests {
             finished_s: 0,
             modes: Vec::new(),
         }
-    }
-
-    /// The fields of a result before permissions were kept in it.
-    #[derive(serde::Serialize)]
-    struct WithoutModes<'a>(
-        &'a Made,
-        &'a Digest,
-        u64,
-        &'a [Vec<u8>],
-        &'a [Vec<crate::fs::RepoPath>],
-        u64,
-    );
-
-    #[test]
-    fn results_without_permissions_are_read() {
-        let new = result_with(Digest::of(b"log"));
-        let bytes = crate::stored::encode(&new).expect("encodes");
-        assert_eq!(ActionResult::decode(&bytes), Some(new.clone()));
-        let old = WithoutModes(&new.made, &new.log, 0, &[], &[], 0);
-        let bytes = crate::stored::encode(&old).expect("encodes");
-        assert_eq!(ActionResult::decode(&bytes), Some(new));
     }
 
     #[test]

@@ -93,16 +93,26 @@ fn tidy_to(max: Option<u64>, state_dir: &Path, now_s: u64) -> Result<(usize, u64
     let mut heaps = heaps.context("list", &base)?;
     heaps.sort_by_key(|heap| heap.moved_s);
     let mut left: u64 = heaps.iter().map(|heap| heap.bytes).sum();
-    let (mut count, mut bytes) = (0, 0);
+    let (mut count, mut bytes, mut failed) = (0, 0, None);
     for heap in &heaps {
         let age = now_s.saturating_sub(heap.moved_s);
         if age > AGE_MAX_S || (age > AGE_MIN_S && max.is_some_and(|max| left > max)) {
-            fs::remove_tree(&heap.path).context("remove", &heap.path)?;
-            (count, bytes) = (count + 1, bytes + heap.bytes);
-            left -= heap.bytes;
+            match fs::remove_tree(&heap.path).context("remove", &heap.path) {
+                Ok(()) => {
+                    (count, bytes) = (count + 1, bytes + heap.bytes);
+                    left -= heap.bytes;
+                }
+                // It keeps no other from going.
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
         }
     }
-    Ok((count, bytes))
+    match failed {
+        Some(error) if count == 0 => {
+            Err(error.hinted("remove it by hand, or give it back to this user"))
+        }
+        _ => Ok((count, bytes)),
+    }
 }
 
 #[cfg(test)]

@@ -24,13 +24,17 @@ pub(super) const USUAL_RUN: u32 = 0o755;
 pub(super) const USUAL: u32 = 0o644;
 
 /// Returns the permissions of a file or a directory, if they are closer than the usual ones,
-/// whether a command or the mask of its process took them away. A link has none, and neither has nothing.
+/// whether a command or the mask of its process took them away. A link has none, and neither has
+/// nothing. A directory stays open to its owner, who could not empty it otherwise.
 pub(super) fn closer(path: &Path) -> Option<u32> {
     let file = open(path, LOOK, Mode::empty()).ok()?;
     let stat = fstat(&file).ok()?;
-    let mode = stat.st_mode & 0o777;
+    let mut mode = stat.st_mode & 0o777;
     let usual = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => USUAL_RUN,
+        FileType::Directory => {
+            mode |= 0o700;
+            USUAL_RUN
+        }
         FileType::RegularFile if mode & 0o100 != 0 => USUAL_RUN,
         FileType::RegularFile => USUAL,
         _ => return None,

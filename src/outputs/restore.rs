@@ -35,8 +35,12 @@ pub fn modes(target: &Target, outputs: &[OutputState], digests: &Digests) -> Mod
         let all = walkdir::WalkDir::new(dir.to_absolute(digests.root()));
         let all = all.into_iter().flatten();
         for entry in all.filter(|entry| entry.file_type().is_dir()) {
-            if let Ok(path) = entry.path().strip_prefix(digests.root()) {
-                look(&RepoPath::new(path));
+            let path = entry.path().strip_prefix(digests.root());
+            // What is excluded is no part of the result, and is not taken off a stage.
+            if let Some(path) = path.ok().map(RepoPath::new)
+                && is_declared(target, &path)
+            {
+                look(&path);
             }
         }
     }
@@ -70,8 +74,12 @@ pub fn restore(
     // When all is in them; those below first.
     for (path, mode) in of.iter().rev() {
         let absolute = path.to_absolute(digests.root());
-        let is_dir = fs::lstat(&absolute)?.is_some_and(|meta| meta.is_dir());
-        if is_dir && is_declared(target, path) {
+        if !is_declared(target, path) {
+            continue;
+        }
+        // Not through a link: that would be a directory elsewhere.
+        make_parents(digests.root(), path, true).map_err(not_used)?;
+        if fs::lstat(&absolute)?.is_some_and(|meta| meta.is_dir()) {
             let closed = permissions::leave_only(&absolute, *mode);
             closed
                 .context("set the mode of", &absolute)
@@ -146,9 +154,10 @@ fn copy_hashing(from: &mut dyn Read, to: &mut File, path: &Path) -> Result<Diges
     };
     let digest = crate::digest::hash_reader(&mut tee);
     let Tee { to, is_refused, .. } = tee;
-    let digest = digest.and_then(|digest| to.finish().map(|()| digest));
-    match is_refused {
+    let digest = match is_refused {
         true => digest.context("write", path).map_err(not_used),
         false => digest.context("read the cached blob of", path),
-    }
+    }?;
+    to.finish().context("write", path).map_err(not_used)?;
+    Ok(digest)
 }

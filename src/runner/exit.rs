@@ -5,6 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+/// What to do where a program was not found.
+pub const PROGRAM_MISSING: &str = "is the program installed, and its directory in `PATH`?";
+
 /// How a command ended.
 #[derive(Debug)]
 pub enum Exit {

@@ -1,6 +1,7 @@
 //! Gathering what a key is made of: inputs, environment, answers of tools and probes.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use super::answers::{Question, Time};
@@ -13,7 +14,7 @@ use crate::glob::{self, OutputIndex};
 use crate::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::key::{ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts, handed_on};
 use crate::model::Version;
-use crate::runner::{Exit, Spec, command_env};
+use crate::runner::{Exit, PROGRAM_MISSING, Spec, command_env};
 
 /// What to do about an answer that is too long.
 const PRINT_LESS: &str = "let it print a digest of what counts: `… | sha256sum`";
@@ -432,8 +433,9 @@ impl Inspector<'_> {
                 };
                 Err(match exit {
                     Exit::PrintedTooMuch(_) => error.hinted(PRINT_LESS),
-                    Exit::NotStarted(_) | Exit::Code(127) => {
-                        error.hinted("is the program installed, and its directory in `PATH`?")
+                    Exit::Code(127) => error.hinted(PROGRAM_MISSING),
+                    Exit::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
+                        error.hinted(PROGRAM_MISSING)
                     }
                     _ => error,
                 })

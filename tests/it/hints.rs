@@ -50,6 +50,10 @@ fn what_was_meant_is_told() {
         let told = space.run(*args).fails(2).stderr;
         assert!(told.contains(expected), "{args:?}: {told}");
     }
+    // Another option is wrong there.
+    let args = ["staging", "main", "--rollback", "--foo"];
+    let told = space.run(args).fails(2).stderr;
+    assert!(!told.contains("ENVIRONMENT"), "{told}");
 }
 
 #[test]

@@ -464,10 +464,8 @@ target "none" {{ outputs "none/"; run "echo > none/f" }}
             .ok()
             .is("copied restored, moved restored");
         let told = space.run(["build", "none"]).fails(1).stderr;
-        if sandbox == "off" {
-            let help = "`none/` is made by the commands: begin with `mkdir -p`";
-            assert!(told.contains(help), "{told}");
-        }
+        let help = "`none/` is made by the commands: begin with `mkdir -p`";
+        assert!(told.contains(help), "{told}");
     }
 }
 
@@ -507,10 +505,40 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
         .build([])
         .ok()
         .is("all fresh, test fresh, venv restored");
-    // What is made anew begins without it.
+    // What is made anew begins without it. What no tool is known to keep may be somebody's: it is
+    // kept for him, and he is told.
+    for t in ["4\n", "5\n"] {
+        space.write("t", t);
+        let _ = space.run(["build"]).ok();
+    }
+    space.shell("rm -r .rel/aside");
     space.write("in", "2\n");
-    space.build(["venv"]).ok().is("venv ran");
+    let told = space.run(["-q", "build", "venv"]).ok().stderr;
+    assert!(told.contains("they were moved to `.rel/aside/"), "{told}");
     assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
+    assert_eq!(
+        space.shell("cd .rel/aside/*; find . -type f"),
+        "./venv/empty/state\n"
+    );
+}
+
+/// Also one that appears while a command is at work, which could have written it.
+#[test]
+fn a_persons_file_in_an_output_directory_is_kept() {
+    let space = Space::new(
+        r#"
+target "lib" { inputs "in"; outputs "lib/"; run "mkdir -p lib; cp in lib/a" }
+target "app" { needs "lib"; inputs "t"; run "mkdir -p lib/__pycache__; echo > lib/__pycache__/a; if [ -e mine ]; then mv mine lib/mine; fi" }
+"#,
+    );
+    space.write("in", "1\n").write("t", "1\n");
+    let _ = space.run(["build"]).ok();
+    space.write("t", "2\n").write("mine", "mine\n");
+    let told = space.run(["-q", "build"]).ok().stderr;
+    assert!(told.contains("left `lib/mine` among its outputs"), "{told}");
+    space.write("in", "2\n");
+    let _ = space.run(["build", "lib"]).ok();
+    assert_eq!(space.shell("cat .rel/aside/*/lib/mine"), "mine\n");
 }
 
 #[test]

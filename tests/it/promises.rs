@@ -46,7 +46,7 @@ fn a_command_that_fails() {
     error: `a` failed: not started: no such file or directory
       command  no-such-program --version
       key      [KEY]
-      help: is the program installed and in `PATH`?
+      help: is the program installed, and its directory in `PATH`?
     rel: 1 failed, 0 fresh, in [TIME]
     ");
     assert_snapshot!(failure(r#"dir "nowhere"; run "true""#), @"

@@ -40,6 +40,29 @@ target "t" {{ outputs "o/" "key" "ro" "run"; run "mkdir -p o/private/below o/pla
     }
 }
 
+/// What tools keep in an output directory is not taken off a stage, whoever may read it there.
+#[test]
+fn closed_directories_that_are_excluded_are_no_part_of_a_result() {
+    let space = Space::new(
+        r#"target "t" { sandbox "strict"; outputs "o/" "!**/__pycache__/**"; run "mkdir -p o/__pycache__; echo > o/__pycache__/a; echo > o/f" }"#,
+    );
+    let script = format!("umask 077; exec {REL} build");
+    let _ = space.finish(space.program("sh").args(["-c", &script])).ok();
+    assert!(space.has("o/f") && !space.has("o/__pycache__"));
+}
+
+/// One that nobody may write to could not be emptied, by whoever is not root.
+#[test]
+fn a_directory_stays_open_to_its_owner() {
+    let space = Space::new(
+        r#"target "t" { outputs "o/"; run "mkdir -p o/d; echo > o/d/f; chmod 555 o/d" }"#,
+    );
+    space.build([]).ok().is("t ran");
+    space.shell("rm -rf o");
+    space.build([]).ok().is("t restored");
+    assert_eq!(space.shell("stat -c %a o/d").trim(), "755");
+}
+
 /// Images of disks have holes.
 #[test]
 fn sparse_files_stay_sparse() {

@@ -307,7 +307,7 @@ fn ctrl_z_stops_commands_as_well() {
     let space = Space::new(
         r#"
 target "t" { timeout "3s"; run "echo $$ > pid; for i in $(seq 10); do sleep 0.1; echo $i >> ticks; done" }
-target "s" { sandbox "strict"; outputs "o"; timeout "3s"; run "echo $$ > o; sleep 0.5" }
+target "s" { sandbox "strict"; outputs "o"; timeout "3s"; run "date +%s%N > o; sleep 1; date +%s%N >> o" }
 "#,
     );
     let mut command = space.rel(["build", "-j", "2"]);
@@ -325,4 +325,11 @@ target "s" { sandbox "strict"; outputs "o"; timeout "3s"; run "echo $$ > o; slee
     job.signal(Signal::CONT);
     let _ = job.finish().ok();
     assert_eq!(space.lines("ticks").len(), 10);
+    // The strict one was stopped in the middle as well.
+    let times: Vec<u64> = space
+        .lines("o")
+        .iter()
+        .map(|l| l.parse().expect("a number"))
+        .collect();
+    assert!(times[1] - times[0] > 3_000_000_000, "{times:?}");
 }
