@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 
 use rustix::process::Signal;
 
-use crate::space::{Output, Space, wait_until};
+use crate::space::{Ends, Output, Space, wait_until};
 
 /// Two hosts in this directory with an environment `e`, whose only use is of the recipe `r`.
 fn app(steps: &str) -> Space {
@@ -247,7 +247,7 @@ fn version(space: &Space, number: u32) -> Output {
 #[test]
 fn a_release_is_not_begun_where_the_former_one_could_not_come_back() {
     let space = site();
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     let live = |host: &str| fs::canonicalize(space.path(format!("srv/{host}/site/current")));
     let first = live("b").expect("a release");
     let stopped = |words: &str| {
@@ -282,7 +282,7 @@ fn a_release_is_not_begun_where_the_former_one_could_not_come_back() {
 #[test]
 fn what_a_run_that_was_cut_off_has_broken_does_not_stop_the_one_that_mends_it() {
     let space = site();
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     // It does everything again where the release is live, and gets half-way.
     space.write("srv/b/site/hang", "");
     let job = space.begin(["live", "--force"]);
@@ -299,14 +299,4 @@ fn what_a_run_that_was_cut_off_has_broken_does_not_stop_the_one_that_mends_it() 
         (output.code == 0).then_some(output)
     });
     assert!(space.has("srv/b/site/current/serve"), "{mended}");
-}
-
-/// Ends what was started when the test ends: rel leaves services running.
-struct Services<'a>(&'a Space);
-
-impl Drop for Services<'_> {
-    fn drop(&mut self) {
-        let script = "for f in srv/*/.rel/live/services/*/pid; do read -r p b <$f && kill -KILL $p || :; done";
-        let _ = self.0.program("sh").args(["-c", script]).status();
-    }
 }

@@ -14,11 +14,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::hosts::free_port;
-use crate::space::{Output, Space, is_alive, wait_until};
+use crate::space::{Output, Space, end_all_below};
 use browser::{Browser, Prober};
 
 /// The customers of the example.
@@ -131,30 +130,6 @@ impl Drop for Karl {
     fn drop(&mut self) {
         end_all_below(self.space.base());
     }
-}
-
-/// Ends every process that works below a directory or names it.
-pub fn end_all_below(dir: &Path) {
-    let name = dir.display().to_string();
-    let is_of_it = |process: &Path| {
-        fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
-            || fs::read(process.join("cmdline"))
-                .is_ok_and(|words| String::from_utf8_lossy(&words).contains(&name))
-    };
-    wait_until("the end of all services", || {
-        let mut is_quiet = true;
-        for entry in fs::read_dir("/proc").ok()?.flatten() {
-            let pid = entry.file_name().to_string_lossy().into_owned();
-            let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) else {
-                continue;
-            };
-            if is_alive(&pid.as_raw_nonzero().to_string()) && is_of_it(&entry.path()) {
-                is_quiet = false;
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-        is_quiet.then_some(())
-    });
 }
 
 /// Copies a directory, without what was built in it.

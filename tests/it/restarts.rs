@@ -6,7 +6,7 @@ use std::fs;
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::space::{Space, wait_until};
+use crate::space::{Ends, Space, wait_until};
 
 /// A site on host `w` that asks a database on host `d`, each telling one log what it does.
 fn site(extra: &str) -> Space {
@@ -51,20 +51,10 @@ fn log_of(space: &Space, act: impl FnOnce()) -> Vec<String> {
     log.lines().skip(before).map(str::to_owned).collect()
 }
 
-/// Ends what was started when the test ends: rel leaves services running.
-struct Services<'a>(&'a Space);
-
-impl Drop for Services<'_> {
-    fn drop(&mut self) {
-        let script = "for f in srv/*/.rel/live/services/*/pid; do read -r p b <$f && kill -KILL -$p || :; done";
-        let _ = self.0.program("sh").args(["-c", script]).status();
-    }
-}
-
 #[test]
 fn a_former_instance_starts_after_the_service_that_it_depends_on() {
     let space = site("");
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     space.write("page.txt", "2\n");
     let log = log_of(&space, || {
         let _ = space
@@ -84,7 +74,7 @@ fn a_former_instance_starts_after_the_service_that_it_depends_on() {
 #[test]
 fn a_former_instance_serves_before_the_newer_one_ends_where_nothing_restarts() {
     let space = site("");
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     space.write("page.txt", "2\n");
     let log = log_of(&space, || {
         let _ = space.run(["live", "--var", "gate=false"]).fails(1);
@@ -98,7 +88,7 @@ fn an_instance_of_an_attempt_that_was_cut_off_is_not_started_again() {
     let space = site(
         r#"use "wait-for" as="pause" on="w" after="web" command="test ! -e {host.root}/pause" within="60s""#,
     );
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     for base in ["1", "2"] {
         space.write("srv/w/pause", "");
         space.write("page.txt", "2\n");
@@ -164,7 +154,7 @@ fn a_new_instance_must_serve_when_the_former_one_is_gone() {
         ("until mkdir $1; do sleep 0.1; done", ""),
     ] {
         let space = port(&former);
-        let _services = Services(&space);
+        let _ends = Ends(&space);
         let live = || space.shell("readlink srv/w/site/current");
         let before = live();
         space.write("page.sh", format!("{start}\n{serves}"));
@@ -189,7 +179,7 @@ environment "live" {
 }
 "#,
     );
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     fs::create_dir_all(space.path("srv/w")).expect("creates");
     let _ = space.run(["live"]).ok();
     let output = space.run([
@@ -218,7 +208,7 @@ environment "live" {
 #[test]
 fn a_release_that_does_not_run_is_told() {
     let space = site("");
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     let former = space.shell("readlink srv/w/site/current");
     space.write("page.txt", "2\n");
     let _ = space.run(["live"]).ok();
@@ -261,7 +251,7 @@ environment "live" {
 }
 "#,
     );
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     space.shell("mkdir -p srv/n1 srv/n2 srv/n3");
     let failed = space.run(["live"]).fails(1);
     let words = "service `one` on host `n2` has ended soon after its start";
@@ -311,7 +301,7 @@ fn services_of_uses_that_are_gone_are_orphans() {
     let one = "use \"service\" as=\"one\" on=\"w\" run=\"exec sleep 1000\"";
     let two = "use \"service\" as=\"two\" on=\"w\" run=\"exec sleep 1000\"";
     let space = Space::new(&releasefile(&format!("{one}\n{two}")));
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     fs::create_dir_all(space.path("srv/w")).expect("creates");
     let _ = space.run(["live"]).ok();
     let ends = |words: &str| {
@@ -362,7 +352,7 @@ fn orphans_are_told_by_host_and_not_by_role() {
     };
     let one = |on: &str| format!("use \"service\" as=\"one\" on=\"{on}\" run=\"exec sleep 1000\"");
     let space = Space::new(&uses(&one("w")));
-    let _services = Services(&space);
+    let _ends = Ends(&space);
     space.shell("mkdir -p srv/v srv/w; touch srv/w/active");
     let _ = space.run(["live"]).ok();
     let orphans = || {

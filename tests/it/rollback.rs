@@ -3,7 +3,7 @@
 
 use insta::assert_snapshot;
 
-use crate::space::{Output, Space};
+use crate::space::{Ends, Output, Space};
 
 /// Two environments that release to the same place of one host.
 fn shared() -> Space {
@@ -130,7 +130,7 @@ fn a_service_that_runs_another_command_stops_it() {
     step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log"; }
 "#,
     );
-    let _ends = Services(&space);
+    let _ends = Ends(&space);
     let _ = space.run(["e"]).ok();
     let _ = space.run(["e", "--var", "v=2"]).ok();
     let script = "hosts/h/.rel/e/services/s/run";
@@ -153,7 +153,7 @@ fn a_service_goes_back_to_all_that_it_was_started_with() {
     step "run" { service "s" run="exec sleep 100{v}" log="{host.root}/log{v}" stop="echo {v} >>stopped; kill -KILL $(sed 's/ .*//' .rel/e/services/s/pid)" ready="echo {v} >>ready" within="{v}s"; }
 "#,
     );
-    let _ends = Services(&space);
+    let _ends = Ends(&space);
     let _ = space.run(["e"]).ok();
     let parts = ["run", "log", "stop", "ready", "within"];
     let kept = || parts.map(|part| space.read(format!("hosts/h/.rel/e/services/s/{part}")));
@@ -165,16 +165,6 @@ fn a_service_goes_back_to_all_that_it_was_started_with() {
     // Each was ended as it was to be, and has its own log.
     assert_eq!(space.read("hosts/h/stopped"), "1\n2\n");
     assert_eq!(space.read("hosts/h/ready"), "1\n2\n1\n");
-}
-
-/// Ends what was started when the test ends: rel leaves services running.
-struct Services<'a>(&'a Space);
-
-impl Drop for Services<'_> {
-    fn drop(&mut self) {
-        let script = "for f in hosts/*/.rel/*/services/*/pid; do read -r p b <$f && kill -KILL $p || :; done";
-        let _ = self.0.program("sh").args(["-c", script]).status();
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::space::{Output, Space, wait_until};
+use crate::space::{Ends, Output, Space, wait_until};
 
 /// Hosts `px1` to `px5` on which a version is written, said in a common log, and asked for
 /// by a gate. `nodes` are properties of the rollout.
@@ -385,13 +385,13 @@ environment "e" {
 }
 "#,
     );
+    let _ends = Ends(&space);
     let _ = space.run(["e"]).ok();
     let _ = space.run(["e", "--var", "v=2"]).fails(1);
     assert_eq!(space.ask(["e"])["ran"], 0);
     let _ = space.run(["e", "--force"]).ok();
     let _ = space.run(["e", "--rollback"]).ok();
     assert_eq!(space.ask(["e"])["ran"], 0);
-    space.shell("kill $(cat h/pid)");
 }
 
 /// The window of a later rollout stops the run before that, and `--plan` tells.

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The program under test.
@@ -535,4 +535,37 @@ impl Told {
         assert_eq!(found.join(", "), expected, "{:#}", self.0);
         self
     }
+}
+
+/// Ends what runs out of a space when a test ends: rel leaves services running.
+pub struct Ends<'a>(pub &'a Space);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        end_all_below(self.0.base());
+    }
+}
+
+/// Ends every process that works below a directory or names it.
+pub fn end_all_below(dir: &Path) {
+    let name = dir.display().to_string();
+    let is_of_it = |process: &Path| {
+        fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+            || fs::read(process.join("cmdline"))
+                .is_ok_and(|words| String::from_utf8_lossy(&words).contains(&name))
+    };
+    wait_until("the end of all services", || {
+        let mut is_quiet = true;
+        for entry in fs::read_dir("/proc").ok()?.flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) else {
+                continue;
+            };
+            if is_alive(&pid.as_raw_nonzero().to_string()) && is_of_it(&entry.path()) {
+                is_quiet = false;
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        is_quiet.then_some(())
+    });
 }

@@ -3,17 +3,7 @@
 use insta::assert_snapshot;
 
 use super::{recipe, shown, space, told};
-use crate::karl::end_all_below;
-use crate::space::{Space, is_alive};
-
-/// Ends what runs out of a space.
-struct Ends<'a>(&'a Space);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        end_all_below(self.0.base());
-    }
-}
+use crate::space::{Ends, Space, is_alive};
 
 /// Steps on two hosts, each with a way back that is written down in one file.
 fn ways_back() -> Space {
