@@ -181,7 +181,8 @@ environment "e" { use "r" on="h" v="{v}"; }
         self.finish(unshare.arg(REL).args(args))
     }
 
-    /// Runs `rel` and returns its greatest size in memory, or that of what it started, in KiB. Its
+    /// Runs `rel` and returns its greatest size in memory, or that of what it started, in KiB; at least
+    /// that of the program that measures it, some mebibytes, which Linux counts in. Its
     /// standard output is thrown away, and its standard error unless that is wanted.
     pub fn peak(&self, args: &[&str], wants_errors: bool) -> (u64, Output) {
         const MEASURED: &str = r#"
