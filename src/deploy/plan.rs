@@ -19,6 +19,7 @@ pub mod here;
 pub mod job;
 pub mod order;
 pub mod orphans;
+pub mod place;
 pub mod port;
 pub mod promote;
 pub mod questions;

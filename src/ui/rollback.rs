@@ -7,13 +7,21 @@ use super::{BAD, FAINT, NAME, Screen, Text};
 use crate::deploy::plan::rollback::{Kind, RollbackPlan, short};
 use crate::error::plural;
 
-/// Returns a rollback host by host, in its order: what is there, and what will be there.
+/// Returns a rollback wave by wave and host by host, in its order: what is there, and what will be
+/// there.
 pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
     let mut text = Text::new();
+    let mut wave = None;
     for change in &plan.changes {
+        if change.wave != wave
+            && let Some(name) = &change.wave
+        {
+            text.line(screen.paint(NAME, name));
+        }
+        wave.clone_from(&change.wave);
         let host = screen.paint(NAME, &change.host) + "  " + &change.step + "  ";
         let what = match change.kind {
-            Kind::Command => change.what.clone(),
+            Kind::Command | Kind::Scope => change.what.clone(),
             _ => format!(
                 "{}: {} -> {}",
                 change.what,

@@ -67,8 +67,8 @@ fn told(host: &Host, step: &str) -> Vec<String> {
         .map(|line| line.split('\t').collect::<Vec<_>>());
     let own = columns.filter(|c| c[5] == step);
     own.map(|c| match c[1] {
-        // How long it took.
-        "done" => String::from(c[1]),
+        // Where it stands in the run, and how long it took.
+        "start" | "done" => String::from(c[1]),
         _ => format!("{} {}", c[1], c[8]).replace(" -", ""),
     })
     .collect()

@@ -43,6 +43,7 @@ mod kills;
 mod lease;
 mod link;
 mod links;
+mod load;
 mod logs;
 mod memory;
 mod mistakes;

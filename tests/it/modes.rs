@@ -246,6 +246,17 @@ fn a_site_says_that_it_is_being_changed_and_nobody_sees_anything_else() {
     let again = site.run(2).ok();
     assert!(again.stderr.contains("nothing to do"), "{again}");
     assert_snapshot!(prober.end("200 | app 2"), @"200 | app 2");
+    // Nor does anybody see anything else when it goes back.
+    let prober = Prober::start(site.front);
+    prober.wait_for("200 | app 2");
+    let back = site.space.run(["site", "--rollback"]).ok();
+    assert!(back.stderr.contains("entered again"), "{back}");
+    is_closed(site.away);
+    assert_snapshot!(prober.end("200 | app 1"), @"
+    200 | app 1
+    200 | app 2
+    503 | Retry-After: 600 | X-Weave-Backoff: 1800 | back soon
+    ");
 }
 
 #[test]

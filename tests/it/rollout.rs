@@ -369,6 +369,181 @@ environment "e" {
     assert!(space.has("hosts/drained.n2") && !space.has("hosts/drained.n1"));
 }
 
+/// The way back is a rollout too: the last wave first, drained as it was on the way there; what
+/// stands around all of them is entered again before the first one and left after the last one.
+#[test]
+fn a_way_back_goes_in_waves_and_enters_their_scopes_again() {
+    let space = Space::new(
+        r#"
+host "n[1-3]" local=#true root="hosts/{name}"
+host "lb" local=#true root="hosts/lb"
+var "v" "1"
+environment "e" {
+    use "mode" as="closed" on="lb" around="app"
+    use "app" as="first" on="lb" version="{v}"
+    rollout "r" on="n[1-3]" serial="1 2" {
+        use "mode" as="drained" around="app"
+        use "app" version="{v}"
+    }
+    use "app" as="last" on="lb" version="{v}"
+}
+"#,
+    );
+    space.write(
+        "recipes/mode.kdl",
+        r#"recipe "mode" { step "mode" { scope "{use}" enter="echo enters {use} {host.name} >>../log; test ! -e ../stuck" leave="echo leaves {use} {host.name} >>../log"; } }"#,
+    );
+    space.write(
+        "recipes/app.kdl",
+        r#"recipe "app" { param "version"; step "go" { run "echo {use} {host.name} {version} >>../log; test {version}/{host.name} != bad/n3"; undo "echo {use} {host.name} back >>../log; while test -e ../hold.{host.name}; do sleep 0.05; done"; } }"#,
+    );
+    let log = |space: &Space| {
+        let log = space.read("hosts/log");
+        space.remove("hosts/log");
+        let mut lines: Vec<&str> = log.lines().collect();
+        // Hosts of one wave do the same thing at the same time.
+        for part in lines.chunk_by_mut(|a, b| {
+            !a.contains("lb") && !b.contains("lb") && !a.contains("n1") && !b.contains("n1")
+        }) {
+            part.sort_by_key(|line| {
+                let is_back = line.ends_with("back");
+                (
+                    line.contains("leaves"),
+                    !line.contains("enters"),
+                    is_back,
+                    *line,
+                )
+            });
+        }
+        lines.join("\n")
+    };
+    let waves = |output: &Output| {
+        let lines = output.stderr.lines();
+        lines
+            .filter(|l| l.contains(" wave "))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let _ = space.run(["e"]).ok();
+    let there = "
+enters closed lb
+first lb 1
+enters drained n1
+app n1 1
+leaves drained n1
+enters drained n2
+enters drained n3
+app n2 1
+app n3 1
+leaves drained n2
+leaves drained n3
+last lb 1
+leaves closed lb";
+    assert_eq!(log(&space), there.trim_start());
+    let plan = space.run(["e", "--rollback", "--plan"]).ok();
+    assert_snapshot!(plan.stdout, @"
+    lb  last/go  its own undo
+    wave 2 of 2 of `r`
+    n2  app/go  its own undo
+    n2  drained/mode  entered again while the rest goes back, then left
+    n3  app/go  its own undo
+    n3  drained/mode  entered again while the rest goes back, then left
+    wave 1 of 2 of `r`
+    n1  app/go  its own undo
+    n1  drained/mode  entered again while the rest goes back, then left
+    lb  first/go  its own undo
+    lb  closed/mode  entered again while the rest goes back, then left
+    e: 9 steps would go back, on 4 hosts  run [RUN]
+    ");
+    assert!(!space.has("hosts/log"));
+    // Also by itself: what was left with its wave is entered again, what is entered is not.
+    let failed = space.run(["e", "--var", "v=bad"]).fails(1);
+    assert_snapshot!(waves(&failed), @"
+    wave 1 of 2 of `r`: n1
+    wave 2 of 2 of `r`: n2 n3
+    wave 2 of 2 of `r` goes back: n2 n3
+    wave 1 of 2 of `r` goes back: n1
+    ");
+    assert_snapshot!(log(&space), @"
+    enters closed lb
+    first lb bad
+    enters drained n1
+    app n1 bad
+    leaves drained n1
+    enters drained n2
+    enters drained n3
+    app n2 bad
+    app n3 bad
+    app n2 back
+    app n3 back
+    leaves drained n2
+    leaves drained n3
+    enters drained n1
+    app n1 back
+    leaves drained n1
+    first lb back
+    leaves closed lb
+    ");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_snapshot!(log(&space), @"
+    enters closed lb
+    last lb back
+    enters drained n2
+    enters drained n3
+    app n2 back
+    app n3 back
+    leaves drained n2
+    leaves drained n3
+    enters drained n1
+    app n1 back
+    leaves drained n1
+    first lb back
+    leaves closed lb
+    ");
+    // One that can not be entered any more holds nobody up.
+    let _ = space.run(["e"]).ok();
+    let _ = log(&space);
+    space.write("hosts/stuck", "");
+    let back = space.run(["e", "--rollback"]).ok();
+    let warnings = back.stderr.lines().filter(|l| l.contains("warning"));
+    assert_snapshot!(warnings.take(1).collect::<String>(), @"warning: closed/mode could not be entered again on host `lb`, which goes back without it: exit status 1");
+    assert!(log(&space).ends_with("first lb back\nleaves closed lb"));
+    // Cut off on its way back, a mode is left, and entered again by whoever goes on.
+    space.remove("hosts/stuck");
+    let _ = space.run(["e"]).ok();
+    let _ = log(&space);
+    space.write("hosts/hold.n2", "");
+    let job = space.begin(["e", "--rollback"]);
+    wait_until("the second wave goes back", || {
+        let log = std::fs::read_to_string(space.path("hosts/log")).unwrap_or_default();
+        log.contains("app n2 back").then_some(())
+    });
+    job.signal(Signal::KILL);
+    let _ = job.finish();
+    wait_until("all is left", || {
+        let left = ["closed lb", "drained n2", "drained n3"];
+        let log = space.read("hosts/log");
+        let is_left = |name: &&str| log.contains(&format!("leaves {name}"));
+        left.iter().all(is_left).then_some(())
+    });
+    space.remove("hosts/hold.n2");
+    let _ = log(&space);
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_snapshot!(log(&space), @"
+    enters closed lb
+    enters drained n2
+    enters drained n3
+    app n2 back
+    leaves drained n2
+    leaves drained n3
+    enters drained n1
+    app n1 back
+    leaves drained n1
+    first lb back
+    leaves closed lb
+    ");
+}
+
 /// What a gate found out is not true any more when its run went back; what it found before is.
 #[test]
 fn gates_are_not_asked_again_for_what_went_back_to_its_former_state() {

@@ -37,7 +37,7 @@ impl Hands<'_> {
         &self,
         member: &Member,
         body: &str,
-        steps: &[&PlannedStep],
+        (planned, steps): (&PlannedJob, &[&PlannedStep]),
         done: &Done,
     ) -> Result<Option<Failure>> {
         let mut session = member.session();
@@ -45,6 +45,7 @@ impl Hands<'_> {
         let mut follow = Follow {
             hands: self,
             host: &host,
+            planned,
             steps,
             done,
             at: None,
@@ -108,6 +109,7 @@ pub struct Failure {
 struct Follow<'a> {
     hands: &'a Hands<'a>,
     host: &'a str,
+    planned: &'a PlannedJob,
     steps: &'a [&'a PlannedStep],
     done: &'a Done,
     at: Option<&'a PlannedStep>,
@@ -196,6 +198,7 @@ impl<'a> Follow<'a> {
             seq,
             id: step.id.clone(),
             is_done: false,
+            place: self.hands.place_of(self.planned, step),
         });
         tracing::debug!(host = self.host, step = %step.id, what = %step.what, "begins");
         self.hands.progress.event(&Event::StepStarted {
@@ -310,7 +313,8 @@ impl<'a> Line<'a> {
             let mut session = member.session();
             session.keep(step.seq, sealed.bytes(), self.hands.interrupted)?;
         }
-        self.push(&script::step(step, &member.header.root));
+        let place = self.hands.place_of(self.planned, step).to_string();
+        self.push(&script::step(step, &place, &member.header.root));
         self.steps.push(step);
         Ok(())
     }
@@ -323,7 +327,10 @@ impl<'a> Line<'a> {
         let member = self.hands.fleet.member(&self.host)?;
         let body = std::mem::take(&mut self.body);
         let steps = std::mem::take(&mut self.steps);
-        match self.hands.run_program(member, &body, &steps, self.done)? {
+        match self
+            .hands
+            .run_program(member, &body, (self.planned, &steps), self.done)?
+        {
             None => Ok(()),
             Some(failure) => Err(Stop::Step(self.error(failure))),
         }
@@ -356,11 +363,13 @@ impl<'a> Line<'a> {
     /// Carries out a step from here, with the host's journal open for it.
     pub fn act_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
         let root = &self.hands.fleet.member(host)?.header.root;
-        self.push(&script::open_step(step, root));
+        let place = self.hands.place_of(self.planned, step).to_string();
+        self.push(&script::open_step(step, &place, root));
         if let Act::Port(port) = &step.draft.act {
             // Owed before it is open, like any scope.
             let leave = port.leave(&self.hands.fleet.member(host)?.header.state);
-            self.push(&program::owe(&port.name, &leave));
+            let again = port.again();
+            self.push(&program::owe(&port.name, &leave, again.as_deref()));
         }
         self.steps.push(step);
         self.flush()?;

@@ -18,7 +18,7 @@ use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::{Kind, Refused, RollbackPlan, label_of, waits};
+use crate::deploy::plan::rollback::{Kind, Parts, Refused, RollbackPlan, label_of, waits};
 use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
@@ -213,6 +213,14 @@ impl LookedBack {
             };
             plan.add(&host, &lines, &id, waits);
         }
+        let mut parts = Parts::new();
+        for (at, part) in undo::in_waves(&order).enumerate() {
+            for ran in part {
+                let key = (ran.host.as_str(), ran.id.as_str());
+                parts.insert(key, (at, ran.place.wave.as_ref()));
+            }
+        }
+        plan.order(&parts);
         Ok(plan)
     }
 

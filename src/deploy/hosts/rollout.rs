@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::plan::job::Act;
+use crate::deploy::plan::place::{Place, WaveName};
 use crate::deploy::plan::waves::{self, Wave};
-use crate::deploy::plan::{Plan, PlannedJob, Verdict};
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result, plural};
 use crate::model::{OnFailure, Rollout};
@@ -283,6 +284,20 @@ impl Hands<'_> {
         let first = errors.next();
         let first = first.unwrap_or_else(|| Error::internal("nothing failed"));
         self.go_back(done, is_wanted, first)
+    }
+
+    /// Returns where a step stands in the run.
+    pub(in crate::deploy) fn place_of(&self, job: &PlannedJob, step: &PlannedStep) -> Place {
+        let rollouts = &self.environment.rollouts;
+        let wave = job.wave.as_ref().and_then(|wave| {
+            let rollout = rollouts.get(wave.rollout)?;
+            Some(WaveName {
+                number: wave.number,
+                of: wave.of,
+                rollout: rollout.name.clone(),
+            })
+        });
+        Place::of(step.draft.seat, wave)
     }
 
     fn wave<'p>(&self, together: &'p [PlannedJob]) -> Option<(&'p Wave, &Rollout)> {

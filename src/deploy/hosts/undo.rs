@@ -1,10 +1,17 @@
 //! The way back: the scripts that steps left on their hosts, run in reverse.
 //!
-//! Three passes over all hosts. First everything in reverse order; then, in the order of the steps,
-//! services: one restarts only when the files under it are the former ones; then what recipes want
-//! to come last (`undo late=#true`). A former instance may depend on a service that restarts: it is
-//! started in the second pass then, and else in its turn in the first one, while the new instance
-//! still serves.
+//! Hosts that moved in waves go back in waves, the last one first, in the scopes in which they were
+//! changed: what was drained to be changed is drained to go back. Scopes of uses outside of rollouts
+//! stand around everything.
+//!
+//! Within a wave, and for what lies between two of them, three passes over the hosts. First
+//! everything in reverse order; then, in the order of the steps, services: one restarts only when
+//! the files under it are the former ones; then what recipes want to come last (`undo late=#true`).
+//! A former instance may depend on a service that restarts: it is started in the second pass then,
+//! and else in its turn in the first one, while the new instance still serves.
+
+mod again;
+mod left;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -13,7 +20,10 @@ use std::time::Instant;
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
+use crate::deploy::hosts::undo::left::Left;
 use crate::deploy::plan::Seen;
+use crate::deploy::plan::place::{Place, WaveName};
+use crate::deploy::plan::rollback::label_of;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
@@ -33,6 +43,17 @@ pub struct Ran {
     pub id: String,
     /// The journal has its end.
     pub is_done: bool,
+    /// Where it stands in its run.
+    pub place: Place,
+}
+
+impl Ran {
+    /// Returns whether two steps that follow each other can go back at the same time, or on the
+    /// same host one after the other.
+    fn is_beside(&self, other: &Self) -> bool {
+        let is_one_use = label_of(&self.id) == label_of(&other.id) && self.run == other.run;
+        self.host == other.host || (is_one_use && self.place.is_beside && other.place.is_beside)
+    }
 }
 
 /// What a way back has undone, over all hosts.
@@ -61,31 +82,16 @@ impl Undone {
 ///
 /// All of them are tried, also when one fails: the more goes back, the better.
 pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
-    let undone: Mutex<Undone> = Mutex::default();
-    let mut failed: Vec<String> = Vec::new();
-    let steps = backwards(ran);
-    let forwards: Vec<&Ran> = steps.iter().rev().copied().collect();
-    let passes: [(_, &[&str]); 3] = match starts_with_restarts(hands, ran) {
-        true => [
-            (steps, &[""]),
-            (forwards.clone(), &[".late", ".start"]),
-            (forwards, &[".last"]),
-        ],
-        false => [
-            (steps, &["", ".start"]),
-            (forwards.clone(), &[".late"]),
-            (forwards, &[".last"]),
-        ],
+    let back = GoingBack {
+        hands,
+        ran,
+        left: Left::ask(hands, ran),
+        undone: Mutex::default(),
     };
-    for (order, suffixes) in passes {
-        for part in by_host(&order) {
-            failed.extend(one_host(hands, part, (suffixes, ran), &undone)?);
-        }
-    }
+    let failed = back.all()?;
+    let undone = back.undone.into_inner();
     if failed.is_empty() {
-        return Ok(undone
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner));
+        return Ok(undone.unwrap_or_else(std::sync::PoisonError::into_inner));
     }
     let mut error = Error::new(ErrorKind::NotRolledBack, "the way back failed as well");
     for what in failed {
@@ -94,26 +100,82 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
     Err(error.hinted("look at the hosts: what is live there is not known"))
 }
 
-/// Returns whether something is to be started again, and some service restarts that it may depend
-/// on: on any host. A host that does not tell may have both; what is undone there tells more.
-fn starts_with_restarts(hands: &Hands<'_>, ran: &[Ran]) -> bool {
-    let said = hands.fleet.each(&|host, member| {
-        let own = ran.iter().filter(|r| r.host == host);
-        let mut own = own.map(|r| (r.run.as_str(), r.seq)).peekable();
-        if own.peek().is_none() {
-            return Ok(String::new());
+/// A way back at work. What failed is returned, in words.
+struct GoingBack<'a> {
+    hands: &'a Hands<'a>,
+    /// All that goes back, in the order in which it was done.
+    ran: &'a [Ran],
+    left: Left,
+    undone: Mutex<Undone>,
+}
+
+impl GoingBack<'_> {
+    /// Goes back wave by wave. What has no wave goes back in its turn between them, but scopes are
+    /// entered before everything and left after it, and what comes last comes last of all.
+    fn all(&self) -> Result<Vec<String>> {
+        let steps = backwards(self.ran);
+        let is_outer = |step: &&Ran| step.place.wave.is_none() && self.left.is_mode(step);
+        let (outer, steps): (Vec<&Ran>, Vec<&Ran>) = steps.into_iter().partition(is_outer);
+        if steps.iter().any(|step| self.left.goes_back(step)) {
+            self.enter_again(&outer)?;
         }
-        let told = member
-            .session()
-            .call(&program::waiting(own), hands.interrupted);
-        Ok(told.unwrap_or_else(|_| String::from("waiting late start")))
-    });
-    let said = said.unwrap_or_default();
-    let has = |kind: &str| {
-        said.values()
-            .any(|told| told.split(' ').any(|word| word == kind))
-    };
-    has("late") && has("start")
+        let mut failed = Vec::new();
+        for part in in_waves(&steps) {
+            failed.extend(
+                match part.first().and_then(|step| step.place.wave.as_ref()) {
+                    Some(wave) => self.wave(wave, part)?,
+                    None => self.in_order(part)?,
+                },
+            );
+        }
+        let last = steps.iter().rev().filter(|step| step.place.wave.is_none());
+        failed.extend(self.pass(&last.copied().collect::<Vec<_>>(), &[".last"])?);
+        failed.extend(self.pass(&outer, &["", ".last"])?);
+        Ok(failed)
+    }
+
+    /// Takes the hosts of a wave back, in the scopes in which they were changed.
+    fn wave(&self, wave: &WaveName, steps: &[&Ran]) -> Result<Vec<String>> {
+        let is_mode = |step: &&Ran| self.left.is_mode(step);
+        let (scopes, steps): (Vec<&Ran>, Vec<&Ran>) = steps.iter().partition(|s| is_mode(s));
+        if steps.iter().any(|step| self.left.goes_back(step)) {
+            let hosts: BTreeSet<&str> = steps.iter().map(|step| step.host.as_str()).collect();
+            let hosts: Vec<&str> = hosts.into_iter().collect();
+            let text = format!("{wave} goes back: {}", hosts.join(" "));
+            self.hands.progress.event(&Event::Wave { text: &text });
+            self.enter_again(&scopes)?;
+        }
+        let mut failed = self.in_order(&steps)?;
+        let last: Vec<&Ran> = steps.into_iter().rev().collect();
+        failed.extend(self.pass(&last, &[".last"])?);
+        failed.extend(self.pass(&scopes, &["", ".last"])?);
+        Ok(failed)
+    }
+
+    /// Takes steps back, given backwards; then, in the order of the steps, services.
+    fn in_order(&self, steps: &[&Ran]) -> Result<Vec<String>> {
+        let forwards: Vec<&Ran> = steps.iter().rev().copied().collect();
+        let (first, then): (&[&str], &[&str]) = match self.left.starts_with_restarts(steps) {
+            true => (&[""], &[".late", ".start"]),
+            false => (&["", ".start"], &[".late"]),
+        };
+        let mut failed = self.pass(steps, first)?;
+        failed.extend(self.pass(&forwards, then)?);
+        Ok(failed)
+    }
+
+    /// Runs these scripts of steps, in this order; those of one use on all its hosts at once.
+    fn pass(&self, steps: &[&Ran], suffixes: &[&str]) -> Result<Vec<String>> {
+        let mut failed = Vec::new();
+        for part in steps.chunk_by(|a, b| a.is_beside(b)) {
+            let on_hosts = self.hands.fleet.each(&|host, _| {
+                let own: Vec<&Ran> = part.iter().filter(|r| r.host == host).copied().collect();
+                one_host(self.hands, &own, (suffixes, self.ran), &self.undone)
+            })?;
+            failed.extend(on_hosts.into_values().flatten());
+        }
+        Ok(failed)
+    }
 }
 
 /// Returns steps in the order in which they go back: the last run first, its last step first.
@@ -127,9 +189,9 @@ pub fn backwards(ran: &[Ran]) -> Vec<&Ran> {
     steps
 }
 
-/// Cuts a list where the host changes.
-fn by_host<'a>(order: &'a [&'a Ran]) -> impl Iterator<Item = &'a [&'a Ran]> {
-    order.chunk_by(|a, b| a.host == b.host)
+/// Cuts steps, given backwards, where the wave changes.
+pub fn in_waves<'r, 's>(steps: &'s [&'r Ran]) -> impl Iterator<Item = &'s [&'r Ran]> {
+    steps.chunk_by(|a, b| a.place.wave == b.place.wave)
 }
 
 /// Returns the calls that undo steps of one host.
@@ -301,6 +363,7 @@ fn unreturned(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Vec<(
                 seq: *seq,
                 id: id.clone(),
                 is_done: run.done.contains(seq),
+                place: Place::read(run.places.get(seq).map_or("", String::as_str)),
             }));
         }
     }

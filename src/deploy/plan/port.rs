@@ -9,7 +9,7 @@ use crate::deploy::wire::program::quote;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A port that is open as long as the run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Name among the scopes of the environment.
     pub name: String,
@@ -94,6 +94,21 @@ impl Port {
             "umask 077\n{BORN}mkdir -p -- {dir} || exit 1\nb=$(born {pid})\n\
              if [ -n \"$b\" ]; then printf '%s %s\\n' {pid} \"$b\" >{file}; fi\n"
         )
+    }
+
+    /// Returns what a way back needs to open it again. Only an answer of ours is: what a host has
+    /// kept must not lead anybody to other addresses of this machine.
+    pub fn again(&self) -> Option<String> {
+        match self.leads {
+            Leads::Answer(_) => serde_json::to_string(self).ok(),
+            Leads::To(_) => None,
+        }
+    }
+
+    /// Reads what [`Port::again`] returned, as a host has kept it.
+    pub fn read(text: &str) -> Option<Self> {
+        let port: Self = serde_json::from_str(text).ok()?;
+        (port.again().is_some() && port.check().is_ok()).then_some(port)
     }
 
     /// Returns the way out of it, as the host runs it: also where the line was cut without a

@@ -5,7 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::deploy::plan::guards::Blocked;
+use crate::deploy::plan::place::WaveName;
 use crate::error::{Error, Result};
+
+/// The parts of a way back, by host and step: which one it is, and the name of its wave.
+pub type Parts<'a> = BTreeMap<(&'a str, &'a str), (usize, Option<&'a WaveName>)>;
+
+/// What becomes of a mode.
+const MODE: &str = "entered again while the rest goes back, then left";
 
 /// What becomes of one thing on the way back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +29,9 @@ pub struct Change {
     pub from: String,
     /// What will be there.
     pub to: String,
+    /// The wave of a rollout in which the host goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wave: Option<String>,
 }
 
 /// What a way back brings back.
@@ -36,6 +46,15 @@ pub enum Kind {
     Service,
     /// What the recipe's own `undo` does: nothing more is known of it.
     Command,
+    /// A mode, which is entered again for as long as the rest goes back.
+    Scope,
+}
+
+impl Kind {
+    /// Returns whether nothing is known of it but that it is done.
+    pub fn has_no_state(self) -> bool {
+        matches!(self, Self::Command | Self::Scope)
+    }
 }
 
 /// Something that is not as the last run left it.
@@ -123,6 +142,7 @@ impl RollbackPlan {
                 "file" => Kind::File,
                 "service" => Kind::Service,
                 "command" => Kind::Command,
+                "scope" => Kind::Scope,
                 _ => {
                     self.note(host, kind, &step, (what, rest));
                     continue;
@@ -135,6 +155,7 @@ impl RollbackPlan {
                 what: (*what).to_owned(),
                 from: get(0),
                 to: get(1),
+                wave: None,
             };
             match when {
                 "last" => last.push(change),
@@ -147,6 +168,33 @@ impl RollbackPlan {
         self.changes.extend(late.into_iter().rev());
         self.changes.extend(last.into_iter().rev());
         self.join();
+    }
+
+    /// Orders the changes as they are done, by the part to which each step belongs.
+    pub fn order(&mut self, parts: &Parts<'_>) {
+        let part_of = |change: &Change| {
+            let part = parts.get(&(&change.host, &change.step));
+            part.copied().unwrap_or_default()
+        };
+        for change in &mut self.changes {
+            let (_, wave) = part_of(change);
+            change.wave = wave.map(WaveName::to_string);
+        }
+        self.changes.sort_by_key(|change| part_of(change).0);
+        self.tell_modes();
+    }
+
+    /// A scope is entered again only where the rest of its use has nothing that goes back.
+    fn tell_modes(&mut self) {
+        let use_of = |change: &Change| (change.host.clone(), label_of(&change.step).to_owned());
+        let others = self.changes.iter().filter(|c| c.kind != Kind::Scope);
+        let others: BTreeSet<_> = others.map(use_of).collect();
+        for change in self.changes.iter_mut().filter(|c| c.kind == Kind::Scope) {
+            match others.contains(&use_of(change)) {
+                true => change.kind = Kind::Command,
+                false => change.what = String::from(MODE),
+            }
+        }
     }
 
     /// Notes a line that is no change; one of another kind claims nothing.
@@ -187,7 +235,7 @@ impl RollbackPlan {
         let mut first: BTreeMap<(String, String), String> = BTreeMap::new();
         let mut last: BTreeMap<(String, String), usize> = BTreeMap::new();
         for (at, change) in self.changes.iter().enumerate() {
-            if change.kind == Kind::Command {
+            if change.kind.has_no_state() {
                 continue;
             }
             let key = (change.host.clone(), change.what.clone());
@@ -198,8 +246,8 @@ impl RollbackPlan {
         for (at, mut change) in changes {
             let key = (change.host.clone(), change.what.clone());
             match last.get(&key) {
-                Some(last) if change.kind != Kind::Command && *last != at => continue,
-                Some(_) if change.kind != Kind::Command => {
+                Some(last) if !change.kind.has_no_state() && *last != at => continue,
+                Some(_) if !change.kind.has_no_state() => {
                     change.from = first.get(&key).cloned().unwrap_or(change.from);
                 }
                 _ => {}

@@ -8,9 +8,9 @@ use crate::deploy::wire::detached::dir_name;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{KEEPER, PRELUDE, lean, quote, seconds};
 
-/// Returns the lines that carry a step out.
-pub fn step(step: &PlannedStep, root: &str) -> String {
-    let mut text = open_step(step, root);
+/// Returns the lines that carry a step out; `place_in_run` is where it stands in the run.
+pub fn step(step: &PlannedStep, place_in_run: &str, root: &str) -> String {
+    let mut text = open_step(step, place_in_run, root);
     let dir = quote(step.draft.dir.as_deref().unwrap_or(root));
     // Not indented: a value may have several lines.
     let cd = match step.draft.marks.into_foreign && step.draft.user.is_none() {
@@ -76,13 +76,14 @@ pub fn step(step: &PlannedStep, root: &str) -> String {
 
 /// Returns the lines that make a step the one at work and lay down its way back.
 ///
-/// `root` is where commands run that do not say otherwise.
-pub fn open_step(step: &PlannedStep, root: &str) -> String {
+/// `place` is where it stands in the run; `root` where commands run that do not say otherwise.
+pub fn open_step(step: &PlannedStep, place: &str, root: &str) -> String {
     let mut text = format!(
-        "\nrel_step {} {} {}\n",
+        "\nrel_step {} {} {} {}\n",
         step.seq,
         quote(&step.id),
-        quote(&step.key)
+        quote(&step.key),
+        quote(place)
     );
     if let Some((undo, when)) = &step.draft.undo {
         let word = match when {
@@ -148,8 +149,10 @@ fn act(draft: &Draft, root: &str) -> String {
         Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
         Act::Scope { name, enter, leave } => {
             let leave = format!("{}{}", place(draft, root), leave.trim_end());
-            let (name, leave) = (quote(name), quote(&leave));
-            format!("rel_scope {name} {leave}\neval {}", quote(enter.trim_end()))
+            let enter = enter.trim_end();
+            let again = format!("{}{enter}", place(draft, root));
+            let [name, leave, again] = [name, &leave, &again].map(|text| quote(text));
+            format!("rel_scope {name} {leave} {again}\neval {}", quote(enter))
         }
         Act::Await {
             command,

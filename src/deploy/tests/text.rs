@@ -36,11 +36,11 @@ fn a_program_can_be_read() {
         .map(|s| {
             let mut step = s.clone();
             step.key = "KEY".into();
-            script::step(&step, "/srv")
+            script::step(&step, "host", "/srv")
         })
         .collect();
     insta::assert_snapshot!(text.trim(), @r"
-    rel_step 1 all/run KEY
+    rel_step 1 all/run KEY host
     rel_undo '( cd -- '\''/srv/x y'\'' 2>/dev/null || cd /srv
     LANG=C
     export LANG
@@ -60,14 +60,14 @@ fn a_program_can_be_read() {
     }
     rel_do
 
-    rel_step 2 all/link KEY
+    rel_step 2 all/link KEY host
     rel_action() {
     cd -- /srv
     rel_symlink /srv/current 'releases/it'\''s'
     }
     rel_do
 
-    rel_step 3 all/file KEY
+    rel_step 3 all/file KEY host
     rel_action() {
     cd -- /srv
     rel_write /etc/app 0640 'word=it'\''s
@@ -75,7 +75,7 @@ fn a_program_can_be_read() {
     }
     rel_do
 
-    rel_step 4 all/serve KEY
+    rel_step 4 all/serve KEY host
     rel_action() {
     cd -- /srv
     rel_service app /log/app 'cd -- /srv
@@ -85,7 +85,7 @@ fn a_program_can_be_read() {
     }
     rel_do
 
-    rel_step 5 all/wait KEY
+    rel_step 5 all/wait KEY host
     rel_only_asks
     rel_action() {
     cd -- /srv

@@ -40,11 +40,17 @@ rel_scope_abandon() {
         rel_abandoned=$rel_state/abandoned/$rel_abandons-$rel_1
 }
 
-# RUN SEQ: adds to rel_waiting which of the ways back that may wait a step has.
-rel_is_waiting() {
-    for rel_c in late start; do
-        if [ -s "$rel_state/undo/$1/$2.$rel_c" ]; then rel_waiting="$rel_waiting $rel_c"; fi
+# RUN SEQ: adds what a step has left for its way back to rel_has, a column each: KIND RUN SEQ [PORT].
+rel_has_back() {
+    local file="$rel_state/undo/$1/$2" kind port
+    for kind in late start last enter; do
+        if [ -s "$file.$kind" ]; then rel_has="$rel_has$rel_tab$kind $1 $2"; fi
     done
+    if [ -s "$file.port" ]; then
+        IFS= read -r port <"$file.port" && rel_has="$rel_has${rel_tab}port $1 $2 $port"
+    elif [ -s "$file" ]; then
+        rel_has="$rel_has${rel_tab}own $1 $2"
+    fi
 }
 
 # Says what became of the scope that was to be given up.

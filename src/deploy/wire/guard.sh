@@ -98,7 +98,7 @@ rel_end_program() {
 
 # FILE: sets rel_1 and rel_2 to the run and the step that entered a scope, rel_3 to its id.
 rel_read_scope() {
-    { read -r rel_h rel_1 rel_2; read -r rel_h rel_3; } <"$1"
+    { read -r rel_h rel_1 rel_2 rel_again; read -r rel_h rel_3; } <"$1"
     case $rel_2 in *[!0-9]* | '') rel_2=0 ;; esac
 }
 
@@ -127,7 +127,11 @@ rel_leave_scope() {
         fi
     fi
     cat -- "$rel_state/scopes.last" >>"$rel_state/scopes.log"
-    if [ "$rel_s" -eq 0 ]; then rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -; fi
+    # One that was entered again for a way back is entered once more when that goes on.
+    if [ "$rel_s" -eq 0 ]; then
+        if [ -n "$rel_again" ]; then set -- left; fi
+        rel_journal "$1" "$rel_2" "$rel_3" "$rel_1" -
+    fi
     return "$rel_s"
 }
 

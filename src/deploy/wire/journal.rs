@@ -40,7 +40,7 @@ pub struct Line {
     pub key: String,
     /// Who ran `rel`.
     pub who: String,
-    /// Exit status, value of a note, facts of an attempt.
+    /// Exit status, value of a note, facts of an attempt, place of a step that starts.
     pub detail: String,
 }
 
@@ -82,6 +82,8 @@ pub struct Run {
     pub steps: BTreeMap<u32, String>,
     /// Positions of those that were done.
     pub done: BTreeSet<u32>,
+    /// Where each of them stood in the run, by position.
+    pub places: BTreeMap<u32, String>,
 }
 
 /// A parsed journal.
@@ -319,7 +321,10 @@ impl Journal {
                 runs.len() - 1
             });
             match line.event.as_str() {
-                "start" => drop(runs[index].steps.insert(line.seq, line.id.clone())),
+                "start" => {
+                    runs[index].steps.insert(line.seq, line.id.clone());
+                    runs[index].places.insert(line.seq, line.detail.clone());
+                }
                 "done" => drop(runs[index].done.insert(line.seq)),
                 "ok" => runs[index].is_ok = true,
                 _ => {}

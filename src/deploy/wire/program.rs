@@ -148,7 +148,8 @@ impl Header {
             LazyLock::new(|| [PRELUDE, STEPS, TRUST, FILES].map(lean).concat());
         let mut functions = WORDS.clone();
         // Scopes keep the functions that their way out may call.
-        let kept = match body.contains("rel_scope") || body.contains("rel_undo_step") {
+        let may_owe = ["rel_scope", "rel_undo_step", "rel_enter_again"];
+        let kept = match may_owe.iter().any(|name| body.contains(name)) {
             true => format!("rel_functions={}\n", quote(&functions)),
             false => String::new(),
         };
@@ -188,9 +189,11 @@ pub fn quote(text: &str) -> String {
     shell_quote(OsStr::new(text)).to_string_lossy().into_owned()
 }
 
-/// Returns the line that writes down a scope's way out, for a step that is carried out from here.
-pub fn owe(name: &str, leave: &str) -> String {
-    format!("rel_scope {} {}\n", quote(name), quote(leave))
+/// Returns the line that writes down a scope's way out, for a step that is carried out from here;
+/// `port` is what the way back opens again for it, as JSON.
+pub fn owe(name: &str, leave: &str, port: Option<&str>) -> String {
+    let again = port.map_or_else(String::new, |port| format!(" '' {}", quote(port)));
+    format!("rel_scope {} {}{again}\n", quote(name), quote(leave))
 }
 
 /// Returns the line that begins an attempt.
@@ -221,14 +224,17 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the call of the guard that tells which kinds of ways back, of those that may wait, some
-/// steps have: `waiting late start`.
-pub fn waiting<'a>(steps: impl Iterator<Item = (&'a str, u32)>) -> String {
-    let steps = steps.map(|(run, seq)| format!("rel_is_waiting {} {seq}\n", quote(run)));
+/// Returns the call of the guard that tells what steps left for their way back, with a tab before
+/// each: `back`, then `KIND RUN SEQ`, where a port has its JSON behind it.
+pub fn left_for_back<'a>(steps: impl Iterator<Item = (&'a str, u32)>) -> String {
+    let steps = steps.map(|(run, seq)| format!("rel_has_back {} {seq}\n", quote(run)));
     let steps: String = steps.collect();
-    call(&format!(
-        "rel_waiting=\n{steps}rel_emit waiting$rel_waiting"
-    ))
+    call(&format!("rel_has=\n{steps}rel_emit \"back$rel_has\""))
+}
+
+/// Returns the line that enters again the scope that a step of `run` entered.
+pub fn enter_again(run: &str, seq: u32, id: &str) -> String {
+    format!("rel_enter_again {} {seq} {}\n", quote(run), quote(id))
 }
 
 /// Returns the lines that end a service whose use is gone.

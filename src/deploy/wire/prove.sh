@@ -57,7 +57,13 @@ rel_prove_step() {
             case $line in
             rel_foreign_ok=1) rel_allowed=1 ;;
             # That is a recipe's text as well.
-            "rel_scope_leave '"*) rel_say command 'leaves what it entered' ;;
+            "rel_scope_leave '"*)
+                if [ -s "$file.enter" ]; then
+                    rel_say scope 'leaves what it entered'
+                else
+                    rel_say command 'leaves what it entered'
+                fi
+                ;;
             "rel_symlink_back '"* | "rel_write_back '"* | "rel_unwrite '"* | "rel_secret_back '"* | \
                 "rel_service_back '"* | "rel_service_go '"* | "rel_service_stop '"*)
                 if rel_is_call "$line"; then eval "rel_prove_${line#rel_}"; else own=; fi
@@ -203,7 +209,7 @@ rel_is_back() {
     rel_prove_step "$1" "$2" >"$rel_tmp/proof"
     while IFS=$rel_tab read -r kind run seq what found wanted access; do
         case $seq:$kind:$found in
-        "$2$3:command:"* | "$2$3:nowhere:"* | "$2$3:missing:"*) return 1 ;;
+        "$2$3:command:"* | "$2$3:scope:"* | "$2$3:nowhere:"* | "$2$3:missing:"*) return 1 ;;
         "$2$3:service:running")
             case $wanted in
             running*) ;;

@@ -59,8 +59,8 @@ rel_only_asks() { : >"$rel_state/undo/$rel_run/$rel_seq.asks"; }
 
 # --- steps -------------------------------------------------------------------
 
-# SEQ ID KEY: from here on until rel_do, this step is at work. What can not be written
-# down is not begun.
+# SEQ ID KEY PLACE: from here on until rel_do, this step is at work. What can not be written
+# down is not begun. PLACE says where it stands in the run (see undo.rs).
 rel_step() {
     rel_must_hold
     rel_seq=$1 rel_id=$2 rel_key=$3
@@ -69,7 +69,7 @@ rel_step() {
         { [ -d "$rel_state/undo/$rel_run" ] || mkdir -p -- "$rel_state/undo/$rel_run"; } &&
             rel_no_way_back "$rel_state/undo/$rel_run/$rel_seq" &&
             printf '%s\n%s\n%s\n' "$1" "$2" "$3" >"$rel_tmp/at" &&
-            rel_journal start "$1" "$2" "$3" -
+            rel_journal start "$1" "$2" "$3" "$4"
     } 2>&1; then
         rel_fail 1
     fi
@@ -78,7 +78,7 @@ rel_step() {
 
 # FILE: removes what a former try of the step has laid down there.
 rel_no_way_back() {
-    for rel_c in "$1" "$1.late" "$1.start" "$1.last" "$1.check" "$1.asks"; do
+    for rel_c in "$1" "$1.late" "$1.start" "$1.last" "$1.check" "$1.asks" "$1.enter" "$1.port"; do
         if [ -e "$rel_c" ]; then rm -f -- "$rel_c"; fi
     done
 }
@@ -344,20 +344,28 @@ rel_managed() {
 
 # --- scopes ------------------------------------------------------------------
 
-# NAME LEAVE: from here on LEAVE is owed. It is written down before the scope is entered;
-# the end of the run, however it ends, pays it, or else the next run.
+# NAME LEAVE [ENTER [PORT]]: from here on LEAVE is owed. It is written down before the scope is
+# entered; the end of the run, however it ends, pays it, or else the next run. ENTER is how the way
+# back enters it again, PORT the port that rel opens for it then.
 rel_scope() {
+    local back
     rel_call rel_scope_leave "$1"
     rel_undo "$rel_call"
+    if [ "$#" -gt 2 ]; then
+        rel_call rel_scope_owe "$1" "$2" again
+        back=$rel_state/undo/$rel_run/$rel_seq
+        printf '# %s\n%s\n%s\n' "$1" "$rel_call" "$3" >"$back.enter"
+        if [ -n "${4:-}" ]; then printf '%s\n' "$4" >"$back.port"; fi
+    fi
     rel_scope_owe "$1" "$2"
 }
 
-# NAME LEAVE: the same for a way back, which has none itself. What is entered next may outlive
-# a power cut: so must this.
+# NAME LEAVE [again]: the same for a way back, which has none itself. What is entered next may
+# outlive a power cut: so must this. One that is entered again is no step of its run.
 rel_scope_owe() {
     mkdir -p -- "$rel_state/scopes"
     {
-        printf '# %s %s\n# %s\n' "$rel_run" "$rel_seq" "${rel_id:--}"
+        printf '# %s %s%s\n# %s\n' "$rel_run" "$rel_seq" "${3:+ $3}" "${rel_id:--}"
         rel_call rel_state "$rel_state"
         printf 'rel_state=%s rel_umask=%s\n%s\n%s\n' "${rel_call#* }" "$rel_umask" \
             "${rel_functions:-}" "$2"
@@ -415,6 +423,20 @@ rel_drop_back() {
     fi
 }
 
+# RUN SEQ ID: enters again the scope that a step entered, unless it is owed just now.
+rel_enter_again() {
+    local script="$rel_state/undo/$1/$2.enter" name was="$rel_run"
+    IFS= read -r name <"$script" || return 0
+    if [ -s "$rel_state/scopes/${name#??}" ]; then return 0; fi
+    rel_must_hold
+    rel_emit start "$2" "$1"
+    rel_run=$1 rel_seq=$2 rel_id=$3
+    ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$script" ) </dev/null 2>&1 9>&-
+    rel_status=$?
+    rel_run=$was
+    if [ "$rel_status" -eq 0 ]; then rel_emit 'done' "$2"; else rel_emit failed "$2" "$rel_status"; fi
+}
+
 # RUN SEQ ID SUFFIX OLDER...: runs the stored way back of one step, if it has one.
 rel_undo_step() {
     rel_script=$rel_state/undo/$1/$2$4
@@ -453,6 +475,7 @@ rel_undo_step() {
     if [ "$rel_status" -eq 0 ]; then rel_journal undone "$2" "$3" "$1" - 2>&1 || rel_status=1; fi
     if [ "$rel_status" -eq 0 ]; then
         rm -f -- "$rel_script"
+        if [ -z "$4" ] && [ -e "$rel_script.enter" ]; then rm -f -- "$rel_script.enter" "$rel_script.port"; fi
         rel_emit 'done' "$2" $rel_proven
     else
         rel_journal undo-failed "$2" "$3" "$1" "$rel_status"
