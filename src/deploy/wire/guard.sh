@@ -304,8 +304,10 @@ rel_tell_end() {
 }
 
 # Whoever waits for the program can be killed as well: then its end is found by looking for it.
+# First whether it is there, then whether it has told its end: the other way round, one that ends
+# between the two looks would be told twice.
 rel_look_after() {
-    if [ -z "${rel_at_work:-}" ] || [ -s "$rel_tmp/told" ] || rel_birth "$rel_program"; then
+    if [ -z "${rel_at_work:-}" ] || rel_birth "$rel_program" || [ -s "$rel_tmp/told" ]; then
         return 0
     fi
     rel_leader=
