@@ -20,6 +20,7 @@ mod crashes;
 mod ground;
 mod history;
 mod oracle;
+mod releases;
 mod walk;
 mod world;
 

@@ -217,3 +217,65 @@ environment "e" { use "file" on="a b" v="{v}"; use "work" on="a" v="{v}"; }
     let none = space.run(["e"]).ok();
     assert!(none.stderr.contains("nothing to do"), "{none}");
 }
+
+/// A link, and then work that goes on.
+const LINKED: (&str, &str) = (
+    "linked",
+    r#"
+    step "link" { symlink "{host.root}/link" to="{v}"; }
+    step "work" undo=#false { run "touch at-work; sleep 1000"; }
+"#,
+);
+
+/// Returns to what the link leads.
+fn link(space: &Space) -> String {
+    let to = fs::read_link(space.path("hosts/h/link"));
+    to.map_or_else(|_| "-".into(), |to| to.to_string_lossy().into_owned())
+}
+
+/// Cuts a run off, and waits until nobody holds its lease any more.
+fn cut_off_for_good(space: &Space, version: &str) {
+    cut_off(space, &["e", "--var", version]);
+    wait_until("the guard has left", || {
+        (!space.has("hosts/h/.rel/e/lease")).then_some(())
+    });
+}
+
+#[test]
+fn attempts_that_a_run_with_nothing_to_do_ends_are_one_release() {
+    let file = r#"step "file" { write "{host.root}/file" "{v}\n"; }"#;
+    let space = space("use \"file\" on=\"h\" v=\"{v}\"", &[("file", file)]);
+    let _ = space.run(["e"]).ok();
+    for version in ["v=2", "v=3"] {
+        let _ = space.run(["e", "--var", version]).ok();
+        // As if it had been killed before its last word.
+        let journal = space.read("hosts/h/.rel/e/journal");
+        let (before, ok) = journal.trim_end().rsplit_once('\n').expect("lines");
+        assert!(ok.contains("\tok\t"), "{journal}");
+        space.write("hosts/h/.rel/e/journal", format!("{before}\n"));
+    }
+    let ended = space.run(["e", "--var", "v=3"]).ok();
+    assert!(ended.stderr.contains("nothing to do"), "{ended}");
+    let _ = space.run(["e", "--rollback"]).ok();
+    assert_eq!(space.read("hosts/h/file"), "1\n");
+}
+
+/// What somebody made of it between two attempts is no more theirs to take back than what somebody
+/// made of it since.
+#[test]
+fn a_change_between_two_attempts_stops_a_rollback_before_its_first_change() {
+    let space = space("use \"linked\" on=\"h\" v=\"{v}\"", &[LINKED]);
+    cut_off_for_good(&space, "v=2");
+    fs::remove_file(space.path("hosts/h/link")).expect("removes");
+    std::os::unix::fs::symlink("theirs", space.path("hosts/h/link")).expect("links");
+    cut_off_for_good(&space, "v=3");
+    let refused = space.run(["e", "--rollback"]).fails(1);
+    assert_snapshot!(refused.stderr, @"
+    error: `e` can not go back on host `h`
+      differs  [work]/hosts/h/link was `theirs` when the release was gone on with; the attempt before left `2`
+      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+    ");
+    assert_eq!(link(&space), "3");
+    let _ = space.run(["e", "--rollback", "--force"]).ok();
+    assert_eq!(link(&space), "-");
+}

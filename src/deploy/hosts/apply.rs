@@ -139,7 +139,9 @@ impl Hands<'_> {
         let done = Done::new(plan, cut_off.clone());
         self.run(plan, jobs, &done)?;
         if plan.to_run == 0 {
-            self.note_runs(&cut_off, &program::ended)?;
+            // The attempts are one release: the last one ends it.
+            let mut attempts = cut_off.chunk_by(|a, b| a.run == b.run);
+            self.note_runs(attempts.next_back().unwrap_or_default(), &program::ended)?;
         }
         Ok(done)
     }

@@ -68,6 +68,9 @@ pub struct Differs {
     pub found: String,
     /// What the run left there.
     pub left: String,
+    /// It was changed before a later attempt at the same release, which found it so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_between: bool,
 }
 
 /// Something that a way back needs and that is not there.
@@ -220,11 +223,12 @@ impl RollbackPlan {
                 step: step(),
                 text: what,
             }),
-            "differs" => self.differs.push(Differs {
+            "differs" | "between" => self.differs.push(Differs {
                 host,
                 what,
                 found: get(0),
                 left: get(1),
+                is_between: kind == "between",
             }),
             _ => {}
         }
@@ -344,14 +348,15 @@ pub fn label_of(step: &str) -> &str {
 impl Differs {
     /// Returns one line with both values.
     pub fn line(&self) -> String {
-        let Self {
-            what, found, left, ..
-        } = self;
-        format!(
-            "{what} is now `{}`; the last run left `{}`",
-            short(found),
-            short(left)
-        )
+        let (found, left) = (short(&self.found), short(&self.left));
+        let what = &self.what;
+        match self.is_between {
+            true => format!(
+                "{what} was `{found}` when the release was gone on with; the attempt before left \
+                 `{left}`"
+            ),
+            false => format!("{what} is now `{found}`; the last run left `{left}`"),
+        }
     }
 }
 

@@ -101,12 +101,33 @@ rel_prove_dir() {
     if [ -n "$rel_foreign" ]; then rel_say missing "$(rel_explain_foreign "$1")"; fi
 }
 
+# NAME FORMER LEFT: of a step that goes back later than another one: whether what that one brings
+# back, rel_brought, is what this one left. Else somebody changed it between the two. FORMER, or
+# nothing, needs no change.
+rel_prove_chain() {
+    rel_brought=${rel_met##*"$rel_newline$1$rel_tab"}
+    rel_brought=${rel_brought%%"$rel_newline"*}
+    rel_column "$3"
+    if [ -z "$3" ] || [ "$rel_brought" = "$rel_c" ] || [ -z "$rel_brought" ]; then return 0; fi
+    rel_column "$2"
+    if [ "$rel_brought" != "$rel_c" ]; then rel_say between "${1#* }" "$rel_brought" "$3"; fi
+}
+
+# NAME FORMER: what a step brings back.
+rel_brings() {
+    rel_column "$2"
+    rel_met="$rel_met$1$rel_tab$rel_c$rel_newline"
+}
+
 rel_prove_symlink_back() {
     local to
     rel_prove_dir "$1"
-    if rel_is_first "link $1" && ! rel_link_is "$1" "$2" "${4:-}" && [ -n "${4:-}" ]; then
+    if ! rel_is_first "link $1"; then
+        rel_prove_chain "link $1" "$2" "${4:-}"
+    elif ! rel_link_is "$1" "$2" "${4:-}" && [ -n "${4:-}" ]; then
         rel_say differs "$1" "$rel_found" "$4"
     fi
+    rel_brings "link $1" "$2"
     if [ -L "$1" ]; then to=$(readlink -- "$1"); else to='no link'; fi
     rel_say link "$1" "$to" "${2:-no link}"
     if [ "${3:-}" != there ]; then return 0; fi
@@ -144,12 +165,15 @@ rel_prove_file() {
         rel_sum_of "$2"
         former=$rel_sum
     fi
-    if rel_is_first "file $1" && [ -n "$3" ]; then
+    if ! rel_is_first "file $1"; then
+        rel_prove_chain "file $1" "$former" "$3"
+    elif [ -n "$3" ]; then
         case $found in
         "$3" | "$former" | 'no file') ;;
         *) rel_say differs "$1" "$found" "$3" ;;
         esac
     fi
+    if [ "$former" = 'no file' ]; then rel_brings "file $1" ''; else rel_brings "file $1" "$former"; fi
     rel_say file "$1" "$found" "$former" "$4"
 }
 
