@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, plural};
 
 /// No single try takes longer.
 const TRY_MAX: Duration = Duration::from_secs(5);
@@ -133,7 +133,9 @@ impl Wait {
     /// Tries until it holds; fails with what the last try found.
     pub fn run(&self, interrupted: &AtomicBool) -> Result<()> {
         let start = Instant::now();
+        let mut tries = 0;
         loop {
+            tries += 1;
             let left = self.within.saturating_sub(start.elapsed());
             let limit = left.clamp(Duration::from_millis(500), TRY_MAX);
             let found = match &self.what {
@@ -150,7 +152,8 @@ impl Wait {
                     .fact(
                         "within",
                         humantime::format_duration(self.within).to_string(),
-                    ));
+                    )
+                    .fact("tried", format!("{tries} {}", plural(tries, "time"))));
             }
             let next = Instant::now() + self.every;
             while Instant::now() < next {

@@ -20,8 +20,11 @@ use crate::ui;
 
 /// Time from the first signal on in which `rel` may come to its own end.
 const EXIT_AFTER: Duration = Duration::from_millis(850);
-/// Time that killing what is at work may take, before `rel` is ended.
-const KILL_MAX: Duration = Duration::from_millis(100);
+/// Time that killing what is at work may take once more, before `rel` is ended.
+const KILL_AGAIN_MAX: Duration = Duration::from_millis(100);
+/// The same where it was not killed before. It takes a few milliseconds; on a busy machine, where
+/// all processes must be looked at, many more.
+const KILL_MAX: Duration = Duration::from_secs(1);
 /// A signal that comes that soon is the first one again: `timeout` and other programs send theirs
 /// to a process and to its group.
 const REPEATED: Duration = Duration::from_millis(100);
@@ -187,7 +190,7 @@ fn came() {
         Some(first) if first.elapsed() < REPEATED => return,
         Some(_) => {
             drop(state);
-            give_up();
+            give_up(KILL_MAX);
         }
         None => state.first = Some(Instant::now()),
     }
@@ -197,7 +200,7 @@ fn came() {
         work.is_interrupted.store(true, Ordering::SeqCst);
     }
     if at_work.is_empty() {
-        give_up();
+        give_up(KILL_MAX);
     }
     beside(|| {
         let asked = state_elapsed();
@@ -209,7 +212,7 @@ fn came() {
             (work.kill)()
         });
         std::thread::sleep(EXIT_AFTER.saturating_sub(state_elapsed()));
-        give_up();
+        give_up(KILL_AGAIN_MAX);
     });
 }
 
@@ -252,9 +255,9 @@ fn beside(act: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Ends `rel` at once, with all that is at work.
-fn give_up() -> ! {
-    within(KILL_MAX, |work| (work.kill)());
+/// Ends `rel` at once, with all that is at work, which may take no longer than `time`.
+fn give_up(time: Duration) -> ! {
+    within(time, |work| (work.kill)());
     ui::last_words("rel: interrupted\n");
     quit(0)
 }

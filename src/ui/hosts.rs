@@ -69,6 +69,8 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
                 said.push(format!("since {time} by {by}"));
             }
             _ if host.state == State::Down => said.extend(host.reason.clone()),
+            // Somebody else has changed it, nobody knows when.
+            _ if host.is_released => {}
             _ => said.push("never released to".into()),
         }
         let ages = host.age.iter();

@@ -171,8 +171,8 @@ fn a_failing_health_check_leaves_the_old_release_serving() {
     assert_snapshot!(sorted(&failed), @"
              h1 site/health[3f69d0882558]
              h2 site/health[3f69d0882558]
-             | it did not hold within 1 s
-             | it did not hold within 1 s
+             | it did not hold within 1 s: tried [TIMES], last exit status 1
+             | it did not hold within 1 s: tried [TIMES], last exit status 1
          run h1  site/announce  changed since run [RUN]
          run h1  site/health[3f69d0882558]  `upload` runs
          run h1  site/install[3f69d0882558]  `upload` runs
@@ -192,7 +192,7 @@ fn a_failing_health_check_leaves_the_old_release_serving() {
       failed h1  site/health[3f69d0882558]  exit status 1
       failed h2  site/health[3f69d0882558]  exit status 1
       help: nothing had been switched; mend it and run the same command again
-      output  it did not hold within 1 s
+      output  it did not hold within 1 s: tried [TIMES], last exit status 1
       status  1
     --- exit code 1
     --- stderr
@@ -244,7 +244,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
     let failed = space.run(["staging"]);
     assert_snapshot!(sorted(&failed), @"
              h2 gate/command
-             | it did not hold within 1 s
+             | it did not hold within 1 s: tried [TIMES], last exit status 1
          run h1  gate/command  changed since run [RUN]
          run h1  site/announce  changed since run [RUN]
          run h1  site/health[b5dfa1fac337]  `upload` runs
@@ -276,7 +276,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
         done page  [TIME]
       failed h2  gate/command  exit status 1
       help: what was live before is live again; mend it and run the same command again
-      output  it did not hold within 1 s
+      output  it did not hold within 1 s: tried [TIMES], last exit status 1
       status  1
       undone  2 steps
       undone h1  site/switch

@@ -119,7 +119,7 @@ fn what_is_live_is_told_host_by_host() {
     assert_snapshot!(shown(&hosts, &space.run(["status", "staging"]).ok()), @"
     drifted  h1  site [DIGEST], since [DATE] by tester@[MACHINE], note is [AGE] old
                  note/note: `[srv]/note` was changed
-    drifted  h2  site other, since [DATE] by tester@[MACHINE]
+    drifted  h2  site other
                  site/switch: points to releases/other  (and 1 more step)
     ");
     // A new page, built and not released.
@@ -169,4 +169,48 @@ fn what_ran_is_told_out_of_all_journals() {
                site/health[[DIGEST]]: never done here  (and 2 more steps)
      down  h2  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
     ");
+}
+
+/// What is live is so since its link was switched or taken back, whatever else was done since.
+#[test]
+fn since_is_that_of_what_is_live() {
+    let space = Space::new(
+        r#"
+host "h" local=#true root="hosts/h"
+var "v" "1"
+var "w" "1"
+environment "e" { use "app" on="h" v="{v}"; use "other" on="h" w="{w}"; }
+"#,
+    );
+    space.write(
+        "recipes/app.kdl",
+        r#"recipe "app" { param "v"; step "link" { symlink "{host.root}/current" to="{v}"; } }"#,
+    );
+    space.write(
+        "recipes/other.kdl",
+        r#"recipe "other" { param "w"; step "file" { write "{host.root}/file" "{w}"; } }"#,
+    );
+    let run_of = || {
+        let output = space.run(["status", "e", "--json"]).ok();
+        let said: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        let one = &said[0];
+        (
+            one["live"]["app"].to_string(),
+            one["run"].to_string(),
+            one["since"].clone(),
+        )
+    };
+    let _ = space.run(["e"]).ok();
+    let (live, first, since) = run_of();
+    assert_eq!(live, "\"1\"");
+    assert!(since.is_u64(), "{since}");
+    let _ = space.run(["e", "--var", "w=2"]).ok();
+    assert_eq!(run_of(), (live.clone(), first.clone(), since));
+    let _ = space.run(["e", "--var", "w=2", "--var", "v=2"]).ok();
+    let (_, second, _) = run_of();
+    assert_ne!(second, first);
+    let _ = space.run(["e", "--rollback"]).ok();
+    let (back, third, _) = run_of();
+    assert_eq!(back, live);
+    assert!(third != first && third != second, "{third}");
 }

@@ -166,7 +166,7 @@ fn some_hosts_may_fail_without_the_others() {
     assert_eq!(versions(&space), "2 1 2 2 2");
     assert_snapshot!(error(&failed), @"
     error: `production` went on without 1 host
-      px2     `production` stopped: step `app/write` failed on host `px2`
+      px2     `production` stopped: `verify` of step `app/write` failed on host `px2`
       status  1
       undone  1 step
       help: they went back; run the same command again for them

@@ -328,6 +328,8 @@ come_round() {
                 (r"\b\d+ (min|h) \d+ (s|min)\b|\b\d+(\.\d+) s\b", "[TIME]"),
                 (r"\.rel/aside/\w+", ".rel/aside/[ASIDE]"),
                 (r"\(pid \d+\)", "(pid [PID])"),
+                (r"\btried \d+ times?\b", "tried [TIMES]"),
+                (r"(?m)^( +tried +)\d+ times?$", "$1[TIMES]"),
                 (r"(?m)^( +key +)[0-9a-f]{16}$", "$1[KEY]"),
                 (r"\bkey [0-9a-f]{16}\b", "key [KEY]"),
                 (r"\brun [0-9a-f]{8}-[0-9a-f]{1,8}\b", "run [RUN]"),

@@ -97,6 +97,8 @@ pub fn first_bytes(line: &[u8]) -> String {
 pub struct Failure {
     /// Its name in the journal; `None` where all steps were done and the program failed.
     pub step: Option<String>,
+    /// What it does succeeded, and then its `verify` failed.
+    pub is_verify: bool,
     /// Exit status; -1 when it was ended.
     pub status: i32,
     /// The time that it exceeded.
@@ -146,7 +148,12 @@ impl<'a> Follow<'a> {
                     ["start", seq] => return self.started(seq),
                     ["detached", age] => self.goes_on(age),
                     ["done", _] => self.ended(StepEnd::Done),
-                    ["failed", _, status] => self.failed(status.parse().unwrap_or(-1)),
+                    ["failed", _, status, part @ ..] => {
+                        self.failed(
+                            status.parse().unwrap_or(-1),
+                            part.first() == Some(&"verify"),
+                        );
+                    }
                     ["warned", ..] => self.warned(text.trim_start_matches("warned ")),
                     _ => {}
                 }
@@ -230,10 +237,11 @@ impl<'a> Follow<'a> {
         self.hands.progress.event(&Event::Warning { text: &text });
     }
 
-    fn failed(&mut self, status: i32) {
+    fn failed(&mut self, status: i32, is_verify: bool) {
         let Some(step) = self.at else { return };
         self.failure = Some(Failure {
             step: Some(step.id.clone()),
+            is_verify,
             status,
             exceeded: self
                 .limit()
@@ -249,13 +257,14 @@ impl<'a> Follow<'a> {
         }
         // Ended from outside: by a time limit, or by somebody on the host.
         if self.at.is_some_and(|s| s.draft.seat != Seat::Operator) {
-            self.failed(-1);
+            self.failed(-1, false);
             return self.failure;
         }
         // Between two steps, or before the first.
         let next = self.at.or_else(|| self.steps.get(self.begun).copied());
         Some(Failure {
             step: next.map(|step| step.id.clone()),
+            is_verify: false,
             status,
             exceeded: None,
             output: Vec::from(self.last).join("\n"),
@@ -339,6 +348,11 @@ impl<'a> Line<'a> {
     fn error(&self, failure: Failure) -> Box<Error> {
         let (environment, host) = (&self.hands.environment.name, &self.host);
         let mut error = Error::host(match &failure.step {
+            Some(step) if failure.is_verify => {
+                format!(
+                    "`{environment}` stopped: `verify` of step `{step}` failed on host `{host}`"
+                )
+            }
             Some(step) => format!("`{environment}` stopped: step `{step}` failed on host `{host}`"),
             None => format!(
                 "`{environment}` stopped: its steps on host `{host}` did not come to their end"

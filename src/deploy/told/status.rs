@@ -12,7 +12,7 @@ use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::questions::Answers;
 use crate::deploy::plan::roles::of_host;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
-use crate::deploy::wire::journal::Record;
+use crate::deploy::wire::journal::{Line, Record};
 
 /// How a host stands to what the environment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,12 +45,16 @@ pub struct HostStatus {
     /// The services that run, by the use that started them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub running: BTreeMap<String, BTreeSet<String>>,
-    /// When the last run came to its end there, by the host's clock.
+    /// When what is live there became so, by the host's clock: the last of the links; where there
+    /// are none, when the last run came to its end. Not known where somebody else changed a link.
     pub since: Option<u64>,
-    /// Who ran it.
+    /// Who ran the command that did it.
     pub by: Option<String>,
-    /// Its id.
+    /// The run in which it was done.
     pub run: Option<String>,
+    /// Some run came to its end there and was not taken back.
+    #[serde(skip)]
+    pub is_released: bool,
     /// How it stands.
     pub state: State,
     /// Services that run and whose use the environment does not have any more.
@@ -93,12 +97,11 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     }
     let runs = seen.journal.runs();
     if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
-        let is_end = |l: &&crate::deploy::wire::journal::Line| l.event == "ok" && l.run == run.id;
-        let line = seen.journal.lines().iter().rfind(is_end);
-        status.since = line.map(|l| l.time);
-        status.by = line.map(|l| l.who.clone());
-        status.run = Some(run.id.clone());
+        status.is_released = true;
+        let is_end = |l: &&Line| l.event == "ok" && l.run == run.id;
+        status.is_since(seen.journal.lines().iter().rfind(is_end));
     }
+    let mut links = Vec::new();
     let mut told = BTreeSet::new();
     for (planned, job) in plan.jobs.iter().zip(jobs) {
         let here = planned
@@ -109,6 +112,7 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
             if let (Act::Symlink { .. }, Some(found)) = (&step.draft.act, found(seen, step)) {
                 let name = found.rsplit('/').next().unwrap_or(found);
                 status.live.insert(planned.label.clone(), name.to_owned());
+                links.push(step);
             }
             if told.insert(&step.id) {
                 status.add(seen, step);
@@ -128,7 +132,28 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
             }
         }
     }
+    // Since when the last of the links is as it is: not when some other thing was done.
+    if !links.is_empty() {
+        let since: Option<Vec<&Line>> = links.iter().map(|link| changed(seen, link)).collect();
+        status.is_since(since.and_then(|all| all.into_iter().max_by_key(|line| line.number)));
+    }
     status
+}
+
+/// Returns the line of the journal that says when a link became what it is; `None` where somebody
+/// else has changed it.
+fn changed<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a Line> {
+    if is_drifted(seen, step) {
+        return None;
+    }
+    let is_change = |l: &&Line| l.id == step.id && ["done", "undone"].contains(&l.event.as_str());
+    seen.journal.lines().iter().rfind(is_change)
+}
+
+/// Returns whether the journal says that this very thing was done, and it did not stay so.
+fn is_drifted(seen: &Seen, step: &PlannedStep) -> bool {
+    let is_so = |record| matches!(record, Record::Done(line) if line.key == step.key);
+    step.verdict == Verdict::Run && seen.journal.record(&step.id).is_some_and(is_so)
 }
 
 fn found<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a str> {
@@ -146,6 +171,7 @@ impl HostStatus {
             since: None,
             by: None,
             run: None,
+            is_released: false,
             state,
             orphans: Vec::new(),
             reason: None,
@@ -153,6 +179,12 @@ impl HostStatus {
             age: BTreeMap::new(),
             now: 0,
         }
+    }
+
+    fn is_since(&mut self, line: Option<&Line>) {
+        self.since = line.map(|l| l.time);
+        self.by = line.map(|l| l.who.clone());
+        self.run = line.map(|l| l.run.clone());
     }
 
     /// Returns the services of a use of which none was started from the release that is live.
@@ -167,11 +199,8 @@ impl HostStatus {
 
     fn add(&mut self, seen: &Seen, step: &PlannedStep) {
         let state = match step.verdict {
-            Verdict::Run => match seen.journal.record(&step.id) {
-                // The journal says that this very thing was done: it did not stay so.
-                Some(Record::Done(line)) if line.key == step.key => State::Drifted,
-                _ => State::Stale,
-            },
+            Verdict::Run if is_drifted(seen, step) => State::Drifted,
+            Verdict::Run => State::Stale,
             Verdict::Unknown => State::Unknown,
             Verdict::Held => State::Held,
             Verdict::Fresh | Verdict::Adopt | Verdict::Ask => return,

@@ -63,7 +63,7 @@ rel_only_asks() { : >"$rel_state/undo/$rel_run/$rel_seq.asks"; }
 # down is not begun. PLACE says where it stands in the run (see undo.rs).
 rel_step() {
     rel_must_hold
-    rel_seq=$1 rel_id=$2 rel_key=$3
+    rel_seq=$1 rel_id=$2 rel_key=$3 rel_part=
     rel_emit start "$1"
     if ! {
         { [ -d "$rel_state/undo/$rel_run" ] || mkdir -p -- "$rel_state/undo/$rel_run"; } &&
@@ -86,15 +86,18 @@ rel_no_way_back() {
 rel_fail() {
     : >"$rel_tmp/at"
     rel_journal failed "$rel_seq" "$rel_id" "$rel_key" "$1" 2>&1
-    rel_emit failed "$rel_seq" "$1"
+    rel_emit failed "$rel_seq" "$1" ${rel_part:-}
     exit 1
 }
 
-# After an action that succeeded: runs rel_verify, if the step has one.
+# After an action that succeeded: runs rel_verify, if the step has one. Where that fails, rel_part
+# says so.
 rel_do_verify() {
+    rel_part=
     if [ "$rel_status" -eq 0 ] && [ -n "$rel_verifies" ]; then
         ( unset rel_nonce; set -eu; umask "$rel_umask"; rel_verify ) </dev/null 2>&1 9>&-
         rel_status=$?
+        if [ "$rel_status" -ne 0 ]; then rel_part=verify; fi
     fi
 }
 
@@ -181,14 +184,18 @@ rel_wait() (
     set +e
     rel_now
     rel_end=$((rel_time + $1))
+    rel_n=0
     while :; do
         ( set -eu; eval "$3" ) >"$rel_tmp/words" 2>&1
         rel_s=$?
+        rel_n=$((rel_n + 1))
         if [ "$rel_s" -eq 0 ]; then exit 0; fi
         rel_now
         if [ "$rel_s" -eq 120 ] || [ "$rel_time" -ge "$rel_end" ]; then
             tail -n 20 "$rel_tmp/words"
-            if [ "$rel_s" -ne 120 ]; then printf 'it did not hold within %s s\n' "$1"; fi
+            if [ "$rel_s" -ne 120 ]; then
+                printf 'it did not hold within %s s: tried %s times, last exit status %s\n' "$1" "$rel_n" "$rel_s"
+            fi
             exit 1
         fi
         sleep "$2"

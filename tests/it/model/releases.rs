@@ -124,13 +124,16 @@ struct Run {
     entries: Vec<Entry>,
 }
 
+/// In which run a step was done, for which version; none where it did not end.
+type Record = (usize, Option<usize>);
+
 /// What one environment's journals say.
 #[derive(Clone, Debug, Default)]
 struct Journal {
     /// Runs that did something and have not gone back, oldest first.
     runs: Vec<Run>,
-    /// By host and step: in which run which version was done; none for one that did not end.
-    records: BTreeMap<(usize, Step), Vec<(usize, Option<usize>)>>,
+    /// By host and step, the last one last.
+    records: BTreeMap<(usize, Step), Vec<Record>>,
 }
 
 impl Journal {
@@ -354,13 +357,12 @@ impl Walk {
 
     /// Compares what is live with what must be.
     fn check(&self, output: &Output) -> Result<(), String> {
-        for host in 0..HOSTS.len() {
+        for (host, name) in HOSTS.iter().enumerate() {
             for item in [Item::Link, Item::File] {
                 let (found, wanted) = (self.found(host, item), self.live.get(&(host, item)));
                 if found.as_ref() != wanted {
                     return Err(format!(
-                        "{item:?} of {}: {found:?}, not {wanted:?}\n{output}",
-                        HOSTS[host]
+                        "{item:?} of {name}: {found:?}, not {wanted:?}\n{output}"
                     ));
                 }
             }
