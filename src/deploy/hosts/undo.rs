@@ -47,15 +47,6 @@ pub struct Ran {
     pub place: Place,
 }
 
-impl Ran {
-    /// Returns whether two steps that follow each other can go back at the same time, or on the
-    /// same host one after the other.
-    fn is_beside(&self, other: &Self) -> bool {
-        let is_one_use = label_of(&self.id) == label_of(&other.id) && self.run == other.run;
-        self.host == other.host || (is_one_use && self.place.is_beside && other.place.is_beside)
-    }
-}
-
 /// What a way back has undone, over all hosts.
 #[derive(Debug, Default)]
 pub struct Undone {
@@ -166,8 +157,13 @@ impl GoingBack<'_> {
 
     /// Runs these scripts of steps, in this order; those of one use on all its hosts at once.
     fn pass(&self, steps: &[&Ran], suffixes: &[&str]) -> Result<Vec<String>> {
+        let may_have = |step: &Ran| {
+            let mut suffixes = suffixes.iter();
+            suffixes.any(|suffix| suffix.is_empty() || self.left.may_have(step, &suffix[1..]))
+        };
+        let steps: Vec<&Ran> = steps.iter().copied().filter(|s| may_have(s)).collect();
         let mut failed = Vec::new();
-        for part in steps.chunk_by(|a, b| a.is_beside(b)) {
+        for part in at_once(&steps) {
             let on_hosts = self.hands.fleet.each(&|host, _| {
                 let own: Vec<&Ran> = part.iter().filter(|r| r.host == host).copied().collect();
                 one_host(self.hands, &own, (suffixes, self.ran), &self.undone)
@@ -187,6 +183,31 @@ pub fn backwards(ran: &[Ran]) -> Vec<&Ran> {
     steps.sort_by_key(|r| (age(&r.run), r.seq));
     steps.reverse();
     steps
+}
+
+/// Cuts steps into parts that go back one after the other, in this order; the hosts of a part do so
+/// at the same time. These are the steps of one use, unless some are done on the host that it takes
+/// something from, which the others depend on. What follows on one host alone is one part.
+fn at_once<'r>(steps: &[&'r Ran]) -> Vec<Vec<&'r Ran>> {
+    let is_one_use = |a: &&Ran, b: &&Ran| a.run == b.run && label_of(&a.id) == label_of(&b.id);
+    let mut parts: Vec<Vec<&Ran>> = Vec::new();
+    for own in steps.chunk_by(is_one_use) {
+        let is_beside = own.iter().all(|step| step.place.is_beside);
+        for part in own.chunk_by(|a, b| is_beside || a.host == b.host) {
+            let host = only_host(part);
+            match parts.last_mut() {
+                Some(last) if host.is_some() && only_host(last) == host => last.extend(part),
+                _ => parts.push(part.to_vec()),
+            }
+        }
+    }
+    parts
+}
+
+/// Returns the host of steps that are all on one.
+fn only_host<'r>(part: &[&'r Ran]) -> Option<&'r str> {
+    let first = part.first().map(|step| step.host.as_str());
+    first.filter(|host| part.iter().all(|step| step.host == *host))
 }
 
 /// Cuts steps, given backwards, where the wave changes.
@@ -432,6 +453,49 @@ mod tests {
         ]
         .concat();
         check(&back, &["a:1"]);
+    }
+
+    /// Steps `USE HOST PLACE`, in the order in which they ran, and the parts in which they go back.
+    #[track_caller]
+    fn check_parts(steps: &[&str], expected: &[&str]) {
+        let ran = steps.iter().zip(1..).map(|(step, seq)| {
+            let words: Vec<&str> = step.split(' ').collect();
+            Ran {
+                host: words[1].into(),
+                run: "a".into(),
+                seq,
+                id: format!("{}/s", words[0]),
+                is_done: true,
+                place: Place::read(words[2]),
+            }
+        });
+        let ran: Vec<Ran> = ran.collect();
+        let shown = |part: &Vec<&Ran>| {
+            let steps = part
+                .iter()
+                .map(|r| format!("{}@{}", label_of(&r.id), r.host));
+            steps.collect::<Vec<_>>().join(" ")
+        };
+        let parts: Vec<String> = at_once(&backwards(&ran)).iter().map(shown).collect();
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn the_hosts_of_a_use_go_back_together_and_after_those_of_later_uses() {
+        let uses = [
+            "x h1 host",
+            "y h1 host",
+            "y h2 host",
+            "z h1 host",
+            "z h1 host",
+        ];
+        check_parts(&uses, &["z@h1 z@h1", "y@h2 y@h1", "x@h1"]);
+        // What follows on one host alone is one part.
+        check_parts(&["x h1 host", "y h1 host"], &["y@h1 x@h1"]);
+        // The source of a use has a part of its own, and so has what an older rel did.
+        let with_source = ["x h2 source", "x h1 host", "x h3 host"];
+        check_parts(&with_source, &["x@h3", "x@h1", "x@h2"]);
+        check_parts(&["x h1 -", "x h2 -"], &["x@h2", "x@h1"]);
     }
 
     #[test]

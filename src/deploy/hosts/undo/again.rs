@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::line::first_bytes;
-use crate::deploy::hosts::undo::{GoingBack, Ran};
+use crate::deploy::hosts::undo::{GoingBack, Ran, at_once};
 use crate::deploy::plan::port::Port;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program;
@@ -17,7 +17,7 @@ impl GoingBack<'_> {
     /// entered is told: going back without it is better than not to go back.
     pub(super) fn enter_again(&self, scopes: &[&Ran]) -> Result<()> {
         let scopes: Vec<&Ran> = scopes.iter().rev().copied().collect();
-        for part in scopes.chunk_by(|a, b| a.is_beside(b)) {
+        for part in at_once(&scopes) {
             self.hands.fleet.each(&|host, member| {
                 let mut own = part.iter().filter(|step| step.host == host);
                 own.try_for_each(|step| enter(self.hands, member, step, self.left.port(step)))

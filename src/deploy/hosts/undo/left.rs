@@ -97,11 +97,14 @@ impl Left {
     /// Returns whether something is to be started again, and some service restarts that it may
     /// depend on: on any host.
     pub fn starts_with_restarts(&self, steps: &[&Ran]) -> bool {
-        let has = |kind: &str| {
-            let mut steps = steps.iter();
-            steps.any(|step| self.has(step, kind) || self.silent.contains(&step.host))
-        };
+        let has = |kind: &str| steps.iter().any(|step| self.may_have(step, kind));
         has("late") && has("start")
+    }
+
+    /// Returns whether a step has a script of a kind: `late`, `start` or `last`. A host that did
+    /// not tell may have any.
+    pub fn may_have(&self, step: &Ran, kind: &str) -> bool {
+        self.has(step, kind) || self.silent.contains(&step.host)
     }
 
     fn has(&self, step: &Ran, kind: &str) -> bool {
