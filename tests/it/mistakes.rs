@@ -540,6 +540,56 @@ environment "staging" {
 }
 
 #[test]
+fn a_value_that_a_host_does_not_have() {
+    assert_snapshot!(mistakes(
+        r#"
+host "a" local=#true root="a" { var "port" "80"; }
+host "b" local=#true root="b"
+host "c" local=#true root="c"
+group "all" "a" "[b,c]"
+var "one" "b"
+environment "staging" {
+    param "any"
+    use "wait-for" on="all" port="localhost:{host.port}"
+    use "wait-for" as="again" on="{one}" port="{host.root}:{host.port}"
+    use "wait-for" as="fine" on="a" port="{host.name}:{host.port}"
+    use "wait-for" as="later" on="{any}" port="localhost:{host.port}"
+}
+"#
+    ), @r#"
+    rel::releasefile::unknown_name
+
+      × 2 of 3 hosts have no `port`
+       ╭─[Releasefile.kdl:3:6]
+     3 │ host "b" local=#true root="b"
+       ·      ─┬─
+       ·       ╰── `b` has none
+       ╰────
+       ╭─[Releasefile.kdl:9:34]
+     9 │     use "wait-for" on="all" port="localhost:{host.port}"
+       ·                                  ───────────┬───────────
+       ·                                             ╰── not for every host
+       ╰────
+      help: give it one: `host "b" … { var "port" "…"; }`
+
+    rel::releasefile::unknown_name
+
+      × host `b` has no `port`
+       ╭─[Releasefile.kdl:3:6]
+     3 │ host "b" local=#true root="b"
+       ·      ─┬─
+       ·       ╰── `b` has none
+       ╰────
+        ╭─[Releasefile.kdl:10:47]
+     10 │     use "wait-for" as="again" on="{one}" port="{host.root}:{host.port}"
+        ·                                               ────────────┬────────────
+        ·                                                           ╰── not for every host
+        ╰────
+      help: give it one: `host "b" … { var "port" "…"; }`
+    "#);
+}
+
+#[test]
 fn includes() {
     let space = Space::new("include \"one.kdl\"\ninclude \"none.kdl\"\n");
     space.write(

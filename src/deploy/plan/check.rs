@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use crate::deploy::plan::artifacts::{self, Refusal};
+use crate::deploy::plan::expand::given;
 use crate::deploy::plan::here;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::error::{Error, Result};
-use crate::model::{Arg, Environment, Project, Use};
+use crate::model::{Arg, Environment, Host, Project, Use};
+use crate::range;
 use crate::source::{Mistake, suggest};
 use crate::template::{Mode, Template};
 
@@ -234,8 +236,60 @@ impl Checker<'_> {
                     continue;
                 }
                 self.unknown_name(used, recipe, param, arg);
+            } else if let Some((prefix, var)) = used.split_once('.') {
+                self.host_var(prefix, var, arg);
             }
         }
+    }
+
+    /// A value of a host that some of the hosts do not have.
+    fn host_var(&mut self, prefix: &str, var: &str, arg: &Arg) {
+        let hosts = match prefix {
+            "host" => self.hosts_named(&self.one.on),
+            "from" => self.hosts_named(self.one.from.as_slice()),
+            _ => return,
+        };
+        let is_lacking =
+            |host: &&&Host| !["name", "root"].contains(&var) && !host.vars.contains_key(var);
+        let lacking: Vec<&&Host> = hosts.iter().filter(is_lacking).collect();
+        let Some(first) = lacking.first() else { return };
+        let message = match lacking.len() {
+            1 => format!("host `{}` has no `{var}`", first.name),
+            count => format!("{count} of {} hosts have no `{var}`", hosts.len()),
+        };
+        let own = first.vars.keys().map(String::as_str);
+        let help = match suggest(var, own.chain(["name", "root"])) {
+            Some(near) => format!("did you mean `{{{prefix}.{near}}}`?"),
+            None => format!(
+                "give it one: `host \"{}\" … {{ var \"{var}\" \"…\"; }}`",
+                first.name
+            ),
+        };
+        self.mistakes.push(
+            Mistake::new("unknown_name", arg.place, message, "not for every host")
+                .also(first.place, format!("`{}` has none", first.name))
+                .help(help),
+        );
+    }
+
+    /// Returns the hosts that texts name, as far as that is known without a call: not what depends
+    /// on parameters and axes, nor who has a role.
+    fn hosts_named(&self, texts: &[Template]) -> Vec<&Host> {
+        let params = self.environment.params.iter().map(|p| &p.name);
+        let axes = self.environment.axes.iter().map(|a| &a.name);
+        let of_a_call: Vec<&String> = params.chain(axes).collect();
+        let is_lasting =
+            |text: &&Template| !text.names().any(|n| of_a_call.iter().any(|c| *c == n));
+        let vars = given(self.project, &BTreeMap::new(), &[]);
+        let texts = texts.iter().filter(is_lasting);
+        let words = texts.filter_map(|text| text.render_words(&|n| vars.get(n).cloned()).ok());
+        let names = words
+            .flatten()
+            .filter_map(|word| range::expand(&word.to_string_lossy()).ok());
+        let hosts = names
+            .flatten()
+            .filter_map(|name| self.project.hosts_named(&name));
+        hosts.flatten().collect()
     }
 
     fn unknown_name(&mut self, used: &str, recipe: &Recipe, param: &Param, arg: &Arg) {

@@ -187,6 +187,35 @@ mod tests {
         }
     }
 
+    /// What a host has kept can be what it likes.
+    #[test]
+    fn what_a_host_kept_opens_an_answer_of_ours_and_nothing_else() {
+        let port = |listen: &str, leads| Port {
+            name: "x.responder".into(),
+            listen: listen.into(),
+            leads,
+        };
+        let answer = Leads::Answer(Answer {
+            status: "503".into(),
+            headers: Vec::new(),
+            body: "away\tfor a while\n".into(),
+        });
+        let good = port("127.0.0.1:8081", answer.clone());
+        let text = good.again().expect("is kept");
+        // One column and one line of what a host tells.
+        assert!(!text.contains(['\t', '\n']), "{text}");
+        assert_eq!(Port::read(&text), Some(good));
+        let elsewhere = port("127.0.0.1:8081", Leads::To("127.0.0.1:22".into()));
+        assert_eq!(elsewhere.again(), None);
+        let text = serde_json::to_string(&elsewhere).expect("writes");
+        assert_eq!(Port::read(&text), None);
+        let odd = port("-oProxyCommand=x:1", answer)
+            .again()
+            .expect("is written");
+        assert_eq!(Port::read(&odd), None);
+        assert_eq!(Port::read("nonsense"), None);
+    }
+
     #[test]
     fn an_answer_has_a_status_and_headers_of_one_line() {
         let check = |status: &str, value: &str| {

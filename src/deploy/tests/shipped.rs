@@ -384,6 +384,7 @@ fn mistakes_in_uses_are_all_found() {
         .collect();
     insta::assert_snapshot!(text.join("\n"), @r#"
     unknown_recipe: there is no recipe `versoned-release` (did you mean `versioned-release`?)
+    unknown_name: host `a` has no `rot` (did you mean `{host.root}`?)
     unknown_name: `{x}` is not known here (declare it with `var` or `param`, or write `{{` for a brace)
     unknown_parameter: recipe `service` has no parameter `rnu` (did you mean `run`?)
     template: `{stage}` stands in back-quotes, where no value can be quoted safely (set an environment variable with `env NAME="{name}"` and use `"$NAME"` there)
