@@ -516,7 +516,9 @@ leaves closed lb";
     let job = space.begin(["e", "--rollback"]);
     wait_until("the second wave goes back", || {
         let log = std::fs::read_to_string(space.path("hosts/log")).unwrap_or_default();
-        log.contains("app n2 back").then_some(())
+        // And the other host of it has gone back.
+        let is_back = job.stderr().contains("undone n3  app/go");
+        (is_back && log.contains("app n2 back")).then_some(())
     });
     job.signal(Signal::KILL);
     let _ = job.finish();
