@@ -430,6 +430,17 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_says_how_often_it_was_tried() {
+        let address = String::from("127.0.0.1:1");
+        let wait = Wait::port(address, Duration::from_millis(1), Duration::from_millis(10));
+        let error = wait
+            .run(&AtomicBool::new(false))
+            .expect_err("nobody listens");
+        let tried = ("tried".to_owned(), "1 time".to_owned());
+        assert!(error.facts.contains(&tried), "{:?}", error.facts);
+    }
+
+    #[test]
     fn a_port_is_tried() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let address = listener.local_addr().expect("has one").to_string();

@@ -5,13 +5,13 @@
 //! directories. A machine without sshd fails the tests that need one; nothing is skipped.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::space::{Output, PATH, Space, wait_until};
+use crate::space::{Output, PATH, PATIENCE, Space, wait_until};
 use crate::wire::{End, Wire};
 
 /// Several hosts that one key opens.
@@ -477,6 +477,16 @@ impl Silent {
     pub fn port(&self) -> u16 {
         self.0.local_addr().expect("an address").port()
     }
+}
+
+/// Asks a site on this machine once; returns all that it answers.
+pub fn ask_site(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Returns a port that nothing listens on, for now.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,8 +10,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::hosts::{Hosts, free_port};
-use crate::space::{Output, PATIENCE, Space, wait_until};
+use crate::hosts::{Hosts, ask_site, free_port};
+use crate::space::{Output, Space, wait_until};
 
 /// Servers of the site.
 const SERVERS: usize = 3;
@@ -184,15 +182,7 @@ fn servers(ports: &[u16], front: u16, space: &Space) -> String {
 
 /// Asks a site once; returns the letter of its page.
 fn ask(port: u16) -> Result<String, String> {
-    let answer = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = answer().map_err(|error| error.to_string())?;
+    let text = ask_site(port).map_err(|error| error.to_string())?;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     match head.starts_with("HTTP/1.1 200") && body.len() == PAGE {
         true => Ok(body[..1].to_owned()),

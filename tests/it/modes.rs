@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::hosts::{Hosts, free_port};
-use crate::space::{Output, PATIENCE, Space, wait_until};
+use crate::hosts::{Hosts, ask_site, free_port};
+use crate::space::{Output, Space, wait_until};
 
 /// The application: says its version, and takes its time to start.
 const APP: &str = r#"
@@ -151,15 +151,7 @@ struct Prober {
 
 /// Asks a site once; returns status, headers that matter, and body.
 fn ask(port: u16) -> String {
-    let answer = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.0\r\nHost: site\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = match answer() {
+    let text = match ask_site(port) {
         Ok(text) => text,
         Err(error) => return format!("error: {error}"),
     };

@@ -272,7 +272,7 @@ fn a_change_between_two_attempts_stops_a_rollback_before_its_first_change() {
     let refused = space.run(["e", "--rollback"]).fails(1);
     assert_snapshot!(refused.stderr, @"
     error: `e` can not go back on host `h`
-      differs  [work]/hosts/h/link was `theirs` when the release was gone on with; the attempt before left `2`
+      differs  [work]/hosts/h/link was `theirs` when the release was resumed; the attempt before left `2`
       help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
     ");
     assert_eq!(link(&space), "3");

@@ -31,59 +31,6 @@ const LINE_SHOWN: usize = 4 << 10;
 /// So much longer than its time may the last try of a wait take.
 const TRY_GRACE: Duration = Duration::from_secs(30);
 
-impl Hands<'_> {
-    /// Sends a program of steps and follows what it tells.
-    pub fn run_program(
-        &self,
-        member: &Member,
-        body: &str,
-        (planned, steps): (&PlannedJob, &[&PlannedStep]),
-        done: &Done,
-    ) -> Result<Option<Failure>> {
-        let mut session = member.session();
-        let host = session.name().to_owned();
-        let mut follow = Follow {
-            hands: self,
-            host: &host,
-            planned,
-            steps,
-            done,
-            at: None,
-            begun: 0,
-            warnings: 0,
-            is_away: false,
-            start: Instant::now(),
-            last: VecDeque::new(),
-            failure: None,
-        };
-        let text = member.header.program(body);
-        let status = session.run(&text, self.interrupted, &mut |frame| follow.frame(frame));
-        let status = match status {
-            Ok(status) => status,
-            Err(error) => {
-                let is_cut = error.kind == ErrorKind::Interrupted;
-                let error = match (is_cut, follow.at) {
-                    (_, Some(_)) if follow.is_away => {
-                        error.fact("host", host.clone()).hinted(format!(
-                            "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
-                            self.purpose
-                        ))
-                    }
-                    (true, Some(_)) => error.fact("host", host.clone()).hinted(
-                        "the step and its processes were ended; the next run goes on there",
-                    ),
-                    _ => error,
-                };
-                return Err(match follow.at {
-                    Some(step) => error.fact("step", step.id.clone()),
-                    None => error,
-                });
-            }
-        };
-        Ok(follow.end(status))
-    }
-}
-
 /// Returns the first bytes of a line that a host printed, as an error shows them.
 pub fn first_bytes(line: &[u8]) -> String {
     match line.len() <= LINE_SHOWN {
@@ -336,13 +283,57 @@ impl<'a> Line<'a> {
         let member = self.hands.fleet.member(&self.host)?;
         let body = std::mem::take(&mut self.body);
         let steps = std::mem::take(&mut self.steps);
-        match self
-            .hands
-            .run_program(member, &body, (self.planned, &steps), self.done)?
-        {
+        match self.run(member, &body, &steps)? {
             None => Ok(()),
             Some(failure) => Err(Stop::Step(self.error(failure))),
         }
+    }
+
+    /// Sends a program of steps and follows what it tells.
+    fn run(&self, member: &Member, body: &str, steps: &[&PlannedStep]) -> Result<Option<Failure>> {
+        let mut session = member.session();
+        let host = session.name().to_owned();
+        let mut follow = Follow {
+            hands: self.hands,
+            host: &host,
+            planned: self.planned,
+            steps,
+            done: self.done,
+            at: None,
+            begun: 0,
+            warnings: 0,
+            is_away: false,
+            start: Instant::now(),
+            last: VecDeque::new(),
+            failure: None,
+        };
+        let text = member.header.program(body);
+        let status = session.run(&text, self.hands.interrupted, &mut |frame| {
+            follow.frame(frame)
+        });
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => {
+                let is_cut = error.kind == ErrorKind::Interrupted;
+                let error = match (is_cut, follow.at) {
+                    (_, Some(_)) if follow.is_away => {
+                        error.fact("host", host.clone()).hinted(format!(
+                            "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
+                            self.hands.purpose
+                        ))
+                    }
+                    (true, Some(_)) => error.fact("host", host.clone()).hinted(
+                        "the step and its processes were ended; the next run goes on there",
+                    ),
+                    _ => error,
+                };
+                return Err(match follow.at {
+                    Some(step) => error.fact("step", step.id.clone()),
+                    None => error,
+                });
+            }
+        };
+        Ok(follow.end(status))
     }
 
     fn error(&self, failure: Failure) -> Box<Error> {

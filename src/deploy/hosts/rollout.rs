@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::plan::job::Act;
-use crate::deploy::plan::place::{Place, WaveName};
+use crate::deploy::plan::place::Place;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::wire::program;
@@ -73,13 +73,7 @@ impl Hands<'_> {
             (true, None) => Ok(()),
             (false, _) => {
                 self.may_begin(wave, rollout)?;
-                let text = format!(
-                    "wave {} of {} of `{}`: {}",
-                    wave.number,
-                    wave.of,
-                    rollout.name,
-                    hosts_of(together).join(" ")
-                );
+                let text = format!("{}: {}", wave.named(rollout), hosts_of(together).join(" "));
                 self.progress.event(&Event::Wave { text: &text });
                 Ok(())
             }
@@ -96,8 +90,9 @@ impl Hands<'_> {
             return Ok(());
         };
         Err(Error::host(format!(
-            "`{}` stops before wave {} of {} of `{}`: its window has closed",
-            self.environment.name, wave.number, wave.of, rollout.name
+            "`{}` stops before {}: its window has closed",
+            self.environment.name,
+            wave.named(rollout)
         ))
         .fact("window", opens)
         .hinted("what was done stays; the same command goes on there, in the window"))
@@ -267,8 +262,7 @@ impl Hands<'_> {
             OnFailure::Stop => {
                 let hosts = hosts_of(together);
                 let error = self.first_back(failed, done, &|h| hosts.contains(&h));
-                let at = format!("wave {} of {} of `{}`", wave.number, wave.of, rollout.name);
-                Err(error.fact("stopped at", at))
+                Err(error.fact("stopped at", wave.named(rollout).to_string()))
             }
         }
     }
@@ -289,14 +283,8 @@ impl Hands<'_> {
     /// Returns where a step stands in the run.
     pub(in crate::deploy) fn place_of(&self, job: &PlannedJob, step: &PlannedStep) -> Place {
         let rollouts = &self.environment.rollouts;
-        let wave = job.wave.as_ref().and_then(|wave| {
-            let rollout = rollouts.get(wave.rollout)?;
-            Some(WaveName {
-                number: wave.number,
-                of: wave.of,
-                rollout: rollout.name.clone(),
-            })
-        });
+        let wave = job.wave.as_ref();
+        let wave = wave.and_then(|wave| Some(wave.named(rollouts.get(wave.rollout)?)));
         Place::of(step.draft.seat, wave)
     }
 

@@ -101,45 +101,59 @@ struct GoingBack<'a> {
 }
 
 impl GoingBack<'_> {
-    /// Goes back wave by wave. What has no wave goes back in its turn between them, but scopes are
-    /// entered before everything and left after it, and what comes last comes last of all.
+    /// Goes back wave by wave. What has no wave goes back in its turn between them, but its modes
+    /// stand around everything, and what comes last comes last of all.
     fn all(&self) -> Result<Vec<String>> {
         let steps = backwards(self.ran);
         let is_outer = |step: &&Ran| step.place.wave.is_none() && self.left.is_mode(step);
-        let (outer, steps): (Vec<&Ran>, Vec<&Ran>) = steps.into_iter().partition(is_outer);
-        if steps.iter().any(|step| self.left.goes_back(step)) {
-            self.enter_again(&outer)?;
-        }
-        let mut failed = Vec::new();
-        for part in in_waves(&steps) {
-            failed.extend(
-                match part.first().and_then(|step| step.place.wave.as_ref()) {
+        let (modes, steps): (Vec<&Ran>, Vec<&Ran>) = steps.into_iter().partition(is_outer);
+        self.in_modes(&modes, &steps, None, || {
+            let mut failed = Vec::new();
+            for part in in_waves(&steps) {
+                let wave = part.first().and_then(|step| step.place.wave.as_ref());
+                failed.extend(match wave {
                     Some(wave) => self.wave(wave, part)?,
                     None => self.in_order(part)?,
-                },
-            );
-        }
-        let last = steps.iter().rev().filter(|step| step.place.wave.is_none());
-        failed.extend(self.pass(&last.copied().collect::<Vec<_>>(), &[".last"])?);
-        failed.extend(self.pass(&outer, &["", ".last"])?);
-        Ok(failed)
+                });
+            }
+            let last = steps.iter().rev().filter(|step| step.place.wave.is_none());
+            failed.extend(self.pass(&last.copied().collect::<Vec<_>>(), &[".last"])?);
+            Ok(failed)
+        })
     }
 
-    /// Takes the hosts of a wave back, in the scopes in which they were changed.
+    /// Takes the hosts of a wave back, in the modes in which they were changed.
     fn wave(&self, wave: &WaveName, steps: &[&Ran]) -> Result<Vec<String>> {
         let is_mode = |step: &&Ran| self.left.is_mode(step);
-        let (scopes, steps): (Vec<&Ran>, Vec<&Ran>) = steps.iter().partition(|s| is_mode(s));
+        let (modes, steps): (Vec<&Ran>, Vec<&Ran>) = steps.iter().partition(|s| is_mode(s));
+        self.in_modes(&modes, &steps, Some(wave), || {
+            let mut failed = self.in_order(&steps)?;
+            let last: Vec<&Ran> = steps.iter().rev().copied().collect();
+            failed.extend(self.pass(&last, &[".last"])?);
+            Ok(failed)
+        })
+    }
+
+    /// Takes steps back by `act`, with these modes around it: they are entered again where any of
+    /// the steps goes back.
+    fn in_modes(
+        &self,
+        modes: &[&Ran],
+        steps: &[&Ran],
+        wave: Option<&WaveName>,
+        act: impl Fn() -> Result<Vec<String>>,
+    ) -> Result<Vec<String>> {
         if steps.iter().any(|step| self.left.goes_back(step)) {
-            let hosts: BTreeSet<&str> = steps.iter().map(|step| step.host.as_str()).collect();
-            let hosts: Vec<&str> = hosts.into_iter().collect();
-            let text = format!("{wave} goes back: {}", hosts.join(" "));
-            self.hands.progress.event(&Event::Wave { text: &text });
-            self.enter_again(&scopes)?;
+            if let Some(wave) = wave {
+                let hosts: BTreeSet<&str> = steps.iter().map(|step| step.host.as_str()).collect();
+                let hosts: Vec<&str> = hosts.into_iter().collect();
+                let text = format!("{wave} goes back: {}", hosts.join(" "));
+                self.hands.progress.event(&Event::Wave { text: &text });
+            }
+            self.enter_again(modes)?;
         }
-        let mut failed = self.in_order(&steps)?;
-        let last: Vec<&Ran> = steps.into_iter().rev().collect();
-        failed.extend(self.pass(&last, &[".last"])?);
-        failed.extend(self.pass(&scopes, &["", ".last"])?);
+        let mut failed = act()?;
+        failed.extend(self.pass(modes, &["", ".start", ".late", ".last"])?);
         Ok(failed)
     }
 

@@ -245,12 +245,13 @@ impl Checker<'_> {
     /// A value of a host that some of the hosts do not have.
     fn host_var(&mut self, prefix: &str, var: &str, arg: &Arg) {
         let hosts = match prefix {
+            // Every host has these.
+            _ if ["name", "root"].contains(&var) => return,
             "host" => self.hosts_named(&self.one.on),
             "from" => self.hosts_named(self.one.from.as_slice()),
             _ => return,
         };
-        let is_lacking =
-            |host: &&&Host| !["name", "root"].contains(&var) && !host.vars.contains_key(var);
+        let is_lacking = |host: &&&Host| !host.vars.contains_key(var);
         let lacking: Vec<&&Host> = hosts.iter().filter(is_lacking).collect();
         let Some(first) = lacking.first() else { return };
         let message = match lacking.len() {

@@ -352,7 +352,7 @@ impl Differs {
         let what = &self.what;
         match self.is_between {
             true => format!(
-                "{what} was `{found}` when the release was gone on with; the attempt before left \
+                "{what} was `{found}` when the release was resumed; the attempt before left \
                  `{left}`"
             ),
             false => format!("{what} is now `{found}`; the last run left `{left}`"),
@@ -432,6 +432,40 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_in_the_order_of_the_waves_and_modes_are_told() {
+        let mut found = plan(&[
+            "scope c 2 leaves what it entered",
+            "link b 1 /l v2 v1",
+            "scope b 3 leaves what it entered",
+        ]);
+        let wave = WaveName {
+            number: 2,
+            of: 3,
+            rollout: "r".into(),
+        };
+        found.order(&Parts::from([
+            (("h", "b/1"), (0, Some(&wave))),
+            (("h", "b/3"), (0, Some(&wave))),
+            (("h", "c/2"), (1, None)),
+        ]));
+        let shown = found
+            .changes
+            .iter()
+            .map(|c| (c.step.as_str(), c.kind, c.wave.as_deref()));
+        let wave = Some("wave 2 of 3 of `r`");
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                ("b/1", Kind::Link, wave),
+                // Its use does more: the scope is a part of that.
+                ("b/3", Kind::Command, wave),
+                ("c/2", Kind::Scope, None),
+            ]
+        );
+        assert_eq!(found.changes[2].what, MODE);
+    }
+
+    #[test]
     fn what_several_runs_changed_is_told_once() {
         let found = plan(&["link c 1 /l v3 v2", "command c 1 undo", "link b 1 /l v3 v1"]);
         assert_eq!(told(&found), ["c/1 undo  ", "b/1 /l v3 v1"]);
@@ -452,6 +486,11 @@ mod tests {
             ]
         );
         assert!(found.check(true).is_ok());
+        let between = plan(&["between b 1 /l v3 v2"]);
+        let error = between.check(false).expect_err("stops");
+        let said = "/l was `v3` when the release was resumed; the attempt before left `v2`";
+        assert_eq!(error.facts, [("differs".into(), said.into())]);
+        assert!(between.check(true).is_ok());
         let gone = plan(&["missing b 1 gone"]);
         assert!(gone.check(true).is_err());
         // A line that was cut off, or that is of a later host, claims nothing.

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Share;
+use crate::deploy::plan::place::WaveName;
+use crate::model::{Rollout, Share};
 
 /// Where a job stands in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,15 @@ impl Wave {
     /// Returns whether its hosts stay as they are.
     pub fn is_held(&self) -> bool {
         self.number == 0
+    }
+
+    /// Returns it as people know it.
+    pub fn named(&self, rollout: &Rollout) -> WaveName {
+        WaveName {
+            number: self.number,
+            of: self.of,
+            rollout: rollout.name.clone(),
+        }
     }
 
     /// Returns whether two jobs move together.

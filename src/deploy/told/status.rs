@@ -99,7 +99,7 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
         status.is_released = true;
         let is_end = |l: &&Line| l.event == "ok" && l.run == run.id;
-        status.is_since(seen.journal.lines().iter().rfind(is_end));
+        status.set_since(seen.journal.lines().iter().rfind(is_end));
     }
     let mut links = Vec::new();
     let mut told = BTreeSet::new();
@@ -135,7 +135,7 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
     // Since when the last of the links is as it is: not when some other thing was done.
     if !links.is_empty() {
         let since: Option<Vec<&Line>> = links.iter().map(|link| changed(seen, link)).collect();
-        status.is_since(since.and_then(|all| all.into_iter().max_by_key(|line| line.number)));
+        status.set_since(since.and_then(|all| all.into_iter().max_by_key(|line| line.number)));
     }
     status
 }
@@ -181,7 +181,7 @@ impl HostStatus {
         }
     }
 
-    fn is_since(&mut self, line: Option<&Line>) {
+    fn set_since(&mut self, line: Option<&Line>) {
         self.since = line.map(|l| l.time);
         self.by = line.map(|l| l.who.clone());
         self.run = line.map(|l| l.run.clone());
