@@ -22,6 +22,8 @@ use crate::window::Window;
 pub struct Project {
     /// Name of the project; the directory's name where the file does not say.
     pub name: String,
+    /// The file says the name.
+    pub is_named: bool,
     /// Where `{version}` comes from.
     pub version: Option<Version>,
     /// Variables with their values; a list where more than one was given.

@@ -243,7 +243,7 @@ fn decode(
         vars: &vars,
         sources,
     };
-    let (name, version) = project_node(nodes, request, world, found);
+    let (name, version) = project_node(nodes, world, found);
     let mut names = Names {
         pools: pools(nodes, found),
         has_version: version.is_some(),
@@ -264,8 +264,10 @@ fn decode(
     if !found.has_errors() {
         found.extend(vars.unused());
     }
+    let directory = request.root.file_name().unwrap_or_default();
     let project = Project {
-        name,
+        is_named: name.is_some(),
+        name: name.unwrap_or_else(|| directory.to_string_lossy().into_owned()),
         version,
         graph: graph.unwrap_or_default(),
         hosts: hosts.hosts,
@@ -443,15 +445,12 @@ fn unknown_override(name: &str, vars: &Vars) -> Mistake {
 
 fn project_node(
     nodes: &[Node],
-    request: &LoadRequest,
     world: World<'_>,
     found: &mut Mistakes,
-) -> (String, Option<Version>) {
+) -> (Option<String>, Option<Version>) {
     let mut all = nodes.iter().filter(|n| n.is("project"));
-    let directory = request.root.file_name().unwrap_or_default();
-    let fallback = directory.to_string_lossy().into_owned();
     let Some(node) = all.next() else {
-        return (fallback, None);
+        return (None, None);
     };
     for again in all {
         let message = "there are two `project` nodes".to_owned();
@@ -466,7 +465,7 @@ fn project_node(
     let name = name.and_then(|n| scope.string(&n, found));
     let version = node.children.iter().find(|c| c.is("version"));
     let version = version.and_then(|v| project_version(v, &scope, found));
-    (name.unwrap_or(fallback), version)
+    (name, version)
 }
 
 fn project_version(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Version> {

@@ -8,6 +8,7 @@ pub mod destination;
 pub mod fleet;
 pub mod forward;
 pub mod gates;
+pub mod header;
 pub mod hours;
 pub mod inventory;
 pub mod landing;

@@ -240,6 +240,9 @@ pub struct Plan {
     /// Services, by host, of uses that the environment does not have any more.
     #[serde(skip)]
     pub orphans: BTreeMap<String, Vec<Running>>,
+    /// What is unusual on the hosts, and no reason to stop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Who had which role when it was made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roles: Roles,

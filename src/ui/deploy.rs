@@ -32,6 +32,9 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
             text.line(screen.paint(NAME, host) + "  " + word + rest.as_str());
         }
     }
+    for note in &plan.notes {
+        text.line(screen.paint(WARN, "note:") + " " + note);
+    }
     text += roles_text(screen, plan);
     for job in &plan.jobs {
         for told in &job.told {

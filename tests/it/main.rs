@@ -58,6 +58,7 @@ mod outputs;
 mod overview;
 mod plans;
 mod processes;
+mod projects;
 mod promises;
 mod promoted;
 mod questions;

@@ -4,13 +4,14 @@
 //! at the same time, so each session stands behind a lock of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::gates::{self, Gates};
+use crate::deploy::hosts::header;
 use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken, owed};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
@@ -26,10 +27,10 @@ use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::frames::unanswered;
 use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{self, Header, LEASE_TIME, quote};
-use crate::deploy::wire::words::{absolute_root, join_parts, lower_hex};
+use crate::deploy::wire::program::{self, Header, quote};
+use crate::deploy::wire::words::lower_hex;
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::{STATE_DIR, random};
+use crate::fs::random;
 use crate::model::{Host, Reach};
 use crate::progress::{Event, Progress};
 
@@ -94,7 +95,7 @@ impl Fleet {
                 host: &host.name,
                 text: "asks",
             });
-            let header = header(request, host)?;
+            let header = header::of(request, host)?;
             let mut session = Session::new(transport.clone(), gates.clone(), host, &header);
             session.known = request.machines.known(&host.name).cloned();
             let member = Member {
@@ -133,8 +134,7 @@ impl Fleet {
                 Err(error) => return Err(error),
             };
             if let (Some(root), Some(member)) = (root, self.members.get_mut(&name)) {
-                let state = format!("{root}/{STATE_DIR}/{}", state_name(request));
-                member.header.state = state;
+                member.header.state = header::state_in(request, &root);
                 member.header.root = root;
             }
         }
@@ -149,10 +149,10 @@ impl Fleet {
         interrupted: &AtomicBool,
     ) -> Result<Option<String>> {
         let member = self.member(name)?;
-        let state = &member.header.state;
-        let forward = self.porters.open(&member.host, port, state, interrupted)?;
+        let state = member.state();
+        let forward = self.porters.open(&member.host, port, &state, interrupted)?;
         let is_local = member.host.reach == Reach::Local;
-        let note = is_local.then(|| port.note(state, forward.pid()));
+        let note = is_local.then(|| port.note(&state, forward.pid()));
         lock(&self.forwards).push(forward);
         Ok(note)
     }
@@ -260,17 +260,24 @@ impl Fleet {
         }
     }
 
-    /// Tells of hosts whose usual place for temporary files, which is in memory, is full.
-    pub fn tell_full(&self, progress: &dyn Progress) {
+    /// Returns what is unusual on the hosts: the usual place for temporary files, which is in memory,
+    /// is full; another project has the usual place for the state.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
         for (name, member) in &self.members {
-            if let Some((full, used)) = &member.session().told.full {
-                let text = format!(
+            let told = member.session().told.clone();
+            notes.extend(
+                told.other
+                    .map(|other| member.has_another_project(name, &other)),
+            );
+            notes.extend(told.full.map(|(full, used)| {
+                format!(
                     "{full} of host `{name}` is full: temporary files lie in {used}, secrets for a \
                      moment as well"
-                );
-                progress.event(&Event::Warning { text: &text });
-            }
+                )
+            }));
         }
+        notes
     }
 
     /// Asks all hosts, and goes without those that do not answer: for questions only.
@@ -446,12 +453,33 @@ impl Member {
             }
             ("moved", _) => Ok(Taken::Moved),
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
-            ("owed", words) => Err(owed(&self.header, name, words)),
+            ("owed", words) => Err(owed(&self.header.purpose, &self.state(), name, words)),
             ("locked", held) => Err(refused(name, &self.header.purpose, held)),
             (_, why) => Err(keeps_no_journal(name)
-                .fact("directory", self.header.state.clone())
+                .fact("directory", self.state())
                 .fact("says", why)),
         }
+    }
+
+    /// Returns the words for a host whose usual place for the state is that of another project.
+    fn has_another_project(&self, name: &str, other: &str) -> String {
+        let (usual, own) = (&self.header.state, self.state());
+        match self.header.project.as_str() {
+            "" => format!(
+                "host `{name}` keeps in {usual} the state of project `{other}`, and this one has \
+                 no name: its state goes to {own}"
+            ),
+            project => format!(
+                "host `{name}` keeps in {usual} the state of another project, `{other}`: that of \
+                 `{project}` goes to {own}; if `{project}` is the new name of `{other}`, write it \
+                 into {usual}/project first"
+            ),
+        }
+    }
+
+    /// Returns the directory in which the host keeps the state.
+    pub fn state(&self) -> String {
+        self.session().state.clone()
     }
 
     /// Leaves scopes that were entered, given in the order in which that was. Returns the error
@@ -474,7 +502,9 @@ impl Member {
             interrupted,
         )?;
         match told.split_once(' ') {
-            Some(("owed", words)) => Ok(Some(owed(&self.header, host, words))),
+            Some(("owed", words)) => {
+                Ok(Some(owed(&self.header.purpose, &self.state(), host, words)))
+            }
             _ => self.rest_of(&told, "left").map(|_| None),
         }
     }
@@ -492,7 +522,7 @@ impl Member {
         match told.split_once(' ').unwrap_or((told, "")) {
             (first, rest) if first == word => Ok(rest),
             ("refused", why) => Err(keeps_no_journal(self.session().name())
-                .fact("directory", self.header.state.clone())
+                .fact("directory", self.state())
                 .fact("says", why)
                 .hinted("see that it can be written, and run the same command again")),
             _ => Err(Error::internal(format!("a guard said `{told}`"))),
@@ -521,11 +551,6 @@ pub fn keeps_no_journal(host: &str) -> Box<Error> {
 }
 
 /// Returns the user that a directory of this machine belongs to.
-fn owner_of(dir: &Path) -> Option<u32> {
-    let meta = std::fs::metadata(dir).ok()?;
-    Some(std::os::unix::fs::MetadataExt::uid(&meta))
-}
-
 /// Returns the error for a directory of a host that root must not write into; `words` are those
 /// of the command, and `why` is `actions` or `commands` and what the host says of the directory.
 fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {
@@ -536,38 +561,6 @@ fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {
     ))
     .fact("directory", why)
     .hinted(foreign_help(who == "commands"))
-}
-
-/// Returns what the programs of a host begin with.
-fn header(request: &Request<'_>, host: &Host) -> Result<Header> {
-    let root = absolute_root(host, request.root);
-    let is_local = host.reach == Reach::Local;
-    Ok(Header {
-        nonce: nonce()?,
-        state: format!("{root}/{STATE_DIR}/{}", state_name(request)),
-        checkout: is_local.then(|| request.root.display().to_string()),
-        root,
-        name: match is_local {
-            true => String::new(),
-            false => host.name.clone(),
-        },
-        run: request.run_id.clone(),
-        who: crate::deploy::wire::journal::column(&request.who),
-        purpose: crate::deploy::wire::journal::column(&request.purpose),
-        lease: request.environment.lease.unwrap_or(LEASE_TIME),
-        may_write_foreign: host.into_foreign,
-        project_uid: is_local.then(|| owner_of(request.root)).flatten(),
-    })
-}
-
-/// Returns the name of the state directory: the environment with its parameters.
-pub fn state_name(request: &Request<'_>) -> String {
-    let params = request.environment.params.iter();
-    let values = params.map(|p| request.params.get(&p.name).map_or("", String::as_str));
-    let parts: Vec<&str> = std::iter::once(request.environment.name.as_str())
-        .chain(values)
-        .collect();
-    join_parts(&parts)
 }
 
 pub(in crate::deploy) fn make_private(dir: &PathBuf) -> Result<()> {

@@ -152,6 +152,7 @@ fn one(
         nonce: nonce()?,
         // Nothing is kept there for a question about the machine alone.
         state: String::new(),
+        project: String::new(),
         root,
         name: String::new(),
         run: "-".into(),

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::program::Header;
 use crate::error::Error;
 
 /// Leases that are wanted.
@@ -91,7 +90,7 @@ impl Mode {
 
 /// Returns the error for a scope that can not be left; `words` are its name, the file with its way
 /// out, and what that said last.
-pub(super) fn owed(header: &Header, host: &str, words: &str) -> Box<Error> {
+pub(super) fn owed(purpose: &str, state: &str, host: &str, words: &str) -> Box<Error> {
     let mut words = words.split('\t');
     let mut next = || words.next().unwrap_or_default();
     let (scope, way_out, said) = (next(), next(), next().trim());
@@ -99,7 +98,6 @@ pub(super) fn owed(header: &Header, host: &str, words: &str) -> Box<Error> {
     if !said.is_empty() {
         error = error.fact("says", said);
     }
-    let Header { purpose, state, .. } = header;
     error
         .fact("way out", way_out)
         .fact("log", format!("{state}/scopes.log"))

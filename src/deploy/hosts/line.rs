@@ -372,7 +372,7 @@ impl<'a> Line<'a> {
         self.push(&script::open_step(step, &place, root));
         if let Act::Port(port) = &step.draft.act {
             // Owed before it is open, like any scope.
-            let leave = port.leave(&self.hands.fleet.member(host)?.header.state);
+            let leave = port.leave(&self.hands.fleet.member(host)?.state());
             let again = port.again();
             self.push(&program::owe(&port.name, &leave, again.as_deref()));
         }

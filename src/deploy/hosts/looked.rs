@@ -26,7 +26,7 @@ use crate::deploy::plan::{Plan, Seen, Verdict};
 use crate::deploy::{Request, jobs, who_has_roles, world};
 use crate::error::{Error, IoContext, Result};
 use crate::model::Artifact;
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct Looked<'a> {
@@ -70,7 +70,6 @@ pub(in crate::deploy) fn look<'a>(
     let held_back = is_wrong(Some(&roles))?;
     let jobs = jobs(request, &fleet, &roles)?;
     let seen = fleet.ask(&jobs, depth, interrupted)?;
-    fleet.tell_full(progress);
     let mut looked = Looked {
         jobs,
         fleet,
@@ -82,6 +81,9 @@ pub(in crate::deploy) fn look<'a>(
         plan: Plan::default(),
     };
     looked.decide(request)?;
+    for text in &looked.plan.notes {
+        progress.event(&Event::Warning { text });
+    }
     Ok(looked)
 }
 
@@ -150,6 +152,7 @@ impl Looked<'_> {
                 self.plan.closed_later = hours.closed_later(&self.plan);
             }
         }
+        self.plan.notes = self.fleet.notes();
         self.plan.round_trips = self.fleet.round_trips();
         if self.depth == Depth::Show {
             self.compare()?;

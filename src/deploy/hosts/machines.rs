@@ -78,11 +78,18 @@ pub struct Told {
     pub written: Option<(String, Machine)>,
     /// A place for temporary files that is full, and the one that is used instead.
     pub full: Option<(String, String)>,
+    /// The project that keeps its state where this one would: this one begins to keep its own
+    /// beside it.
+    pub other: Option<String>,
 }
 
 impl Told {
     /// Takes an event of the guard; `words` are `ID KEY`, and behind `state` also a name first.
     pub fn take(&mut self, event: &str, words: &str) {
+        if event == "apart" {
+            self.other = Some(words.to_owned());
+            return;
+        }
         let words: Vec<&str> = words.split(' ').collect();
         match (event, words.as_slice()) {
             ("full", [full, used]) => self.full = Some(((*full).into(), (*used).into())),
@@ -216,6 +223,7 @@ mod tests {
     fn a_name_that_leads_elsewhere_is_refused() {
         let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
         let said = |machine: &Machine, written: Option<(&str, &Machine)>| Told {
+            other: None,
             machine: machine.clone(),
             written: written.map(|(name, machine)| (name.to_owned(), machine.clone())),
             full: None,

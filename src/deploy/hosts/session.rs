@@ -46,8 +46,8 @@ pub struct Session {
     greeting: Vec<u8>,
     try_it: String,
     root: Option<String>,
-    /// The environment's directory there.
-    state: String,
+    /// The directory of the environment's state there; what the guard says, once it has answered.
+    pub state: String,
     /// The machine that the host's name stood for.
     pub known: Option<Machine>,
     /// What its guard said of the machine.

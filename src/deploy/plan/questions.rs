@@ -74,6 +74,39 @@ pub enum Depth {
     Back,
 }
 
+/// Prints the journal.
+const JOURNAL: &str = r#"if [ -e "$rel_state/journal" ]; then cat -- "$rel_state/journal"; fi"#;
+/// Prints the journals of old runs.
+const FORMER: &str = r#"if [ -d "$rel_state/journals" ]; then cat -- "$rel_state/journals"/*; fi"#;
+
+/// Prints the scopes that are entered and the services that run, with their uses.
+const MODES: &str = r#"for s in "$rel_state"/scopes/*; do
+    if [ -s "$s" ]; then printf 'scope %s\n' "${s##*/}"; fi
+done
+for s in "$rel_state"/services/*/use; do
+    if [ -s "$s" ]; then rel_l=${s%/use} rel_l=${rel_l##*/}; else continue; fi
+    if rel_service_alive "$rel_l" && IFS= read -r s <"$s"; then
+        printf 'service %s\t%s\n' "$rel_l" "$s"
+    fi
+done"#;
+
+/// Says why a journal can not be kept, changing nothing. root may write everywhere, says the
+/// kernel, also where no file can be made.
+const WRITABLE: &str = r#"d=$rel_state
+until [ -e "$d" ]; do d=${d%/*} d=${d:-/}; done
+case $d/ in
+/proc/* | /sys/*) printf 'no file can be made in %s\n' "$d" ;;
+*)
+    if [ ! -d "$d" ]; then
+        printf '%s is no directory\n' "$d"
+    elif ! [ -w "$d" -a -x "$d" ]; then
+        printf '%s can not be written\n' "$d"
+    elif [ -e "$rel_state/journal" ] && [ ! -w "$rel_state/journal" ]; then
+        printf 'the journal can not be written\n'
+    fi
+    ;;
+esac"#;
+
 /// One program full of questions.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
@@ -85,7 +118,7 @@ pub struct Questions {
 impl Questions {
     /// Returns the questions to `host` that `jobs` give rise to.
     pub fn new(host: &str, header: &Header, jobs: &[Job], depth: Depth) -> Result<Self> {
-        let (root, state) = (header.root.as_str(), header.state.as_str());
+        let root = header.root.as_str();
         let mut questions = Self {
             hidden: Hidden::of(jobs),
             ..Self::default()
@@ -93,12 +126,12 @@ impl Questions {
         // Paths may be relative to it.
         questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
         questions.look(About::Now, "rel_now; printf %s \"$rel_time\"");
-        questions.about_journal(state, depth);
+        questions.about_journal(depth);
         if depth == Depth::Show {
-            questions.look(About::Writable, &writable(state));
+            questions.look(About::Writable, WRITABLE);
         }
         questions.look(About::Held, "rel_held\nrel_detached_list");
-        questions.about_modes(state);
+        questions.look(About::Modes, MODES);
         let mut blobs = BTreeSet::new();
         let mut needed = Needed::default();
         for job in jobs {
@@ -146,7 +179,7 @@ impl Questions {
             questions.look(About::Needed(needed), &script);
         }
         for blob in blobs {
-            let path = quote(&format!("{state}/blobs/{blob}"));
+            let path = format!("\"$rel_state\"/blobs/{}", quote(&blob));
             // A link says where it was moved, and that is nobody's to count on.
             let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
             questions.look(About::Blob(blob), &script);
@@ -155,29 +188,11 @@ impl Questions {
     }
 
     /// Asks for the journal, read once: it may grow meanwhile.
-    fn about_journal(&mut self, state: &str, depth: Depth) {
-        let journal = quote(&format!("{state}/journal"));
-        let mut script = format!("if [ -e {journal} ]; then cat -- {journal}; fi");
-        let mut about = About::Journal;
-        if depth == Depth::Past {
-            about = About::Journals;
-            let former = quote(&format!("{state}/journals"));
-            script = format!("if [ -d {former} ]; then cat -- {former}/*; fi\n{script}");
+    fn about_journal(&mut self, depth: Depth) {
+        match depth {
+            Depth::Past => self.look(About::Journals, &format!("{FORMER}\n{JOURNAL}")),
+            Depth::Decide | Depth::Show | Depth::Back => self.look(About::Journal, JOURNAL),
         }
-        self.look(about, &script);
-    }
-
-    fn about_modes(&mut self, state: &str) {
-        let scopes = quote(&format!("{state}/scopes"));
-        let services = quote(&format!("{state}/services"));
-        let script = format!(
-            "for s in {scopes}/*; do if [ -s \"$s\" ]; then printf 'scope %s\\n' \"${{s##*/}}\"; fi; done\n\
-             for s in {services}/*/use; do\n\
-             if [ -s \"$s\" ]; then rel_l=${{s%/use}} rel_l=${{rel_l##*/}}; else continue; fi\n\
-             if rel_service_alive \"$rel_l\" && IFS= read -r s <\"$s\"; then\n\
-             printf 'service %s\\t%s\\n' \"$rel_l\" \"$s\"; fi; done"
-        );
-        self.look(About::Modes, &script);
     }
 
     fn about_guards(
@@ -436,22 +451,6 @@ fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
         }
         _ => {}
     }
-}
-
-/// Returns a script that says why a journal can not be kept in `state`, changing nothing.
-fn writable(state: &str) -> String {
-    // Root may write everywhere, says the kernel, also where no file can be made.
-    format!(
-        "s={}\nd=$s\n\
-         until [ -e \"$d\" ]; do d=${{d%/*}}; d=${{d:-/}}; done\n\
-         case $d/ in\n\
-         /proc/*|/sys/*) printf 'no file can be made in %s\\n' \"$d\" ;;\n\
-         *) if [ ! -d \"$d\" ]; then printf '%s is no directory\\n' \"$d\"\n\
-         elif ! [ -w \"$d\" -a -x \"$d\" ]; then printf '%s can not be written\\n' \"$d\"\n\
-         elif [ -e \"$s/journal\" ] && [ ! -w \"$s/journal\" ]; then\n\
-         printf 'the journal can not be written\\n'; fi ;;\nesac",
-        quote(state)
-    )
 }
 
 /// Returns whether a symbolic text waits for an answer, or for a target.

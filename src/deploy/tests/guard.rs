@@ -401,6 +401,7 @@ fn a_step_is_ended_by_its_own_number_only() {
     let header = Header {
         nonce: "n0".into(),
         state: format!("{root}/.rel/e"),
+        project: String::new(),
         root,
         name: String::new(),
         run: "r".into(),

@@ -100,6 +100,7 @@ fn header() -> Header {
         nonce: "n".into(),
         root: "/r".into(),
         state: "/r/.rel/e".into(),
+        project: String::new(),
         name: String::new(),
         run: "run".into(),
         who: "me".into(),
@@ -162,6 +163,7 @@ fn a_guard_without_state_judges_nothing_of_the_login_directory() {
     let header = Header {
         root: "srv".into(),
         state: String::new(),
+        project: String::new(),
         ..header()
     };
     let script = header.guard("rel_look 0 'echo \"<$rel_state>\"'");

@@ -82,6 +82,23 @@ rel_check_state() {
     return 1
 }
 
+# Looks at the state directory as rel_check_state does. Where that is another project's, whose name
+# is rel_other then, it is the one that this project has for such a host.
+rel_find_state() {
+    rel_other=
+    rel_check_state || return 1
+    if [ -z "$rel_state" ] || rel_is_ours; then return 0; fi
+    rel_other=$rel_of_project rel_state=$rel_apart
+    rel_check_state
+}
+
+# Whether no other project keeps its state where ours is; sets rel_of_project to the one that does.
+# Before projects had their names written down, and where they have none, it is nobody's.
+rel_is_ours() {
+    { IFS= read -r rel_of_project <"$rel_state/project"; } 2>/dev/null || rel_of_project=
+    [ -z "$rel_of_project" ] || [ "$rel_of_project" = "$rel_project" ]
+}
+
 # OWN COUNT ABOVE FACTS...: the first OWN of COUNT directories must be ours alone to change, and no
 # other foreign; the next ABOVE count for root only. Fails with the reason in rel_why, and the number in rel_nth.
 rel_check_facts() {

@@ -15,6 +15,7 @@ case $rel_root in
     rel_root=${PWD%/}/$rel_root
     # Where nothing is kept there is none.
     rel_state=${rel_state:+${PWD%/}/$rel_state}
+    rel_apart=${PWD%/}/$rel_apart
     ;;
 esac
 
@@ -56,7 +57,7 @@ if [ -z "$rel_tmp" ]; then
     rel_emit roomless "$rel_why"
     exit 69
 fi
-if ! rel_check_state; then
+if ! rel_find_state; then
     rm -rf -- "$rel_tmp"
     rel_emit untrusted "$rel_why"
     exit 77
@@ -278,7 +279,8 @@ rel_start() {
     rel_at_work=program
     {
         REL_RUN_ID=$rel_run setsid sh "$rel_tmp/program" "$rel_tmp" "$rel_umask" "${rel_token:-}" \
-            "${rel_epoch:-}" "${rel_epoch_clock:-}" "$rel_uid" "$rel_gid" </dev/null 2>&1 &
+            "${rel_epoch:-}" "${rel_epoch_clock:-}" "$rel_uid" "$rel_gid" "$rel_state" \
+            </dev/null 2>&1 &
         # One write: it is there whole or not yet.
         printf '%s\n' "$!" >"$rel_tmp/pid"
         wait "$!"
@@ -493,6 +495,8 @@ rel_emit machine "$rel_machine"
 if [ -n "$rel_state" ] && { IFS= read -r rel_written <"$rel_state/host"; } 2>/dev/null; then
     rel_emit state "$rel_written"
 fi
+rel_emit kept "$rel_state"
+if [ -n "$rel_other" ] && [ ! -d "$rel_state" ]; then rel_emit apart "$rel_other"; fi
 rel_emit hello "$rel_root"
 if [ -n "$rel_is_asked" ]; then rel_start_asking rel_first; fi
 while IFS= read -r rel_line; do

@@ -9,6 +9,7 @@
 #   token       the last token that was given; it only grows
 #   freeze      a person's hold across runs
 #   host        NAME ID KEY: the host's name, its machine-id and its public host key
+#   project     the project's name, if its Releasefile says one
 #   fence       locked (flock), shared, by whoever acts as the holder, as long as it acts;
 #               alone by who takes the lease over, with their number and birth in it
 #
@@ -164,8 +165,14 @@ rel_make_state() {
     [ -d "$rel_state/undo" ] && [ -d "$rel_state/services" ]
 }
 
-# Writes down whose state this is: the name of the host, and the machine that it is.
+# Writes down whose state this is: the project, the name of the host, and the machine that it is.
+# Fails where another project was first.
 rel_sign_state() {
+    if ! rel_is_ours; then return 1; fi
+    if [ -n "$rel_project" ] && [ -z "$rel_of_project" ]; then
+        { printf '%s\n' "$rel_project" >"$rel_state/project.new" &&
+            mv -f -- "$rel_state/project.new" "$rel_state/project"; } 2>/dev/null
+    fi
     if [ -z "$rel_name" ] || [ "$rel_written" = "$rel_name $rel_machine" ]; then return 0; fi
     rel_written="$rel_name $rel_machine"
     { printf '%s\n' "$rel_written" >"$rel_state/host.new" &&
@@ -199,7 +206,6 @@ rel_lock() {
         rel_emit refused 'nothing can be written there'
         return
     fi
-    rel_sign_state
     rel_waits=0 rel_tries=0 rel_why=
     if [ -z "${rel_token:-}" ]; then
         rel_whose= rel_left= rel_forced= rel_f_token= rel_h_token=
@@ -232,6 +238,10 @@ rel_lock() {
     done
     if ! { true >>"$rel_state/journal"; } 2>/dev/null; then
         rel_emit refused 'the journal can not be written'
+        return
+    fi
+    if ! rel_sign_state; then
+        rel_emit refused "it has become that of project \`$rel_of_project\` since this run looked"
         return
     fi
     if [ -s "$rel_state/private" ]; then rel_as_holder rel_sweep; fi

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::deploy::wire::words::hex;
+use crate::deploy::wire::words::{hex, join_parts};
 use crate::template::shell_quote;
 
 /// The functions that programs and guards call.
@@ -52,8 +52,11 @@ pub struct Header {
     pub nonce: String,
     /// Directory of the host that belongs to `rel`.
     pub root: String,
-    /// Directory of the environment's state, below the root.
+    /// Directory of the environment's state, below the root; empty where none is kept. On a host
+    /// where it is that of another project, the guard takes the one of [`Header::apart`].
     pub state: String,
+    /// The project, if the Releasefile names it: whose state that is. Else empty.
+    pub project: String,
     /// The host's name in the Releasefile, which is kept there; empty for this machine.
     pub name: String,
     /// Id of this run.
@@ -87,7 +90,6 @@ impl Header {
             ("rel_room", &self.room()),
             ("rel_salt", &self.salt()),
             ("rel_root", &self.root),
-            ("rel_state", &self.state),
             ("rel_name", &self.name),
             ("rel_run", &self.run),
             ("rel_who", &self.who),
@@ -101,6 +103,28 @@ impl Header {
         .iter()
         .map(|(name, value)| format!("{name}={}\n", quote(value)))
         .collect()
+    }
+
+    /// Returns what only the guard knows: which directory it keeps the state in, it tells programs.
+    fn about_state(&self) -> String {
+        [
+            ("rel_state", self.state.as_str()),
+            ("rel_apart", &self.apart()),
+            ("rel_project", &self.project),
+        ]
+        .iter()
+        .map(|(name, value)| format!("{name}={}\n", quote(value)))
+        .collect()
+    }
+
+    /// Returns the directory for the state where another project has the usual one. No name of an
+    /// environment gives it: [`join_parts`] makes no `@`.
+    fn apart(&self) -> String {
+        let of_project = match self.project.as_str() {
+            "" => String::new(),
+            project => join_parts(&[project]),
+        };
+        format!("{}@{of_project}", self.state)
     }
 
     /// Returns the name of the session's directory for temporary files, which many may see: it
@@ -134,7 +158,8 @@ impl Header {
             "" => String::from("rel_is_asked=\n"),
             questions => format!("rel_is_asked=1\nrel_first() {{\n{questions}\n}}\n"),
         };
-        format!("{}{}{first}{}", self.text(), *WORDS, *LOOP)
+        let (header, state) = (self.text(), self.about_state());
+        format!("{header}{state}{}{first}{}", *WORDS, *LOOP)
     }
 
     /// Returns a whole program around `body`.
@@ -162,7 +187,7 @@ impl Header {
         }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
-             rel_gid=$7\n: >\"$1/program\"\n{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
+             rel_gid=$7 rel_state=$8\n: >\"$1/program\"\n{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
             self.text(),
             functions,
         )

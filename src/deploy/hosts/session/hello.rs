@@ -143,7 +143,8 @@ impl Session {
                         }
                         return self.check_machine().map(|()| root);
                     }
-                    Some((event, words)) if ["machine", "state", "full"].contains(&event) => {
+                    Some(("kept", state)) => self.state = state.to_owned(),
+                    Some((event @ ("machine" | "state" | "full" | "apart"), words)) => {
                         self.told.take(event, words);
                     }
                     Some(("missing", what)) => {

@@ -33,6 +33,7 @@ fn header() -> Header {
         nonce: "n0".into(),
         root: "/srv".into(),
         state: "/srv/.rel/e".into(),
+        project: String::new(),
         name: String::new(),
         run: "r".into(),
         who: "me".into(),
