@@ -103,7 +103,7 @@ enum Verb {
     /// Show targets and environments, described, fresh or stale
     List(query::How),
     /// Show what is stale, and why; of an environment: what is live on each host
-    Status(query::Names),
+    Status(hosts::StatusArgs),
     /// Explain why targets are stale: what changed, old -> new
     Why(why::WhyArgs),
     /// Print the key that CI caches a target under
@@ -277,7 +277,7 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
             query::plan_targets(context, &args.targets, query::How::default())
         }
         Some(Verb::Build(args)) => build::build(context, &args),
-        Some(Verb::Status(names)) => hosts::status(context, &names),
+        Some(Verb::Status(args)) => hosts::status(context, &args),
         Some(Verb::Why(args)) => why::why(context, &args),
         Some(Verb::Hash(args)) => query::hash(context, &args),
         Some(Verb::Plan(args)) => deploy::plan(context, &args),

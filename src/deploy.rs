@@ -185,16 +185,22 @@ pub fn runbook(
     runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
-/// Returns what is live on each host, and whether it is as it should be.
+/// Returns what is live on each host, and whether it is as it should be; where `is_deep`, also
+/// whether live releases are as they were installed.
 pub fn status(
     request: &Request<'_>,
+    is_deep: bool,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
     let fleet = open(request, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
-    let answers = fleet.ask_some(&jobs, Depth::Decide, interrupted)?;
+    let depth = match is_deep {
+        true => Depth::Deep,
+        false => Depth::Decide,
+    };
+    let answers = fleet.ask_some(&jobs, depth, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
         is_forced: false,

@@ -142,14 +142,29 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
     Ok(found)
 }
 
+/// Targets, or an environment, whose state is wanted.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    names: Names,
+    /// Of an environment: also compare what is live on its hosts with what was installed there
+    #[arg(long)]
+    deep: bool,
+}
+
 /// Runs `rel status`: of targets, or of an environment's hosts.
-pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
-    let Some(name) = names.targets.first() else {
-        return query::status(context, names);
-    };
+pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
+    let names = &args.names;
     let environments = &context.project()?.environments;
-    if !environments.iter().any(|e| e.name == *name) {
-        return query::status(context, names);
+    let first = names.targets.first();
+    if !first.is_some_and(|name| environments.iter().any(|e| e.name == *name)) {
+        return match args.deep {
+            true => Err(
+                Error::usage("`--deep` is about the hosts of an environment")
+                    .hinted("name one: `rel status ENVIRONMENT --deep`"),
+            ),
+            false => query::status(context, names),
+        };
     }
     names.how.must_run()?;
     on_call(context, &names.targets, |job| {
@@ -161,7 +176,7 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
             ..Way::default()
         };
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let hosts = deploy::status(request, &Silent, interrupted)?;
+            let hosts = deploy::status(request, args.deep, &Silent, interrupted)?;
             match job.context.json {
                 true => ui::print_json(&to_json(&hosts)?),
                 false => ui::print(&ui::hosts::status_text(job.context.screen, &hosts)),

@@ -55,6 +55,9 @@ use crate::deploy::wire::words::NOT_MADE;
 /// What one host said.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// What was edited where links lead to, by step: of those that have a manifest, and only where
+    /// that was asked.
+    pub edits: BTreeMap<String, Vec<String>>,
     /// Its clock, in seconds since 1970.
     pub now: u64,
     /// Its journal.

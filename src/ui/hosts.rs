@@ -8,6 +8,9 @@ use crate::deploy::wire::shortened::RUNS_KEPT;
 use crate::deploy::wire::words::age_of;
 use crate::error::plural;
 
+/// So many edits of a release are shown.
+const EDITS_SHOWN: usize = 10;
+
 /// Returns hosts: how reached, whether they answer, and what they are.
 pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> Text {
     let names = width(hosts.iter().map(|h| h.host.as_str()));
@@ -83,6 +86,17 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
             };
             let line = format!("{:7}  {:names$}  {reason}{more}", "", "");
             text.line(screen.paint(FAINT, line));
+        }
+        for (label, edits) in &host.edits {
+            let word = screen.paint(BAD, format_args!("{:>7}", "edited"));
+            for (at, edit) in edits.iter().take(EDITS_SHOWN + 1).enumerate() {
+                let what = match at {
+                    EDITS_SHOWN => format!("and {} more", edits.len() - EDITS_SHOWN),
+                    _ => format!("{label} {}: {edit}", host.live.get(label).map_or("", |l| l)),
+                };
+                let name = screen.paint(NAME, format_args!("{:names$}", host.host));
+                text.line(word.clone() + "  " + name + "  " + what.as_str());
+            }
         }
         for one in &host.orphans {
             let rest = format!(

@@ -40,6 +40,14 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
         text.line(screen.paint(NAME, &differs.host) + "  " + screen.paint(BAD, word));
         text.line(Text::from(INDENT) + differs.line().as_str());
     }
+    for edited in &plan.edited {
+        let word = match is_forced {
+            true => "goes back to what was edited",
+            false => "stopped: it was edited since",
+        };
+        text.line(screen.paint(NAME, &edited.host) + "  " + screen.paint(BAD, word));
+        text.line(Text::from(INDENT) + edited.line().as_str());
+    }
     for missing in &plan.missing {
         let word = match is_forced && missing.may_be_forced {
             true => "goes on without",

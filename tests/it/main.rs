@@ -25,6 +25,7 @@ mod destroy;
 mod detached;
 mod disks;
 mod disturb;
+mod edits;
 mod ends;
 mod environment;
 mod file_access;

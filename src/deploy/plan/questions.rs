@@ -18,7 +18,7 @@ use crate::deploy::wire::detached::Detached;
 use crate::deploy::wire::frames::{Reply, unanswered};
 use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::{JOURNAL_LINES_MAX, Journal};
-use crate::deploy::wire::program::{Header, quote};
+use crate::deploy::wire::program::{Header, SEALED, lean, quote};
 use crate::deploy::wire::words::hex;
 use crate::error::{Error, Result};
 
@@ -49,6 +49,8 @@ enum About {
     Guard(String, String),
     /// The way back of a step, by its own question.
     UndoCheck(String),
+    /// What was edited where the link of a step leads to.
+    Edits(String),
     /// What rel itself would take back, and users: lines that are about steps.
     Needed(Needed),
     Found(String),
@@ -70,6 +72,8 @@ pub enum Depth {
     Show,
     /// Also the lines of old runs, which decide nothing any more.
     Past,
+    /// Also what takes long: whether what links lead to is as it was laid down.
+    Deep,
     /// What decides about a way back: of the uses nothing but the guards that are asked then.
     Back,
 }
@@ -169,6 +173,9 @@ impl Questions {
                     if depth == Depth::Show {
                         questions.about_file(job, &draft);
                     }
+                    if depth == Depth::Deep {
+                        questions.about_edits(&draft);
+                    }
                 }
             }
             if is_here(&job.host) {
@@ -178,12 +185,7 @@ impl Questions {
         if let Some(script) = needed.question() {
             questions.look(About::Needed(needed), &script);
         }
-        for blob in blobs {
-            let path = format!("\"$rel_state\"/blobs/{}", quote(&blob));
-            // A link says where it was moved, and that is nobody's to count on.
-            let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
-            questions.look(About::Blob(blob), &script);
-        }
+        questions.about_blobs(blobs);
         Ok(questions)
     }
 
@@ -191,7 +193,25 @@ impl Questions {
     fn about_journal(&mut self, depth: Depth) {
         match depth {
             Depth::Past => self.look(About::Journals, &format!("{FORMER}\n{JOURNAL}")),
-            Depth::Decide | Depth::Show | Depth::Back => self.look(About::Journal, JOURNAL),
+            Depth::Decide | Depth::Show | Depth::Deep | Depth::Back => {
+                self.look(About::Journal, JOURNAL)
+            }
+        }
+    }
+
+    fn about_blobs(&mut self, blobs: BTreeSet<String>) {
+        for blob in blobs {
+            let path = format!("\"$rel_state\"/blobs/{}", quote(&blob));
+            // A link says where it was moved, and that is nobody's to count on.
+            let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
+            self.look(About::Blob(blob), &script);
+        }
+    }
+
+    fn about_edits(&mut self, draft: &Draft) {
+        if let Act::Symlink { path, .. } = &draft.act {
+            let script = format!("{}rel_edits {}/", lean(SEALED), quote(path));
+            self.look(About::Edits(draft.id.clone()), &script);
         }
     }
 
@@ -403,6 +423,12 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         }
         // What could not be looked at is not known; a record stands as it is.
         About::Sealed(..) | About::Found(_) | About::Standing(_) => {}
+        About::Edits(id) if is_ok => {
+            let edits = text().lines().map(str::to_owned).collect();
+            seen.edits.insert(id.clone(), edits);
+        }
+        // It has no manifest, or can not be looked at.
+        About::Edits(_) => {}
         About::Modes => modes(&text(), seen),
         About::Blob(sha256) => {
             if text() == "yes" {

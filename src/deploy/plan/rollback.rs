@@ -84,6 +84,17 @@ pub struct Missing {
     pub may_be_forced: bool,
 }
 
+/// A release that a way back leads to, and that is not as it was installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Edited {
+    /// Where.
+    pub host: String,
+    /// Its directory.
+    pub path: String,
+    /// What was changed, removed and added, in words.
+    pub edits: String,
+}
+
 /// A way back that would lose something, as its step says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refused {
@@ -112,6 +123,9 @@ pub struct RollbackPlan {
     pub differs: Vec<Differs>,
     /// What is not there any more.
     pub missing: Vec<Missing>,
+    /// What was edited since it was live.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edited: Vec<Edited>,
     /// What would be lost.
     pub refused: Vec<Refused>,
     /// Uses that stay as they are.
@@ -218,6 +232,11 @@ impl RollbackPlan {
                 text: what,
                 may_be_forced: kind == "nowhere",
             }),
+            "edited" => self.edited.push(Edited {
+                host,
+                path: what,
+                edits: get(0),
+            }),
             "refused" => self.refused.push(Refused {
                 host,
                 step: step(),
@@ -278,9 +297,11 @@ impl RollbackPlan {
             .collect();
         let differs = self.differs.iter().filter(|_| !is_forced);
         let differs = differs.map(|d| ("differs", d.host.as_str(), d.line()));
+        let edited = self.edited.iter().filter(|_| !is_forced);
+        let edited = edited.map(|e| ("edited", e.host.as_str(), e.line()));
         let is_missing = !missing.is_empty();
         let mut by_host: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-        for (name, host, text) in missing.into_iter().chain(differs) {
+        for (name, host, text) in missing.into_iter().chain(differs).chain(edited) {
             by_host.entry((host, name)).or_default().push(text);
         }
         let Some((first, _)) = by_host.first_key_value().map(|((host, _), _)| (*host, ())) else {
@@ -343,6 +364,13 @@ impl RollbackPlan {
 /// Returns the use that a step belongs to, by its name in journals.
 pub fn label_of(step: &str) -> &str {
     step.split('/').next().unwrap_or(step)
+}
+
+impl Edited {
+    /// Returns one line with its first edits.
+    pub fn line(&self) -> String {
+        format!("{} is not as it was installed: {}", self.path, self.edits)
+    }
 }
 
 impl Differs {

@@ -5,7 +5,7 @@ use crate::deploy::plan::script;
 use std::os::unix::process::CommandExt;
 
 use crate::deploy::wire::program::{
-    ASKED, DETACHED, GROUND, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, STEPS,
+    ASKED, DETACHED, GROUND, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, SEALED, STEPS,
 };
 
 #[test]
@@ -132,6 +132,7 @@ fn every_shell_takes_the_prelude_and_the_guard() {
             GUARD,
             KEEPER,
             LOGS,
+            SEALED,
             &header.guard(""),
             &header.guard("rel_look 0 'rel_held'"),
             &header.program(""),
@@ -254,4 +255,51 @@ fn births_tell_processes_of_one_number_apart() {
         let Ok(output) = output else { continue };
         assert!(output.status.success(), "{shell:?} {output:?}");
     }
+}
+
+#[test]
+fn a_manifest_tells_what_was_edited_in_every_shell() {
+    let script = |dir: &std::path::Path| {
+        format!(
+            "set -u\n{PRELUDE}\n{SEALED}\nrel_tmp={dir}/tmp rel_uid=1\n\
+             rel_beside() {{ cat >\"$3\"; }}\nmkdir -p {dir}/tmp {dir}/r/a/b; cd {dir}/r || exit 1\n\
+             umask 022; echo 1 >a/same; echo 1 >'a/b/with blank'; echo 1 >'a/back\\slash'\n\
+             echo 1 >a/mode; ln -s to a/link; echo 1 >a/gone; rel_seal {dir}/r\n\
+             rel_edits {dir}/r && echo nothing\n\
+             echo 2 >'a/b/with blank'; echo 2 >'a/back\\slash'; chmod 600 a/mode; rm a/gone\n\
+             ln -sfn elsewhere a/link; echo 1 >a/new; echo 1 >own; mkdir a/b/__pycache__\n\
+             echo 1 >a/b/__pycache__/x; rel_edits {dir}/r; rm .rel-manifest\n\
+             rel_edits {dir}/r || echo unknown\n",
+            dir = dir.display(),
+        )
+    };
+    let mut tried = 0;
+    for shell in SHELLS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let output = std::process::Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", &script(dir.path())])
+            .output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout).replace("\\\\", "\\");
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines[1..].sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "nothing",
+                "changed a/b/with blank",
+                "changed a/back\\slash",
+                "changed a/link",
+                "changed a/mode",
+                "gone a/gone",
+                "new a/new",
+                "unknown",
+            ],
+            "{shell:?} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        tried += 1;
+    }
+    assert!(tried >= 1);
 }

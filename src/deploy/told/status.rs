@@ -60,6 +60,9 @@ pub struct HostStatus {
     /// Services that run and whose use the environment does not have any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<Running>,
+    /// What was edited in live releases since they were installed, by use; only where that was asked.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub edits: BTreeMap<String, Vec<String>>,
     /// The first reason why it is not fresh: `step: why`.
     pub reason: Option<String>,
     /// How many further steps are not fresh.
@@ -114,6 +117,9 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
                 status.live.insert(planned.label.clone(), name.to_owned());
                 links.push(step);
             }
+            if let Some(edits) = seen.edits.get(&step.id).filter(|edits| !edits.is_empty()) {
+                status.edits.insert(planned.label.clone(), edits.clone());
+            }
             if told.insert(&step.id) {
                 status.add(seen, step);
             }
@@ -131,6 +137,9 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
                 status.age.insert(planned.label.clone(), age);
             }
         }
+    }
+    if !status.edits.is_empty() && status.state == State::Fresh {
+        status.state = State::Drifted;
     }
     // Since when the last of the links is as it is: not when some other thing was done.
     if !links.is_empty() {
@@ -174,6 +183,7 @@ impl HostStatus {
             is_released: false,
             state,
             orphans: Vec::new(),
+            edits: BTreeMap::new(),
             reason: None,
             more: 0,
             age: BTreeMap::new(),

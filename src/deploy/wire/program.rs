@@ -24,6 +24,8 @@ pub const FILES: &str = include_str!("files.sh");
 pub const DETACHED: &str = include_str!("detached.sh");
 /// What looks at ways back before they are gone; most programs go without.
 pub const PROVE: &str = include_str!("prove.sh");
+/// What tells whether a directory is as it was laid down; most programs go without.
+pub const SEALED: &str = include_str!("sealed.sh");
 /// What keeps a detached step; comes after the prelude.
 pub const KEEPER: &str = include_str!("keeper.sh");
 /// The guard's part that takes, renews and gives back the lease.
@@ -184,6 +186,12 @@ impl Header {
         }
         if body.contains("rel_prove_") || body.contains("rel_undo_step") {
             functions.push_str(&lean(PROVE));
+        }
+        if ["rel_prove_", "rel_seal "]
+            .iter()
+            .any(|name| body.contains(name))
+        {
+            functions.push_str(&lean(SEALED));
         }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \

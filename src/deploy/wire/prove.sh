@@ -135,7 +135,14 @@ rel_prove_symlink_back() {
     /*) to=$2 ;;
     *) to=${1%/*}/$2 ;;
     esac
-    if [ ! -e "$to" ]; then rel_say nowhere "$to, to which $1 would point again, is gone"; fi
+    if [ ! -e "$to" ]; then
+        rel_say nowhere "$to, to which $1 would point again, is gone"
+    elif [ -z "${rel_is_after:-}" ] && to=$(rel_edits "$to"); then
+        if [ -n "$to" ]; then
+            to=$(printf '%s\n' "$to" | sed -n '6s/.*/.../; 1,6p' | sed '$!s/$/,/')
+            rel_say edited "${1%/*}/$2" "$to"
+        fi
+    fi
 }
 
 # PATH: sets rel_sum to the first digits of a file's digest, or to words.
@@ -229,7 +236,7 @@ rel_prove_service_go() {
 # RUN SEQ SUFFIX: after a way back, whether a look at each thing finds what it was to bring back.
 # Of what a recipe's own undo does nothing is known.
 rel_is_back() {
-    local kind run seq what found wanted access has
+    local kind run seq what found wanted access has rel_is_after=1
     rel_prove_step "$1" "$2" >"$rel_tmp/proof"
     while IFS=$rel_tab read -r kind run seq what found wanted access; do
         case $seq:$kind:$found in

@@ -28,12 +28,14 @@ fn venv() -> PathBuf {
 
 impl Zodb {
     pub fn new(space: &Space) -> Self {
+        // Missing, it fails here: where there is a server, its end needs it too.
+        let python = venv().join("bin/python");
         let server = Self {
             port: free_port(),
             dir: space.path("hosts/db"),
         };
         let dir = server.dir.display();
-        let mut python = space.program(venv().join("bin/python"));
+        let mut python = space.program(python);
         python
             .arg(beside("zodb_new.py"))
             .arg(server.dir.join("first"));
