@@ -314,9 +314,11 @@ impl PlannedStep {
         if self.id != plain {
             self.id = format!("{plain}[?]");
         }
-        for text in [&mut self.what, &mut self.key, &mut self.does] {
-            text.clear();
+        if self.draft.marks.desc.is_none() || self.what.contains(NOT_MADE) {
+            self.what.clear();
         }
+        self.key.clear();
+        self.does.clear();
         self.destroys = self.destroys.take().map(|text| text.replace(NOT_MADE, "?"));
     }
 }

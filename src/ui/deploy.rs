@@ -241,9 +241,11 @@ fn job_text(screen: Screen, job: &PlannedJob) -> Text {
             (Some(here), Some(job_host)) if here != job_host => format!("  on {here}"),
             _ => String::new(),
         };
-        // What depends on an artifact that is still to be made has no words yet.
+        // What depends on an artifact that is still to be made may have no words yet.
         let what = match step.verdict {
-            Verdict::Unknown => String::new(),
+            Verdict::Unknown if step.draft.marks.desc.is_none() || step.what.is_empty() => {
+                String::new()
+            }
             _ => format!("{}  ", step.what),
         };
         let name = format_args!("  {:10}{other}  {what}", step.name);

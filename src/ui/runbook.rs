@@ -290,7 +290,11 @@ fn approved(purpose: &str, approval: &Approved) -> String {
 
 /// A step in one sentence.
 fn sentence(step: &Doing) -> String {
-    let mut text = format!("**{}**: {}", step.name, code(&step.what));
+    let what = match step.is_in_words {
+        true => step.what.clone(),
+        false => code(&step.what),
+    };
+    let mut text = format!("**{}**: {what}", step.name);
     match (step.seat, &step.user) {
         (Seat::Operator, _) => text.push_str(", from here"),
         (Seat::From, _) => text.push_str(", on the host that it takes from"),

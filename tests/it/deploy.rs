@@ -63,26 +63,26 @@ fn a_release_goes_to_three_hosts_and_back() {
     assert_snapshot!(plan, @"
       stale  page  never built here
     h1  site (versioned-release)
-      unknown  announce    unknown until `page` is made
-      unknown  upload      unknown until `page` is made
+      unknown  announce    notes that the release is tried  unknown until `page` is made
+      unknown  upload      lays the release down in [srv]/site/releases  unknown until `page` is made
       unknown  install     unknown until `page` is made
       unknown  health      unknown until `page` is made
       unknown  switch      unknown until `page` is made
-      unknown  prune       unknown until `page` is made
+      unknown  prune       removes releases beyond the 5 that stay  unknown until `page` is made
     h2  site (versioned-release)
-      unknown  announce    unknown until `page` is made
-      unknown  upload      unknown until `page` is made
+      unknown  announce    notes that the release is tried  unknown until `page` is made
+      unknown  upload      lays the release down in [srv]/site/releases  unknown until `page` is made
       unknown  install     unknown until `page` is made
       unknown  health      unknown until `page` is made
       unknown  switch      unknown until `page` is made
-      unknown  prune       unknown until `page` is made
+      unknown  prune       removes releases beyond the 5 that stay  unknown until `page` is made
     h3  site (versioned-release)
-      unknown  announce    unknown until `page` is made
-      unknown  upload      unknown until `page` is made
+      unknown  announce    notes that the release is tried  unknown until `page` is made
+      unknown  upload      lays the release down in [srv]/site/releases  unknown until `page` is made
       unknown  install     unknown until `page` is made
       unknown  health      unknown until `page` is made
       unknown  switch      unknown until `page` is made
-      unknown  prune       unknown until `page` is made
+      unknown  prune       removes releases beyond the 5 that stay  unknown until `page` is made
     staging: 18 steps not known yet, 0 fresh, on 3 hosts
     ");
     assert_eq!(served(&hosts), ["nothing", "nothing", "nothing"]);

@@ -220,10 +220,10 @@ environment "staging" {
     assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok()), @"
       stale  page  input `page.in` changed  50cc1102b1c612e6 2 B -> b9a1a3183dd350f0 2 B
     a  site (versioned-release)
-      unknown  announce    unknown until `page` is made
-      unknown  upload      unknown until `page` is made
+      unknown  announce    notes that the release is tried  unknown until `page` is made
+      unknown  upload      lays the release down in [work]/hosts/a/site/releases  unknown until `page` is made
       unknown  switch      unknown until `page` is made
-      unknown  prune       unknown until `page` is made
+      unknown  prune       removes releases beyond the 5 that stay  unknown until `page` is made
     a  note (note)
       unknown  note        unknown until `page` is made
     a  last (note)
@@ -600,4 +600,62 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
        ·                             ╰── first given here
        ╰────
     "#);
+}
+
+/// A step whose command is long says in words what it does, also before its artifact is made.
+#[test]
+fn plans_and_runbooks_show_a_step_by_its_words() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "a.txt"; run "echo 1 >{out}"; }
+host "h" local=#true root="h"
+environment "e" { needs "a"; use "r" on="h" artifact="{a}"; }
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"recipe "r" {
+    param "artifact" type="artifact"
+    step "lay" desc="lays {artifact.name} down in {host.root}" { put "{artifact}" to="{host.root}/a"; }
+    step "note" desc="notes that it is there" {
+        run "test -e {host.root}/a || exit 0\necho {artifact.id} >{host.root}/noted"
+    }
+    step "bare" { run "true {artifact.id}" }
+}"#,
+    );
+    let lines = || {
+        let plan = space.run(["e", "--plan"]).ok().stdout;
+        let here = plan.lines().filter(|line| line.starts_with("  "));
+        // The words at the beginning stand to the right.
+        let lines: Vec<&str> = here
+            .map(|l| l.strip_prefix("      ").unwrap_or(l.trim()))
+            .collect();
+        lines.join("\n")
+    };
+    // A name of the artifact is not known yet.
+    assert_snapshot!(lines(), @"
+    stale  a  never built here
+    unknown  lay         unknown until `a` is made
+    unknown  note        notes that it is there  unknown until `a` is made
+    unknown  bare        unknown until `a` is made
+    ");
+    let _ = space.run(["build", "a"]).ok();
+    assert_snapshot!(lines(), @"
+    run  lay         lays a.txt down in [work]/h  never done here
+         --- /dev/null
+         +++ h:[work]/h/a
+         @@ -0,0 +1 @@
+         +1
+    run  note        notes that it is there  never done here
+    run  bare        true '4355a46b19d3'  never done here
+    ");
+    let runbook = space.run(["runbook", "e"]).ok().stdout;
+    assert!(
+        runbook.contains("**note**: notes that it is there"),
+        "{runbook}"
+    );
+    // What is approved is a command.
+    let _ = space.run(["e", "--plan-out", "p.json"]).ok();
+    let shown = space.run(["approve", "p.json", "--plan"]).ok().stdout;
+    assert!(shown.contains("test -e "), "{shown}");
 }

@@ -85,8 +85,16 @@ impl Draft {
         }
     }
 
-    /// Returns one line that says what it does.
+    /// Returns one line that says what it does: in the recipe's words, if it has some.
     pub fn describe(&self) -> String {
+        match &self.marks.desc {
+            Some(desc) => escape::line(desc.trim()).into_owned(),
+            None => self.action(),
+        }
+    }
+
+    /// Returns its action in one line; the first one of a longer text.
+    pub fn action(&self) -> String {
         let text = match &self.act {
             Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
             Act::Put { sha256, to, .. } => {
@@ -112,7 +120,7 @@ impl Draft {
     pub fn destroys(&self) -> Option<String> {
         let text = self.marks.destroys.as_deref()?;
         Some(match text {
-            YES => self.describe(),
+            YES => self.action(),
             text => escape::line(text.trim()).into_owned(),
         })
     }

@@ -238,6 +238,7 @@ impl Scope<'_> {
             on_change: step.on_change.clone(),
             is_detached: step.is_detached,
             marks: Marks {
+                desc: self.optional(step.marks.desc.as_ref())?,
                 destroys: self.optional(step.marks.destroys.as_ref())?,
                 undo_check: self.optional(step.marks.undo_check.as_ref())?,
                 rollback_check: self.optional(step.marks.rollback_check.as_ref())?,

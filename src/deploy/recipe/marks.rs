@@ -12,6 +12,8 @@ use crate::template::Mode;
 /// The marks of a step, as templates or as texts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Marks<T> {
+    /// What it does, in words: plans show this in place of its text.
+    pub desc: Option<T>,
     /// What is lost for good when it runs.
     pub destroys: Option<T>,
     /// Succeeds while its way back would work.
@@ -31,6 +33,7 @@ pub struct Marks<T> {
 impl<T> Default for Marks<T> {
     fn default() -> Self {
         Self {
+            desc: None,
             destroys: None,
             undo_check: None,
             rollback_check: None,
@@ -49,6 +52,7 @@ impl Reader {
             let destroys = self.property(node, "destructive", Mode::Plain, Allow::Late);
             step.marks.destroys = destroys;
         }
+        step.marks.desc = self.property(node, "desc", Mode::Plain, Allow::Late);
         step.marks.is_once = self.flag(node, "once");
         step.marks.makes = self.property(node, "makes", Mode::Plain, Allow::Late);
         match node.get("undo").map(|v| v.as_bool()) {

@@ -52,7 +52,7 @@ const ONCE: [&str; 7] = [
     "timeout",
 ];
 /// Properties of a step.
-const STEP_PROPERTIES: [&str; 10] = [
+const STEP_PROPERTIES: [&str; 11] = [
     "if",
     "on-change",
     "host",
@@ -63,6 +63,7 @@ const STEP_PROPERTIES: [&str; 10] = [
     "undo",
     "once",
     "makes",
+    "desc",
 ];
 
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.

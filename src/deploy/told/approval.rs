@@ -137,7 +137,7 @@ fn computed_job(job: &Job, claimed: &PlannedJob) -> Result<PlannedJob> {
             name: draft.name.clone(),
             id: draft.id.clone(),
             host,
-            what: draft.describe(),
+            what: draft.action(),
             destroys: draft.destroys().filter(|_| is_due),
             way_back: draft.way_back(),
             draft,

@@ -131,6 +131,8 @@ pub struct Doing {
     pub user: Option<String>,
     /// What it does.
     pub what: String,
+    /// That is said in words, and not by its command.
+    pub is_in_words: bool,
     /// Something must hold afterwards.
     pub is_verified: bool,
     /// It goes on when the connection ends.
@@ -293,6 +295,7 @@ fn doing(draft: &Draft) -> Doing {
         seat: draft.seat,
         user: draft.user.clone(),
         what: draft.describe().replace(NOT_MADE, "…"),
+        is_in_words: draft.marks.desc.is_some(),
         is_verified: !draft.verify.is_empty(),
         is_detached: draft.is_detached,
         is_scope: matches!(draft.act, Act::Scope { .. } | Act::Port(_)),
