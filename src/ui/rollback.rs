@@ -1,7 +1,5 @@
 //! What a rollback would do, as text.
 
-use std::collections::BTreeSet;
-
 use super::deploy::{INDENT, blocked_text};
 use super::{BAD, FAINT, NAME, Screen, Text};
 use crate::deploy::plan::rollback::{Kind, RollbackPlan, short};
@@ -51,6 +49,7 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
     for missing in &plan.missing {
         let word = match is_forced && missing.may_be_forced {
             true => "goes on without",
+            false if missing.is_in_the_way => "stopped: something is in the way",
             false => "stopped: something is missing",
         };
         text.line(screen.paint(NAME, &missing.host) + "  " + screen.paint(BAD, word));
@@ -64,7 +63,7 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
     for label in &plan.except {
         text.line(screen.paint(NAME, label) + "  stays as it is");
     }
-    let hosts: BTreeSet<&str> = plan.changes.iter().map(|c| c.host.as_str()).collect();
+    let hosts = plan.hosts();
     let runs = plan.runs.join(" ");
     let said = format!(
         "{}: {} {} would go back, on {} {}",

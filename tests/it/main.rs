@@ -46,6 +46,7 @@ mod link;
 mod links;
 mod load;
 mod logs;
+mod losses;
 mod memory;
 mod mistakes;
 mod model;

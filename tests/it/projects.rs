@@ -20,14 +20,16 @@ fn checkout(space: &Space, dir: &str, project: &str, uses: &str) {
     space.write(
         format!("{dir}/Releasefile.kdl"),
         format!(
-            "{project}\nvar \"to\" \"one\"\nhost \"h\" local=#true root=\"{root}\"\n\
-             environment \"live\" {{\n{uses}\n}}\n"
+            "{project}\nvar \"to\" \"one\"\ntarget \"page\" {{ outputs \"page.txt\"; run \"echo {{to}} \
+             >page.txt\"; }}\nhost \"h\" local=#true root=\"{root}\"\n\
+             environment \"live\" {{\nneeds \"page\"\n{uses}\n}}\n"
         ),
     );
     space.write(
         format!("{dir}/recipes/link.kdl"),
         format!(
-            "recipe \"link\" {{\n param \"to\"\n step \"switch\" {{ symlink \
+            "recipe \"link\" {{\n param \"to\"\n param \"page\" type=\"artifact\"\n step \"put\" \
+             undo=#false {{ put \"{{page}}\" to=\"{root}/{dir}.page\"; }}\n step \"switch\" {{ symlink \
              \"{root}/{dir}.current\" to=\"{{to}}\"; }}\n}}\n"
         ),
     );
@@ -37,7 +39,7 @@ fn rel<const N: usize>(space: &Space, dir: &str, args: [&str; N]) -> Output {
     space.run(["-C", dir].into_iter().chain(args))
 }
 
-const LINK: &str = r#"use "link" on="h" to="{to}""#;
+const LINK: &str = r#"use "link" on="h" to="{to}" page="{page}""#;
 
 #[test]
 fn projects_at_one_root_have_their_own_journals_services_and_ways_back() {

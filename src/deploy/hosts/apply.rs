@@ -19,6 +19,7 @@ use crate::deploy::hosts::upload;
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::{Act, Job, Seat};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::wire::journal::Run;
 use crate::deploy::wire::program;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Artifact, Environment};
@@ -95,6 +96,17 @@ pub enum Stop {
     Step(Box<Error>),
     /// Anything else: nothing is undone.
     Other(Box<Error>),
+}
+
+/// Returns the runs whose way back is not kept any more: those before the last releases, and older
+/// ones that went back. A release has as many attempts as it takes.
+fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
+    let ends = runs.iter().enumerate().rev().filter(|(_, run)| run.is_ok);
+    let released = ends.map(|(at, _)| at + 1).nth(UNDO_KEPT).unwrap_or(0);
+    let tried = runs.len().saturating_sub(UNDO_KEPT);
+    let runs = runs.iter().enumerate();
+    runs.filter(move |(at, run)| *at < released || (*at < tried && run.is_rolled_back))
+        .map(|(_, run)| run)
 }
 
 /// Returns the error that says what went back, and no more than is known of it.
@@ -289,7 +301,7 @@ impl Hands<'_> {
                 host,
                 text: "takes an artifact",
             });
-            let to = format!("{}/blobs/{}", member.header.state, artifact.sha256);
+            let to = format!("{}/blobs/{}", member.state(), artifact.sha256);
             upload::upload(&mut member.session(), artifact, &to, base, self.interrupted)?;
         }
         Ok(())
@@ -335,7 +347,7 @@ impl Hands<'_> {
         &self,
         done: &Done,
         is_wanted: &dyn Fn(&str) -> bool,
-        cause: Box<Error>,
+        mut cause: Box<Error>,
     ) -> Box<Error> {
         let all = std::mem::take(&mut *lock(&done.ran));
         let (ran, others) = all.into_iter().partition(|r: &Ran| is_wanted(&r.host));
@@ -350,9 +362,12 @@ impl Hands<'_> {
         self.fleet.close_ports(is_wanted);
         match undone {
             Ok(undone) => went_back(cause, &undone, &done.stays(&ran, &undone)),
-            Err(error) if error.kind == ErrorKind::Interrupted => cause
-                .fact("undone", "interrupted on the way back")
-                .hinted("the same command with `--rollback` goes on with it"),
+            Err(error) if error.kind == ErrorKind::Interrupted => {
+                cause.kind = ErrorKind::Interrupted;
+                cause
+                    .fact("undone", "interrupted on the way back")
+                    .hinted("the same command with `--rollback` goes on with it")
+            }
             // Whoever holds the hosts now answers for them.
             Err(error) if error.kind == ErrorKind::Fenced => error.fact("before", cause.message),
             Err(error) => {
@@ -404,11 +419,9 @@ impl Hands<'_> {
                 .collect();
             body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));
             if let Some(seen) = self.seen.get(name) {
-                let runs = seen.journal.runs();
-                let old = runs.len().saturating_sub(UNDO_KEPT);
-                for run in &runs[..old] {
-                    let dir = format!("{}/undo/{}", member.header.state, run.id);
-                    body.push_str(&format!("rm -rf -- {}\n", program::quote(&dir)));
+                for run in without_way_back(&seen.journal.runs()) {
+                    let run = program::quote(&run.id);
+                    body.push_str(&format!("rm -rf -- \"$rel_state\"/undo/{run}\n"));
                 }
                 if let Some(short) = seen.journal.shortened() {
                     body.push_str(&format!(
@@ -422,5 +435,32 @@ impl Hands<'_> {
             member.act(&body, self.interrupted)
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs by their ends: `o`k, `x` cut off, `b`ack.
+    fn forgotten(ends: &str) -> Vec<String> {
+        let runs = ends.chars().enumerate().map(|(at, end)| Run {
+            id: at.to_string(),
+            is_ok: end == 'o',
+            is_rolled_back: end == 'b',
+            ..Run::default()
+        });
+        let runs: Vec<Run> = runs.collect();
+        without_way_back(&runs).map(|run| run.id.clone()).collect()
+    }
+
+    #[test]
+    fn ways_back_are_kept_by_releases_and_not_by_attempts() {
+        assert!(forgotten("oooooooooo").is_empty());
+        assert_eq!(forgotten("oooooooooooo"), ["0", "1"]);
+        // The attempts at a release go with it, however many there were.
+        assert!(forgotten("oxxxxxxxxxxxxxxxo").is_empty());
+        assert_eq!(forgotten("xxooooooooooo"), ["0", "1", "2"]);
+        assert_eq!(forgotten("obbbbbbbbbbbb"), ["1", "2"]);
     }
 }

@@ -177,11 +177,13 @@ impl LookedBack {
         let order = undo::backwards(&self.back.ran);
         let said = self.fleet.each(&|host, member| {
             let own: Vec<&&Ran> = order.iter().filter(|r| r.host == host).collect();
-            if own.is_empty() {
+            let unknown = self.unknown_to(host);
+            if own.is_empty() && unknown.is_empty() {
                 return Ok(Vec::new());
             }
             let runs: BTreeSet<&str> = own.iter().map(|r| r.run.as_str()).collect();
             let mut body: String = runs.into_iter().map(program::prove_run).collect();
+            body.extend(unknown.into_iter().map(program::prove_no_run));
             body.extend(own.iter().map(|r| program::prove_step(&r.run, r.seq)));
             let text = member.header.program(&body);
             let mut said = Vec::new();
@@ -222,6 +224,21 @@ impl LookedBack {
         }
         plan.order(&parts);
         Ok(plan)
+    }
+
+    /// Returns the runs that go back, and of which the journal of a host says nothing. Of a
+    /// shortened one nobody knows what it said.
+    fn unknown_to(&self, host: &str) -> Vec<&str> {
+        let Some(seen) = self
+            .seen
+            .get(host)
+            .filter(|seen| !seen.journal.is_shortened)
+        else {
+            return Vec::new();
+        };
+        let is_known = |run: &str| seen.journal.lines().iter().any(|line| line.run == run);
+        let runs = self.back.runs.iter().map(String::as_str);
+        runs.filter(|run| !is_known(run)).collect()
     }
 
     /// Says to which release, copy or whatever links name each host goes.
@@ -310,7 +327,7 @@ impl LookedBack {
         Ok(Outcome {
             undone: undone.steps.len(),
             round_trips: self.fleet.round_trips(),
-            hosts: hosts_of(&self.fleet),
+            hosts: self.plan.hosts(),
             ..Outcome::default()
         })
     }

@@ -79,7 +79,8 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
         left: Left::ask(hands, ran),
         undone: Mutex::default(),
     };
-    let failed = back.all()?;
+    let mut failed: Vec<String> = back.left.gone().collect();
+    failed.extend(back.all()?);
     let undone = back.undone.into_inner();
     if failed.is_empty() {
         return Ok(undone.unwrap_or_else(std::sync::PoisonError::into_inner));

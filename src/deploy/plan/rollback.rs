@@ -14,6 +14,9 @@ pub type Parts<'a> = BTreeMap<(&'a str, &'a str), (usize, Option<&'a WaveName>)>
 /// What becomes of a mode.
 const MODE: &str = "entered again while the rest goes back, then left";
 
+/// What a directory is where a file or a link is to come back.
+const IN_THE_WAY: &str = "in the way";
+
 /// What becomes of one thing on the way back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
@@ -82,6 +85,9 @@ pub struct Missing {
     pub text: String,
     /// Only a link would lead to nothing: `--force` goes on.
     pub may_be_forced: bool,
+    /// A directory stands in its place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_the_way: bool,
 }
 
 /// A release that a way back leads to, and that is not as it was installed.
@@ -227,10 +233,11 @@ impl RollbackPlan {
         let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
         match kind {
             "step" => self.steps += 1,
-            "missing" | "nowhere" => self.missing.push(Missing {
+            "missing" | "nowhere" | "directory" => self.missing.push(Missing {
                 host,
                 text: what,
                 may_be_forced: kind == "nowhere",
+                is_in_the_way: kind == "directory",
             }),
             "edited" => self.edited.push(Edited {
                 host,
@@ -279,6 +286,12 @@ impl RollbackPlan {
         }
     }
 
+    /// Returns the hosts on which something would go back, by name.
+    pub fn hosts(&self) -> Vec<String> {
+        let hosts = self.changes.iter().map(|change| change.host.clone());
+        hosts.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Returns whether the runs left anything to go back by, or should have.
     pub fn is_something(&self) -> bool {
         self.steps > 0 || !self.missing.is_empty()
@@ -293,8 +306,10 @@ impl RollbackPlan {
         let missing = self.missing.iter();
         let missing = missing.filter(|m| !(is_forced && m.may_be_forced));
         let missing: Vec<(&str, &str, String)> = missing
-            .map(|m| ("missing", m.host.as_str(), m.text.clone()))
+            .map(|m| (m.word(), m.host.as_str(), m.text.clone()))
             .collect();
+        let is_in_the_way =
+            !missing.is_empty() && missing.iter().all(|(word, ..)| *word == IN_THE_WAY);
         let differs = self.differs.iter().filter(|_| !is_forced);
         let differs = differs.map(|d| ("differs", d.host.as_str(), d.line()));
         let edited = self.edited.iter().filter(|_| !is_forced);
@@ -317,6 +332,9 @@ impl RollbackPlan {
             error = error.fact(fact, texts.join("\n"));
         }
         Err(error.hinted(match is_missing {
+            true if is_in_the_way => {
+                "nothing was changed; move it away, and run the same command again"
+            }
             true => {
                 "nothing was changed; bring it back there, or release the former version anew; \
                  where only a link would point to nothing, `--rollback --force` goes back all \
@@ -364,6 +382,16 @@ impl RollbackPlan {
 /// Returns the use that a step belongs to, by its name in journals.
 pub fn label_of(step: &str) -> &str {
     step.split('/').next().unwrap_or(step)
+}
+
+impl Missing {
+    /// Returns what it is called in errors.
+    fn word(&self) -> &'static str {
+        match self.is_in_the_way {
+            true => IN_THE_WAY,
+            false => "missing",
+        }
+    }
 }
 
 impl Edited {

@@ -41,8 +41,13 @@ rel_scope_abandon() {
 }
 
 # RUN SEQ: adds what a step has left for its way back to rel_has, a column each: KIND RUN SEQ [PORT].
+# Each step makes the directory of its run: `gone` says that somebody has removed it.
 rel_has_back() {
     local file="$rel_state/undo/$1/$2" kind port
+    if [ ! -d "$rel_state/undo/$1" ]; then
+        rel_has="$rel_has${rel_tab}gone $1 $2"
+        return
+    fi
     for kind in late start last enter; do
         if [ -s "$file.$kind" ]; then rel_has="$rel_has$rel_tab$kind $1 $2"; fi
     done

@@ -182,8 +182,8 @@ rel_finish_file() {
 }
 
 # PATH MODE OWNER: writes the secret that rel_keep took for this step. The former file waits in
-# a private directory with its times whole, and no digest of either is kept: what is newer than
-# the mark was written there by somebody else.
+# a private directory with its times whole, and no digest of either is kept: size and time in the
+# mark, and its own time, tell whether somebody else wrote there since.
 rel_write_secret() ( rel_beside "$1" rel_write_secret_there "$@" )
 
 rel_write_secret_there() {
@@ -197,7 +197,8 @@ rel_write_secret_there() {
     fi
     rel_undo_call && rel_make_new && cat -- "$rel_tmp/secret.$rel_seq" >"$rel_new" || return 1
     rm -f -- "$rel_tmp/secret.$rel_seq"
-    rel_finish_file "$2" "$3" && : >"$mark"
+    rel_finish_file "$2" "$3" || return 1
+    stat -c '%s %Y' -- "$rel_there" >"$mark" 2>/dev/null || : >"$mark"
 }
 
 # PATH MARK FORMER: brings the former file back, or takes away what was written.
@@ -205,7 +206,7 @@ rel_secret_back() ( rel_beside "$1" rel_secret_back_there "$@" )
 
 rel_secret_back_there() {
     rel_pin "$1" || return 1
-    if [ -n "$rel_found" ] && [ -f "$2" ] && [ "$rel_found" -nt "$2" ]; then
+    if [ -n "$rel_found" ] && [ -f "$2" ] && ! rel_is_own_secret "$rel_found" "$2"; then
         rel_save_edit "$1" || return 1
     fi
     if [ -n "$3" ]; then

@@ -321,6 +321,11 @@ pub fn prove_run(run: &str) -> String {
     format!("rel_prove_run {}\n", quote(run))
 }
 
+/// Returns the line that asks whether `run`, which the journal does not know, left anything.
+pub fn prove_no_run(run: &str) -> String {
+    format!("rel_prove_no_run {}\n", quote(run))
+}
+
 /// Returns the lines that look at the way back of a step, and change nothing.
 pub fn prove_step(run: &str, seq: u32) -> String {
     let run = quote(run);

@@ -22,6 +22,13 @@ rel_prove_run() {
     rel_say missing "what run $1 left for its way back is gone: $rel_state/undo/$1"
 }
 
+# RUN: one of which the journal says nothing did nothing here.
+rel_prove_no_run() {
+    rel_of_run=$1 rel_of_seq=0
+    if [ ! -d "$rel_state/undo/$1" ]; then return 0; fi
+    rel_say missing "the journal does not know run $1, which left this for its way back: $rel_state/undo/$1"
+}
+
 # LINE: whether it is one call with words in single quotes, as rel_call writes them, and nothing
 # else. Older runs wrote `there` without quotes.
 rel_is_call() {
@@ -122,13 +129,14 @@ rel_brings() {
 rel_prove_symlink_back() {
     local to
     rel_prove_dir "$1"
+    rel_prove_way "$1"
     if ! rel_is_first "link $1"; then
         rel_prove_chain "link $1" "$2" "${4:-}"
     elif ! rel_link_is "$1" "$2" "${4:-}" && [ -n "${4:-}" ]; then
         rel_say differs "$1" "$rel_found" "$4"
     fi
     rel_brings "link $1" "$2"
-    if [ -L "$1" ]; then to=$(readlink -- "$1"); else to='no link'; fi
+    if [ -L "$1" ]; then to=$(readlink -- "$1"); elif [ -d "$1" ]; then to='a directory'; else to='no link'; fi
     rel_say link "$1" "$to" "${2:-no link}"
     if [ "${3:-}" != there ]; then return 0; fi
     case $2 in
@@ -149,6 +157,8 @@ rel_prove_symlink_back() {
 rel_sum_of() {
     if [ -L "$1" ]; then
         rel_sum='a link'
+    elif [ -d "$1" ]; then
+        rel_sum='a directory'
     elif [ ! -e "$1" ]; then
         rel_sum='no file'
     elif [ -f "$1" ] && rel_sum=$(sha256sum <"$1"); then
@@ -158,10 +168,16 @@ rel_sum_of() {
     fi
 }
 
+# PATH: what stands there is no directory, which nothing replaces.
+rel_prove_way() {
+    if [ -d "$1" ] && [ ! -L "$1" ]; then rel_say directory "$1 is a directory by now"; fi
+}
+
 # PATH FORMER LEFT ACCESS: a file that had this content, or none, before rel gave it this one.
 rel_prove_file() {
     local found former
     rel_prove_dir "$1"
+    rel_prove_way "$1"
     rel_sum_of "$1"
     found=$rel_sum
     former='no file'
@@ -198,8 +214,13 @@ rel_prove_secret_back() {
             rel_say missing "the former content of $1 is gone: $3"
         fi
     fi
-    if rel_is_first "file $1" && [ -f "$2" ] && [ "$1" -nt "$2" ]; then
-        rel_say differs "$1" 'a newer file' 'the secret that rel wrote'
+    rel_prove_way "$1"
+    if rel_is_first "file $1" && [ -f "$1" ] && [ -f "$2" ] && ! rel_is_own_secret "$1" "$2"; then
+        if [ "$1" -nt "$2" ]; then
+            rel_say differs "$1" 'a newer file' 'the secret that rel wrote'
+        else
+            rel_say differs "$1" 'another file' 'the secret that rel wrote'
+        fi
     fi
     rel_say file "$1" "$found" "$former"
 }

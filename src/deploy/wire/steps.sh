@@ -127,6 +127,15 @@ rel_column() {
     case $1 in *[!-_./:@A-Za-z0-9]*) rel_c=$(printf '%s' "$1" | tr '\t\n' '  ') ;; esac
 }
 
+# PATH MARK: whether a file is still the secret that was written there with MARK. Older runs, and
+# hosts without such a `stat`, leave an empty mark: then one that is not newer counts.
+rel_is_own_secret() {
+    local now was
+    if [ "$1" -nt "$2" ]; then return 1; fi
+    if [ ! -s "$2" ] || ! now=$(stat -c '%s %Y' -- "$1" 2>/dev/null); then return 0; fi
+    IFS= read -r was <"$2" && [ "$now" = "$was" ]
+}
+
 # TEXT: a warning of the step at work, for a person; the step goes on.
 rel_warn() { printf '%s\n' "$1" >>"$rel_tmp/warned"; }
 
@@ -202,7 +211,6 @@ rel_wait() (
     done
 )
 
-# NAME: ends what `service` has started, by its stop command or a signal.
 # NAME [DIGEST]: stops a service; with the digest of how it was started, as the way back of its
 # first start.
 rel_service_stop() {
@@ -316,8 +324,9 @@ rel_service_keep() {
 # NAME FILE: starts a service again as it was kept. Older runs kept its script alone.
 rel_service_back() {
     local one to="$rel_state/services/$1"
-    # As it is stopped now.
+    # As it is stopped now. It ran before, whatever a later attempt at the step found and took back.
     rel_service_stop "$1"
+    rm -f -- "$to/unstarted"
     if [ -e "$2.log" ]; then
         for one in stop log ready within foreign-ok; do
             if [ -e "$2.$one" ]; then cp -p -- "$2.$one" "$to/$one"; else rm -f -- "$to/$one"; fi || return 1

@@ -17,6 +17,8 @@ pub struct Left {
     kinds: BTreeMap<Key, BTreeSet<String>>,
     ports: BTreeMap<Key, Port>,
     modes: BTreeSet<Key>,
+    /// Runs, by host, of which nothing is there any more.
+    gone: BTreeSet<(String, String)>,
     /// Hosts that did not tell: each of their steps may have anything.
     silent: BTreeSet<String>,
 }
@@ -69,12 +71,24 @@ impl Left {
             let mut words = column.splitn(4, ' ');
             let mut next = || words.next().unwrap_or_default().to_owned();
             let (kind, run, seq) = (next(), next(), next().parse().unwrap_or(0));
+            if kind == "gone" {
+                self.gone.insert((host.to_owned(), run));
+                continue;
+            }
             let key = (host.to_owned(), run, seq);
             if let Some(port) = Port::read(&next()) {
                 self.ports.insert(key.clone(), port);
             }
             self.kinds.entry(key).or_default().insert(kind);
         }
+    }
+
+    /// Returns what can not go back, in words: what runs have left is gone.
+    pub fn gone(&self) -> impl Iterator<Item = String> {
+        let gone = self.gone.iter();
+        gone.map(|(host, run)| {
+            format!("run {run} on {host}: what it left for its way back is gone")
+        })
     }
 
     /// Returns whether a step entered a scope that is to be entered again.
