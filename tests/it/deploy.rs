@@ -275,7 +275,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
         done h2  site/upload[b5dfa1fac337]  [TIME]
         done page  [TIME]
       failed h2  gate/command  exit status 1
-      help: what was live before is live again; mend it and run the same command again
+      help: what was live on `h1` and `h2` is live there again; mend it and run the same command again
       output  it did not hold within 1 s: tried [TIMES], last exit status 1
       status  1
       undone  2 steps

@@ -198,7 +198,7 @@ environment "live" {
       log     [work]/srv/w/log/one.log
       says    its port is taken
       undone  1 step
-      help: what was live before is live again; mend it and run the same command again
+      help: what was live on `w` is live there again; mend it and run the same command again
     --- exit code 1
     ");
     assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);

@@ -134,7 +134,7 @@ fn a_run_that_finds_nothing_left_to_do_ends_the_one_that_was_cut_off() {
     let failed = space.run(["e", "--var", "v=3"]).fails(1);
     assert_eq!(space.read("hosts/h/file"), "2\n");
     assert_snapshot!(failed.stderr.lines().rev().take(4).collect::<Vec<_>>().join("\n"), @"
-      help: what was live before is live again; mend it and run the same command again
+      help: what was live on `h` is live there again; mend it and run the same command again
       undone  1 step
       status  1
     error: `e` stopped: step `file/fail` failed on host `h`

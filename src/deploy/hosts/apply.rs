@@ -25,8 +25,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Artifact, Environment};
 use crate::progress::{Event, Progress, StepEnd};
 
-/// Runs whose ways back are kept.
+/// Releases whose ways back are kept.
 const UNDO_KEPT: usize = 10;
+/// Hosts that an error names.
+const HOSTS_SHOWN: usize = 5;
 /// Steps without a way back that an error names.
 const STAYS_SHOWN: usize = 10;
 /// Steps of this machine have no host's name.
@@ -110,7 +112,13 @@ fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
 }
 
 /// Returns the error that says what went back, and no more than is known of it.
-fn went_back(mut cause: Box<Error>, undone: &Undone, stays: &BTreeSet<String>) -> Box<Error> {
+/// `ran` is what was to go back: of other hosts nothing is said.
+fn went_back(
+    mut cause: Box<Error>,
+    ran: &[Ran],
+    undone: &Undone,
+    stays: &BTreeSet<String>,
+) -> Box<Error> {
     let count = undone.steps.len();
     if count > 0 {
         let text = format!("{count} {}", crate::error::plural(count, "step"));
@@ -125,16 +133,39 @@ fn went_back(mut cause: Box<Error>, undone: &Undone, stays: &BTreeSet<String>) -
         cause = cause.fact("no way back", format!("{}{more}", shown.join("\n")));
     }
     cause.hinted(match (count, undone.is_proven(), stays.is_empty()) {
-        (0, _, true) => "nothing had been switched; mend it and run the same command again",
-        (0, _, false) => {
-            "nothing was taken back: look at what these steps did, and run the same command again"
+        (0, _, true) => "nothing had been switched; mend it and run the same command again".into(),
+        (0, _, false) => String::from(
+            "nothing was taken back: look at what these steps did, and run the same command again",
+        ),
+        (_, true, true) => format!(
+            "what was live on {} is live there again; mend it and run the same command again",
+            names(ran.iter().map(|step| step.host.as_str()).collect())
+        ),
+        (_, _, true) => {
+            "each way back came to its end; mend it and run the same command again".into()
         }
-        (_, true, true) => {
-            "what was live before is live again; mend it and run the same command again"
+        (_, _, false) => {
+            "the other steps were taken back; mend it and run the same command again".into()
         }
-        (_, _, true) => "each way back came to its end; mend it and run the same command again",
-        (_, _, false) => "the other steps were taken back; mend it and run the same command again",
     })
+}
+
+/// Returns the names of hosts in a sentence, of many the first ones.
+fn names(hosts: BTreeSet<&str>) -> String {
+    let mut shown: Vec<String> = hosts
+        .iter()
+        .take(HOSTS_SHOWN)
+        .map(|h| format!("`{h}`"))
+        .collect();
+    match hosts.len() - shown.len() {
+        0 => {}
+        1 => shown.push("1 more host".into()),
+        more => shown.push(format!("{more} more hosts")),
+    }
+    match shown.pop() {
+        Some(last) if !shown.is_empty() => format!("{} and {last}", shown.join(", ")),
+        last => last.unwrap_or_default(),
+    }
 }
 
 impl From<Box<Error>> for Stop {
@@ -361,7 +392,7 @@ impl Hands<'_> {
         });
         self.fleet.close_ports(is_wanted);
         match undone {
-            Ok(undone) => went_back(cause, &undone, &done.stays(&ran, &undone)),
+            Ok(undone) => went_back(cause, &ran, &undone, &done.stays(&ran, &undone)),
             Err(error) if error.kind == ErrorKind::Interrupted => {
                 cause.kind = ErrorKind::Interrupted;
                 cause
@@ -462,5 +493,14 @@ mod tests {
         assert!(forgotten("oxxxxxxxxxxxxxxxo").is_empty());
         assert_eq!(forgotten("xxooooooooooo"), ["0", "1", "2"]);
         assert_eq!(forgotten("obbbbbbbbbbbb"), ["1", "2"]);
+    }
+
+    #[test]
+    fn hosts_are_named_in_a_sentence() {
+        let names = |hosts: &[&'static str]| names(hosts.iter().copied().collect());
+        assert_eq!(names(&["a"]), "`a`");
+        assert_eq!(names(&["b", "a"]), "`a` and `b`");
+        let many = ["a", "b", "c", "d", "e", "f"];
+        assert_eq!(names(&many), "`a`, `b`, `c`, `d`, `e` and 1 more host");
     }
 }

@@ -231,7 +231,7 @@ fn a_service_that_ends_at_once_fails_with_its_log() {
               no such port
               more in [project]/hosts/a/log/db.log
       undone  1 step
-      help: what was live before is live again; mend it and run the same command again
+      help: what was live on `a` is live there again; mend it and run the same command again
     ");
 }
 
