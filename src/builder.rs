@@ -30,6 +30,7 @@ mod lacked;
 mod long_script;
 mod lost;
 mod moved;
+mod others;
 mod settle;
 mod state;
 mod strays;
@@ -389,8 +390,11 @@ impl<'a> Builder<'a> {
             let Ok(id) = next else { return };
             let started = Instant::now();
             let span = trace::target(self.graph().name(id));
+            self.enter(id);
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
                 .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
+            let is_fresh = |outcome: &Outcome| outcome.how == Settled::Fresh;
+            self.leave(id, result.as_ref().is_ok_and(is_fresh));
             drop(span);
             if messages
                 .send(Message::Settled(id, result, started.elapsed()))

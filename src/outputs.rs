@@ -81,7 +81,8 @@ fn states_with<T>(
     Ok(found)
 }
 
-fn exclusions(target: &Target) -> Vec<Glob> {
+/// Returns what the outputs of a target leave out.
+pub fn exclusions(target: &Target) -> Vec<Glob> {
     let all = target.not_outputs.iter();
     // Those that are no patterns are mistakes of the Releasefile.
     all.filter_map(|pattern| glob::compile(pattern).ok())
@@ -89,7 +90,7 @@ fn exclusions(target: &Target) -> Vec<Glob> {
 }
 
 /// Returns whether one of the patterns names a path, or everything below it.
-fn is_excluded(path: &RepoPath, not: &[Glob]) -> bool {
+pub fn is_excluded(path: &RepoPath, not: &[Glob]) -> bool {
     not.iter()
         .any(|glob| glob.is_match(path) || glob.covers_below(path))
 }
@@ -429,7 +430,7 @@ fn of_one_result(what: &str, mut error: Box<Error>) -> Box<Error> {
 }
 
 /// Returns whether `path` is one that `target` declares: a result of a cache may name no other.
-fn is_declared(target: &Target, path: &RepoPath) -> bool {
+pub fn is_declared(target: &Target, path: &RepoPath) -> bool {
     // As in `states_with`: what is named as a file is an output whatever is excluded.
     let is_excluded = || is_excluded(path, &exclusions(target));
     path.is_inside()

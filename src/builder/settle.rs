@@ -285,7 +285,7 @@ impl Builder<'_> {
         self.make_room_for_depfile(target)?;
         let started = Instant::now();
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
-        let watch = self.watch(target, &job.gathered);
+        let watch = self.watch(id, &job.gathered);
         let before = self.state_before(target, job.known.as_ref());
         let run = self.attempts(target, &job.gathered, job.key);
         let alone = self.tell_strays(id, watch);

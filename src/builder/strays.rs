@@ -1,10 +1,11 @@
 //! Strays: files that a command wrote and no target declares.
 //!
-//! A command may write what it likes where nobody looks. Two places matter: beside declared
+//! A command may write what it likes where nobody looks. Two places matter here: beside declared
 //! outputs, where a forgotten output lies, and among the inputs of another target, which
 //! would then read what nothing keeps up to date. Found by comparing the listings of a few
 //! directories from before and after: no process is traced, so a file that is overwritten,
-//! or written elsewhere, is not seen. A stray is a warning, never a failure.
+//! or written elsewhere, is not seen. A stray is a warning, never a failure. What commands do
+//! to the outputs of other targets is told by `others.rs`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Builder;
+use super::others::Others;
 use crate::fs::RepoPath;
 use crate::glob::{self, EntryKind, Listing, OutputIndex};
 use crate::graph::{Output, Pattern, Target, TargetId};
@@ -24,13 +26,14 @@ const DIRS_MAX: usize = 256;
 /// Files looked at in a directory that is new.
 const NEW_FILES_MAX: usize = 1000;
 /// Strays told of per target.
-const TOLD_MAX: usize = 5;
+pub(super) const TOLD_MAX: usize = 5;
 
 /// Time for which a listing of a directory counts as new, and in which one with many
 /// entries is not listed again: it would cost more than a short command.
-const LISTED_FOR: Duration = Duration::from_millis(100);
-/// Directories with so few entries are listed after each command.
-const FEW: usize = 32;
+pub(super) const LISTED_FOR: Duration = Duration::from_millis(100);
+/// Directories with so few entries are listed after each command, and so few outputs of others
+/// looked at.
+pub(super) const FEW: usize = 32;
 
 /// Where a target's commands are watched.
 pub(super) struct Watch {
@@ -49,10 +52,10 @@ struct Turn {
 
 /// Targets at work in one place.
 #[derive(Clone, Copy, Default)]
-struct Work {
-    now: usize,
+pub(super) struct Work {
+    pub(super) now: usize,
     /// How many were started.
-    started: u64,
+    pub(super) started: u64,
 }
 
 impl Work {
@@ -101,11 +104,35 @@ pub(super) struct Strays {
     outputs: OnceLock<OutputIndex>,
     /// Whether some target reads what is at a path or below.
     read: Mutex<HashMap<RepoPath, bool>>,
+    /// What targets made, as it was before commands of others ran.
+    pub(super) others: Mutex<Others>,
+}
+
+impl Strays {
+    /// Returns the targets whose commands run.
+    pub(super) fn at_work(&self) -> Work {
+        *lock(&self.all)
+    }
+
+    /// Returns whether nothing was told of a path before; now it is.
+    pub(super) fn is_first_told(&self, path: &RepoPath) -> bool {
+        lock(&self.told).insert(path.clone())
+    }
+
+    /// Returns whether something was told of a path or what lies above it.
+    pub(super) fn is_told(&self, path: &RepoPath) -> bool {
+        let told = lock(&self.told);
+        path.as_path()
+            .ancestors()
+            .any(|above| told.contains(&RepoPath::new(above)))
+    }
 }
 
 impl Builder<'_> {
     /// Looks at the directories that `target` writes to, reads from and runs in.
-    pub(super) fn watch(&self, target: &Target, gathered: &Gathered) -> Watch {
+    pub(super) fn watch(&self, id: TargetId, gathered: &Gathered) -> Watch {
+        self.watch_others(id);
+        let target = self.graph().target(id);
         let mut dirs: BTreeSet<RepoPath> = output_dirs(target).collect();
         dirs.insert(target.dir.clone());
         for (path, _) in &gathered.inputs {
@@ -175,6 +202,7 @@ impl Builder<'_> {
                 self.compare(dir);
             }
         }
+        self.look_at_others(id, watch.turn.started, is_alone);
         Alone {
             everywhere: is_alone,
             within,
@@ -183,6 +211,7 @@ impl Builder<'_> {
 
     /// Tells of what is new wherever that was put off.
     pub(super) fn tell_last_strays(&self) {
+        self.look_last_at_others();
         let is_open = |(dir, w): (&RepoPath, &Watched)| w.since.map(|_| dir.clone());
         let mut dirs: Vec<RepoPath> = self.watched().iter().filter_map(is_open).collect();
         dirs.sort();
@@ -249,7 +278,7 @@ impl Builder<'_> {
         if reader.is_none() && !is_beside {
             return None;
         }
-        if !lock(&self.strays.told).insert(path.clone()) {
+        if !self.strays.is_first_told(path) {
             return None;
         }
         let slash = if kind == EntryKind::Dir { "/" } else { "" };
@@ -357,7 +386,7 @@ pub(super) fn output_dirs(target: &Target) -> impl Iterator<Item = RepoPath> {
     })
 }
 
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -72,6 +72,7 @@ impl Builder<'_> {
         // What tools keep is told once; any other file may be somebody's, who wants to know.
         let is_told =
             known.left_within.is_empty() || new.iter().any(|path| tool_of(path).is_none());
+        let is_told = is_told && !new.iter().all(|path| self.strays.is_told(path));
         if self.records().note_within(&target.name, found).is_ok() && is_told {
             self.progress.event(&Event::Warning { text: &text });
         }

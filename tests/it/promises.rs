@@ -258,6 +258,152 @@ target "b" { outputs "build/b"; run "touch build/b ../b; while ! test -e ../a; d
     assert_snapshot!(warnings.join("\n"), @"warning: while [A OR B] and others ran, `build/stray` appeared, which no target declares");
 }
 
+/// What is then restored or made anew, each time, and why, is told when it happens.
+#[test]
+fn a_command_that_writes_among_the_outputs_of_another_target() {
+    let cases = [
+        (
+            "echo > out/extra",
+            "`b` wrote `out/extra` among the outputs of `a`",
+        ),
+        (
+            "mkdir out/new; echo > out/new/x",
+            "`b` wrote `out/new/` among the outputs of `a`",
+        ),
+        (
+            "echo > out/empty/x",
+            "`b` wrote `out/empty/x` among the outputs of `a`",
+        ),
+        (
+            "echo > lib/x.o",
+            "`b` wrote `lib/x.o` among the outputs of `a`",
+        ),
+        ("echo 2 > out/one", "`b` changed `out/one`, which `a` made"),
+        (
+            "echo more >> out/d/deep",
+            "`b` changed `out/d/deep`, which `a` made",
+        ),
+        ("chmod +x out/one", "`b` changed `out/one`, which `a` made"),
+        (
+            "echo 2 > x; mv x single",
+            "`b` changed `single`, which `a` made",
+        ),
+        (
+            "rm lib/a.o; mkdir lib/a.o",
+            "`b` changed `lib/a.o/`, which `a` made",
+        ),
+        ("rm out/one", "`b` removed `out/one`, which `a` made"),
+        ("rm -r out/d", "`b` removed `out/d`, which `a` made"),
+        ("rm -r out", "`b` removed `out`, which `a` made"),
+        ("rm -r lib", "`b` removed `lib`, which `a` made"),
+        // Nothing that `a` would be made anew for.
+        ("echo 1 > out/one; cp -l out/one link; touch single", ""),
+        (
+            "mkdir -p out/.cache; echo > out/.cache/x; echo > lib/x.d",
+            "",
+        ),
+        ("cp out/one out/two; rm out/two", ""),
+    ];
+    let space = Space::new(
+        r#"
+target "a" {
+    outputs "out/" "!**/.cache/**" "single" "lib/*.o"
+    run "mkdir -p out/d out/empty; echo 1 > out/one; echo d > out/d/deep; echo s > single; echo o > lib/a.o"
+}
+target "b" { inputs "t"; outputs "made/b"; run "sh" "t"; run "touch made/b"; }
+"#,
+    );
+    space.write("t", "");
+    let _ = space.run(["build"]).ok();
+    for (script, says) in cases {
+        space.write("t", script);
+        let told = space.run(["-q", "build", "b"]).ok().stderr;
+        let warnings = told.lines().filter(|line| line.starts_with("warning"));
+        let warnings: Vec<&str> = warnings.collect();
+        match says {
+            "" => assert!(warnings.is_empty(), "{script}: {told}"),
+            says => assert!(
+                warnings.len() == 1 && told.contains(says),
+                "{script}: {told}"
+            ),
+        }
+        let settled = space.build(["a"]).ok();
+        settled.is(if says.is_empty() {
+            "a fresh"
+        } else {
+            "a restored"
+        });
+    }
+}
+
+#[test]
+fn a_command_that_writes_among_outputs_that_are_made_in_the_same_run() {
+    let space = Space::new(
+        r#"
+target "a" { inputs "in"; outputs "out/"; run "mkdir out; cp in out/one" }
+target "b" { outputs "b"; run "while ! test -e go; do sleep 0.01; done; echo > out/extra; touch b" }
+"#,
+    );
+    space.write("in", "1\n");
+    let job = space.begin(["-q", "build", "-j2"]);
+    let is_made = || {
+        space
+            .run(["status", "a"])
+            .ok()
+            .stdout
+            .contains("1 target fresh, 0 not")
+    };
+    while !is_made() {}
+    space.write("go", "");
+    assert_snapshot!(job.finish().ok().stderr, @"
+    warning: `b` wrote `out/extra` among the outputs of `a`: no part of its result
+      help: let the command write it elsewhere and declare it there, or let `a` make it
+    ");
+}
+
+/// Of many files also those are told that are gone when they would be looked at.
+#[test]
+fn a_command_that_writes_among_outputs_that_are_made_after_it() {
+    let space = Space::new(
+        r#"
+target "a" { needs "b"; outputs "out/"; run "mkdir out; touch $(seq -f out/%g 100)" }
+target "b" { inputs "t"; outputs "b"; run "if test -e out; then touch out/extra; fi; touch b"; }
+"#,
+    );
+    space.write("t", "1\n");
+    let _ = space.run(["build"]).ok();
+    space.write("t", "2\n");
+    let told = space.run(["-q", "build"]).ok().stderr;
+    let told = regex::Regex::new("aside/[^`]*")
+        .expect("is sound")
+        .replace(&told, "aside/[NAME]");
+    assert_snapshot!(told, @"
+    warning: `b` wrote `out/extra` among the outputs of `a`: no part of its result
+      help: let the command write it elsewhere and declare it there, or let `a` make it
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[NAME]`
+    ");
+}
+
+/// Neither of those that ran together is accused, and what needs the outputs tells it no more.
+#[test]
+fn what_appears_among_outputs_while_several_run_is_pinned_on_nobody() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "out/"; run "mkdir out; echo 1 > out/one" }
+target "b" { inputs "t"; outputs "b"; run "while ! test -e ../c; do sleep 0.01; done; touch out/extra b ../b" }
+target "c" { needs "a"; inputs "t"; outputs "c"; run "touch c ../c; while ! test -e ../b; do sleep 0.01; done" }
+"#,
+    );
+    space.write("t", "1\n");
+    let _ = space.run(["build", "a"]).ok();
+    let told = space.run(["-q", "build", "-j2", "b", "c"]).ok().stderr;
+    let told = told.replace("`b`", "[B OR C]").replace("`c`", "[B OR C]");
+    assert_snapshot!(told, @"
+    warning: while [B OR C] and others ran, `out/extra` appeared among the outputs of `a`: no part of its result
+      help: let the command write it elsewhere and declare it there, or let `a` make it
+    ");
+}
+
 #[test]
 fn a_command_that_changes_its_own_inputs() {
     let space = Space::new(
