@@ -4,6 +4,9 @@
 //! build runs nothing, and no command ran whose whole action had been done before. `rel` is
 //! the real program, its commands real processes; only the oracle is made up (`oracle.rs`).
 //!
+//! Some commands write the path of the checkout. Work goes on in a second checkout that shares the
+//! cache, and checkouts are moved: what names the path is made anew there, all else is restored.
+//!
 //! `REL_MODEL_HISTORIES=20000` walks more of them, `REL_MODEL_SEED=17` one, or from there on.
 //! What it finds is kept as a test of its own where that behaviour is tested: the numbers that a
 //! seed gives change with the generator. The same walk checks what killed and hindered runs

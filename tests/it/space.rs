@@ -96,6 +96,11 @@ environment "e" { use "r" on="h" v="{v}"; }
         self.work.join(path)
     }
 
+    /// Lets the checkout be another directory at the same place.
+    pub fn work_in(&mut self, name: &str) {
+        self.work = self.dir.path().join(name);
+    }
+
     /// Returns the cache's directory.
     pub fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")

@@ -3,6 +3,11 @@
 //   act print FILE                                       prints a file
 //   act run LOG ID FLAGS SALT VARIABLE MODE OUT FLAKY DEPFILE HEADER HEADER -- INPUTS
 //
+// Flags: `s` leaves out remarks, `b` fails on bad input, then `m` leaves a mess, `f` fails at first,
+// `x` minds who may execute, `L` and `M` make much. `P` writes the path of the checkout, `Q` writes
+// it where a part ends that `rel` reads at once. What is read counts without that path, so that a
+// seed makes the same graph anywhere.
+//
 // With a DEPFILE it reads the first HEADER, and the second if the first begins with a `t`, and
 // says so there.
 //
@@ -19,12 +24,13 @@
 #include <unistd.h>
 
 // What `L` and `M` add to outputs: more than goes into a cached result, and a lot.
-enum { LARGE = 6000, HUGE_ = 1 << 19 };
+enum { LARGE = 6000, HUGE_ = 1 << 19, PART = 1 << 18 };
 
 static char *lines[20000];
 static int count;
 static int is_bad;
 static const char *flags;
+static char root[4096];
 
 static int has(char flag) { return strchr(flags, flag) != NULL; }
 
@@ -39,6 +45,15 @@ static uint64_t hash(uint64_t h, const char *text, size_t len) {
 }
 
 static const uint64_t START = 0xcbf29ce484222325ull;
+
+static uint64_t hash_cut(uint64_t h, const char *text, size_t len) {
+    const char *end = text + len, *at;
+    while ((at = memmem(text, end - text, root, strlen(root)))) {
+        h = hash(h, text, at - text);
+        text = at + strlen(root);
+    }
+    return hash(h, text, end - text);
+}
 
 static char *slurp(const char *path) {
     FILE *file = fopen(path, "r");
@@ -67,7 +82,7 @@ static void regular(const char *path, mode_t mode) {
         size_t len = end - at + (*end == '\n');
         if (len == 4 && !memcmp(at, "bad\n", 4)) is_bad = 1;
         // Remarks are left out, so that some edits change nothing further on.
-        if (!(has('s') && *at == '#')) h = hash(h, at, len);
+        if (!(has('s') && *at == '#')) h = hash_cut(h, at, len);
         at += len;
     }
     free(text);
@@ -112,7 +127,7 @@ static void tree(const char *path) {
         if (S_ISDIR(st.st_mode)) tree(below);
         else if (S_ISLNK(st.st_mode)) {
             ssize_t len = readlink(below, text, sizeof text);
-            line(below, "l ", hash(START, text, len));
+            line(below, "l ", hash_cut(START, text, len));
         } else regular(below, st.st_mode);
     }
 }
@@ -134,9 +149,10 @@ static char *numbered(int i, const char *text) {
     return out;
 }
 
-static void make(char mode, const char *out, const char *text) {
-    uint64_t h = hash(START, text, strlen(text));
-    char path[4096], name[32];
+// The shape of what is made follows from the text without what comes behind it.
+static void make(char mode, const char *out, const char *text, size_t len) {
+    uint64_t h = hash(START, text, len);
+    char path[4096], name[32], *leads = "f0";
     if (mode == 'n') return;
     if (mode == 'f' || mode == 'p') {
         write_file(out, "", text, 0);
@@ -156,7 +172,8 @@ static void make(char mode, const char *out, const char *text) {
     if (h % 7 < 3) write_file(out, "run", text, 1);
     if (h % 11 < 5) {
         snprintf(path, sizeof path, "%s/link", out);
-        if (symlink("f0", path)) die(path);
+        if (has('P') && asprintf(&leads, "%s/%s/f0", root, out) < 0) exit(3);
+        if (symlink(leads, path)) die(path);
     }
     if (h % 13 < 6) {
         snprintf(path, sizeof path, "%s/empty", out);
@@ -174,6 +191,7 @@ int main(int argc, char **argv) {
     const char *out = argv[8], *flaky = argv[9];
     flags = argv[4];
     char mode = *argv[7], *entry, *text;
+    if (!getcwd(root, sizeof root)) die("getcwd");
     int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0666);
     int len = asprintf(&entry, "%s\n", id);
     if (fd < 0 || write(fd, entry, len) != len) die(log);
@@ -202,14 +220,21 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) fputs(lines[i], memory);
     if (strchr("fdg", mode) && (has('L') || has('M')))
         for (int i = 0; i < (has('M') ? HUGE_ : LARGE); i++) fputc('.', memory);
+    fflush(memory);
+    size_t len_of_text = size;
+    if (strchr("fdgp", mode) && (has('P') || has('Q'))) {
+        size_t from = PART - strlen(root) / 2;
+        for (size_t i = size; has('Q') && i < from; i++) fputc('.', memory);
+        fprintf(memory, "\1\177%s/src\2\n", root);
+    }
     fclose(memory);
     if (has('b') && is_bad) {
         // A failed run may leave something at its outputs.
-        if (has('m')) make(mode, out, "mess\n");
+        if (has('m')) make(mode, out, "mess\n", 5);
         fprintf(stderr, "bad input\n");
         return 1;
     }
-    make(mode, out, text);
+    make(mode, out, text, len_of_text);
     printf("made %s\n", id);
     return 0;
 }

@@ -1,12 +1,13 @@
 //! Changes to the world and to what `rel` keeps: done on the disk and in the model alike.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::ground::{Writing, copy_dir, overwrite, set_executable};
 use super::history::{Kind, Op, file_paths, other_text};
 use super::oracle::{Expected, Fate, Thing, expect};
-use super::walk::Walk;
+use super::walk::{Outcome, Walk, settle};
 use super::world::{FILES, LINK_TEXTS, LINKS, Node, Out};
 
 impl Walk {
@@ -234,6 +235,35 @@ impl Walk {
         self.past.standing.remove(id);
     }
 
+    /// Moves the checkout, or goes on in the other one.
+    pub fn change_checkout(&mut self, op: Op) -> Outcome {
+        if !self.past.late.is_empty() {
+            // What a killed run left is ended by the next one in its checkout.
+            self.check(2)?;
+        }
+        if op.kind == Kind::Move && op.b.is_multiple_of(2) {
+            // What was looked at is trusted then, unless it counts where it is.
+            settle();
+            self.check(2)?;
+        }
+        let former = self.ground.space.path("");
+        if op.kind == Kind::Move {
+            self.ground.move_checkout(op.a);
+            for dir in &mut self.past.dirs {
+                let inside = dir.strip_prefix(&former).map(Path::to_owned);
+                *dir = self.ground.space.path(inside.unwrap_or_default());
+            }
+        } else {
+            let other = self.elsewhere.1.take();
+            self.ground.go_elsewhere(other, &self.world.tree, op.a);
+            self.elsewhere.1 = Some(former);
+            self.past.swap(&mut self.elsewhere.0);
+            self.turns += 1;
+        }
+        self.world.root = self.ground.root();
+        Ok(())
+    }
+
     pub fn harm_cache(&mut self, op: Op) {
         let part = match op.kind {
             Kind::DeleteResults | Kind::CutResults => "ac",
@@ -263,7 +293,9 @@ impl Walk {
 
     pub fn harm_state(&mut self, op: Op) {
         let state = self.ground.space.path(".rel");
-        let kept = self.ground.space.base().join("kept");
+        // No state is believed in another checkout.
+        let kept = format!("kept{}", self.turns % 2);
+        let kept = self.ground.space.base().join(kept);
         for dir in self.past.dirs.drain(..).filter(|dir| dir.is_dir()) {
             fs::remove_dir_all(dir).expect("removes");
         }

@@ -61,6 +61,7 @@ fn world(targets: Vec<Target>) -> World {
         tools: [0, 0],
         probes: [Some(0), Some(0)],
         env: [None, None],
+        root: String::new(),
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Ground {
     pub shared: Option<PathBuf>,
 }
 
+/// Names of directories that two checkouts are in; one is how another one begins.
+const CHECKOUTS: [&str; 4] = ["work", "work-2", "w \u{fc}", "w"];
+
 /// How files are written when a branch is switched to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
@@ -68,6 +71,47 @@ impl Ground {
         ground.write_tree(&world.tree);
         ground.write_outside(world);
         ground
+    }
+
+    /// Returns the path of the checkout, as commands that run there are told it.
+    pub fn root(&self) -> String {
+        let root = fs::canonicalize(self.space.path("")).expect("is there");
+        root.display().to_string()
+    }
+
+    /// Moves the checkout to another place.
+    pub fn move_checkout(&mut self, n: usize) {
+        let former = self.space.path("");
+        self.space.work_in(self.free_name(n));
+        fs::rename(former, self.space.path("")).expect("renames");
+    }
+
+    /// Goes on in another checkout, at `other` or at a new place, with the sources of a tree.
+    pub fn go_elsewhere(&mut self, other: Option<PathBuf>, tree: &Tree, n: usize) {
+        match &other {
+            Some(other) => {
+                let name = other.file_name().unwrap_or_default();
+                self.space.work_in(&name.to_string_lossy());
+            }
+            None => {
+                self.space.work_in(self.free_name(n));
+                fs::create_dir(self.space.path("")).expect("creates");
+            }
+        }
+        for entry in fs::read_dir(self.space.path("")).expect("lists") {
+            let path = entry.expect("lists").path();
+            // What stays is the state of that checkout.
+            if !path.ends_with(".rel") && !path.ends_with("out") {
+                let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+            }
+        }
+        self.write_tree(tree);
+    }
+
+    fn free_name(&self, n: usize) -> &'static str {
+        let is_free = |name: &&&str| !self.space.base().join(name).exists();
+        let mut names = CHECKOUTS.iter().cycle().skip(n % CHECKOUTS.len());
+        names.find(is_free).expect("two of them are used")
     }
 
     pub fn write_tree(&self, tree: &Tree) {

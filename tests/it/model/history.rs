@@ -104,12 +104,17 @@ pub enum Kind {
     Kill,
     EditMeanwhile,
     Ask,
+    // The checkout.
+    /// Work goes on in the other of two that share the cache, with the same sources.
+    Elsewhere,
+    /// It is moved.
+    Move,
     /// Lets files grow older than a clock tick, and builds: what is then looked at is trusted.
     Settle,
 }
 
 /// Kinds with how often they come.
-const KINDS: [(Kind, usize); 54] = {
+const KINDS: [(Kind, usize); 56] = {
     use Kind::*;
     [
         (Edit, 14),
@@ -165,6 +170,8 @@ const KINDS: [(Kind, usize); 54] = {
         (Kill, 8),
         (EditMeanwhile, 3),
         (Ask, 2),
+        (Elsewhere, 5),
+        (Move, 4),
         (Settle, 10),
     ]
 };
@@ -246,6 +253,7 @@ fn world(random: &mut Random, count: usize) -> World {
         tools: [0, 0],
         probes: [Some(0), Some(0)],
         env: [None, Some(0)],
+        root: String::new(),
     }
 }
 
@@ -277,7 +285,18 @@ fn target(random: &mut Random, tree: &Tree, number: usize) -> Target {
         _ => Each::One,
     };
     let mut flags = String::new();
-    for (flag, n) in [('s', 2), ('b', 4), ('f', 10), ('m', 2), ('x', 3), ('L', 4)] {
+    let all = [
+        ('s', 2),
+        ('b', 4),
+        ('f', 10),
+        ('m', 2),
+        ('x', 3),
+        ('L', 4),
+        ('P', 4),
+        ('H', 16),
+    ];
+    // A large output takes the oracle long.
+    for (flag, n) in all.into_iter().chain([('Q', 300)]) {
         if random.one_in(n) {
             flags.push(flag);
         }
@@ -411,13 +430,14 @@ pub fn simpler(history: &History) -> Vec<History> {
 }
 
 /// What a target may do without.
-const SIMPLIFY: [fn(&mut Target); 11] = [
+const SIMPLIFY: [fn(&mut Target); 12] = [
     |t| t.header = None,
     |t| t.inputs.clear(),
     |t| t.needs.clear(),
     |t| t.inputs.truncate(t.inputs.len().saturating_sub(1)),
     |t| t.needs.truncate(t.needs.len().saturating_sub(1)),
     |t| t.flags.clear(),
+    |t| t.flags.retain(|flag| flag == 'P'),
     |t| (t.tool, t.probe, t.var, t.env) = (None, None, None, None),
     |t| t.each = Each::One,
     |t| t.is_pooled = false,

@@ -56,6 +56,8 @@ pub struct Expected {
 /// What `L` and `M` add to outputs: more than goes into a cached result, and a lot.
 const LARGE: usize = 6000;
 const HUGE: usize = 1 << 19;
+/// Where `Q` lets the path of the checkout stand: at the end of a part that is read at once.
+const PART: usize = 1 << 18;
 
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -63,6 +65,12 @@ fn hash(start: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(start, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+/// Returns the hash of a text without the path of the checkout.
+fn hash_cut(start: u64, text: &str, root: &str) -> u64 {
+    let parts = text.split(root);
+    parts.fold(start, |h, part| hash(h, part.as_bytes()))
 }
 
 /// Returns what becomes of every instance, needs before their dependents.
@@ -116,9 +124,12 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         target.out,
         target.tool.map(|t| (t, world.tools[t])),
     );
+    if target.is_bound() {
+        action += &format!("in {}\n", world.root);
+    }
     let mut files = Vec::new();
     for path in &inputs {
-        let read = resolve(tree, done, path, 0);
+        let read = resolve(world, done, path, 0);
         action += &format!("{path} {:?} {read:?}\n", tree.sources.get(path));
         files.push((path.clone(), read));
     }
@@ -132,7 +143,7 @@ fn one(world: &World, instance: &Instance, done: &[Expected]) -> (Fate, String) 
         }
     }
     for path in tree.headers(instance.target).into_iter().flatten() {
-        let read = resolve(tree, done, &path, 0);
+        let read = resolve(world, done, &path, 0);
         action += &format!("header {path} {:?} {read:?}\n", tree.sources.get(&path));
         // The second one is read only if the first says so.
         let goes_on = matches!(&read, Read::File { text, .. } if text.starts_with('t'));
@@ -204,7 +215,8 @@ impl Read {
 }
 
 /// Follows links.
-fn resolve(tree: &Tree, done: &[Expected], path: &str, depth: usize) -> Read {
+fn resolve(world: &World, done: &[Expected], path: &str, depth: usize) -> Read {
+    let tree = &world.tree;
     match tree.sources.get(path) {
         Some(Node::File {
             text,
@@ -214,7 +226,7 @@ fn resolve(tree: &Tree, done: &[Expected], path: &str, depth: usize) -> Read {
             is_executable: *is_executable,
         },
         Some(Node::Link(_)) if depth > 8 => Read::Nothing,
-        Some(Node::Link(text)) => resolve(tree, done, &beside(path, text), depth + 1),
+        Some(Node::Link(text)) => resolve(world, done, &beside(path, text), depth + 1),
         None if tree
             .sources
             .keys()
@@ -228,7 +240,11 @@ fn resolve(tree: &Tree, done: &[Expected], path: &str, depth: usize) -> Read {
                 _ => None,
             });
             match made {
-                Some(Thing::Link(text)) => resolve(tree, done, &beside(path, text), depth + 1),
+                Some(Thing::Link(text)) => {
+                    let inside = text.strip_prefix(&format!("{}/", world.root));
+                    let to = inside.map_or_else(|| beside(path, text), str::to_owned);
+                    resolve(world, done, &to, depth + 1)
+                }
                 made => made.map_or(Read::Nothing, Read::of),
             }
         }
@@ -300,7 +316,7 @@ fn run(world: &World, instance: &Instance, files: &[(String, Read)]) -> Fate {
             Read::Nothing => return Fate::Fails,
             Read::EmptyDir => continue,
             Read::Dir => ("d ", START),
-            Read::Link(text) => ("l ", hash(START, text.as_bytes())),
+            Read::Link(text) => ("l ", hash_cut(START, text, &world.root)),
             Read::File {
                 text,
                 is_executable,
@@ -309,7 +325,7 @@ fn run(world: &World, instance: &Instance, files: &[(String, Read)]) -> Fate {
                 let kept = text.split_inclusive('\n');
                 let kept = kept.filter(|l| !(has('s') && l.starts_with('#')));
                 let mark = if has('x') && *is_executable { "x " } else { "" };
-                (mark, kept.fold(START, |h, l| hash(h, l.as_bytes())))
+                (mark, kept.fold(START, |h, l| hash_cut(h, l, &world.root)))
             }
         };
         lines.push(format!("{path} {mark}{hash:016x}\n"));
@@ -329,14 +345,29 @@ fn run(world: &World, instance: &Instance, files: &[(String, Read)]) -> Fate {
             _ => 0,
         });
     }
+    // The shape of what is made follows from the text without what comes behind it.
+    let h = hash(START, text.as_bytes());
+    let root = Some(world.root.as_str()).filter(|_| target.names_root());
+    if let Some(root) = root {
+        if has('Q') {
+            text += &".".repeat((PART - root.len() / 2).saturating_sub(text.len()));
+        }
+        text += &format!("\u{1}\u{7f}{root}/src\u{2}\n");
+    }
+    let path = world.tree.output(&instance.id, target.out);
     match target.out {
         Out::Product => Fate::Product(text),
-        out => Fate::Made(make(out, &world.tree.output(&instance.id, out), &text)),
+        out => {
+            let link = root
+                .filter(|_| has('P'))
+                .map(|root| format!("{root}/{path}/f0"));
+            let link = link.unwrap_or_else(|| "f0".to_owned());
+            Fate::Made(make(out, &path, (&text, &link), h))
+        }
     }
 }
 
-fn make(out: Out, path: &str, text: &str) -> BTreeMap<String, Thing> {
-    let h = hash(START, text.as_bytes());
+fn make(out: Out, path: &str, (text, link): (&str, &str), h: u64) -> BTreeMap<String, Thing> {
     let mut made = BTreeMap::new();
     let mut add = |name: &str, thing| drop(made.insert(format!("{path}/{name}"), thing));
     let numbered = |i| Thing::File(format!("{i} {text}"));
@@ -357,7 +388,7 @@ fn make(out: Out, path: &str, text: &str) -> BTreeMap<String, Thing> {
         add("run", Thing::Executable(text.to_owned()));
     }
     if h % 11 < 5 {
-        add("link", Thing::Link("f0".to_owned()));
+        add("link", Thing::Link(link.to_owned()));
     }
     if h % 13 < 6 {
         add("empty", Thing::EmptyDir);

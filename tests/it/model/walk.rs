@@ -64,6 +64,10 @@ pub struct Walk {
     pub ground: Ground,
     pub world: World,
     pub past: Past,
+    /// The other checkout, what is known of it, and where it is once there is one.
+    pub elsewhere: (Past, Option<PathBuf>),
+    /// How often work went on in the other one.
+    pub turns: usize,
     pub branches: [Option<(Tree, BTreeMap<String, SystemTime>)>; 2],
     pub counts: Counts,
 }
@@ -93,10 +97,16 @@ pub fn walk(history: &History, is_on_disk: bool) -> (Counts, Outcome) {
 
 impl Walk {
     pub fn new(world: &World, is_on_disk: bool) -> Self {
+        let ground = Ground::new(world, is_on_disk);
         Self {
-            ground: Ground::new(world, is_on_disk),
-            world: world.clone(),
+            world: World {
+                root: ground.root(),
+                ..world.clone()
+            },
+            ground,
             past: Past::default(),
+            elsewhere: (Past::default(), None),
+            turns: 0,
             branches: [None, None],
             counts: Counts::default(),
         }
@@ -342,6 +352,7 @@ impl Walk {
             Part | PartTwice | Force | NoCache | StopAtFailure | Kill | EditMeanwhile | Ask => {
                 return self.other_run(op);
             }
+            Elsewhere | Move => return self.change_checkout(op),
             Settle => {
                 settle();
                 return self.check(2);
@@ -479,11 +490,19 @@ impl Walk {
 }
 
 /// Lets files grow older than a clock tick.
-fn settle() {
+pub fn settle() {
     std::thread::sleep(Duration::from_millis(45));
 }
 
 impl Past {
+    /// Changes what is known of a checkout, but not what is known of all.
+    pub fn swap(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.recorded, &mut other.recorded);
+        std::mem::swap(&mut self.standing, &mut other.standing);
+        std::mem::swap(&mut self.rotted, &mut other.rotted);
+        std::mem::swap(&mut self.dirs, &mut other.dirs);
+    }
+
     /// Forgets what is known of an instance, after a run that nobody saw the end of.
     fn forget(&mut self, e: &Expected) {
         self.recorded.remove(&e.instance.name);

@@ -146,7 +146,7 @@ pub struct Target {
     pub salt: usize,
     /// How often it was given another name.
     pub renamed: usize,
-    /// Letters for the command: see `act.c`.
+    /// Letters for the command: see `act.c`. `H` keeps the result for the checkout it was made in.
     pub flags: String,
     pub is_cached: bool,
     pub is_pooled: bool,
@@ -156,6 +156,16 @@ pub struct Target {
 impl Target {
     pub fn is_flaky(&self) -> bool {
         self.flags.contains('f')
+    }
+
+    /// Returns whether its commands write the path of the checkout.
+    pub fn names_root(&self) -> bool {
+        self.flags.contains(['P', 'Q']) && !matches!(self.out, Out::Nothing | Out::Group)
+    }
+
+    /// Returns whether its result is one of the checkout that it was made in.
+    pub fn is_bound(&self) -> bool {
+        self.names_root() || (self.is_cached && self.flags.contains('H'))
     }
 }
 
@@ -175,6 +185,8 @@ pub struct World {
     /// A probe without an answer fails.
     pub probes: [Option<usize>; 2],
     pub env: [Option<usize>; 2],
+    /// The path of the checkout; empty until there is one.
+    pub root: String,
 }
 
 /// One target after `each`.
@@ -353,8 +365,10 @@ impl Tree {
         if target.is_pooled {
             add("pool \"p\"".into());
         }
-        if !target.is_cached {
-            add("cache #false".into());
+        match (target.is_cached, target.flags.contains('H')) {
+            (false, _) => add("cache #false".into()),
+            (true, true) => add("cache \"here\"".into()),
+            (true, false) => {}
         }
         if target.is_flaky() {
             add("retries 2".into());
