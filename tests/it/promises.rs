@@ -361,6 +361,26 @@ target "b" { outputs "b"; run "while ! test -e go; do sleep 0.01; done; echo > o
     ");
 }
 
+/// Each command is held against what stood there right before it.
+#[test]
+fn of_commands_that_run_one_after_the_other_the_one_that_wrote_is_named() {
+    let space = Space::new(
+        r#"
+target "a" { outputs "out/"; run "mkdir out; touch out/one" }
+target "b" { inputs "t"; outputs "b"; run "rm -f out/extra; cp t b" }
+target "c" { needs "b"; outputs "c"; run "touch out/extra; cp b c" }
+target "d" { needs "c"; outputs "d"; run "cp c d" }
+"#,
+    );
+    space.write("t", "1\n");
+    let _ = space.run(["build", "a"]).ok();
+    let told = space.run(["-q", "build", "d"]).ok().stderr;
+    assert_snapshot!(told, @"
+    warning: `c` wrote `out/extra` among the outputs of `a`: no part of its result
+      help: let the command write it elsewhere and declare it there, or let `a` make it
+    ");
+}
+
 /// Of many files also those are told that are gone when they would be looked at.
 #[test]
 fn a_command_that_writes_among_outputs_that_are_made_after_it() {
