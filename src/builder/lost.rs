@@ -16,6 +16,8 @@ use crate::digest::Kind;
 use crate::error::Result;
 use crate::fs::RepoPath;
 use crate::graph::{CacheScope, Target, TargetId};
+use crate::key::{Made, OutputState};
+use crate::printed::Printed;
 use crate::progress::Settled;
 use crate::records::Record;
 use crate::stale::StaleReason;
@@ -73,6 +75,18 @@ impl Builder<'_> {
         let Some((lost, record)) = self.lost(id) else {
             return Ok(None);
         };
+        let is_own = |path: &RepoPath| has(&record.made, path);
+        if !lost.iter().any(is_own) {
+            // An input was gone, which is back. The cache need not have what was made of it.
+            self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
+            return Ok(Some(Outcome {
+                how: Settled::Fresh,
+                made: record.made,
+                log: Printed::default(),
+                reason: None,
+                attempts: 0,
+            }));
+        }
         let target = self.graph().target(id);
         let Some((result, log)) = self.cached(&Self::recorded_key(target, &record)) else {
             return Ok(None);
@@ -119,13 +133,15 @@ impl Builder<'_> {
 
     /// Returns whether a path is an output of a target, or of what it needs and what is back.
     fn is_made(&self, target: &Target, record: &Record, path: &RepoPath) -> bool {
-        let has = |made: &crate::key::Made| made.outputs.iter().any(|o| o.path == *path);
         // Of a link among what it needs it may also be missing what that leads to.
-        let has_file = |made: &crate::key::Made| {
-            let is_it =
-                |o: &crate::key::OutputState| o.path == *path && o.content.kind != Kind::Link;
+        let has_file = |made: &Made| {
+            let is_it = |o: &OutputState| o.path == *path && o.content.kind != Kind::Link;
             made.outputs.iter().any(is_it)
         };
-        has(&record.made) || target.needs.iter().any(|need| has_file(&self.made(*need)))
+        has(&record.made, path) || target.needs.iter().any(|need| has_file(&self.made(*need)))
     }
+}
+
+fn has(made: &Made, path: &RepoPath) -> bool {
+    made.outputs.iter().any(|o| o.path == *path)
 }

@@ -196,6 +196,32 @@ fn truncated_missing_and_foreign_files_are_misses() {
 }
 
 /// A result that names a path outside of the declared outputs is somebody's attack.
+/// The snapshot tells that an input is gone, which comes back. The cache may have lost what the target
+/// made of it, and then nothing else has it.
+#[test]
+fn what_only_an_input_was_missing_of_is_left_as_it_is() {
+    let space = Space::new(
+        r#"
+target "small" { outputs "out/small"; run "echo small > {out}" }
+target "large" { needs "small"; inputs "out/small"; outputs "out/large"; run "seq 3000 > {out}" }
+"#,
+    );
+    let _ = space.run(["build"]).ok();
+    // Until what is looked at is trusted.
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        space.build([]).ok().is("large fresh, small fresh");
+    }
+    let made = fs::metadata(space.path("out/large")).expect("is there");
+    // Small files are inside of results.
+    assert_eq!(files(&space, "cas").len(), 1);
+    fs::remove_file(&files(&space, "cas")[0]).expect("removes");
+    space.remove("out/small");
+    space.build([]).ok().is("large fresh, small restored");
+    let now = fs::metadata(space.path("out/large")).expect("is there");
+    assert_eq!(now.modified().ok(), made.modified().ok());
+}
+
 #[test]
 fn results_of_another_target_are_refused() {
     let space = upper();
