@@ -12,7 +12,7 @@ pub mod names;
 pub mod parse;
 pub mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::deploy::recipe::marks::Marks;
@@ -36,6 +36,8 @@ pub struct Recipe {
     pub guards: Vec<Guard>,
     /// What is done, in order.
     pub steps: Vec<Step>,
+    /// Values of hosts that its texts name, those of steps and defaults aside: `host.port`.
+    pub host_names: BTreeSet<String>,
     /// The fact [`DUE`] says whether there is anything to do.
     pub has_due: bool,
     /// Where the name is written.
@@ -158,6 +160,8 @@ pub struct Step {
     pub timeout: Option<Duration>,
     /// What it destroys, and how its way back stands.
     pub marks: Marks<Template>,
+    /// Values of hosts that its texts name: `host.port`.
+    pub host_names: BTreeSet<String>,
     /// Where the name is written.
     pub place: Place,
 }

@@ -290,7 +290,7 @@ environment "e" {
        ╭─[recipes/said.kdl:3:16]
      3 │     step "say" late=1 detach=#true detach=#false {
        ·                ──┬─
-       ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, once, makes
+       ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, once, makes, desc
        ╰────
 
     rel::releasefile::duplicate_node
@@ -585,6 +585,64 @@ environment "staging" {
         ·                                               ────────────┬────────────
         ·                                                           ╰── not for every host
         ╰────
+      help: give it one: `host "b" … { var "port" "…"; }`
+    "#);
+}
+
+/// What a recipe uses counts where it is used: not the default of what is given, nor a step that
+/// does not exist.
+#[test]
+fn a_value_of_a_host_that_a_recipe_uses() {
+    let space = Space::new(
+        r#"
+host "a" local=#true root="a" { var "port" "80"; }
+host "b" local=#true root="b"
+environment "e" {
+    use "r" on="a"
+    use "r" as="second" on="b"
+    use "r" as="third" on="b" listen="90" then="true"
+    use "r" as="fine" on="b" listen="90"
+}
+"#,
+    );
+    space.write(
+        "recipes/r.kdl",
+        r#"recipe "r" {
+    param "listen" default="{host.port}"
+    param "then" default=""
+    step "one" { run "echo {listen} {host.name}"; }
+    step "two" if="then" { write "{host.root}/x" "{host.port}\n"; }
+}"#,
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::unknown_name
+
+      × host `b` has no `port`
+       ╭─[Releasefile.kdl:3:6]
+     3 │ host "b" local=#true root="b"
+       ·      ─┬─
+       ·       ╰── `b` has none
+       ╰────
+       ╭─[Releasefile.kdl:6:9]
+     6 │     use "r" as="second" on="b"
+       ·         ─┬─
+       ·          ╰── recipe `r` uses `{host.port}`
+       ╰────
+      help: give it one: `host "b" … { var "port" "…"; }`
+
+    rel::releasefile::unknown_name
+
+      × host `b` has no `port`
+       ╭─[Releasefile.kdl:3:6]
+     3 │ host "b" local=#true root="b"
+       ·      ─┬─
+       ·       ╰── `b` has none
+       ╰────
+       ╭─[Releasefile.kdl:7:9]
+     7 │     use "r" as="third" on="b" listen="90" then="true"
+       ·         ─┬─
+       ·          ╰── recipe `r` uses `{host.port}`
+       ╰────
       help: give it one: `host "b" … { var "port" "…"; }`
     "#);
 }

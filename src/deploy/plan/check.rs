@@ -3,7 +3,7 @@
 //! Called by the Releasefile room when the rest of the file is sound, so that a
 //! mistake in an environment is reported with all others and before any host is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::plan::expand::given;
@@ -14,7 +14,7 @@ use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::error::{Error, Result};
 use crate::model::{Arg, Environment, Host, Project, Use};
 use crate::range;
-use crate::source::{Mistake, suggest};
+use crate::source::{Mistake, Place, suggest};
 use crate::template::{Mode, Template};
 
 /// Returns the mistakes in what environments pass to recipes.
@@ -122,6 +122,31 @@ impl Checker<'_> {
             }
         }
         self.hosts(recipe);
+        self.host_vars_of(recipe);
+    }
+
+    /// Values of hosts that texts of the recipe name, and that some hosts do not have.
+    fn host_vars_of(&mut self, recipe: &Recipe) {
+        let given = &self.one.args;
+        let defaults = recipe
+            .params
+            .iter()
+            .filter(|p| !given.contains_key(&p.name));
+        let defaults =
+            defaults.filter_map(|p| Template::parse(p.default.as_ref()?, Mode::Plain).ok());
+        let mut names: BTreeSet<String> = defaults
+            .flat_map(|text| text.names().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        names.extend(recipe.host_names.iter().cloned());
+        let steps = recipe.steps.iter();
+        let steps = steps.filter(|step| self.is_here(recipe, &step.if_param));
+        names.extend(steps.flat_map(|step| step.host_names.iter().cloned()));
+        for name in &names {
+            if let Some(("host", var)) = name.split_once('.') {
+                let label = format!("recipe `{}` uses `{{{name}}}`", recipe.name);
+                self.host_var(("host", var), self.one.place, &label);
+            }
+        }
     }
 
     /// Without its driver a recipe lacks so much that only the driver is worth a word.
@@ -159,24 +184,26 @@ impl Checker<'_> {
         });
     }
 
+    /// Returns whether a step with this `if` exists.
+    fn is_here(&self, recipe: &Recipe, param: &Option<String>) -> bool {
+        let Some(name) = param else { return true };
+        match self.one.args.get(name) {
+            Some(arg) => !arg.text.is_empty(),
+            None => {
+                let default = recipe.param(name).and_then(|p| p.default.as_ref());
+                default.is_some_and(|text| !text.is_empty())
+            }
+        }
+    }
+
     /// A recipe that works on a host needs one, and only then `from` is of use.
     fn hosts(&mut self, recipe: &Recipe) {
         let place = self.one.place;
-        let is_here = |param: &Option<String>| match param {
-            None => true,
-            Some(name) => match self.one.args.get(name) {
-                Some(arg) => !arg.text.is_empty(),
-                None => recipe
-                    .param(name)
-                    .and_then(|p| p.default.as_ref())
-                    .is_some_and(|d| !d.is_empty()),
-            },
-        };
         let needs_host = !recipe.facts.is_empty()
             || recipe
                 .steps
                 .iter()
-                .any(|s| is_here(&s.if_param) && !s.action.is_operators());
+                .any(|s| self.is_here(recipe, &s.if_param) && !s.action.is_operators());
         if needs_host && self.one.on.is_empty() {
             let message = format!("recipe `{}` works on a host", recipe.name);
             self.mistakes.push(
@@ -237,13 +264,13 @@ impl Checker<'_> {
                 }
                 self.unknown_name(used, recipe, param, arg);
             } else if let Some((prefix, var)) = used.split_once('.') {
-                self.host_var(prefix, var, arg);
+                self.host_var((prefix, var), arg.place, "not for every host");
             }
         }
     }
 
     /// A value of a host that some of the hosts do not have.
-    fn host_var(&mut self, prefix: &str, var: &str, arg: &Arg) {
+    fn host_var(&mut self, (prefix, var): (&str, &str), place: Place, label: &str) {
         let hosts = match prefix {
             // Every host has these.
             _ if ["name", "root"].contains(&var) => return,
@@ -267,7 +294,7 @@ impl Checker<'_> {
             ),
         };
         self.mistakes.push(
-            Mistake::new("unknown_name", arg.place, message, "not for every host")
+            Mistake::new("unknown_name", place, message, label)
                 .also(first.place, format!("`{}` has none", first.name))
                 .help(help),
         );

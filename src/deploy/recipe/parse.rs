@@ -4,6 +4,8 @@
 //! everything and holds each template against them. Nothing is known by position
 //! alone: a node, a property or a name that is not listed here is a mistake.
 
+use std::collections::BTreeSet;
+
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::deploy::recipe::actions::INTO_FOREIGN;
@@ -159,6 +161,7 @@ impl Reader {
             }
         }
         self.file = own;
+        recipe.host_names = std::mem::take(&mut self.host_names);
         self.check_references(&recipe);
         recipe
     }
@@ -344,6 +347,7 @@ impl Reader {
                 "a value in a recipe is no secret",
             );
         }
+        let named = std::mem::take(&mut self.host_names);
         let default = node.entry("default").and_then(text_of).inspect(|text| {
             let (mode, allow) = match kind {
                 Kind::Command => (Mode::Shell, Allow::Late),
@@ -359,6 +363,8 @@ impl Reader {
             default,
             desc: node.entry("desc").and_then(text_of),
         });
+        // Those of the default count where it does.
+        self.host_names = named;
     }
 
     /// Returns the names that a command parameter gives to the text of a `use`.
@@ -382,6 +388,7 @@ impl Reader {
         self.properties(node, &STEP_PROPERTIES);
         let (name, place) = self.argument(node)?;
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
+        let named = std::mem::take(&mut self.host_names);
         let mut actions: Vec<Action> = Vec::new();
         let per = self.property(node, "per", Mode::Plain, Allow::Early);
         let mut step = Step {
@@ -406,6 +413,7 @@ impl Reader {
             env: Vec::new(),
             timeout: None,
             marks: Marks::default(),
+            host_names: BTreeSet::new(),
             place,
         };
         self.marks(node, &mut step);
@@ -435,6 +443,7 @@ impl Reader {
                 "one act to a step",
             );
         }
+        step.host_names = std::mem::replace(&mut self.host_names, named);
         step.action = actions.pop()?;
         self.fits_its_action(&step);
         Some(step)

@@ -3,8 +3,10 @@
 //! What a recipe is made of is `parse`'s matter; here is only how a value is taken out
 //! of a node, and how what is wrong with it is said.
 
-use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
 use crate::deploy::recipe::names::{Allow, Names};
 use crate::kdl_text::{self, Part};
@@ -47,6 +49,8 @@ pub(in crate::deploy) struct Reader {
     pub(in crate::deploy) file: u16,
     pub(in crate::deploy) mistakes: Vec<Mistake>,
     pub(in crate::deploy) names: Names,
+    /// Values of hosts that were named since these were taken.
+    pub(in crate::deploy) host_names: BTreeSet<String>,
 }
 
 impl Reader {
@@ -55,6 +59,7 @@ impl Reader {
             file,
             mistakes: Vec::new(),
             names: Names::default(),
+            host_names: BTreeSet::new(),
         }
     }
 
@@ -103,6 +108,8 @@ impl Reader {
     ) -> Template {
         match Template::parse(text, mode) {
             Ok(template) => {
+                let of_hosts = template.names().filter(|name| name.starts_with("host."));
+                self.host_names.extend(of_hosts.map(str::to_owned));
                 let mistake = self.names.check(&template, mode, allow, place);
                 self.mistakes.extend(mistake);
                 template
