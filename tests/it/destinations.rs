@@ -249,6 +249,10 @@ fn a_configuration_for_people_is_not_in_the_way() {
     }
 }
 
+/// Gives a machine another id: in namespaces of their own, hosts may have that.
+const ANOTHER_ID: &str = "echo 0123456789abcdef0123456789abcdef >/srv/id; touch /etc/machine-id; \
+                          mount --bind /srv/id /etc/machine-id";
+
 const ONE: &str = "environment \"e\" { use \"u\" on=\"h\" text=\"x\"; }\n";
 
 #[test]
@@ -262,11 +266,9 @@ fn a_name_that_leads_to_another_machine_is_refused_until_it_is_accepted() {
         space.write("Releasefile.kdl", format!("{node}{ONE}"));
     };
     let is_written = |number: usize| hosts.all[number].srv("site").exists();
-    // Another machine has another id: in namespaces of their own, hosts may have that.
+    // Another machine has another id.
     if hosts.is_private() {
-        let id = "echo 0123456789abcdef0123456789abcdef >/srv/id; touch /etc/machine-id; \
-                  mount --bind /srv/id /etc/machine-id";
-        let _ = hosts.ssh(&space, &hosts.all[1], id).ok();
+        let _ = hosts.ssh(&space, &hosts.all[1], ANOTHER_ID).ok();
     }
     lead_to(0);
     let _ = space.run(["-q", "e"]).ok();
@@ -338,4 +340,59 @@ fn the_state_of_another_host_is_refused_also_by_a_new_checkout() {
     assert_eq!(site(0).expect("a file"), "h2");
     space.remove(".rel");
     let _ = space.run(["-q", "e"]).ok();
+}
+
+/// Calls of the guard that change what others hold, or whose state it is.
+const CHANGING: [&[&str]; 4] = [
+    &["lock", "e", "--reason", "x"],
+    &["unlock", "e"],
+    &["unlock", "e", "--break", "--reason", "x"],
+    &["e"],
+];
+
+#[test]
+fn a_machine_that_is_refused_is_not_changed() {
+    let hosts = Hosts::start(1);
+    let space = Space::empty();
+    space.write("recipes/u.kdl", RECIPE);
+    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
+    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let _ = space.run(["-q", "e"]).ok();
+    // It is the state of another host, which a new checkout is to believe.
+    let state = |file: &str| hosts.all[0].srv(".rel/e").join(file);
+    let signed = "db fedcba9876543210fedcba9876543210 -\n";
+    fs::write(state("host"), signed).expect("writes");
+    fs::write(state("token"), "41\n").expect("writes");
+    space.remove(".rel");
+    for args in CHANGING {
+        let refused = space.run(args).fails(1);
+        let message = "host `h` leads to the state of host `db`";
+        assert!(refused.stderr.contains(message), "{args:?} {refused}");
+        let is = |file: &str| fs::read_to_string(state(file)).unwrap_or_default();
+        assert_eq!(is("host"), signed, "{args:?}");
+        assert_eq!(is("token"), "41\n", "{args:?}");
+        assert!(!state("freeze").exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn another_machine_gets_no_state_before_it_is_refused() {
+    let hosts = Hosts::start(1);
+    if !hosts.is_private() {
+        return;
+    }
+    let space = Space::empty();
+    space.write("recipes/u.kdl", RECIPE);
+    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
+    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let _ = space.run(["-q", "e"]).ok();
+    let _ = hosts.ssh(&space, &hosts.all[0], ANOTHER_ID).ok();
+    let state = hosts.all[0].srv(".rel");
+    fs::remove_dir_all(&state).expect("removes");
+    for args in CHANGING {
+        let refused = space.run(args).fails(1);
+        let message = "host `h` leads to another machine than before";
+        assert!(refused.stderr.contains(message), "{args:?} {refused}");
+        assert!(!state.exists(), "{args:?}");
+    }
 }

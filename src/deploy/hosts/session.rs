@@ -52,6 +52,8 @@ pub struct Session {
     pub known: Option<Machine>,
     /// What its guard said of the machine.
     pub told: Told,
+    /// Why nothing is sent there any more: it is not the machine of that name.
+    refusal: Option<Box<Error>>,
     /// How long the guard is waited for, once it has answered: [`ASK_MAX`].
     patience: Duration,
     /// What is kept out of all that is printed over there.
@@ -65,10 +67,9 @@ struct Opening {
     transport: Arc<dyn Transport + Send>,
     gates: Arc<Gates>,
     header: Header,
-    /// The questions that come with the guard, if there are any.
+    /// The questions that come with the guard, if there are any: nothing else is sent before it has
+    /// said which machine it is on.
     questions: String,
-    /// What else it was told so far.
-    sent: Vec<u8>,
     /// How often it was tried.
     tries: usize,
 }
@@ -76,13 +77,12 @@ struct Opening {
 impl Opening {
     /// Returns whether nothing was asked of the guard yet.
     fn is_untouched(&self) -> bool {
-        self.tries == 0 && self.questions.is_empty() && self.sent.is_empty()
+        self.tries == 0 && self.questions.is_empty()
     }
 
-    /// Returns what the host reads first: the guard, and all that it was told so far.
-    fn input(&self) -> Vec<u8> {
-        let guard = first_input(&self.header.guard(&self.questions));
-        [guard.as_bytes(), &self.sent].concat()
+    /// Returns what the host reads first: the guard, and what it is asked.
+    fn input(&self) -> String {
+        first_input(&self.header.guard(&self.questions))
     }
 }
 
@@ -103,6 +103,7 @@ impl Session {
             state: header.state.clone(),
             known: None,
             told: Told::default(),
+            refusal: None,
             patience: ASK_MAX,
             hidden: Hidden::default(),
             round_trips: 0,
@@ -111,7 +112,6 @@ impl Session {
                 gates,
                 header: header.clone(),
                 questions: String::new(),
-                sent: Vec::new(),
                 tries: 0,
             }),
         }
@@ -362,7 +362,7 @@ impl Session {
         self.event(interrupted)
     }
 
-    /// Sends what the guard is to do, and sees to it that it has begun to listen.
+    /// Sends what the guard is to do, once it has answered and its machine was checked.
     fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
         tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
         let head = format!("{word} {}\n", text.len());
@@ -370,22 +370,12 @@ impl Session {
     }
 
     fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        let sent = self.say(&[head.as_bytes(), text].concat(), interrupted);
         self.hello(interrupted)?;
-        if sent.is_err() {
+        let bytes = [head.as_bytes(), text].concat();
+        if self.send(&bytes, interrupted).is_err() {
             return Err(self.gone());
         }
         self.round_trips += 1;
-        Ok(())
-    }
-
-    /// Sends what the guard is asked; before it has answered, all goes out when the connection is
-    /// opened, and again when it is opened again.
-    fn say(&mut self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
-        match &mut self.opening {
-            Some(opening) => opening.sent.extend_from_slice(bytes),
-            None => self.send(bytes, interrupted)?,
-        }
         Ok(())
     }
 

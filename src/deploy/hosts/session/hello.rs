@@ -49,7 +49,14 @@ fn retries(said: &str) -> &'static [u64] {
 
 impl Session {
     /// Waits for the guard's first word; returns the absolute root of the host.
+    ///
+    /// # Errors
+    /// It does not answer; or it is not the machine that its name stood for, also each time after
+    /// that was found.
     pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
         if let Some(root) = &self.root {
             return Ok(root.clone());
         }
@@ -65,7 +72,7 @@ impl Session {
         }
     }
 
-    /// Starts the connection, if that was not done yet, and sends all that is asked.
+    /// Starts the connection, if that was not done yet, and sends the guard with its questions.
     fn open(&mut self, interrupted: &AtomicBool) -> Result<()> {
         let (Some(opening), None) = (&mut self.opening, &self.channel) else {
             return Ok(());
@@ -89,7 +96,7 @@ impl Session {
             .hinted(format!("try `{}`", self.try_it))
         })?;
         // A shell that is gone already is noticed when it does not answer.
-        let _ = channel.send(&opening.input(), interrupted);
+        let _ = channel.send(opening.input().as_bytes(), interrupted);
         channel.beat(BEAT.min(opening.header.period()));
         self.channel = Some(channel);
         Ok(())
@@ -102,8 +109,9 @@ impl Session {
         let pauses = retries(&said.unwrap_or_default());
         let tries = self.opening.as_ref().map_or(0, |opening| opening.tries);
         let is_untouched = self.greeting.is_empty() && self.host.reach != Reach::Local;
+        let is_refused_by_server = error.kind == ErrorKind::Host && self.refusal.is_none();
         let pause = match pauses.get(tries.saturating_sub(1)) {
-            Some(pause) if is_untouched && error.kind == ErrorKind::Host => *pause,
+            Some(pause) if is_untouched && is_refused_by_server => *pause,
             _ => return Err(error),
         };
         if let Some(opening) = &self.opening
@@ -183,7 +191,8 @@ impl Session {
         let checked = self
             .told
             .check(self.name(), self.known.as_ref(), &self.state);
-        checked.inspect_err(|_| {
+        checked.inspect_err(|error| {
+            self.refusal = Some(error.clone());
             // Nobody is to take it for the machine of that name.
             self.told = Told::default();
             self.cut();

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::*;
 
+use crate::deploy::hosts::landing::Landing;
 use crate::source::Place;
 
 /// A host that says what it likes, and listens to nobody.
@@ -232,5 +233,85 @@ fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
         if !is_answered {
             assert!(error.is_some_and(|error| error.contains(words)), "{words}");
         }
+    }
+}
+
+/// A host whose guard is on this machine, and which keeps what it is sent behind the guard.
+struct Elsewhere(std::path::PathBuf);
+
+impl Transport for Elsewhere {
+    fn command(&self, _: &Host) -> Command {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "IFS= read -r n; dd bs=$n count=1 iflag=fullblock >/dev/null 2>&1; \
+            printf '\\036n0 machine 00000000000000000000000000000001 -\\n\\036n0 hello /srv\\n'; \
+            cat >>\"$0\"",
+        ]);
+        command.arg(&self.0);
+        command
+    }
+
+    fn gate(&self, _: &Host) -> Option<String> {
+        None
+    }
+
+    fn try_it(&self, _: &Host) -> String {
+        "ssh fake".into()
+    }
+}
+
+type Telling = fn(&mut Session, &AtomicBool) -> Result<()>;
+
+/// All that a host can be told.
+const TELLING: [(&str, Telling); 7] = [
+    ("call", |s, stop| {
+        s.call("rel_lock 0 break\n", stop).map(drop)
+    }),
+    ("run", |s, stop| s.run("x\n", stop, &mut |_| None).map(drop)),
+    ("keep", |s, stop| s.keep(1, b"secret", stop)),
+    ("fetch", |s, stop| {
+        s.fetch("x\n", "/x", stop, &mut |_| Ok(()))
+    }),
+    ("send", |s, stop| {
+        let landing = Landing {
+            to: "/srv/x",
+            ..Landing::default()
+        };
+        s.send_archive(&landing, stop, &mut |to| to.write_all(b"secret"))
+            .map(drop)
+    }),
+    ("ask nothing", |s, stop| {
+        s.ask("", &|_| None, stop).map(drop)
+    }),
+    ("ask", |s, stop| {
+        s.ask("rel_ask 0 :\n", &|_| Some(1), stop).map(drop)
+    }),
+];
+
+#[test]
+fn nothing_is_sent_to_a_machine_before_it_was_checked() {
+    for (what, tell) in TELLING {
+        let dir = tempfile::tempdir().expect("a directory");
+        let sent = dir.path().join("sent");
+        let mut host = open(":").host.clone();
+        host.reach = Reach::Ssh {
+            destination: "h".into(),
+            port: None,
+            jump: None,
+            options: Vec::new(),
+        };
+        let transport = Arc::new(Elsewhere(sent.clone()));
+        let mut session = Session::new(transport, Gates::new(1), &host, &header());
+        session.known = Some(Machine::new("00000000000000000000000000000002", "-"));
+        // The first time, and whatever is tried after it.
+        for (again, tell) in [(what, tell), ("again", tell), ("call", TELLING[0].1)] {
+            let error = tell(&mut session, &AtomicBool::new(false)).expect_err("is refused");
+            let message = "host `h` leads to another machine than before";
+            assert_eq!(error.message, message, "{what} {again}");
+        }
+        drop(session);
+        let sent = std::fs::read_to_string(&sent).expect("it was reached");
+        assert_eq!(sent.replace("beat\n", ""), "", "{what}");
     }
 }

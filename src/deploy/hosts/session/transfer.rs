@@ -107,13 +107,7 @@ impl Session {
         interrupted: &AtomicBool,
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
-        let text = format!("call {}\n{call}", call.len());
-        let sent = self.say(text.as_bytes(), interrupted);
-        self.hello(interrupted)?;
-        if sent.is_err() {
-            return Err(self.gone());
-        }
-        self.round_trips += 1;
+        self.order("call", call.as_bytes(), interrupted)?;
         // Read to the end also when nobody wants it any more: the stream goes on behind.
         let (mut taken, mut end) = (Ok(()), Instant::now() + self.patience);
         loop {
