@@ -396,3 +396,22 @@ fn another_machine_gets_no_state_before_it_is_refused() {
         assert!(!state.exists(), "{args:?}");
     }
 }
+
+#[test]
+fn a_connection_of_somebody_else_is_not_used() {
+    let ground = Ground::new();
+    let kept = ground.space.path("kept");
+    let own = |name: &str| {
+        format!(
+            "ssh=\"[host-{name}]\" port=[port-{name}] {{ option \"ControlMaster=auto\"; option \
+             \"controlpath {}\"; option \"ControlPersist=20\"; }}",
+            kept.display()
+        )
+    };
+    ground.declare(&own("eu"), &own("us"));
+    for (name, sites) in [("eu", ["eu", "-"]), ("us", ["eu", "us"])] {
+        ground.run(name);
+        assert_eq!(ground.sites(), sites, "{name}");
+        assert!(!kept.exists(), "{name}");
+    }
+}

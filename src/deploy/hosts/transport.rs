@@ -178,7 +178,22 @@ impl System {
         };
         let mut words: Vec<OsString> = vec!["-T".into()];
         let mut option = |text: OsString| words.extend(["-o".into(), text]);
-        // What the host says comes first: ssh takes the first value it meets.
+        // ssh takes the first value it meets. Which connection is used again is decided here, whatever
+        // the host says; then comes what that says.
+        let resolved = self.resolved.get(&host.name);
+        match resolved {
+            Some(destination) => {
+                option("ControlMaster=auto".into());
+                option("ControlPersist=60".into());
+                let mut path = OsString::from("ControlPath=");
+                path.push(self.control_dir.join(&destination.name));
+                option(path);
+            }
+            None => {
+                option("ControlMaster=no".into());
+                option("ControlPath=none".into());
+            }
+        }
         for text in options {
             option(text.into());
         }
@@ -190,21 +205,8 @@ impl System {
         ] {
             option(text.into());
         }
-        match self.resolved.get(&host.name) {
-            Some(destination) => {
-                for text in &destination.options {
-                    option(text.into());
-                }
-                option("ControlMaster=auto".into());
-                option("ControlPersist=60".into());
-                let mut path = OsString::from("ControlPath=");
-                path.push(self.control_dir.join(&destination.name));
-                option(path);
-            }
-            None => {
-                option("ControlMaster=no".into());
-                option("ControlPath=none".into());
-            }
+        for text in resolved.iter().flat_map(|found| &found.options) {
+            option(text.into());
         }
         if let Some(port) = port {
             words.extend(["-p".into(), port.to_string().into()]);
@@ -311,7 +313,10 @@ mod tests {
                 destination: "karl@karl04.example.org".into(),
                 port: Some(2222),
                 jump: Some("gate".into()),
-                options: vec!["IdentityFile=/k y".into()],
+                options: vec![
+                    "ControlPath=/tmp/of-somebody".into(),
+                    "IdentityFile=/k y".into(),
+                ],
             },
             root: "/srv".into(),
             into_foreign: false,
@@ -326,6 +331,14 @@ mod tests {
         insta::assert_snapshot!(words.join("\n"), @r#"
         -T
         -o
+        ControlMaster=auto
+        -o
+        ControlPersist=60
+        -o
+        ControlPath=/run/rel/0123
+        -o
+        ControlPath=/tmp/of-somebody
+        -o
         IdentityFile=/k y
         -o
         BatchMode=yes
@@ -337,12 +350,6 @@ mod tests {
         ServerAliveCountMax=3
         -o
         RemoteCommand=none
-        -o
-        ControlMaster=auto
-        -o
-        ControlPersist=60
-        -o
-        ControlPath=/run/rel/0123
         -p
         2222
         -J
@@ -353,7 +360,7 @@ mod tests {
         "#);
         assert_eq!(
             system.try_it(&host),
-            "ssh -o 'IdentityFile=/k y' -p 2222 -J gate karl@karl04.example.org true"
+            "ssh -o ControlPath=/tmp/of-somebody -o 'IdentityFile=/k y' -p 2222 -J gate karl@karl04.example.org true"
         );
     }
 }
