@@ -159,6 +159,7 @@ pub fn history(
     };
     let answers = fleet.ask_some(&[], depth, interrupted)?;
     Ok(history::History {
+        is_any_up: !answers.seen.is_empty(),
         is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
         runs: history::runs(&answers.seen),
         down: answers.down,

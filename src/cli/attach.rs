@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::deploy::{Way, on_call, to_json};
 use super::query;
-use crate::deploy::hosts::attach::{self, Ending};
+use crate::deploy::hosts::attach::{self, Attached};
 use crate::error::{EXIT_FAILED, EXIT_OK, Result};
 use crate::progress::Progress;
 use crate::ui;
@@ -35,27 +35,30 @@ pub fn attach(context: &mut Context, args: &AttachArgs) -> Result<u8> {
                 }
             };
             let progress: &dyn Progress = progress;
-            let endings = match args.stop {
+            let attached = match args.stop {
                 true => attach::stop(request, progress, interrupted)?,
                 false => attach::follow(request, &line, progress, interrupted)?,
             };
             match is_json {
-                true => ui::print_json(&to_json(&endings)?),
-                false => ui::eprint(&ui::logs::endings_text(screen, &job.purpose(), &endings)),
+                true => ui::print_json(&to_json(&attached.endings)?),
+                false => ui::eprint(&ui::logs::attached_text(screen, &job.purpose(), &attached)),
             }
             Ok(match args.stop {
-                true => EXIT_OK,
-                false => exit_code(&endings),
+                true if attached.down.is_empty() => EXIT_OK,
+                true => EXIT_FAILED,
+                false => exit_code(&attached),
             })
         })
     })
 }
 
-/// The exit code of the first that did not end well.
-fn exit_code(endings: &[Ending]) -> u8 {
-    let codes = endings.iter().map(|e| match e.status {
+/// The exit code of the first that did not end well. What is not known is not said to be well.
+fn exit_code(attached: &Attached) -> u8 {
+    let codes = attached.endings.iter().map(|e| match e.status {
         Some(status) => u8::try_from(status).unwrap_or(EXIT_FAILED),
         None => EXIT_FAILED,
     });
-    codes.into_iter().find(|c| *c != EXIT_OK).unwrap_or(EXIT_OK)
+    let is_unknown = attached.down.first().map(|_| EXIT_FAILED);
+    let mut codes = codes.chain(is_unknown);
+    codes.find(|c| *c != EXIT_OK).unwrap_or(EXIT_OK)
 }

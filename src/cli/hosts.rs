@@ -203,7 +203,11 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
                 true => ui::print_json(&to_json(&history)?),
                 false => ui::print(&ui::hosts::history_text(job.context.screen, &history, more)),
             }
-            Ok(EXIT_OK)
+            // That nothing ran is not known where a host did not answer.
+            Ok(match history.runs.is_empty() && !history.down.is_empty() {
+                true => EXIT_FAILED,
+                false => EXIT_OK,
+            })
         })
     })
 }

@@ -158,7 +158,11 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
         text.line(word + "  " + screen.paint(NAME, host) + "  " + why);
     }
     if runs.is_empty() {
-        text.line("the hosts know of no run");
+        text.line(match (history.down.is_empty(), history.is_any_up) {
+            (true, _) => "the hosts know of no run",
+            (_, true) => "the other hosts know of no run",
+            _ => "no host answers: what ran is not known",
+        });
     }
     if more > 0 {
         text.line(format_args!("and {more} older {}", plural(more, "run")));

@@ -1,7 +1,7 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
-use crate::deploy::hosts::attach::Ending;
+use crate::deploy::hosts::attach::Attached;
 use crate::deploy::told::fold::{Folded, together};
 use crate::deploy::wire::detached::State;
 
@@ -33,15 +33,21 @@ pub fn json(one: &Folded) -> Text {
     Text::json_line(&json)
 }
 
-/// Returns how detached steps ended, a line each.
-pub fn endings_text(screen: Screen, purpose: &str, endings: &[Ending]) -> Text {
+/// Returns how detached steps ended, a line each, and what is not known.
+pub fn attached_text(screen: Screen, purpose: &str, attached: &Attached) -> Text {
     let mut text = Text::new();
-    if endings.is_empty() {
-        text.line(format_args!(
-            "rel: nothing goes on detached on the hosts of `{purpose}`"
-        ));
+    if attached.endings.is_empty() {
+        text.line(match (attached.down.is_empty(), attached.is_any_up) {
+            (true, _) => format!("rel: nothing goes on detached on the hosts of `{purpose}`"),
+            (_, true) => {
+                format!("rel: nothing goes on detached on the other hosts of `{purpose}`")
+            }
+            _ => format!(
+                "rel: nothing is known of what goes on detached: no host of `{purpose}` answers"
+            ),
+        });
     }
-    for one in endings {
+    for one in &attached.endings {
         let (style, said) = match (one.is_stopped, one.state, one.status) {
             (true, _, status) => (
                 WARN,
@@ -63,6 +69,11 @@ pub fn endings_text(screen: Screen, purpose: &str, endings: &[Ending]) -> Text {
         };
         let host = Text::from("rel: ") + screen.paint(NAME, &one.host);
         text.line(host + "  " + &one.step + "  " + screen.paint(style, said));
+    }
+    for host in &attached.down {
+        let host = Text::from("rel: ") + screen.paint(NAME, host);
+        let said = "does not answer: nobody knows what goes on there";
+        text.line(host + "  " + screen.paint(BAD, said));
     }
     text
 }

@@ -504,3 +504,57 @@ fn only_commands_can_be_detached() {
        ╰────
     "#);
 }
+
+/// A host that does not answer may have something at work: nobody may be told that it has not.
+#[test]
+fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
+    let hosts = Hosts::start(2);
+    let space = checkout(&hosts);
+    let there = space.read("Releasefile.kdl");
+    let one = there.replacen(" on=\"h1 h2\"", " on=\"h1\"", 1);
+    let away = |text: &str, number: usize| {
+        let port = format!("port={} ", hosts.all[number].port);
+        assert!(text.contains(&port));
+        text.replacen(&port, "port=1 ", 1)
+    };
+    space.write("Releasefile.kdl", &one);
+    let job = space.begin(["staging"]);
+    wait_until("the copy", || {
+        (!lines(&hosts.all[0], "pids").is_empty()).then_some(())
+    });
+    killed(job, &hosts.all[0]);
+    let unknown = "rel: h1  does not answer: nobody knows what goes on there";
+    for (text, others) in [
+        (
+            away(&one, 0),
+            "rel: nothing is known of what goes on detached",
+        ),
+        (
+            away(&there, 0),
+            "rel: nothing goes on detached on the other hosts of `staging`",
+        ),
+    ] {
+        space.write("Releasefile.kdl", text);
+        for args in [&["attach", "staging"][..], &["attach", "staging", "--stop"]] {
+            let told = space.run(args).fails(1);
+            assert!(told.stderr.contains(unknown), "{told}");
+            assert!(told.stderr.contains(others), "{told}");
+            let nothing = "nothing goes on detached on the hosts";
+            assert!(!told.stderr.contains(nothing), "{told}");
+        }
+        let told = space.run(["history", "staging"]).fails(1);
+        assert!(told.stdout.contains("down  h1  "), "{told}");
+        assert!(!told.stdout.contains("the hosts know of no run"), "{told}");
+        let told = space.run(["--json", "attach", "staging"]).fails(1);
+        assert_eq!(told.stdout.trim(), "[]", "{told}");
+        assert!(told.stderr.contains("host `h1` does not answer"), "{told}");
+    }
+    // What is followed on one host says nothing of the other one.
+    space.write("Releasefile.kdl", away(&there, 1));
+    go(&hosts.all[0]);
+    let told = space.run(["attach", "staging"]).fails(1);
+    assert!(told.stderr.contains("h1  copy/copy  ended well"), "{told}");
+    assert!(told.stderr.contains("rel: h2  does not answer"), "{told}");
+    let told = space.run(["history", "staging"]).ok();
+    assert!(told.stdout.contains("down  h2  "), "{told}");
+}

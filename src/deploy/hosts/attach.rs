@@ -37,6 +37,17 @@ pub struct Ending {
     pub state: State,
 }
 
+/// What became of what goes on detached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// How it ended, as far as that is known.
+    pub endings: Vec<Ending>,
+    /// Hosts that did not answer: what goes on there is not known.
+    pub down: Vec<String>,
+    /// Whether any host answered.
+    pub is_any_up: bool,
+}
+
 /// Takes a line of a step: host, step, text.
 pub type Lines<'a> = &'a (dyn Fn(&str, &str, &[u8]) + Sync);
 
@@ -49,8 +60,8 @@ pub fn follow(
     lines: Lines<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Vec<Ending>> {
-    let (fleet, seen) = ask(request, progress, interrupted)?;
+) -> Result<Attached> {
+    let (fleet, seen, attached) = ask(request, progress, interrupted)?;
     let endings = each(&fleet, &seen, &|host, member, one| {
         let body = format!("rel_detached_attach {}\n", quote(&one.dir));
         told(host, member, one, &body, lines, interrupted)
@@ -60,7 +71,10 @@ pub fn follow(
         _ => error,
     })?;
     note_ends(&fleet, &seen, progress, interrupted)?;
-    Ok(endings)
+    Ok(Attached {
+        endings,
+        ..attached
+    })
 }
 
 /// Ends all that goes on, under the leases.
@@ -68,23 +82,28 @@ pub fn stop(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Vec<Ending>> {
-    let (fleet, seen) = ask(request, progress, interrupted)?;
+) -> Result<Attached> {
+    let (fleet, seen, attached) = ask(request, progress, interrupted)?;
     let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
     let wanted = LeaseRequest::new(&hosts, &seen, Mode::Run);
     fleet.lock(&wanted, progress, interrupted)?;
-    each(&fleet, &seen, &|host, member, one| {
+    let endings = each(&fleet, &seen, &|host, member, one| {
         let body = format!("rel_detached_halt {}\n", quote(&one.dir));
         told(host, member, one, &body, &|_, _, _| {}, interrupted)
+    })?;
+    Ok(Attached {
+        endings,
+        ..attached
     })
 }
 
-/// Returns the hosts that answer and have something detached, with what they say.
+/// Returns the hosts that answer and have something detached, with what they say, and which hosts
+/// do not answer.
 fn ask(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<(Fleet, BTreeMap<String, Seen>)> {
+) -> Result<(Fleet, BTreeMap<String, Seen>, Attached)> {
     let fleet = open(request, progress, interrupted)?;
     // Their secrets are shown nowhere.
     let jobs = world(request, &fleet.roots(), None)?.jobs()?;
@@ -95,8 +114,13 @@ fn ask(
         progress.event(&Event::Warning { text: &text });
     }
     let mut seen = answers.seen;
+    let attached = Attached {
+        endings: Vec::new(),
+        down: answers.down.into_keys().collect(),
+        is_any_up: !seen.is_empty(),
+    };
     seen.retain(|_, s| s.open_detached().next().is_some());
-    Ok((fleet, seen))
+    Ok((fleet, seen, attached))
 }
 
 /// Goes through what is detached, on all hosts at once, on each in order.

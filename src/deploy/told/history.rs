@@ -71,6 +71,9 @@ pub struct History {
     pub runs: Vec<Run>,
     /// Hosts that did not answer, with why: what ran there alone is not told.
     pub down: BTreeMap<String, String>,
+    /// Whether any host answered.
+    #[serde(skip)]
+    pub is_any_up: bool,
     /// There were older runs, which only a question for more of them tells.
     pub is_shortened: bool,
 }
