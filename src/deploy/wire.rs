@@ -4,6 +4,7 @@ pub mod detached;
 pub mod frames;
 pub mod held;
 pub mod journal;
+pub mod machine;
 pub mod program;
 pub mod shortened;
 pub mod words;

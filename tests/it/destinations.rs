@@ -397,6 +397,49 @@ fn another_machine_gets_no_state_before_it_is_refused() {
     }
 }
 
+/// Takes a machine its id and its public keys.
+const NO_ID: &str = "mkdir -p /srv/none; : >/srv/id; mount --bind /srv/none /etc/ssh; \
+                     mount --bind /srv/id /etc/machine-id";
+
+#[test]
+fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
+    let hosts = Hosts::start(1);
+    if !hosts.is_private() {
+        return;
+    }
+    let space = Space::empty();
+    space.write("recipes/u.kdl", RECIPE);
+    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
+    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let site = hosts.all[0].srv("site");
+    let _ = hosts.ssh(&space, &hosts.all[0], ANOTHER_ID).ok();
+    let _ = space.run(["-q", "e"]).ok();
+    let _ = hosts.ssh(&space, &hosts.all[0], NO_ID).ok();
+    fs::remove_file(&site).expect("removes");
+    let refused = space.run(["e"]).fails(1);
+    for words in [
+        "host `h` leads to another machine than before",
+        "machine-id 0123456789abcdef0123456789abcdef, host key ",
+        "machine-id none, host key none",
+        "`rel hosts --accept h`",
+    ] {
+        assert!(refused.stderr.contains(words), "{words}: {refused}");
+    }
+    // A new checkout is told by the state of the host.
+    let known = space.path(".rel");
+    fs::rename(&known, space.path("former")).expect("renames");
+    let refused = space.run(["e"]).fails(1);
+    assert!(refused.stderr.contains("machine-id none"), "{refused}");
+    let _ = fs::remove_dir_all(&known);
+    fs::rename(space.path("former"), &known).expect("renames");
+    assert!(!site.exists());
+    let _ = space.run(["hosts", "--accept", "h"]).ok();
+    let _ = space.run(["-q", "e"]).ok();
+    assert!(site.exists());
+    // What was accepted stays so.
+    let _ = space.run(["e"]).ok();
+}
+
 #[test]
 fn a_connection_of_somebody_else_is_not_used() {
     let ground = Ground::new();

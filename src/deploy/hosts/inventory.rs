@@ -178,8 +178,11 @@ fn one(
         stop,
     ) {
         Ok(replies) => {
-            if host.reach != Reach::Local {
-                asking.machines.learn(&host.name, &session.told.machine);
+            let machine = &session.told.machine;
+            match (&host.reach, asking.is_accepting) {
+                (Reach::Local, _) => {}
+                (Reach::Ssh { .. }, true) => asking.machines.accept(&host.name, machine),
+                (Reach::Ssh { .. }, false) => asking.machines.learn(&host.name, machine),
             }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
             let good = replies.iter().filter(|r| r.status == 0);

@@ -9,65 +9,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
 use crate::deploy::hosts::lock;
+use crate::deploy::wire::machine::Machine;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::stored;
 
 /// File of the checkout's state directory.
 pub const FILE: &str = "machines.v1";
-
-/// What a machine says that it is; what it does not say, or not in a known form, is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
-    /// `/etc/machine-id`: 32 hex digits (machine-id(5)).
-    pub id: Option<String>,
-    /// Fingerprint of its public host key, as `ssh-keygen -l` prints it.
-    pub key: Option<String>,
-}
-
-impl Machine {
-    /// Returns the machine with this id and this public key in base64.
-    pub fn new(id: &str, key: &str) -> Self {
-        let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        let key = STANDARD.decode(key).ok().filter(|key| !key.is_empty());
-        let fingerprint = |key| format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(key)));
-        Self {
-            id: is_id.then(|| id.to_owned()),
-            key: key.map(fingerprint),
-        }
-    }
-
-    /// Returns whether they are two: something that both say differs.
-    pub fn is_another(&self, other: &Self) -> bool {
-        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
-        differ(&self.id, &other.id) || differ(&self.key, &other.key)
-    }
-
-    /// Returns it with what only `other` says.
-    fn or(&self, other: &Self) -> Self {
-        Self {
-            id: self.id.clone().or_else(|| other.id.clone()),
-            key: self.key.clone().or_else(|| other.key.clone()),
-        }
-    }
-
-    /// Returns it in words.
-    pub fn shown(&self) -> String {
-        let id = self.id.as_deref().unwrap_or("none");
-        let key = self.key.as_deref().unwrap_or("none");
-        format!("machine-id {id}, host key {key}")
-    }
-
-    fn is_unknown(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// What a guard says of its machine before its first answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,18 +53,19 @@ impl Told {
     /// Checks that the host `name` leads to the machine that it stood for.
     ///
     /// # Errors
-    /// It leads to another one, or to the state of another host.
+    /// It leads to another one, to one that tells nothing of what is known, or to the state of
+    /// another host.
     pub fn check(&self, name: &str, known: Option<&Machine>, state: &str) -> Result<()> {
         let now = &self.machine;
         let (message, was) = match (known, &self.written) {
-            (Some(known), _) if known.is_another(now) => (another(name), known.shown()),
+            (Some(known), _) if known.is_not(now) => (another(name), known.shown()),
             // What is known here was seen, or accepted by a person.
             (Some(_), _) | (None, None) => return Ok(()),
             (None, Some((other, _))) if other != name => (
                 format!("host `{name}` leads to the state of host `{other}`"),
                 format!("{state} is that of `{other}`"),
             ),
-            (None, Some((_, then))) if then.is_another(now) => (another(name), then.shown()),
+            (None, Some((_, then))) if then.is_not(now) => (another(name), then.shown()),
             (None, Some(_)) => return Ok(()),
         };
         Err(Error::host(message)
@@ -169,6 +119,11 @@ impl Machines {
         }
     }
 
+    /// Notes that a host is this machine, whatever it was before.
+    pub fn accept(&self, host: &str, machine: &Machine) {
+        lock(&self.learned).insert(host.to_owned(), machine.clone());
+    }
+
     /// Writes what was learned, beside what others have written meanwhile.
     pub fn keep(&self) -> Result<()> {
         let learned = std::mem::take(&mut *lock(&self.learned));
@@ -190,38 +145,9 @@ mod tests {
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAA";
 
     #[test]
-    fn fingerprints_are_those_of_openssh() {
-        // Of `ssh-keygen -lf` for this key.
-        let key = "AAAAC3NzaC1lZDI1NTE5AAAAIPcvtT1TKj6kfPDA0KgIC9GuqSWeDS4UrEIq4yWz9cyG";
-        let machine = Machine::new("uninitialized", key);
-        assert_eq!(machine.id, None);
-        assert_eq!(
-            machine.key.as_deref(),
-            Some("SHA256:5ZyInbGZHAYM032+YHfD9MllKKzCoRdfLb0SvN6Pu7o")
-        );
-        assert_eq!(Machine::new("-", "-"), Machine::default());
-        assert_eq!(Machine::new("a b", "\u{1b}[0m").key, None);
-    }
-
-    #[test]
-    fn a_machine_is_another_if_something_that_both_say_differs() {
-        let of = |id: &str, key: &str| Machine::new(id, key);
-        for (a, b, is_another) in [
-            (of(ID, KEY), of(ID, KEY), false),
-            (of(ID, KEY), of(OTHER, KEY), true),
-            (of(ID, KEY), of(ID, "AAAA"), true),
-            (of(ID, "-"), of(ID, KEY), false),
-            (of(ID, "-"), of("-", KEY), false),
-            (of("-", "-"), of(ID, KEY), false),
-        ] {
-            assert_eq!(a.is_another(&b), is_another, "{a:?} {b:?}");
-            assert_eq!(b.is_another(&a), is_another, "{b:?} {a:?}");
-        }
-    }
-
-    #[test]
     fn a_name_that_leads_elsewhere_is_refused() {
         let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
+        let none = Machine::default();
         let said = |machine: &Machine, written: Option<(&str, &Machine)>| Told {
             other: None,
             machine: machine.clone(),
@@ -239,6 +165,11 @@ mod tests {
             (None, said(&here, Some(("us", &there))), "another machine"),
             (Some(&here), said(&here, None), ""),
             (Some(&there), said(&here, None), "another machine"),
+            // It does not say which machine it is.
+            (Some(&here), said(&none, None), "another machine"),
+            (None, said(&none, Some(("us", &here))), "another machine"),
+            (None, said(&none, Some(("us", &none))), ""),
+            (Some(&none), said(&here, None), ""),
             // It was accepted here.
             (Some(&here), said(&here, Some(("eu", &there))), ""),
         ] {
@@ -292,6 +223,11 @@ mod tests {
         assert_eq!(known.known("a"), Some(&one));
         assert_eq!(known.known("b"), Some(&two));
         assert_eq!(known.known("c"), None);
+        // A person may mean one that tells nothing.
+        known.accept("b", &Machine::default());
+        known.keep().expect("writes");
+        let known = Machines::read(Some(path.clone()));
+        assert_eq!(known.known("b"), Some(&Machine::default()));
         std::fs::write(&path, "torn").expect("writes");
         assert_eq!(Machines::read(Some(path)).known("a"), None);
         Machines::read(None).keep().expect("nothing to write");

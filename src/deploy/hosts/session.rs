@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::deploy::hosts::gates::Gates;
-use crate::deploy::hosts::machines::{Machine, Told};
+use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::transport::{Transport, first_input};
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::wire::frames::{Frame, Reply, unanswered};
 use crate::deploy::wire::held::lost;
+use crate::deploy::wire::machine::Machine;
 use crate::deploy::wire::program::Header;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Host, Reach};
