@@ -292,6 +292,8 @@ fn a_name_that_leads_to_another_machine_is_refused_until_it_is_accepted() {
             .contains("machine-id 0123456789abcdef0123456789abcdef, host key"),
         "{refused}"
     );
+    let compared = "compared  the machine-id differs, the host key is the same";
+    assert!(refused.stderr.contains(compared), "{refused}");
     assert!(
         refused.stderr.contains("`rel hosts --accept h`"),
         "{refused}"
@@ -421,6 +423,7 @@ fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
         "host `h` leads to another machine than before",
         "machine-id 0123456789abcdef0123456789abcdef, host key ",
         "machine-id none, host key none",
+        "the machine-id is not told",
         "`rel hosts --accept h`",
     ] {
         assert!(refused.stderr.contains(words), "{words}: {refused}");

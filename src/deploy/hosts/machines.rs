@@ -57,23 +57,31 @@ impl Told {
     /// another host.
     pub fn check(&self, name: &str, known: Option<&Machine>, state: &str) -> Result<()> {
         let now = &self.machine;
-        let (message, was) = match (known, &self.written) {
-            (Some(known), _) if known.is_not(now) => (another(name), known.shown()),
+        let (message, was, compared) = match (known, &self.written) {
+            (Some(known), _) if known.is_not(now) => {
+                (another(name), known.shown(), Some(known.compared(now)))
+            }
             // What is known here was seen, or accepted by a person.
             (Some(_), _) | (None, None) => return Ok(()),
             (None, Some((other, _))) if other != name => (
                 format!("host `{name}` leads to the state of host `{other}`"),
                 format!("{state} is that of `{other}`"),
+                None,
             ),
-            (None, Some((_, then))) if then.is_not(now) => (another(name), then.shown()),
+            (None, Some((_, then))) if then.is_not(now) => {
+                (another(name), then.shown(), Some(then.compared(now)))
+            }
             (None, Some(_)) => return Ok(()),
         };
-        Err(Error::host(message)
+        let mut error = Error::host(message)
             .fact("known", was)
-            .fact("found", now.shown())
-            .hinted(format!(
-                "nothing was changed there; if that machine is meant: `rel hosts --accept {name}`"
-            )))
+            .fact("found", now.shown());
+        if let Some(compared) = compared {
+            error = error.fact("compared", compared);
+        }
+        Err(error.hinted(format!(
+            "nothing was changed there; if that machine is meant: `rel hosts --accept {name}`"
+        )))
     }
 }
 

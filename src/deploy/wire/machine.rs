@@ -41,6 +41,25 @@ impl Machine {
         self.is_another(now) || (!self.is_unknown() && !is_any)
     }
 
+    /// Returns how what is known compares with what is told `now`.
+    pub fn compared(&self, now: &Self) -> String {
+        let one = |what: &str, known: &Option<String>, now: &Option<String>| {
+            let how = match (known, now) {
+                (None, None) => return None,
+                (Some(_), None) => "is not told",
+                (None, Some(_)) => "was not known",
+                (Some(known), Some(now)) if known == now => "is the same",
+                (Some(_), Some(_)) => "differs",
+            };
+            Some(format!("the {what} {how}"))
+        };
+        let both = [
+            one("machine-id", &self.id, &now.id),
+            one("host key", &self.key, &now.key),
+        ];
+        both.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// Returns it with what only `other` says.
     pub fn or(&self, other: &Self) -> Self {
         Self {
@@ -116,6 +135,37 @@ mod tests {
             (of("-", "-"), of("-", KEY), false),
         ] {
             assert_eq!(known.is_not(&now), is_not, "{known:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn what_differs_is_said() {
+        let of = |id: &str, key: &str| Machine::new(id, key);
+        for (known, now, compared) in [
+            (
+                of(ID, KEY),
+                of(OTHER, KEY),
+                "the machine-id differs, the host key is the same",
+            ),
+            (
+                of(ID, KEY),
+                of(ID, "AAAA"),
+                "the machine-id is the same, the host key differs",
+            ),
+            (
+                of(ID, KEY),
+                of("-", "-"),
+                "the machine-id is not told, the host key is not told",
+            ),
+            (
+                of(ID, "-"),
+                of(OTHER, KEY),
+                "the machine-id differs, the host key was not known",
+            ),
+            (of(ID, "-"), of("-", "-"), "the machine-id is not told"),
+            (of("-", "-"), of("-", "-"), ""),
+        ] {
+            assert_eq!(known.compared(&now), compared, "{known:?} {now:?}");
         }
     }
 }
