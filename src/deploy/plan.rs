@@ -50,6 +50,7 @@ use crate::deploy::plan::waves::Wave;
 use crate::deploy::wire::detached::Detached;
 use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::{Attempt, Journal};
+use crate::deploy::wire::machine::Machine;
 use crate::deploy::wire::words::NOT_MADE;
 
 /// What one host said.
@@ -58,6 +59,8 @@ pub struct Seen {
     /// What was edited where links lead to, by step: of those that have a manifest, and only where
     /// that was asked.
     pub edits: BTreeMap<String, Vec<String>>,
+    /// Which machine it is, as far as it tells; of hosts that are reached by SSH.
+    pub machine: Option<Machine>,
     /// Its clock, in seconds since 1970.
     pub now: u64,
     /// Its journal.

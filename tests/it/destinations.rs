@@ -444,6 +444,66 @@ fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
 }
 
 #[test]
+fn a_saved_plan_is_for_the_machines_that_it_was_made_of() {
+    let hosts = Hosts::start(2);
+    if !hosts.is_private() {
+        return;
+    }
+    let space = Space::empty();
+    space.write("recipes/u.kdl", RECIPE);
+    let config = |number: usize| {
+        let host = &hosts.all[number];
+        format!(
+            "Host db\n  HostName {}\n  Port {}\nHost *\n  User {}\n  {}\n  StrictHostKeyChecking \
+             no\n  LogLevel ERROR\n",
+            host.address,
+            host.port,
+            space.shell("id -un").trim(),
+            hosts.options().join("\n  ").replace('=', " ")
+        )
+    };
+    space.write(
+        "ssh",
+        format!(
+            "#!/bin/sh\nexec ssh -F {} \"$@\"\n",
+            space.path("config").display()
+        ),
+    );
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(space.path("ssh"), mode).expect("sets");
+    space.write(
+        "Releasefile.kdl",
+        format!("host \"h\" ssh=\"db\" root=\"/srv\"\n{ONE}"),
+    );
+    let rel = |args: &[&str]| {
+        let mut rel = space.rel(args);
+        rel.env("REL_SSH", space.path("ssh"));
+        space.finish(&mut rel)
+    };
+    let _ = hosts.ssh(&space, &hosts.all[1], ANOTHER_ID).ok();
+    space.write("config", config(0));
+    let _ = rel(&["-q", "e", "--plan-out", "plan.json"]).ok();
+    space.write("config", config(1));
+    for args in [
+        &["apply", "plan.json"][..],
+        &["apply", "plan.json", "--plan"],
+    ] {
+        let refused = rel(args).fails(1);
+        for words in [
+            "host `h` leads to another machine than when this plan was made",
+            "known ",
+            "found     machine-id 0123456789abcdef0123456789abcdef, host key ",
+        ] {
+            assert!(refused.stderr.contains(words), "{words}: {refused}");
+        }
+    }
+    assert!(!hosts.all[1].srv("site").exists() && !hosts.all[1].srv(".rel").exists());
+    space.write("config", config(0));
+    let _ = rel(&["-q", "apply", "plan.json"]).ok();
+    assert!(hosts.all[0].srv("site").exists());
+}
+
+#[test]
 fn a_connection_of_somebody_else_is_not_used() {
     let ground = Ground::new();
     let kept = ground.space.path("kept");

@@ -98,6 +98,10 @@ impl Fleet {
             let header = header::of(request, host)?;
             let mut session = Session::new(transport.clone(), gates.clone(), host, &header);
             session.known = request.machines.known(&host.name).cloned();
+            let planned = request
+                .saved
+                .and_then(|s| s.body.plan.hosts.get(&host.name));
+            session.planned = planned.and_then(|basis| basis.machine.clone());
             let member = Member {
                 host: host.clone(),
                 session: Mutex::new(session),
@@ -412,8 +416,12 @@ impl Member {
     ) -> Result<Seen> {
         let questions = Questions::new(name, &self.header, jobs, depth)?;
         let limit = |number| questions.limit(number);
-        let replies = self.session().ask(questions.text(), &limit, interrupted)?;
-        questions.read(name, &replies)
+        let mut session = self.session();
+        let replies = session.ask(questions.text(), &limit, interrupted)?;
+        let mut seen = questions.read(name, &replies)?;
+        let is_named = self.host.reach != Reach::Local && !session.told.machine.is_unknown();
+        seen.machine = is_named.then(|| session.told.machine.clone());
+        Ok(seen)
     }
 
     /// Takes the lease.

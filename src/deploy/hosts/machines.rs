@@ -50,6 +50,24 @@ impl Told {
         }
     }
 
+    /// Checks that the host `name` leads to the machine that a saved plan was made of.
+    ///
+    /// # Errors
+    /// It leads to another one.
+    pub fn check_plan(&self, name: &str, planned: Option<&Machine>) -> Result<()> {
+        let now = &self.machine;
+        let Some(planned) = planned.filter(|planned| planned.is_not(now)) else {
+            return Ok(());
+        };
+        let message =
+            format!("host `{name}` leads to another machine than when this plan was made");
+        Err(Error::host(message)
+            .fact("known", planned.shown())
+            .fact("found", now.shown())
+            .fact("compared", planned.compared(now))
+            .hinted("nothing was changed there; save a new plan with `--plan-out`"))
+    }
+
     /// Checks that the host `name` leads to the machine that it stood for.
     ///
     /// # Errors
@@ -190,6 +208,29 @@ mod tests {
                     );
                     assert!(error.to_string().contains("--accept us"), "{error}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_is_for_the_machine_that_it_was_made_of() {
+        let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
+        let none = Machine::default();
+        for (planned, now, is_refused) in [
+            (None, &there, false),
+            (Some(&here), &here, false),
+            (Some(&here), &there, true),
+            (Some(&here), &none, true),
+        ] {
+            let told = Told {
+                machine: now.clone(),
+                ..Told::default()
+            };
+            let checked = told.check_plan("h", planned);
+            assert_eq!(checked.is_err(), is_refused, "{planned:?} {now:?}");
+            if let (Err(error), Some(planned)) = (checked, planned) {
+                let facts: Vec<&str> = error.facts.iter().map(|(_, v)| v.as_str()).collect();
+                assert_eq!(facts[..2], [planned.shown(), now.shown()]);
             }
         }
     }

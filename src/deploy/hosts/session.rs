@@ -51,6 +51,8 @@ pub struct Session {
     pub state: String,
     /// The machine that the host's name stood for.
     pub known: Option<Machine>,
+    /// The machine that the plan was made of which is carried out.
+    pub planned: Option<Machine>,
     /// What its guard said of the machine.
     pub told: Told,
     /// Why nothing is sent there any more: it is not the machine of that name.
@@ -103,6 +105,7 @@ impl Session {
             root: None,
             state: header.state.clone(),
             known: None,
+            planned: None,
             told: Told::default(),
             refusal: None,
             patience: ASK_MAX,

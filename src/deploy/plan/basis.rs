@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::plan::{Plan, Probe, Seen, Verdict};
+use crate::deploy::wire::machine::Machine;
 
 /// What a host said that the plan rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
+    /// Which machine it was, where it told that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// Length of its journal.
     pub journal_size: u64,
     /// SHA-256 of its journal.
@@ -26,6 +30,7 @@ impl Seen {
     /// Returns what a plan made of this rests on.
     pub fn basis(&self) -> Basis {
         Basis {
+            machine: self.machine.clone(),
             journal_size: self.journal.size,
             journal_sha256: self.journal.sha256.clone(),
             journal_lines: self.journal.lines().len(),

@@ -188,9 +188,9 @@ impl Session {
         if self.host.reach == Reach::Local {
             return Ok(());
         }
-        let checked = self
-            .told
-            .check(self.name(), self.known.as_ref(), &self.state);
+        let (name, told) = (self.name(), &self.told);
+        let checked = told.check_plan(name, self.planned.as_ref());
+        let checked = checked.and_then(|()| told.check(name, self.known.as_ref(), &self.state));
         checked.inspect_err(|error| {
             self.refusal = Some(error.clone());
             // Nobody is to take it for the machine of that name.
