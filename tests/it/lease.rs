@@ -490,3 +490,39 @@ fn nothing_of_a_step_is_left_after_an_interrupt_and_a_kill() {
         });
     }
 }
+
+/// Who holds the one is who wants the other: to wait for them would be in vain.
+#[test]
+fn two_names_of_one_state_are_told_apart_from_somebody_else() {
+    let hosts = Hosts::start(1);
+    let host = &hosts.all[0];
+    let ssh = hosts.kdl();
+    let other = ssh.replacen("\"h1\"", "\"h2\"", 1);
+    let local = "host \"h1\" local=#true root=\"site\"\nhost \"h2\" local=#true root=\"site\"\n";
+    let space = checkout(&hosts, "60s", STEP);
+    let work = "environment \"staging\" { use \"work\" on=\"h1 h2\"; }\n";
+    for nodes in [format!("{ssh}{other}"), local.to_owned()] {
+        space.write("Releasefile.kdl", format!("{nodes}{work}"));
+        for args in [
+            &["staging"][..],
+            &["unlock", "staging", "--break", "--reason", "x"],
+        ] {
+            let refused = space.run(args).fails(1);
+            let state = match nodes == local {
+                true => String::from("[work]/site/.rel/staging"),
+                false => format!("{}/.rel/staging", hosts.root(host)),
+            };
+            assert_eq!(
+                refused.stderr.split("error: ").nth(1).unwrap_or_default(),
+                format!(
+                    "hosts `h1` and `h2` lead to the same state directory of the same machine\n  \
+                     directory  {state}\n  help: give one of them another `root`, or remove one\n"
+                ),
+                "{refused}"
+            );
+        }
+        assert!(lines(host, "log").is_empty());
+        assert!(!host.srv(".rel/staging/lease").exists());
+        assert!(!host.srv(".rel/staging/freeze").exists());
+    }
+}

@@ -12,7 +12,7 @@ use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::gates::{self, Gates};
 use crate::deploy::hosts::header;
-use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken, owed};
+use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken, of_one_name, owed};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
@@ -355,7 +355,9 @@ impl Fleet {
         interrupted: &AtomicBool,
     ) -> Result<bool> {
         let (hosts, mode) = (wanted.hosts, wanted.mode);
-        let lock = |name: &str, member: &Member| member.lock(name, wanted, interrupted);
+        let lock = |name: &str, member: &Member| {
+            of_one_name(self, name, member.lock(name, wanted, interrupted)?)
+        };
         let is_wanted = |name: &&String| hosts.contains(&name.as_str());
         let Some(first) = self.members.keys().find(is_wanted) else {
             return Ok(true);
@@ -463,6 +465,11 @@ impl Member {
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
             ("owed", words) => Err(owed(&self.header.purpose, &self.state(), name, words)),
             ("locked", held) => Err(refused(name, &self.header.purpose, held)),
+            ("twin", rest) => {
+                let (room, held) = rest.split_once('\t').unwrap_or_default();
+                let (room, held) = (room.to_owned(), held.to_owned());
+                Ok(Taken::Twin { room, held })
+            }
             (_, why) => Err(keeps_no_journal(name)
                 .fact("directory", self.state())
                 .fact("says", why)),

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::plan::Seen;
-use crate::error::Error;
+use crate::deploy::wire::held::refused;
+use crate::error::{Error, Result};
 
 /// Leases that are wanted.
 pub struct LeaseRequest<'a> {
@@ -56,13 +58,15 @@ pub(super) enum Taken {
     Ready(Option<String>),
     /// Something else has run there since.
     Moved,
+    /// Not at all: a guard of this run has it, which works in that room; with all that it says.
+    Twin { room: String, held: String },
 }
 
 impl Taken {
     pub(super) fn reason(self) -> Option<String> {
         match self {
             Self::Ready(reason) => reason,
-            Self::Moved => None,
+            Self::Moved | Self::Twin { .. } => None,
         }
     }
 }
@@ -86,6 +90,31 @@ impl Mode {
             Self::Break => "break",
         }
     }
+}
+
+/// Returns how the lease of the host `name` was had.
+///
+/// # Errors
+/// Another host of the fleet has it: both are one. Or it is held by the same run of another `rel`.
+pub(super) fn of_one_name(fleet: &Fleet, name: &str, taken: Taken) -> Result<Taken> {
+    let Taken::Twin { room, held } = taken else {
+        return Ok(taken);
+    };
+    let is_holder = |other: &&str| {
+        let other = fleet.member(other);
+        other.is_ok_and(|other| other.header.room() == room)
+    };
+    let member = fleet.member(name)?;
+    let mut holders = fleet.names().filter(|other| *other != name);
+    let Some(other) = holders.find(is_holder) else {
+        return Err(refused(name, &member.header.purpose, &held));
+    };
+    let (one, other) = (name.min(other), name.max(other));
+    Err(Error::host(format!(
+        "hosts `{one}` and `{other}` lead to the same state directory of the same machine"
+    ))
+    .fact("directory", member.state())
+    .hinted("give one of them another `root`, or remove one"))
 }
 
 /// Returns the error for a scope that can not be left; `words` are its name, the file with its way

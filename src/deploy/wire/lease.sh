@@ -114,10 +114,11 @@ rel_end_guard() {
     return 0
 }
 
-# Whether the lease can not be had now. With rel_forced a living holder does not count.
+# Whether the lease can not be had now. With rel_forced a living holder does not count, unless it is
+# of this very run.
 rel_is_held() {
     rel_read_lease "$rel_state/lease" || return 1
-    if rel_is_live; then [ -z "${rel_forced:-}" ]; else return 1; fi
+    if rel_is_live; then [ -z "${rel_forced:-}" ] || [ "$rel_h_run" = "$rel_run" ]; else return 1; fi
 }
 
 # Tries once to take a lease that can be had. Who still acts under it is ended first: a
@@ -224,7 +225,12 @@ rel_lock() {
             # A guard whose connection was cut needs some seconds to clean up.
             rel_waits=$((rel_waits + 1))
             if [ "$rel_waits" -gt 40 ]; then
-                rel_emit locked "$(rel_print_lease)"
+                # The same run, perhaps by another name of this host: rel knows its rooms.
+                if [ "$rel_h_run" = "$rel_run" ]; then
+                    rel_emit twin "${rel_h_tmp##*/rel.}$rel_tab$(rel_print_lease)"
+                else
+                    rel_emit locked "$(rel_print_lease)"
+                fi
                 return
             fi
             sleep 0.1

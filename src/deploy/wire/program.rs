@@ -131,7 +131,7 @@ impl Header {
 
     /// Returns the name of the session's directory for temporary files, which many may see: it
     /// does not tell the nonce.
-    fn room(&self) -> String {
+    pub fn room(&self) -> String {
         hex(self.nonce.as_bytes()).chars().take(12).collect()
     }
 
