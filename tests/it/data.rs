@@ -8,6 +8,7 @@
 mod asked;
 mod back;
 mod disturbed;
+mod kept;
 mod postgres;
 mod proofs;
 mod sqlite;

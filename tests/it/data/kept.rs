@@ -1,0 +1,130 @@
+//! What stays of backups and copies when runs are cut off, or somebody removes what they made.
+
+use std::fs;
+
+use crate::space::Space;
+
+/// A host with a database that is one file, `db/live`, and a driver for it.
+struct Flat(Space);
+
+impl Flat {
+    /// With the uses of an environment `nightly`. `back-up` is a backup that can be given more.
+    fn new(uses: &str) -> Self {
+        let back_up = "use \"backup\" on=\"db\" driver=\"flat\" into=\"{host.root}/backups\"";
+        let space = Space::new(&format!(
+            "host \"db\" local=#true root=\"db\"\nenvironment \"nightly\" {{\n{}\n}}\n",
+            uses.replace("back-up", back_up)
+        ));
+        space.write("db/live", "1\n");
+        space.write(
+            "recipes/flat.kdl",
+            r#"
+driver "flat" {
+    param "live" default="{host.root}/live"
+    param "full" type="command" default="cp {live} \"$backup/copy\"; cksum <{live} >\"$proof\""
+    param "incremental" type="command" default="eval {full}"
+    param "restore" type="command" default="mkdir \"$place\"; cp \"$backup/copy\" \"$place\""
+    param "fingerprint" type="command" default="cksum <\"$place/copy\""
+    param "check" type="command" default="test -s \"$place/copy\""
+    param "drop" type="command" default="rm -rf -- \"$place\""
+}
+"#,
+        );
+        Self(space)
+    }
+
+    /// Makes a backup, whenever the last one was made; returns its name.
+    fn back_up(&self) -> String {
+        let _ = self.0.run(["nightly", "--force"]).ok();
+        self.latest("backups")
+    }
+
+    /// What `latest` leads to.
+    fn latest(&self, into: &str) -> String {
+        let link = self.0.path(format!("db/{into}/latest"));
+        let link = fs::read_link(link).expect("a link");
+        link.into_os_string().into_string().expect("a name")
+    }
+
+    /// The names that are marked.
+    fn marked(&self, into: &str) -> Vec<String> {
+        let list = format!("ls db/{into} | sed -n 's/[.]rel-copy$//p'");
+        self.0.shell(&list).lines().map(str::to_owned).collect()
+    }
+
+    /// Makes it as if the last run had been cut off before a step.
+    fn cut(&self, step: &str) {
+        let journal = self.0.read("db/.rel/nightly/journal");
+        let is_it = |line: &str| line.starts_with("1\tstart\t") && line.contains(step);
+        let count = journal.lines().count();
+        let at = journal.lines().rev().position(is_it).expect("was done");
+        let kept: Vec<&str> = journal.lines().take(count - at - 1).collect();
+        self.0
+            .write("db/.rel/nightly/journal", kept.join("\n") + "\n");
+    }
+}
+
+#[test]
+fn a_backup_that_is_gone_is_not_marked() {
+    for step in ["\tbackup/keep\t", "\tbackup/mark\t", "\tbackup/latest\t"] {
+        let flat = Flat::new("back-up keep=1");
+        let first = flat.back_up();
+        // The second one is not there any more when its run goes on.
+        flat.0.shell("cp -a db/backups db/former");
+        let _ = flat.back_up();
+        flat.cut(step);
+        flat.0.shell("rm -r db/backups; mv db/former db/backups");
+        let told = flat.0.run(["nightly"]).fails(1);
+        assert!(told.stderr.contains("gone"), "{told}");
+        assert_eq!(flat.marked("backups"), [first.as_str()], "{told}");
+        assert_eq!(flat.latest("backups"), first, "{told}");
+        // The next one begins anew.
+        let _ = flat.0.run(["nightly"]).ok();
+        let last = flat.latest("backups");
+        assert_ne!(last, first);
+        assert_eq!(flat.marked("backups"), [last]);
+    }
+}
+
+/// What a run that was cut off before one of these steps had made is gone when it goes on.
+fn is_refused(steps: &[&str]) {
+    let copy = "use \"db-copy\" as=\"copy\" on=\"db\" from=\"db\" into=\"{host.root}/copies\" \
+                snapshot=\"cp {from.root}/live copy\"\n\
+                use \"evolve\" on=\"db\" after=\"copy\" copy=\"{host.root}/copies/latest\" \
+                into=\"{host.root}/evolved\" data=\"{host.root}/data\" command=\"echo 2 >>copy\"";
+    for step in steps {
+        let flat = Flat::new(copy);
+        let _ = flat.0.run(["nightly"]).ok();
+        let first = flat.latest("copies");
+        flat.0
+            .shell("mkdir db/former; cp -a db/copies db/evolved db/data db/former");
+        let _ = flat.0.run(["nightly", "--force"]).ok();
+        let former = fs::read_link(flat.0.path("db/former/data")).expect("a link");
+        flat.cut(step);
+        flat.0
+            .shell("cd db; rm -r evolved data; mv former/evolved former/data .");
+        if step.contains("copy/") {
+            flat.0.shell("cd db; rm -r copies; mv former/copies .");
+        }
+        let told = flat.0.run(["nightly"]).fails(1);
+        assert!(told.stderr.contains("gone"), "{told}");
+        if step.contains("copy/") {
+            assert_eq!(flat.marked("copies"), [first.as_str()], "{told}");
+            assert_eq!(flat.latest("copies"), first, "{told}");
+        }
+        let live = fs::read_link(flat.0.path("db/data")).expect("a link");
+        assert_eq!(live, former, "{told}");
+        let _ = flat.0.run(["nightly"]).ok();
+        assert_eq!(flat.0.read("db/data/copy"), "1\n2\n");
+    }
+}
+
+#[test]
+fn a_copy_that_is_gone_is_not_marked() {
+    is_refused(&["\tcopy/mark\t", "\tcopy/latest\t"]);
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_switched_to() {
+    is_refused(&["\tevolve/switch\t"]);
+}
