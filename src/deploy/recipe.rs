@@ -74,6 +74,8 @@ pub struct Param {
     pub default: Option<String>,
     /// For a command: the names of the recipe that the text of a `use` may mention.
     pub gives: Vec<String>,
+    /// Names a directory on the host that no other use may have.
+    pub is_own: bool,
     /// One line for people.
     pub desc: Option<String>,
 }

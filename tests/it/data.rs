@@ -232,8 +232,9 @@ impl<D: Database> Ground<D> {
             let mark = format!("hosts/db/backups/{name}.rel-copy");
             assert!(self.space.read(mark).contains("restored and found sound"));
             let dirs = fs::read_dir(self.space.path("hosts/db/backups")).expect("lists");
-            // Two are kept, each with its mark, and the link; nothing of the scratch place.
-            assert_eq!(dirs.count(), [3, 5, 5][i]);
+            // Two are kept, each with its mark, the link, and whose they are; nothing of the scratch
+            // place.
+            assert_eq!(dirs.count(), [4, 6, 6][i]);
         }
         let output = self.space.run(["--json", "nightly"]).ok();
         assert!(output.stdout.contains("\"ran\": 0"), "{output}");

@@ -784,6 +784,44 @@ environment "staging" {
 }
 
 #[test]
+fn two_uses_with_one_directory() {
+    let space = Space::new(
+        r#"
+project "karl" { version "1" }
+host "a" local=#true root="a"
+host "b" local=#true root="b"
+group "both" "a" "b"
+environment "nightly" {
+    use "backup" as="one" on="a" driver="sqlite" data="one" into="{host.root}/b"
+    use "backup" as="two" on="both" driver="sqlite" data="two" into="{host.root}/b"
+    use "backup" as="three" on="b" driver="sqlite" data="three" into="{host.root}/b/{use}"
+    use "evolve" on="a" copy="c" into="{host.root}/b/{use}" data="d" command="true"
+}
+environment "weekly" {
+    use "backup" as="one" on="a" driver="sqlite" data="one" into="{host.root}/b"
+    use "backup" as="two" on="b" driver="sqlite" data="two" into="{host.root}/b"
+}
+"#,
+    );
+    assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
+    rel::releasefile::shared_directory
+
+      × `one` and `two` have one directory
+       ╭─[Releasefile.kdl:7:66]
+     7 │     use "backup" as="one" on="a" driver="sqlite" data="one" into="{host.root}/b"
+       ·                                                                  ───────┬───────
+       ·                                                                         ╰── of `one`
+       ╰────
+       ╭─[Releasefile.kdl:8:69]
+     8 │     use "backup" as="two" on="both" driver="sqlite" data="two" into="{host.root}/b"
+       ·                                                                     ───────┬───────
+       ·                                                                            ╰── the same
+       ╰────
+      help: one would replace what the other makes there: give each its own
+    "#);
+}
+
+#[test]
 fn a_recipe_of_the_project_with_mistakes() {
     let space = Space::new("");
     space.write(
@@ -797,7 +835,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╭─[recipes/mine.kdl:2:15]
      2 │     param "x" tpye="text"
        ·               ──┬─
-       ·                 ╰── expected one of type, default, gives, desc
+       ·                 ╰── expected one of type, default, gives, own, desc
        ╰────
       help: did you mean `type`?
 

@@ -31,16 +31,25 @@ fn check_environment(
     recipes: &Recipes,
 ) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
+    let mut taken = Vec::new();
     for one in &environment.uses {
-        Checker {
+        let mut checker = Checker {
             project,
             environment,
             one,
             mistakes: &mut mistakes,
-        }
-        .check(recipes);
+        };
+        checker.check(recipes);
+        checker.own_directories(recipes, &mut taken);
     }
     mistakes
+}
+
+/// A directory that a use has for itself.
+struct Taken<'a> {
+    label: &'a str,
+    arg: &'a Arg,
+    hosts: Vec<&'a str>,
 }
 
 /// Finds out whether the uses of an environment are right with the values that its parameters
@@ -71,14 +80,14 @@ pub fn check_call(
     })
 }
 
-struct Checker<'a> {
+struct Checker<'a, 'm> {
     project: &'a Project,
     environment: &'a Environment,
     one: &'a Use,
-    mistakes: &'a mut Vec<Mistake>,
+    mistakes: &'m mut Vec<Mistake>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a, '_> {
     fn check(&mut self, recipes: &Recipes) {
         // Its own mistakes are told; what they hide is not guessed.
         if recipes.is_broken(&self.one.recipe) {
@@ -231,6 +240,34 @@ impl Checker<'_> {
         }
     }
 
+    /// Two uses that make things of the same names in one directory would replace them. What only
+    /// a call or a host can tell is found there (`rel_own`).
+    fn own_directories(&mut self, recipes: &Recipes, taken: &mut Vec<Taken<'a>>) {
+        let Ok(Some(recipe)) = recipes.of_use(self.one) else {
+            return;
+        };
+        let own = recipe.params.iter().filter(|param| param.is_own);
+        let args = own.filter_map(|param| self.one.args.get(&param.name));
+        for arg in args.filter(|arg| !arg.text.contains("{use}")) {
+            let label = &self.one.label;
+            let hosts = self.hosts_named(&self.one.on).into_iter();
+            let hosts: Vec<&str> = hosts.map(|host| host.name.as_str()).collect();
+            let is_shared = |other: &&Taken<'_>| {
+                other.arg.text == arg.text && other.hosts.iter().any(|host| hosts.contains(host))
+            };
+            if let Some(other) = taken.iter().find(is_shared) {
+                let message = format!("`{}` and `{label}` have one directory", other.label);
+                let mistake = Mistake::new("shared_directory", arg.place, message, "the same");
+                self.mistakes.push(
+                    mistake
+                        .also(other.arg.place, format!("of `{}`", other.label))
+                        .help("one would replace what the other makes there: give each its own"),
+                );
+            }
+            taken.push(Taken { label, arg, hosts });
+        }
+    }
+
     fn argument(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
         let kind = param.kind;
         match kind {
@@ -302,7 +339,7 @@ impl Checker<'_> {
 
     /// Returns the hosts that texts name, as far as that is known without a call: not what depends
     /// on parameters and axes, nor who has a role.
-    fn hosts_named(&self, texts: &[Template]) -> Vec<&Host> {
+    fn hosts_named(&self, texts: &[Template]) -> Vec<&'a Host> {
         let params = self.environment.params.iter().map(|p| &p.name);
         let axes = self.environment.axes.iter().map(|a| &a.name);
         let of_a_call: Vec<&String> = params.chain(axes).collect();

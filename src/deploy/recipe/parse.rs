@@ -314,7 +314,7 @@ impl Reader {
     }
 
     fn param(&mut self, node: &KdlNode, recipe: &mut Recipe) {
-        self.properties(node, &["type", "default", "gives", "desc"]);
+        self.properties(node, &["type", "default", "gives", "own", "desc"]);
         let Some((name, place)) = self.argument(node) else {
             return;
         };
@@ -358,6 +358,7 @@ impl Reader {
         });
         recipe.params.push(Param {
             gives: self.gives(node, kind, place),
+            is_own: self.flag(node, "own"),
             name,
             kind,
             default,

@@ -144,6 +144,37 @@ rel_append_there() {
 # PATH: makes an empty file, also in a directory that another user was given.
 rel_mark() ( rel_foreign_ok=1; rel_beside "$1" rel_replace_there "$1" </dev/null )
 
+# DIR HOST: takes a directory for the use at work, whose journal says what it has made there. One
+# that another use has is refused: that would make things of the same names.
+rel_own() (
+    rel_foreign_ok=1
+    rel_beside "$1/.rel-owner" rel_own_there "$1" "$rel_use of ${rel_state##*/} on $2"
+)
+
+rel_own_there() {
+    local owner='' project=''
+    { IFS= read -r project <"$rel_state/project"; } 2>/dev/null || :
+    project=${project:+, project $project}
+    rel_pin "$1/.rel-owner" || return 1
+    if [ -z "$rel_found" ]; then
+        rel_make_new && printf '%s\n' "$2$project" >"$rel_new" && chmod 0644 "$rel_new" || return 1
+        # Of two at once the first one has it.
+        if rel_link "$rel_new" "$rel_there"; then return 0; fi
+        rel_pin "$1/.rel-owner" || return 1
+        if [ -z "$rel_found" ]; then
+            # A file system without hard links.
+            rel_rename "$rel_new" "$rel_there"
+            return
+        fi
+    fi
+    if [ -L "$rel_found" ]; then owner='a link'; else IFS= read -r owner <"$rel_found" || :; fi
+    # A project may get its name later.
+    if [ "$owner" = "$2" ] || [ "$owner" = "$2$project" ]; then return 0; fi
+    printf '%s is taken by %s: give %s a directory of its own, or remove %s/.rel-owner where that use is no more\n' \
+        "$1" "${owner:-nobody}" "$rel_use" "$1"
+    return 1
+}
+
 # PATH MODE CONTENT [OWNER]: writes a file. The former one stays in the undo directory.
 rel_write() ( rel_beside "$1" rel_write_there "$@" )
 

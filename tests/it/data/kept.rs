@@ -64,6 +64,98 @@ driver "flat" {
     }
 }
 
+/// Another environment with the same `into`, and what came before whose it was could be told.
+#[test]
+fn a_directory_of_backups_belongs_to_one_environment() {
+    let flat = Flat::new("back-up");
+    let text = flat.0.read("Releasefile.kdl");
+    let weekly = text.replace("nightly", "weekly");
+    let weekly = weekly.split_once('\n').expect("two parts").1;
+    flat.0.write("Releasefile.kdl", format!("{text}{weekly}"));
+    let first = flat.back_up();
+    let told = flat.0.run(["weekly"]).fails(1);
+    let says = "/backups is taken by backup of nightly on db: give backup a directory of its own";
+    assert!(told.stderr.contains(says), "{told}");
+    assert_eq!(flat.latest("backups"), first);
+    assert_eq!(flat.marked("backups"), [first.as_str()]);
+    // Nothing is built upon what is another's.
+    flat.0.remove("db/backups/.rel-owner");
+    let told = flat.0.run(["weekly"]).ok();
+    assert!(told.stderr.contains("is of another use"), "{told}");
+    assert_eq!(flat.0.read("db/backups/latest/rel-increments"), "0\n");
+    let told = flat.0.run(["nightly", "--force"]).fails(1);
+    assert!(told.stderr.contains("taken by backup of weekly"), "{told}");
+}
+
+/// In one run both have the same names.
+#[test]
+fn a_directory_belongs_to_one_use() {
+    // By another name, which `rel check` does not know.
+    let uses = "back-up\n\
+                use \"backup\" as=\"two\" on=\"db\" driver=\"flat\" \
+                live=\"{host.root}/other\" into=\"{host.root}/alias\"";
+    let flat = Flat::new(uses);
+    flat.0.write("db/other", "2\n");
+    flat.0
+        .shell("mkdir db/backups; ln -s backups db/alias; chmod -R go-w db");
+    let told = flat.0.run(["nightly"]).fails(1);
+    assert!(
+        told.stderr.contains("/alias is taken by backup of"),
+        "{told}"
+    );
+    let first = flat.latest("backups");
+    assert_eq!(flat.marked("backups"), [first]);
+    assert_eq!(flat.0.read("db/backups/latest/copy"), "1\n");
+
+    let evolve = |name: &str| {
+        format!(
+            "use \"evolve\" as=\"{name}\" on=\"db\" copy=\"{{host.root}}/copy\" \
+             into=\"{{host.root}}/{name}\" \
+             data=\"{{host.root}}/live-{name}\" command=\"echo {name} >evolved\"\n"
+        )
+    };
+    let flat = Flat::new(&(evolve("one") + &evolve("two")));
+    flat.0
+        .shell("mkdir db/copy db/one; : >db/copy.rel-copy; ln -s one db/two");
+    let told = flat.0.run(["nightly"]).fails(1);
+    assert!(told.stderr.contains("/two is taken by one of"), "{told}");
+    assert_eq!(flat.0.shell("ls -A db/one"), ".rel-owner\n", "{told}");
+}
+
+/// One use on two hosts that see the same files.
+#[test]
+fn a_directory_belongs_to_one_host() {
+    let space = Flat::new("").0;
+    let shared = space.path("shared");
+    space.write("two/live", "2\n").write(
+        "Releasefile.kdl",
+        format!(
+            "host \"db\" local=#true root=\"db\"\nhost \"two\" local=#true root=\"two\"\n\
+             environment \"nightly\" {{\n    \
+             use \"backup\" on=\"db two\" driver=\"flat\" into=\"{}\"\n}}\n",
+            shared.display()
+        ),
+    );
+    let flat = Flat(space);
+    let told = flat.0.run(["nightly"]).fails(1);
+    assert!(told.stderr.contains("is taken by backup of"), "{told}");
+    // The one that was first goes on alone.
+    let owner = flat.0.read("shared/.rel-owner");
+    let first = match owner.as_str() {
+        "backup of nightly on db\n" => "db",
+        "backup of nightly on two\n" => "two",
+        _ => panic!("{owner}"),
+    };
+    let text = flat.0.read("Releasefile.kdl");
+    flat.0.write(
+        "Releasefile.kdl",
+        text.replace("\"db two\"", &format!("\"{first}\"")),
+    );
+    let _ = flat.0.run(["nightly"]).ok();
+    let live = flat.0.read(format!("{first}/live"));
+    assert_eq!(flat.0.read("shared/latest/copy"), live);
+}
+
 #[test]
 fn a_backup_that_is_gone_is_not_marked() {
     for step in ["\tbackup/keep\t", "\tbackup/mark\t", "\tbackup/latest\t"] {
