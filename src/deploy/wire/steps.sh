@@ -140,19 +140,35 @@ rel_is_own_secret() {
 rel_warn() { printf '%s\n' "$1" >>"$rel_tmp/warned"; }
 
 # NOTE KEEP DIR CURRENT FORMER VALUES...: removes the oldest noted ones below DIR, with
-# their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted. One that
-# can not be removed stays noted: the next time tries again.
+# their marks, until KEEP are left; never CURRENT or FORMER, and nothing un-noted. One that is not
+# there is none of them: what it has left goes at once. One that can not be removed stays noted: the
+# next time tries again.
 rel_prune() {
-    rel_noted=$1 rel_dir=$3 rel_keeps=$2
-    shift 3
-    rel_old "$rel_keeps" "$@" | while IFS= read -r rel_v; do
-        if [ -d "$rel_dir" ] &&
-            ! rel_words=$( { rel_enter_dir "$rel_dir/$rel_v" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy"; } 2>&1 ); then
-            rel_warn "$rel_dir/$rel_v could not be removed, and will be tried again: ${rel_words%%"$rel_newline"*}"
-            continue
+    local note="$1" keep="$2" dir="$3" current="$4" former="$5" count one
+    shift 5
+    count=$#
+    for one in "$@"; do
+        if [ "$one" = "$current" ] || [ -d "$dir/$one" ]; then
+            set -- "$@" "$one"
+        else
+            rel_prune_one "$note" "$dir" "$one"
         fi
-        rel_drop "$rel_noted" "$rel_v"
     done
+    shift "$count"
+    rel_old "$keep" "$current" "$former" "$@" | while IFS= read -r one; do
+        rel_prune_one "$note" "$dir" "$one"
+    done
+}
+
+# NOTE DIR VALUE: removes one of them.
+rel_prune_one() {
+    local words
+    if [ -d "$2" ] &&
+        ! words=$( { rel_enter_dir "$2/$3" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy"; } 2>&1 ); then
+        rel_warn "$2/$3 could not be removed, and will be tried again: ${words%%"$rel_newline"*}"
+        return 0
+    fi
+    rel_drop "$1" "$3"
 }
 
 # NAME KEEP DIR CURRENT FORMER VALUES...: the same where CURRENT may have to go back yet: then FORMER

@@ -157,6 +157,19 @@ fn a_directory_belongs_to_one_host() {
 }
 
 #[test]
+fn a_backup_that_is_gone_is_no_reason_to_remove_another() {
+    let flat = Flat::new("back-up keep=2");
+    let first = flat.back_up();
+    let second = flat.back_up();
+    flat.0.shell(&format!("rm -r db/backups/{second}"));
+    let third = flat.back_up();
+    assert_eq!(flat.marked("backups"), [first.as_str(), third.as_str()]);
+    assert!(flat.0.has(format!("db/backups/{first}/copy")));
+    let fourth = flat.back_up();
+    assert_eq!(flat.marked("backups"), [third, fourth]);
+}
+
+#[test]
 fn a_backup_that_is_gone_is_not_marked() {
     for step in ["\tbackup/keep\t", "\tbackup/mark\t", "\tbackup/latest\t"] {
         let flat = Flat::new("back-up keep=1");
