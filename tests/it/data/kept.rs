@@ -157,6 +157,27 @@ fn a_directory_belongs_to_one_host() {
 }
 
 #[test]
+fn a_backup_that_is_gone_is_made_anew() {
+    let flat = Flat::new("back-up max-age=\"24h\"");
+    for what in ["", ".rel-copy"] {
+        let _ = flat.0.run(["nightly"]).ok();
+        let last = flat.latest("backups");
+        let again = flat.0.run(["nightly"]).ok();
+        assert!(again.stderr.contains("nothing to do"), "{again}");
+        flat.0.shell(&format!("rm -rf db/backups/{last}{what}"));
+        let status = flat.0.run(["status", "nightly"]).ok();
+        assert!(!status.stdout.contains("fresh"), "{status}");
+        let plan = flat.0.run(["nightly", "--plan"]).ok();
+        assert!(plan.stdout.contains("steps would run"), "{plan}");
+        let _ = flat.0.run(["nightly"]).ok();
+        let anew = flat.latest("backups");
+        assert_ne!(anew, last);
+        assert!(flat.0.has(format!("db/backups/{anew}/copy")));
+        assert!(flat.marked("backups").contains(&anew));
+    }
+}
+
+#[test]
 fn a_backup_that_is_gone_is_no_reason_to_remove_another() {
     let flat = Flat::new("back-up keep=2");
     let first = flat.back_up();
