@@ -360,8 +360,8 @@ environment "staging" {
     five
     2
     --- stderr
-    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST]/mounted': Device or resource busy
-    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST]/mounted': Device or resource busy
+    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST].rel-gone/mounted': Device or resource busy
+    warning: site/prune on host `a`: [work]/hosts/a/site/releases/[DIGEST] could not be removed, and will be tried again: rm: cannot remove './[DIGEST].rel-gone/mounted': Device or resource busy
     ");
 }
 

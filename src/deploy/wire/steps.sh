@@ -163,13 +163,22 @@ rel_prune() {
 # NOTE DIR VALUE: removes one of them.
 rel_prune_one() {
     local words
-    if [ -d "$2" ] &&
-        ! words=$( { rel_enter_dir "$2/$3" && rm -rf -- "./$rel_name" "./$rel_name.rel-copy"; } 2>&1 ); then
+    if [ -d "$2" ] && ! words=$(rel_remove_whole "$2/$3" 2>&1); then
         rel_warn "$2/$3 could not be removed, and will be tried again: ${words%%"$rel_newline"*}"
         return 0
     fi
     rel_drop "$1" "$3"
 }
+
+# PATH: removes a directory and its mark. What is cut off leaves no part under that name, nor with
+# that mark: it would pass for the whole.
+rel_remove_whole() (
+    rel_enter_dir "$1" || exit 1
+    if [ -d "./$rel_name" ]; then
+        rm -rf -- "./$rel_name.rel-gone" && rel_rename "./$rel_name" "./$rel_name.rel-gone" || exit 1
+    fi
+    rm -f -- "./$rel_name.rel-copy" && rm -rf -- "./$rel_name.rel-gone"
+)
 
 # NAME KEEP DIR CURRENT FORMER VALUES...: the same where CURRENT may have to go back yet: then FORMER
 # is needed, and has one of the places.

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::space::Space;
+use rustix::process::Signal;
+
+use crate::space::{Job, Space, wait_until};
 
 /// A host with a database that is one file, `db/live`, and a driver for it.
 struct Flat(Space);
@@ -50,6 +52,41 @@ driver "flat" {
     fn marked(&self, into: &str) -> Vec<String> {
         let list = format!("ls db/{into} | sed -n 's/[.]rel-copy$//p'");
         self.0.shell(&list).lines().map(str::to_owned).collect()
+    }
+
+    /// Runs with an `rm` that removes the first file of a directory that is no scratch place, and
+    /// hangs; kills the run then.
+    fn cut_removal(&self, args: &[&str]) {
+        let hangs = r#"#!/bin/sh
+for one; do
+    case $one in *scratch*) continue ;; esac
+    for file in "$one"/copy "$one"/artifact/page; do
+        if [ -f "$file" ]; then
+            /bin/rm -f -- "$file"
+            : >CUT
+            sleep 60
+        fi
+    done
+done
+exec /bin/rm "$@"
+"#;
+        let cut = self.0.path("db/cut").display().to_string();
+        self.0.write("bin/rm", hangs.replace("CUT", &cut));
+        self.0.shell("chmod +x bin/rm");
+        let mut rel = self.0.rel(args);
+        let path = std::env::join_paths([self.0.path("bin"), "/usr/bin".into(), "/bin".into()]);
+        let job = self.0.start(rel.env("PATH", path.expect("paths")));
+        self.kill(job, || self.0.has("db/cut"));
+    }
+
+    /// Kills a run when something holds, and waits until the host has noticed.
+    fn kill(&self, job: Job<'_>, holds: impl Fn() -> bool) {
+        wait_until("the moment", || holds().then_some(()));
+        job.signal(Signal::KILL);
+        let _ = job.finish();
+        wait_until("the host's guard", || {
+            (!self.0.has("db/.rel/nightly/lease")).then_some(())
+        });
     }
 
     /// Makes it as if the last run had been cut off before a step.
@@ -154,6 +191,43 @@ fn a_directory_belongs_to_one_host() {
     let _ = flat.0.run(["nightly"]).ok();
     let live = flat.0.read(format!("{first}/live"));
     assert_eq!(flat.0.read("shared/latest/copy"), live);
+}
+
+#[test]
+fn a_part_of_a_backup_has_no_mark() {
+    let flat = Flat::new("back-up keep=1");
+    let first = flat.back_up();
+    flat.cut_removal(&["nightly", "--force"]);
+    assert!(!flat.marked("backups").contains(&first));
+    // Also where it may stay by now.
+    let text = flat.0.read("Releasefile.kdl");
+    flat.0
+        .write("Releasefile.kdl", text.replace("keep=1", "keep=3"));
+    let _ = flat.back_up();
+    let marked = flat.marked("backups");
+    assert_eq!(marked.len(), 2, "{marked:?}");
+    for name in &marked {
+        assert!(flat.0.has(format!("db/backups/{name}/copy")), "{name}");
+    }
+    assert_eq!(flat.0.shell("ls db/backups | wc -l"), "5\n");
+}
+
+/// One that is released again has the same name.
+#[test]
+fn a_part_of_a_release_does_not_pass_for_the_whole() {
+    let flat = Flat::new(
+        "use \"versioned-release\" on=\"db\" artifact=\"{page}\" root=\"{host.root}/site\" keep=0\n\
+         needs \"page\"",
+    );
+    let text = flat.0.read("Releasefile.kdl");
+    let page = "var \"text\" \"1\"\n\
+                target \"page\" { outputs \"page\"; run \"echo {text} >page\"; }\n";
+    flat.0.write("Releasefile.kdl", format!("{page}{text}"));
+    let _ = flat.0.run(["nightly", "--var", "text=1"]).ok();
+    let _ = flat.0.run(["nightly", "--var", "text=2"]).ok();
+    flat.cut_removal(&["nightly", "--var", "text=3"]);
+    let _ = flat.0.run(["nightly", "--var", "text=1"]).ok();
+    assert_eq!(flat.0.read("db/site/current/artifact/page"), "1\n");
 }
 
 #[test]
