@@ -178,8 +178,8 @@ impl System {
         };
         let mut words: Vec<OsString> = vec!["-T".into()];
         let mut option = |text: OsString| words.extend(["-o".into(), text]);
-        // ssh takes the first value it meets. Which connection is used again is decided here, whatever
-        // the host says; then comes what that says.
+        // ssh takes the first value it meets. Which connection is used again is decided here,
+        // whatever the host says; then comes what that says.
         let resolved = self.resolved.get(&host.name);
         match resolved {
             Some(destination) => {
@@ -360,7 +360,8 @@ mod tests {
         "#);
         assert_eq!(
             system.try_it(&host),
-            "ssh -o ControlPath=/tmp/of-somebody -o 'IdentityFile=/k y' -p 2222 -J gate karl@karl04.example.org true"
+            "ssh -o ControlPath=/tmp/of-somebody -o 'IdentityFile=/k y' -p 2222 -J gate \
+             karl@karl04.example.org true"
         );
     }
 }

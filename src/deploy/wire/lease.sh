@@ -118,7 +118,8 @@ rel_end_guard() {
 # of this very run.
 rel_is_held() {
     rel_read_lease "$rel_state/lease" || return 1
-    if rel_is_live; then [ -z "${rel_forced:-}" ] || [ "$rel_h_run" = "$rel_run" ]; else return 1; fi
+    if ! rel_is_live; then return 1; fi
+    [ -z "${rel_forced:-}" ] || [ "$rel_h_run" = "$rel_run" ]
 }
 
 # Tries once to take a lease that can be had. Who still acts under it is ended first: a
