@@ -194,6 +194,24 @@ fn a_directory_belongs_to_one_host() {
 }
 
 #[test]
+fn what_was_cut_off_in_the_proof_does_not_stay() {
+    let flat = Flat::new("back-up verify=\"echo >proven; sleep 60\"");
+    let job = flat.0.begin(["nightly"]);
+    flat.kill(job, || flat.0.has("db/proven"));
+    let left = || {
+        flat.0
+            .shell("ls db/backups | grep -c 'rel-part$\\|^scratch' || :")
+    };
+    assert_eq!(left(), "2\n");
+    let text = flat.0.read("Releasefile.kdl");
+    flat.0
+        .write("Releasefile.kdl", text.replace("sleep 60", "true"));
+    let _ = flat.0.run(["nightly"]).ok();
+    assert_eq!(left(), "0\n");
+    assert_eq!(flat.marked("backups"), [flat.latest("backups")]);
+}
+
+#[test]
 fn a_part_of_a_backup_has_no_mark() {
     let flat = Flat::new("back-up keep=1");
     let first = flat.back_up();
