@@ -170,8 +170,8 @@ rel_own_there() {
     if [ -L "$rel_found" ]; then owner='a link'; else IFS= read -r owner <"$rel_found" || :; fi
     # A project may get its name later.
     if [ "$owner" = "$2" ] || [ "$owner" = "$2$project" ]; then return 0; fi
-    printf '%s is taken by %s: give %s a directory of its own, or remove %s/.rel-owner where that use is no more\n' \
-        "$1" "${owner:-nobody}" "$rel_use" "$1"
+    printf '%s is taken by %s: give %s a directory of its own, or remove %s where that is no more\n' \
+        "$1" "${owner:-nobody}" "$rel_use" "$1/.rel-owner"
     return 1
 }
 

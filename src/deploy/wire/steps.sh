@@ -175,7 +175,8 @@ rel_prune_one() {
 rel_remove_whole() (
     rel_enter_dir "$1" || exit 1
     if [ -d "./$rel_name" ]; then
-        rm -rf -- "./$rel_name.rel-gone" && rel_rename "./$rel_name" "./$rel_name.rel-gone" || exit 1
+        rm -rf -- "./$rel_name.rel-gone" &&
+            rel_rename "./$rel_name" "./$rel_name.rel-gone" || exit 1
     fi
     rm -f -- "./$rel_name.rel-copy" && rm -rf -- "./$rel_name.rel-gone"
 )
