@@ -55,7 +55,7 @@ pub struct Header {
     /// Directory of the host that belongs to `rel`.
     pub root: String,
     /// Directory of the environment's state, below the root; empty where none is kept. On a host
-    /// where it is that of another project, the guard takes the one of [`Header::apart`].
+    /// where it is that of another project, the guard takes the one behind `@`.
     pub state: String,
     /// The project, if the Releasefile names it: whose state that is. Else empty.
     pub project: String,
