@@ -4,15 +4,20 @@
 //! judged, not what a log-in page or a proxy says in its place. Each try has its own
 //! time limit inside the whole one.
 
+mod trust;
+
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 
+use self::trust::Trust;
 use crate::error::{Error, ErrorKind, Result, plural};
 
 /// No single try takes longer.
@@ -234,41 +239,40 @@ fn ask(check: &HttpCheck, limit: Duration) -> Result<Option<String>> {
 }
 
 fn agent(check: &HttpCheck, limit: Duration) -> Result<ureq::Agent> {
-    let mut tls = TlsConfig::builder();
-    if let Some(path) = &check.ca {
-        let pem = crate::fs::read_regular(Path::new(path)).map_err(|e| {
-            Error::usage(format!(
-                "cannot read `{path}`: {}",
-                crate::error::os_text(&e)
-            ))
-        })?;
-        let certificates = certificates(&pem)
-            .map_err(|e| Error::usage(format!("`{path}` holds no certificate: {e}")))?;
-        tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates)));
-    }
-    Ok(ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
         .timeout_global(Some(limit))
         .user_agent(concat!("rel/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls.build())
-        .build()
-        .into())
+        .build();
+    let Some(path) = &check.ca else {
+        return Ok(config.into());
+    };
+    let pem = crate::fs::read_regular(Path::new(path)).map_err(|e| {
+        Error::usage(format!(
+            "cannot read `{path}`: {}",
+            crate::error::os_text(&e)
+        ))
+    })?;
+    let none =
+        |e: &dyn std::fmt::Display| Error::usage(format!("`{path}` holds no certificate: {e}"));
+    let certificates = certificates(&pem).map_err(|e| none(&e))?;
+    let trust = Trust::new(certificates).map_err(|e| none(&e))?;
+    let connector = ().chain(TcpConnector::default()).chain(trust);
+    Ok(ureq::Agent::with_parts(
+        config,
+        connector,
+        DefaultResolver::default(),
+    ))
 }
 
 /// Returns all certificates of a file; a bundle has many.
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ureq::Error> {
-    let mut found = Vec::new();
-    for item in parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item? {
-            found.push(certificate);
-        }
-    }
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>()?;
     match found.is_empty() {
-        // It says what is wrong.
-        true => Certificate::from_pem(pem).map(|one| vec![one]),
+        true => Err(pem::Error::NoItemsFound),
         false => Ok(found),
     }
 }
