@@ -344,6 +344,16 @@ fn the_state_of_another_host_is_refused_also_by_a_new_checkout() {
     let _ = space.run(["-q", "e"]).ok();
 }
 
+/// A machine under the name `h`, and a checkout whose environment `e` releases to it.
+fn one_machine() -> (Hosts, Space) {
+    let hosts = Hosts::start(1);
+    let space = Space::empty();
+    space.write("recipes/u.kdl", RECIPE);
+    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
+    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    (hosts, space)
+}
+
 /// Calls of the guard that change what others hold, or whose state it is.
 const CHANGING: [&[&str]; 4] = [
     &["lock", "e", "--reason", "x"],
@@ -354,11 +364,7 @@ const CHANGING: [&[&str]; 4] = [
 
 #[test]
 fn a_machine_that_is_refused_is_not_changed() {
-    let hosts = Hosts::start(1);
-    let space = Space::empty();
-    space.write("recipes/u.kdl", RECIPE);
-    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
-    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let (hosts, space) = one_machine();
     let _ = space.run(["-q", "e"]).ok();
     // It is the state of another host, which a new checkout is to believe.
     let state = |file: &str| hosts.all[0].srv(".rel/e").join(file);
@@ -379,14 +385,8 @@ fn a_machine_that_is_refused_is_not_changed() {
 
 #[test]
 fn another_machine_gets_no_state_before_it_is_refused() {
-    let hosts = Hosts::start(1);
-    if !hosts.is_private() {
-        return;
-    }
-    let space = Space::empty();
-    space.write("recipes/u.kdl", RECIPE);
-    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
-    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let (hosts, space) = one_machine();
+    hosts.must_be_private();
     let _ = space.run(["-q", "e"]).ok();
     let _ = hosts.ssh(&space, &hosts.all[0], ANOTHER_ID).ok();
     let state = hosts.all[0].srv(".rel");
@@ -405,14 +405,8 @@ const NO_ID: &str = "mkdir -p /srv/none; : >/srv/id; mount --bind /srv/none /etc
 
 #[test]
 fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
-    let hosts = Hosts::start(1);
-    if !hosts.is_private() {
-        return;
-    }
-    let space = Space::empty();
-    space.write("recipes/u.kdl", RECIPE);
-    let node = hosts.kdl().replacen("\"h1\"", "\"h\"", 1);
-    space.write("Releasefile.kdl", format!("{node}{ONE}"));
+    let (hosts, space) = one_machine();
+    hosts.must_be_private();
     let site = hosts.all[0].srv("site");
     let _ = hosts.ssh(&space, &hosts.all[0], ANOTHER_ID).ok();
     let _ = space.run(["-q", "e"]).ok();
@@ -446,9 +440,7 @@ fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
 #[test]
 fn a_saved_plan_is_for_the_machines_that_it_was_made_of() {
     let hosts = Hosts::start(2);
-    if !hosts.is_private() {
-        return;
-    }
+    hosts.must_be_private();
     let space = Space::empty();
     space.write("recipes/u.kdl", RECIPE);
     let config = |number: usize| {

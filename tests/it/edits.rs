@@ -28,6 +28,10 @@ fn release(space: &Space, version: &str) -> String {
     link.to_string_lossy().into_owned()
 }
 
+fn deep(space: &Space) -> String {
+    space.run(["status", "live", "--deep"]).ok().stdout
+}
+
 fn shown(text: &str, releases: &[&str]) -> String {
     let mut text = text.to_owned();
     for (at, link) in releases.iter().enumerate() {
@@ -47,7 +51,7 @@ fn an_edit_in_the_live_release_is_drift_to_who_looks_deep() {
         .write("h/app/current/run.pid", "1\n")
         .write("h/app/current/var/log", "up\n")
         .write("h/app/current/venv/__pycache__/lib.pyc", "x");
-    let sound = space.run(["status", "live", "--deep"]).ok().stdout;
+    let sound = deep(&space);
     assert!(sound.starts_with("  fresh  h  app"), "{sound}");
     space
         .write("h/app/current/venv/lib", "mended by hand\n")
@@ -57,8 +61,7 @@ fn an_edit_in_the_live_release_is_drift_to_who_looks_deep() {
     fs::set_permissions(space.path("h/app/current/artifact/a.txt"), mode).expect("sets a mode");
     let usual = space.run(["status", "live"]).ok().stdout;
     assert!(usual.starts_with("  fresh  h  app"), "{usual}");
-    let deep = space.run(["status", "live", "--deep"]).ok().stdout;
-    assert_snapshot!(shown(&deep, &[&one]), @"
+    assert_snapshot!(shown(&deep(&space), &[&one]), @"
     drifted  h  app [1], [SINCE]
      edited  h  app [1]: changed artifact/a.txt
      edited  h  app [1]: gone venv/bin/sh
@@ -117,27 +120,14 @@ environment "live" { needs "a"; use "versioned-release" as="app" on="h" artifact
 "#,
     );
     let one = release(&space, "1");
-    assert!(
-        !space
-            .run(["status", "live", "--deep"])
-            .ok()
-            .stdout
-            .contains("edited")
-    );
+    assert!(!deep(&space).contains("edited"));
     fs::remove_file(space.path("h/app/current/artifact/a.txt")).expect("removes");
-    let deep = space.run(["status", "live", "--deep"]).ok().stdout;
-    let words = shown(&deep, &[&one]);
+    let words = shown(&deep(&space), &[&one]);
     assert!(
         words.contains("edited  h  app [1]: gone artifact/a.txt"),
         "{words}"
     );
     // A release of the time before manifests is nothing that can be judged.
     space.remove("h/app/current/.rel-manifest");
-    assert!(
-        !space
-            .run(["status", "live", "--deep"])
-            .ok()
-            .stdout
-            .contains("edited")
-    );
+    assert!(!deep(&space).contains("edited"));
 }

@@ -254,6 +254,13 @@ impl Hosts {
         self.is_private
     }
 
+    /// Fails where hosts share all but their files with this machine: none of them can be given
+    /// another identity then, and a test of that must not pass.
+    #[track_caller]
+    pub fn must_be_private(&self) {
+        assert!(self.is_private, "this test needs root and namespaces");
+    }
+
     /// Returns whether each host has a network of its own.
     pub fn has_networks(&self) -> bool {
         self.wire.as_ref().is_some_and(Wire::is_network)

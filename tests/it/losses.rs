@@ -20,10 +20,15 @@ fn later(space: &Space, args: &[&str]) -> Output {
     })
 }
 
-fn running(space: &Space) -> String {
+/// The number of the service's process.
+fn pid(space: &Space) -> String {
     let pid = space.read("hosts/h/.rel/e/services/app/pid");
-    let pid = pid.split(' ').next().expect("a number").to_owned();
-    assert!(is_alive(&pid), "nothing runs");
+    pid.split(' ').next().expect("a number").to_owned()
+}
+
+/// What the service that runs was started with.
+fn running(space: &Space) -> String {
+    assert!(is_alive(&pid(space)), "nothing runs");
     space.read("hosts/h/.rel/e/services/app/run")
 }
 
@@ -49,8 +54,7 @@ fn a_service_that_ran_before_two_releases_runs_after_two_rollbacks() {
     let _ends = Ends(&space);
     let _ = release(&space, "1").ok();
     let _ = release(&space, "2").ok();
-    let pid = space.read("hosts/h/.rel/e/services/app/pid");
-    let pid = pid.split(' ').next().expect("a number").to_owned();
+    let pid = pid(&space);
     space.shell(&format!("kill -9 {pid}"));
     wait_until("it is gone", || (!is_alive(&pid)).then_some(()));
     let _ = release(&space, "3").ok();

@@ -86,8 +86,10 @@ fn projects_at_one_root_have_their_own_journals_services_and_ways_back() {
     assert_eq!(to("ampel"), Some("one".into()));
     assert_eq!(to("karl"), Some("one".into()));
     let _ = rel(&space, "karl", ["lock", "live", "--reason", "audit"]).ok();
-    let plan = rel(&space, "ampel", ["live"]).ok().stdout;
-    assert!(!plan.contains("audit"), "{plan}");
+    for (dir, is_held) in [("karl", true), ("ampel", false)] {
+        let plan = rel(&space, dir, ["live", "--plan"]).ok().stdout;
+        assert_eq!(plan.contains("audit"), is_held, "{dir}: {plan}");
+    }
 }
 
 #[test]

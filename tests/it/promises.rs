@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::space::Space;
+use crate::space::{Space, wait_until};
 
 /// Returns what a failed build of a single target says.
 #[track_caller]
@@ -346,14 +346,10 @@ target "b" { outputs "b"; run "while ! test -e go; do sleep 0.01; done; echo > o
     );
     space.write("in", "1\n");
     let job = space.begin(["-q", "build", "-j2"]);
-    let is_made = || {
-        space
-            .run(["status", "a"])
-            .ok()
-            .stdout
-            .contains("1 target fresh, 0 not")
-    };
-    while !is_made() {}
+    wait_until("`a` is made", || {
+        let status = space.run(["status", "a"]).ok().stdout;
+        status.contains("1 target fresh, 0 not").then_some(())
+    });
     space.write("go", "");
     assert_snapshot!(job.finish().ok().stderr, @"
     warning: `b` wrote `out/extra` among the outputs of `a`: no part of its result

@@ -132,22 +132,16 @@ fn went_back(
         };
         cause = cause.fact("no way back", format!("{}{more}", shown.join("\n")));
     }
-    cause.hinted(match (count, undone.is_proven(), stays.is_empty()) {
-        (0, _, true) => "nothing had been switched; mend it and run the same command again".into(),
-        (0, _, false) => String::from(
-            "nothing was taken back: look at what these steps did, and run the same command again",
-        ),
-        (_, true, true) => format!(
-            "what was live on {} is live there again; mend it and run the same command again",
-            names(ran.iter().map(|step| step.host.as_str()).collect())
-        ),
-        (_, _, true) => {
-            "each way back came to its end; mend it and run the same command again".into()
-        }
-        (_, _, false) => {
-            "the other steps were taken back; mend it and run the same command again".into()
-        }
-    })
+    let live = names(ran.iter().map(|step| step.host.as_str()).collect());
+    let live = format!("what was live on {live} is live there again; mend it and");
+    let said = match (count, undone.is_proven(), stays.is_empty()) {
+        (0, _, true) => "nothing had been switched; mend it and",
+        (0, _, false) => "nothing was taken back: look at what these steps did, and",
+        (_, true, true) => &live,
+        (_, _, true) => "each way back came to its end; mend it and",
+        (_, _, false) => "the other steps were taken back; mend it and",
+    };
+    cause.hinted(format!("{said} run the same command again"))
 }
 
 /// Returns the names of hosts in a sentence, of many the first ones.

@@ -270,10 +270,7 @@ impl Fleet {
         let mut notes = Vec::new();
         for (name, member) in &self.members {
             let told = member.session().told.clone();
-            notes.extend(
-                told.other
-                    .map(|other| member.has_another_project(name, &other)),
-            );
+            notes.extend(told.other.map(|other| member.another_project(name, &other)));
             notes.extend(told.full.map(|(full, used)| {
                 format!(
                     "{full} of host `{name}` is full: temporary files lie in {used}, secrets for a \
@@ -477,7 +474,7 @@ impl Member {
     }
 
     /// Returns the words for a host whose usual place for the state is that of another project.
-    fn has_another_project(&self, name: &str, other: &str) -> String {
+    fn another_project(&self, name: &str, other: &str) -> String {
         let (usual, own) = (&self.header.state, self.state());
         match self.header.project.as_str() {
             "" => format!(
@@ -565,7 +562,6 @@ pub fn keeps_no_journal(host: &str) -> Box<Error> {
     Error::host(format!("host `{host}` can not keep a journal"))
 }
 
-/// Returns the user that a directory of this machine belongs to.
 /// Returns the error for a directory of a host that root must not write into; `words` are those
 /// of the command, and `why` is `actions` or `commands` and what the host says of the directory.
 fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {

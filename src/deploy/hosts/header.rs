@@ -52,6 +52,7 @@ pub fn state_in(request: &Request<'_>, root: &str) -> String {
     format!("{root}/{STATE_DIR}/{}", join_parts(&parts))
 }
 
+/// Returns the user that a directory of this machine belongs to.
 fn owner_of(dir: &Path) -> Option<u32> {
     Some(std::fs::metadata(dir).ok()?.uid())
 }

@@ -166,9 +166,7 @@ impl Machines {
 mod tests {
     use super::*;
 
-    const ID: &str = "0123456789abcdef0123456789abcdef";
-    const OTHER: &str = "00000000000000000000000000000001";
-    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAA";
+    use crate::deploy::wire::machine::tests::{ID, KEY, OTHER};
 
     #[test]
     fn a_name_that_leads_elsewhere_is_refused() {

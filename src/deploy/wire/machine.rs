@@ -82,12 +82,12 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::deploy) mod tests {
     use super::*;
 
-    const ID: &str = "0123456789abcdef0123456789abcdef";
-    const OTHER: &str = "00000000000000000000000000000001";
-    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAA";
+    pub const ID: &str = "0123456789abcdef0123456789abcdef";
+    pub const OTHER: &str = "00000000000000000000000000000001";
+    pub const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAA";
 
     #[test]
     fn fingerprints_are_those_of_openssh() {

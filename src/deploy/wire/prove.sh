@@ -136,7 +136,8 @@ rel_prove_symlink_back() {
         rel_say differs "$1" "$rel_found" "$4"
     fi
     rel_brings "link $1" "$2"
-    if [ -L "$1" ]; then to=$(readlink -- "$1"); elif [ -d "$1" ]; then to='a directory'; else to='no link'; fi
+    to='no link'
+    if [ -L "$1" ]; then to=$(readlink -- "$1"); elif [ -d "$1" ]; then to='a directory'; fi
     rel_say link "$1" "$to" "${2:-no link}"
     if [ "${3:-}" != there ]; then return 0; fi
     case $2 in

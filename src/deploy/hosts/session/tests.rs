@@ -29,6 +29,19 @@ impl Transport for Fake {
     }
 }
 
+/// Returns a host that is reached by ssh.
+fn by_ssh() -> Host {
+    Host {
+        reach: Reach::Ssh {
+            destination: "h".into(),
+            port: None,
+            jump: None,
+            options: Vec::new(),
+        },
+        ..open(":").host.clone()
+    }
+}
+
 fn header() -> Header {
     Header {
         nonce: "n0".into(),
@@ -216,13 +229,7 @@ fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
             times,
             tries: Default::default(),
         });
-        let mut host = open(":").host.clone();
-        host.reach = Reach::Ssh {
-            destination: "h".into(),
-            port: None,
-            jump: None,
-            options: Vec::new(),
-        };
+        let host = by_ssh();
         let gates = Gates::new(1);
         let mut session = Session::new(transport.clone(), gates, &host, &header());
         session.patience = Duration::from_secs(20);
@@ -294,13 +301,7 @@ fn nothing_is_sent_to_a_machine_before_it_was_checked() {
     for (what, tell) in TELLING {
         let dir = tempfile::tempdir().expect("a directory");
         let sent = dir.path().join("sent");
-        let mut host = open(":").host.clone();
-        host.reach = Reach::Ssh {
-            destination: "h".into(),
-            port: None,
-            jump: None,
-            options: Vec::new(),
-        };
+        let host = by_ssh();
         let transport = Arc::new(Elsewhere(sent.clone()));
         let mut session = Session::new(transport, Gates::new(1), &host, &header());
         session.known = Some(Machine::new("00000000000000000000000000000002", "-"));
