@@ -9,8 +9,9 @@
 //! run. A directory in which others ran at the same time says nothing of one of them. Directories
 //! of many entries are left out, for they would be listed for each of many targets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::Metadata;
+use std::path::Path;
 
 use super::Builder;
 use super::strays::{Alone, output_dirs};
@@ -43,6 +44,9 @@ pub(super) struct Before {
     beside: Entries,
     /// Directories where the commands run.
     around: Entries,
+    /// What the file system says of all of these: a time alone does not tell what the commands
+    /// wrote from what was written earlier in the same tick.
+    signatures: HashMap<RepoPath, Signature>,
     start: Start,
     is_first: bool,
 }
@@ -64,12 +68,16 @@ impl Builder<'_> {
             .into_iter()
             .filter(|d| self.has_few(d, BESIDE_MAX))
             .collect();
+        let (beside, around) = (self.entries(&dirs), self.around(target));
+        let signed = beside.keys().chain(around.keys());
+        let signed = signed.filter_map(|path| Some((path.clone(), signature(root, path)?)));
         Some(Before {
             known: left.iter().filter(is_left).cloned().collect(),
             start: self.inspector.digests.start(),
-            beside: self.entries(&dirs),
+            signatures: signed.collect(),
+            beside,
             dirs,
-            around: self.around(target),
+            around,
             is_first: known.is_none_or(|k| k.record.is_none()),
         })
     }
@@ -91,14 +99,13 @@ impl Builder<'_> {
             let is_dir = **kind == EntryKind::Dir;
             self.is_undeclared(target, path, **kind)
                 && !self.is_read(path, is_dir)
-                && (is_older && is_dir
-                    || is_own(path) && self.is_written_since(path, &before.start))
+                && (is_older && is_dir || is_own(path) && self.is_written_since(path, before))
         };
         let is_around = |(path, kind): &(&RepoPath, &EntryKind)| {
             alone.everywhere
                 && self.is_undeclared(target, path, **kind)
                 && !self.is_read(path, true)
-                && self.is_written_since(path, &before.start)
+                && self.is_written_since(path, before)
         };
         let mut found = before.known.clone();
         let beside = before.beside.iter().filter(is_state);
@@ -189,16 +196,24 @@ impl Builder<'_> {
         all
     }
 
-    /// Returns whether something at a path, or below it, was written to since `start`, by more than
-    /// a tick: what another target wrote right before is no state of this one.
-    fn is_written_since(&self, path: &RepoPath, start: &Start) -> bool {
-        let absolute = path.to_absolute(self.inspector.digests.root());
-        let all = walkdir::WalkDir::new(absolute).into_iter().take(WALK_MAX);
-        all.flatten().any(|entry| {
+    /// Returns whether something at a path was written to since, or below it by more than a tick:
+    /// what another target wrote right before is no state of this one.
+    fn is_written_since(&self, path: &RepoPath, before: &Before) -> bool {
+        let root = self.inspector.digests.root();
+        if signature(root, path).as_ref() != before.signatures.get(path) {
+            return true;
+        }
+        let all = walkdir::WalkDir::new(path.to_absolute(root)).min_depth(1);
+        all.into_iter().take(WALK_MAX).flatten().any(|entry| {
             let meta = entry.metadata();
-            meta.is_ok_and(|meta| start.is_ticks_before(Signature::of(&meta).ctime_ns))
+            meta.is_ok_and(|meta| before.start.is_ticks_before(Signature::of(&meta).ctime_ns))
         })
     }
+}
+
+fn signature(root: &Path, path: &RepoPath) -> Option<Signature> {
+    let meta = fs::lstat(&path.to_absolute(root)).ok().flatten();
+    meta.as_ref().map(Signature::of)
 }
 
 fn kind_of(meta: &Metadata) -> EntryKind {
