@@ -92,11 +92,12 @@ pub(super) fn report(text: &str) -> String {
 
 #[test]
 fn the_examples_of_the_reference_load() {
-    let reference = include_str!("../../docs/releasefile.md");
-    let sandbox = include_str!("../../docs/sandbox.md");
+    let pages = [
+        include_str!("../../docs/reference/releasefile.md"),
+        include_str!("../../docs/concepts/sandbox.md"),
+    ];
     let mut count = 0;
-    let blocks = |page: &'static str| page.split("```kdl\n").skip(1);
-    for block in blocks(reference).chain(blocks(sandbox)) {
+    for block in pages.iter().flat_map(|p| p.split("```kdl\n").skip(1)) {
         let text = block.split("```").next().expect("a block");
         let space = Space::new(text)
             .file("more.kdl", "")

@@ -1,6 +1,6 @@
-//! What `sandbox "strict"` closes and what it leaves open: the tables of `docs/sandbox.md`, each
-//! row tried by a command that would use it. As root and as another user, on this kernel and on
-//! older ones.
+//! What `sandbox "strict"` closes and what it leaves open: the tables of
+//! `docs/concepts/sandbox.md`, each row tried by a command that would use it. As root and as
+//! another user, on this kernel and on older ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,8 +29,8 @@ const NO: Comes = All("EPERM");
 const DENIED: Comes = All("EACCES");
 const DONE: Comes = All("done");
 
-/// Name of the row in `docs/sandbox.md`, what a Python program does, and what comes of it. What is
-/// tried on the machine changes nothing there, should it come to pass.
+/// Name of the row in `docs/concepts/sandbox.md`, what a Python program does, and what comes of
+/// it. What is tried on the machine changes nothing there, should it come to pass.
 #[cfg(target_arch = "x86_64")]
 const CLOSED: &[(&str, &str, Comes)] = &[
     // Processes.
@@ -974,7 +974,7 @@ fn rows(page: &str, heading: &str) -> BTreeSet<String> {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn every_row_of_the_page_is_tried() {
-    let page = include_str!("../../docs/sandbox.md");
+    let page = include_str!("../../docs/concepts/sandbox.md");
     for (heading, table) in [("Closed", CLOSED), ("Open", OPEN)] {
         let tried: BTreeSet<String> = table.iter().map(|(row, ..)| (*row).to_owned()).collect();
         assert_eq!(rows(page, heading), tried, "{heading}");
