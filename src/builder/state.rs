@@ -144,8 +144,8 @@ impl Builder<'_> {
         let text = format!(
             "`{}` ran beside {}{more}, which no target declares and which was there before: the \
              result may depend on that, and is not shared\n  help: let the command keep that \
-             elsewhere (\"Tools with state of their own\" in docs/releasefile.md), or add `cache \
-             #false`",
+             elsewhere (\"Tools with state of their own\" in docs/concepts/freshness.md), or add \
+             `cache #false`",
             target.name,
             shown.join(", "),
         );

@@ -94,6 +94,8 @@ pub(super) fn report(text: &str) -> String {
 fn the_examples_of_the_reference_load() {
     let pages = [
         include_str!("../../docs/reference/releasefile.md"),
+        include_str!("../../docs/concepts/cache.md"),
+        include_str!("../../docs/concepts/freshness.md"),
         include_str!("../../docs/concepts/sandbox.md"),
     ];
     let mut count = 0;
