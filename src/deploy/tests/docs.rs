@@ -1,8 +1,16 @@
-//! Every example of `docs/recipes.md` is read, so that none of them lies.
+//! Every example of recipes and their uses in `docs/` is read, so that none of them lies.
 
 use super::*;
 use crate::deploy::recipe::{parse, reader};
 use kdl::KdlDocument;
+
+/// The pages with such examples.
+const PAGES: [&str; 4] = [
+    include_str!("../../../docs/reference/recipe-language.md"),
+    include_str!("../../../docs/reference/recipes.md"),
+    include_str!("../../../docs/concepts/data.md"),
+    include_str!("../../../docs/concepts/secrets.md"),
+];
 
 /// Returns the fenced `kdl` blocks of a page.
 fn blocks(page: &str) -> Vec<String> {
@@ -14,8 +22,8 @@ fn blocks(page: &str) -> Vec<String> {
 
 #[test]
 fn every_example_is_right() {
-    let blocks = blocks(include_str!("../../../docs/recipes.md"));
-    assert!(blocks.len() >= 8);
+    let blocks: Vec<String> = PAGES.iter().flat_map(|page| blocks(page)).collect();
+    assert!(blocks.len() >= 30);
     for block in blocks {
         let document = KdlDocument::parse(&block).unwrap_or_else(|e| panic!("{e}\n{block}"));
         for node in document.nodes() {
