@@ -1,5 +1,5 @@
-//! The five-minute tour of `README.md`: typed as it stands there, with the output that
-//! stands there.
+//! The tour of `docs/tutorial.md`: typed as it stands there, with the output that stands
+//! there.
 
 use std::path::Path;
 
@@ -44,9 +44,9 @@ fn plain(space: &Space, text: &str) -> String {
 
 #[test]
 fn the_tour_says_what_happens() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).expect("reads");
-    let section = readme.split("\n## Five minutes\n").nth(1).expect("a tour");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tutorial.md");
+    let page = std::fs::read_to_string(page).expect("reads");
+    let section = page.split("\n## The tour\n").nth(1).expect("a tour");
     let section = section.split("\n## ").next().expect("a section");
     let typed = blocks(section);
     assert!(typed.len() > 8, "the tour is too short to be one");
