@@ -12,10 +12,10 @@ use std::io::Write;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use rel::digest::{Digest, Digests, hash_file};
-use rel::fs::RepoPath;
-use rel::model::Project;
-use rel::releasefile::{self, LoadRequest};
+use rel::build::digest::{Digest, Digests, hash_file};
+use rel::build::model::Project;
+use rel::build::releasefile::{self, LoadRequest};
+use rel::core::fs::RepoPath;
 
 fn main() {
     divan::main();
@@ -72,8 +72,8 @@ fn releasefile_by_kdl(bencher: Bencher) {
 #[divan::bench(sample_count = 20)]
 fn compiled_project(bencher: Bencher) {
     let (dir, _) = copies();
-    let bytes = rel::stored::encode(&load(&dir)).expect("encodes");
-    bencher.bench_local(|| rel::stored::decode::<Project>(black_box(&bytes)).is_some());
+    let bytes = rel::core::stored::encode(&load(&dir)).expect("encodes");
+    bencher.bench_local(|| rel::core::stored::decode::<Project>(black_box(&bytes)).is_some());
 }
 
 #[divan::bench(sample_count = 10)]

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cli::ui::{ColorChoice, Text};
+use crate::core::error::{Error, Result};
+use crate::core::fs;
 use crate::deploy::hosts::porter;
-use crate::error::{Error, Result};
-use crate::fs;
-use crate::ui::{self, ColorChoice, Text};
 
 mod artifacts;
 mod attach;
@@ -41,6 +41,7 @@ mod state_dir;
 mod temporary;
 mod trace;
 mod trust;
+pub mod ui;
 mod why;
 
 use context::Context;
@@ -250,7 +251,7 @@ fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
         ui::eprint(&screen.error_text(&error, None));
         return error.kind.exit_code();
     }
-    u8::try_from(error.exit_code()).unwrap_or(crate::error::EXIT_USAGE)
+    u8::try_from(error.exit_code()).unwrap_or(crate::core::error::EXIT_USAGE)
 }
 
 /// Returns a hint for an option that belongs behind the name of an environment.
@@ -316,7 +317,7 @@ fn completions(context: &mut Context, shell: clap_complete::Shell) -> Result<u8>
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "rel", &mut script);
     ui::print(&Text::lines(&String::from_utf8_lossy(&script)));
-    Ok(crate::error::EXIT_OK)
+    Ok(crate::core::error::EXIT_OK)
 }
 
 /// Returns the path of this program.
@@ -341,7 +342,7 @@ fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::releasefile::COMMANDS;
+    use crate::build::releasefile::COMMANDS;
 
     #[test]
     fn the_built_in_names_are_the_commands() {

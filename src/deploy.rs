@@ -5,6 +5,7 @@
 //! digest: how they were made is not known here.
 
 pub mod hosts;
+pub mod http;
 pub mod plan;
 pub mod recipe;
 pub mod told;
@@ -18,6 +19,9 @@ use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 
+use crate::build::model::{Artifact, Environment, Host, Project};
+use crate::core::error::{Error, Result};
+use crate::core::progress::{Progress, Silent};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet;
@@ -41,9 +45,6 @@ use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 use crate::deploy::wire::shortened::RUNS_KEPT;
 use crate::deploy::wire::words;
-use crate::error::{Error, Result};
-use crate::model::{Artifact, Environment, Host, Project};
-use crate::progress::{Progress, Silent};
 
 pub use crate::deploy::plan::check::{check_call, check_uses};
 pub use crate::deploy::plan::expand::needed_targets;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::command::named_outputs;
+use crate::build::command::named_outputs;
+use crate::build::digest::Kind;
+use crate::build::graph::Target;
+use crate::build::key::{Made, OutputState};
+use crate::build::model::Artifact;
+use crate::core::error::{IoContext, Result};
 use crate::deploy::hosts::upload;
 use crate::deploy::wire::words::{hex, lower_hex};
-use crate::digest::Kind;
-use crate::error::{IoContext, Result};
-use crate::graph::Target;
-use crate::key::{Made, OutputState};
-use crate::model::Artifact;
 
 /// The files of needed targets, by their full names.
 #[derive(Default)]

@@ -3,10 +3,10 @@
 use super::context::Context;
 use super::deploy::{Way, on_call, to_json};
 use super::query;
+use crate::cli::ui;
+use crate::core::error::{EXIT_FAILED, EXIT_OK, Result};
+use crate::core::progress::Progress;
 use crate::deploy::hosts::attach::{self, Attached};
-use crate::error::{EXIT_FAILED, EXIT_OK, Result};
-use crate::progress::Progress;
-use crate::ui;
 
 #[derive(Debug, clap::Args)]
 pub struct AttachArgs {

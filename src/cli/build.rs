@@ -11,22 +11,22 @@ use super::fresh::{Looked, cores};
 use super::names::find;
 use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
 use super::signals::Listener;
-use crate::builder::{Builder, Options, Summary};
-use crate::cache::Store;
-use crate::cache::counted::{Counted, Counters};
-use crate::cache::local::LocalStore;
-use crate::digest::Digests;
-use crate::error::{EXIT_OK, Result};
-use crate::graph::TargetId;
-use crate::model::Project;
-use crate::progress::{Event, Progress};
-use crate::records::Records;
-use crate::runner::Runner;
-use crate::runner::register::Register;
-use crate::source::Sources;
-use crate::stale::Inspector;
-use crate::trace;
-use crate::ui;
+use crate::build::builder::{Builder, Options, Summary};
+use crate::build::cache::Store;
+use crate::build::cache::counted::{Counted, Counters};
+use crate::build::cache::local::LocalStore;
+use crate::build::digest::Digests;
+use crate::build::graph::TargetId;
+use crate::build::model::Project;
+use crate::build::records::Records;
+use crate::build::runner::Runner;
+use crate::build::runner::register::Register;
+use crate::build::stale::Inspector;
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Result};
+use crate::core::progress::{Event, Progress};
+use crate::core::source::Sources;
+use crate::core::trace;
 
 /// How targets are built; also for the targets that an environment needs.
 #[derive(Clone, Debug, Default, clap::Args)]

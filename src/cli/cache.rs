@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::context::Context;
-use crate::cache::local::LocalStore;
-use crate::digest::shown_size;
-use crate::error::{EXIT_OK, Error, Result, plural};
-use crate::ui;
+use crate::build::cache::local::LocalStore;
+use crate::build::digest::shown_size;
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Error, Result, plural};
 
 #[derive(Debug, clap::Args)]
 pub struct CacheArgs {
@@ -113,7 +113,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
 }
 
 fn parse_age(text: &str) -> Result<Duration> {
-    crate::window::duration(text).map_err(|e| {
+    crate::core::window::duration(text).map_err(|e| {
         Error::usage(format!("`{text}` is not a time: {e}")).hinted("for example: 12h, 30d")
     })
 }

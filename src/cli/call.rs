@@ -7,9 +7,9 @@ use clap::{Arg, Command, Parser as _};
 
 use super::build::BuildOptions;
 use super::consent::ConsentArgs;
-use crate::error::Error;
-use crate::escape;
-use crate::model::Environment;
+use crate::build::model::Environment;
+use crate::core::error::Error;
+use crate::core::escape;
 
 /// What an environment's command takes besides its parameters.
 #[derive(Clone, Debug, clap::Args)]

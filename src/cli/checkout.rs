@@ -5,11 +5,11 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::state_dir::{Access, StateDir};
-use crate::digest::coarse_now_ns;
-use crate::error::{Error, IoContext, Result};
-use crate::fs::{self, Signature};
-use crate::process;
-use crate::ui;
+use crate::build::digest::coarse_now_ns;
+use crate::cli::ui;
+use crate::core::error::{Error, IoContext, Result};
+use crate::core::fs::{self, Signature};
+use crate::core::process;
 
 /// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
 pub struct Lock {

@@ -6,12 +6,12 @@
 use std::sync::atomic::AtomicBool;
 
 use super::context::Context;
+use crate::build::model::Environment;
+use crate::cli::ui;
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::progress::Progress;
 use crate::deploy::plan::destroy::{Destruction, unconfirmed};
 use crate::deploy::plan::guards::Overrides;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::Environment;
-use crate::progress::Progress;
-use crate::ui;
 
 /// Guards that are gone over, and what may be lost.
 #[derive(Clone, Debug, clap::Args)]

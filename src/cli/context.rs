@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cache::local::LocalStore;
-use crate::compiled::{self, Origin, Stamps};
+use crate::build::cache::local::LocalStore;
+use crate::build::compiled::{self, Origin, Stamps};
+use crate::build::digest::Digest;
+use crate::build::model::Project;
+use crate::build::releasefile::{self, LoadRequest};
+use crate::cli::ui::{self, Screen};
+use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
+use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
+use crate::core::source::{Mistake, Sources};
+use crate::core::stored::Sum;
 use crate::deploy::Recipes;
 use crate::deploy::hosts::machines;
-use crate::digest::Digest;
-use crate::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
-use crate::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
-use crate::model::Project;
-use crate::releasefile::{self, LoadRequest};
-use crate::source::{Mistake, Sources};
-use crate::stored::Sum;
-use crate::ui::{self, Screen};
 
 use super::checkout::{self, Lock};
 use super::state_dir::StateDir;
@@ -437,7 +437,7 @@ impl Context {
     /// Parses and checks the Releasefile and shows its warnings.
     fn parse(&mut self, located: Located) -> Result<(Loaded, Vec<Mistake>)> {
         let (root, origin) = (located.root, &located.origin);
-        let start_ns = crate::digest::coarse_now_ns();
+        let start_ns = crate::build::digest::coarse_now_ns();
         let (recipes, recipe_sources) = self.load_recipes(&root)?;
         let request = LoadRequest {
             root: root.clone(),

@@ -18,6 +18,16 @@ use super::names::{find, unknown_name, usage};
 use super::query;
 use super::secrets;
 use super::signals::Listener;
+use crate::build::graph::TargetId;
+use crate::build::key::Made;
+use crate::build::model::{Environment, Param, Project};
+use crate::build::releasefile::COMMANDS;
+use crate::cli::ui;
+use crate::cli::ui::Text;
+use crate::cli::ui::kept::Kept;
+use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
+use crate::core::fs;
+use crate::core::progress::Silent;
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::unanswered;
@@ -25,16 +35,6 @@ use crate::deploy::plan::secret::Secret;
 use crate::deploy::told::saved::{SavedPlan, is_allowed};
 use crate::deploy::wire::words::run_id;
 use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
-use crate::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
-use crate::fs;
-use crate::graph::TargetId;
-use crate::key::Made;
-use crate::model::{Environment, Param, Project};
-use crate::progress::Silent;
-use crate::releasefile::COMMANDS;
-use crate::ui;
-use crate::ui::Text;
-use crate::ui::kept::Kept;
 
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
@@ -106,7 +106,8 @@ pub(super) fn params(
         if !param.one_of.is_empty() && !param.one_of.contains(&value) {
             let error = Error::usage(format!("`{}` can not be `{value}`", param.name))
                 .fact("known", param.one_of.join(" "));
-            let near = crate::source::suggest(&value, param.one_of.iter().map(String::as_str));
+            let near =
+                crate::core::source::suggest(&value, param.one_of.iter().map(String::as_str));
             return Err(match near {
                 Some(near) => error.hinted(format!("did you mean `{near}`?")),
                 None => error,
@@ -415,7 +416,7 @@ impl Job<'_> {
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<Made>>,
         way: Way<'_>,
-        work: impl FnOnce(&Request<'_>, &dyn crate::progress::Progress, &AtomicBool) -> Result<u8>,
+        work: impl FnOnce(&Request<'_>, &dyn crate::core::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;

@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 
 use super::checkout::Lock;
 use super::context::Context;
-use crate::builder::Summary;
-use crate::error::Result;
-use crate::graph::{EnvValue, Graph, TargetId};
-use crate::progress::Settled;
-use crate::records::Records;
-use crate::snapshot::{self, Basis, Seen, Snapshot};
-use crate::stale::Inspector;
-use crate::trace;
+use crate::build::builder::Summary;
+use crate::build::graph::{EnvValue, Graph, TargetId};
+use crate::build::records::Records;
+use crate::build::snapshot::{self, Basis, Seen, Snapshot};
+use crate::build::stale::Inspector;
+use crate::core::error::Result;
+use crate::core::progress::Settled;
+use crate::core::trace;
 
 /// A checkout, locked, with what is unchanged in it.
 pub struct Looked {
@@ -46,7 +46,7 @@ impl Looked {
         lock: Lock,
         context: &Context,
         root: &Path,
-        graph: Option<crate::stored::Sum>,
+        graph: Option<crate::core::stored::Sum>,
     ) -> Self {
         let skew_ns = lock.skew_ns();
         let env = |name: &str| context.var(name);
@@ -131,7 +131,7 @@ impl Looked {
     }
 }
 
-fn basis(graph: crate::stored::Sum, context: &Context, of: &Inspector<'_>) -> Basis {
+fn basis(graph: crate::core::stored::Sum, context: &Context, of: &Inspector<'_>) -> Basis {
     let inherited = of.graph.targets().flat_map(|(_, target)| {
         let names = target.env.iter();
         names.filter(|(_, value)| matches!(value, EnvValue::Inherited))

@@ -12,14 +12,14 @@ use super::names::unknown_name;
 use super::query::{self, Names};
 use super::secrets;
 use super::signals::Listener;
+use crate::build::model::{Host, Project};
+use crate::cli::ui;
+use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
+use crate::core::progress::Silent;
 use crate::deploy;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::{inventory, unanswered};
 use crate::deploy::plan::roles::{self, Probe};
-use crate::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::model::{Host, Project};
-use crate::progress::Silent;
-use crate::ui;
 
 #[derive(Debug, clap::Args)]
 pub struct HostsArgs {
@@ -48,7 +48,7 @@ pub struct HistoryArgs {
 pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let limit = crate::window::duration(&args.within)
+    let limit = crate::core::window::duration(&args.within)
         .ok()
         .filter(|t| *t > Duration::ZERO)
         .ok_or_else(|| {
@@ -125,7 +125,7 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
     }
     let mut found: Vec<&Host> = Vec::new();
     for name in names {
-        let expanded = crate::range::expand(name).map_err(|bad| Error::usage(bad.message))?;
+        let expanded = crate::core::range::expand(name).map_err(|bad| Error::usage(bad.message))?;
         for name in expanded {
             let members = project.hosts_named(&name).ok_or_else(|| {
                 let known = project.hosts.keys().chain(project.groups.keys());

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::context::{Context, RELEASEFILE};
-use crate::error::{EXIT_OK, Error, Result};
-use crate::escape;
-use crate::fs;
-use crate::ui;
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Error, Result};
+use crate::core::escape;
+use crate::core::fs;
 
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::consent::Consent;
 use super::context::Context;
 use super::deploy::{Job, Way, on_call, to_json};
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Error, Result, plural};
+use crate::core::progress::Progress;
 use crate::deploy::Request;
 use crate::deploy::hosts::lease::{self, Locked};
-use crate::error::{EXIT_OK, Error, Result, plural};
-use crate::progress::Progress;
-use crate::ui;
 
 #[derive(Debug, clap::Args)]
 pub struct LockArgs {
@@ -180,7 +180,7 @@ fn not_empty(reason: &str) -> Result<&str> {
 }
 
 fn duration(text: &str) -> Result<Duration> {
-    match crate::window::duration(text) {
+    match crate::core::window::duration(text) {
         Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
         _ => Err(
             Error::usage(format!("`{text}` is not a duration of a second or more"))

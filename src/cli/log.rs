@@ -12,13 +12,13 @@ use super::context::Context;
 use super::deploy::{Way, log_path as log_of_environment, on_call};
 use super::names::find;
 use super::query::standing;
-use crate::builder::log_path;
+use crate::build::builder::log_path;
+use crate::build::records::Records;
+use crate::cli::ui::{self, Text, shown_time};
+use crate::core::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
+use crate::core::printed::Printed;
 use crate::deploy::hosts::logs::{self, Wanted};
 use crate::deploy::told::fold::Folded;
-use crate::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
-use crate::printed::Printed;
-use crate::records::Records;
-use crate::ui::{self, Text, shown_time};
 
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -117,7 +117,7 @@ fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
 /// What is in the logs on the hosts.
 fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     let since = args.since.as_deref().map(|text| {
-        crate::window::duration(text).map_err(|_| {
+        crate::core::window::duration(text).map_err(|_| {
             Error::usage(format!("`{text}` is no time")).hinted("for example: --since 10m")
         })
     });

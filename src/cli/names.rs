@@ -1,8 +1,8 @@
 //! Names on the command line: what they stand for, and what to say of unknown ones.
 
-use crate::error::{Error, Result};
-use crate::graph::TargetId;
-use crate::model::{Environment, Project};
+use crate::build::graph::TargetId;
+use crate::build::model::{Environment, Project};
+use crate::core::error::{Error, Result};
 
 /// Returns the targets that names stand for; all when there are none.
 pub fn find(project: &Project, names: &[String]) -> Result<Vec<TargetId>> {
@@ -51,7 +51,7 @@ pub fn usage(environment: &Environment) -> String {
 /// Returns the error for a name that nothing has.
 pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
     let error = Error::usage(format!("there is no {what} `{name}`"));
-    match crate::source::suggest(name, known.iter().copied()) {
+    match crate::core::source::suggest(name, known.iter().copied()) {
         Some(near) => error.hinted(format!("did you mean `{near}`?")),
         None => error.hinted("`rel list` shows all targets and environments"),
     }

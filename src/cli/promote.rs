@@ -7,9 +7,9 @@ use super::consent::ConsentArgs;
 use super::context::Context;
 use super::deploy::{Job, on_call};
 use super::hosts::named;
+use crate::build::model::Host;
+use crate::core::error::Result;
 use crate::deploy::Promoted;
-use crate::error::Result;
-use crate::model::Host;
 
 #[derive(Debug, clap::Args)]
 pub struct PromoteArgs {

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::{find, usage};
 use super::signals::Listener;
-use crate::digest::Digests;
-use crate::error::{EXIT_OK, Error, Result, plural};
-use crate::fs;
-use crate::graph::{Graph, TargetId};
-use crate::key::Made;
-use crate::model::Project;
-use crate::records::Records;
-use crate::runner::Runner;
-use crate::stale::{Inspector, StaleReason, Verdict, interrupted};
-use crate::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
+use crate::build::digest::Digests;
+use crate::build::graph::{Graph, TargetId};
+use crate::build::key::Made;
+use crate::build::model::Project;
+use crate::build::records::Records;
+use crate::build::runner::Runner;
+use crate::build::stale::{Inspector, StaleReason, Verdict, interrupted};
+use crate::cli::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
+use crate::core::error::{EXIT_OK, Error, Result, plural};
+use crate::core::fs;
 
 /// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
@@ -216,7 +216,7 @@ pub fn list(context: &mut Context, how: How) -> Result<u8> {
     Ok(EXIT_OK)
 }
 
-fn environment_json(environment: &crate::model::Environment) -> Value {
+fn environment_json(environment: &crate::build::model::Environment) -> Value {
     let params: Vec<Value> = environment
         .params
         .iter()
@@ -437,7 +437,7 @@ pub fn standing(
     let digests = known_digests(context, root);
     let mut made = BTreeMap::new();
     for id in roots {
-        let outputs = crate::outputs::states(project.graph.target(*id), &digests)?;
+        let outputs = crate::build::outputs::states(project.graph.target(*id), &digests)?;
         if !outputs.is_empty() {
             let product = None;
             made.insert(*id, Arc::new(Made { outputs, product }));

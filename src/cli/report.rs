@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::context::Context;
-use crate::builder::Summary;
-use crate::error::{self, IoContext, Result, plural};
-use crate::graph::{Graph, TargetId};
-use crate::progress::{Event, Progress, Settled};
-use crate::snapshot::Seen;
-use crate::trace;
-use crate::ui::{self, Text, shown_time};
+use crate::build::builder::Summary;
+use crate::build::graph::{Graph, TargetId};
+use crate::build::snapshot::Seen;
+use crate::cli::ui::{self, Text, shown_time};
+use crate::core::error::{self, IoContext, Result, plural};
+use crate::core::progress::{Event, Progress, Settled};
+use crate::core::trace;
 
 /// How much was done, by name.
 pub type Counts = BTreeMap<&'static str, u64>;

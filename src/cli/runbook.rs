@@ -3,9 +3,9 @@
 use super::context::Context;
 use super::deploy::{Way, on_call};
 use super::query;
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Result};
 use crate::deploy;
-use crate::error::{EXIT_OK, Result};
-use crate::ui;
 
 #[derive(Debug, clap::Args)]
 pub struct RunbookArgs {

@@ -13,20 +13,20 @@ use super::consent::{Consent, ConsentArgs};
 use super::context::Context;
 use super::deploy::{Job, Way, find_environment, params, to_json};
 use super::{query, secrets};
+use crate::build::graph::{Target, TargetId};
+use crate::build::key::Made;
+use crate::build::model::{Artifact, Project};
+use crate::cli::ui;
+use crate::cli::ui::approval::{ArtifactCheck, Given};
+use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
+use crate::core::fs;
+use crate::core::progress::Silent;
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::told::approval::{self, mismatch};
 use crate::deploy::told::moved;
 use crate::deploy::told::saved::{Body, SavedPlan, is_allowed};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
-use crate::error::{EXIT_OK, Error, IoContext, Result, plural};
-use crate::fs;
-use crate::graph::{Target, TargetId};
-use crate::key::Made;
-use crate::model::{Artifact, Project};
-use crate::progress::Silent;
-use crate::ui;
-use crate::ui::approval::{ArtifactCheck, Given};
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {

@@ -17,15 +17,15 @@ use rustix::process::Signal;
 
 use super::context::Context;
 use super::signals::Listener;
-use crate::command::render_plain;
+use crate::build::command::render_plain;
+use crate::build::graph::Command;
+use crate::build::model::{self, Environment, Project, SecretFrom};
+use crate::core::error::{Error, ErrorKind, IoContext, Result, os_text};
+use crate::core::fs;
+use crate::core::process::Process;
 use crate::deploy::Recipes;
 use crate::deploy::plan::secret::{Seal, Secret};
 use crate::deploy::recipe::Kind;
-use crate::error::{Error, ErrorKind, IoContext, Result, os_text};
-use crate::fs;
-use crate::graph::Command;
-use crate::model::{self, Environment, Project, SecretFrom};
-use crate::process::Process;
 
 /// What the command of a secret may print.
 const SECRET_BYTES_MAX: usize = 1 << 20;

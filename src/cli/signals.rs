@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
-use crate::error::{EXIT_INTERRUPTED, Error, Result};
-use crate::runner::{INTERRUPT_GRACE, Runner};
-use crate::ui;
+use crate::build::runner::{INTERRUPT_GRACE, Runner};
+use crate::cli::ui;
+use crate::core::error::{EXIT_INTERRUPTED, Error, Result};
 
 /// Time from the first signal on in which `rel` may come to its own end.
 const EXIT_AFTER: Duration = Duration::from_millis(850);

@@ -17,9 +17,9 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::OFlags;
 
 use super::trust::refusal;
+use crate::core::error::{Error, IoContext, Result};
+use crate::core::fs::{self, Owners, PRIVATE_DIR, Unsafe};
 use crate::deploy::hosts::machines;
-use crate::error::{Error, IoContext, Result};
-use crate::fs::{self, Owners, PRIVATE_DIR, Unsafe};
 
 /// Name of the file that says which directory it was made in.
 const IDENTITY: &str = "identity";

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::fs;
-use crate::ui;
+use crate::cli::ui;
+use crate::core::fs;
 
 const NAME: &str = "TMPDIR";
 const FALLBACK: &str = "/tmp";

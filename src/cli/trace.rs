@@ -7,9 +7,9 @@ use super::build::{self, BuildOptions};
 use super::context::Context;
 use super::names::find;
 use super::query;
-use crate::builder::{Finding, Summary};
-use crate::error::{EXIT_FAILED, EXIT_OK, Result, plural};
-use crate::ui::{self, NAME, Screen, Text};
+use crate::build::builder::{Finding, Summary};
+use crate::cli::ui::{self, NAME, Screen, Text};
+use crate::core::error::{EXIT_FAILED, EXIT_OK, Result, plural};
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::state_dir::Access;
-use crate::cache::local::LocalStore;
-use crate::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
-use crate::fs::{self, ReadFile, Unsafe};
-use crate::ui;
+use crate::build::cache::local::LocalStore;
+use crate::cli::ui;
+use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
+use crate::core::fs::{self, ReadFile, Unsafe};
 
 /// How often, and after which pause, a lock is asked for.
 const LOCK_TRIES: usize = 100;

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::find;
 use super::query::{Answer, Names, known_digests, lines, painted, survey};
-use crate::digest::Digests;
-use crate::error::{EXIT_OK, Result};
-use crate::fs::{self, RepoPath};
-use crate::graph::{CacheScope, Graph, Target};
-use crate::records::{Record, Records};
-use crate::ui::{self, FAINT, NAME, Text, shown_time};
+use crate::build::digest::Digests;
+use crate::build::graph::{CacheScope, Graph, Target};
+use crate::build::records::{Record, Records};
+use crate::cli::ui::{self, FAINT, NAME, Text, shown_time};
+use crate::core::error::{EXIT_OK, Result};
+use crate::core::fs::{self, RepoPath};
 
 /// Files that are named as those that name the checkout.
 const FILES_MAX: usize = 5;

@@ -15,9 +15,9 @@ pub mod reader;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::core::source::Place;
+use crate::core::template::Template;
 use crate::deploy::recipe::marks::Marks;
-use crate::source::Place;
-use crate::template::Template;
 
 /// Remote work that can be reused: what to ask, what to do, how to go back.
 #[derive(Clone, Debug, Default)]

@@ -494,7 +494,7 @@ fn only_commands_can_be_detached() {
         "recipe \"copy\" {\n    step \"link\" detach=#true {\n        symlink \"a\" to=\"b\"\n    }\n}\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::detached_step
+    rel::build::releasefile::detached_step
 
       × step `link` can not be detached
        ╭─[recipes/copy.kdl:2:10]

@@ -453,7 +453,7 @@ fn a_guard_with_after_looks_at_what_the_run_made() {
     );
     assert_snapshot!(here.run(["check"]).fails(2), @r#"
     --- stderr
-    rel::releasefile::misplaced
+    rel::build::releasefile::misplaced
 
       × the guards of `forbidden-pattern` are asked on this machine before the first change
        ╭─[Releasefile.kdl:5:33]

@@ -200,7 +200,10 @@ fn inputs_that_lead_back_into_the_repository_are_refused() {
             format!("target \"a\" {{ inputs \"{input}\" optional=#true; outputs \"gen/x\"; run \"echo > gen/x\"; }}"),
         );
         let told = space.run(["build"]).fails(2);
-        assert!(told.stderr.contains("rel::releasefile::detour"), "{told}");
+        assert!(
+            told.stderr.contains("rel::build::releasefile::detour"),
+            "{told}"
+        );
         assert!(
             told.stderr.contains(&format!("write `{written}`")),
             "{told}"

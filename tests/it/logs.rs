@@ -188,7 +188,7 @@ fn names_decide_whose_logs_are_meant() {
          environment \"staging\" {\n    log \"{host.rot}/x\" on=\"her\"\n    use \"wait-for\" on=\"here\" command=\"true\"\n}\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `her`
        ╭─[Releasefile.kdl:4:27]

@@ -54,7 +54,7 @@ environment "staging" {
 }
 "#
     ), @r#"
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × `target` has no node `need`
        ╭─[Releasefile.kdl:4:5]
@@ -64,7 +64,7 @@ environment "staging" {
        ╰────
       help: did you mean `needs`?
 
-    rel::releasefile::unknown_property
+    rel::build::releasefile::unknown_property
 
       × `run` has no property `timeout`
        ╭─[Releasefile.kdl:7:22]
@@ -73,7 +73,7 @@ environment "staging" {
        ·                         ╰── not a property of it
        ╰────
 
-    rel::releasefile::unknown_target
+    rel::build::releasefile::unknown_target
 
       × target `image` needs `whell`, which is no target
         ╭─[Releasefile.kdl:10:11]
@@ -83,7 +83,7 @@ environment "staging" {
         ╰────
       help: did you mean `wheel`?
 
-    rel::releasefile::overlapping_outputs
+    rel::build::releasefile::overlapping_outputs
 
       × targets `wheel` and `image` write the same files
        ╭─[Releasefile.kdl:6:13]
@@ -98,7 +98,7 @@ environment "staging" {
         ╰────
       help: give each file to one target only
 
-    rel::releasefile::bad_duration
+    rel::build::releasefile::bad_duration
 
       × `2 parsecs` is not a duration
         ╭─[Releasefile.kdl:12:13]
@@ -108,7 +108,7 @@ environment "staging" {
         ╰────
       help: write it like `"500ms"`, `"30s"`, `"1h 30m"` or `"7d"`
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × `{tag}` is not known here
         ╭─[Releasefile.kdl:13:15]
@@ -118,7 +118,7 @@ environment "staging" {
         ╰────
       help: declare it with `var`, or write `{{` for a literal brace
 
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × expected a port from 1 to 65535, found 99999
         ╭─[Releasefile.kdl:15:38]
@@ -127,7 +127,7 @@ environment "staging" {
         ·                                        ╰── out of range
         ╰────
 
-    rel::releasefile::bad_default
+    rel::build::releasefile::bad_default
 
       × the default `c` is none of the allowed values
         ╭─[Releasefile.kdl:17:41]
@@ -137,7 +137,7 @@ environment "staging" {
         ╰────
       help: did you mean `a`?
 
-    rel::releasefile::missing_parameter
+    rel::build::releasefile::missing_parameter
 
       × recipe `db-copy` needs `snapshot`
         ╭─[Releasefile.kdl:18:9]
@@ -147,7 +147,7 @@ environment "staging" {
         ╰────
       help: `snapshot`: writes a consistent copy into {stage}; runs there, on the host given by `from`
 
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `karl05`
         ╭─[Releasefile.kdl:18:22]
@@ -162,7 +162,7 @@ environment "staging" {
 #[test]
 fn broken_kdl() {
     assert_snapshot!(mistakes("target \"a\" {\n    run \"true\"\n"), @r#"
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × no closing '}' for child block
        ╭─[Releasefile.kdl:1:12]
@@ -171,7 +171,7 @@ fn broken_kdl() {
        ·            ╰── not closed
        ╰────
 
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × closing '}' was not found after nodes
        ╭─[Releasefile.kdl:2:5]
@@ -181,7 +181,7 @@ fn broken_kdl() {
        ╰────
     "#);
     assert_snapshot!(mistakes("target \"a {\n    run true\n}\n"), @r#"
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × unexpected newline in single-line quoted string
        ╭─[Releasefile.kdl:1:8]
@@ -192,7 +192,7 @@ fn broken_kdl() {
       help: you can make a string multi-line by wrapping it in '"""', with a newline immediately after
             the opening quotes
 
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × expected identifier string
        ╭─[Releasefile.kdl:2:9]
@@ -202,7 +202,7 @@ fn broken_kdl() {
        ╰────
       help: write `#true`
 
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × expected end of document
        ╭─[Releasefile.kdl:3:1]
@@ -212,7 +212,7 @@ fn broken_kdl() {
        ╰────
     "#);
     assert_snapshot!(mistakes("target \"a\" { cache false; run \"true\"; }\n"), @r#"
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × expected identifier string
        ╭─[Releasefile.kdl:1:20]
@@ -254,7 +254,7 @@ environment "e" {
 "#,
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × `1e999` is too large for a number
        ╭─[recipes/said.kdl:2:26]
@@ -264,7 +264,7 @@ environment "e" {
        ╰────
       help: write it in quotes, if it is a text
 
-    rel::releasefile::duplicate_name
+    rel::build::releasefile::duplicate_name
 
       × `detach` is given twice in `step`
        ╭─[recipes/said.kdl:3:36]
@@ -274,7 +274,7 @@ environment "e" {
        ·                          ╰── first given here
        ╰────
 
-    rel::releasefile::missing_quotes
+    rel::build::releasefile::missing_quotes
 
       × `echo` ends here: `//` begins a comment
        ╭─[recipes/said.kdl:4:13]
@@ -284,7 +284,7 @@ environment "e" {
        ╰────
       help: write it in quotes: `"echo//x"`; before a comment write a blank
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × property `late` is not known here
        ╭─[recipes/said.kdl:3:16]
@@ -293,7 +293,7 @@ environment "e" {
        ·                  ╰── expected one of if, on-change, host, per, as, destructive, detach, undo, once, makes, desc
        ╰────
 
-    rel::releasefile::duplicate_node
+    rel::build::releasefile::duplicate_node
 
       × `check` is given twice
        ╭─[recipes/said.kdl:5:9]
@@ -307,7 +307,7 @@ environment "e" {
        ·           ╰── given again
        ╰────
 
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × `0XFF` is no number
        ╭─[Releasefile.kdl:3:16]
@@ -317,7 +317,7 @@ environment "e" {
        ╰────
       help: write `0xFF`
 
-    rel::releasefile::missing_quotes
+    rel::build::releasefile::missing_quotes
 
       × `https:` ends here: `//` begins a comment
        ╭─[Releasefile.kdl:5:17]
@@ -327,7 +327,7 @@ environment "e" {
        ╰────
       help: write it in quotes: `"https://example.org/"`; before a comment write a blank
 
-    rel::releasefile::duplicate_name
+    rel::build::releasefile::duplicate_name
 
       × `text` is given twice in `use`
        ╭─[Releasefile.kdl:6:32]
@@ -337,7 +337,7 @@ environment "e" {
        ·                         ╰── first given here
        ╰────
 
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × `-inf` is no number
        ╭─[Releasefile.kdl:7:39]
@@ -347,7 +347,7 @@ environment "e" {
        ╰────
       help: write a number; a text stands in quotes: `"-inf"`
 
-    rel::releasefile::missing_quotes
+    rel::build::releasefile::missing_quotes
 
       × `srv` ends here: `/*` begins a comment
        ╭─[more.kdl:1:27]
@@ -357,7 +357,7 @@ environment "e" {
        ╰────
       help: write it in quotes: `"srv/**/h"`; before a comment write a blank
 
-    rel::releasefile::duplicate_name
+    rel::build::releasefile::duplicate_name
 
       × `A` is given twice in `env`
        ╭─[more.kdl:2:36]
@@ -375,7 +375,7 @@ environment "e" {
          target \"y\" { inputs src/b.txt; }\ntarget \"z\" { timeout 5s; }\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × `99999999999999999999999999999999999999999` is too large for a number
        ╭─[Releasefile.kdl:1:16]
@@ -385,7 +385,7 @@ environment "e" {
        ╰────
       help: write it in quotes, if it is a text
 
-    rel::releasefile::missing_quotes
+    rel::build::releasefile::missing_quotes
 
       × `src/b.txt` has a `/` and is not in quotes
        ╭─[Releasefile.kdl:2:21]
@@ -395,7 +395,7 @@ environment "e" {
        ╰────
       help: write it in quotes: `"src/b.txt"`
 
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × `5s` is no number
        ╭─[Releasefile.kdl:3:22]
@@ -438,7 +438,7 @@ fn a_file_that_is_not_text() {
     space.write("Releasefile.kdl", b"target \"a\xff\" { run \"true\"; }\n");
     assert_snapshot!(space.run(["check"]).fails(2), @r#"
     --- stderr
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × the file is not UTF-8 text
        ╭─[Releasefile.kdl:1:10]
@@ -464,7 +464,7 @@ target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
     let name = std::ffi::OsStr::from_bytes(b"files/a\xffb");
     space.write(name, "").shell("ln -s link link");
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::bad_dir
+    rel::build::releasefile::bad_dir
 
       × the directory `../elsewhere` lies outside of the repository
        ╭─[Releasefile.kdl:2:18]
@@ -473,7 +473,7 @@ target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
        ·                         ╰── outside
        ╰────
 
-    rel::releasefile::unreadable
+    rel::build::releasefile::unreadable
 
       × cannot list directory `[work]/link`: too many levels of symbolic links
        ╭─[Releasefile.kdl:4:29]
@@ -482,7 +482,7 @@ target "d" { each "x" files="files/*"; expect "{x}"; run "true"; }
        ·                                 ╰── asked for here
        ╰────
 
-    rel::releasefile::not_utf8
+    rel::build::releasefile::not_utf8
 
       × `files/a\xffb` is not UTF-8, and can not stand here
        ╭─[Releasefile.kdl:5:47]
@@ -507,7 +507,7 @@ environment "staging" {
 }
 "#
     ), @r#"
-    rel::releasefile::unknown_parameter
+    rel::build::releasefile::unknown_parameter
 
       × recipe `versioned-release` has no parameter `kept`
        ╭─[Releasefile.kdl:6:75]
@@ -517,7 +517,7 @@ environment "staging" {
        ╰────
       help: it has artifact, root, install, start, health, within, stop, start-former, keep
 
-    rel::releasefile::unknown_recipe
+    rel::build::releasefile::unknown_recipe
 
       × there is no recipe `versoned-release`
        ╭─[Releasefile.kdl:7:9]
@@ -527,7 +527,7 @@ environment "staging" {
        ╰────
       help: did you mean `versioned-release`?
 
-    rel::releasefile::missing_parameter
+    rel::build::releasefile::missing_parameter
 
       × recipe `versioned-release` needs `artifact`
        ╭─[Releasefile.kdl:8:9]
@@ -557,7 +557,7 @@ environment "staging" {
 }
 "#
     ), @r#"
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × 2 of 3 hosts have no `port`
        ╭─[Releasefile.kdl:3:6]
@@ -572,7 +572,7 @@ environment "staging" {
        ╰────
       help: give it one: `host "b" … { var "port" "…"; }`
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × host `b` has no `port`
        ╭─[Releasefile.kdl:3:6]
@@ -615,7 +615,7 @@ environment "e" {
 }"#,
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × host `b` has no `port`
        ╭─[Releasefile.kdl:3:6]
@@ -630,7 +630,7 @@ environment "e" {
        ╰────
       help: give it one: `host "b" … { var "port" "…"; }`
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × host `b` has no `port`
        ╭─[Releasefile.kdl:3:6]
@@ -655,7 +655,7 @@ fn includes() {
         "include \"Releasefile.kdl\"\ntarget \"a\" { rum \"true\"; }\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::unreadable_include
+    rel::build::releasefile::unreadable_include
 
       × cannot read `none.kdl`: no such file or directory
        ╭─[Releasefile.kdl:2:9]
@@ -665,7 +665,7 @@ fn includes() {
        ╰────
       help: a path is relative to the file it stands in; `optional=#true` allows it to be missing
 
-    rel::releasefile::include_cycle
+    rel::build::releasefile::include_cycle
 
       × includes go in a circle: Releasefile.kdl -> one.kdl -> Releasefile.kdl
        ╭─[one.kdl:1:9]
@@ -674,7 +674,7 @@ fn includes() {
        ·                 ╰── comes back here
        ╰────
 
-    rel::releasefile::empty_target
+    rel::build::releasefile::empty_target
 
       × the target `a` has neither `run` nor `needs`
        ╭─[one.kdl:2:8]
@@ -684,7 +684,7 @@ fn includes() {
        ╰────
       help: give it a command: `run "…"`
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × `target` has no node `rum`
        ╭─[one.kdl:2:14]
@@ -700,7 +700,7 @@ fn includes() {
 fn an_unused_variable_is_only_a_warning() {
     let space = Space::new("var \"python\" \"python3\"\ntarget \"a\" { run \"true\"; }\n");
     assert_snapshot!(space.run(["build"]).ok().stderr, @r#"
-    rel::releasefile::unused_variable
+    rel::build::releasefile::unused_variable
 
       ⚠ the variable `python` is never used
        ╭─[Releasefile.kdl:1:5]
@@ -720,7 +720,7 @@ fn a_value_of_the_command_line_that_is_not_declared() {
     let space = Space::new("var \"python\" \"python3\"\ntarget \"a\" { run \"{python}\"; }\n");
     assert_snapshot!(space.run(["--var", "pyhton=x", "check"]).fails(2), @"
     --- stderr
-    rel::releasefile::unknown_variable
+    rel::build::releasefile::unknown_variable
 
       × `--var pyhton=…` sets a variable that the Releasefile does not have
       help: did you mean `python`?
@@ -752,7 +752,7 @@ environment "staging" {
         "driver \"boat\" { step \"row\" { run \"true\"; }; }\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::unknown_driver
+    rel::build::releasefile::unknown_driver
 
       × there is no driver `sqlight`
        ╭─[Releasefile.kdl:5:32]
@@ -762,7 +762,7 @@ environment "staging" {
        ╰────
       help: there are boat, postgres, sqlite, zodb; a project's own lie in `recipes/NAME.kdl`
 
-    rel::releasefile::bad_driver
+    rel::build::releasefile::bad_driver
 
       × driver `boat` does not fit: node `step` is not known here
        ╭─[Releasefile.kdl:6:39]
@@ -771,7 +771,7 @@ environment "staging" {
        ·                                          ╰── named here
        ╰────
 
-    rel::releasefile::missing_parameter
+    rel::build::releasefile::missing_parameter
 
       × recipe `backup` needs a `driver`
        ╭─[Releasefile.kdl:7:9]
@@ -804,7 +804,7 @@ environment "weekly" {
 "#,
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::shared_directory
+    rel::build::releasefile::shared_directory
 
       × `one` and `two` have one directory
        ╭─[Releasefile.kdl:7:66]
@@ -829,7 +829,7 @@ fn a_recipe_of_the_project_with_mistakes() {
         "recipe \"mine\" {\n    param \"x\" tpye=\"text\"\n    step \"a\" { rum \"true\"; }\n    step \"b\" on-change=\"c\" { env \"X\"; run \"{y}\"; }\n}\n",
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × property `tpye` is not known here
        ╭─[recipes/mine.kdl:2:15]
@@ -839,7 +839,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╰────
       help: did you mean `type`?
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × node `rum` is not known here
        ╭─[recipes/mine.kdl:3:16]
@@ -849,7 +849,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╰────
       help: did you mean `run`?
 
-    rel::releasefile::step_action
+    rel::build::releasefile::step_action
 
       × step `a` must have one action of run, put, write, symlink, service, scope, forward, responder,
       │ wait, and has 0
@@ -859,7 +859,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ·           ╰── one act to a step
        ╰────
 
-    rel::releasefile::wrong_value
+    rel::build::releasefile::wrong_value
 
       × `env` takes `NAME="value"`
        ╭─[recipes/mine.kdl:4:34]
@@ -868,7 +868,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ·                                   ╰── not a property
        ╰────
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × `{y}` is not known here
        ╭─[recipes/mine.kdl:4:43]
@@ -878,7 +878,7 @@ fn a_recipe_of_the_project_with_mistakes() {
        ╰────
       help: did you mean `{x}`?
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × earlier step `c` is not known here
        ╭─[recipes/mine.kdl:4:10]
@@ -901,7 +901,7 @@ environment "staging" {
 }
 "#
     ), @r#"
-    rel::releasefile::missing_host
+    rel::build::releasefile::missing_host
 
       × recipe `wait-for` works on a host
        ╭─[Releasefile.kdl:4:9]
@@ -911,7 +911,7 @@ environment "staging" {
        ╰────
       help: say where: `on="host-or-group"`
 
-    rel::releasefile::missing_host
+    rel::build::releasefile::missing_host
 
       × recipe `db-copy` takes something from another host
        ╭─[Releasefile.kdl:5:9]
@@ -921,7 +921,7 @@ environment "staging" {
        ╰────
       help: say from where: `from="host"`
 
-    rel::releasefile::unknown_target
+    rel::build::releasefile::unknown_target
 
       × `artifact` takes a target that the environment needs, not `a.txt`
        ╭─[Releasefile.kdl:6:52]
@@ -931,7 +931,7 @@ environment "staging" {
        ╰────
       help: add `needs "a.txt"` to the environment
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × `{nowhere}` is not known here
        ╭─[Releasefile.kdl:6:65]
@@ -941,7 +941,7 @@ environment "staging" {
        ╰────
       help: declare it with `var` or `param`, or write `{{` for a brace
 
-    rel::releasefile::template
+    rel::build::releasefile::template
 
       × `{` is never closed
        ╭─[Releasefile.kdl:6:82]
@@ -1002,7 +1002,7 @@ fn names_on_the_command_line() {
 fn every_code_is_shown() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let code = regex::Regex::new(r#"Mistake::new\(\s*"(\w+)""#).expect("a pattern");
-    let shown = regex::Regex::new(r"rel::releasefile::(\w+)").expect("a pattern");
+    let shown = regex::Regex::new(r"rel::build::releasefile::(\w+)").expect("a pattern");
     let (mut reported, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for dir in ["src", "tests"] {
         for file in walkdir::WalkDir::new(root.join(dir)).into_iter().flatten() {

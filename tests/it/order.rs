@@ -60,7 +60,7 @@ target "y" {{ run "{y}"; }}
             .run(["build"]).fails(2),
         @r#"
     --- stderr
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × the weight 3 never fits into a pool of depth 2
        ╭─[Releasefile.kdl:2:30]

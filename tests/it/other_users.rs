@@ -108,7 +108,7 @@ fn a_failing_step_of_another_user_is_told() {
         r#"step "z" as="{user}" { write "{host.root}/z" "z" }"#,
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::wrong_value
+    rel::build::releasefile::wrong_value
 
       × `as` of step `z` is for commands
        ╭─[recipes/u.kdl:4:6]

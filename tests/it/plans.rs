@@ -563,7 +563,7 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
         space.run(["check"]).fails(2).stderr
     };
     assert_snapshot!(check("approval by=\"ann\" count=2"), @r#"
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × 2 approvals are wanted, and 1 user may give one
        ╭─[Releasefile.kdl:1:25]
@@ -573,7 +573,7 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
        ╰────
     "#);
     assert_snapshot!(check("approval \"ann\" from=\"bob\"; approval count=0"), @r#"
-    rel::releasefile::extra_argument
+    rel::build::releasefile::extra_argument
 
       × `approval` takes no argument, but `by="…"`
        ╭─[Releasefile.kdl:1:34]
@@ -583,7 +583,7 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
        ╰────
       help: write `approval by="alice bob" count=1`
 
-    rel::releasefile::unknown_property
+    rel::build::releasefile::unknown_property
 
       × `approval` has no property `from`
        ╭─[Releasefile.kdl:1:40]
@@ -593,7 +593,7 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
        ╰────
       help: it takes `by`, `count`
 
-    rel::releasefile::duplicate_node
+    rel::build::releasefile::duplicate_node
 
       × `approval` is given twice in `environment`
        ╭─[Releasefile.kdl:1:52]

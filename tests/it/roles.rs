@@ -190,7 +190,7 @@ environment "e" {
     );
     assert_snapshot!(space.run(["check"]).fails(2), @r#"
     --- stderr
-    rel::releasefile::name_clash
+    rel::build::releasefile::name_clash
 
       × the role `both` has the name of a group
        ╭─[Releasefile.kdl:6:10]
@@ -200,7 +200,7 @@ environment "e" {
        ╰────
       help: rename one of them: `on="both"` would mean both
 
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `h3`
        ╭─[Releasefile.kdl:7:22]
@@ -210,7 +210,7 @@ environment "e" {
        ╰────
       help: did you mean `h1`?
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × `{hots}` is not known here
        ╭─[Releasefile.kdl:7:61]
@@ -220,7 +220,7 @@ environment "e" {
        ╰────
       help: declare it with `var`, or write `{{` for a literal brace
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × `role` needs an argument: `command="…"`
        ╭─[Releasefile.kdl:8:5]
@@ -230,7 +230,7 @@ environment "e" {
        ╰────
       help: a command that succeeds on the hosts that have it
 
-    rel::releasefile::name_clash
+    rel::build::releasefile::name_clash
 
       × the role `active` has the name of another role
        ╭─[Releasefile.kdl:8:10]
@@ -240,7 +240,7 @@ environment "e" {
        ╰────
       help: rename one of them: `on="active"` would mean both
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × `role` needs an argument: `on="HOSTS"`
        ╭─[Releasefile.kdl:9:5]
@@ -250,7 +250,7 @@ environment "e" {
        ╰────
       help: name the hosts that may have it
 
-    rel::releasefile::bad_number
+    rel::build::releasefile::bad_number
 
       × expected a number from 1 to 4294967295, found 0
        ╭─[Releasefile.kdl:9:38]
@@ -259,7 +259,7 @@ environment "e" {
        ·                                      ╰── out of range
        ╰────
 
-    rel::releasefile::unknown_property
+    rel::build::releasefile::unknown_property
 
       × `role` has no property `extra`
        ╭─[Releasefile.kdl:9:40]
@@ -269,7 +269,7 @@ environment "e" {
        ╰────
       help: it takes `on`, `command`, `count`
 
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `aktive`
         ╭─[Releasefile.kdl:10:25]

@@ -629,7 +629,7 @@ environment "production" {
 "#,
     );
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × `rollout` needs an argument: `on="HOSTS"`
        ╭─[Releasefile.kdl:4:5]
@@ -639,7 +639,7 @@ environment "production" {
        ╰────
       help: name the hosts and groups, in the order in which they move
 
-    rel::releasefile::bad_value
+    rel::build::releasefile::bad_value
 
       × `0` is no number of hosts
        ╭─[Releasefile.kdl:4:30]
@@ -649,7 +649,7 @@ environment "production" {
        ╰────
       help: a wave has at least one host
 
-    rel::releasefile::bad_value
+    rel::build::releasefile::bad_value
 
       × `some` is no number of hosts
        ╭─[Releasefile.kdl:4:54]
@@ -659,7 +659,7 @@ environment "production" {
        ╰────
       help: for example `2` or `10%`
 
-    rel::releasefile::bad_value
+    rel::build::releasefile::bad_value
 
       × `on-failure` can not be `explode`
        ╭─[Releasefile.kdl:4:72]
@@ -669,7 +669,7 @@ environment "production" {
        ╰────
       help: there are `back`, `stop`
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × `gate` needs an argument: what it asks
        ╭─[Releasefile.kdl:5:9]
@@ -680,7 +680,7 @@ environment "production" {
       help: write `gate http="…"`, `gate port="…"`, `gate command="…"`, `gate log="…"` or `gate
             "RECIPE"`
 
-    rel::releasefile::misplaced
+    rel::build::releasefile::misplaced
 
       × inside of a rollout the hosts are those of the wave
        ╭─[Releasefile.kdl:6:26]
@@ -690,7 +690,7 @@ environment "production" {
        ╰────
       help: leave it out, or put this behind the rollout
 
-    rel::releasefile::duplicate_name
+    rel::build::releasefile::duplicate_name
 
       × two rollouts are called `upgrade`
        ╭─[Releasefile.kdl:4:13]
@@ -704,7 +704,7 @@ environment "production" {
        ·                 ╰── declared again
        ╰────
 
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `px3`
        ╭─[Releasefile.kdl:8:26]
@@ -714,7 +714,7 @@ environment "production" {
        ╰────
       help: did you mean `px1`?
 
-    rel::releasefile::unknown_property
+    rel::build::releasefile::unknown_property
 
       × `rollout` has no property `wave`
        ╭─[Releasefile.kdl:8:32]
@@ -724,7 +724,7 @@ environment "production" {
        ╰────
       help: it takes `on`, `serial`, `soak`, `hold-back`, `max-failures`, `on-failure`
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × `rollout` has no node `verify`
        ╭─[Releasefile.kdl:8:41]

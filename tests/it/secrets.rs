@@ -346,7 +346,7 @@ environment "e" { use "u" on="h" x="pasword" c="echo {x}"; }
 "#;
     let recipe = "recipe \"u\" {\n param \"x\" type=\"secret\"\n param \"c\" type=\"command\"\n step \"w\" { write \"{host.root}/w\" \"{x}\"; }\n}\n";
     assert_snapshot!(mistakes(used, recipe), @r#"
-    rel::releasefile::unknown_secret
+    rel::build::releasefile::unknown_secret
 
       × `x` takes the name of a secret
        ╭─[Releasefile.kdl:4:36]
@@ -356,7 +356,7 @@ environment "e" { use "u" on="h" x="pasword" c="echo {x}"; }
        ╰────
       help: did you mean `password`?
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[Releasefile.kdl:4:48]
@@ -378,7 +378,7 @@ recipe "u" {
 }
 "#;
     assert_snapshot!(mistakes("environment \"e\"\n", recipe), @r#"
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:5:13]
@@ -388,7 +388,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::wrong_value
+    rel::build::releasefile::wrong_value
 
       × the secret `y` can have no default
        ╭─[recipes/u.kdl:4:11]
@@ -397,7 +397,7 @@ recipe "u" {
        ·            ╰── a value in a recipe is no secret
        ╰────
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:6:14]
@@ -407,7 +407,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:7:22]
@@ -417,7 +417,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:7:39]
@@ -427,7 +427,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:7:60]
@@ -437,7 +437,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:8:26]
@@ -447,7 +447,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::wrong_value
+    rel::build::releasefile::wrong_value
 
       × a file with a secret in it can not have mode `0644`
        ╭─[recipes/u.kdl:8:20]
@@ -456,7 +456,7 @@ recipe "u" {
        ·                                        ╰── everybody on the host could use it
        ╰────
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:8:69]
@@ -466,7 +466,7 @@ recipe "u" {
        ╰────
       help: write it into a file, and name the file here
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × the secret `{x}` can stand only in the text of a `write`
        ╭─[recipes/u.kdl:9:58]
@@ -480,7 +480,7 @@ recipe "u" {
         "secret \"a\"\nsecret \"b\" env=\"B\" file=\"b\"\nsecret \"b\" env=\"C\"\nsecret \"c\" value=\"sesame\"\n",
         "recipe \"u\"\n"
     ), @r#"
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × the secret `a` must come from one place
        ╭─[Releasefile.kdl:1:8]
@@ -490,7 +490,7 @@ recipe "u" {
        ╰────
       help: write `command="pass show …"`, `env="NAME"` or `file="path"`; never the value
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × the secret `b` must come from one place
        ╭─[Releasefile.kdl:2:8]
@@ -500,7 +500,7 @@ recipe "u" {
        ╰────
       help: write `command="pass show …"`, `env="NAME"` or `file="path"`; never the value
 
-    rel::releasefile::duplicate_name
+    rel::build::releasefile::duplicate_name
 
       × the secret `b` is declared twice
        ╭─[Releasefile.kdl:2:8]
@@ -514,7 +514,7 @@ recipe "u" {
        ·         ╰── declared again
        ╰────
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × the secret `c` must come from one place
        ╭─[Releasefile.kdl:4:8]
@@ -524,7 +524,7 @@ recipe "u" {
        ╰────
       help: write `command="pass show …"`, `env="NAME"` or `file="path"`; never the value
 
-    rel::releasefile::unknown_property
+    rel::build::releasefile::unknown_property
 
       × `secret` has no property `value`
        ╭─[Releasefile.kdl:4:12]

@@ -132,9 +132,9 @@ fn is_harmless(words: &str, printed: &[u8], has_colours: bool) {
     };
     let text =
         String::from_utf8(plain).unwrap_or_else(|e| panic!("{words} prints what is no text: {e}"));
-    let bad = text
-        .char_indices()
-        .find(|(_, c)| !matches!(c, '\n' | '\t') && (c.is_control() || rel::escape::is_unsafe(*c)));
+    let bad = text.char_indices().find(|(_, c)| {
+        !matches!(c, '\n' | '\t') && (c.is_control() || rel::core::escape::is_unsafe(*c))
+    });
     if let Some((at, c)) = bad {
         let before: String = text[..at].chars().rev().take(200).collect();
         let before: String = before.chars().rev().collect();
@@ -281,7 +281,7 @@ fn what_hosts_and_colleagues_say_moves_nothing() {
         .run(["-q", "e", "--force", "--plan-out", "plan.json"])
         .ok();
     let mut plan: Value = serde_json::from_str(&space.read("plan.json")).expect("JSON");
-    let safe = |text: &str| !text.contains(|c| c != '\n' && rel::escape::is_unsafe(c));
+    let safe = |text: &str| !text.contains(|c| c != '\n' && rel::core::escape::is_unsafe(c));
     assert!(safe(&space.read("plan.json")));
     plan["body"]["made_by"] = json!(BAD);
     plan["body"]["version"] = json!(BAD);
@@ -381,7 +381,7 @@ fn mistakes_are_drawn_with_their_escapes_shown() {
     let space = Space::new("target \"a\" { desc \"x\u{1b}[2Jy\"; inptus \"b\" }\r\n");
     let drawn = asked(&space, "check", 2);
     assert_snapshot!(drawn, @r#"
-    rel::releasefile::syntax
+    rel::build::releasefile::syntax
 
       × expected quoted string
        ╭─[Releasefile.kdl:1:19]

@@ -1,5 +1,5 @@
-//! The house rules that no compiler checks: what each file opens with, how long it is, what
-//! may not stand in it, and which room may use which.
+//! The rules that no compiler checks: what each file opens with, how long it is, what may not stand
+//! in it, and which module may use which.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,11 +25,24 @@ impl Source {
         self.name.starts_with("tests/") || self.name.contains("/tests")
     }
 
-    /// Returns the room: the first part of the path below `src`.
-    fn room(&self) -> String {
+    /// Returns the layer: the first part of the path below `src`.
+    fn layer(&self) -> &str {
         let below = self.name.trim_start_matches("src/");
-        let room = below.split('/').next().unwrap_or(below);
-        room.trim_end_matches(".rs").to_owned()
+        let first = below.split('/').next().unwrap_or(below);
+        first.trim_end_matches(".rs")
+    }
+
+    /// Returns the module: of `core` and `build` the part of the path below the layer, of the others
+    /// the layer itself, except for the terminal (`ui`).
+    fn module(&self) -> &str {
+        let mut parts = self.name.trim_start_matches("src/").split('/');
+        let first = parts.next().unwrap_or_default().trim_end_matches(".rs");
+        let second = parts.next().unwrap_or_default().trim_end_matches(".rs");
+        match (first, second) {
+            ("core" | "build", second) if !second.is_empty() => second,
+            ("cli", "ui") => "ui",
+            _ => first,
+        }
     }
 }
 
@@ -212,14 +225,14 @@ fn no_program_enters_what_stands_at_a_name_of_others() {
     none("use rel_rename or rel_link", found.collect());
 }
 
-/// What a room may use, beside itself: the table of `ARCHITECTURE.md`.
+/// What a module may use, apart from itself: the table of `ARCHITECTURE.md`.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let ground = "error escape fs progress source template";
     let table = [
-        // Ground: knows nothing but itself.
+        // Layer 1, `core`.
         ("escape", ""),
         ("error", "source escape"),
         ("source", ""),
+        ("report", "source escape"),
         ("kdl_text", "source"),
         ("fs", "error escape"),
         ("progress", "error printed"),
@@ -229,9 +242,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("range", ""),
         ("window", ""),
         ("trace", ""),
-        ("http", "error fs"),
         ("stored", "error fs"),
-        // Text -> model -> graph.
+        // Layer 2, `build`: text -> model -> graph.
         ("graph", "fs source template error"),
         ("model", "graph fs source template window"),
         ("glob", "graph fs error source"),
@@ -260,59 +272,83 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             "scheduler stale cache outputs records runner sandbox depfile key digest graph glob printed fs error progress trace",
         ),
         ("compiled", "model digest stored fs glob error"),
-        // Events -> people.
-        ("report", "source escape"),
+        // Layer 4, `cli`: the terminal.
         ("ui", "printed progress error source report deploy escape"),
     ];
     let words = |text: &'static str| text.split(' ').filter(|w| !w.is_empty()).collect();
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
-    // Deploy receives artifacts by digest; it does not know how they were built.
+    // Layer 3. It receives artifacts by digest; it does not know how they were built.
     let deploy = words(
-        "model graph digest fs error escape kdl_text process progress range source template window http stored runner glob key",
+        "model graph digest fs error escape kdl_text process progress range source template window stored runner glob key",
     );
     allowed.insert("deploy", deploy);
-    assert!(words(ground).iter().all(|g| allowed.contains_key(g)));
     allowed
 }
 
+/// The modules of a file that a line of code of another one uses.
+fn used_modules(used: &Regex, code: &str) -> Vec<String> {
+    let hits = used.captures_iter(code);
+    let module = |hit: regex::Captures<'_>| {
+        let (layer, below) = (&hit[1], hit.get(2).map_or("", |m| m.as_str()));
+        match (layer, below) {
+            ("core" | "build", below) => below.to_owned(),
+            ("cli", "ui") => below.to_owned(),
+            _ => layer.to_owned(),
+        }
+    };
+    hits.map(module).collect()
+}
+
 #[test]
-fn rooms_use_only_what_lies_below_them() {
-    let used = Regex::new(r"\bcrate::(\w+)|\bcrate::\{([^}]*)\}").expect("a pattern");
-    let allowed = allowed();
+fn no_layer_uses_a_higher_one() {
+    let layers = ["core", "build", "deploy", "cli"];
+    let used = Regex::new(r"\bcrate::(core|build|deploy|cli)\b").expect("a pattern");
     let mut found = Vec::new();
     for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
-        let room = source.room();
-        // The command line may use everything; `main` and `lib` are the door.
-        if ["cli", "main", "lib"].contains(&room.as_str()) {
-            continue;
-        }
-        let Some(may) = allowed.get(room.as_str()) else {
-            found.push(format!(
-                "{}: the room `{room}` is not in the table",
-                source.name
-            ));
+        let Some(own) = layers.iter().position(|layer| *layer == source.layer()) else {
             continue;
         };
         for (i, line) in source.product().lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             for hit in used.captures_iter(code) {
-                let list = hit.get(1).or(hit.get(2)).map_or("", |m| m.as_str());
-                for name in list
-                    .split(',')
-                    .map(|n| n.trim().split(':').next().unwrap_or(""))
-                {
-                    if !name.is_empty() && name != room && !may.contains(&name) {
-                        found.push(format!("{}:{} uses `{name}`", source.name, i + 1));
-                    }
+                let other = layers.iter().position(|layer| *layer == &hit[1]);
+                if other > Some(own) {
+                    found.push(format!("{}:{} uses `{}`", source.name, i + 1, &hit[1]));
                 }
             }
         }
     }
-    none("rooms that look up", found);
+    none("layers that use a higher one", found);
 }
 
-/// Returns what each room of `deploy` may use of the others: what is asked for and what
-/// goes over the line know nothing of hands.
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let allowed = allowed();
+    let used = Regex::new(r"\bcrate::(core|build|cli|deploy)(?:::(\w+))?").expect("a pattern");
+    let mut found = Vec::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let module = source.module();
+        // The command line may use everything; the roots of layers only declare modules.
+        if ["cli", "main", "lib", "core", "build"].contains(&module) {
+            continue;
+        }
+        let Some(may) = allowed.get(module) else {
+            found.push(format!("{}: `{module}` is not in the table", source.name));
+            continue;
+        };
+        for (i, line) in source.product().lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            for name in used_modules(&used, code) {
+                if name != module && !may.contains(&name.as_str()) {
+                    found.push(format!("{}:{} uses `{name}`", source.name, i + 1));
+                }
+            }
+        }
+    }
+    none("modules that use what the table does not allow", found);
+}
+
+/// Returns what each module of `deploy` may use of the others.
 fn allowed_in_deploy() -> [(&'static str, &'static [&'static str]); 4] {
     [
         ("recipe", &[]),
@@ -323,31 +359,31 @@ fn allowed_in_deploy() -> [(&'static str, &'static [&'static str]); 4] {
 }
 
 #[test]
-fn rooms_of_deploy_use_only_what_they_may() {
+fn modules_of_deploy_use_only_what_they_may() {
     let used = Regex::new(r"\bdeploy::(recipe|plan|wire|hosts|told)::").expect("a pattern");
     let mut found = Vec::new();
-    for (room, may) in allowed_in_deploy() {
-        let dir = format!("src/deploy/{room}/");
-        let front = format!("src/deploy/{room}.rs");
+    for (module, may) in allowed_in_deploy() {
+        let dir = format!("src/deploy/{module}/");
+        let front = format!("src/deploy/{module}.rs");
         let sources = files(&["src/deploy"], &["rs"]);
         let own = |s: &&Source| s.name == front || s.name.starts_with(&dir);
         let own: Vec<&Source> = sources.iter().filter(own).collect();
-        assert!(own.len() > 1, "{room} is empty");
+        assert!(own.len() > 1, "{module} is empty");
         for source in own {
             for hit in used.captures_iter(source.product()) {
                 let other = &hit[1];
-                if other != room && !may.contains(&other) {
+                if other != module && !may.contains(&other) {
                     found.push(format!("{} uses `{other}`", source.name));
                 }
             }
         }
     }
-    none("rooms of deploy that look elsewhere", found);
+    none("modules of deploy that use others", found);
 }
 
-/// Rooms that do no I/O: files, time, processes and hosts enter through others.
+/// Modules that do no I/O: files, time, processes and hosts enter through others.
 #[test]
-fn pure_rooms_touch_nothing() {
+fn pure_modules_do_no_io() {
     let pattern = Regex::new(
         r"std::(fs|net|process|env::[avct][a-z_]+\(|io::std)|SystemTime|Instant|File::|Command::new|rustix::|duct::",
     )
@@ -366,28 +402,32 @@ fn pure_rooms_touch_nothing() {
     let mut found = Vec::new();
     for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
         let file = source.name.trim_start_matches("src/");
-        let is_pure_deploy = file
-            .strip_prefix("deploy/")
-            .is_some_and(|below| !below.starts_with("hosts") && below != "recipe/library.rs");
-        if is_pure_deploy || pure.contains(&source.room().as_str()) {
+        let is_pure_deploy = file.strip_prefix("deploy/").is_some_and(|below| {
+            !below.starts_with("hosts")
+                && !below.starts_with("http")
+                && below != "recipe/library.rs"
+        });
+        if is_pure_deploy || pure.contains(&source.module()) {
             found.extend(hits(source, source.product(), &pattern));
         }
     }
-    none("I/O in a pure room", found);
+    none("I/O in a pure module", found);
 }
 
 #[test]
 fn only_the_screen_writes() {
     let pattern = Regex::new(r"\be?print(ln)?!|io::std(out|err)\b").expect("a pattern");
     let sources = files(&["src"], &["rs"]);
-    let below = sources.iter().filter(|s| s.room() != "ui" && !s.is_test());
+    let below = sources
+        .iter()
+        .filter(|s| s.module() != "ui" && !s.is_test());
     none(
         "prints",
         below.flat_map(|s| hits(s, s.product(), &pattern)).collect(),
     );
 }
 
-/// Whoever writes to a terminal does it with a [`rel::ui::Text`], which escapes what is put into
+/// Whoever writes to a terminal does it with a [`rel::cli::ui::Text`], which escapes what is put into
 /// it: only there stands what does not.
 #[test]
 fn only_one_file_makes_text_for_a_terminal() {
@@ -395,12 +435,12 @@ fn only_one_file_makes_text_for_a_terminal() {
     let sent = Regex::new(r"write_all|\bwrite!|io::std(out|err)\b").expect("a pattern");
     let mut found = Vec::new();
     for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
-        let (name, room) = (source.name.as_str(), source.room());
-        if room == "ui" && name != "src/ui/text.rs" {
+        let (name, module) = (source.name.as_str(), source.module());
+        if module == "ui" && name != "src/cli/ui/text.rs" {
             found.extend(hits(source, source.product(), &made));
         }
         // The door itself, and the log of a run beside the display.
-        if room == "ui" && !["src/ui.rs", "src/ui/kept.rs"].contains(&name) {
+        if module == "ui" && !["src/cli/ui.rs", "src/cli/ui/kept.rs"].contains(&name) {
             found.extend(hits(source, source.product(), &sent));
         }
     }
@@ -436,9 +476,9 @@ fn only_the_doors_open_files_by_name() {
     let own = [
         "src/cli/report.rs",
         "src/cli/trust.rs",
-        "src/outputs.rs",
-        "src/outputs/accept.rs",
-        "src/sandbox/stage.rs",
+        "src/build/outputs.rs",
+        "src/build/outputs/accept.rs",
+        "src/build/sandbox/stage.rs",
     ];
     let pattern = Regex::new(
         r"\b(File::(open|create)(_new)?\(|fs::(read|read_to_string|write|copy)\(|OpenOptions::new)",
@@ -447,7 +487,7 @@ fn only_the_doors_open_files_by_name() {
     let of_the_kernel = Regex::new("/proc/|random").expect("a pattern");
     let mut found = Vec::new();
     for source in files(&["src"], &["rs"]) {
-        let is_door = source.room() == "fs" || own.contains(&source.name.as_str());
+        let is_door = source.module() == "fs" || own.contains(&source.name.as_str());
         if is_door || source.is_test() {
             continue;
         }

@@ -625,7 +625,7 @@ fn nothing_that_is_read_is_waited_for() {
     space.write("Releasefile.kdl", "include \"pipe\"\n");
     assert_snapshot!(space.run(["list"]).fails(2), @r#"
     --- stderr
-    rel::releasefile::unreadable_include
+    rel::build::releasefile::unreadable_include
 
       × cannot read `pipe`: it is not a regular file
        ╭─[Releasefile.kdl:1:9]

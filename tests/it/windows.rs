@@ -154,7 +154,7 @@ environment "e" {
     );
     assert_snapshot!(space.run(["check"]).fails(2), @r#"
     --- stderr
-    rel::releasefile::bad_window
+    rel::build::releasefile::bad_window
 
       × `9` is no time of a day, like `09:00`
        ╭─[Releasefile.kdl:4:12]
@@ -164,7 +164,7 @@ environment "e" {
        ╰────
       help: write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`
 
-    rel::releasefile::bad_window
+    rel::build::releasefile::bad_window
 
       × `Someday` is no day: there are Mon Tue Wed Thu Fri Sat Sun
        ╭─[Releasefile.kdl:5:12]
@@ -174,7 +174,7 @@ environment "e" {
        ╰────
       help: write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`
 
-    rel::releasefile::bad_window
+    rel::build::releasefile::bad_window
 
       × `../etc/passwd` is no name of a time zone
        ╭─[Releasefile.kdl:5:37]
@@ -184,7 +184,7 @@ environment "e" {
        ╰────
       help: write `America/Montreal`, `UTC` or `local`
 
-    rel::releasefile::missing_argument
+    rel::build::releasefile::missing_argument
 
       × `window` needs an argument: days and hours
        ╭─[Releasefile.kdl:6:5]
@@ -194,7 +194,7 @@ environment "e" {
        ╰────
       help: write `window "…"`
 
-    rel::releasefile::bad_window
+    rel::build::releasefile::bad_window
 
       × `25:00` is no time of a day, like `09:00`
        ╭─[Releasefile.kdl:8:16]

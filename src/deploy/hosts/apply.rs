@@ -9,6 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::build::model::{Artifact, Environment};
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::progress::{Event, Progress, StepEnd};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::line::Line;
@@ -21,9 +24,6 @@ use crate::deploy::plan::job::{Act, Job, Seat};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::wire::journal::Run;
 use crate::deploy::wire::program;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Artifact, Environment};
-use crate::progress::{Event, Progress, StepEnd};
 
 /// Releases whose ways back are kept.
 const UNDO_KEPT: usize = 10;
@@ -121,7 +121,7 @@ fn went_back(
 ) -> Box<Error> {
     let count = undone.steps.len();
     if count > 0 {
-        let text = format!("{count} {}", crate::error::plural(count, "step"));
+        let text = format!("{count} {}", crate::core::error::plural(count, "step"));
         cause = cause.fact("undone", text);
     }
     if !stays.is_empty() {

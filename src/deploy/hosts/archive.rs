@@ -128,7 +128,7 @@ fn list_one(path: &Path, name: &[u8], items: &mut Vec<Item>) -> io::Result<()> {
         let size = meta.len();
         ItemKind::File { mode, size }
     } else {
-        let shown = crate::fs::shown(OsStr::from_bytes(name)).into_owned();
+        let shown = crate::core::fs::shown(OsStr::from_bytes(name)).into_owned();
         let text = format!("`{shown}` is neither file, directory nor link");
         return Err(io::Error::other(text));
     };
@@ -167,7 +167,7 @@ pub fn expect(items: &mut [Item], built: &BTreeMap<PathBuf, [u8; 32]>) -> io::Re
 
 /// Returns the error for what is not what was built.
 pub fn changed(name: &OsStr) -> io::Error {
-    let shown = crate::fs::shown(name);
+    let shown = crate::core::fs::shown(name);
     io::Error::other(format!("`{shown}` is not what was built any more"))
 }
 
@@ -207,7 +207,7 @@ fn write_one(item: &Item, out: &mut dyn Write) -> io::Result<()> {
         ItemKind::File { mode, size } => {
             (entry.mode, entry.size) = (*mode, *size);
             header(&entry, out)?;
-            let file = crate::fs::open_regular(&item.path)?.take(*size);
+            let file = crate::core::fs::open_regular(&item.path)?.take(*size);
             let mut file = Checked::new(file);
             // A file that shrinks meanwhile must not shift all that follows.
             if io::copy(&mut file, out)? != *size || !file.is(item.hash.as_ref()) {

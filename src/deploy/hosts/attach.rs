@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
+use crate::core::error::{ErrorKind, Result};
+use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::fleet::{Fleet, Member};
 use crate::deploy::hosts::leased::{LeaseRequest, Mode};
 use crate::deploy::hosts::lock;
@@ -19,8 +21,6 @@ use crate::deploy::wire::detached::{Detached, State};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program::quote;
 use crate::deploy::{Request, open, world};
-use crate::error::{ErrorKind, Result};
-use crate::progress::{Event, Progress};
 
 /// How one detached step ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, ErrorKind, IoContext, Result};
+use crate::core::fs::random;
+use crate::core::progress::{Event, Progress};
 use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::gates::{self, Gates};
@@ -29,10 +33,6 @@ use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{self, Header, quote};
 use crate::deploy::wire::words::lower_hex;
-use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::fs::random;
-use crate::model::{Host, Reach};
-use crate::progress::{Event, Progress};
 
 /// One host with its connection.
 pub struct Member {

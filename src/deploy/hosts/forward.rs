@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::porter::{BYE, Line, Order, WORD};
 use crate::deploy::hosts::transport::{self, System};
 use crate::deploy::plan::port::Port;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Host, Reach};
 
 /// A porter that has not said a word by then is given up.
 const OPEN_MAX: Duration = Duration::from_secs(30);
@@ -81,7 +81,10 @@ fn start(program: &Path, hidden: &[OsString], host: &Host, port: &Port) -> Resul
     let failed = |e: std::io::Error| {
         Error::new(
             ErrorKind::Io,
-            format!("cannot start a process: {}", crate::error::os_text(&e)),
+            format!(
+                "cannot start a process: {}",
+                crate::core::error::os_text(&e)
+            ),
         )
     };
     let mut command = Command::new(program);

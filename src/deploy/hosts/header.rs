@@ -3,14 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::Result;
+use crate::core::fs::STATE_DIR;
 use crate::deploy::Request;
 use crate::deploy::hosts::fleet::nonce;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{Header, LEASE_TIME};
 use crate::deploy::wire::words::{absolute_root, join_parts};
-use crate::error::Result;
-use crate::fs::STATE_DIR;
-use crate::model::{Host, Reach};
 
 /// Returns the header of a session with `host`.
 ///

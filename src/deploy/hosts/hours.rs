@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::build::model::Environment;
+use crate::core::error::{Error, IoContext, Result};
+use crate::core::window::zone::Zone;
+use crate::core::window::{Timed, Window, is_open, opens};
 use crate::deploy::plan::Plan;
-use crate::error::{Error, IoContext, Result};
-use crate::model::Environment;
-use crate::window::zone::Zone;
-use crate::window::{Timed, Window, is_open, opens};
 
 /// Where systems keep the tables of time zones.
 const TABLES: [&str; 2] = ["/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
@@ -144,9 +144,9 @@ fn table(name: &str) -> Result<Option<Zone>> {
 }
 
 fn read(path: &Path) -> Result<Option<Zone>> {
-    match crate::fs::read_regular(path) {
+    match crate::core::fs::read_regular(path) {
         Ok(bytes) => Ok(Zone::read(&bytes)),
-        Err(e) if crate::fs::is_absent(&e) => Ok(None),
+        Err(e) if crate::core::fs::is_absent(&e) => Ok(None),
         Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(None),
         Err(e) => Err(e).context("read", path),
     }

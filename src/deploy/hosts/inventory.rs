@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet::{self, make_private, nonce};
 use crate::deploy::hosts::gates::{self, Gates};
@@ -22,8 +24,6 @@ use crate::deploy::plan::questions::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
 use crate::deploy::wire::words::absolute_root;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Host, Reach};
 
 /// How often the clock is looked at while hosts are asked.
 const GLANCE: Duration = Duration::from_millis(20);

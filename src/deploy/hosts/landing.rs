@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::core::template::shell_quote;
 use crate::deploy::hosts::delta::Delta;
-use crate::template::shell_quote;
 
 /// Size of a piece.
 const CHUNK: usize = 1 << 20;

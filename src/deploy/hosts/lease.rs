@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::core::error::{Error, Result};
+use crate::core::progress::Progress;
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
@@ -19,8 +21,6 @@ use crate::deploy::wire::held::refused;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::{self, quote, seconds};
 use crate::deploy::{Request, jobs, open, who_has_roles};
-use crate::error::{Error, Result};
-use crate::progress::Progress;
 
 /// What `rel lock` and `rel unlock` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::error::{Error, Result};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::plan::Seen;
 use crate::deploy::wire::held::refused;
-use crate::error::{Error, Result};
 
 /// Leases that are wanted.
 pub struct LeaseRequest<'a> {

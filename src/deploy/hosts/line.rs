@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::progress::{Event, StepEnd};
 use crate::deploy::hosts::apply::{Done, Hands, Stop};
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::landing::Landing;
@@ -19,8 +21,6 @@ use crate::deploy::plan::script;
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program;
-use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Event, StepEnd};
 
 /// Lines of a failed step's output that an error shows, and bytes of each.
 const LAST_LINES: usize = 12;
@@ -457,7 +457,10 @@ impl<'a> Line<'a> {
         let spool = |e: io::Error| {
             Error::new(
                 ErrorKind::Io,
-                format!("cannot keep a transfer: {}", crate::error::os_text(&e)),
+                format!(
+                    "cannot keep a transfer: {}",
+                    crate::core::error::os_text(&e)
+                ),
             )
         };
         let mut kept = Spool::new().map_err(spool)?;

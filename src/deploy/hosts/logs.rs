@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::build::model::Host;
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::fleet::{self, Fleet};
 use crate::deploy::hosts::gates::Gates;
 use crate::deploy::plan::secret::Hidden;
@@ -18,9 +21,6 @@ use crate::deploy::told::stamps::{Clock, stamp};
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program::{LOGS, quote};
 use crate::deploy::{Request, known_roots, world};
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::Host;
-use crate::progress::{Event, Progress};
 
 /// So long a line waits for others like it, while logs are followed.
 const WINDOW: Duration = Duration::from_millis(500);
@@ -275,7 +275,7 @@ impl Listener<'_> {
     /// One connection, until it ends or the logs do.
     fn connection(&mut self, is_heard: &mut bool, was_away: bool) -> Result<()> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
-        let silent = crate::progress::Silent;
+        let silent = crate::core::progress::Silent;
         let (request, gates) = (self.request, &self.gates);
         let fleet = Fleet::open_through(request, &hosts, gates, &silent, self.interrupted)?;
         fleet.hide(&self.hidden);

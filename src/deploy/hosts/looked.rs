@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
+use crate::build::model::Artifact;
+use crate::core::error::{Error, IoContext, Result};
+use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::leased::{Directories, LeaseRequest, Mode};
@@ -24,9 +27,6 @@ use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::{self, Roles};
 use crate::deploy::plan::{Plan, Seen, Verdict};
 use crate::deploy::{Request, jobs, who_has_roles, world};
-use crate::error::{Error, IoContext, Result};
-use crate::model::Artifact;
-use crate::progress::{Event, Progress};
 
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct Looked<'a> {
@@ -257,7 +257,7 @@ fn first_bytes(job: &Job, sha256: &str) -> Result<Option<(u64, Vec<u8>)>> {
     let Some(path) = job.artifacts().find(is_it).and_then(|a| a.paths.first()) else {
         return Ok(None);
     };
-    let file = crate::fs::open(path)?;
+    let file = crate::core::fs::open(path)?;
     let size = file.metadata().context("look at", path)?.len();
     let mut bytes = Vec::new();
     std::io::Read::take(file, SHOWN_MAX as u64)

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::core::error::{Error, Result};
+use crate::core::fs;
+use crate::core::stored;
 use crate::deploy::hosts::lock;
 use crate::deploy::wire::machine::Machine;
-use crate::error::{Error, Result};
-use crate::fs;
-use crate::stored;
 
 /// File of the checkout's state directory.
 pub const FILE: &str = "machines.v1";

@@ -58,14 +58,14 @@ pub fn serve(mut input: impl BufRead + Send + 'static, mut output: impl Write) -
     let order = input.read_line(&mut text).ok();
     let order: Option<Order> = order.and_then(|_| serde_json::from_str(&text).ok());
     let Some(order) = order else {
-        return crate::error::EXIT_USAGE;
+        return crate::core::error::EXIT_USAGE;
     };
     let mut opened = match open(&order) {
         Ok(opened) => opened,
         Err(why) => {
             let line = serde_json::to_string(&why).unwrap_or_default();
             let _ = writeln!(output, "{line}");
-            return crate::error::EXIT_FAILED;
+            return crate::core::error::EXIT_FAILED;
         }
     };
     if writeln!(output, "up").and_then(|()| output.flush()).is_ok() {
@@ -76,7 +76,7 @@ pub fn serve(mut input: impl BufRead + Send + 'static, mut output: impl Write) -
         opened.wait(input, linger);
     }
     opened.close();
-    crate::error::EXIT_OK
+    crate::core::error::EXIT_OK
 }
 
 /// A port that is open.
@@ -86,8 +86,12 @@ struct Opened {
 
 fn open(order: &Order) -> Result<Opened, String> {
     let bind = |address: &str| {
-        TcpListener::bind(address)
-            .map_err(|e| format!("cannot listen on {address}: {}", crate::error::os_text(&e)))
+        TcpListener::bind(address).map_err(|e| {
+            format!(
+                "cannot listen on {address}: {}",
+                crate::core::error::os_text(&e)
+            )
+        })
     };
     let served = |listener: TcpListener, leads: Leads| {
         std::thread::spawn(move || match leads {
@@ -104,7 +108,7 @@ fn open(order: &Order) -> Result<Opened, String> {
         Leads::Answer(_) => {
             let listener = bind("127.0.0.1:0")?;
             let address = listener.local_addr();
-            let address = address.map_err(|e| crate::error::os_text(&e))?;
+            let address = address.map_err(|e| crate::core::error::os_text(&e))?;
             served(listener, order.leads.clone());
             address.to_string()
         }
@@ -116,7 +120,8 @@ fn open(order: &Order) -> Result<Opened, String> {
 /// Starts `ssh` and waits until the host's end says that the port is open: with
 /// `ExitOnForwardFailure` it says nothing otherwise.
 fn open_line(line: &Line, spec: &str) -> Result<Child, String> {
-    let failed = |e: std::io::Error| format!("cannot start ssh: {}", crate::error::os_text(&e));
+    let failed =
+        |e: std::io::Error| format!("cannot start ssh: {}", crate::core::error::os_text(&e));
     let (program, words) = line.words.split_first().ok_or("there is no ssh")?;
     let mut child = Command::new(program)
         .args(["-R", spec])

@@ -248,7 +248,7 @@ fn is_inside(name: &[u8]) -> bool {
 }
 
 fn refused(name: &[u8], why: &str) -> io::Error {
-    let shown = crate::fs::shown(OsStr::from_bytes(name));
+    let shown = crate::core::fs::shown(OsStr::from_bytes(name));
     wrong(&format!("`{shown}` {why}"))
 }
 

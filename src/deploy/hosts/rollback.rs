@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
+use crate::build::model::Environment;
+use crate::core::error::{Error, Result};
+use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::leased::{LeaseRequest, Mode};
@@ -23,9 +26,6 @@ use crate::deploy::plan::{Plan, Seen};
 use crate::deploy::wire::frames::{Frame, unanswered};
 use crate::deploy::wire::program;
 use crate::deploy::{Outcome, Request, hosts_of, who_has_roles, world};
-use crate::error::{Error, Result};
-use crate::model::Environment;
-use crate::progress::{Event, Progress};
 
 /// Most lines that one host may say of what it would take back.
 const LINES_MAX: usize = 100_000;

@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::build::model::{OnFailure, Rollout};
+use crate::core::error::{Error, ErrorKind, Result, plural};
+use crate::core::progress::Event;
 use crate::deploy::hosts::apply::{Done, Hands};
 use crate::deploy::plan::job::Act;
 use crate::deploy::plan::place::Place;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::wire::program;
-use crate::error::{Error, ErrorKind, Result, plural};
-use crate::model::{OnFailure, Rollout};
-use crate::progress::Event;
 
 /// How often a soak looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);

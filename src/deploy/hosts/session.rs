@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::gates::Gates;
 use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::transport::{Transport, first_input};
@@ -15,8 +17,6 @@ use crate::deploy::wire::frames::{Frame, Reply, unanswered};
 use crate::deploy::wire::held::lost;
 use crate::deploy::wire::machine::Machine;
 use crate::deploy::wire::program::Header;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Host, Reach};
 
 mod channel;
 mod errors;

@@ -12,9 +12,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::build::model::{Host, Reach};
+use crate::core::fs;
 use crate::deploy::hosts::destination::{Destination, IN_THE_WAY, Variable, variables};
-use crate::fs;
-use crate::model::{Host, Reach};
 
 /// The program whose configuration is known, and what it begins with.
 const PROGRAM: &str = "/usr/bin/ssh";
@@ -231,7 +231,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::source::Place;
+    use crate::core::source::Place;
 
     /// Returns the name of a destination with the user's configuration, further files of the
     /// system's, and options.

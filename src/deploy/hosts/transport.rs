@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, Result};
 use crate::deploy::hosts::destination::{Destination, Resolver, Variable};
 use crate::deploy::hosts::ssh_config::Plain;
 use crate::deploy::wire::program::quote;
-use crate::error::{Error, Result};
-use crate::model::{Host, Reach};
 
 /// The first words on a host: reads the guard from standard input and becomes it.
 ///
@@ -237,7 +237,7 @@ impl System {
         words.push(first_words().into());
         let texts = words.into_iter().map(OsString::into_string);
         texts.collect::<Result<_, _>>().map_err(|text| {
-            let shown = crate::fs::shown(&text).into_owned();
+            let shown = crate::core::fs::shown(&text).into_owned();
             Error::usage("a path that ssh is given is not UTF-8").fact("path", shown)
         })
     }
@@ -283,7 +283,7 @@ impl Transport for System {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Place;
+    use crate::core::source::Place;
 
     /// csh(1) and fish(1) read single quotes in ways of their own: line ends, `!`, backslashes.
     #[test]

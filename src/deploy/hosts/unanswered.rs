@@ -7,8 +7,8 @@ use std::sync::Mutex;
 
 use rustix::process::Signal;
 
+use crate::core::process::Process;
 use crate::deploy::hosts::lock;
-use crate::process::Process;
 
 static UNANSWERED: Mutex<Vec<Process>> = Mutex::new(Vec::new());
 

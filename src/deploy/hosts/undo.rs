@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::progress::{Event, StepEnd};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
@@ -27,8 +29,6 @@ use crate::deploy::plan::rollback::label_of;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::journal::in_order;
 use crate::deploy::wire::program;
-use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Event, StepEnd};
 
 /// A step that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
 
+use crate::build::model::Artifact;
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::archive;
 use crate::deploy::hosts::delta::Listing;
 use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::wire::words::lower_hex;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::Artifact;
 
 /// Sends an artifact as the directory `to` of a host; `base` is the name of the last one of its
 /// kind. What is not what was built any more is an error, however far it has come: the name that
@@ -28,7 +28,7 @@ pub fn upload(
     let unread = |e: std::io::Error| {
         let text = format!("cannot read what is sent to host `{name}`");
         Error::new(ErrorKind::Io, text)
-            .fact("says", crate::error::os_text(&e))
+            .fact("says", crate::core::error::os_text(&e))
             .hinted("run the same command again")
     };
     let mut items = archive::list(&artifact.paths).map_err(unread)?;
@@ -89,7 +89,7 @@ fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<O
 /// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it. Where `built` is
 /// given it must be the BLAKE3 of what is read.
 pub fn sha256_of(path: &Path, built: Option<&[u8; 32]>) -> std::io::Result<String> {
-    let mut file = archive::Checked::new(crate::fs::open_regular(path)?);
+    let mut file = archive::Checked::new(crate::core::fs::open_regular(path)?);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::build::graph::{Pattern, TargetId};
+use crate::build::model::{Artifact, Axis, Environment, Project, Use};
+use crate::core::template::{Template, Value};
 use crate::deploy::plan::expand::{axes_named, combinations, given};
 use crate::deploy::recipe::{Action, Recipe};
-use crate::graph::{Pattern, TargetId};
-use crate::model::{Artifact, Axis, Environment, Project, Use};
-use crate::template::{Template, Value};
 
 /// Combinations of values that are tried in advance.
 const TRIED_MAX: usize = 1000;

@@ -5,17 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::build::model::{Arg, Environment, Host, Project, Use};
+use crate::core::error::{Error, Result};
+use crate::core::range;
+use crate::core::source::{Mistake, Place, suggest};
+use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::plan::expand::given;
 use crate::deploy::plan::here;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
-use crate::error::{Error, Result};
-use crate::model::{Arg, Environment, Host, Project, Use};
-use crate::range;
-use crate::source::{Mistake, Place, suggest};
-use crate::template::{Mode, Template};
 
 /// Returns the mistakes in what environments pass to recipes.
 pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Mistake> {

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::error::Result;
 use crate::deploy::plan::around::{Inner, Labels, Within};
 use crate::deploy::plan::back;
 use crate::deploy::plan::detached;
@@ -25,7 +26,6 @@ use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
 use crate::deploy::recipe::DUE;
 use crate::deploy::wire::journal::{Attempt, Line, Record};
 use crate::deploy::wire::words::{hex, push_field};
-use crate::error::Result;
 
 /// Seconds by which the clock of a host may be set back between two runs, as a time service does.
 const CLOCK_STEP_MAX: u64 = 60;

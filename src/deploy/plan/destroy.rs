@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::error::{Error, plural};
 use crate::deploy::plan::{PlannedJob, Verdict};
-use crate::error::{Error, plural};
 
 /// A step that destroys something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
 use crate::deploy::wire::detached::{Detached, State};
 use crate::deploy::wire::words::{age_of, hex, push_field};
-use crate::error::{Error, Result};
 
 /// Work that is going on on a host and is not what a plan would do there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

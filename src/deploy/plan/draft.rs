@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::escape;
 use crate::deploy::plan::job::{Act, Draft};
 use crate::deploy::wire::words::hex;
-use crate::escape;
 
 /// Stands for "whatever the step does" where a step only says that it destroys.
 const YES: &str = "true";

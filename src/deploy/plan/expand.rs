@@ -6,6 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
+use crate::build::model::{
+    Arg, Artifact, Axis, Environment, Host, Log, Project, Role, Rollout, Use,
+};
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::range;
+use crate::core::template::{Mode, Template, Value};
 use crate::deploy::plan::artifacts;
 use crate::deploy::plan::guards;
 use crate::deploy::plan::here;
@@ -18,10 +24,6 @@ use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::{Kind, Param, Recipe};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::artifact_names;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Arg, Artifact, Axis, Environment, Host, Log, Project, Role, Rollout, Use};
-use crate::range;
-use crate::template::{Mode, Template, Value};
 
 /// Everything that texts may depend on.
 pub struct World<'a> {
@@ -497,7 +499,7 @@ fn wrong(one: &Use, message: impl Into<String>) -> Box<Error> {
 }
 
 fn render(one: &Use, text: &str, scope: &Scope) -> Result<String> {
-    let refuse = |e: crate::template::TemplateError| {
+    let refuse = |e: crate::core::template::TemplateError| {
         wrong(one, e.to_string())
             .fact("text", text)
             .hinted(e.help())

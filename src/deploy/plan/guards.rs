@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::model::{Environment, Use};
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::waves::Wave;
@@ -17,8 +19,6 @@ use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::{Action, Recipe, Step};
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
-use crate::error::{Error, Result};
-use crate::model::{Environment, Use};
 
 /// The guard that stops a run whose steps name a user that a host does not know.
 pub const USER: &str = "user";

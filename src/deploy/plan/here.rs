@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use crate::build::model::{Host, Reach, Use};
+use crate::core::source::Place;
 use crate::deploy::recipe::Recipe;
-use crate::model::{Host, Reach, Use};
-use crate::source::Place;
 
 /// Its name, which no Releasefile can give to a host.
 pub const THIS_MACHINE: &str = "this machine";

@@ -8,6 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::build::model::Artifact;
+use crate::core::error::Result;
+use crate::core::source::Place;
+use crate::core::template::Value;
+use crate::deploy::http::Wait;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::render::Scope;
 use crate::deploy::plan::secret::{Sealed, Secret};
@@ -15,11 +20,6 @@ use crate::deploy::plan::waves::Wave;
 use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::{Recipe, Step, UndoWhen};
 use crate::deploy::wire::words::NOT_MADE;
-use crate::error::Result;
-use crate::http::Wait;
-use crate::model::Artifact;
-use crate::source::Place;
-use crate::template::Value;
 
 /// One use of a recipe on one host.
 #[derive(Clone, Debug)]

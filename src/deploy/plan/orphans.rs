@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::build::model::Environment;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::job::Job;
-use crate::model::Environment;
 
 /// A service that runs on a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::wire::program::quote;
-use crate::error::{Error, ErrorKind, Result};
 
 /// A port that is open as long as the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::access::Access;
 use crate::deploy::plan::back::{self, Needed};
@@ -20,7 +21,6 @@ use crate::deploy::wire::held::Held;
 use crate::deploy::wire::journal::{JOURNAL_LINES_MAX, Journal};
 use crate::deploy::wire::program::{Header, SEALED, lean, quote};
 use crate::deploy::wire::words::hex;
-use crate::error::{Error, Result};
 
 /// Longest journal, in bytes, that is read; with all that was put away when it was shortened.
 const JOURNAL_MAX: usize = 1 << 26;

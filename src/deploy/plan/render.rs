@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::template::{Mode, Template, TemplateError, Value};
+use crate::deploy::http::{HttpCheck, Wait};
 use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat, Service};
 use crate::deploy::plan::port::{Answer, Leads, Port};
 use crate::deploy::plan::secret::Sealed;
@@ -15,9 +18,6 @@ use crate::deploy::recipe::marks::Marks;
 use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::{artifact_names, hex};
-use crate::error::{Error, ErrorKind, Result};
-use crate::http::{HttpCheck, Wait};
-use crate::template::{Mode, Template, TemplateError, Value};
 
 /// All names, for one rendering.
 pub(in crate::deploy) struct Scope<'a> {
@@ -175,7 +175,7 @@ impl Scope<'_> {
                 .map_err(|e| self.refuse(&template.source(), &e))?,
         };
         rendered.into_string().map_err(|text| {
-            let shown = crate::fs::shown(&text).into_owned();
+            let shown = crate::core::fs::shown(&text).into_owned();
             Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8").fact("text", shown)
         })
     }
@@ -187,7 +187,7 @@ impl Scope<'_> {
 
     fn duration(&self, template: &Template) -> Result<Duration> {
         let text = self.render(template)?;
-        crate::window::duration(&text).map_err(|e| {
+        crate::core::window::duration(&text).map_err(|e| {
             Error::new(
                 ErrorKind::Releasefile,
                 format!("`{text}` is not a duration: {e}"),

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::build::model::{Environment, Project};
+use crate::core::error::{Error, Result, plural};
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::promote::Promoted;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::wire::words::absolute_root;
-use crate::error::{Error, Result, plural};
-use crate::model::{Environment, Project};
 
 /// The hosts that have each role, in the order in which they are written.
 pub type Roles = BTreeMap<String, Vec<String>>;
@@ -112,7 +112,7 @@ pub fn settle(
 
 fn wrong_number(
     environment: &Environment,
-    role: &crate::model::Role,
+    role: &crate::build::model::Role,
     holders: &[String],
     told: &[(&Probe, Option<&Said>)],
 ) -> Box<Error> {
@@ -183,15 +183,15 @@ pub fn of_host(roles: &Roles, host: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Role;
+    use crate::build::model::Role;
 
     fn environment(count: Option<u32>) -> Environment {
         let role = Role {
             name: "active".into(),
             on: Vec::new(),
-            command: crate::template::Template::default(),
+            command: crate::core::template::Template::default(),
             count,
-            place: crate::source::Place::default(),
+            place: crate::core::source::Place::default(),
         };
         Environment {
             name: "e".into(),

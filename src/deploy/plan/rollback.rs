@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::guards::Blocked;
 use crate::deploy::plan::place::WaveName;
-use crate::error::{Error, Result};
 
 /// The parts of a way back, by host and step: which one it is, and the name of its wave.
 pub type Parts<'a> = BTreeMap<(&'a str, &'a str), (usize, Option<&'a WaveName>)>;

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::model::{Rollout, Share};
 use crate::deploy::plan::place::WaveName;
-use crate::model::{Rollout, Share};
 
 /// Where a job stands in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
+use crate::core::source::{Mistake, Place};
+use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::names::Allow;
 use crate::deploy::recipe::reader::{Reader, text_of};
 use crate::deploy::recipe::{Action, Kind, Leads, Wait, WaitFor};
-use crate::source::{Mistake, Place};
-use crate::template::{Mode, Template};
 
 /// Lets root write into a directory that another user of the host can change.
 pub const INTO_FOREIGN: &str = "into-foreign";

@@ -9,11 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::build::model::{Arg, Use};
+use crate::core::error::{IoContext, Result};
+use crate::core::fs::{self, ReadFile};
+use crate::core::source::{Mistake, Place, Sources, suggest};
 use crate::deploy::recipe::{Recipe, driver, parse};
-use crate::error::{IoContext, Result};
-use crate::fs::{self, ReadFile};
-use crate::model::{Arg, Use};
-use crate::source::{Mistake, Place, Sources, suggest};
 
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[

@@ -4,10 +4,10 @@
 
 use kdl::KdlNode;
 
+use crate::core::template::Mode;
 use crate::deploy::recipe::Step;
 use crate::deploy::recipe::names::Allow;
 use crate::deploy::recipe::reader::{Reader, text_of};
-use crate::template::Mode;
 
 /// The marks of a step, as templates or as texts.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::source::{Mistake, Place, suggest};
+use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::Kind;
-use crate::source::{Mistake, Place, suggest};
-use crate::template::{Mode, Template};
 
 /// Names that every recipe has.
 const BUILT_IN: [&str; 9] = [

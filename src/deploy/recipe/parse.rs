@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
+use crate::core::source::{Mistake, Place};
+use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
 use crate::deploy::recipe::marks::Marks;
@@ -16,8 +18,6 @@ use crate::deploy::recipe::reader::{self, Reader, text_of};
 use crate::deploy::recipe::{
     Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, UndoWhen, WaitFor,
 };
-use crate::source::{Mistake, Place};
-use crate::template::{Mode, Template};
 
 /// Nodes of a step that are its action.
 const ACTIONS: [&str; 9] = [

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::core::kdl_text::{self, Part};
+use crate::core::source::{Mistake, Place, suggest};
+use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::names::{Allow, Names};
-use crate::kdl_text::{self, Part};
-use crate::source::{Mistake, Place, suggest};
-use crate::template::{Mode, Template};
 
 /// Parses the text of file number `file`; with the mistakes in it that the parser takes.
 pub(in crate::deploy) fn document(
@@ -178,7 +178,7 @@ impl Reader {
     }
 
     pub(in crate::deploy) fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
-        match crate::window::duration(text) {
+        match crate::core::window::duration(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
                 let message = format!("`{text}` is not a duration: {error}");
@@ -215,7 +215,7 @@ impl Reader {
                 let message = format!(
                     "`{}` takes {N} {}, and has {count}",
                     node.name().value(),
-                    crate::error::plural(N, "argument")
+                    crate::core::error::plural(N, "argument")
                 );
                 self.wrong("missing_argument", place, message, "here");
                 None

@@ -120,7 +120,10 @@ fn a_mode_that_was_cut_off_within_is_entered_anew() {
             wait_for(&there);
             space.interrupted.store(true, Ordering::SeqCst);
         });
-        assert_eq!(space.fails().kind, crate::error::ErrorKind::Interrupted);
+        assert_eq!(
+            space.fails().kind,
+            crate::core::error::ErrorKind::Interrupted
+        );
     });
     space.interrupted.store(false, Ordering::SeqCst);
     std::fs::remove_file(&hang).expect("removes");

@@ -180,7 +180,7 @@ fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
     });
     let error = space.fails();
     waiter.join().expect("ends");
-    assert_eq!(error.kind, crate::error::ErrorKind::Interrupted);
+    assert_eq!(error.kind, crate::core::error::ErrorKind::Interrupted);
     assert_eq!(
         space.journal("a"),
         [
@@ -277,7 +277,7 @@ fn a_way_back_that_fails_is_told() {
     );
     space.uses("bad on a", &[]);
     let error = space.fails();
-    assert_eq!(error.kind, crate::error::ErrorKind::NotRolledBack);
+    assert_eq!(error.kind, crate::core::error::ErrorKind::NotRolledBack);
     insta::assert_snapshot!(error.to_string(), @"
     `staging` stopped: step `bad/two` failed on host `a`
       status      7

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::build::model::{Arg, Axis, Host, Param, Reach, Use};
+use crate::core::progress::{Event, StepEnd};
+use crate::core::source::Place;
+use crate::core::template::{Mode, Template};
 use crate::deploy::wire::words::hex;
-use crate::model::{Arg, Axis, Host, Param, Reach, Use};
-use crate::progress::{Event, StepEnd};
-use crate::source::Place;
-use crate::template::{Mode, Template};
 
 /// A project with local hosts, put together by hand.
 pub struct Space {
@@ -140,7 +140,7 @@ impl Space {
                 .map(|a| vec![a.to_owned()])
                 .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
-            max_age: get("max-age").map(|a| crate::window::duration(a).expect("one")),
+            max_age: get("max-age").map(|a| crate::core::window::duration(a).expect("one")),
             into_foreign: get("into-foreign").is_some(),
             args: args
                 .iter()

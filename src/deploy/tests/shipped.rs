@@ -417,7 +417,7 @@ fn cut_off(space: &Space) {
     });
     let error = space.fails();
     waiter.join().expect("ends");
-    assert_eq!(error.kind, crate::error::ErrorKind::Interrupted);
+    assert_eq!(error.kind, crate::core::error::ErrorKind::Interrupted);
     space.interrupted.store(false, Ordering::SeqCst);
 }
 

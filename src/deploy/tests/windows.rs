@@ -2,8 +2,8 @@
 //! first wave has moved.
 
 use super::*;
-use crate::model::{OnFailure, Rollout, Share};
-use crate::window::{Window, spans};
+use crate::build::model::{OnFailure, Rollout, Share};
+use crate::core::window::{Window, spans};
 
 /// Two hosts that move one after the other on Thursdays, from 00:00 to 01:00.
 fn space() -> Space {

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::job::{Job, Late, Seat};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::told::moved::other_field;
 use crate::deploy::told::saved::SavedPlan;
-use crate::error::{Error, Result};
-use crate::model::{Host, Reach};
 
 /// Returns the plan with all texts that need no host computed anew.
 ///

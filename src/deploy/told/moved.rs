@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::roles::differences;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
-use crate::error::{Error, Result};
 
 /// Stands for how long a detached step has been at work: that changes every second.
 const JOINED: &str = "goes on without `rel`, or has ended";

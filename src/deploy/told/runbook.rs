@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::build::model::{Environment, Host, OnFailure, Role};
+use crate::core::error::Result;
+use crate::core::window::Window;
 use crate::deploy::Request;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::draft::WayBack;
@@ -15,9 +18,6 @@ use crate::deploy::plan::roles::Probe;
 use crate::deploy::told::history::{self, End, Run};
 use crate::deploy::wire::detached::durations;
 use crate::deploy::wire::words::NOT_MADE;
-use crate::error::Result;
-use crate::model::{Environment, Host, OnFailure, Role};
-use crate::window::Window;
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]

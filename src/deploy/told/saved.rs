@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::build::model::Environment;
+use crate::core::error::{Error, Result, plural};
+use crate::core::escape;
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::promote::Promoted;
@@ -17,9 +20,6 @@ use crate::deploy::told::moved;
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
 use crate::deploy::wire::words::{hex, push_field};
-use crate::error::{Error, Result, plural};
-use crate::escape;
-use crate::model::Environment;
 
 /// First words of a saved plan; one of another version is not read.
 pub const FORMAT: &str = "rel plan 2";
@@ -445,9 +445,9 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::model::Approval;
+    use crate::core::source::Place;
     use crate::deploy::wire::journal::Journal;
-    use crate::model::Approval;
-    use crate::source::Place;
 
     fn environment(by: &[&str], count: usize) -> Environment {
         let by = by.iter().map(|b| (*b).to_owned()).collect();

@@ -11,7 +11,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::error::Error;
+use crate::core::error::Error;
 
 /// One answer, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::error::{Error, ErrorKind};
 use crate::deploy::wire::frames::Frame;
-use crate::error::{Error, ErrorKind};
 
 /// What holds an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

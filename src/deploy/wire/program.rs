@@ -9,8 +9,8 @@ use std::ffi::OsStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::core::template::shell_quote;
 use crate::deploy::wire::words::{hex, join_parts};
-use crate::template::shell_quote;
 
 /// The functions that programs and guards call.
 pub const PRELUDE: &str = include_str!("prelude.sh");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Artifact, Host, Reach};
-use crate::template::Value;
+use crate::build::model::{Artifact, Host, Reach};
+use crate::core::template::Value;
 
 /// Stands for the digest of an artifact that has not been made yet.
 pub const NOT_MADE: &str = "not-made-yet";

@@ -137,7 +137,7 @@ fn all_mistakes_are_told_before_anything_starts() {
     recipe(&space, "broken", body);
     assert_snapshot!(space.run(["check"]), @r#"
     --- stderr
-    rel::releasefile::step_action
+    rel::build::releasefile::step_action
 
       × step `both` must have one action of run, put, write, symlink, service, scope, forward,
       │ responder, wait, and has 2
@@ -147,7 +147,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ·             ╰── one act to a step
        ╰────
 
-    rel::releasefile::unknown_node
+    rel::build::releasefile::unknown_node
 
       × node `runn` is not known here
        ╭─[recipes/broken.kdl:5:40]
@@ -157,7 +157,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╰────
       help: did you mean `run`?
 
-    rel::releasefile::step_action
+    rel::build::releasefile::step_action
 
       × step `later` must have one action of run, put, write, symlink, service, scope, forward,
       │ responder, wait, and has 0
@@ -167,7 +167,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ·             ╰── one act to a step
        ╰────
 
-    rel::releasefile::unknown_recipe
+    rel::build::releasefile::unknown_recipe
 
       × there is no recipe `verioned-release`
        ╭─[Releasefile.kdl:8:9]
@@ -177,7 +177,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╰────
       help: did you mean `versioned-release`?
 
-    rel::releasefile::missing_parameter
+    rel::build::releasefile::missing_parameter
 
       × recipe `note` needs `text`
        ╭─[Releasefile.kdl:9:9]
@@ -186,7 +186,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ·            ╰── here
        ╰────
 
-    rel::releasefile::unknown_parameter
+    rel::build::releasefile::unknown_parameter
 
       × recipe `note` has no parameter `txt`
        ╭─[Releasefile.kdl:9:36]
@@ -196,7 +196,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╰────
       help: did you mean `text`?
 
-    rel::releasefile::unknown_host
+    rel::build::releasefile::unknown_host
 
       × there is no host or group `nowhere`
         ╭─[Releasefile.kdl:10:28]
@@ -206,7 +206,7 @@ fn all_mistakes_are_told_before_anything_starts() {
         ╰────
       help: the hosts and groups are `a`, `b`, `both`
 
-    rel::releasefile::unknown_name
+    rel::build::releasefile::unknown_name
 
       × `{nobody}` is not known here
         ╭─[Releasefile.kdl:11:39]
@@ -216,7 +216,7 @@ fn all_mistakes_are_told_before_anything_starts() {
         ╰────
       help: declare it with `var` or `param`, or write `{{` for a brace
 
-    rel::releasefile::unknown_use
+    rel::build::releasefile::unknown_use
 
       × no use above this one is called `nothing`
         ╭─[Releasefile.kdl:12:48]

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{BEAT, GLANCE, Session};
+use crate::build::model::Reach;
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::fs;
 use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::session::channel::Channel;
 use crate::deploy::wire::frames::Frame;
-use crate::error::{Error, ErrorKind, Result};
-use crate::fs;
-use crate::model::Reach;
 
 /// A host that has not said hello by then is called silent.
 const HELLO_MAX: Duration = Duration::from_secs(30);
@@ -92,7 +92,7 @@ impl Session {
                 "cannot start a shell for host `{}`",
                 self.host.name
             ))
-            .fact("says", crate::error::os_text(&e))
+            .fact("says", crate::core::error::os_text(&e))
             .hinted(format!("try `{}`", self.try_it))
         })?;
         // A shell that is gone already is noticed when it does not answer.

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use super::*;
 
+use crate::core::source::Place;
 use crate::deploy::hosts::landing::Landing;
-use crate::source::Place;
 
 /// A host that says what it likes, and listens to nobody.
 struct Fake(String);

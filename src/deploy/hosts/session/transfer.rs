@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::Session;
+use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::landing::{Chunks, Landing};
 use crate::deploy::wire::frames::Frame;
-use crate::error::{Error, ErrorKind, Result};
 
 impl Session {
     /// Hands over what the step `seq` will write: a file of its own, named in no program.
@@ -65,7 +65,7 @@ impl Session {
                     format!(
                         "cannot send to host `{}`: {}",
                         self.name(),
-                        crate::error::os_text(e)
+                        crate::core::error::os_text(e)
                     ),
                 )
                 .hinted("run the same command again"));
@@ -136,7 +136,7 @@ impl Session {
             Error::host(format!(
                 "cannot pass on `{path}` of host `{}`: {}",
                 self.name(),
-                crate::error::os_text(&e)
+                crate::core::error::os_text(&e)
             ))
         })
     }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::core::error::Result;
+use crate::core::progress::{Event, StepEnd};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::line::first_bytes;
@@ -9,8 +11,6 @@ use crate::deploy::hosts::undo::{GoingBack, Ran, at_once};
 use crate::deploy::plan::port::Port;
 use crate::deploy::wire::frames::Frame;
 use crate::deploy::wire::program;
-use crate::error::Result;
-use crate::progress::{Event, StepEnd};
 
 impl GoingBack<'_> {
     /// Enters scopes again, given backwards; on all hosts of a use at once. One that can not be

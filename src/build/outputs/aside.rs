@@ -1,0 +1,149 @@
+//! What stood in the way of outputs: moved to `.rel/aside/`, and removed from there after a while.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::accept;
+use crate::core::error::{IoContext, Result};
+use crate::core::fs::{self, RepoPath};
+
+/// Seconds after which a heap is removed.
+const AGE_MAX_S: u64 = 30 * 24 * 3600;
+/// Seconds for which it stays in any case.
+const AGE_MIN_S: u64 = 24 * 3600;
+/// Bytes on the disk that all of them may take before older ones are removed.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// Moves what stands at a path to a heap of its own, one for each call of `make_room`.
+pub(super) fn move_aside(
+    path: &RepoPath,
+    root: &Path,
+    state_dir: &Path,
+    aside: &mut Option<PathBuf>,
+) -> Result<()> {
+    let dir = match aside {
+        Some(dir) => dir.clone(),
+        None => {
+            let base = state_dir.join("aside");
+            fs::own_dir(&base)?;
+            let mut make = tempfile::Builder::new();
+            make.prefix("")
+                .permissions(Permissions::from_mode(fs::PRIVATE_DIR));
+            let made = make.tempdir_in(&base);
+            let made = made.context("create a directory in", &base)?.keep();
+            aside.insert(made).clone()
+        }
+    };
+    let destination = path.to_absolute(&dir);
+    if let Some(parent) = destination.parent() {
+        fs::create_dirs(parent)?;
+    }
+    let source = path.to_absolute(root);
+    match std::fs::rename(&source, &destination) {
+        // Somebody has removed it: it is out of the way.
+        Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
+            accept::move_tree(&source, &destination).context("move aside", &source)
+        }
+        moved => moved.context("move aside", &source),
+    }
+}
+
+/// One heap, by age.
+struct Heap {
+    moved_s: u64,
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// Removes heaps that are older than 30 days, and, where `with_size`, the oldest ones beyond 1 GiB
+/// that are older than a day. Returns how many were removed, and their bytes on the disk.
+///
+/// # Errors
+/// The directory cannot be listed, or a heap not be removed.
+pub fn tidy(state_dir: &Path, now_s: u64, with_size: bool) -> Result<(usize, u64)> {
+    tidy_to(with_size.then_some(BYTES_MAX), state_dir, now_s)
+}
+
+/// Removes heaps that are too old, and those beyond so many bytes.
+fn tidy_to(max: Option<u64>, state_dir: &Path, now_s: u64) -> Result<(usize, u64)> {
+    let base = state_dir.join("aside");
+    let entries = match std::fs::read_dir(&base) {
+        Err(e) if fs::is_absent(&e) => return Ok((0, 0)),
+        entries => entries.context("list", &base)?,
+    };
+    let heap = |entry: std::io::Result<std::fs::DirEntry>| -> std::io::Result<Heap> {
+        let (entry, mut bytes) = (entry?, 0);
+        let moved_s = u64::try_from(entry.metadata()?.mtime()).unwrap_or(0);
+        let is_old = now_s.saturating_sub(moved_s) > AGE_MAX_S;
+        if max.is_some() || is_old {
+            let all = walkdir::WalkDir::new(entry.path()).into_iter().flatten();
+            let all = all.filter_map(|entry| entry.metadata().ok());
+            bytes = all.map(|meta| meta.blocks() * 512).sum();
+        }
+        let path = entry.path();
+        Ok(Heap {
+            moved_s,
+            path,
+            bytes,
+        })
+    };
+    let heaps = entries.map(heap).collect::<std::io::Result<Vec<Heap>>>();
+    let mut heaps = heaps.context("list", &base)?;
+    heaps.sort_by_key(|heap| heap.moved_s);
+    let mut left: u64 = heaps.iter().map(|heap| heap.bytes).sum();
+    let (mut count, mut bytes, mut failed) = (0, 0, None);
+    for heap in &heaps {
+        let age = now_s.saturating_sub(heap.moved_s);
+        if age > AGE_MAX_S || (age > AGE_MIN_S && max.is_some_and(|max| left > max)) {
+            match fs::remove_tree(&heap.path).context("remove", &heap.path) {
+                Ok(()) => {
+                    (count, bytes) = (count + 1, bytes + heap.bytes);
+                    left -= heap.bytes;
+                }
+                // It keeps no other from going.
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+    }
+    match failed {
+        Some(error) if count == 0 => {
+            Err(error.hinted("remove it by hand, or give it back to this user"))
+        }
+        _ => Ok((count, bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_heaps_go_first() {
+        let state = tempfile::tempdir().expect("a directory");
+        for heap in ["a", "b", "c"] {
+            let dir = state.path().join("aside").join(heap);
+            std::fs::create_dir_all(&dir).expect("creates");
+            std::fs::write(dir.join("f"), vec![1; 100_000]).expect("writes");
+        }
+        let now = std::fs::metadata(state.path().join("aside/c"));
+        let now = u64::try_from(now.expect("asks").mtime()).expect("is late");
+        let count = |max: Option<u64>, days: u64| {
+            let done = tidy_to(max, state.path(), now + days * 24 * 3600 + 60);
+            done.expect("is done").0
+        };
+        assert_eq!(count(Some(250_000), 0), 0, "what is of today stays");
+        assert_eq!(count(None, 2), 0);
+        assert_eq!(count(Some(250_000), 2), 1);
+        assert_eq!(count(None, 31), 2);
+    }
+
+    #[test]
+    fn what_somebody_has_removed_is_out_of_the_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut aside = None;
+        let gone = RepoPath::new("out/gone");
+        move_aside(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
+    }
+}

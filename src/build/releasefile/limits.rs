@@ -1,0 +1,87 @@
+//! What all targets together may be: a text of a kilobyte can stand for more than any memory holds.
+
+use super::declare::Declared;
+use super::node::Mistakes;
+use super::target::Decoded;
+use crate::core::source::Mistake;
+
+/// Instances of all targets.
+const INSTANCES_MAX: usize = 1_000_000;
+/// Needs of all instances.
+const NEEDS_MAX: usize = 4_000_000;
+/// Bytes of the names of all instances, and of their texts with all values put in.
+const TEXT_BYTES_MAX: usize = 256 << 20;
+
+/// What the targets so far are.
+#[derive(Default)]
+pub(crate) struct Sums {
+    instances: usize,
+    name_bytes: usize,
+    needs: usize,
+    is_over: bool,
+}
+
+impl Sums {
+    /// Returns whether some limit was reached: then not all targets are known.
+    pub(crate) fn are_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Adds the instances of a target; returns whether there is room for them.
+    pub(crate) fn declare(&mut self, declared: &Declared, found: &mut Mistakes) -> bool {
+        let (count, bytes) = declared.size();
+        self.instances = self.instances.saturating_add(count);
+        self.name_bytes = self.name_bytes.saturating_add(bytes);
+        let is_many = self.instances > INSTANCES_MAX;
+        self.check(declared, is_many, INSTANCES_MAX, "instances", found);
+        let is_long = self.name_bytes > TEXT_BYTES_MAX;
+        self.check(
+            declared,
+            is_long,
+            TEXT_BYTES_MAX >> 20,
+            "MiB of names",
+            found,
+        );
+        !self.is_over
+    }
+
+    /// Adds an instance, with the bytes that all texts so far became; returns whether there is
+    /// room for more.
+    pub(crate) fn add(
+        &mut self,
+        declared: &Declared,
+        decoded: &Decoded,
+        text_bytes: usize,
+        found: &mut Mistakes,
+    ) -> bool {
+        self.needs = self.needs.saturating_add(decoded.need_places.len());
+        let is_many = self.needs > NEEDS_MAX;
+        self.check(declared, is_many, NEEDS_MAX, "needs", found);
+        let is_long = text_bytes > TEXT_BYTES_MAX;
+        self.check(
+            declared,
+            is_long,
+            TEXT_BYTES_MAX >> 20,
+            "MiB of text",
+            found,
+        );
+        !self.is_over
+    }
+
+    fn check(
+        &mut self,
+        at: &Declared,
+        is_over: bool,
+        most: usize,
+        what: &str,
+        found: &mut Mistakes,
+    ) {
+        if !is_over || self.is_over {
+            return;
+        }
+        self.is_over = true;
+        let message = format!("all targets together have more than {most} {what}");
+        let mistake = Mistake::new("too_many", at.name.place, message, "with this one");
+        found.push(mistake.help("give it fewer values by `each` or `matrix`"));
+    }
+}

@@ -1,0 +1,73 @@
+//! The terms on which an environment is changed: who approves of a plan, how long a lease holds.
+
+use std::time::Duration;
+
+use super::node::{Mistakes, Node, Text};
+use super::scope::Scope;
+use crate::build::model::Approval;
+use crate::core::source::Mistake;
+
+/// Reads `approval by="alice bob" count=1`.
+pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Approval> {
+    node.only_props(&["by", "count"], found);
+    node.only_children(&[], found);
+    if let Some(extra) = node.args.first() {
+        let message = "`approval` takes no argument, but `by=\"…\"`";
+        found.push(
+            Mistake::new("extra_argument", extra.place, message, "not expected here")
+                .help("write `approval by=\"alice bob\" count=1`"),
+        );
+    }
+    let by = node.text_prop("by", found).map_or(Vec::new(), |text| {
+        let words = text.text.split_whitespace().map(|word| Text {
+            text: word.to_owned(),
+            place: text.place,
+        });
+        words.flat_map(|w| scope.strings(&w, found)).collect()
+    });
+    let count = match node.prop("count") {
+        None => 1,
+        Some(count) => count.number(1, found)?,
+    };
+    let place = node.name.place;
+    if !by.is_empty() && count as usize > by.len() {
+        let message = format!(
+            "{count} approvals are wanted, and {} {} may give one",
+            by.len(),
+            crate::core::error::plural(by.len(), "user")
+        );
+        found.push(Mistake::new("bad_number", place, message, "never so many"));
+    }
+    Some(Approval {
+        by,
+        count: count as usize,
+        place,
+    })
+}
+
+/// Reads `lease "60s"`: shorter than a second is no time for a line to be slow.
+pub(super) fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
+    node.is_plain(found);
+    let scalar = node.only_arg("how long it holds unheard of", found)?;
+    let lease = scalar.duration(found)?;
+    if lease < Duration::from_secs(1) {
+        found.push(
+            Mistake::new(
+                "bad_duration",
+                scalar.place,
+                "a lease holds for a second at least",
+                "too short",
+            )
+            .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
+        );
+    }
+    Some(lease)
+}
+
+/// Reads `connections 8`.
+pub(super) fn connections_of(node: &Node, found: &mut Mistakes) -> Option<usize> {
+    node.is_plain(found);
+    let scalar = node.only_arg("how many are opened at once", found)?;
+    let number = scalar.number(1, found)?;
+    usize::try_from(number).ok()
+}

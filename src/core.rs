@@ -1,0 +1,17 @@
+//! Layer 1: errors, paths, the template language, time windows and formats on disk. Knows neither
+//! targets nor hosts.
+
+pub mod error;
+pub mod escape;
+pub mod fs;
+pub mod kdl_text;
+pub mod printed;
+pub mod process;
+pub mod progress;
+pub mod range;
+pub mod report;
+pub mod source;
+pub mod stored;
+pub mod template;
+pub mod trace;
+pub mod window;
