@@ -1,6 +1,7 @@
 //! Layer 1: errors, paths, the template language, time windows and formats on disk. Knows neither
 //! targets nor hosts.
 
+pub mod diagnostics;
 pub mod error;
 pub mod escape;
 pub mod fs;
@@ -10,7 +11,6 @@ pub mod process;
 pub mod progress;
 pub mod range;
 pub mod report;
-pub mod source;
 pub mod stored;
 pub mod template;
 pub mod trace;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::diagnostics::Span;
 use crate::core::fs::RepoPath;
-use crate::core::source::Place;
 use crate::core::template::{self, Template};
 
 mod shelf;
@@ -82,7 +82,7 @@ pub struct Input {
     /// May match nothing (`optional=#true`).
     pub is_optional: bool,
     /// Where it is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 impl Input {
@@ -92,7 +92,7 @@ impl Input {
             pattern: Pattern::Dir(dir),
             is_exclusion: false,
             is_optional: true,
-            place: Place::default(),
+            place: Span::default(),
         }
     }
 }
@@ -105,7 +105,7 @@ pub struct Output {
     /// Exactly how many files a glob must match after the run (`count=1`).
     pub count: Option<u32>,
     /// Where it is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// A command as written, with late names still in it.
@@ -218,7 +218,7 @@ pub struct Target {
     /// One line for people.
     pub desc: Option<String>,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
     /// Targets that must be settled before, in the order written.
     pub needs: Vec<TargetId>,
     /// What it reads, in the order written.
@@ -500,7 +500,7 @@ pub(crate) mod tests {
             name: name.into(),
             base: name.split('[').next().unwrap_or(name).into(),
             desc: None,
-            place: Place::default(),
+            place: Span::default(),
             needs: needs.iter().copied().map(TargetId).collect(),
             inputs: Vec::new(),
             outputs: Vec::new(),

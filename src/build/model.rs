@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::build::graph::{Command, Graph};
-use crate::core::source::{Place, Sources};
+use crate::core::diagnostics::{SourceMap, Span};
 use crate::core::template::{Mode, Template, shell_quote};
 use crate::core::window::Window;
 
@@ -39,7 +39,7 @@ pub struct Project {
     /// Environments, in the order written.
     pub environments: Vec<Environment>,
     /// The files it was read from.
-    pub sources: Sources,
+    pub sources: SourceMap,
 }
 
 /// Source of the project's version.
@@ -65,7 +65,7 @@ pub struct Host {
     /// Further values, as `{host.NAME}`.
     pub vars: BTreeMap<String, String>,
     /// Where it is declared.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// How a host is reached.
@@ -130,7 +130,7 @@ pub struct Environment {
     /// `each`: names with their values.
     pub axes: Vec<Axis>,
     /// Targets that must be fresh before, such as `wheel[{branch}]`.
-    pub needs: Vec<(Template, Place)>,
+    pub needs: Vec<(Template, Span)>,
     /// What is done, in order.
     pub uses: Vec<Use>,
     /// Hosts that move in waves, for the uses that say so.
@@ -150,7 +150,7 @@ pub struct Environment {
     /// Connections that are opened at once through one jump host, or to one address.
     pub connections: Option<usize>,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 impl Environment {
@@ -173,7 +173,7 @@ pub struct Role {
     /// So many may have it; any number where it is not said.
     pub count: Option<u32>,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// Files on hosts that are shown as logs.
@@ -191,7 +191,7 @@ pub struct Secret {
     /// Where its value comes from, each time that it is needed.
     pub from: SecretFrom,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// Where the value of a secret comes from.
@@ -213,7 +213,7 @@ pub struct Approval {
     /// How many of them must have.
     pub count: usize,
     /// Where it is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// An argument of an environment.
@@ -228,7 +228,7 @@ pub struct Param {
     /// One line for people.
     pub desc: Option<String>,
     /// Where it is declared.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// A name that takes each of several values.
@@ -266,7 +266,7 @@ pub struct Use {
     /// It only asks whether a wave may be left behind: each time that something changed there.
     pub is_gate: bool,
     /// Where it is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// Hosts that move one after the other, with gates between the waves.
@@ -289,7 +289,7 @@ pub struct Rollout {
     /// Hours in which its waves may begin; at any time where there are none.
     pub windows: Vec<Window>,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// A number of hosts.
@@ -317,7 +317,7 @@ pub struct Arg {
     /// The text, not yet parsed as a template: how it is read depends on the parameter's type.
     pub text: String,
     /// Where it is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 impl Arg {

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use crate::build::glob::{DiskListing, Listing};
 use crate::build::graph::{Graph, Pool, Target, TargetId};
 use crate::build::model::{Project, Version};
+use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::error::{Error, ErrorKind};
 use crate::core::fs::{ReadFile, RepoPath};
-use crate::core::source::{Mistake, Place, Sources, suggest};
 use crate::core::template::{LENGTH_MAX, TemplateError};
 
 mod around;
@@ -82,7 +82,7 @@ pub struct LoadRequest<'a> {
     /// Values that replace those of `var`.
     pub vars: BTreeMap<String, String>,
     /// Asked for the mistakes in the uses of recipes, once the rest is sound.
-    pub check_recipes: &'a dyn Fn(&Project) -> Vec<Mistake>,
+    pub check_recipes: &'a dyn Fn(&Project) -> Vec<Diagnostic>,
 }
 
 /// A Releasefile without mistakes.
@@ -91,10 +91,10 @@ pub struct Loaded {
     /// What it says.
     pub project: Project,
     /// What is odd, but no mistake.
-    pub warnings: Vec<Mistake>,
+    pub warnings: Vec<Diagnostic>,
     /// Inputs that are not there. They stop only the targets that read them, for they come
     /// and go without the Releasefile being read again.
-    pub missing: Vec<Mistake>,
+    pub missing: Vec<Diagnostic>,
     /// All files that were read, absolute, in order.
     pub read: Vec<ReadFile>,
     /// Optional includes that were not there: one that appears changes the result.
@@ -107,9 +107,9 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct LoadError {
     /// All mistakes, in the order of the text; warnings among them.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<Diagnostic>,
     /// The files they are in.
-    pub sources: Sources,
+    pub sources: SourceMap,
     /// Set when the file itself could not be read; then there are no mistakes.
     pub error: Option<Box<Error>>,
 }
@@ -128,7 +128,7 @@ impl From<Box<Error>> for LoadError {
     fn from(error: Box<Error>) -> Self {
         Self {
             mistakes: Vec::new(),
-            sources: Sources::default(),
+            sources: SourceMap::default(),
             error: Some(error),
         }
     }
@@ -166,7 +166,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let watched = listing.listed();
     let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {
-            let is_missing = |m: &Mistake| MISSING.contains(&m.code);
+            let is_missing = |m: &Diagnostic| MISSING.contains(&m.code);
             let (missing, others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_missing);
             found.extend(others);
             missing
@@ -203,7 +203,7 @@ fn read_file(
     })
 }
 
-fn failure(found: Mistakes, sources: Sources) -> Box<LoadError> {
+fn failure(found: Mistakes, sources: SourceMap) -> Box<LoadError> {
     Box::new(LoadError {
         mistakes: found.into_sorted(),
         sources,
@@ -222,7 +222,7 @@ fn decode(
     nodes: &[Node],
     overrides: &[Node],
     request: &LoadRequest,
-    sources: &Sources,
+    sources: &SourceMap,
     listing: &dyn Listing,
     found: &mut Mistakes,
 ) -> Decoded {
@@ -274,7 +274,7 @@ fn decode(
         groups: hosts.groups,
         secrets,
         environments,
-        sources: Sources::default(),
+        sources: SourceMap::default(),
         vars: vars.values,
     };
     Decoded {
@@ -285,7 +285,7 @@ fn decode(
 }
 
 /// Returns whether a mistake in an environment would make its recipes look wrong.
-fn breeds_in_recipes(mistake: &Mistake) -> bool {
+fn breeds_in_recipes(mistake: &Diagnostic) -> bool {
     matches!(
         mistake.code,
         "unknown_target" | "unknown_name" | "bad_template" | "wrong_type" | "missing_argument"
@@ -306,7 +306,7 @@ fn graph(
         return None;
     }
     let mut targets: Vec<Target> = Vec::new();
-    let mut places: Vec<Vec<Place>> = Vec::new();
+    let mut places: Vec<Vec<Span>> = Vec::new();
     let mut depfiles = HashMap::new();
     for one in &declared {
         target::check_shape(one, found);
@@ -364,7 +364,7 @@ fn without_instances(
     found.retain_since(before, |m| m.code != "unknown_target");
 }
 
-fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mistakes) -> Vars {
+fn vars(nodes: &[Node], request: &LoadRequest, sources: &SourceMap, found: &mut Mistakes) -> Vars {
     let mut vars = Vars::default();
     for node in nodes.iter().filter(|n| n.is("var")) {
         node.is_plain(found);
@@ -376,14 +376,15 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &Sources, found: &mut Mi
         if let Some(first) = vars.places.get(&name.text) {
             let message = format!("the variable `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(*first, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(*first, "first declared here"),
             );
             continue;
         }
         if node.args.len() == 1 {
             let message = format!("the variable `{}` has no value", name.text);
-            let mistake = Mistake::new("missing_argument", name.place, message, "no value follows");
+            let mistake =
+                Diagnostic::new("missing_argument", name.place, message, "no value follows");
             found.push(mistake.help(format!("write `var \"{}\" \"…\"`", name.text)));
         }
         let scope = Scope::new(World {
@@ -434,9 +435,9 @@ fn list(values: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<String> {
     out
 }
 
-fn unknown_override(name: &str, vars: &Vars) -> Mistake {
+fn unknown_override(name: &str, vars: &Vars) -> Diagnostic {
     let message = format!("`--var {name}=…` sets a variable that the Releasefile does not have");
-    let mistake = Mistake::new("unknown_variable", Place::default(), message, "");
+    let mistake = Diagnostic::new("unknown_variable", Span::default(), message, "");
     match suggest(name, vars.places.keys().map(String::as_str)) {
         Some(near) => mistake.help(format!("did you mean `{near}`?")),
         None => mistake.help(format!("declare it: `var \"{name}\" \"…\"`")),
@@ -455,7 +456,7 @@ fn project_node(
     for again in all {
         let message = "there are two `project` nodes".to_owned();
         let mistake = again.mistake("duplicate_node", message, "given again");
-        found.push(mistake.also(node.name.place, "first given here"));
+        found.push(mistake.secondary(node.name.place, "first given here"));
     }
     node.only_props(&[], found);
     node.only_children(&["version"], found);
@@ -483,7 +484,7 @@ fn project_version(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<V
         }
         Some(other) => {
             let message = format!("a version can not be marked `({other})`");
-            let mistake = Mistake::new("wrong_type", arg.place, message, "not known here");
+            let mistake = Diagnostic::new("wrong_type", arg.place, message, "not known here");
             found.push(mistake.help("write `(command)\"…\"`, or the version itself"));
             None
         }
@@ -508,7 +509,7 @@ fn pools(nodes: &[Node], found: &mut Mistakes) -> Vec<Pool> {
             None => {
                 let message = format!("the pool `{}` has no depth", name.text);
                 let mistake =
-                    Mistake::new("missing_argument", name.place, message, "how many at once?");
+                    Diagnostic::new("missing_argument", name.place, message, "how many at once?");
                 found.push(mistake.help(format!("write `pool \"{}\" depth=2`", name.text)));
                 None
             }
@@ -516,8 +517,8 @@ fn pools(nodes: &[Node], found: &mut Mistakes) -> Vec<Pool> {
         if let Some(first) = places.get(&name.text) {
             let message = format!("the pool `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
             continue;
         }

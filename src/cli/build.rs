@@ -23,9 +23,9 @@ use crate::build::runner::Runner;
 use crate::build::runner::register::Register;
 use crate::build::stale::Inspector;
 use crate::cli::ui;
+use crate::core::diagnostics::SourceMap;
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::progress::{Event, Progress};
-use crate::core::source::Sources;
 use crate::core::trace;
 
 /// How targets are built; also for the targets that an environment needs.
@@ -253,7 +253,7 @@ fn store(context: &Context, display: &dyn Progress) -> Option<LocalStore> {
 
 /// Returns the display for this screen: live on a terminal, else lines. The context is told what
 /// was started.
-pub fn display(context: &Context, sources: &Sources) -> Box<dyn Progress> {
+pub fn display(context: &Context, sources: &SourceMap) -> Box<dyn Progress> {
     let (screen, sources) = (context.screen, sources.clone());
     let has_started = context.has_started.clone();
     match screen.is_live && !context.json {

@@ -13,9 +13,9 @@ use crate::build::digest::Digest;
 use crate::build::model::Project;
 use crate::build::releasefile::{self, LoadRequest};
 use crate::cli::ui::{self, Screen};
+use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
-use crate::core::source::{Mistake, Sources};
 use crate::core::stored::Sum;
 use crate::deploy::Recipes;
 use crate::deploy::hosts::machines;
@@ -55,7 +55,7 @@ pub struct Context {
     state: OnceLock<StateDir>,
     located: Option<Located>,
     loaded: OnceLock<Loaded>,
-    broken: Option<Sources>,
+    broken: Option<SourceMap>,
 }
 
 /// The Releasefile, found, and its compiled form if that holds.
@@ -219,7 +219,7 @@ impl Context {
     }
 
     /// Returns the sources that mistakes point into.
-    pub fn sources(&self) -> Option<&Sources> {
+    pub fn sources(&self) -> Option<&SourceMap> {
         self.broken
             .as_ref()
             .or_else(|| self.loaded.get().map(|l| &l.project.sources))
@@ -414,7 +414,7 @@ impl Context {
         self.state.get()?.known()
     }
 
-    fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Mistake>)> {
+    fn load(&mut self, may_use_compiled: bool) -> Result<(Loaded, Vec<Diagnostic>)> {
         let mut located = match self.located.take() {
             Some(located) => located,
             None => self.locate()?,
@@ -435,7 +435,7 @@ impl Context {
     }
 
     /// Parses and checks the Releasefile and shows its warnings.
-    fn parse(&mut self, located: Located) -> Result<(Loaded, Vec<Mistake>)> {
+    fn parse(&mut self, located: Located) -> Result<(Loaded, Vec<Diagnostic>)> {
         let (root, origin) = (located.root, &located.origin);
         let start_ns = crate::build::digest::coarse_now_ns();
         let (recipes, recipe_sources) = self.load_recipes(&root)?;
@@ -500,12 +500,12 @@ impl Context {
         ))
     }
 
-    fn show(&self, mistakes: &[Mistake], sources: &Sources) {
+    fn show(&self, mistakes: &[Diagnostic], sources: &SourceMap) {
         ui::eprint(&self.screen.mistakes_text(mistakes, sources));
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.
-    pub fn load_recipes(&self, root: &Path) -> Result<(Recipes, Sources)> {
+    pub fn load_recipes(&self, root: &Path) -> Result<(Recipes, SourceMap)> {
         let dir = root.join("recipes");
         Recipes::load(dir.is_dir().then_some(dir.as_path()))
     }

@@ -107,7 +107,7 @@ pub(super) fn params(
             let error = Error::usage(format!("`{}` can not be `{value}`", param.name))
                 .fact("known", param.one_of.join(" "));
             let near =
-                crate::core::source::suggest(&value, param.one_of.iter().map(String::as_str));
+                crate::core::diagnostics::suggest(&value, param.one_of.iter().map(String::as_str));
             return Err(match near {
                 Some(near) => error.hinted(format!("did you mean `{near}`?")),
                 None => error,

@@ -51,7 +51,7 @@ pub fn usage(environment: &Environment) -> String {
 /// Returns the error for a name that nothing has.
 pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
     let error = Error::usage(format!("there is no {what} `{name}`"));
-    match crate::core::source::suggest(name, known.iter().copied()) {
+    match crate::core::diagnostics::suggest(name, known.iter().copied()) {
         Some(near) => error.hinted(format!("did you mean `{near}`?")),
         None => error.hinted("`rel list` shows all targets and environments"),
     }

@@ -18,9 +18,9 @@ use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
 
+use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{Error, ErrorKind};
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
-use crate::core::source::{Mistake, Sources};
 
 pub mod approval;
 pub mod deploy;
@@ -107,7 +107,7 @@ impl Screen {
     }
 
     /// Returns an error for people: mistakes with arrows, or message, facts and help.
-    pub fn error_text(&self, error: &Error, sources: Option<&Sources>) -> Text {
+    pub fn error_text(&self, error: &Error, sources: Option<&SourceMap>) -> Text {
         match sources {
             Some(sources) if !error.mistakes.is_empty() => {
                 self.mistakes_text(&error.mistakes, sources)
@@ -122,7 +122,7 @@ impl Screen {
     }
 
     /// Returns mistakes with arrows.
-    pub fn mistakes_text(&self, mistakes: &[Mistake], sources: &Sources) -> Text {
+    pub fn mistakes_text(&self, mistakes: &[Diagnostic], sources: &SourceMap) -> Text {
         let drawn = crate::core::report::render(mistakes, sources, self.width, self.color);
         Text::printed(&drawn, self.color)
     }

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
+use crate::core::diagnostics::Diagnostic;
 use crate::core::escape;
-use crate::core::source::Mistake;
 
 /// What a caller may do about an error; fixes the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct Error {
     /// One thing to do, as a command where possible.
     pub help: Option<String>,
     /// Mistakes with their place in a file, reported together.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<Diagnostic>,
 }
 
 /// The result type of the whole crate. The error is boxed to keep `Ok` small.
@@ -117,7 +117,7 @@ impl Error {
     }
 
     /// Returns an error that carries `mistakes` found in files.
-    pub fn mistakes(mistakes: Vec<Mistake>) -> Box<Self> {
+    pub fn mistakes(mistakes: Vec<Diagnostic>) -> Box<Self> {
         let count = mistakes.iter().filter(|m| !m.is_warning).count();
         let message = match mistakes.as_slice() {
             [one] => one.message.clone(),

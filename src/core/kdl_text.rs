@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use kdl::{KdlDiagnostic, KdlDocument, KdlEntry, KdlError, KdlNode, KdlValue};
 
-use crate::core::source::{Mistake, Place};
+use crate::core::diagnostics::{Diagnostic, Span};
 
 /// The code of a mistake that is a word without quotes.
 pub(crate) const MISSING_QUOTES: &str = "missing_quotes";
@@ -26,16 +26,16 @@ pub(crate) struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn place(&self, start: usize, len: usize) -> Place {
+    fn place(&self, start: usize, len: usize) -> Span {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Place {
+        Span {
             file: self.file,
             start: number(self.start + start),
             len: number(len),
         }
     }
 
-    fn at(&self, span: miette::SourceSpan) -> Place {
+    fn at(&self, span: miette::SourceSpan) -> Span {
         self.place(span.offset(), span.len())
     }
 
@@ -55,7 +55,7 @@ pub(crate) fn repr(entry: &KdlEntry) -> Cow<'_, str> {
 }
 
 /// Returns the mistakes in a text that the parser took.
-pub(crate) fn check(document: &KdlDocument, part: Part<'_>) -> Vec<Mistake> {
+pub(crate) fn check(document: &KdlDocument, part: Part<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for node in document.nodes() {
         check_node(node, part, &mut found);
@@ -63,9 +63,9 @@ pub(crate) fn check(document: &KdlDocument, part: Part<'_>) -> Vec<Mistake> {
     found
 }
 
-fn check_node(node: &KdlNode, part: Part<'_>, found: &mut Vec<Mistake>) {
+fn check_node(node: &KdlNode, part: Part<'_>, found: &mut Vec<Diagnostic>) {
     found.extend(comment_behind(node.name().span(), part));
-    let mut known: BTreeMap<&str, Place> = BTreeMap::new();
+    let mut known: BTreeMap<&str, Span> = BTreeMap::new();
     for entry in node.entries() {
         if let Some(name) = entry.name() {
             found.extend(comment_behind(name.span(), part));
@@ -76,8 +76,8 @@ fn check_node(node: &KdlNode, part: Part<'_>, found: &mut Vec<Mistake>) {
                     name.value(),
                     node.name().value()
                 );
-                let mistake = Mistake::new("duplicate_name", place, message, "given again");
-                found.push(mistake.also(first, "first given here"));
+                let mistake = Diagnostic::new("duplicate_name", place, message, "given again");
+                found.push(mistake.secondary(first, "first given here"));
             }
         }
         found.extend(comment_behind(entry.span(), part));
@@ -89,7 +89,7 @@ fn check_node(node: &KdlNode, part: Part<'_>, found: &mut Vec<Mistake>) {
 }
 
 /// A word that is not in quotes ends where a comment begins, though no blank stands between.
-fn comment_behind(span: miette::SourceSpan, part: Part<'_>) -> Option<Mistake> {
+fn comment_behind(span: miette::SourceSpan, part: Part<'_>) -> Option<Diagnostic> {
     let written = part.written(span);
     let is_bare = !written.is_empty() && !written.ends_with(['"', '#']);
     let rest = part.text.get(span.offset() + span.len()..)?;
@@ -101,7 +101,7 @@ fn comment_behind(span: miette::SourceSpan, part: Part<'_>) -> Option<Mistake> {
 }
 
 /// Returns the mistake of a word at `start` that is ended by a slash.
-fn slash(part: Part<'_>, start: usize, len: usize) -> Mistake {
+fn slash(part: Part<'_>, start: usize, len: usize) -> Diagnostic {
     let text = &part.text[start..];
     let word = &text[..len];
     let is_end = |c: char| c.is_whitespace() || ";\"{}".contains(c);
@@ -115,17 +115,17 @@ fn slash(part: Part<'_>, start: usize, len: usize) -> Mistake {
         Some(comment) => {
             let message = format!("`{word}` ends here: `{comment}` begins a comment");
             let help = format!("{help}; before a comment write a blank");
-            Mistake::new("missing_quotes", place, message, "not in quotes").help(help)
+            Diagnostic::new("missing_quotes", place, message, "not in quotes").help(help)
         }
         None => {
             let message = format!("`{whole}` has a `/` and is not in quotes");
-            Mistake::new("missing_quotes", place, message, "not in quotes").help(help)
+            Diagnostic::new("missing_quotes", place, message, "not in quotes").help(help)
         }
     }
 }
 
 /// Returns the mistake of a value that looks like a number, or counts as one, and is none here.
-fn number_of(entry: &KdlEntry, part: Part<'_>) -> Option<Mistake> {
+fn number_of(entry: &KdlEntry, part: Part<'_>) -> Option<Diagnostic> {
     let written = repr(entry);
     let fault = match entry.value() {
         KdlValue::Integer(_) | KdlValue::Float(_) => number_fault(&written)?,
@@ -145,8 +145,8 @@ struct Fault {
 }
 
 impl Fault {
-    fn mistake(self, place: Place) -> Mistake {
-        Mistake::new("bad_number", place, self.message, self.label).help(self.help)
+    fn mistake(self, place: Span) -> Diagnostic {
+        Diagnostic::new("bad_number", place, self.message, self.label).help(self.help)
     }
 }
 
@@ -256,7 +256,7 @@ fn is_decimal(body: &str) -> bool {
 /// Returns the mistakes in a text that the parser refused.
 ///
 /// Where a word without quotes is the cause, that is said, and not what the parser made of it.
-pub(crate) fn syntax(error: &KdlError, text: &str, file: u16) -> Vec<Mistake> {
+pub(crate) fn syntax(error: &KdlError, text: &str, file: u16) -> Vec<Diagnostic> {
     let part = Part {
         text,
         file,
@@ -264,7 +264,7 @@ pub(crate) fn syntax(error: &KdlError, text: &str, file: u16) -> Vec<Mistake> {
     };
     let mut found = words(part);
     // What a comment takes away is missed anywhere below.
-    let is_comment = |m: &Mistake| m.message.ends_with("begins a comment");
+    let is_comment = |m: &Diagnostic| m.message.ends_with("begins a comment");
     if found.iter().any(is_comment) {
         return found;
     }
@@ -284,7 +284,7 @@ pub(crate) fn syntax(error: &KdlError, text: &str, file: u16) -> Vec<Mistake> {
 }
 
 /// Returns the words without quotes that are wrong, in a text that may be anything.
-fn words(part: Part<'_>) -> Vec<Mistake> {
+fn words(part: Part<'_>) -> Vec<Diagnostic> {
     let text = part.text;
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -367,7 +367,7 @@ pub(crate) fn string(rest: &[u8]) -> usize {
 }
 
 /// Returns a diagnostic of the `kdl` crate in the project's form.
-fn refused(diagnostic: &KdlDiagnostic, part: Part<'_>) -> Mistake {
+fn refused(diagnostic: &KdlDiagnostic, part: Part<'_>) -> Diagnostic {
     let text = part.text;
     let end = (diagnostic.span.offset() + diagnostic.span.len()).min(text.len());
     let mut start = diagnostic.span.offset().min(end);
@@ -383,7 +383,7 @@ fn refused(diagnostic: &KdlDiagnostic, part: Part<'_>) -> Mistake {
     let place = part.place(start, end - start);
     let message = diagnostic.message.as_deref().unwrap_or("not valid KDL");
     let label = diagnostic.label.as_deref().unwrap_or("here");
-    let mistake = Mistake::new("syntax", place, lower_first(message), label);
+    let mistake = Diagnostic::new("syntax", place, lower_first(message), label);
     match (&diagnostic.help, spanned.trim()) {
         (_, word @ ("true" | "false" | "null")) => mistake.help(format!("write `#{word}`")),
         (Some(help), _) => mistake.help(lower_first(help)),
@@ -414,7 +414,7 @@ mod tests {
             Ok(document) => check(&document, part),
             Err(error) => syntax(&error, text, 0),
         };
-        let shown = |m: &Mistake| {
+        let shown = |m: &Diagnostic| {
             let (start, len) = (m.place.start as usize, m.place.len as usize);
             let help = m.help.as_deref().unwrap_or("-");
             format!("{} @{} ({help})", m.message, &text[start..start + len])

@@ -10,8 +10,8 @@ use miette::{
     MietteSpanContents, Severity, SourceCode, SourceSpan, SpanContents,
 };
 
+use crate::core::diagnostics::{Diagnostic, SourceMap, Span};
 use crate::core::escape::{is_unsafe, line};
-use crate::core::source::{Mistake, Place, Sources};
 
 /// What the renderer asks [`Lines`] for when it wants a picture and not a position.
 const WHOLE_LINES: usize = 1;
@@ -23,7 +23,7 @@ const LINE_MAX: usize = 10_000;
 const SHOWN_MAX: usize = 50;
 
 /// Returns the mistakes as text for people, `width` columns wide, in the order given.
-pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool) -> String {
+pub fn render(mistakes: &[Diagnostic], sources: &SourceMap, width: usize, color: bool) -> String {
     let theme = match color {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
@@ -58,14 +58,14 @@ pub fn render(mistakes: &[Mistake], sources: &Sources, width: usize, color: bool
 
 #[derive(Debug)]
 struct Report<'a> {
-    mistake: &'a Mistake,
+    mistake: &'a Diagnostic,
     source: Option<Lines>,
     labels: Vec<LabeledSpan>,
     help: Option<String>,
 }
 
 impl<'a> Report<'a> {
-    fn new(mistake: &'a Mistake, sources: &Sources) -> Self {
+    fn new(mistake: &'a Diagnostic, sources: &SourceMap) -> Self {
         let help = mistake.help.clone();
         let file = sources.get(mistake.place).map(|f| Lines {
             name: line(&f.path.to_string_lossy()).into_owned(),
@@ -85,7 +85,7 @@ impl<'a> Report<'a> {
             ));
         }
         let source = file.filter(is_drawn);
-        let label = |place: Place, text: &str| {
+        let label = |place: Span, text: &str| {
             let (start, len) = source.as_ref()?.span(place);
             Some(LabeledSpan::new(Some(line(text).into_owned()), start, len))
         };
@@ -145,7 +145,7 @@ fn escaped(text: &str) -> String {
 
 impl Lines {
     /// Returns start and length in what is shown of a place in the file.
-    fn span(&self, place: Place) -> (usize, usize) {
+    fn span(&self, place: Span) -> (usize, usize) {
         let start = place.start as usize;
         let len = place.len as usize;
         if Arc::ptr_eq(&self.text, &self.shown) {
@@ -165,7 +165,7 @@ impl Lines {
     }
 
     /// Returns whether no line of a span is too long to be drawn.
-    fn fits(&self, place: Place) -> bool {
+    fn fits(&self, place: Span) -> bool {
         let (start, len) = self.span(place);
         let (text, end) = (&self.shown, start + len);
         let line_start = text.get(..start).and_then(|t| t.rfind('\n'));

@@ -15,7 +15,7 @@ pub mod reader;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::core::source::Place;
+use crate::core::diagnostics::Span;
 use crate::core::template::Template;
 use crate::deploy::recipe::marks::Marks;
 
@@ -41,7 +41,7 @@ pub struct Recipe {
     /// The fact [`DUE`] says whether there is anything to do.
     pub has_due: bool,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// The fact that the node `due` asks for.
@@ -165,7 +165,7 @@ pub struct Step {
     /// Values of hosts that its texts name: `host.port`.
     pub host_names: BTreeSet<String>,
     /// Where the name is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// What a step does: exactly one of these.

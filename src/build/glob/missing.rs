@@ -2,14 +2,14 @@
 
 use super::{EntryKind, Listing};
 use crate::build::graph::{Input, Pattern};
+use crate::core::diagnostics::{Diagnostic, suggest};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
-use crate::core::source::{Mistake, suggest};
 
 /// Returns the mistake of an input of `target` that matches nothing.
-pub fn missing_input(target: &str, input: &Input, listing: &dyn Listing) -> Result<Mistake> {
+pub fn missing_input(target: &str, input: &Input, listing: &dyn Listing) -> Result<Diagnostic> {
     let pattern = &input.pattern;
-    let mistake = |code, message: String, label| Mistake::new(code, input.place, message, label);
+    let mistake = |code, message: String, label| Diagnostic::new(code, input.place, message, label);
     let of = format!("the input `{pattern}` of `{target}`");
     let path = match pattern {
         Pattern::File(path) => path,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::build::graph::Input;
-use crate::core::source::Place;
+use crate::core::diagnostics::Span;
 use std::os::unix::ffi::OsStringExt;
 
 /// A tree in memory that counts what was listed.
@@ -64,7 +64,7 @@ fn inputs(texts: &[&str]) -> Vec<Input> {
         pattern: pattern(text.trim_start_matches('!')),
         is_exclusion: text.starts_with('!'),
         is_optional: false,
-        place: Place::default(),
+        place: Span::default(),
     };
     texts.iter().map(one).collect()
 }

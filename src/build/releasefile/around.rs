@@ -2,7 +2,7 @@
 
 use super::node::{Mistakes, Node, with_suggestion};
 use crate::build::model::Use;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Returns the names that a use is around.
 pub(super) fn read(node: &Node, found: &mut Mistakes) -> Vec<String> {
@@ -18,7 +18,7 @@ pub(super) fn check(uses: &[Use], found: &mut Mistakes) {
         let known: Vec<&str> = below.map(|u| u.label.as_str()).collect();
         for word in one.around.iter().filter(|w| !known.contains(&w.as_str())) {
             let message = format!("no use below `{}` is called `{word}`", one.label);
-            let mistake = Mistake::new("unknown_use", one.place, message, "is around nothing");
+            let mistake = Diagnostic::new("unknown_use", one.place, message, "is around nothing");
             found.push(with_suggestion(mistake, word, &known, "there are"));
         }
     }

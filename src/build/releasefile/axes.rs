@@ -5,8 +5,8 @@ use super::pattern::patterns;
 use super::scope::{AxisValue, Scope, bad_name};
 use crate::build::glob::{Listing, expand};
 use crate::build::graph::Input;
+use crate::core::diagnostics::Diagnostic;
 use crate::core::fs::RepoPath;
-use crate::core::source::Mistake;
 
 /// Combinations that one target may have.
 const INSTANCES_MAX: usize = 200_000;
@@ -36,7 +36,7 @@ pub(crate) fn axes(
             "matrix" => {
                 child.only_props(&[], found);
                 if let Some(arg) = child.args.first() {
-                    found.push(Mistake::new(
+                    found.push(Diagnostic::new(
                         "extra_argument",
                         arg.place,
                         "`matrix` takes no argument, but a block of names with their values",
@@ -67,8 +67,8 @@ fn report_names(axes: &[Axis], found: &mut Mistakes) {
         if let Some(first) = axes[..i].iter().find(|a| a.name.text == axis.name.text) {
             let message = format!("the axis `{}` is declared twice", axis.name.text);
             found.push(
-                Mistake::new("duplicate_name", axis.name.place, message, "declared again")
-                    .also(first.name.place, "first declared here"),
+                Diagnostic::new("duplicate_name", axis.name.place, message, "declared again")
+                    .secondary(first.name.place, "first declared here"),
             );
         }
     }
@@ -78,7 +78,7 @@ fn report_names(axes: &[Axis], found: &mut Mistakes) {
     if let Some(axis) = axes.first()
         && count.is_none_or(|n| n > INSTANCES_MAX)
     {
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "too_many",
             axis.name.place,
             format!("the axes have more than {INSTANCES_MAX} combinations"),
@@ -112,7 +112,7 @@ fn each(
     let values = match (node.text_prop("files", found), listing) {
         (Some(pattern), Some(listing)) => {
             if let Some(extra) = given.first() {
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "extra_argument",
                     extra.place,
                     "`each` takes either values or `files`, not both",
@@ -125,7 +125,8 @@ fn each(
         }
         _ if given.is_empty() && node.args.len() == 1 && node.prop("files").is_none() => {
             let message = format!("the axis `{}` has no values", name.text);
-            let mistake = Mistake::new("missing_argument", name.place, message, "no values follow");
+            let mistake =
+                Diagnostic::new("missing_argument", name.place, message, "no values follow");
             found.push(mistake.help("write the values behind it"));
             Vec::new()
         }
@@ -146,7 +147,7 @@ fn listed(texts: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<AxisValue>
             let value = AxisValue::Text(value);
             if out.contains(&value) {
                 let message = format!("the value `{}` is given twice", value.shown());
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "duplicate_name",
                     text.place,
                     message,
@@ -190,7 +191,7 @@ fn files(
             expanded.files.into_iter().map(value).collect()
         }
         Err(error) => {
-            found.push(Mistake::new(
+            found.push(Diagnostic::new(
                 "unreadable",
                 text.place,
                 error.message.clone(),
@@ -201,9 +202,9 @@ fn files(
     }
 }
 
-fn empty_glob(text: &Text) -> Mistake {
+fn empty_glob(text: &Text) -> Diagnostic {
     let message = format!("`{}` matches no file", text.text);
-    Mistake::new("empty_glob", text.place, message, "no match")
+    Diagnostic::new("empty_glob", text.place, message, "no match")
         .help("correct the pattern, or allow none with `optional=#true`")
 }
 

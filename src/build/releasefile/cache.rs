@@ -2,7 +2,7 @@
 
 use super::node::{Mistakes, Node, with_suggestion};
 use crate::build::graph::CacheScope;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Returns the scope that a node names.
 pub(crate) fn scope(node: &Node, found: &mut Mistakes) -> Option<CacheScope> {
@@ -19,7 +19,7 @@ pub(crate) fn scope(node: &Node, found: &mut Mistakes) -> Option<CacheScope> {
         "anywhere" => Some(CacheScope::Anywhere),
         other => {
             let message = format!("`cache` knows no `{other}`");
-            let mistake = Mistake::new("unknown_cache", arg.place, message, "not known");
+            let mistake = Diagnostic::new("unknown_cache", arg.place, message, "not known");
             let words = "besides `#true` and `#false` there are";
             found.push(with_suggestion(mistake, other, &WORDS, words));
             None

@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use super::declare::Declared;
 use crate::build::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::build::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
-use crate::core::source::{Mistake, Place};
 
 /// Clashes and cycles that are reported at most; one cause makes many of them.
 const REPORTED_MAX: usize = 50;
 
 /// Reports targets that promise the same files.
-pub(crate) fn outputs(targets: &[Target]) -> Vec<Mistake> {
+pub(crate) fn outputs(targets: &[Target]) -> Vec<Diagnostic> {
     let all: Vec<(&Target, &Output)> = all_outputs(targets);
     let index = OutputIndex::new(all.iter().map(|(_, o)| &o.pattern));
     let mut out = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) fn outputs(targets: &[Target]) -> Vec<Mistake> {
                 one.name, two.name
             ),
         };
-        let mistake = Mistake::new(
+        let mistake = Diagnostic::new(
             "overlapping_outputs",
             second.place,
             message,
@@ -41,7 +41,7 @@ pub(crate) fn outputs(targets: &[Target]) -> Vec<Mistake> {
         out.push(match is_instance {
             true => mistake.help("let the path name the axis, so that each target has its own"),
             false => mistake
-                .also(first.place, format!("with `{}`", first.pattern))
+                .secondary(first.place, format!("with `{}`", first.pattern))
                 .help("give each file to one target only"),
         });
     }
@@ -67,7 +67,7 @@ pub(crate) fn own_files<'a>(
 
 /// Reports outputs that take in a file of `own`: what a target promises is moved away
 /// before it runs.
-pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
+pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Diagnostic> {
     let index = OutputIndex::new(own);
     let mut seen = HashSet::new();
     let mut out = Vec::new();
@@ -84,7 +84,7 @@ pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
                 "the output `{}` of `{}` takes in `{file}`, which rel reads itself",
                 output.pattern, target.name
             );
-            let mistake = Mistake::new(
+            let mistake = Diagnostic::new(
                 "output_is_source",
                 output.place,
                 message,
@@ -98,7 +98,7 @@ pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
 
 /// Reports `each files=` over what a target makes: which files there are is asked before anything
 /// runs, so that the instances would be those of the last build.
-pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -> Vec<Mistake> {
+pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let axes = declared
         .iter()
@@ -121,7 +121,7 @@ pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -
                 "`each` goes over `{}`, where `{}` writes `{}`",
                 input.pattern, maker.name, output.pattern
             );
-            let mistake = Mistake::new(
+            let mistake = Diagnostic::new(
                 "each_over_output",
                 input.place,
                 message,
@@ -134,7 +134,7 @@ pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -
                     maker.base
                 ),
             };
-            out.push(mistake.also(output.place, "written here").help(help));
+            out.push(mistake.secondary(output.place, "written here").help(help));
         }
     }
     out.truncate(REPORTED_MAX);
@@ -152,9 +152,9 @@ fn all_outputs(targets: &[Target]) -> Vec<(&Target, &Output)> {
 /// loses one is added to `broken`.
 pub(crate) fn cycles(
     targets: &mut [Target],
-    places: &mut [Vec<Place>],
+    places: &mut [Vec<Span>],
     broken: &mut HashSet<TargetId>,
-) -> Vec<Mistake> {
+) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let mut seen = HashSet::new();
     while let Err(round) = topological(targets) {
@@ -181,7 +181,7 @@ pub(crate) fn cycles(
                 true => "needs itself",
                 false => "comes back here",
             };
-            out.push(Mistake::new("cycle", place, message, label));
+            out.push(Diagnostic::new("cycle", place, message, label));
         }
         broken.insert(from);
         targets[from.index()].needs.remove(at);
@@ -195,7 +195,7 @@ pub(crate) fn cycles(
 
 /// Reports inputs that leave the repository and come back into it: by such a name nobody knows
 /// whether a target makes them.
-pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Mistake> {
+pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Diagnostic> {
     let mut seen = HashSet::new();
     let mut out = Vec::new();
     for input in graph.targets().flat_map(|(_, t)| &t.inputs) {
@@ -211,7 +211,7 @@ pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Mistake> {
         let written = input.pattern.to_string();
         let rest = written.strip_prefix(&path.to_string()).unwrap_or_default();
         let message = format!("the input `{written}` leads back into the repository");
-        let mistake = Mistake::new("detour", input.place, message, "by another name");
+        let mistake = Diagnostic::new("detour", input.place, message, "by another name");
         let bang = if input.is_exclusion { "!" } else { "" };
         out.push(mistake.help(format!("write `{bang}{}{rest}`", RepoPath::new(inside))));
     }
@@ -230,7 +230,7 @@ pub(crate) fn inputs(
     graph: &Graph,
     listing: &dyn Listing,
     broken: &HashSet<TargetId>,
-) -> Result<Vec<Mistake>> {
+) -> Result<Vec<Diagnostic>> {
     let mut is_skipped = vec![false; graph.len()];
     for id in graph.order() {
         let needs = &graph.target(*id).needs;
@@ -264,7 +264,7 @@ struct InputCheck<'a> {
     makers: HashMap<String, std::rc::Rc<Vec<usize>>>,
     /// Whether a pattern with the exclusions behind it matches a file.
     on_disk: HashMap<String, bool>,
-    out: Vec<Mistake>,
+    out: Vec<Diagnostic>,
 }
 
 impl InputCheck<'_> {
@@ -348,8 +348,8 @@ impl InputCheck<'_> {
             target.name, input.pattern, output.pattern
         );
         self.out.push(
-            Mistake::new("own_output", input.place, message, "reads what it writes")
-                .also(output.place, "written here")
+            Diagnostic::new("own_output", input.place, message, "reads what it writes")
+                .secondary(output.place, "written here")
                 .help(format!(
                     "exclude it behind the pattern: `\"!{}\"`",
                     output.pattern
@@ -377,13 +377,13 @@ impl InputCheck<'_> {
             false => format!("{add}, or exclude it: `\"!{}\"`", output.pattern),
         };
         self.out.push(
-            Mistake::new(
+            Diagnostic::new(
                 "missing_needs",
                 input.place,
                 message,
                 "made by another target",
             )
-            .also(output.place, "made here")
+            .secondary(output.place, "made here")
             .help(help),
         );
     }

@@ -10,7 +10,7 @@ use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::scope::{AxisValue, Scope, World, bad_name};
 use crate::build::glob::Listing;
 use crate::build::graph::TargetId;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// A target as declared, not yet looked into.
 pub(crate) struct Declared<'a> {
@@ -82,9 +82,9 @@ impl Names {
     }
 
     /// Returns the mistake of a name that no target has.
-    pub(crate) fn unknown(&self, who: &str, name: &str, at: &Text) -> Mistake {
+    pub(crate) fn unknown(&self, who: &str, name: &str, at: &Text) -> Diagnostic {
         let message = format!("{who} needs `{name}`, which is no target");
-        let mistake = Mistake::new("unknown_target", at.place, message, "not a target");
+        let mistake = Diagnostic::new("unknown_target", at.place, message, "not a target");
         let base = name.split('[').next().unwrap_or(name);
         if self.by_base.contains_key(base) && base != name {
             let prefix = format!("{base}[");
@@ -125,8 +125,8 @@ pub(crate) fn targets<'a>(
         if let Some(first) = first.get(&name.text) {
             let message = format!("the target `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
             // Nobody knows which of the two is meant.
             if let Some(base) = names.by_base.get(&name.text) {
@@ -162,9 +162,9 @@ pub(crate) fn targets<'a>(
 }
 
 /// Records, logs and commands know an instance by its name alone.
-fn same_name(name: &str, axis: &Axis) -> Mistake {
+fn same_name(name: &str, axis: &Axis) -> Diagnostic {
     let message = format!("two instances are called `{name}`");
-    Mistake::new(
+    Diagnostic::new(
         "duplicate_name",
         axis.name.place,
         message,
@@ -182,8 +182,8 @@ fn report_clashes(
 ) {
     let clash = |what: &str, name: &str, at, other: &str, there| {
         let message = format!("{what} `{name}` has the name of {other}");
-        Mistake::new("name_clash", at, message, "the same name")
-            .also(there, "declared here")
+        Diagnostic::new("name_clash", at, message, "the same name")
+            .secondary(there, "declared here")
             .help(format!("rename one of them: `{{{name}}}` would mean both"))
     };
     for (name, place) in &world.vars.places {

@@ -8,8 +8,8 @@ use super::scope::Scope;
 use super::target::outside;
 use crate::build::glob::{OutputIndex, is_named};
 use crate::build::graph::{Graph, Pattern, Target};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::fs::RepoPath;
-use crate::core::source::{Mistake, Place};
 
 /// Mistakes that are reported at most; one cause makes many of them.
 const REPORTED_MAX: usize = 50;
@@ -23,7 +23,7 @@ pub(crate) fn depfile(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
     };
     let bad = |message: String| {
         let help = "it is one file, which the commands write: `depfile \"build/x.d\"`";
-        Mistake::new("bad_depfile", text.place, message, "not a depfile").help(help)
+        Diagnostic::new("bad_depfile", text.place, message, "not a depfile").help(help)
     };
     match &one.pattern {
         Pattern::File(path) if !one.is_exclusion => {
@@ -38,14 +38,14 @@ pub(crate) fn depfile(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
 }
 
 /// Reports depfiles that are files of `own`, which `rel` reads itself.
-pub(crate) fn own(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
+pub(crate) fn own(graph: &Graph, own: &[Pattern]) -> Vec<Diagnostic> {
     let index = OutputIndex::new(own);
     let mistake = |target: &Target| {
         let path = target.depfile.as_ref()?;
         index.overlapping(&Pattern::File(path.clone())).first()?;
         let name = &target.name;
         let message = format!("the depfile `{path}` of `{name}` is a file that rel reads itself");
-        let mistake = Mistake::new(
+        let mistake = Diagnostic::new(
             "bad_depfile",
             target.place,
             message,
@@ -58,7 +58,7 @@ pub(crate) fn own(graph: &Graph, own: &[Pattern]) -> Vec<Mistake> {
 }
 
 /// Reports depfiles that are also something else: they are gone when their target has run.
-pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec<Mistake> {
+pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Span>) -> Vec<Diagnostic> {
     let with: Vec<(usize, &RepoPath)> = targets
         .iter()
         .enumerate()
@@ -80,7 +80,8 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
             break;
         }
         let (target, place) = (&targets[at], places.get(&at).copied().unwrap_or_default());
-        let taken = |message: String| Mistake::new("bad_depfile", place, message, "taken already");
+        let taken =
+            |message: String| Diagnostic::new("bad_depfile", place, message, "taken already");
         if let Some(former) = first.insert(path, at) {
             let (one, two) = (&targets[former].name, &target.name);
             let mistake = taken(format!(
@@ -95,7 +96,7 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
             reader.or_else(|| named().filter(|_| is_named(path, &target.inputs)))
         {
             let message = format!("the depfile `{path}` is an input of `{reader}` as well");
-            let mistake = taken(message).also(input, "read here");
+            let mistake = taken(message).secondary(input, "read here");
             out.push(
                 mistake.help("what stands there is moved away before a run: name another file"),
             );
@@ -111,7 +112,7 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
                 "the depfile `{path}` is an output of `{}` as well",
                 maker.name
             );
-            let mistake = taken(message).also(output.place, format!("`{}`", output.pattern));
+            let mistake = taken(message).secondary(output.place, format!("`{}`", output.pattern));
             out.push(mistake.help("a depfile is read and removed: name another file"));
             break;
         }
@@ -120,7 +121,7 @@ pub(crate) fn clashes(targets: &[Target], places: &HashMap<usize, Place>) -> Vec
 }
 
 /// Returns the files that targets name as inputs, each with one of them and where it does so.
-fn literal_inputs(targets: &[Target]) -> HashMap<&RepoPath, (&str, Place)> {
+fn literal_inputs(targets: &[Target]) -> HashMap<&RepoPath, (&str, Span)> {
     let inputs = targets
         .iter()
         .flat_map(|t| t.inputs.iter().map(move |i| (t, i)));

@@ -15,7 +15,7 @@ use super::scope::{AxisValue, Late, Scope, World, bad_name};
 use super::terms::{approval_of, connections_of, lease_of};
 use super::{around, secret, window};
 use crate::build::model::{self, Arg, Environment, Param, Rollout, Use};
-use crate::core::source::{Mistake, Place};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template, Value};
 
 /// Commands of `rel` itself, which no environment can be called.
@@ -98,15 +98,15 @@ pub(crate) fn decode(
         if COMMANDS.contains(&name.text.as_str()) {
             let message = format!("an environment can not be called `{}`", name.text);
             found.push(
-                Mistake::new("reserved_name", name.place, message, "a command of `rel`")
+                Diagnostic::new("reserved_name", name.place, message, "a command of `rel`")
                     .help("choose another name: each environment is a command of its own"),
             );
         }
         if let Some(first) = out.iter().find(|e| e.name == name.text) {
             let message = format!("the environment `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
             continue;
         }
@@ -189,7 +189,7 @@ fn one(
 fn verified(node: &Node, found: &mut Mistakes) -> String {
     if let Some(extra) = node.args.first() {
         let message = "`verify` takes no argument, but `http=\"https://…\"`";
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "extra_argument",
             extra.place,
             message,
@@ -221,8 +221,8 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
         if let Some(first) = out.iter().find(|p| p.name == name.text) {
             let message = format!("the parameter `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
             continue;
         }
@@ -240,7 +240,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
             && !one_of.contains(value)
         {
             let message = format!("the default `{value}` is none of the allowed values");
-            let mistake = Mistake::new("bad_default", at.place, message, "not allowed");
+            let mistake = Diagnostic::new("bad_default", at.place, message, "not allowed");
             let known: Vec<&str> = one_of.iter().map(String::as_str).collect();
             found.push(with_suggestion(mistake, value, &known, "allowed are"));
         }
@@ -300,7 +300,7 @@ impl Inside<'_> {
             };
             let message = format!("the {what} `{name}` has the name of {other}");
             found.push(
-                Mistake::new("name_clash", place, message, "the same name")
+                Diagnostic::new("name_clash", place, message, "the same name")
                     .help(format!("rename one of them: `{{{name}}}` would mean both")),
             );
         }
@@ -312,7 +312,7 @@ impl Inside<'_> {
         environment: &Text,
         names: &Names,
         found: &mut Mistakes,
-    ) -> Vec<(Template, Place)> {
+    ) -> Vec<(Template, Span)> {
         node.is_plain(found);
         let mut out = Vec::new();
         for text in node.texts("the name of a target", found) {
@@ -429,8 +429,8 @@ impl Inside<'_> {
             );
             let message = format!("two uses are called `{label}`");
             found.push(
-                Mistake::new("duplicate_name", place, message, "used again")
-                    .also(first.place, "first used here")
+                Diagnostic::new("duplicate_name", place, message, "used again")
+                    .secondary(first.place, "first used here")
                     .help("give this one a name of its own with `as=\"…\"`"),
             );
         }
@@ -453,7 +453,7 @@ impl Inside<'_> {
         let values = on.iter().filter_map(|template| self.all_values(template));
         let found = values
             .flatten()
-            .filter_map(|value| hosts.find(&value, Place::default()).ok());
+            .filter_map(|value| hosts.find(&value, Span::default()).ok());
         found.flatten().collect()
     }
 
@@ -485,7 +485,7 @@ impl Inside<'_> {
                     {
                         let message =
                             format!("`from` takes one host, and `{value}` is {}", members.len());
-                        found.push(Mistake::new(
+                        found.push(Diagnostic::new(
                             "too_many",
                             text.place,
                             message,
@@ -513,7 +513,7 @@ impl Inside<'_> {
         for word in &words {
             if !known.contains(&word.as_str()) {
                 let message = format!("no use above this one is called `{word}`");
-                let mistake = Mistake::new("unknown_use", text.place, message, "not a use");
+                let mistake = Diagnostic::new("unknown_use", text.place, message, "not a use");
                 found.push(with_suggestion(mistake, word, &known, "there are"));
             }
         }
@@ -552,7 +552,7 @@ impl Inside<'_> {
             self.touch(&arg);
             if out.insert(name.text.clone(), arg).is_some() {
                 let message = format!("the argument `{}` is given twice", name.text);
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "duplicate_name",
                     name.place,
                     message,

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::scope::{AxisValue, Scope, World};
 use crate::build::model::{Host, Reach};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::range;
-use crate::core::source::{Mistake, Place};
 
 /// All hosts and groups of a project.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub(crate) struct Hosts {
 
 /// A name that is declared, and what for.
 struct Declared<'a> {
-    place: Place,
+    place: Span,
     is_override: bool,
     node: &'a Node,
 }
@@ -32,7 +32,7 @@ impl Hosts {
     ///
     /// # Errors
     /// A mistake at `at`.
-    pub(crate) fn find(&self, text: &str, at: Place) -> Result<Vec<String>, Box<Mistake>> {
+    pub(crate) fn find(&self, text: &str, at: Span) -> Result<Vec<String>, Box<Diagnostic>> {
         let mut out: Vec<String> = Vec::new();
         for name in range::expand(text).map_err(|e| Box::new(bad_range(e, at)))? {
             let members = match (self.hosts.get_key_value(&name), self.groups.get(&name)) {
@@ -49,7 +49,7 @@ impl Hosts {
         Ok(out)
     }
 
-    fn unknown(&self, name: &str, at: Place) -> Mistake {
+    fn unknown(&self, name: &str, at: Span) -> Diagnostic {
         let known: Vec<&str> = self
             .hosts
             .keys()
@@ -60,17 +60,17 @@ impl Hosts {
     }
 }
 
-fn unknown_host(name: &str, at: Place, known: &[&str]) -> Mistake {
+fn unknown_host(name: &str, at: Span, known: &[&str]) -> Diagnostic {
     let message = format!("there is no host or group `{name}`");
-    let mistake = Mistake::new("unknown_host", at, message, "not a host");
+    let mistake = Diagnostic::new("unknown_host", at, message, "not a host");
     match known.is_empty() {
         true => mistake.help(format!("declare it: `host \"{name}\" ssh=\"user@{name}\"`")),
         false => with_suggestion(mistake, name, known, "the hosts and groups are"),
     }
 }
 
-pub(crate) fn bad_range(bad: range::BadRange, at: Place) -> Mistake {
-    let mistake = Mistake::new("bad_range", at, bad.message, "not a range");
+pub(crate) fn bad_range(bad: range::BadRange, at: Span) -> Diagnostic {
+    let mistake = Diagnostic::new("bad_range", at, bad.message, "not a range");
     match bad.help {
         Some(help) => mistake.help(help),
         None => mistake.help("write `[1-8]` for a range, `[a,b]` for a list"),
@@ -157,8 +157,8 @@ fn claim<'a>(
     {
         let message = format!("the name `{name}` is declared twice");
         found.push(
-            Mistake::new("duplicate_name", declared.place, message, "declared again")
-                .also(first.place, "first declared here"),
+            Diagnostic::new("duplicate_name", declared.place, message, "declared again")
+                .secondary(first.place, "first declared here"),
         );
         return false;
     }
@@ -172,7 +172,7 @@ fn check_host(node: &Node, found: &mut Mistakes) {
     node.only_props(&known, found);
     node.only_children(&["var", "option"], found);
     if let Some(extra) = node.args.get(1) {
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "extra_argument",
             extra.place,
             "`host` takes one argument: its name",
@@ -195,7 +195,7 @@ fn check_host(node: &Node, found: &mut Mistakes) {
     }
     for name in ["port", "jump"] {
         if let Some(prop) = node.prop(name).filter(|_| is_local) {
-            found.push(Mistake::new(
+            found.push(Diagnostic::new(
                 "unknown_property",
                 prop.place,
                 format!("a local host has no `{name}`"),
@@ -208,7 +208,7 @@ fn check_host(node: &Node, found: &mut Mistakes) {
 fn host(
     node: &Node,
     name: &str,
-    place: Place,
+    place: Span,
     world: World<'_>,
     found: &mut Mistakes,
 ) -> Option<Host> {
@@ -266,7 +266,7 @@ fn port(value: &Scalar, found: &mut Mistakes) -> Option<u16> {
     let number = value.number(1, found)?;
     let port = u16::try_from(number).ok();
     if port.is_none() {
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "bad_number",
             value.place,
             format!("expected a port from 1 to 65535, found {number}"),
@@ -349,7 +349,7 @@ impl Groups<'_> {
                 }
                 let round = round.join(" -> ");
                 let message = format!("groups go in a circle: {round} -> {member}");
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "cycle",
                     text.place,
                     message,

@@ -3,7 +3,7 @@
 use super::declare::Declared;
 use super::node::Mistakes;
 use super::target::Decoded;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Instances of all targets.
 const INSTANCES_MAX: usize = 1_000_000;
@@ -81,7 +81,7 @@ impl Sums {
         }
         self.is_over = true;
         let message = format!("all targets together have more than {most} {what}");
-        let mistake = Mistake::new("too_many", at.name.place, message, "with this one");
+        let mistake = Diagnostic::new("too_many", at.name.place, message, "with this one");
         found.push(mistake.help("give it fewer values by `each` or `matrix`"));
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::kdl_text::{BAD_NUMBER, MISSING_QUOTES, repr};
-use crate::core::source::{Mistake, Place, suggest};
 use crate::core::window::{TOO_LONG, duration};
 
 /// A text and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) text: String,
-    pub(crate) place: Place,
+    pub(crate) place: Span,
 }
 
 /// An argument or the value of a property.
@@ -25,7 +25,7 @@ pub(crate) struct Scalar {
     pub(crate) annotation: Option<String>,
     /// The value as it is written in the file.
     pub(crate) source: String,
-    pub(crate) place: Place,
+    pub(crate) place: Span,
 }
 
 /// A property: its name, and the value.
@@ -47,15 +47,15 @@ pub(crate) struct Node {
 /// The mistakes found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes {
-    found: Vec<Mistake>,
+    found: Vec<Diagnostic>,
 }
 
 impl Mistakes {
-    pub(crate) fn push(&mut self, mistake: Mistake) {
+    pub(crate) fn push(&mut self, mistake: Diagnostic) {
         self.found.push(mistake);
     }
 
-    pub(crate) fn extend(&mut self, mistakes: impl IntoIterator<Item = Mistake>) {
+    pub(crate) fn extend(&mut self, mistakes: impl IntoIterator<Item = Diagnostic>) {
         self.found.extend(mistakes);
     }
 
@@ -70,29 +70,29 @@ impl Mistakes {
     }
 
     /// Returns the mistakes found since there were `count`.
-    pub(crate) fn since(&self, count: usize) -> &[Mistake] {
+    pub(crate) fn since(&self, count: usize) -> &[Diagnostic] {
         self.found.get(count..).unwrap_or_default()
     }
 
     /// Drops some of the mistakes found since there were `count`.
-    pub(crate) fn retain_since(&mut self, count: usize, is_kept: impl Fn(&Mistake) -> bool) {
+    pub(crate) fn retain_since(&mut self, count: usize, is_kept: impl Fn(&Diagnostic) -> bool) {
         let tail = self.found.split_off(count.min(self.found.len()));
         self.found.extend(tail.into_iter().filter(is_kept));
     }
 
     /// Returns the mistakes by place, each kind at each place once: the instances of
     /// an `each` would repeat it. The stated order is that of the files as read.
-    pub(crate) fn into_sorted(mut self) -> Vec<Mistake> {
-        let key = |m: &Mistake| (m.place.file, m.place.start, m.place.len, m.code);
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        let key = |m: &Diagnostic| (m.place.file, m.place.start, m.place.len, m.code);
         self.found.sort_by_key(key);
         self.found.dedup_by_key(|m| key(m));
         // What KDL makes of a wrong word is no mistake of its own.
-        let end = |place: Place| place.start.saturating_add(place.len);
-        let is_word = |m: &Mistake| matches!(m.code, MISSING_QUOTES | BAD_NUMBER);
+        let end = |place: Span| place.start.saturating_add(place.len);
+        let is_word = |m: &Diagnostic| matches!(m.code, MISSING_QUOTES | BAD_NUMBER);
         let words = self.found.iter().filter(|m| is_word(m));
-        let words: Vec<Place> = words.map(|m| m.place).collect();
-        let is_within = |place: Place| {
-            let holds = |word: &Place| {
+        let words: Vec<Span> = words.map(|m| m.place).collect();
+        let is_within = |place: Span| {
+            let holds = |word: &Span| {
                 word.file == place.file && word.start <= place.start && end(place) <= end(*word)
             };
             words.iter().any(holds)
@@ -155,9 +155,9 @@ fn scalar(entry: &KdlEntry, origin: Origin) -> Scalar {
     }
 }
 
-fn place(origin: Origin, span: miette::SourceSpan) -> Place {
+fn place(origin: Origin, span: miette::SourceSpan) -> Span {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Place {
+    Span {
         file: origin.file,
         start: number(origin.start + span.offset()),
         len: number(span.len()),
@@ -175,7 +175,7 @@ impl Scalar {
     }
 
     fn wrong(&self, expected: &str, found: &mut Mistakes) {
-        let mistake = Mistake::new(
+        let mistake = Diagnostic::new(
             "wrong_type",
             self.place,
             match (expected, &self.value) {
@@ -208,7 +208,7 @@ impl Scalar {
                 place: self.place,
             }),
             (KdlValue::String(_), Some(annotation)) => {
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "wrong_type",
                     self.place,
                     format!("expected a plain string, found one marked `({annotation})`"),
@@ -248,7 +248,7 @@ impl Scalar {
         };
         let number = u32::try_from(value).ok().filter(|n| *n >= min);
         if number.is_none() {
-            found.push(Mistake::new(
+            found.push(Diagnostic::new(
                 "bad_number",
                 self.place,
                 format!(
@@ -294,7 +294,7 @@ impl Scalar {
                     _ => "expected a number with a unit",
                 };
                 let message = format!("`{text}` is not a duration");
-                let mistake = Mistake::new("bad_duration", self.place, message, label);
+                let mistake = Diagnostic::new("bad_duration", self.place, message, label);
                 found.push(mistake.help(match text.parse::<u64>() {
                     Ok(n) if n > 0 => format!("did you mean `\"{n}s\"`?"),
                     _ => "write it like `\"500ms\"`, `\"30s\"`, `\"1h 30m\"` or `\"7d\"`".into(),
@@ -316,8 +316,8 @@ impl Node {
     }
 
     /// Returns a mistake that points at the node's name.
-    pub(crate) fn mistake(&self, code: &'static str, message: String, label: &str) -> Mistake {
-        Mistake::new(code, self.name.place, message, label)
+    pub(crate) fn mistake(&self, code: &'static str, message: String, label: &str) -> Diagnostic {
+        Diagnostic::new(code, self.name.place, message, label)
     }
 
     /// Returns a property.
@@ -344,7 +344,7 @@ impl Node {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let mistake = Mistake::new(
+            let mistake = Diagnostic::new(
                 "unknown_property",
                 prop.name.place,
                 format!("`{}` has no property `{name}`", self.name.text),
@@ -371,7 +371,7 @@ impl Node {
             for again in same {
                 let message = format!("`{name}` is given twice in `{}`", self.name.text);
                 let mistake = again.mistake("duplicate_node", message, "given again");
-                found.push(mistake.also(first.name.place, "first given here"));
+                found.push(mistake.secondary(first.name.place, "first given here"));
             }
         }
     }
@@ -379,7 +379,7 @@ impl Node {
     /// Returns the only argument; one too few or too many is a mistake.
     pub(crate) fn only_arg(&self, what: &str, found: &mut Mistakes) -> Option<&Scalar> {
         if let Some(extra) = self.args.get(1) {
-            found.push(Mistake::new(
+            found.push(Diagnostic::new(
                 "extra_argument",
                 extra.place,
                 format!("`{}` takes one argument: {what}", self.name.text),
@@ -393,7 +393,7 @@ impl Node {
     }
 
     /// Returns the mistake of an argument that is not there.
-    pub(crate) fn missing(&self, what: &str) -> Mistake {
+    pub(crate) fn missing(&self, what: &str) -> Diagnostic {
         let message = format!("`{}` needs an argument: {what}", self.name.text);
         self.mistake("missing_argument", message, "nothing follows")
             .help(format!("write `{} \"…\"`", self.name.text))
@@ -420,7 +420,7 @@ impl Node {
 }
 
 /// Returns the mistake of a node that does not belong where it stands.
-pub(crate) fn unknown_node(node: &Node, parent: &str, known: &[&str]) -> Mistake {
+pub(crate) fn unknown_node(node: &Node, parent: &str, known: &[&str]) -> Diagnostic {
     let name = &node.name.text;
     let message = format!("{parent} has no node `{name}`");
     let mistake = node.mistake("unknown_node", message, "not known here");
@@ -429,11 +429,11 @@ pub(crate) fn unknown_node(node: &Node, parent: &str, known: &[&str]) -> Mistake
 
 /// Adds "did you mean", or else the list of what there is, if it is short.
 pub(crate) fn with_suggestion(
-    mistake: Mistake,
+    mistake: Diagnostic,
     found: &str,
     known: &[&str],
     otherwise: &str,
-) -> Mistake {
+) -> Diagnostic {
     match suggest(found, known.iter().copied()) {
         Some(near) => mistake.help(format!("did you mean `{near}`?")),
         None if known.is_empty() => mistake,

@@ -10,8 +10,8 @@ use super::node::{Mistakes, Text};
 use super::scope::{Never, Scope};
 use crate::build::glob::{self, Glob};
 use crate::build::graph::Pattern;
+use crate::core::diagnostics::Diagnostic;
 use crate::core::fs::{RepoPath, shown};
-use crate::core::source::Mistake;
 use crate::core::template::{Mode, Template, Value};
 
 /// A pattern, and whether it is written with a leading `!`.
@@ -54,9 +54,9 @@ pub(crate) fn patterns(text: &Text, scope: &Scope, found: &mut Mistakes) -> Vec<
     out
 }
 
-fn unusable(text: &Text, raw: &OsString, parsed: &Template, why: &str) -> Mistake {
+fn unusable(text: &Text, raw: &OsString, parsed: &Template, why: &str) -> Diagnostic {
     let message = format!("the pattern `{}` is unusable: {why}", shown(raw));
-    let mistake = Mistake::new("bad_pattern", text.place, message, "not a pattern");
+    let mistake = Diagnostic::new("bad_pattern", text.place, message, "not a pattern");
     match why {
         "it names nothing" if parsed.only_name().is_none() => {
             mistake.help("name a file, a directory (`src/`) or a glob (`src/**`)")

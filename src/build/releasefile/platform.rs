@@ -5,7 +5,7 @@
 
 use super::node::{Mistakes, Node};
 use super::scope::Scope;
-use crate::core::source::{Mistake, suggest};
+use crate::core::diagnostics::{Diagnostic, suggest};
 
 /// Operating systems, as Rust names them.
 const SYSTEMS: [&str; 12] = [
@@ -64,7 +64,7 @@ pub(crate) fn platform(node: &Node, scope: &Scope, found: &mut Mistakes) -> Opti
         return Some(value);
     }
     let message = format!("there is no platform `{value}`");
-    let mistake = Mistake::new("unknown_platform", text.place, message, "not known");
+    let mistake = Diagnostic::new("unknown_platform", text.place, message, "not known");
     let (system, processor) = value.split_once('-').unwrap_or((&value, ""));
     let word = |word: &str| {
         let alias = ALIASES.iter().find(|(alias, _)| *alias == word);

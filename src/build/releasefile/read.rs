@@ -12,10 +12,10 @@ use rayon::prelude::*;
 
 use super::nesting::{LEVELS_MAX, nesting};
 use super::node::{Mistakes, Node, Origin, nodes};
+use crate::core::diagnostics::{Diagnostic, SourceMap, Span};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{ReadFile, read_described};
 use crate::core::kdl_text::{self, Part};
-use crate::core::source::{Mistake, Place, Sources};
 
 /// Includes within includes.
 const DEPTH_MAX: usize = 64;
@@ -23,7 +23,7 @@ const DEPTH_MAX: usize = 64;
 /// Reads files, and remembers which.
 pub(crate) struct Reader<'a> {
     root: &'a Path,
-    pub(crate) sources: Sources,
+    pub(crate) sources: SourceMap,
     pub(crate) read: Vec<ReadFile>,
     /// Optional includes that are not there.
     pub(crate) absent: Vec<PathBuf>,
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(root: &'a Path) -> Self {
         Self {
             root,
-            sources: Sources::default(),
+            sources: SourceMap::default(),
             read: Vec::new(),
             absent: Vec::new(),
             has_syntax_errors: false,
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
                 .chain([&path])
                 .map(|p| p.strip_prefix(self.root).unwrap_or(p).display().to_string())
                 .collect();
-            found.push(Mistake::new(
+            found.push(Diagnostic::new(
                 "include_cycle",
                 text.place,
                 format!("includes go in a circle: {}", round.join(" -> ")),
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         }
         if self.open.len() >= DEPTH_MAX {
             let message = format!("files include each other more than {DEPTH_MAX} deep");
-            let mistake = Mistake::new("deep_include", text.place, message, "one too many");
+            let mistake = Diagnostic::new("deep_include", text.place, message, "one too many");
             found.push(mistake.help("include it from a file further up"));
             return Vec::new();
         }
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
             Err(e) => {
                 let shown = path.strip_prefix(self.root).unwrap_or(&path);
                 let why = crate::core::error::os_text(&e);
-                let mistake = Mistake::new(
+                let mistake = Diagnostic::new(
                     "unreadable_include",
                     text.place,
                     format!("cannot read `{}`: {why}", shown.display()),
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The nodes of a text, and what is wrong in it though it could be parsed.
-type Parsed = (Vec<Node>, Vec<Mistake>);
+type Parsed = (Vec<Node>, Vec<Diagnostic>);
 
 /// Parses a text, a long one in parts at once: the parser takes most of the time that a first
 /// look at a Releasefile does.
@@ -199,13 +199,13 @@ fn parse(text: &str, cuts: &[usize], file: u16) -> Result<Parsed, KdlError> {
     parse(0, text.len())
 }
 
-fn not_utf8(file: u16, valid: usize) -> Mistake {
-    let place = Place {
+fn not_utf8(file: u16, valid: usize) -> Diagnostic {
+    let place = Span {
         file,
         start: u32::try_from(valid).unwrap_or(u32::MAX),
         len: 1,
     };
-    Mistake::new(
+    Diagnostic::new(
         "syntax",
         place,
         "the file is not UTF-8 text",
@@ -213,14 +213,14 @@ fn not_utf8(file: u16, valid: usize) -> Mistake {
     )
 }
 
-fn nested_too_deep(file: u16, at: usize) -> Mistake {
-    let place = Place {
+fn nested_too_deep(file: u16, at: usize) -> Diagnostic {
+    let place = Span {
         file,
         start: u32::try_from(at).unwrap_or(u32::MAX),
         len: 1,
     };
     let message = format!("the text is nested more than {LEVELS_MAX} deep");
-    Mistake::new("syntax", place, message, "one level too many")
+    Diagnostic::new("syntax", place, message, "one level too many")
 }
 
 #[cfg(test)]

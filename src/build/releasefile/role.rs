@@ -8,7 +8,7 @@ use super::hosts::Hosts;
 use super::node::{Mistakes, Node, Text};
 use super::scope::{OnHost, bad_name};
 use crate::build::model::Role;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 use crate::core::template::Mode;
 
 impl Inside<'_> {
@@ -66,7 +66,7 @@ impl Inside<'_> {
         if let Some(what) = taken {
             let message = format!("the role `{}` has the name of {what}", name.text);
             found.push(
-                Mistake::new("name_clash", name.place, message, "the same name").help(format!(
+                Diagnostic::new("name_clash", name.place, message, "the same name").help(format!(
                     "rename one of them: `on=\"{}\"` would mean both",
                     name.text
                 )),

@@ -7,7 +7,7 @@ use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::scope::bad_name;
 use super::window;
 use crate::build::model::{OnFailure, Rollout, Share, Use};
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 const PROPS: &[&str] = &[
     "on",
@@ -44,8 +44,8 @@ impl Inside<'_> {
         if let Some(first) = rollouts.iter().find(|r| r.name == name.text) {
             let message = format!("two rollouts are called `{}`", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
         }
         let on = self.hosts_of(node, "on", hosts, found);
@@ -69,7 +69,7 @@ impl Inside<'_> {
         for child in node.children.iter().filter(is_one) {
             if let Some(on) = child.prop("on") {
                 let message = "inside of a rollout the hosts are those of the wave";
-                let mistake = Mistake::new("misplaced", on.place, message, "not here");
+                let mistake = Diagnostic::new("misplaced", on.place, message, "not here");
                 found.push(mistake.help("leave it out, or put this behind the rollout"));
             }
             let is_after_gate = uses
@@ -139,9 +139,9 @@ fn max_failures(node: &Node, found: &mut Mistakes) -> Share {
     })
 }
 
-fn bad_share(text: &Text, word: &str, help: &str) -> Mistake {
+fn bad_share(text: &Text, word: &str, help: &str) -> Diagnostic {
     let message = format!("`{word}` is no number of hosts");
-    Mistake::new("bad_value", text.place, message, "expected `3` or `25%`").help(help)
+    Diagnostic::new("bad_value", text.place, message, "expected `3` or `25%`").help(help)
 }
 
 fn share(word: &str) -> Option<Share> {
@@ -165,7 +165,7 @@ fn on_failure(node: &Node, found: &mut Mistakes) -> OnFailure {
         "stop" => OnFailure::Stop,
         other => {
             let message = format!("`on-failure` can not be `{other}`");
-            let mistake = Mistake::new("bad_value", text.place, message, "not known");
+            let mistake = Diagnostic::new("bad_value", text.place, message, "not known");
             found.push(with_suggestion(
                 mistake,
                 other,

@@ -3,7 +3,7 @@
 use super::node::{Mistakes, Node, Text, with_suggestion};
 use super::scope::{Scope, World};
 use crate::build::graph::Sandbox;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Returns what holds where a target says nothing.
 pub(crate) fn default(nodes: &[Node], world: World<'_>, found: &mut Mistakes) -> Option<Sandbox> {
@@ -12,7 +12,7 @@ pub(crate) fn default(nodes: &[Node], world: World<'_>, found: &mut Mistakes) ->
     for again in all {
         let message = "there are two `sandbox` nodes".to_owned();
         let mistake = again.mistake("duplicate_node", message, "given again");
-        found.push(mistake.also(first.name.place, "first given here"));
+        found.push(mistake.secondary(first.name.place, "first given here"));
     }
     sandbox(first, &Scope::new(world), found)
 }
@@ -28,7 +28,7 @@ pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
         "off" => return None,
         other => {
             let message = format!("there is no sandbox `{other}`");
-            let mistake = Mistake::new("unknown_sandbox", text.place, message, "not known");
+            let mistake = Diagnostic::new("unknown_sandbox", text.place, message, "not known");
             found.push(with_suggestion(mistake, other, &WORDS, "the words are"));
             return None;
         }
@@ -61,7 +61,7 @@ fn far(text: &Text, scope: &Scope, what: &str, found: &mut Mistakes) -> Vec<Stri
         }
         let message = format!("`{path}` {what}");
         found.push(
-            Mistake::new("bad_dir", text.place, message, "not `/…` and not `~/…`")
+            Diagnostic::new("bad_dir", text.place, message, "not `/…` and not `~/…`")
                 .help("what lies in the repository is declared in `inputs`"),
         );
     }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
 use super::node::{Mistakes, Text};
+use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::fs::{RepoPath, shown};
-use crate::core::source::{Mistake, Place, Sources, suggest};
 use crate::core::template::{Mode, Template, TemplateError, Value};
 
 /// Names that mean something of their own in a target or a recipe.
@@ -32,7 +32,7 @@ const RESERVED_HEADS: &[&str] = &["host.", "from.", "notes."];
 #[derive(Debug, Default)]
 pub(crate) struct Vars {
     pub(crate) values: BTreeMap<String, Vec<String>>,
-    pub(crate) places: BTreeMap<String, Place>,
+    pub(crate) places: BTreeMap<String, Span>,
     used: RefCell<BTreeSet<String>>,
     text_bytes: Cell<usize>,
 }
@@ -60,11 +60,11 @@ impl Vars {
     }
 
     /// Returns a warning for each variable that nobody asked for.
-    pub(crate) fn unused(&self) -> Vec<Mistake> {
+    pub(crate) fn unused(&self) -> Vec<Diagnostic> {
         let used = self.used.borrow();
-        let warning = |(name, place): (&String, &Place)| {
+        let warning = |(name, place): (&String, &Span)| {
             let message = format!("the variable `{name}` is never used");
-            Mistake::new("unused_variable", *place, message, "declared here").warning()
+            Diagnostic::new("unused_variable", *place, message, "declared here").warning()
         };
         self.places
             .iter()
@@ -125,7 +125,7 @@ impl AxisValue {
 #[derive(Clone, Copy)]
 pub(crate) struct World<'a> {
     pub(crate) vars: &'a Vars,
-    pub(crate) sources: &'a Sources,
+    pub(crate) sources: &'a SourceMap,
 }
 
 /// The names known early at some place: variables, and axes with one value each.
@@ -276,7 +276,7 @@ impl<'a> Scope<'a> {
         let string = |w: OsString| match w.into_string() {
             Ok(text) => Some(text),
             Err(word) => {
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "not_utf8",
                     text.place,
                     format!("`{}` is not UTF-8, and can not stand here", shown(&word)),
@@ -312,20 +312,20 @@ impl<'a> Scope<'a> {
                     | TemplateError::Nul(name) => self.narrow(text, name),
                     TemplateError::Unclosed | TemplateError::TooLong => text.place,
                 };
-                let mistake = Mistake::new("bad_template", place, error.to_string(), "here");
+                let mistake = Diagnostic::new("bad_template", place, error.to_string(), "here");
                 found.push(mistake.help(error.help()));
                 None
             }
         }
     }
 
-    fn unknown_name(&self, text: &Text, name: &str, late: &dyn Late) -> Mistake {
+    fn unknown_name(&self, text: &Text, name: &str, late: &dyn Late) -> Diagnostic {
         let place = self.narrow(text, name);
         if let Some((message, help)) = late.why_not(name) {
-            return Mistake::new("unknown_name", place, message, "not known here").help(help);
+            return Diagnostic::new("unknown_name", place, message, "not known here").help(help);
         }
         let message = format!("`{{{name}}}` is not known here");
-        let mistake = Mistake::new("unknown_name", place, message, "no such name");
+        let mistake = Diagnostic::new("unknown_name", place, message, "no such name");
         let vars = self.world.vars.values.keys().map(String::as_str);
         let axes = self.axes.iter().map(|(n, _)| *n);
         match suggest(name, vars.chain(axes).chain(late.names())) {
@@ -336,7 +336,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the place of the placeholder inside a string, or of the whole string
     /// where it is written with escapes.
-    pub(crate) fn narrow(&self, text: &Text, name: &str) -> Place {
+    pub(crate) fn narrow(&self, text: &Text, name: &str) -> Span {
         let whole = text.place;
         let Some(file) = self.world.sources.get(whole) else {
             return whole;
@@ -345,7 +345,7 @@ impl<'a> Scope<'a> {
         let needle = format!("{{{name}}}");
         let written = file.text.get(start..start + len).unwrap_or_default();
         match written.find(&needle) {
-            Some(at) => Place {
+            Some(at) => Span {
                 file: whole.file,
                 start: whole.start + u32::try_from(at).unwrap_or(0),
                 len: u32::try_from(needle.len()).unwrap_or(whole.len),
@@ -356,13 +356,13 @@ impl<'a> Scope<'a> {
 }
 
 /// Returns a mistake if `name` can not stand between braces or means something else.
-pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Mistake> {
+pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Diagnostic> {
     let text = &name.text;
     let has_head = RESERVED_HEADS.iter().any(|head| text.starts_with(head));
     if has_head || RESERVED.contains(&text.as_str()) {
         let message =
             format!("{what} can not be called `{text}`: the name has a meaning of its own");
-        return Some(Mistake::new(
+        return Some(Diagnostic::new(
             "reserved_name",
             name.place,
             message,
@@ -374,7 +374,7 @@ pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Mistake> {
     let is_good = text.starts_with(is_start) && text.chars().all(is_rest);
     (!is_good).then(|| {
         let message = format!("{what} can not be called `{text}`");
-        Mistake::new("bad_name", name.place, message, "not a name").help(match what == "a use" && text.contains('{') {
+        Diagnostic::new("bad_name", name.place, message, "not a name").help(match what == "a use" && text.contains('{') {
             true => {
                 "a name has no `{…}`: what names a value of `each` elsewhere is done for each, as `name[value]`"
             }

@@ -6,7 +6,7 @@ use super::node::{Mistakes, Node};
 use super::scope::{Never, Scope, World, bad_name};
 use super::target::{SHELL, shell_command};
 use crate::build::model::{Secret, SecretFrom};
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Where a value can come from.
 const FROM: &[&str] = &["command", "env", "file"];
@@ -28,8 +28,8 @@ pub(crate) fn decode(
         if let Some(first) = out.get(&name.text) {
             let message = format!("the secret `{}` is declared twice", name.text);
             found.push(
-                Mistake::new("duplicate_name", name.place, message, "declared again")
-                    .also(first.place, "first declared here"),
+                Diagnostic::new("duplicate_name", name.place, message, "declared again")
+                    .secondary(first.place, "first declared here"),
             );
             continue;
         }
@@ -37,7 +37,7 @@ pub(crate) fn decode(
         if given.count() != 1 {
             let message = format!("the secret `{}` must come from one place", name.text);
             found.push(
-                Mistake::new("missing_argument", name.place, message, "from where?").help(
+                Diagnostic::new("missing_argument", name.place, message, "from where?").help(
                     "write `command=\"pass show …\"`, `env=\"NAME\"` or `file=\"path\"`; never the value",
                 ),
             );

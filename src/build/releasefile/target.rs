@@ -13,8 +13,8 @@ use crate::build::glob::{is_reserved, overlap};
 use crate::build::graph::{
     CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
 };
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::fs::{RepoPath, shown};
-use crate::core::source::{Mistake, Place};
 use crate::core::template::{self, Mode, Template, Value};
 
 /// The nodes a target may have.
@@ -36,7 +36,7 @@ pub(crate) const SHELL: &[&str] = &["sh", "-eu", "-c"];
 /// A decoded target, and where each of its needs is written.
 pub(crate) struct Decoded {
     pub(crate) target: Target,
-    pub(crate) need_places: Vec<Place>,
+    pub(crate) need_places: Vec<Span>,
 }
 
 /// Reports what is wrong with a target whatever the values of its axes are.
@@ -50,13 +50,13 @@ pub(crate) fn check_shape(declared: &Declared, found: &mut Mistakes) {
     if !has("run") && !has("needs") {
         let message = format!("the target `{}` has neither `run` nor `needs`", name.text);
         found.push(
-            Mistake::new("empty_target", name.place, message, "nothing to do")
+            Diagnostic::new("empty_target", name.place, message, "nothing to do")
                 .help("give it a command: `run \"…\"`"),
         );
     } else if !has("run") && (has("outputs") || has("product")) {
         let message = format!("the target `{}` has outputs, but no `run`", name.text);
         found.push(
-            Mistake::new("empty_target", name.place, message, "nothing makes them")
+            Diagnostic::new("empty_target", name.place, message, "nothing makes them")
                 .help("give it a command: `run \"…\"`"),
         );
     }
@@ -182,7 +182,7 @@ pub(crate) fn duration(node: &Node, found: &mut Mistakes) -> Option<std::time::D
 /// What a target needs, and where that is written.
 struct Needs {
     ids: Vec<TargetId>,
-    places: Vec<Place>,
+    places: Vec<Span>,
     /// Targets with `each` over files of which there are none now.
     empty: Vec<Rc<str>>,
 }
@@ -253,7 +253,7 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
                     continue;
                 }
                 let message = format!("`!{pattern}` takes nothing away");
-                let mistake = Mistake::new("bad_pattern", text.place, message, "not an output");
+                let mistake = Diagnostic::new("bad_pattern", text.place, message, "not an output");
                 let help =
                     "name first what it is taken away from: `outputs \"site/\" \"!site/.cache/\"`";
                 found.push(mistake.help(help));
@@ -266,7 +266,7 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
             let is_glob = matches!(pattern, Pattern::Glob { .. });
             if let (Some(count), false) = (count, is_glob) {
                 let message = format!("`count` is for globs, and `{pattern}` is none");
-                found.push(Mistake::new(
+                found.push(Diagnostic::new(
                     "unknown_property",
                     count.place,
                     message,
@@ -284,7 +284,7 @@ fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes
 
 /// Returns a mistake unless the pattern lies in the repository, outside of what is
 /// git's and `rel`'s own.
-pub(crate) fn outside(role: &str, pattern: &Pattern, place: Place) -> Option<Mistake> {
+pub(crate) fn outside(role: &str, pattern: &Pattern, place: Span) -> Option<Diagnostic> {
     let path = match pattern {
         Pattern::File(path) | Pattern::Dir(path) => path,
         Pattern::Glob { base, .. } => base,
@@ -301,7 +301,7 @@ pub(crate) fn outside(role: &str, pattern: &Pattern, place: Place) -> Option<Mis
     };
     let message = format!("the {role} `{pattern}` {what}");
     Some(
-        Mistake::new("bad_output", place, message, label)
+        Diagnostic::new("bad_output", place, message, label)
             .help("name a path below the directory of the Releasefile, such as `build/…`"),
     )
 }
@@ -315,7 +315,7 @@ fn dir(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes) {
     };
     if !path.is_inside() {
         let message = format!("the directory `{path}` lies outside of the repository");
-        found.push(Mistake::new("bad_dir", text.place, message, "outside"));
+        found.push(Diagnostic::new("bad_dir", text.place, message, "outside"));
         return;
     }
     target.dir = path;
@@ -335,7 +335,7 @@ fn env(node: &Node, target: &mut Target, scope: &Scope, late: &LateNames, found:
                     format!("`env` names `{}` twice", name.text),
                 ),
             };
-            found.push(Mistake::new(code, name.place, message, "here"));
+            found.push(Diagnostic::new(code, name.place, message, "here"));
             return;
         }
         target.env.insert(name.text.clone(), value);
@@ -368,7 +368,7 @@ fn pool(node: &Node, names: &Names, found: &mut Mistakes) -> Option<(PoolId, u32
     let Some(at) = names.pools.iter().position(|p| p.name == text.text) else {
         let known: Vec<&str> = names.pools.iter().map(|p| p.name.as_str()).collect();
         let message = format!("there is no pool `{}`", text.text);
-        let mistake = Mistake::new("unknown_pool", text.place, message, "not a pool");
+        let mistake = Diagnostic::new("unknown_pool", text.place, message, "not a pool");
         found.push(match known.is_empty() {
             true => mistake.help(format!("declare it: `pool \"{}\" depth=2`", text.text)),
             false => with_suggestion(mistake, &text.text, &known, "the pools are"),
@@ -378,7 +378,7 @@ fn pool(node: &Node, names: &Names, found: &mut Mistakes) -> Option<(PoolId, u32
     let depth = names.pools[at].depth;
     if let Some(weight) = weight.filter(|_| number > depth) {
         let message = format!("the weight {number} never fits into a pool of depth {depth}");
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "bad_number",
             weight.place,
             message,
@@ -429,7 +429,7 @@ pub(crate) fn shell_command(
     found: &mut Mistakes,
 ) -> Option<Command> {
     if text.text.trim().is_empty() {
-        found.push(Mistake::new(
+        found.push(Diagnostic::new(
             "missing_argument",
             text.place,
             "the command is empty",
@@ -443,7 +443,7 @@ pub(crate) fn shell_command(
             "`{{{name}}}` stands in a script for `{}`, for which no value can be quoted safely",
             shell.join(" ")
         );
-        let mistake = Mistake::new("bad_template", scope.narrow(text, name), message, "here");
+        let mistake = Diagnostic::new("bad_template", scope.narrow(text, name), message, "here");
         let help =
             format!("set a variable with `env NAME=\"{{{name}}}\"`, and read it in the script");
         found.push(mistake.help(help));

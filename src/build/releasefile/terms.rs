@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::node::{Mistakes, Node, Text};
 use super::scope::Scope;
 use crate::build::model::Approval;
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 
 /// Reads `approval by="alice bob" count=1`.
 pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Approval> {
@@ -14,7 +14,7 @@ pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> O
     if let Some(extra) = node.args.first() {
         let message = "`approval` takes no argument, but `by=\"…\"`";
         found.push(
-            Mistake::new("extra_argument", extra.place, message, "not expected here")
+            Diagnostic::new("extra_argument", extra.place, message, "not expected here")
                 .help("write `approval by=\"alice bob\" count=1`"),
         );
     }
@@ -36,7 +36,12 @@ pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> O
             by.len(),
             crate::core::error::plural(by.len(), "user")
         );
-        found.push(Mistake::new("bad_number", place, message, "never so many"));
+        found.push(Diagnostic::new(
+            "bad_number",
+            place,
+            message,
+            "never so many",
+        ));
     }
     Some(Approval {
         by,
@@ -52,7 +57,7 @@ pub(super) fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
     let lease = scalar.duration(found)?;
     if lease < Duration::from_secs(1) {
         found.push(
-            Mistake::new(
+            Diagnostic::new(
                 "bad_duration",
                 scalar.place,
                 "a lease holds for a second at least",

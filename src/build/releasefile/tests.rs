@@ -76,7 +76,7 @@ impl Space {
         }
     }
 
-    fn text(&self, mistakes: &[Mistake], sources: &Sources) -> String {
+    fn text(&self, mistakes: &[Diagnostic], sources: &SourceMap) -> String {
         self.filtered(&render(mistakes, sources, 100, false))
     }
 
@@ -107,8 +107,8 @@ fn the_examples_of_the_reference_load() {
             .file("assets/b.png", "");
         if let Err(error) = space.load() {
             let is_tolerated =
-                |m: &Mistake| matches!(m.code, "missing_input" | "empty_glob") || m.is_warning;
-            let real: Vec<Mistake> = error
+                |m: &Diagnostic| matches!(m.code, "missing_input" | "empty_glob") || m.is_warning;
+            let real: Vec<Diagnostic> = error
                 .mistakes
                 .iter()
                 .filter(|m| !is_tolerated(m))

@@ -1,7 +1,7 @@
 //! Windows: `window "Mon-Thu 09:00-16:00" tz="America/Montreal"`, of an environment or a rollout.
 
 use super::node::{Mistakes, Node};
-use crate::core::source::Mistake;
+use crate::core::diagnostics::Diagnostic;
 use crate::core::window::{Window, spans};
 
 /// The clock of a window that names none.
@@ -21,7 +21,7 @@ fn one(node: &Node, found: &mut Mistakes) -> Window {
         match spans(&text.text) {
             Ok(some) => all.extend(some),
             Err(why) => found.push(
-                Mistake::new("bad_window", text.place, why, "not understood")
+                Diagnostic::new("bad_window", text.place, why, "not understood")
                     .help("write `Mon-Thu 09:00-16:00`, `Sat,Sun 22:00-04:00` or `01:00-05:00`"),
             ),
         }
@@ -32,7 +32,7 @@ fn one(node: &Node, found: &mut Mistakes) -> Window {
     {
         let message = format!("`{}` is no name of a time zone", zone.text);
         found.push(
-            Mistake::new("bad_window", zone.place, message, "not a zone")
+            Diagnostic::new("bad_window", zone.place, message, "not a zone")
                 .help("write `America/Montreal`, `UTC` or `local`"),
         );
     }

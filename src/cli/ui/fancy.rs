@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::plain::Plain;
 use super::{Screen, Text, shown_time};
+use crate::core::diagnostics::SourceMap;
 use crate::core::progress::{Event, Progress};
-use crate::core::source::Sources;
 
 /// What the moving line is made of.
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub struct Fancy {
 
 impl Fancy {
     /// Returns a display; it is gone when this is dropped.
-    pub fn new(screen: Screen, sources: Sources) -> Self {
+    pub fn new(screen: Screen, sources: SourceMap) -> Self {
         DRAWN.fetch_add(1, Ordering::SeqCst);
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());

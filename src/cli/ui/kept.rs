@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::plain::Plain;
 use super::{Screen, Text};
+use crate::core::diagnostics::SourceMap;
 use crate::core::progress::{Event, Progress};
-use crate::core::source::Sources;
 
 /// Most bytes of a log: a host can print without end.
 const LOG_MAX: usize = 256 << 20;
@@ -33,7 +33,7 @@ impl<'a> Kept<'a> {
         };
         let log = file.map(|file| {
             let write = bounded(file, LOG_MAX);
-            Plain::new(screen, Sources::default(), Box::new(write) as Lines<'a>)
+            Plain::new(screen, SourceMap::default(), Box::new(write) as Lines<'a>)
         });
         Self { display, log }
     }

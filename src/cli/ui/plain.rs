@@ -4,15 +4,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN, shown_time};
+use crate::core::diagnostics::SourceMap;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
 use crate::core::progress::{Event, Progress, Settled, StepEnd};
-use crate::core::source::Sources;
 
 /// Writes events as lines through a function.
 pub struct Plain<W: Fn(&Text) + Sync> {
     screen: Screen,
     /// What the places of mistakes point into.
-    sources: Sources,
+    sources: SourceMap,
     write: W,
     /// Host and step whose output came last, to head a block only once.
     last_step: Mutex<Option<(String, String)>>,
@@ -20,7 +20,7 @@ pub struct Plain<W: Fn(&Text) + Sync> {
 
 impl<W: Fn(&Text) + Sync> Plain<W> {
     /// Returns a writer of lines; `write` gets whole lines, so that threads do not mix.
-    pub fn new(screen: Screen, sources: Sources, write: W) -> Self {
+    pub fn new(screen: Screen, sources: SourceMap, write: W) -> Self {
         Self {
             screen,
             sources,
@@ -214,7 +214,7 @@ mod tests {
         };
         let text = Mutex::new(String::new());
         let write = |s: &Text| text.lock().expect("locks").push_str(s.as_str());
-        let plain = Plain::new(screen, Sources::default(), write);
+        let plain = Plain::new(screen, SourceMap::default(), write);
         let finished = Event::Finished {
             target: "wheel",
             how: Settled::Ran,
@@ -228,7 +228,7 @@ mod tests {
             color: false,
             ..screen
         };
-        let plain = Plain::new(screen, Sources::default(), write);
+        let plain = Plain::new(screen, SourceMap::default(), write);
         plain.event(&Event::Started {
             target: "wheel",
             reason: "never built here",

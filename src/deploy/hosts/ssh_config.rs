@@ -231,7 +231,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::core::source::Place;
+    use crate::core::diagnostics::Span;
 
     /// Returns the name of a destination with the user's configuration, further files of the
     /// system's, and options.
@@ -266,7 +266,7 @@ mod tests {
             root: "/srv".into(),
             into_foreign: false,
             vars: BTreeMap::new(),
-            place: Place::default(),
+            place: Span::default(),
         };
         let variable = |_: &str| Some(OsString::from(agent));
         let words: Vec<OsString> = options.iter().map(OsString::from).collect();

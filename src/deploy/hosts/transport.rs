@@ -283,7 +283,7 @@ impl Transport for System {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::source::Place;
+    use crate::core::diagnostics::Span;
 
     /// csh(1) and fish(1) read single quotes in ways of their own: line ends, `!`, backslashes.
     #[test]
@@ -321,7 +321,7 @@ mod tests {
             root: "/srv".into(),
             into_foreign: false,
             vars: BTreeMap::new(),
-            place: Place::default(),
+            place: Span::default(),
         };
         let words: Vec<String> = system
             .command(&host)

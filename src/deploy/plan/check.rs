@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::model::{Arg, Environment, Host, Project, Use};
+use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::error::{Error, Result};
 use crate::core::range;
-use crate::core::source::{Mistake, Place, suggest};
 use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::plan::expand::given;
@@ -18,7 +18,7 @@ use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
 
 /// Returns the mistakes in what environments pass to recipes.
-pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Mistake> {
+pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Diagnostic> {
     let environments = project.environments.iter();
     environments
         .flat_map(|environment| check_environment(project, environment, recipes))
@@ -29,7 +29,7 @@ fn check_environment(
     project: &Project,
     environment: &Environment,
     recipes: &Recipes,
-) -> Vec<Mistake> {
+) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
     let mut taken = Vec::new();
     for one in &environment.uses {
@@ -84,7 +84,7 @@ struct Checker<'a, 'm> {
     project: &'a Project,
     environment: &'a Environment,
     one: &'a Use,
-    mistakes: &'m mut Vec<Mistake>,
+    mistakes: &'m mut Vec<Diagnostic>,
 }
 
 impl<'a> Checker<'a, '_> {
@@ -99,7 +99,8 @@ impl<'a> Checker<'a, '_> {
         };
         let Some(recipe) = recipe.as_deref() else {
             let message = format!("there is no recipe `{}`", self.one.recipe);
-            let mistake = Mistake::new("unknown_recipe", self.one.place, message, "not a recipe");
+            let mistake =
+                Diagnostic::new("unknown_recipe", self.one.place, message, "not a recipe");
             let known: Vec<&str> = recipes.names().collect();
             self.mistakes
                 .push(match suggest(&self.one.recipe, known.iter().copied()) {
@@ -123,7 +124,7 @@ impl<'a> Checker<'a, '_> {
         for param in &recipe.params {
             if param.default.is_none() && !self.one.args.contains_key(&param.name) {
                 let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
-                let mistake = Mistake::new("missing_parameter", self.one.place, message, "here");
+                let mistake = Diagnostic::new("missing_parameter", self.one.place, message, "here");
                 self.mistakes.push(match &param.desc {
                     Some(desc) => mistake.help(format!("`{}`: {desc}", param.name)),
                     None => mistake,
@@ -171,10 +172,9 @@ impl<'a> Checker<'a, '_> {
         if is_lacking {
             let message = format!("recipe `{}` needs a `driver`", recipe.name);
             self.mistakes.push(
-                Mistake::new("missing_parameter", self.one.place, message, "here").help(format!(
-                    "or the commands that one gives: {}",
-                    lacking.join(", ")
-                )),
+                Diagnostic::new("missing_parameter", self.one.place, message, "here").help(
+                    format!("or the commands that one gives: {}", lacking.join(", ")),
+                ),
             );
         }
         is_lacking
@@ -182,7 +182,7 @@ impl<'a> Checker<'a, '_> {
 
     fn unknown_param(&mut self, recipe: &Recipe, name: &str, arg: &Arg) {
         let message = format!("recipe `{}` has no parameter `{name}`", recipe.name);
-        let mistake = Mistake::new("unknown_parameter", arg.place, message, "not a parameter");
+        let mistake = Diagnostic::new("unknown_parameter", arg.place, message, "not a parameter");
         let known = recipe.params.iter().map(|p| p.name.as_str());
         self.mistakes.push(match suggest(name, known.clone()) {
             Some(near) => mistake.help(format!("did you mean `{near}`?")),
@@ -216,7 +216,7 @@ impl<'a> Checker<'a, '_> {
         if needs_host && self.one.on.is_empty() {
             let message = format!("recipe `{}` works on a host", recipe.name);
             self.mistakes.push(
-                Mistake::new("missing_host", place, message, "no `on=`")
+                Diagnostic::new("missing_host", place, message, "no `on=`")
                     .help("say where: `on=\"host-or-group\"`"),
             );
         }
@@ -227,14 +227,14 @@ impl<'a> Checker<'a, '_> {
                 recipe.name
             );
             self.mistakes.push(
-                Mistake::new("misplaced", place, message, "`after` does nothing here")
+                Diagnostic::new("misplaced", place, message, "`after` does nothing here")
                     .help("leave `after` out, or say where they are asked: `on=\"host\"`"),
             );
         }
         if recipe.needs_from() && self.one.from.is_none() {
             let message = format!("recipe `{}` takes something from another host", recipe.name);
             self.mistakes.push(
-                Mistake::new("missing_host", place, message, "no `from=`")
+                Diagnostic::new("missing_host", place, message, "no `from=`")
                     .help("say from where: `from=\"host\"`"),
             );
         }
@@ -257,10 +257,10 @@ impl<'a> Checker<'a, '_> {
             };
             if let Some(other) = taken.iter().find(is_shared) {
                 let message = format!("`{}` and `{label}` have one directory", other.label);
-                let mistake = Mistake::new("shared_directory", arg.place, message, "the same");
+                let mistake = Diagnostic::new("shared_directory", arg.place, message, "the same");
                 self.mistakes.push(
                     mistake
-                        .also(other.arg.place, format!("of `{}`", other.label))
+                        .secondary(other.arg.place, format!("of `{}`", other.label))
                         .help("one would replace what the other makes there: give each its own"),
                 );
             }
@@ -285,7 +285,7 @@ impl<'a> Checker<'a, '_> {
             Ok(template) => template,
             Err(error) => {
                 self.mistakes.push(
-                    Mistake::new("template", arg.place, error.to_string(), "here")
+                    Diagnostic::new("template", arg.place, error.to_string(), "here")
                         .help(error.help()),
                 );
                 return;
@@ -295,7 +295,7 @@ impl<'a> Checker<'a, '_> {
             if !self.is_known(used, param) {
                 if recipe.param(used).is_some_and(|p| p.kind == Kind::Secret) {
                     let (message, help) = only_in_files(used);
-                    let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+                    let mistake = Diagnostic::new("unknown_name", arg.place, message, "here");
                     self.mistakes.push(mistake.help(help.unwrap_or_default()));
                     continue;
                 }
@@ -307,7 +307,7 @@ impl<'a> Checker<'a, '_> {
     }
 
     /// A value of a host that some of the hosts do not have.
-    fn host_var(&mut self, (prefix, var): (&str, &str), place: Place, label: &str) {
+    fn host_var(&mut self, (prefix, var): (&str, &str), place: Span, label: &str) {
         let hosts = match prefix {
             // Every host has these.
             _ if ["name", "root"].contains(&var) => return,
@@ -331,8 +331,8 @@ impl<'a> Checker<'a, '_> {
             ),
         };
         self.mistakes.push(
-            Mistake::new("unknown_name", place, message, label)
-                .also(first.place, format!("`{}` has none", first.name))
+            Diagnostic::new("unknown_name", place, message, label)
+                .secondary(first.place, format!("`{}` has none", first.name))
                 .help(help),
         );
     }
@@ -359,7 +359,7 @@ impl<'a> Checker<'a, '_> {
 
     fn unknown_name(&mut self, used: &str, recipe: &Recipe, param: &Param, arg: &Arg) {
         let message = format!("`{{{used}}}` is not known here");
-        let mistake = Mistake::new("unknown_name", arg.place, message, "here");
+        let mistake = Diagnostic::new("unknown_name", arg.place, message, "here");
         let no_file = self.no_file(used);
         let known = self.known(param);
         let help = match suggest(used, known.iter().map(String::as_str)) {
@@ -384,7 +384,7 @@ impl<'a> Checker<'a, '_> {
         let reference = match Template::parse(arg.target_text(), Mode::Plain) {
             Ok(reference) => reference,
             Err(error) => {
-                let mistake = Mistake::new("template", arg.place, error.to_string(), "here");
+                let mistake = Diagnostic::new("template", arg.place, error.to_string(), "here");
                 return self.mistakes.push(mistake.help(error.help()));
             }
         };
@@ -402,7 +402,7 @@ impl<'a> Checker<'a, '_> {
     /// Says why an argument stands for no artifact.
     fn refuse(&mut self, name: &str, arg: &Arg, refusal: Refusal) {
         let mistake = |message: String, label: &str| {
-            Mistake::new("unknown_target", arg.place, message, label)
+            Diagnostic::new("unknown_target", arg.place, message, label)
         };
         self.mistakes.push(match refusal {
             Refusal::NotNeeded(target, values) => {
@@ -463,7 +463,7 @@ impl<'a> Checker<'a, '_> {
             return;
         }
         let message = format!("`{name}` takes the name of a secret");
-        let mistake = Mistake::new(
+        let mistake = Diagnostic::new(
             "unknown_secret",
             arg.place,
             message,

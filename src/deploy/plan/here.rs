@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use crate::build::model::{Host, Reach, Use};
-use crate::core::source::Place;
+use crate::core::diagnostics::Span;
 use crate::deploy::recipe::Recipe;
 
 /// Its name, which no Releasefile can give to a host.
@@ -20,7 +20,7 @@ static HERE: LazyLock<Host> = LazyLock::new(|| Host {
     root: ".".to_owned(),
     into_foreign: false,
     vars: BTreeMap::new(),
-    place: Place::default(),
+    place: Span::default(),
 });
 
 /// Returns this machine, with the repository as its root.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::build::model::Artifact;
+use crate::core::diagnostics::Span;
 use crate::core::error::Result;
-use crate::core::source::Place;
 use crate::core::template::Value;
 use crate::deploy::http::Wait;
 use crate::deploy::plan::port::Port;
@@ -51,7 +51,7 @@ pub struct Job {
     /// A target that texts of the use name (`{wheel.id}`) and that is not made yet.
     pub missing: Option<String>,
     /// Where the use is written.
-    pub place: Place,
+    pub place: Span,
 }
 
 /// A value that is passed to a recipe.

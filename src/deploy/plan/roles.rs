@@ -191,7 +191,7 @@ mod tests {
             on: Vec::new(),
             command: crate::core::template::Template::default(),
             count,
-            place: crate::core::source::Place::default(),
+            place: crate::core::diagnostics::Span::default(),
         };
         Environment {
             name: "e".into(),

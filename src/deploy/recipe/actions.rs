@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
-use crate::core::source::{Mistake, Place};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::names::Allow;
 use crate::deploy::recipe::reader::{Reader, text_of};
@@ -41,7 +41,7 @@ impl Reader {
             _ => &[],
         };
         self.properties(node, allowed);
-        let late = |me: &mut Self, (text, place): (String, Place), mode| {
+        let late = |me: &mut Self, (text, place): (String, Span), mode| {
             me.template(&text, mode, Allow::Late, place)
         };
         Some(match name {
@@ -175,7 +175,7 @@ impl Reader {
             None => {
                 let message = format!("`put` takes an artifact parameter, not `{text}`");
                 self.mistakes.push(
-                    Mistake::new("wrong_value", place, message, "not an artifact")
+                    Diagnostic::new("wrong_value", place, message, "not an artifact")
                         .help("declare `param \"x\" type=\"artifact\"`, or add `from=\"from\"` for a path on the other host"),
                 );
                 None

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::build::model::{Arg, Use};
+use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, ReadFile};
-use crate::core::source::{Mistake, Place, Sources, suggest};
 use crate::deploy::recipe::{Recipe, driver, parse};
 
 /// The recipes that ship inside the binary.
@@ -83,8 +83,8 @@ pub struct Recipes {
     broken: BTreeSet<String>,
     /// The files of the project that were read.
     pub files: Vec<ReadFile>,
-    /// Mistakes found in the files, with places in the [`Sources`] returned beside.
-    pub mistakes: Vec<Mistake>,
+    /// Mistakes found in the files, with places in the [`SourceMap`] returned beside.
+    pub mistakes: Vec<Diagnostic>,
 }
 
 /// A file, and what was read from it, once that was asked for.
@@ -111,9 +111,9 @@ impl Recipes {
     /// The project's are read at once. Mistakes in them do not fail it: they are in
     /// [`Recipes::mistakes`], to be shown together with those of the Releasefile. The shipped ones have
     /// none, and are read when a use names them.
-    pub fn load(project_dir: Option<&Path>) -> Result<(Self, Sources)> {
+    pub fn load(project_dir: Option<&Path>) -> Result<(Self, SourceMap)> {
         let mut recipes = Self::default();
-        let mut sources = Sources::default();
+        let mut sources = SourceMap::default();
         for (name, text) in SHIPPED {
             let path = PathBuf::from(format!("(shipped) recipes/{name}.kdl"));
             let text = Text::new(Cow::Borrowed(text), sources.add(path, text));
@@ -172,7 +172,7 @@ impl Recipes {
     }
 
     /// Returns the recipe that a `use` names, read together with the driver that it names.
-    pub fn of_use(&self, one: &Use) -> Result<Option<Arc<Recipe>>, Box<Mistake>> {
+    pub fn of_use(&self, one: &Use) -> Result<Option<Arc<Recipe>>, Box<Diagnostic>> {
         let Some(recipe) = self.get(&one.recipe) else {
             return Ok(None);
         };
@@ -187,7 +187,7 @@ impl Recipes {
         }
         let Some(driver) = self.drivers.get(&arg.text) else {
             let message = format!("there is no driver `{}`", arg.text);
-            let mistake = Mistake::new("unknown_driver", arg.place, message, "not a driver");
+            let mistake = Diagnostic::new("unknown_driver", arg.place, message, "not a driver");
             let known: Vec<&str> = self.drivers.keys().map(String::as_str).collect();
             return Err(Box::new(match suggest(&arg.text, known.iter().copied()) {
                 Some(near) => mistake.help(format!("did you mean `{near}`?")),
@@ -207,7 +207,7 @@ impl Recipes {
             Err(mistakes) => {
                 let what = mistakes.first().map_or("", |m| m.message.as_str());
                 let message = format!("driver `{}` does not fit: {what}", arg.text);
-                Err(Box::new(Mistake::new(
+                Err(Box::new(Diagnostic::new(
                     "bad_driver",
                     arg.place,
                     message,
@@ -218,14 +218,14 @@ impl Recipes {
     }
 
     /// Returns places in the files that a use is read from: its recipe's, and its driver's.
-    pub fn places_of(&self, one: &Use) -> Vec<Place> {
+    pub fn places_of(&self, one: &Use) -> Vec<Span> {
         let Some(recipe) = self.get(&one.recipe) else {
             return Vec::new();
         };
         let driver = driver_arg(recipe, one).and_then(|arg| self.drivers.get(&arg.text));
-        let driver = driver.map(|text| Place {
+        let driver = driver.map(|text| Span {
             file: text.file,
-            ..Place::default()
+            ..Span::default()
         });
         [Some(recipe.place), driver].into_iter().flatten().collect()
     }

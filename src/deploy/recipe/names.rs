@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::source::{Mistake, Place, suggest};
+use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::Kind;
 
@@ -77,11 +77,11 @@ impl Names {
         template: &Template,
         mode: Mode,
         allow: Allow,
-        place: Place,
-    ) -> Option<Mistake> {
+        place: Span,
+    ) -> Option<Diagnostic> {
         for name in template.names() {
             if let Err((message, help)) = self.check_one(name, mode, allow) {
-                let mistake = Mistake::new("unknown_name", place, message, "here");
+                let mistake = Diagnostic::new("unknown_name", place, message, "here");
                 return Some(match help {
                     Some(help) => mistake.help(help),
                     None => mistake,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use kdl::{KdlDocument, KdlNode, KdlValue};
 
-use crate::core::source::{Mistake, Place};
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
@@ -69,7 +69,7 @@ const STEP_PROPERTIES: [&str; 11] = [
 ];
 
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
-pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Mistake>> {
+pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Diagnostic>> {
     let (document, mistakes) = reader::document(text, file)?;
     let mut reader = Reader::new(file);
     reader.mistakes = mistakes;
@@ -88,7 +88,7 @@ pub fn with_driver(
     (text, file): (&str, u16),
     driver: &str,
     (driver_text, driver_file): (&str, u16),
-) -> Result<Recipe, Vec<Mistake>> {
+) -> Result<Recipe, Vec<Diagnostic>> {
     let (document, mistakes) = reader::document(text, file)?;
     let (driver_document, of_driver) = reader::document(driver_text, driver_file)?;
     let mut reader = Reader::new(driver_file);
@@ -274,7 +274,7 @@ impl Reader {
     }
 
     /// Refuses a guard that is asked on the way back, where nothing is made, about an artifact.
-    fn check_back_guard(&mut self, recipe: &Recipe, command: &Template, place: Place) {
+    fn check_back_guard(&mut self, recipe: &Recipe, command: &Template, place: Span) {
         let mut names: Vec<&str> = command.names().collect();
         let mut at = 0;
         while let Some(name) = names.get(at).copied() {
@@ -369,7 +369,7 @@ impl Reader {
     }
 
     /// Returns the names that a command parameter gives to the text of a `use`.
-    fn gives(&mut self, node: &KdlNode, kind: Kind, place: Place) -> Vec<String> {
+    fn gives(&mut self, node: &KdlNode, kind: Kind, place: Span) -> Vec<String> {
         let Some(text) = node.entry("gives").and_then(text_of) else {
             return Vec::new();
         };

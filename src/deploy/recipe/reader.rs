@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::kdl_text::{self, Part};
-use crate::core::source::{Mistake, Place, suggest};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::names::{Allow, Names};
 
@@ -17,7 +17,7 @@ use crate::deploy::recipe::names::{Allow, Names};
 pub(in crate::deploy) fn document(
     text: &str,
     file: u16,
-) -> Result<(KdlDocument, Vec<Mistake>), Vec<Mistake>> {
+) -> Result<(KdlDocument, Vec<Diagnostic>), Vec<Diagnostic>> {
     let parsed = KdlDocument::parse_v2(text);
     let document = parsed.map_err(|error| kdl_text::syntax(&error, text, file))?;
     let start = 0;
@@ -25,9 +25,9 @@ pub(in crate::deploy) fn document(
     Ok((document, mistakes))
 }
 
-fn place_of(span: miette::SourceSpan, file: u16) -> Place {
+fn place_of(span: miette::SourceSpan, file: u16) -> Span {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Place {
+    Span {
         file,
         start: number(span.offset()),
         len: number(span.len()),
@@ -47,7 +47,7 @@ pub fn text_of(entry: &KdlEntry) -> Option<String> {
 /// A file being read.
 pub(in crate::deploy) struct Reader {
     pub(in crate::deploy) file: u16,
-    pub(in crate::deploy) mistakes: Vec<Mistake>,
+    pub(in crate::deploy) mistakes: Vec<Diagnostic>,
     pub(in crate::deploy) names: Names,
     /// Values of hosts that were named since these were taken.
     pub(in crate::deploy) host_names: BTreeSet<String>,
@@ -63,19 +63,19 @@ impl Reader {
         }
     }
 
-    pub(in crate::deploy) fn place(&self, span: miette::SourceSpan) -> Place {
+    pub(in crate::deploy) fn place(&self, span: miette::SourceSpan) -> Span {
         place_of(span, self.file)
     }
 
     pub(in crate::deploy) fn wrong(
         &mut self,
         code: &'static str,
-        place: Place,
+        place: Span,
         message: String,
         label: &str,
     ) {
         self.mistakes
-            .push(Mistake::new(code, place, message, label));
+            .push(Diagnostic::new(code, place, message, label));
     }
 
     /// Reports `found` as unknown, with the nearest of `known`.
@@ -84,9 +84,9 @@ impl Reader {
         what: &str,
         found: &str,
         known: &[&str],
-        place: Place,
+        place: Span,
     ) {
-        let mistake = Mistake::new(
+        let mistake = Diagnostic::new(
             "unknown_node",
             place,
             format!("{what} `{found}` is not known here"),
@@ -104,7 +104,7 @@ impl Reader {
         text: &str,
         mode: Mode,
         allow: Allow,
-        place: Place,
+        place: Span,
     ) -> Template {
         match Template::parse(text, mode) {
             Ok(template) => {
@@ -116,7 +116,8 @@ impl Reader {
             }
             Err(error) => {
                 self.mistakes.push(
-                    Mistake::new("template", place, error.to_string(), "here").help(error.help()),
+                    Diagnostic::new("template", place, error.to_string(), "here")
+                        .help(error.help()),
                 );
                 Template::default()
             }
@@ -177,13 +178,13 @@ impl Reader {
         }
     }
 
-    pub(in crate::deploy) fn duration(&mut self, text: &str, place: Place) -> Option<Duration> {
+    pub(in crate::deploy) fn duration(&mut self, text: &str, place: Span) -> Option<Duration> {
         match crate::core::window::duration(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
                 let message = format!("`{text}` is not a duration: {error}");
                 self.mistakes.push(
-                    Mistake::new("bad_duration", place, message, "here")
+                    Diagnostic::new("bad_duration", place, message, "here")
                         .help("write `90s`, `10m` or `24h`"),
                 );
                 None
@@ -192,7 +193,7 @@ impl Reader {
     }
 
     /// Returns the only argument.
-    pub(in crate::deploy) fn argument(&mut self, node: &KdlNode) -> Option<(String, Place)> {
+    pub(in crate::deploy) fn argument(&mut self, node: &KdlNode) -> Option<(String, Span)> {
         self.arguments::<1>(node).map(|[one]| one)
     }
 
@@ -200,15 +201,15 @@ impl Reader {
     pub(in crate::deploy) fn arguments<const N: usize>(
         &mut self,
         node: &KdlNode,
-    ) -> Option<[(String, Place); N]> {
-        let found: Vec<(String, Place)> = node
+    ) -> Option<[(String, Span); N]> {
+        let found: Vec<(String, Span)> = node
             .entries()
             .iter()
             .filter(|e| e.name().is_none())
             .filter_map(|e: &KdlEntry| Some((text_of(e)?, self.place(e.span()))))
             .collect();
         let count = found.len();
-        match <[(String, Place); N]>::try_from(found) {
+        match <[(String, Span); N]>::try_from(found) {
             Ok(found) => Some(found),
             Err(_) => {
                 let place = self.place(node.span());
@@ -233,9 +234,9 @@ impl Reader {
             for again in same {
                 let place = self.place(again.name().span());
                 let message = format!("`{name}` is given twice");
-                let mistake = Mistake::new("duplicate_node", place, message, "given again");
+                let mistake = Diagnostic::new("duplicate_node", place, message, "given again");
                 self.mistakes
-                    .push(mistake.also(self.place(first), "first given here"));
+                    .push(mistake.secondary(self.place(first), "first given here"));
             }
         }
     }

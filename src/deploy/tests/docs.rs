@@ -69,7 +69,7 @@ fn every_example_is_right() {
             space.param("branch", "branch2");
             space.axis("customer", &["osf"]);
             let need = Template::parse("wheel[{branch}]", Mode::Plain).expect("parses");
-            space.environment.needs.push((need, Place::default()));
+            space.environment.needs.push((need, Span::default()));
             space.project.environments.push(space.environment.clone());
             let found = space.with(|r| check_uses(r.project, r.recipes));
             assert_eq!(found, [], "{block}");

@@ -109,7 +109,7 @@ fn a_failing_step_takes_all_before_it_back() {
         "ok".into(),
         Arg {
             text: "yes".into(),
-            place: Place::default(),
+            place: Span::default(),
         },
     );
     assert_eq!(space.apply().ran, 3);
@@ -396,7 +396,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         root: root.clone(),
         into_foreign: false,
         vars: BTreeMap::new(),
-        place: Place::default(),
+        place: Span::default(),
     };
     let header = Header {
         nonce: "n0".into(),

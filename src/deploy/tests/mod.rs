@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::build::model::{Arg, Axis, Host, Param, Reach, Use};
+use crate::core::diagnostics::Span;
 use crate::core::progress::{Event, StepEnd};
-use crate::core::source::Place;
 use crate::core::template::{Mode, Template};
 use crate::deploy::wire::words::hex;
 
@@ -64,7 +64,7 @@ impl Space {
                 root: format!("hosts/{name}"),
                 into_foreign: false,
                 vars: BTreeMap::from([("port".into(), "8080".into())]),
-                place: Place::default(),
+                place: Span::default(),
             };
             ((*name).to_owned(), host)
         });
@@ -107,7 +107,7 @@ impl Space {
             one_of: Vec::new(),
             default: None,
             desc: None,
-            place: Place::default(),
+            place: Span::default(),
         });
         self.params.insert(name.into(), value.into());
     }
@@ -147,12 +147,12 @@ impl Space {
                 .map(|(name, text)| {
                     let arg = Arg {
                         text: (*text).to_owned(),
-                        place: Place::default(),
+                        place: Span::default(),
                     };
                     ((*name).to_owned(), arg)
                 })
                 .collect(),
-            place: Place::default(),
+            place: Span::default(),
         });
     }
 
@@ -160,7 +160,7 @@ impl Space {
     pub fn arg(&mut self, name: &str, text: &str) {
         let arg = Arg {
             text: text.into(),
-            place: Place::default(),
+            place: Span::default(),
         };
         self.environment.uses[0].args.insert(name.into(), arg);
     }
@@ -193,7 +193,7 @@ impl Space {
         let need = Template::parse(name, Mode::Plain).expect("parses");
         let needs = &mut self.environment.needs;
         if !needs.iter().any(|(n, _)| *n == need) {
-            needs.push((need, Place::default()));
+            needs.push((need, Span::default()));
         }
     }
 

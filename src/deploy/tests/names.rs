@@ -89,7 +89,7 @@ fn no_variable_reaches_the_text_of_a_shipped_recipe_or_driver() {
             let mut space = Space::new(&["a", "b"]);
             space.artifact("wheel", "w.whl", "wheel");
             let wheel = Template::parse("wheel", Mode::Plain).expect("parses");
-            space.environment.needs = vec![(wheel, Place::default())];
+            space.environment.needs = vec![(wheel, Span::default())];
             // Once for the driver's parameters: what reads as one recipe has them all.
             let named = [("driver", driver)];
             let one = match driver {

@@ -41,7 +41,7 @@ fn fail(space: &mut Space, value: &str) {
         .insert("unused".into(), vec![value.into()]);
     let arg = Arg {
         text: format!("test {value} = no && echo evolved >>data"),
-        place: Place::default(),
+        place: Span::default(),
     };
     space.environment.uses[1].args.insert("command".into(), arg);
 }
@@ -374,7 +374,7 @@ fn mistakes_in_uses_are_all_found() {
         &[("artifact", "{weel}"), ("root", "/r")],
     );
     let need = Template::parse("wheel[x]", Mode::Plain).expect("parses");
-    space.environment.needs.push((need, Place::default()));
+    space.environment.needs.push((need, Span::default()));
     let found = space.with(|r| check_uses(r.project, r.recipes));
     assert_eq!(found.len(), 0, "the environment is not in the project yet");
     space.project.environments.push(space.environment.clone());
@@ -428,7 +428,7 @@ fn what_was_cut_off_starts_from_nothing_half_done() {
         "echo evolved >>data; if [ ! -e {host.root}/cut ]; then : >{host.root}/cut; sleep 60; fi";
     let arg = |text: &str| Arg {
         text: text.into(),
-        place: Place::default(),
+        place: Span::default(),
     };
     let uses = &mut space.environment.uses;
     uses[1].args.insert("command".into(), arg(command));

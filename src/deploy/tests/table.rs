@@ -51,7 +51,7 @@ impl Table {
             caller: BTreeMap::new(),
             built_in: BTreeMap::new(),
             missing: None,
-            place: Place::default(),
+            place: Span::default(),
         };
         Self {
             jobs: vec![job],

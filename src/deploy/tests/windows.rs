@@ -29,7 +29,7 @@ fn space() -> Space {
         max_failures: Share::Count(0),
         on_failure: OnFailure::Back,
         windows: vec![window],
-        place: Place::default(),
+        place: Span::default(),
     });
     space
 }

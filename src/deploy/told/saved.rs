@@ -446,7 +446,7 @@ fn compare(
 mod tests {
     use super::*;
     use crate::build::model::Approval;
-    use crate::core::source::Place;
+    use crate::core::diagnostics::Span;
     use crate::deploy::wire::journal::Journal;
 
     fn environment(by: &[&str], count: usize) -> Environment {
@@ -456,7 +456,7 @@ mod tests {
             approval: Some(Approval {
                 by,
                 count,
-                place: Place::default(),
+                place: Span::default(),
             }),
             ..Environment::default()
         }

@@ -387,7 +387,7 @@ fn recipes_are_asked_once_the_rest_is_sound() {
     let check = |project: &crate::build::model::Project| {
         asked.set(asked.get() + 1);
         let place = project.environments[0].uses[0].place;
-        vec![crate::core::source::Mistake::new(
+        vec![crate::core::diagnostics::Diagnostic::new(
             "unknown_recipe",
             place,
             "no recipe",

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 
-use crate::core::source::Place;
+use crate::core::diagnostics::Span;
 use crate::deploy::hosts::landing::Landing;
 
 /// A host that says what it likes, and listens to nobody.
@@ -66,7 +66,7 @@ fn open(says: &str) -> Session {
         root: "/srv".into(),
         into_foreign: false,
         vars: std::collections::BTreeMap::new(),
-        place: Place::default(),
+        place: Span::default(),
     };
     Session::new(
         Arc::new(Fake(says.to_owned())),

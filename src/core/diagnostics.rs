@@ -1,6 +1,6 @@
 //! Places in source files, and the mistakes found at them.
 //!
-//! Every value of a Releasefile or recipe keeps its [`Place`], so that a mistake
+//! Every value of a Releasefile or recipe keeps its [`Span`], so that a mistake
 //! found late (a missing input, a clash of outputs) still shows its line and an
 //! arrow. Nothing here reads files or prints.
 
@@ -17,13 +17,13 @@ pub struct SourceFile {
     pub text: std::sync::Arc<str>,
 }
 
-/// All files that a Releasefile was put together from; a [`Place`] points into one.
+/// All files that a Releasefile was put together from; a [`Span`] points into one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sources {
+pub struct SourceMap {
     files: Vec<SourceFile>,
 }
 
-impl Sources {
+impl SourceMap {
     /// Adds a file and returns its number.
     pub fn add(&mut self, path: PathBuf, text: &str) -> u16 {
         let number = u16::try_from(self.files.len()).unwrap_or(u16::MAX);
@@ -35,7 +35,7 @@ impl Sources {
     }
 
     /// Returns the file a place points into.
-    pub fn get(&self, place: Place) -> Option<&SourceFile> {
+    pub fn get(&self, place: Span) -> Option<&SourceFile> {
         self.files.get(usize::from(place.file))
     }
 
@@ -45,7 +45,7 @@ impl Sources {
     }
 
     /// Returns the 1-based line of a place, or 0 when the file is unknown.
-    pub fn line(&self, place: Place) -> usize {
+    pub fn line(&self, place: Span) -> usize {
         self.get(place).map_or(0, |file| {
             let end = (place.start as usize).min(file.text.len());
             1 + file.text.as_bytes()[..end]
@@ -56,7 +56,7 @@ impl Sources {
     }
 
     /// Returns `Releasefile.kdl:14` for a place.
-    pub fn locate(&self, place: Place) -> String {
+    pub fn locate(&self, place: Span) -> String {
         match self.get(place) {
             Some(file) => format!("{}:{}", file.path.display(), self.line(place)),
             None => String::from("(no place)"),
@@ -64,10 +64,10 @@ impl Sources {
     }
 }
 
-/// A span of bytes in one of the [`Sources`].
+/// A span of bytes in one of the [`SourceMap`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
-    /// Number of the file in [`Sources`].
+pub struct Span {
+    /// Number of the file in [`SourceMap`].
     pub file: u16,
     /// First byte.
     pub start: u32,
@@ -77,28 +77,28 @@ pub struct Place {
 
 /// One mistake in a file: what was found, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct Diagnostic {
     /// Stable code, such as `unknown_target`; shown as `rel::build::releasefile::unknown_target`.
     pub code: &'static str,
     /// One line: what was found and what was expected.
     pub message: String,
     /// Where.
-    pub place: Place,
+    pub place: Span,
     /// Short text at the arrow.
     pub label: String,
     /// A second place that matters (the first definition of a duplicate).
-    pub also: Option<(Place, String)>,
+    pub also: Option<(Span, String)>,
     /// One thing to do.
     pub help: Option<String>,
     /// A warning does not stop the run.
     pub is_warning: bool,
 }
 
-impl Mistake {
+impl Diagnostic {
     /// Returns a mistake of `code` at `place`.
     pub fn new(
         code: &'static str,
-        place: Place,
+        place: Span,
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Self {
@@ -122,7 +122,7 @@ impl Mistake {
 
     /// Adds a second place.
     #[must_use]
-    pub fn also(mut self, place: Place, label: impl Into<String>) -> Self {
+    pub fn secondary(mut self, place: Span, label: impl Into<String>) -> Self {
         self.also = Some((place, label.into()));
         self
     }
@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn counts_lines_from_one() {
-        let mut sources = Sources::default();
+        let mut sources = SourceMap::default();
         let file = sources.add("Releasefile.kdl".into(), "a\nbb\nccc\n");
-        let place = Place {
+        let place = Span {
             file,
             start: 5,
             len: 3,
