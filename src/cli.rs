@@ -334,7 +334,7 @@ fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>> {
     let split = |pair: &String| match pair.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(Error::usage(format!("`--var {pair}` is not NAME=VALUE"))
-            .hinted("for example: --var python=python3.12")),
+            .help("for example: --var python=python3.12")),
     };
     pairs.iter().map(split).collect()
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
-use crate::core::progress::{Progress, Silent};
+use crate::core::progress::{NullProgress, Progress};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::fleet;
@@ -180,7 +180,7 @@ pub fn runbook(
     if is_offline {
         return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
     }
-    let fleet = open(request, &Silent, interrupted)?;
+    let fleet = open(request, &NullProgress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
     let answers = fleet.ask_some(&[], Depth::Decide, interrupted)?;
@@ -232,7 +232,7 @@ pub fn check_saved(
 /// Returns the error for a host that could not do its part of a plan.
 pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
     let (host, why) = plan.unwritable().next()?;
-    Some(fleet::keeps_no_journal(host).fact("says", why))
+    Some(fleet::keeps_no_journal(host).note("says", why))
 }
 
 /// Brings the hosts to what the environment says.
@@ -262,7 +262,7 @@ pub fn apply(
         return Err(Error::usage(format!(
             "`{target}` is not made, or is no target that `{name}` needs"
         ))
-        .hinted(format!("add `needs \"{target}\"` to the environment")));
+        .help(format!("add `needs \"{target}\"` to the environment")));
     }
     looked.take_leases(request, progress, interrupted)?;
     looked.roles_hold(request, interrupted)?;

@@ -85,7 +85,7 @@ impl Late<'_> {
             ErrorKind::Releasefile,
             format!("in target `{}`: {error}", self.target.name),
         )
-        .hinted(error.help())
+        .help(error.help())
     }
 }
 
@@ -157,7 +157,7 @@ pub fn render(command: &Command, late: &Late<'_>) -> Result<Vec<OsString>> {
 /// Returns the words of a command that has no late names.
 pub fn render_plain(command: &Command) -> Result<Vec<OsString>> {
     words(command, &|_| None)
-        .map_err(|e| Error::new(ErrorKind::Releasefile, e.to_string()).hinted(e.help()))
+        .map_err(|e| Error::new(ErrorKind::Releasefile, e.to_string()).help(e.help()))
 }
 
 fn words(

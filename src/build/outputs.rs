@@ -291,14 +291,14 @@ fn make_parents(root: &Path, path: &RepoPath, is_file: bool) -> Result<()> {
                     "output `{path}` leads through the link `{}`",
                     fs::shown(at.strip_prefix(root).unwrap_or(&at).as_os_str())
                 ))
-                .hinted("remove the link: outputs are only written inside the repository"));
+                .help("remove the link: outputs are only written inside the repository"));
             }
             Some(_) => {
                 return Err(Error::failed(format!(
                     "output `{path}` needs the directory `{}`, but a file is there",
                     fs::shown(at.strip_prefix(root).unwrap_or(&at).as_os_str())
                 ))
-                .hinted("move that file away"));
+                .help("move that file away"));
             }
             None => DirBuilder::new()
                 .mode(0o755)
@@ -339,7 +339,7 @@ pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
                 "`{}` made `{path}`, which is no file",
                 target.name
             ))
-            .hinted("a pipe, a socket or a device can not be kept: let the command remove it")),
+            .help("a pipe, a socket or a device can not be kept: let the command remove it")),
             content => Ok(content),
         }
     })?;
@@ -352,19 +352,19 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
         Pattern::File(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
             None => Err(
                 Error::failed(format!("`{name}` ran, but did not write `{path}`"))
-                    .hinted("let the command write it, or correct `outputs`"),
+                    .help("let the command write it, or correct `outputs`"),
             ),
             Some(meta) if meta.is_dir() => Err(Error::failed(format!(
                 "`{name}` made `{path}` a directory, not a file"
             ))
-            .hinted(format!("declare it as `outputs \"{path}/\"`"))),
+            .help(format!("declare it as `outputs \"{path}/\"`"))),
             Some(_) => Ok(()),
         },
         Pattern::Dir(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
             Some(meta) if meta.is_dir() => Ok(()),
             _ => Err(
                 Error::failed(format!("`{name}` ran, but `{path}/` is not a directory"))
-                    .hinted("let the command make that directory, or correct `outputs`"),
+                    .help("let the command make that directory, or correct `outputs`"),
             ),
         },
         Pattern::Glob { glob, .. } => {
@@ -373,11 +373,11 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
                 Some(expected) if count != expected as usize => Err(Error::failed(format!(
                     "`{name}` made {count} files that match `{glob}`, expected {expected}"
                 ))
-                .hinted("correct the pattern, its `count`, or the command")),
+                .help("correct the pattern, its `count`, or the command")),
                 None if count == 0 => Err(Error::failed(format!(
                     "`{name}` ran, but nothing matches `{glob}`"
                 ))
-                .hinted("let the command write it, or correct `outputs`")),
+                .help("let the command write it, or correct `outputs`")),
                 _ => Ok(()),
             }
         }

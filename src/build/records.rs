@@ -88,7 +88,7 @@ impl Records {
     /// Reads the records in a state directory; what is torn or of another version is unknown.
     pub fn load(state_dir: &Path) -> Result<Self> {
         let ledger = Ledger::load(path(state_dir)).map_err(|error| {
-            error.hinted(
+            error.help(
                 "it tells what past runs made: try again; if it stays unreadable, remove it, and \
                  targets are restored from the cache or run anew",
             )

@@ -282,8 +282,8 @@ impl<P: Progress> Progress for Noting<P> {
         self.display.event(event);
     }
 
-    fn aside(&self, act: &mut dyn FnMut()) {
-        self.display.aside(act);
+    fn suspend(&self, act: &mut dyn FnMut()) {
+        self.display.suspend(act);
     }
 }
 

@@ -40,7 +40,7 @@ fn check_owner(store: &LocalStore, dir: &Path) -> Result<()> {
     }
     let dir = dir.display();
     let message = format!("files in `{dir}` are not removed: others can change it");
-    Err(Error::usage(message).hinted(
+    Err(Error::usage(message).help(
         "let the user do that whose cache it is; if it is yours, close it to others \
          (`chmod -R go-w`) and take it from the list (`rel trust --remove`)",
     ))
@@ -77,7 +77,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
             let size = max_size.as_deref().map(parse_size).transpose()?;
             if age.is_none() && size.is_none() {
                 return Err(Error::usage("`rel cache prune` needs to know what may go")
-                    .hinted("for example: rel cache prune --older-than 30d"));
+                    .help("for example: rel cache prune --older-than 30d"));
             }
             let gone = store.prune(age, size)?;
             let text = format!(
@@ -114,7 +114,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
 
 fn parse_age(text: &str) -> Result<Duration> {
     crate::core::window::duration(text).map_err(|e| {
-        Error::usage(format!("`{text}` is not a time: {e}")).hinted("for example: 12h, 30d")
+        Error::usage(format!("`{text}` is not a time: {e}")).help("for example: 12h, 30d")
     })
 }
 
@@ -133,7 +133,7 @@ fn parse_size(text: &str) -> Result<u64> {
         .zip(factor)
         .and_then(|(n, f): (u64, u64)| n.checked_mul(f));
     size.ok_or_else(|| {
-        Error::usage(format!("`{text}` is not a size")).hinted("for example: 500MB, 5GB")
+        Error::usage(format!("`{text}` is not a size")).help("for example: 500MB, 5GB")
     })
 }
 

@@ -134,7 +134,7 @@ fn open_lock(path: &Path, is_believed: bool) -> Result<File> {
     if !is_other || is_believed {
         let error = Err(error).context("open", path);
         return error.map_err(|e: Box<Error>| match is_other {
-            true => e.hinted("remove it: it only says who works here"),
+            true => e.help("remove it: it only says who works here"),
             false => e,
         });
     }
@@ -174,7 +174,7 @@ fn wait_for_lock(file: &mut File, path: &Path) -> Result<()> {
         return Err(Error::usage(format!(
             "{words} (pid {pid}) works in this checkout and has started this `rel`"
         ))
-        .hinted("let the target declare `needs` instead of calling `rel`"));
+        .help("let the target declare `needs` instead of calling `rel`"));
     }
     ui::eprint_line(format_args!(
         "waiting for {words} (pid {pid}), which works in this checkout"

@@ -49,7 +49,7 @@ impl ConsentArgs {
             return Err(Error::usage(format!(
                 "`--confirm {other}` does not confirm what `{name}` destroys"
             ))
-            .hinted(format!("`--confirm {name}`, if that is meant")));
+            .help(format!("`--confirm {name}`, if that is meant")));
         }
         Ok(Consent {
             overrides: Overrides {
@@ -74,11 +74,13 @@ pub(super) fn ask(
     }
     let text = ui::deploy::question(context.screen, all);
     let mut answer = None;
-    progress.aside(&mut || answer = ui::ask(&text, interrupted));
+    progress.suspend(&mut || answer = ui::ask(&text, interrupted));
     match answer {
         Some(true) => Ok(()),
-        Some(false) => Err(Error::usage(format!("`{environment}` was not confirmed"))
-            .hinted("nothing was changed")),
+        Some(false) => {
+            Err(Error::usage(format!("`{environment}` was not confirmed"))
+                .help("nothing was changed"))
+        }
         None => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
     }
 }

@@ -113,7 +113,7 @@ impl Context {
         if !dir.is_dir() {
             return Err(
                 Error::usage(format!("there is no directory `{}`", dir.display()))
-                    .hinted("correct the argument of `-C`"),
+                    .help("correct the argument of `-C`"),
             );
         }
         let is_verbose = global.verbose > 0;
@@ -196,7 +196,7 @@ impl Context {
     ) -> Result<()> {
         if !self.vars.is_empty() || self.hosts_file.is_some() {
             return Err(Error::usage("a saved plan has its own variables and hosts")
-                .hinted("leave out `--var` and `--hosts`"));
+                .help("leave out `--var` and `--hosts`"));
         }
         self.vars = vars.clone();
         if let Some(file) = hosts_file {
@@ -258,7 +258,7 @@ impl Context {
             Some(home) => Ok(home.join(".cache/rel")),
             None => Err(
                 Error::usage("there is no home directory to keep a cache in")
-                    .hinted("set `REL_CACHE_DIR` or `HOME`"),
+                    .help("set `REL_CACHE_DIR` or `HOME`"),
             ),
         }
     }
@@ -320,7 +320,7 @@ impl Context {
                 true => Ok((file.clone(), true)),
                 false => Err(
                     Error::usage(format!("there is no file `{}`", file.display()))
-                        .hinted("correct the argument of `-f`"),
+                        .help("correct the argument of `-f`"),
                 ),
             };
         }
@@ -334,7 +334,7 @@ impl Context {
                 "there is no {RELEASEFILE} in `{}` or above",
                 self.dir.display()
             ))
-            .hinted("`rel init` writes one to start from")
+            .help("`rel init` writes one to start from")
         })?;
         let is_named = self.named_dir.as_deref() == found.parent();
         Ok((found, is_named))
@@ -531,13 +531,13 @@ impl Context {
         let meta = fs::make_dir(&dir)?;
         let help = "remove it, or set `XDG_RUNTIME_DIR`";
         match Unsafe::of(&meta, |uid| uid == user) {
-            Some(why) => Err(refusal(&dir, why).hinted(help)),
+            Some(why) => Err(refusal(&dir, why).help(help)),
             None if meta.mode() & 0o077 != 0 => {
                 let (shown, mode) = (fs::shown(dir.as_os_str()), meta.mode() & 0o7777);
                 Err(Error::usage(format!(
                     "`{shown}` is not used: it is open to others (mode {mode:04o})"
                 ))
-                .hinted(help))
+                .help(help))
             }
             None => Ok(dir),
         }

@@ -27,7 +27,7 @@ use crate::cli::ui::Text;
 use crate::cli::ui::kept::Kept;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
-use crate::core::progress::Silent;
+use crate::core::progress::NullProgress;
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::unanswered;
@@ -84,9 +84,9 @@ pub(super) fn params(
             "`{}` takes no argument `{extra}`",
             environment.name
         ))
-        .fact("usage", usage());
+        .note("usage", usage());
         return Err(match extra.as_str() {
-            "rollback" | "plan" => error.hinted(format!("`rel {} --{extra}`", environment.name)),
+            "rollback" | "plan" => error.help(format!("`rel {} --{extra}`", environment.name)),
             _ => error,
         });
     }
@@ -100,16 +100,16 @@ pub(super) fn params(
                     "`{}` needs its argument `{}`",
                     environment.name, param.name
                 ));
-                return Err(error.fact("usage", usage()));
+                return Err(error.note("usage", usage()));
             }
         };
         if !param.one_of.is_empty() && !param.one_of.contains(&value) {
             let error = Error::usage(format!("`{}` can not be `{value}`", param.name))
-                .fact("known", param.one_of.join(" "));
+                .note("known", param.one_of.join(" "));
             let near =
                 crate::core::diagnostics::suggest(&value, param.one_of.iter().map(String::as_str));
             return Err(match near {
-                Some(near) => error.hinted(format!("did you mean `{near}`?")),
+                Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error,
             });
         }
@@ -163,9 +163,9 @@ pub(super) fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&
         let known: Vec<&str> = environments.chain(COMMANDS.iter().copied()).collect();
         match project.graph.find(name) {
             Some(_) => Error::usage(format!("`{name}` is a target, not a command"))
-                .hinted(format!("rel build {name}")),
+                .help(format!("rel build {name}")),
             None if name == "rollback" => Error::usage(format!("there is no command `{name}`"))
-                .hinted("`rel ENVIRONMENT --rollback` goes back to what was live before"),
+                .help("`rel ENVIRONMENT --rollback` goes back to what was live before"),
             None => unknown_name("command or environment", name, &known),
         }
     })
@@ -275,7 +275,7 @@ impl Job<'_> {
         let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
         let refused = match (self.promoted.is_none(), refused) {
             (true, refused) => refused,
-            (false, refused) => refused.hinted(format!(
+            (false, refused) => refused.help(format!(
                 "save one: `rel promote {} --plan-out plan.json`; somebody else: `rel approve \
                  plan.json --reason …`; then `rel apply plan.json`",
                 self.purpose()
@@ -289,7 +289,7 @@ impl Job<'_> {
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let plan = match deploy::plan(request, &Silent, interrupted) {
+            let plan = match deploy::plan(request, &NullProgress, interrupted) {
                 Ok(plan) => plan,
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 // Whatever keeps from looking: an approved plan is wanted.
@@ -371,7 +371,7 @@ impl Job<'_> {
             ..Way::default()
         };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let mut plan = deploy::plan(request, &Silent, interrupted)?;
+            let mut plan = deploy::plan(request, &NullProgress, interrupted)?;
             // What this machine is asked may be about a file that is still to be made.
             if let Some(id) = roots.iter().find(|id| !made.contains_key(id)) {
                 plan.ask_again_here(self.project.graph.name(*id));
@@ -476,7 +476,7 @@ impl Job<'_> {
         work(&request, &progress, &interrupted).map_err(|error| match &log {
             // A run that came to no step has nothing in its log.
             Some((path, _)) if error.facts.iter().any(|(name, _)| name == "step") => {
-                error.fact("log", fs::shown(path.as_os_str()))
+                error.note("log", fs::shown(path.as_os_str()))
             }
             _ => error,
         })

@@ -15,7 +15,7 @@ use super::signals::Listener;
 use crate::build::model::{Host, Project};
 use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
-use crate::core::progress::Silent;
+use crate::core::progress::NullProgress;
 use crate::deploy;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::{inventory, unanswered};
@@ -53,7 +53,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         .filter(|t| *t > Duration::ZERO)
         .ok_or_else(|| {
             Error::usage(format!("`{}` is no time to wait", args.within))
-                .hinted("for example: --within 30s")
+                .help("for example: --within 30s")
         })?;
     let probes = probes(project, &root);
     let (names, wanted): (Vec<String>, Vec<String>) =
@@ -161,7 +161,7 @@ pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
         return match args.deep {
             true => Err(
                 Error::usage("`--deep` is about the hosts of an environment")
-                    .hinted("name one: `rel status ENVIRONMENT --deep`"),
+                    .help("name one: `rel status ENVIRONMENT --deep`"),
             ),
             false => query::status(context, names),
         };
@@ -176,7 +176,7 @@ pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
             ..Way::default()
         };
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
-            let hosts = deploy::status(request, args.deep, &Silent, interrupted)?;
+            let hosts = deploy::status(request, args.deep, &NullProgress, interrupted)?;
             match job.context.json {
                 true => ui::print_json(&to_json(&hosts)?),
                 false => ui::print(&ui::hosts::status_text(job.context.screen, &hosts)),
@@ -196,7 +196,7 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
             ..Way::default()
         };
         job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
-            let mut history = deploy::history(request, args.limit, &Silent, interrupted)?;
+            let mut history = deploy::history(request, args.limit, &NullProgress, interrupted)?;
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);
             match job.context.json {

@@ -25,7 +25,7 @@ pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
     let path = context.dir.join(RELEASEFILE);
     if path.exists() {
         return Err(Error::usage(format!("there is a {RELEASEFILE} already"))
-            .hinted("`rel init --print` shows what would be written"));
+            .help("`rel init --print` shows what would be written"));
     }
     fs::write_atomically(&path, text.as_bytes())?;
     ui::print_line(format_args!(

@@ -101,7 +101,7 @@ pub(super) fn remove_orphans(job: &Job<'_>, consent: &Consent) -> Result<u8> {
     if job.environment.approval.is_some() {
         let name = &job.environment.name;
         let error = format!("`{name}` is changed by an approved plan only, which ends no orphan");
-        return Err(Error::usage(error).hinted("end it on its host; `--plan` names both"));
+        return Err(Error::usage(error).help("end it on its host; `--plan` names both"));
     }
     let way = Way {
         is_by_name: true,
@@ -174,7 +174,7 @@ fn tell(context: &Context, done: &Locked, line: &str) -> Result<u8> {
 
 fn not_empty(reason: &str) -> Result<&str> {
     match reason.trim() {
-        "" => Err(Error::usage("`--reason` says nothing").hinted("say why: others are told")),
+        "" => Err(Error::usage("`--reason` says nothing").help("say why: others are told")),
         reason => Ok(reason),
     }
 }
@@ -184,7 +184,7 @@ fn duration(text: &str) -> Result<Duration> {
         Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
         _ => Err(
             Error::usage(format!("`{text}` is not a duration of a second or more"))
-                .hinted("write it like `30m`, `2h` or `1h 30m`"),
+                .help("write it like `30m`, `2h` or `1h 30m`"),
         ),
     }
 }

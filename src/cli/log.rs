@@ -93,7 +93,7 @@ pub fn log(context: &mut Context, args: &LogArgs) -> Result<u8> {
             "" => String::from("name the environment whose logs are wanted"),
             name => format!("`{name}` is no environment: it has no logs on hosts"),
         })
-        .hinted("rel log ENVIRONMENT --follow"));
+        .help("rel log ENVIRONMENT --follow"));
     }
     of_targets(context, &args.names)
 }
@@ -118,7 +118,7 @@ fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
 fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     let since = args.since.as_deref().map(|text| {
         crate::core::window::duration(text).map_err(|_| {
-            Error::usage(format!("`{text}` is no time")).hinted("for example: --since 10m")
+            Error::usage(format!("`{text}` is no time")).help("for example: --since 10m")
         })
     });
     let wanted = Wanted {

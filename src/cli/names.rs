@@ -16,7 +16,7 @@ pub fn find(project: &Project, names: &[String]) -> Result<Vec<TargetId>> {
             Some(found) => ids.extend(found),
             None if project.environments.iter().any(|e| e.name == *name) => {
                 return Err(
-                    Error::usage(format!("`{name}` is an environment, not a target")).hinted(
+                    Error::usage(format!("`{name}` is an environment, not a target")).help(
                         format!("`rel {name} --plan` shows what it would do, `rel {name}` does it"),
                     ),
                 );
@@ -52,7 +52,7 @@ pub fn usage(environment: &Environment) -> String {
 pub fn unknown_name(what: &str, name: &str, known: &[&str]) -> Box<Error> {
     let error = Error::usage(format!("there is no {what} `{name}`"));
     match crate::core::diagnostics::suggest(name, known.iter().copied()) {
-        Some(near) => error.hinted(format!("did you mean `{near}`?")),
-        None => error.hinted("`rel list` shows all targets and environments"),
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error.help("`rel list` shows all targets and environments"),
     }
 }

@@ -56,7 +56,7 @@ impl How {
             false => Ok(()),
             true => Err(
                 Error::usage("`--no-commands` is for targets, not for environments")
-                    .hinted("hosts are asked by commands"),
+                    .help("hosts are asked by commands"),
             ),
         }
     }

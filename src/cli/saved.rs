@@ -20,7 +20,7 @@ use crate::cli::ui;
 use crate::cli::ui::approval::{ArtifactCheck, Given};
 use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::core::fs;
-use crate::core::progress::Silent;
+use crate::core::progress::NullProgress;
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::told::approval::{self, mismatch};
@@ -72,7 +72,7 @@ pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
         return Err(Error::usage(format!(
             "`{name}` takes overrides only from the plan that was approved"
         ))
-        .hinted(format!(
+        .help(format!(
             "save a plan that has them: `rel {name} ... --plan-out FILE --override GUARD --reason ...`"
         )));
     }
@@ -89,7 +89,7 @@ pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
     let reason = args.reason.as_deref().unwrap_or_default().trim();
     if reason.is_empty() && !args.plan {
         return Err(Error::usage("an approval needs a reason")
-            .hinted("--reason \"read on Tuesday with Ann\""));
+            .help("--reason \"read on Tuesday with Ann\""));
     }
     let mut saved = open(context, &args.saved)?;
     is_wanted(&saved, args.digest.as_deref())?;
@@ -147,12 +147,12 @@ fn is_wanted(saved: &SavedPlan, digest: Option<&str>) -> Result<()> {
             "`{digest}` is too short for a digest: it takes all {} digits",
             saved.digest.len()
         ))
-        .hinted("part of a digest can be that of another plan")),
+        .help("part of a digest can be that of another plan")),
         Some(digest) if saved.digest != digest => {
             Err(Error::usage("this is not the plan that was shown")
-                .fact("shown", digest)
-                .fact("found", saved.digest.clone())
-                .hinted("nothing was approved; read it again: `rel approve FILE --plan`"))
+                .note("shown", digest)
+                .note("found", saved.digest.clone())
+                .help("nothing was approved; read it again: `rel approve FILE --plan`"))
         }
         _ => Ok(()),
     }
@@ -166,8 +166,7 @@ fn ask(saved: &SavedPlan) -> Result<()> {
     match ui::ask(&ui::Text::from(question), &AtomicBool::new(false)) {
         Some(true) => Ok(()),
         _ => {
-            Err(Error::usage(format!("plan {digest} was not approved"))
-                .hinted("nothing was changed"))
+            Err(Error::usage(format!("plan {digest} was not approved")).help("nothing was changed"))
         }
     }
 }
@@ -240,9 +239,9 @@ impl Job<'_> {
             let mut error = Error::usage("a plan is saved when all that it needs is made");
             if unknown > 0 {
                 let steps = format!("{unknown} {}", plural(unknown, "step"));
-                error = error.fact("not known yet", steps);
+                error = error.note("not known yet", steps);
             }
-            return Err(error.hinted(format!("first: `rel build {}`", names.join(" "))));
+            return Err(error.help(format!("first: `rel build {}`", names.join(" "))));
         }
         let path = self.context.dir.join(out);
         if let Some(bytes) = fs::read_optional(&path)? {
@@ -252,7 +251,7 @@ impl Job<'_> {
                     "`{}` is there and is no saved plan",
                     out.display()
                 ))
-                .hinted("name another file, or remove it first"));
+                .help("name another file, or remove it first"));
             }
         }
         let names = roots.iter().map(|id| &self.project.graph.target(*id).name);
@@ -413,7 +412,8 @@ impl Job<'_> {
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             if is_question {
-                let (plan, before) = deploy::check_saved(request, saved, &Silent, interrupted)?;
+                let (plan, before) =
+                    deploy::check_saved(request, saved, &NullProgress, interrupted)?;
                 self.tell_held(saved, &plan, before);
                 is_allowed(self.environment, Some(saved))?;
                 return Ok(EXIT_OK);

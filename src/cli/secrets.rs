@@ -51,7 +51,7 @@ pub fn load(
     for (name, secret) in wanted {
         let value = value(context, root, name, secret, &vars).map_err(|error| {
             let at = project.sources.locate(secret.place);
-            error.fact("declared", at)
+            error.note("declared", at)
         })?;
         found.insert(name.clone(), Secret::new(name, value, &seal)?);
     }
@@ -204,7 +204,7 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
 fn seal(context: &Context) -> Result<Seal> {
     let dir = context.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep the key of secrets in")
-            .hinted("set `XDG_STATE_HOME` or `HOME`")
+            .help("set `XDG_STATE_HOME` or `HOME`")
     })?;
     context.make_user_state_dir(&dir)?;
     let path = dir.join(KEY);
@@ -212,7 +212,7 @@ fn seal(context: &Context) -> Result<Seal> {
         make_key(&path, &dir)?;
     }
     let wrong = || {
-        Error::usage(format!("`{}` is no key of yours alone", path.display())).hinted(
+        Error::usage(format!("`{}` is no key of yours alone", path.display())).help(
             "remove it: a new one is made, and every step that writes a secret runs once more",
         )
     };

@@ -251,7 +251,7 @@ fn refused(path: &Path, why: Unsafe) -> Box<Error> {
             "its file system keeps no modes; if you know who writes there: rel trust {root}"
         ),
     };
-    refusal(path, why).hinted(help)
+    refusal(path, why).help(help)
 }
 
 #[cfg(test)]

@@ -75,12 +75,12 @@ pub fn trust(context: &Context, args: &TrustArgs) -> Result<u8> {
     if dir.as_os_str().as_bytes().contains(&b'\n') {
         return Err(
             Error::usage("a directory with a line end in its name can not be kept")
-                .hinted("name its Releasefile with `-f`"),
+                .help("name its Releasefile with `-f`"),
         );
     }
     let state = context.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep trust in")
-            .hinted("set `XDG_STATE_HOME` or `HOME`")
+            .help("set `XDG_STATE_HOME` or `HOME`")
     })?;
     let is_changed = change(context, &state, &dir, args.remove)?;
     if !context.screen.is_quiet {
@@ -238,7 +238,7 @@ impl Context {
         let meta = fs::make_dir(dir)?;
         match Unsafe::of(&meta, |uid| self.owners.is_user(uid)) {
             None => Ok(()),
-            Some(why) => Err(refusal(dir, why).hinted(match why {
+            Some(why) => Err(refusal(dir, why).help(match why {
                 Unsafe::Writable(_) => {
                     format!(
                         "close it to others: chmod go-w {}",
@@ -261,7 +261,7 @@ impl Context {
                     true => format!("`{dir}` is not used: it {reason}"),
                     false => format!("`{dir}` is not used: `{at}`, on the way to it, {reason}"),
                 };
-                Err(Error::usage(message).hinted(help.to_owned()))
+                Err(Error::usage(message).help(help.to_owned()))
             }
         }
     }
@@ -302,7 +302,7 @@ pub(super) fn check_cache(context: &Context, dir: &Path) -> Result<bool> {
             return Ok(false);
         }
         let shown = fs::shown(dir.as_os_str());
-        return Err(refusal(path, why).hinted(match why {
+        return Err(refusal(path, why).help(match why {
             Unsafe::Link | Unsafe::NotDirectory => "remove it, or set `REL_CACHE_DIR`".into(),
             Unsafe::Owner(_) => format!(
                 "set `REL_CACHE_DIR` to a directory of your own, or, if you know who writes \
@@ -324,7 +324,7 @@ fn foreign(path: &Path, owner: u32, root: &Path) -> Box<Error> {
         "`{path}` is not used: it belongs to {}, and its commands would run as you",
         user(owner)
     ))
-    .hinted(format!(
+    .help(format!(
         "read it first; then name it (`rel -C {root} …`, or `-f`), or allow it once: rel trust {root}"
     ))
 }
@@ -343,7 +343,7 @@ fn foreign_hosts(file: &ReadFile) -> Box<Error> {
         "the file of hosts `{path}`, which the plan names, belongs to {}",
         user(file.owner)
     ))
-    .hinted("read it, copy it into the checkout, and save the plan again with that copy")
+    .help("read it, copy it into the checkout, and save the plan again with that copy")
 }
 
 /// Returns the error for a directory that is not used; what to do is for the caller to add.

@@ -201,7 +201,7 @@ fn written(result: std::io::Result<()>) {
 pub fn unwritten() -> Option<Box<Error>> {
     let error = UNWRITTEN.get()?;
     let text = "cannot write to standard output";
-    let told = Error::new(ErrorKind::Io, text).fact("says", crate::core::error::os_text(error));
+    let told = Error::new(ErrorKind::Io, text).note("says", crate::core::error::os_text(error));
     Some(told)
 }
 

@@ -113,7 +113,7 @@ impl Error {
 
     /// Returns an error for a state that only a bug of `rel` can cause.
     pub fn internal(message: impl Into<String>) -> Box<Self> {
-        Self::new(ErrorKind::Internal, message).hinted("this is a bug of rel: please report it")
+        Self::new(ErrorKind::Internal, message).help("this is a bug of rel: please report it")
     }
 
     /// Returns an error that carries `mistakes` found in files.
@@ -130,14 +130,14 @@ impl Error {
 
     /// Adds a hint: one thing to do.
     #[must_use]
-    pub fn hinted(mut self: Box<Self>, help: impl Into<String>) -> Box<Self> {
+    pub fn help(mut self: Box<Self>, help: impl Into<String>) -> Box<Self> {
         self.help = Some(help.into());
         self
     }
 
     /// Adds a fact, printed aligned under the message.
     #[must_use]
-    pub fn fact(
+    pub fn note(
         mut self: Box<Self>,
         name: impl Into<String>,
         value: impl Into<String>,
@@ -228,13 +228,13 @@ impl<T> IoContext<T> for std::io::Result<T> {
             );
             match e.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    error.hinted("free some space there and run the same command again")
+                    error.help("free some space there and run the same command again")
                 }
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    error.hinted("check who owns it and whether it may be written")
+                    error.help("check who owns it and whether it may be written")
                 }
                 std::io::ErrorKind::ResourceBusy => {
-                    error.hinted("something is mounted there: unmount it, or write elsewhere")
+                    error.help("something is mounted there: unmount it, or write elsewhere")
                 }
                 _ => error,
             }

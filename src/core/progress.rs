@@ -27,7 +27,7 @@ pub enum Settled {
 
 /// How a step on a host ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepEnd {
+pub enum StepStatus {
     /// It ran and its verification held.
     Done,
     /// Nothing to do: the journal has its key, or its check says already so.
@@ -94,7 +94,7 @@ pub enum Event<'a> {
     StepFinished {
         host: &'a str,
         step: &'a str,
-        how: StepEnd,
+        how: StepStatus,
         took: Duration,
     },
     /// Something the person should know, which stops nothing.
@@ -109,15 +109,15 @@ pub trait Progress: Sync {
     fn event(&self, event: &Event<'_>);
 
     /// Calls `act` while nothing of it moves on the screen: a person is asked something.
-    fn aside(&self, act: &mut dyn FnMut()) {
+    fn suspend(&self, act: &mut dyn FnMut()) {
         act();
     }
 }
 
 /// Takes all events and shows nothing; for questions and tests.
 #[derive(Debug, Default)]
-pub struct Silent;
+pub struct NullProgress;
 
-impl Progress for Silent {
+impl Progress for NullProgress {
     fn event(&self, _: &Event<'_>) {}
 }

@@ -153,12 +153,12 @@ impl Wait {
             stopped(interrupted)?;
             if start.elapsed() + self.every >= self.within {
                 return Err(Error::host(format!("{}: it does not", self.describe()))
-                    .fact("found", found)
-                    .fact(
+                    .note("found", found)
+                    .note(
                         "within",
                         humantime::format_duration(self.within).to_string(),
                     )
-                    .fact("tried", format!("{tries} {}", plural(tries, "time"))));
+                    .note("tried", format!("{tries} {}", plural(tries, "time"))));
             }
             let next = Instant::now() + self.every;
             while Instant::now() < next {

@@ -55,12 +55,12 @@ pub(super) fn command_error(
     }
     let command = command_text(target, gathered, index);
     let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
-        .fact("command", shortened(&command));
+        .note("command", shortened(&command));
     match exit {
         Exit::NotStarted(_) if !dir.is_dir() => error
-            .fact("directory", target.dir.to_string())
-            .hinted("that directory is not there: correct `dir`, or make it first"),
-        Exit::NotStarted(why) => error.hinted(match why.kind() {
+            .note("directory", target.dir.to_string())
+            .help("that directory is not there: correct `dir`, or make it first"),
+        Exit::NotStarted(why) => error.help(match why.kind() {
             std::io::ErrorKind::ArgumentListTooLong => {
                 "hand a long list over in a file, or give a command fewer at a time: `each`"
             }
@@ -68,10 +68,10 @@ pub(super) fn command_error(
             _ => PROGRAM_MISSING,
         }),
         Exit::TimedOut(_) => {
-            with_tail(error, log).hinted("raise its `timeout`, or find out what it waits for")
+            with_tail(error, log).help("raise its `timeout`, or find out what it waits for")
         }
         Exit::PrintedTooMuch(_) => {
-            with_tail(error, log).hinted("let it print less, or write it into a file")
+            with_tail(error, log).help("let it print less, or write it into a file")
         }
         _ => with_tail(error, log),
     }
@@ -109,7 +109,7 @@ pub(super) fn check_expectations(target: &Target, log: &Printed, is_cut: bool) -
         let error = Error::failed(format!("`{}` ran, but {what}", target.name));
         let error = with_tail(error, log);
         Err(match is_cut {
-            true => error.hinted(
+            true => error.help(
                 "`> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` \
                  and `>&1`, or `>>`",
             ),
@@ -143,7 +143,7 @@ pub(super) fn with_tail(error: Box<Error>, log: &Printed) -> Box<Error> {
     let last = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
     // The first of them may have lost its beginning.
     match is_cut && lines.len() <= TAIL_LINES {
-        true => error.fact("printed", format!("…{last}")),
-        false => error.fact("printed", last),
+        true => error.note("printed", format!("…{last}")),
+        false => error.note("printed", last),
     }
 }

@@ -73,7 +73,7 @@ impl Builder<'_> {
         let Some(text) = text else {
             let error = format!("`{name}` ran, but did not write its depfile `{depfile}`");
             let help = "let the command write it there (`cc -MD -MF …`), or correct `depfile`";
-            return Err(Error::failed(error).hinted(help));
+            return Err(Error::failed(error).help(help));
         };
         let named = depfile::read(text).map_err(|e| {
             let why = match e {
@@ -82,7 +82,7 @@ impl Builder<'_> {
                 Malformed::NoRule(line) => format!("line {line} has no `:` behind its target"),
             };
             Error::failed(format!("`{name}` wrote a depfile `{depfile}`, but {why}"))
-                .hinted("it is read as ninja does, from what `cc -MD` writes")
+                .help("it is read as ninja does, from what `cc -MD` writes")
         })?;
         let mut paths = self.in_repository(target, place, &named);
         let inputs = &gathered.inputs;
@@ -97,7 +97,7 @@ impl Builder<'_> {
             if let Some(maker) = self.inspector.stranger(target, &path) {
                 let error =
                     format!("`{name}` reads `{path}`, which `{maker}` makes, but does not need it");
-                return Err(Error::failed(error).hinted(format!("add `needs \"{maker}\"`")));
+                return Err(Error::failed(error).help(format!("add `needs \"{maker}\"`")));
             }
             let content = self.inspector.found_content(&path)?;
             // Of what is gone elsewhere nobody knows when it went: it may have been temporary.

@@ -50,7 +50,7 @@ impl Builder<'_> {
         });
         match found {
             None => error,
-            Some(help) => error.hinted(help),
+            Some(help) => error.help(help),
         }
     }
 
@@ -75,7 +75,7 @@ impl Builder<'_> {
         }
         .help();
         match help {
-            Some(help) => error.hinted(help),
+            Some(help) => error.help(help),
             None => error,
         }
     }

@@ -357,7 +357,7 @@ impl Builder<'_> {
                 "`{}` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now",
                 target.name
             ))
-            .hinted("run the same command again"));
+            .help("run the same command again"));
         }
         self.records().start(&target.name)
     }
@@ -387,7 +387,7 @@ impl Builder<'_> {
             if is_last {
                 return Err(match error.kind {
                     ErrorKind::Interrupted => error,
-                    _ => error.fact("key", &key.hex()[..16]),
+                    _ => error.note("key", &key.hex()[..16]),
                 });
             }
             if self.make_room(target, &self.mess(target)).is_err() {
@@ -462,7 +462,7 @@ impl Builder<'_> {
                     "`{}` ran, but its `product` command fails",
                     target.name
                 ))
-                .hinted("run that command by hand to see why"),
+                .help("run that command by hand to see why"),
                 &text,
             ));
         }

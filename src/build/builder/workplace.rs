@@ -171,7 +171,7 @@ impl Builder<'_> {
                     "`{}` left a process behind, which was ended",
                     target.name
                 ))
-                .hinted("let the command wait for all that it starts"));
+                .help("let the command wait for all that it starts"));
             }
             self.check_changes(target, gathered, stage)?;
             outputs::accept(target, stage.root(), self.inspector.digests)?;
@@ -206,12 +206,12 @@ impl Builder<'_> {
         };
         let mut error = Error::failed(format!("`{}` {verb} `{first}`, {what}", target.name));
         for (path, _) in wrong.iter().skip(1).take(NAMED_MAX - 1) {
-            error = error.fact("and", path.to_string());
+            error = error.note("and", path.to_string());
         }
         if wrong.len() > NAMED_MAX {
-            error = error.fact("and", format!("{} more", wrong.len() - NAMED_MAX));
+            error = error.note("and", format!("{} more", wrong.len() - NAMED_MAX));
         }
-        Err(error.hinted(help))
+        Err(error.help(help))
     }
 
     /// Adds to the error of a command what it lacked.
@@ -233,14 +233,14 @@ impl Builder<'_> {
         );
         let lacking: Vec<Finding> = declared.lacking(&place.seen, stage);
         for finding in lacking.iter().take(NAMED_MAX) {
-            error = error.fact("undeclared", finding.to_string());
+            error = error.note("undeclared", finding.to_string());
         }
         if lacking.len() > NAMED_MAX {
             let more = format!("{} more", lacking.len() - NAMED_MAX);
-            error = error.fact("undeclared", more);
+            error = error.note("undeclared", more);
         }
         match lacking.first() {
-            Some(first) => error.hinted(first.help.clone()),
+            Some(first) => error.help(first.help.clone()),
             None => error,
         }
     }
@@ -348,7 +348,7 @@ impl Workplace {
         if let Some(why) = &self.seen.error {
             let error = Error::failed(format!("`{}` could not be watched: {why}", target.name));
             return Err(match self.stage {
-                Some(_) => error.hinted("without `sandbox \"strict\"` it is not watched"),
+                Some(_) => error.help("without `sandbox \"strict\"` it is not watched"),
                 None => error,
             });
         }
@@ -360,7 +360,7 @@ impl Workplace {
                 };
                 let error = Error::failed(format!("`{}` {what}: {e}", target.name));
                 Err(match self.stage {
-                    Some(_) => error.hinted("set `sandbox \"off\"`, or build on another machine"),
+                    Some(_) => error.help("set `sandbox \"off\"`, or build on another machine"),
                     None => error,
                 })
             }

@@ -49,7 +49,7 @@ fn check_link(target: &Target, path: &fs::RepoPath, from: &Path, stage: &Path) -
             "`{}` made `{path}` a link to its sandbox, which is gone when it has ended",
             target.name
         ))
-        .hinted("make the link a relative one")),
+        .help("make the link a relative one")),
     }
 }
 

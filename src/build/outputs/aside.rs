@@ -109,7 +109,7 @@ fn tidy_to(max: Option<u64>, state_dir: &Path, now_s: u64) -> Result<(usize, u64
     }
     match failed {
         Some(error) if count == 0 => {
-            Err(error.hinted("remove it by hand, or give it back to this user"))
+            Err(error.help("remove it by hand, or give it back to this user"))
         }
         _ => Ok((count, bytes)),
     }

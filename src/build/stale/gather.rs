@@ -173,7 +173,7 @@ impl Inspector<'_> {
                     "what `{}` reads is in its depfile, which only a run writes: its sources have no key",
                     target.name
                 ))
-                .hinted("let it see only what it declares (`sandbox \"strict\"`), or do without `depfile`"));
+                .help("let it see only what it declares (`sandbox \"strict\"`), or do without `depfile`"));
             }
             let gathered = self.gather_from(*id, &known, Some(&all_made))?;
             let key = gathered.key(self.graph, target);
@@ -289,9 +289,9 @@ impl Inspector<'_> {
         let name = &target.name;
         match self.digests.is_directory(path) {
             Ok(Some(_)) => Error::failed(format!("input `{path}` of `{name}` is no regular file"))
-                .hinted("exclude it with a `!` pattern"),
+                .help("exclude it with a `!` pattern"),
             _ => Error::failed(format!("input `{path}` of `{name}` does not exist"))
-                .hinted("create it, or correct `inputs`"),
+                .help("create it, or correct `inputs`"),
         }
     }
 
@@ -374,7 +374,7 @@ impl Inspector<'_> {
             Exit::PrintedTooMuch(_) => {
                 let name = &target.name;
                 let message = format!("the `product` command of `{name}` {}", exit.shown());
-                Err(Error::failed(message).hinted(PRINT_LESS))
+                Err(Error::failed(message).help(PRINT_LESS))
             }
             _ => Ok(None),
         }
@@ -428,16 +428,16 @@ impl Inspector<'_> {
             Exit::Interrupted => Err(interrupted()),
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
-                    .fact("command", shortened(&shown.join(" ")));
+                    .note("command", shortened(&shown.join(" ")));
                 let error = match err.is_empty() {
                     true => error,
-                    false => error.fact("printed", text(err)),
+                    false => error.note("printed", text(err)),
                 };
                 Err(match exit {
-                    Exit::PrintedTooMuch(_) => error.hinted(PRINT_LESS),
-                    Exit::Code(127) => error.hinted(PROGRAM_MISSING),
+                    Exit::PrintedTooMuch(_) => error.help(PRINT_LESS),
+                    Exit::Code(127) => error.help(PROGRAM_MISSING),
                     Exit::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
-                        error.hinted(PROGRAM_MISSING)
+                        error.help(PROGRAM_MISSING)
                     }
                     _ => error,
                 })

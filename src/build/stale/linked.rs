@@ -32,7 +32,7 @@ impl Inspector<'_> {
                     return Err(Error::failed(format!(
                         "`{name}` needs the link `{path}` to `{real}`, which `{maker}` makes, but does not need that"
                     ))
-                    .hinted(format!("add `needs \"{maker}\"`")));
+                    .help(format!("add `needs \"{maker}\"`")));
                 }
                 if self.is_in_key(target, real) {
                     continue;
@@ -126,7 +126,7 @@ impl Inspector<'_> {
                 "`{}` reads `{path}`, which is `{real}`, which `{maker}` makes, but does not need it",
                 target.name
             ))
-            .hinted(format!("add `needs \"{maker}\"`"))),
+            .help(format!("add `needs \"{maker}\"`"))),
         }
     }
 

@@ -76,7 +76,7 @@ impl Drop for Fancy {
 }
 
 impl Progress for Fancy {
-    fn aside(&self, act: &mut dyn FnMut()) {
+    fn suspend(&self, act: &mut dyn FnMut()) {
         self.bar.suspend(act);
     }
 

@@ -64,8 +64,8 @@ impl Progress for Kept<'_> {
         self.display.event(event);
     }
 
-    fn aside(&self, act: &mut dyn FnMut()) {
-        self.display.aside(act);
+    fn suspend(&self, act: &mut dyn FnMut()) {
+        self.display.suspend(act);
     }
 }
 

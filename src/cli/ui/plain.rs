@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN, shown_time};
 use crate::core::diagnostics::SourceMap;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
-use crate::core::progress::{Event, Progress, Settled, StepEnd};
+use crate::core::progress::{Event, Progress, Settled, StepStatus};
 
 /// Writes events as lines through a function.
 pub struct Plain<W: Fn(&Text) + Sync> {
@@ -101,17 +101,17 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
         (self.write)(&text);
     }
 
-    fn step_finished(&self, host: &str, step: &str, how: StepEnd, took: Duration) {
+    fn step_finished(&self, host: &str, step: &str, how: StepStatus, took: Duration) {
         let time = self.screen.paint(FAINT, shown_time(took));
         let name = self.screen.paint(NAME, host) + "  " + step;
         match how {
-            StepEnd::Done => self.line(GOOD, "done", name + "  " + time),
-            StepEnd::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", name),
-            StepEnd::Fresh => {}
-            StepEnd::Failed(code) => {
+            StepStatus::Done => self.line(GOOD, "done", name + "  " + time),
+            StepStatus::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", name),
+            StepStatus::Fresh => {}
+            StepStatus::Failed(code) => {
                 self.line(BAD, "failed", name + format_args!("  exit status {code}"));
             }
-            StepEnd::Undone => self.line(WARN, "undone", name),
+            StepStatus::Undone => self.line(WARN, "undone", name),
         }
     }
 

@@ -197,7 +197,7 @@ pub fn own_dir(path: &Path) -> Result<()> {
         false => {
             let shown = super::shown(path.as_os_str()).into_owned();
             let message = format!("`{shown}` is not used: it is not a directory");
-            Err(Error::new(ErrorKind::Io, message).hinted(format!("remove it: rm {shown}")))
+            Err(Error::new(ErrorKind::Io, message).help(format!("remove it: rm {shown}")))
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::model::{Artifact, Environment};
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::core::progress::{Event, Progress, StepEnd};
+use crate::core::progress::{Event, Progress, StepStatus};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::line::Line;
@@ -122,7 +122,7 @@ fn went_back(
     let count = undone.steps.len();
     if count > 0 {
         let text = format!("{count} {}", crate::core::error::plural(count, "step"));
-        cause = cause.fact("undone", text);
+        cause = cause.note("undone", text);
     }
     if !stays.is_empty() {
         let shown: Vec<&str> = stays.iter().map(String::as_str).take(STAYS_SHOWN).collect();
@@ -130,7 +130,7 @@ fn went_back(
             0 => String::new(),
             more => format!("\nand {more} more"),
         };
-        cause = cause.fact("no way back", format!("{}{more}", shown.join("\n")));
+        cause = cause.note("no way back", format!("{}{more}", shown.join("\n")));
     }
     let live = names(ran.iter().map(|step| step.host.as_str()).collect());
     let live = format!("what was live on {live} is live there again; mend it and");
@@ -141,7 +141,7 @@ fn went_back(
         (_, _, true) => "each way back came to its end; mend it and",
         (_, _, false) => "the other steps were taken back; mend it and",
     };
-    cause.hinted(format!("{said} run the same command again"))
+    cause.help(format!("{said} run the same command again"))
 }
 
 /// Returns the names of hosts in a sentence, of many the first ones.
@@ -292,7 +292,7 @@ impl Hands<'_> {
         self.progress.event(&Event::StepFinished {
             host: step.host.as_deref().unwrap_or(HERE),
             step: &step.id,
-            how: StepEnd::Fresh,
+            how: StepStatus::Fresh,
             took: Duration::ZERO,
         });
     }
@@ -345,9 +345,9 @@ impl Hands<'_> {
         });
         let result = wait.run(self.interrupted);
         let how = if result.is_ok() {
-            StepEnd::Done
+            StepStatus::Done
         } else {
-            StepEnd::Failed(1)
+            StepStatus::Failed(1)
         };
         self.progress.event(&Event::StepFinished {
             host: HERE,
@@ -363,7 +363,7 @@ impl Hands<'_> {
                 Ok(())
             }
             Err(error) if error.kind == ErrorKind::Interrupted => Err(Stop::Other(error)),
-            Err(error) => Err(Stop::Step(error.fact("use", planned.label.clone()))),
+            Err(error) => Err(Stop::Step(error.note("use", planned.label.clone()))),
         }
     }
 
@@ -390,17 +390,17 @@ impl Hands<'_> {
             Err(error) if error.kind == ErrorKind::Interrupted => {
                 cause.kind = ErrorKind::Interrupted;
                 cause
-                    .fact("undone", "interrupted on the way back")
-                    .hinted("the same command with `--rollback` goes on with it")
+                    .note("undone", "interrupted on the way back")
+                    .help("the same command with `--rollback` goes on with it")
             }
             // Whoever holds the hosts now answers for them.
-            Err(error) if error.kind == ErrorKind::Fenced => error.fact("before", cause.message),
+            Err(error) if error.kind == ErrorKind::Fenced => error.note("before", cause.message),
             Err(error) => {
                 let mut both = Error::new(ErrorKind::NotRolledBack, cause.message);
                 both.facts = cause.facts;
-                both = both.fact("way back", error.message);
+                both = both.note("way back", error.message);
                 both.facts.extend(error.facts);
-                both.hinted("look at the hosts: what is live there is not known")
+                both.help("look at the hosts: what is live there is not known")
             }
         }
     }

@@ -67,7 +67,7 @@ pub fn follow(
         told(host, member, one, &body, lines, interrupted)
     });
     let endings = endings.map_err(|error| match error.kind {
-        ErrorKind::Interrupted => error.hinted("it goes on on the hosts"),
+        ErrorKind::Interrupted => error.help("it goes on on the hosts"),
         _ => error,
     })?;
     note_ends(&fleet, &seen, progress, interrupted)?;

@@ -468,8 +468,8 @@ impl Member {
                 Ok(Taken::Twin { room, held })
             }
             (_, why) => Err(keeps_no_journal(name)
-                .fact("directory", self.state())
-                .fact("says", why)),
+                .note("directory", self.state())
+                .note("says", why)),
         }
     }
 
@@ -534,9 +534,9 @@ impl Member {
         match told.split_once(' ').unwrap_or((told, "")) {
             (first, rest) if first == word => Ok(rest),
             ("refused", why) => Err(keeps_no_journal(self.session().name())
-                .fact("directory", self.state())
-                .fact("says", why)
-                .hinted("see that it can be written, and run the same command again")),
+                .note("directory", self.state())
+                .note("says", why)
+                .help("see that it can be written, and run the same command again")),
             _ => Err(Error::internal(format!("a guard said `{told}`"))),
         }
     }
@@ -570,8 +570,8 @@ fn foreign(words: &str, host: &str, why: &str) -> Box<Error> {
         "`{words}` is refused: root would write where another user of host `{host}` can \
          change files"
     ))
-    .fact("directory", why)
-    .hinted(foreign_help(who == "commands"))
+    .note("directory", why)
+    .help(foreign_help(who == "commands"))
 }
 
 pub(in crate::deploy) fn make_private(dir: &PathBuf) -> Result<()> {

@@ -172,10 +172,10 @@ fn refused(host: &Host, port: &Port, told: &str) -> Box<Error> {
     ));
     let says: String = serde_json::from_str(told).unwrap_or_default();
     if !says.trim().is_empty() {
-        error = error.fact("says", says.trim());
+        error = error.note("says", says.trim());
     }
     // A fact and no help: a run that went back has a help of its own.
-    error.fact(
+    error.note(
         "perhaps",
         match host.reach {
             Reach::Local => "it is taken by something else",

@@ -110,7 +110,7 @@ fn zone(name: &str, tz: Option<&str>) -> Result<Zone> {
     if name != "local" {
         return table(name)?.ok_or_else(|| {
             Error::usage(format!("this machine has no time zone `{name}`"))
-                .hinted("its tables come with the system, as the package `tzdata`")
+                .help("its tables come with the system, as the package `tzdata`")
         });
     }
     match tz.map(|tz| tz.trim_start_matches(':')) {

@@ -127,8 +127,8 @@ pub fn abandon(
             .collect();
         let owed: Vec<&str> = owed.into_iter().collect();
         return Err(match owed.is_empty() {
-            true => error.hinted("nothing is owed: nothing was changed"),
-            false => error.fact("owed", owed.join(" ")),
+            true => error.help("nothing is owed: nothing was changed"),
+            false => error.note("owed", owed.join(" ")),
         });
     }
     let wanted = LeaseRequest {
@@ -213,7 +213,7 @@ pub fn remove_orphans(
         match status {
             0 => Ok(()),
             _ => Err(
-                Error::host(format!("a service on host `{host}` does not end")).fact("says", said),
+                Error::host(format!("a service on host `{host}` does not end")).note("says", said),
             ),
         }
     })?;

@@ -113,8 +113,8 @@ pub(super) fn of_one_name(fleet: &Fleet, name: &str, taken: Taken) -> Result<Tak
     Err(Error::host(format!(
         "hosts `{one}` and `{other}` lead to the same state directory of the same machine"
     ))
-    .fact("directory", member.state())
-    .hinted("give one of them another `root`, or remove one"))
+    .note("directory", member.state())
+    .help("give one of them another `root`, or remove one"))
 }
 
 /// Returns the error for a scope that can not be left; `words` are its name, the file with its way
@@ -125,12 +125,12 @@ pub(super) fn owed(purpose: &str, state: &str, host: &str, words: &str) -> Box<E
     let (scope, way_out, said) = (next(), next(), next().trim());
     let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
     if !said.is_empty() {
-        error = error.fact("says", said);
+        error = error.note("says", said);
     }
     error
-        .fact("way out", way_out)
-        .fact("log", format!("{state}/scopes.log"))
-        .hinted(format!(
+        .note("way out", way_out)
+        .note("log", format!("{state}/scopes.log"))
+        .help(format!(
             "mend what its way out needs, and run the same command again; where it can never be \
              left, do by hand what is left of it, then `rel {purpose} --abandon {scope} --reason \
              \"…\"`"

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::core::progress::{Event, StepEnd};
+use crate::core::progress::{Event, StepStatus};
 use crate::deploy::hosts::apply::{Done, Hands, Stop};
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::landing::Landing;
@@ -94,7 +94,7 @@ impl<'a> Follow<'a> {
                 match words.as_slice() {
                     ["start", seq] => return self.started(seq),
                     ["detached", age] => self.goes_on(age),
-                    ["done", _] => self.ended(StepEnd::Done),
+                    ["done", _] => self.ended(StepStatus::Done),
                     ["failed", _, status, part @ ..] => {
                         self.failed(
                             status.parse().unwrap_or(-1),
@@ -163,7 +163,7 @@ impl<'a> Follow<'a> {
         self.deadline()
     }
 
-    fn ended(&mut self, how: StepEnd) {
+    fn ended(&mut self, how: StepStatus) {
         if let Some(step) = self.at.take() {
             self.hands.progress.event(&Event::StepFinished {
                 host: self.host,
@@ -195,7 +195,7 @@ impl<'a> Follow<'a> {
                 .filter(|l| status == -1 && self.start.elapsed() >= *l),
             output: Vec::from(std::mem::take(&mut self.last)).join("\n"),
         });
-        self.ended(StepEnd::Failed(status));
+        self.ended(StepStatus::Failed(status));
     }
 
     fn end(mut self, status: i32) -> Option<Failure> {
@@ -317,18 +317,18 @@ impl<'a> Line<'a> {
                 let is_cut = error.kind == ErrorKind::Interrupted;
                 let error = match (is_cut, follow.at) {
                     (_, Some(_)) if follow.is_away => {
-                        error.fact("host", host.clone()).hinted(format!(
+                        error.note("host", host.clone()).help(format!(
                             "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
                             self.hands.purpose
                         ))
                     }
-                    (true, Some(_)) => error.fact("host", host.clone()).hinted(
-                        "the step and its processes were ended; the next run goes on there",
-                    ),
+                    (true, Some(_)) => error
+                        .note("host", host.clone())
+                        .help("the step and its processes were ended; the next run goes on there"),
                     _ => error,
                 };
                 return Err(match follow.at {
-                    Some(step) => error.fact("step", step.id.clone()),
+                    Some(step) => error.note("step", step.id.clone()),
                     None => error,
                 });
             }
@@ -353,15 +353,15 @@ impl<'a> Line<'a> {
             -1 => match failure.exceeded {
                 Some(limit) => {
                     let limit = humantime::format_duration(limit);
-                    error.fact("status", format!("took longer than {limit} and was ended"))
+                    error.note("status", format!("took longer than {limit} and was ended"))
                 }
-                None => error.fact("status", "ended from outside"),
+                None => error.note("status", "ended from outside"),
             },
-            status => error.fact("status", status.to_string()),
+            status => error.note("status", status.to_string()),
         };
         match failure.output.trim().is_empty() {
             true => error,
-            false => error.fact("output", failure.output),
+            false => error.note("output", failure.output),
         }
     }
 
@@ -403,8 +403,8 @@ impl<'a> Line<'a> {
         self.host = host.to_owned();
         self.push(&script::close_step(step, failed.as_deref()));
         let how = match &failed {
-            None => StepEnd::Done,
-            Some(_) => StepEnd::Failed(1),
+            None => StepStatus::Done,
+            Some(_) => StepStatus::Failed(1),
         };
         self.hands.progress.event(&Event::StepFinished {
             host,
@@ -416,7 +416,7 @@ impl<'a> Line<'a> {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.flush()?;
-                Err(Stop::Step(error.fact("step", step.id.clone())))
+                Err(Stop::Step(error.note("step", step.id.clone())))
             }
         }
     }

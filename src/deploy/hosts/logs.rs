@@ -275,7 +275,7 @@ impl Listener<'_> {
     /// One connection, until it ends or the logs do.
     fn connection(&mut self, is_heard: &mut bool, was_away: bool) -> Result<()> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
-        let silent = crate::core::progress::Silent;
+        let silent = crate::core::progress::NullProgress;
         let (request, gates) = (self.request, &self.gates);
         let fleet = Fleet::open_through(request, &hosts, gates, &silent, self.interrupted)?;
         fleet.hide(&self.hidden);
@@ -306,7 +306,7 @@ impl Listener<'_> {
                 "host `{}` ended what reads its logs",
                 self.host.name
             ))
-            .fact("status", status.to_string())),
+            .note("status", status.to_string())),
         }
     }
 

@@ -62,10 +62,10 @@ impl Told {
         let message =
             format!("host `{name}` leads to another machine than when this plan was made");
         Err(Error::host(message)
-            .fact("known", planned.shown())
-            .fact("found", now.shown())
-            .fact("compared", planned.compared(now))
-            .hinted("nothing was changed there; save a new plan with `--plan-out`"))
+            .note("known", planned.shown())
+            .note("found", now.shown())
+            .note("compared", planned.compared(now))
+            .help("nothing was changed there; save a new plan with `--plan-out`"))
     }
 
     /// Checks that the host `name` leads to the machine that it stood for.
@@ -92,12 +92,12 @@ impl Told {
             (None, Some(_)) => return Ok(()),
         };
         let mut error = Error::host(message)
-            .fact("known", was)
-            .fact("found", now.shown());
+            .note("known", was)
+            .note("found", now.shown());
         if let Some(compared) = compared {
-            error = error.fact("compared", compared);
+            error = error.note("compared", compared);
         }
-        Err(error.hinted(format!(
+        Err(error.help(format!(
             "nothing was changed there; if that machine is meant: `rel hosts --accept {name}`"
         )))
     }

@@ -143,14 +143,14 @@ impl LookedBack {
             None if !self.left.is_empty() && !self.plan.is_something() => {
                 let name = &request.environment.name;
                 let error = format!("`{name}` has nothing to go back to but what `--except` names");
-                Err(Error::usage(error).hinted("nothing was changed"))
+                Err(Error::usage(error).help("nothing was changed"))
             }
             None => Ok(()),
             Some(label) => Err(Error::usage(format!(
                 "`{label}` did nothing that would go back in `{}`",
                 request.environment.name
             ))
-            .hinted(
+            .help(
                 "`--except` takes the name of a use, as `--rollback --plan` shows it before `/`",
             )),
         }

@@ -43,12 +43,12 @@ impl GivenUp {
             "`{environment}` went on without {count} {}",
             plural(count, "host")
         ));
-        told = told.fact(first, error.message);
+        told = told.note(first, error.message);
         told.facts.extend(error.facts);
         for (host, error) in hosts {
-            told = told.fact(host, error.message);
+            told = told.note(host, error.message);
         }
-        Err(told.hinted("they went back; run the same command again for them"))
+        Err(told.help("they went back; run the same command again for them"))
     }
 }
 
@@ -94,8 +94,8 @@ impl Hands<'_> {
             self.environment.name,
             wave.named(rollout)
         ))
-        .fact("window", opens)
-        .hinted("what was done stays; the same command goes on there, in the window"))
+        .note("window", opens)
+        .help("what was done stays; the same command goes on there, in the window"))
     }
 
     fn soak(&self, wave: &Wave, soak: Duration) -> Result<()> {
@@ -262,7 +262,7 @@ impl Hands<'_> {
             OnFailure::Stop => {
                 let hosts = hosts_of(together);
                 let error = self.first_back(failed, done, &|h| hosts.contains(&h));
-                Err(error.fact("stopped at", wave.named(rollout).to_string()))
+                Err(error.note("stopped at", wave.named(rollout).to_string()))
             }
         }
     }
@@ -312,10 +312,10 @@ fn ended(host: &str, words: &str) -> Box<Error> {
         "service `{name}` on host `{host}` has ended soon after its start"
     ));
     let (log, said) = (next(), next().trim());
-    let error = error.fact("log", log);
+    let error = error.note("log", log);
     match said {
         "" => error,
-        said => error.fact("says", said),
+        said => error.note("says", said),
     }
 }
 

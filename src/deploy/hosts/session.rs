@@ -207,16 +207,16 @@ impl Session {
             "host `{}` writes messages without end to standard error",
             self.name()
         ))
-        .fact("says", said)
-        .hinted(format!("try `{}`", self.try_it))
+        .note("says", said)
+        .help(format!("try `{}`", self.try_it))
     }
 
     /// Returns the error for a host that says what no guard says.
     fn nonsense(&self, text: &str) -> Box<Error> {
         self.cut();
         Error::host(format!("host `{}` sent what makes no sense", self.name()))
-            .fact("event", crate::deploy::wire::journal::column(text))
-            .hinted("run the same command again; it asks the host what was done and goes on")
+            .note("event", crate::deploy::wire::journal::column(text))
+            .help("run the same command again; it asks the host what was done and goes on")
     }
 
     /// Waits for the end of the connection, which is ended if need be.
@@ -240,14 +240,15 @@ impl Session {
         };
         let mut error = self.with_greeting(Error::host(message));
         if !last.trim().is_empty() {
-            error = error.fact("says", last);
+            error = error.note("says", last);
         } else if let Some(code) = status.and_then(|s| s.code()) {
-            error = error.fact("status", code.to_string());
+            error = error.note("status", code.to_string());
         }
         match self.root {
-            None => error.hinted(format!("try `{}`", self.try_it)),
-            Some(_) => error
-                .hinted("run the same command again: it asks the host what was done and goes on"),
+            None => error.help(format!("try `{}`", self.try_it)),
+            Some(_) => {
+                error.help("run the same command again: it asks the host what was done and goes on")
+            }
         }
     }
 
@@ -312,9 +313,7 @@ impl Session {
                 None => {
                     return Err(self
                         .too_slow("answer the questions of this environment")
-                        .hinted(
-                            "a fact, a guard or a check of a recipe waits for something there",
-                        ));
+                        .help("a fact, a guard or a check of a recipe waits for something there"));
                 }
                 Some(Frame::Answer(_) | Frame::Answered(..)) if limit(replies.len()).is_none() => {
                     return Err(self.nonsense("more answers than questions"));
@@ -343,7 +342,7 @@ impl Session {
     fn too_slow(&mut self, what: &str) -> Box<Error> {
         self.cut();
         let message = format!("host `{}` does not {what}", self.name());
-        Error::host(message).fact(
+        Error::host(message).note(
             "waited",
             humantime::format_duration(self.patience).to_string(),
         )
@@ -357,7 +356,7 @@ impl Session {
             self.name(),
             most >> 10
         ))
-        .hinted("a fact, a guard or a check of a recipe prints that much: let it print less")
+        .help("a fact, a guard or a check of a recipe prints that much: let it print less")
     }
 
     /// Calls a function of the guard and returns its one event.

@@ -238,7 +238,7 @@ impl System {
         let texts = words.into_iter().map(OsString::into_string);
         texts.collect::<Result<_, _>>().map_err(|text| {
             let shown = crate::core::fs::shown(&text).into_owned();
-            Error::usage("a path that ssh is given is not UTF-8").fact("path", shown)
+            Error::usage("a path that ssh is given is not UTF-8").note("path", shown)
         })
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::core::progress::{Event, StepEnd};
+use crate::core::progress::{Event, StepStatus};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::lock;
@@ -87,9 +87,9 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
     }
     let mut error = Error::new(ErrorKind::NotRolledBack, "the way back failed as well");
     for what in failed {
-        error = error.fact("not undone", what);
+        error = error.note("not undone", what);
     }
-    Err(error.hinted("look at the hosts: what is live there is not known"))
+    Err(error.help("look at the hosts: what is live there is not known"))
 }
 
 /// A way back at work. What failed is returned, in words.
@@ -278,7 +278,7 @@ fn one_host(
     let mut failed = Vec::new();
     let mut at: Option<(&Ran, Instant)> = None;
     let mut last = String::new();
-    let tell = |step: &Ran, how: StepEnd, start: Instant| {
+    let tell = |step: &Ran, how: StepStatus, start: Instant| {
         hands.progress.event(&Event::StepFinished {
             host: &step.host,
             step: &step.id,
@@ -307,12 +307,16 @@ fn one_host(
                         (["done", _, proven @ ..], Some((step, start))) => {
                             at = None;
                             lock(undone).add(step, !proven.is_empty());
-                            tell(step, StepEnd::Undone, start);
+                            tell(step, StepStatus::Undone, start);
                         }
                         (["failed", _, status], Some((step, start))) => {
                             at = None;
                             failed.push(format!("{} on {}: {last}", step.id, step.host));
-                            tell(step, StepEnd::Failed(status.parse().unwrap_or(-1)), start);
+                            tell(
+                                step,
+                                StepStatus::Failed(status.parse().unwrap_or(-1)),
+                                start,
+                            );
                         }
                         _ => {}
                     }

@@ -28,8 +28,8 @@ pub fn upload(
     let unread = |e: std::io::Error| {
         let text = format!("cannot read what is sent to host `{name}`");
         Error::new(ErrorKind::Io, text)
-            .fact("says", crate::core::error::os_text(&e))
-            .hinted("run the same command again")
+            .note("says", crate::core::error::os_text(&e))
+            .help("run the same command again")
     };
     let mut items = archive::list(&artifact.paths).map_err(unread)?;
     archive::expect(&mut items, &artifact.contents).map_err(unread)?;

@@ -73,9 +73,9 @@ pub fn check_call(
         return Ok(());
     };
     let at = project.sources.locate(first.place);
-    let error = Error::usage(first.message).fact("at", at);
+    let error = Error::usage(first.message).note("at", at);
     Err(match first.help {
-        Some(help) => error.hinted(help),
+        Some(help) => error.help(help),
         None => error,
     })
 }

@@ -42,9 +42,9 @@ pub fn unconfirmed(environment: &str, all: &[Destruction]) -> Box<Error> {
         if count == 1 { "it" } else { "them" }
     ));
     for one in all {
-        error = error.fact(format!("{} on {}", one.step, one.host), one.lost.clone());
+        error = error.note(format!("{} on {}", one.step, one.host), one.lost.clone());
     }
-    error.hinted(format!(
+    error.help(format!(
         "nothing was changed; if that is to be lost: `--confirm {environment}`"
     ))
 }

@@ -95,8 +95,8 @@ pub fn check(plan: &Plan, purpose: &str, hosts: &[&str]) -> Result<()> {
         "`{}` runs detached on host `{}`, {what}",
         one.step, one.host
     ))
-    .fact("since", format!("{} ago", age_of(one.age)))
-    .hinted(format!(
+    .note("since", format!("{} ago", age_of(one.age)))
+    .help(format!(
         "`rel attach {purpose}` waits for its end, `rel attach {purpose} --stop` ends it; then run the same command again"
     )))
 }

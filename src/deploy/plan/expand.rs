@@ -120,7 +120,7 @@ impl World<'_> {
         let recipe = self.recipes.of_use(one);
         let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
             wrong(one, format!("there is no recipe `{}`", one.recipe))
-                .hinted("`rel check` lists the mistakes of the Releasefile")
+                .help("`rel check` lists the mistakes of the Releasefile")
         })?;
         let recipe = guards::asked_behind(one, &recipe).unwrap_or(recipe);
         let axes = mentioned_axes(one, &self.environment.axes);
@@ -204,7 +204,7 @@ impl World<'_> {
     /// Returns the hosts that may have a role.
     pub(in crate::deploy) fn candidates(&self, role: &Role) -> Result<Vec<&Host>> {
         let wrong = |message: String| {
-            Error::new(ErrorKind::Releasefile, message).fact("role", role.name.clone())
+            Error::new(ErrorKind::Releasefile, message).note("role", role.name.clone())
         };
         let scope = self.base(&[]);
         let mut found: Vec<&Host> = Vec::new();
@@ -253,7 +253,7 @@ impl World<'_> {
                 if is_here {
                     self.add_host("host", host, &mut scope);
                     let path = log.path.render(&|name| scope.get(name).cloned());
-                    let path = path.map_err(|e| wrong(e.to_string()).hinted(e.help()))?;
+                    let path = path.map_err(|e| wrong(e.to_string()).help(e.help()))?;
                     paths.push(path.to_string_lossy().into_owned());
                 }
             }
@@ -329,13 +329,13 @@ impl World<'_> {
     ) -> Result<Vec<&Host>> {
         let words = template
             .render_words(&|n| scope.get(n).cloned())
-            .map_err(|e| wrong(e.to_string()).fact("text", template.source()))?;
+            .map_err(|e| wrong(e.to_string()).note("text", template.source()))?;
         let mut found = Vec::new();
         for word in words {
             let names = range::expand(&word.to_string_lossy()).map_err(|bad| {
                 let error = wrong(bad.message);
                 match bad.help {
-                    Some(help) => error.hinted(help),
+                    Some(help) => error.help(help),
                     None => error,
                 }
             })?;
@@ -454,7 +454,7 @@ impl World<'_> {
                 let names = artifacts::targets(self.environment, &target, caller);
                 if names.is_empty() {
                     let message = format!("the environment does not need `{target}`");
-                    return Err(wrong(one, message).hinted(format!("add `needs \"{target}\"`")));
+                    return Err(wrong(one, message).help(format!("add `needs \"{target}\"`")));
                 }
                 let artifact = (self.artifacts)(&names);
                 let is_put = artifacts::is_put(recipe, &param.name);
@@ -464,9 +464,9 @@ impl World<'_> {
                     let [first, second] = [first, second].map(|path| path.display());
                     let message = format!("two files of `{target}` have the same name");
                     return Err(wrong(one, message)
-                        .fact("first", first.to_string())
-                        .fact("second", second.to_string())
-                        .hinted("give the outputs different names, or name one instance"));
+                        .note("first", first.to_string())
+                        .note("second", second.to_string())
+                        .help("give the outputs different names, or name one instance"));
                 }
                 Bound::Artifact(target, artifact)
             }
@@ -485,7 +485,7 @@ impl World<'_> {
 }
 
 fn wrong_log(log: &Log, message: String) -> Box<Error> {
-    Error::new(ErrorKind::Releasefile, message).fact("log", log.path.source())
+    Error::new(ErrorKind::Releasefile, message).note("log", log.path.source())
 }
 
 struct Seats<'a> {
@@ -495,14 +495,12 @@ struct Seats<'a> {
 }
 
 fn wrong(one: &Use, message: impl Into<String>) -> Box<Error> {
-    Error::new(ErrorKind::Releasefile, message).fact("use", one.label.clone())
+    Error::new(ErrorKind::Releasefile, message).note("use", one.label.clone())
 }
 
 fn render(one: &Use, text: &str, scope: &Scope) -> Result<String> {
     let refuse = |e: crate::core::template::TemplateError| {
-        wrong(one, e.to_string())
-            .fact("text", text)
-            .hinted(e.help())
+        wrong(one, e.to_string()).note("text", text).help(e.help())
     };
     let template = Template::parse(text, Mode::Plain).map_err(refuse)?;
     let rendered = template
@@ -526,8 +524,8 @@ pub fn needed_targets(
             let scope = given(project, params, &values);
             let name = template.render(&|n| scope.get(n).cloned()).map_err(|e| {
                 Error::new(ErrorKind::Releasefile, e.to_string())
-                    .fact("at", project.sources.locate(*place))
-                    .hinted(e.help())
+                    .note("at", project.sources.locate(*place))
+                    .help(e.help())
             })?;
             names.push(name.to_string_lossy().into_owned());
         }

@@ -191,7 +191,7 @@ impl Overrides {
             let error = Error::usage(format!("`{environment}` has no guard `{other}`"));
             return Err(match known.is_empty() {
                 true => error,
-                false => error.fact("guards", known.join(" ")),
+                false => error.note("guards", known.join(" ")),
             });
         }
         let mut open = blocked.iter().filter(|b| !self.goes_over(b));
@@ -210,14 +210,14 @@ impl Overrides {
             "`{environment}` is stopped by {what} on host `{}`",
             first.host
         ))
-        .fact("evidence", first.evidence.clone());
+        .note("evidence", first.evidence.clone());
         for other in open {
-            error = error.fact(
+            error = error.note(
                 format!("{} on {}", other.guard, other.host),
                 other.evidence.clone(),
             );
         }
-        Err(error.hinted(match first.stopping {
+        Err(error.help(match first.stopping {
             Stopping::Foreign => foreign_help(is_by_commands(first, jobs)).to_owned(),
             Stopping::Guard | Stopping::WayBack => format!(
                 "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
@@ -279,6 +279,6 @@ pub fn foreign_help(is_by_commands: bool) -> &'static str {
 /// Returns the error for a run that may not begin now; `opens` says when it may.
 pub fn outside_window(environment: &str, opens: &str) -> Box<Error> {
     Error::host(format!("`{environment}` is outside its window"))
-        .fact("window", opens)
-        .hinted("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
+        .note("window", opens)
+        .help("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
 }

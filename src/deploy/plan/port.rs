@@ -137,12 +137,12 @@ impl Answer {
         let status: Option<u16> = self.status.parse().ok();
         if !status.is_some_and(|s| (200..=599).contains(&s)) {
             let message = format!("`{}` is no status that a responder can give", self.status);
-            return Err(wrong(message).hinted("a number from 200 to 599"));
+            return Err(wrong(message).help("a number from 200 to 599"));
         }
         for (name, value) in &self.headers {
             if value.contains(|c: char| c.is_control() && c != '\t') {
                 let message = format!("the header `{name}` of a responder must be one line");
-                return Err(wrong(message).fact("value", value.clone()));
+                return Err(wrong(message).note("value", value.clone()));
             }
         }
         Ok(())
@@ -161,8 +161,7 @@ fn is_address(text: &str) -> Result<()> {
     match is_good {
         true => Ok(()),
         false => {
-            Err(wrong(format!("`{text}` is no address with a port"))
-                .hinted("write `127.0.0.1:8081`"))
+            Err(wrong(format!("`{text}` is no address with a port")).help("write `127.0.0.1:8081`"))
         }
     }
 }

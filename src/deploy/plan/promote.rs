@@ -42,14 +42,14 @@ impl Promoted {
         }
         if held_back.is_empty() {
             return Err(Error::usage(format!("`{environment}` holds no host back"))
-                .hinted("`hold-back=\"HOSTS\"` of a `rollout` does that"));
+                .help("`hold-back=\"HOSTS\"` of a `rollout` does that"));
         }
         let Self::Hosts(hosts) = self else {
             return Ok(());
         };
         match hosts.iter().find(|host| !held_back.contains(host)) {
             Some(host) => Err(Error::usage(format!("host `{host}` is not held back"))
-                .fact("held back", held_back.join(" "))),
+                .note("held back", held_back.join(" "))),
             None => Ok(()),
         }
     }
@@ -74,8 +74,8 @@ impl Promoted {
         let environment = &plan.environment;
         Err(
             Error::host("hosts are promoted to what the others already run")
-                .fact("not up to date", Vec::from_iter(others).join(" "))
-                .hinted(format!("first: `rel {environment}`")),
+                .note("not up to date", Vec::from_iter(others).join(" "))
+                .help(format!("first: `rel {environment}`")),
         )
     }
 }

@@ -334,7 +334,7 @@ impl Questions {
                 replies.len(),
                 self.abouts.len()
             ))
-            .hinted("run the same command again"));
+            .help("run the same command again"));
         }
         for reply in replies {
             let Some(about) = self.abouts.get(reply.tag) else {
@@ -362,7 +362,7 @@ fn journal(host: &str, about: &About, bytes: &[u8]) -> Result<Journal> {
     match about {
         _ if Journal::is_too_long(bytes) => {
             let message = format!("the journal of host `{host}` has too many lines");
-            Err(Error::host(message).fact("most", JOURNAL_LINES_MAX.to_string()))
+            Err(Error::host(message).note("most", JOURNAL_LINES_MAX.to_string()))
         }
         About::Journals => Ok(Journal::parse_all(bytes)),
         _ => Ok(Journal::parse(bytes)),
@@ -387,8 +387,8 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
         About::Journal | About::Journals => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))
-                    .fact("says", text())
-                    .hinted("check who owns the state directory there"),
+                    .note("says", text())
+                    .help("check who owns the state directory there"),
             );
         }
         About::Fact(label, name, command) => {
@@ -396,9 +396,9 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
                 return Err(Error::host(format!(
                     "host `{host}` could not answer `{name}` of `{label}`"
                 ))
-                .fact("command", command.trim())
-                .fact("status", reply.status.to_string())
-                .fact("says", text()));
+                .note("command", command.trim())
+                .note("status", reply.status.to_string())
+                .note("says", text()));
             }
             seen.facts.insert((label.clone(), name.clone()), text());
         }

@@ -159,10 +159,10 @@ impl Scope<'_> {
 
     fn refuse(&self, text: &str, error: &TemplateError) -> Box<Error> {
         Error::new(ErrorKind::Releasefile, error.to_string())
-            .fact("use", self.job.label.clone())
-            .fact("recipe", self.job.recipe.name.clone())
-            .fact("text", text)
-            .hinted(error.help())
+            .note("use", self.job.label.clone())
+            .note("recipe", self.job.recipe.name.clone())
+            .note("text", text)
+            .help(error.help())
     }
 
     /// Renders one text of the recipe; a command parameter that stands alone is the text that is
@@ -176,7 +176,7 @@ impl Scope<'_> {
         };
         rendered.into_string().map_err(|text| {
             let shown = crate::core::fs::shown(&text).into_owned();
-            Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8").fact("text", shown)
+            Error::new(ErrorKind::Releasefile, "a text for a host is not UTF-8").note("text", shown)
         })
     }
 
@@ -192,8 +192,8 @@ impl Scope<'_> {
                 ErrorKind::Releasefile,
                 format!("`{text}` is not a duration: {e}"),
             )
-            .fact("use", self.job.label.clone())
-            .hinted("write `90s`, `10m` or `24h`")
+            .note("use", self.job.label.clone())
+            .help("write `90s`, `10m` or `24h`")
         })
     }
 
@@ -363,7 +363,7 @@ impl Scope<'_> {
         // What waits for a host's answer is not known before.
         if matches!(self.late, Late::Known { .. }) {
             let check = port.check();
-            check.map_err(|error| error.fact("use", self.job.label.clone()))?;
+            check.map_err(|error| error.note("use", self.job.label.clone()))?;
         }
         Ok(port)
     }

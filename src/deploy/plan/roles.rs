@@ -39,8 +39,8 @@ impl World<'_> {
                 let names = self.names_on(host);
                 let command = role.command.render(&|name| names.get(name).cloned());
                 let command = command.map_err(|e| {
-                    let error = Error::usage(e.to_string()).fact("role", role.name.clone());
-                    error.hinted(e.help())
+                    let error = Error::usage(e.to_string()).note("role", role.name.clone());
+                    error.help(e.help())
                 })?;
                 probes.push(Probe {
                     role: role.name.clone(),
@@ -133,10 +133,10 @@ fn wrong_number(
             Some((0, text)) => format!("has it  {}", text.trim()),
             Some((status, text)) => format!("has it not (status {status})  {}", text.trim()),
         };
-        error = error.fact(probe.host.clone(), words.trim_end());
+        error = error.note(probe.host.clone(), words.trim_end());
     }
     let command = told.first().map_or("", |(probe, _)| probe.command.as_str());
-    error.fact("probe", command).hinted("nothing was changed")
+    error.note("probe", command).help("nothing was changed")
 }
 
 /// Returns the error for roles that are not where they were; `None` while they are.
@@ -148,9 +148,9 @@ pub fn moved(environment: &str, was: &Roles, now: &Roles) -> Option<Box<Error>> 
     let message = format!("a role of `{environment}` has moved since this run looked");
     let mut error = Error::host(message);
     for (role, how) in moved {
-        error = error.fact(role, how);
+        error = error.note(role, how);
     }
-    Some(error.hinted("nothing was changed; run the same command again, which asks again"))
+    Some(error.help("nothing was changed; run the same command again, which asks again"))
 }
 
 /// Returns which roles are elsewhere now, and from where to where.

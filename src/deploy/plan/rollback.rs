@@ -329,9 +329,9 @@ impl RollbackPlan {
                 true => name.to_owned(),
                 false => format!("{name} on {host}"),
             };
-            error = error.fact(fact, texts.join("\n"));
+            error = error.note(fact, texts.join("\n"));
         }
-        Err(error.hinted(match is_missing {
+        Err(error.help(match is_missing {
             true if is_in_the_way => {
                 "nothing was changed; move it away, and run the same command again"
             }
@@ -364,7 +364,7 @@ impl RollbackPlan {
             first.host
         ));
         for refused in &self.refused {
-            error = error.fact(
+            error = error.note(
                 format!("{} on {}", refused.step, refused.host),
                 &refused.text,
             );
@@ -372,7 +372,7 @@ impl RollbackPlan {
         let label = |refused: &Refused| label_of(&refused.step).to_owned();
         let labels: BTreeSet<String> = self.refused.iter().map(label).collect();
         let except: String = labels.iter().map(|l| format!(" --except {l}")).collect();
-        error.hinted(format!(
+        error.help(format!(
             "nothing was changed; to go back with everything else, and leave that as it is: \
              `--rollback{except}`; the older release must then get on with it"
         ))

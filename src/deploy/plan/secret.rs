@@ -60,7 +60,7 @@ impl Secret {
     pub fn new(name: &str, bytes: Vec<u8>, seal: &Seal) -> Result<Self> {
         let value = String::from_utf8(bytes).map_err(|_| {
             Error::usage(format!("the secret `{name}` is not text"))
-                .hinted("keep it encoded, and decode the file on the host")
+                .help("keep it encoded, and decode the file on the host")
         })?;
         if value.is_empty() {
             return Err(Error::usage(format!("the secret `{name}` is empty")));

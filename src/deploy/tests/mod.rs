@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::build::model::{Arg, Axis, Host, Param, Reach, Use};
 use crate::core::diagnostics::Span;
-use crate::core::progress::{Event, StepEnd};
+use crate::core::progress::{Event, StepStatus};
 use crate::core::template::{Mode, Template};
 use crate::deploy::wire::words::hex;
 
@@ -44,7 +44,7 @@ impl Progress for Log {
     fn event(&self, event: &Event<'_>) {
         let line = match event {
             Event::StepFinished { step, how, .. } => match how {
-                StepEnd::Fresh => return,
+                StepStatus::Fresh => return,
                 how => format!("{step} {how:?}"),
             },
             Event::StepOutput { line, .. } => format!("| {}", String::from_utf8_lossy(line)),

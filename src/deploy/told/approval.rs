@@ -163,8 +163,8 @@ pub fn roots(hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
 /// Returns the error for a plan that this checkout does not make.
 pub fn mismatch(whose: &str, what: impl Into<String>) -> Box<Error> {
     Error::usage("this plan is not what this checkout makes")
-        .fact(whose, what)
-        .hinted(
+        .note(whose, what)
+        .help(
             "approve it in a checkout of the commit that it was made of, or ask its maker for a new one",
         )
 }

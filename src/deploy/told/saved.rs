@@ -135,27 +135,27 @@ impl SavedPlan {
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let no_plan = || {
             Error::usage(format!("`{name}` is no saved plan"))
-                .hinted("`rel ENVIRONMENT --plan-out FILE` saves one")
+                .help("`rel ENVIRONMENT --plan-out FILE` saves one")
         };
         let head: Head = serde_json::from_str(text).map_err(|_| no_plan())?;
         if head.format != FORMAT {
             return Err(no_plan()
-                .fact("found", column(&head.format))
-                .fact("expected", FORMAT));
+                .note("found", column(&head.format))
+                .note("expected", FORMAT));
         }
         let saved: Self =
-            serde_json::from_str(text).map_err(|e| no_plan().fact("says", e.to_string()))?;
+            serde_json::from_str(text).map_err(|e| no_plan().note("says", e.to_string()))?;
         if digest(&saved.body)? != saved.digest {
             return Err(
                 Error::usage(format!("`{name}` was changed after it was saved"))
-                    .hinted("save a new plan; approvals hold for the plan that was read"),
+                    .help("save a new plan; approvals hold for the plan that was read"),
             );
         }
         let wrong = |field: String| {
             Err(
                 Error::usage(format!("`{name}` is not as `rel` saves a plan"))
-                    .fact("field", field)
-                    .hinted("ask its maker for a new one"),
+                    .note("field", field)
+                    .help("ask its maker for a new one"),
             )
         };
         // What the parser passes over, or fills in, is nobody's to hide in.
@@ -234,7 +234,7 @@ impl SavedPlan {
                 "`{user}` may not approve plans of `{}`",
                 environment.name
             ))
-            .fact("may", rule.by.join(" ")));
+            .note("may", rule.by.join(" ")));
         }
         Ok(())
     }
@@ -292,12 +292,12 @@ impl SavedPlan {
         ));
         let more = moved.len().saturating_sub(MOVED_MAX);
         for (whose, what) in moved.into_iter().take(MOVED_MAX) {
-            error = error.fact(whose, what);
+            error = error.note(whose, what);
         }
         if more > 0 {
-            error = error.fact("and", format!("{more} more"));
+            error = error.note("and", format!("{more} more"));
         }
-        Err(error.hinted("nothing was done; save a new plan with `--plan-out`"))
+        Err(error.help("nothing was done; save a new plan with `--plan-out`"))
     }
 }
 
@@ -314,8 +314,8 @@ pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Resul
     let Some(saved) = saved else {
         return Err(
             Error::usage(format!("`{name}` is changed by an approved plan only"))
-                .fact("approved by", may)
-                .hinted(format!(
+                .note("approved by", may)
+                .help(format!(
                     "save one: `rel {name} … --plan-out plan.json`; somebody else: `rel approve \
                      plan.json --reason …`; then `rel apply plan.json`"
                 )),
@@ -341,10 +341,10 @@ pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Resul
         plural(rule.count, "approval"),
         users.len()
     ))
-    .fact("made by", saved.body.made_by.clone())
-    .fact("approved by", given)
-    .fact("may approve", may)
-    .hinted("`rel approve FILE --reason …`, by another person"))
+    .note("made by", saved.body.made_by.clone())
+    .note("approved by", given)
+    .note("may approve", may)
+    .help("`rel approve FILE --reason …`, by another person"))
 }
 
 /// Returns when and for whom a plan was carried out, if it was.
@@ -363,8 +363,8 @@ pub fn applied_before(
         return Err(Error::host(format!(
             "this plan of `{name}` was carried out and taken back"
         ))
-        .fact("who", line.who.clone())
-        .hinted("save a new plan with `--plan-out`"));
+        .note("who", line.who.clone())
+        .help("save a new plan with `--plan-out`"));
     }
     // A host that has a line of the run also has its end, if it came to one there. Where the
     // journal was shortened since, nobody knows.
@@ -378,7 +378,7 @@ pub fn applied_before(
                 return Err(Error::host(format!(
                     "this plan of `{name}` is too old: how it ended is not known on all hosts"
                 ))
-                .hinted("save a new plan with `--plan-out`"));
+                .help("save a new plan with `--plan-out`"));
             }
             continue;
         };
@@ -393,8 +393,8 @@ pub fn applied_before(
         Some(Err(line)) => Err(Error::host(format!(
             "this plan of `{name}` was begun and did not come to its end"
         ))
-        .fact("who", line.who.clone())
-        .hinted("the next run goes on where it stopped: plan again")),
+        .note("who", line.who.clone())
+        .help("the next run goes on where it stopped: plan again")),
     }
 }
 

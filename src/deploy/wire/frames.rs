@@ -37,7 +37,7 @@ pub fn unanswered(host: &str, what: &str) -> Box<Error> {
     Error::host(format!(
         "host `{host}` did not answer: {what} was killed there"
     ))
-    .hinted("run the same command again")
+    .help("run the same command again")
 }
 
 /// Longest piece of a transfer or an answer that is one frame, in bytes. Guards send pieces of a

@@ -83,19 +83,19 @@ impl Held {
     }
 
     fn facts(&self, mut error: Box<Error>) -> Box<Error> {
-        error = error.fact("who", self.who.clone());
+        error = error.note("who", self.who.clone());
         error = match self.kind {
-            Kind::Run => error.fact("doing", self.purpose.clone()),
-            Kind::Freeze => error.fact("reason", self.purpose.clone()),
+            Kind::Run => error.note("doing", self.purpose.clone()),
+            Kind::Freeze => error.note("reason", self.purpose.clone()),
         };
         if let Some(run) = &self.run {
-            error = error.fact("run", run.clone());
+            error = error.note("run", run.clone());
         }
-        error = error.fact("since", format!("{} ago", span(self.age)));
+        error = error.note("since", format!("{} ago", span(self.age)));
         match (self.kind, self.rest) {
             (Kind::Run, _) => error,
-            (_, Some(rest)) => error.fact("until", format!("{} from now", span(rest))),
-            (_, None) => error.fact("until", "it is given back"),
+            (_, Some(rest)) => error.note("until", format!("{} from now", span(rest))),
+            (_, None) => error.note("until", "it is given back"),
         }
     }
 }
@@ -116,7 +116,7 @@ pub fn refused(host: &str, words: &str, says: &str) -> Box<Error> {
             format!("ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly")
         }
     };
-    held.facts(error).hinted(help)
+    held.facts(error).help(help)
 }
 
 /// Returns the error of a run that lost its lease, if that is what a frame says.
@@ -133,14 +133,14 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
             );
             let error = match Held::parse(says) {
                 Some(held) => held.facts(error),
-                None => error.fact("who", "somebody who has given it back since"),
+                None => error.note("who", "somebody who has given it back since"),
             };
-            Some(error.hinted(AGAIN))
+            Some(error.help(AGAIN))
         }
         "untrusted" => Some(
             Error::host(format!("host `{host}` is not used: {says}"))
-                .fact("why", "another user could choose what rel does there")
-                .hinted(match says.ends_with(BELOW) {
+                .note("why", "another user could choose what rel does there")
+                .help(match says.ends_with(BELOW) {
                     true => {
                         "take the right to change that directory from others (`chown`, \
                          `chmod go-w`, `setfacl -b`), or give the host another `root`"
@@ -156,8 +156,8 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
                 ErrorKind::Fenced,
                 format!("host `{host}` gave the lease of this run up: fenced"),
             )
-            .fact("why", "it had heard nothing from here for too long")
-            .hinted(AGAIN),
+            .note("why", "it had heard nothing from here for too long")
+            .help(AGAIN),
         ),
         _ => None,
     }

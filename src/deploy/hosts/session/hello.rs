@@ -92,8 +92,8 @@ impl Session {
                 "cannot start a shell for host `{}`",
                 self.host.name
             ))
-            .fact("says", crate::core::error::os_text(&e))
-            .hinted(format!("try `{}`", self.try_it))
+            .note("says", crate::core::error::os_text(&e))
+            .help(format!("try `{}`", self.try_it))
         })?;
         // A shell that is gone already is noticed when it does not answer.
         let _ = channel.send(opening.input().as_bytes(), interrupted);
@@ -160,16 +160,16 @@ impl Session {
                             "host `{}` lacks what programs of rel need",
                             self.name()
                         ))
-                        .fact("missing", what.trim())
-                        .hinted("install the core utilities, util-linux, tar and sed there"));
+                        .note("missing", what.trim())
+                        .help("install the core utilities, util-linux, tar and sed there"));
                     }
                     Some(("roomless", says)) => {
                         return Err(Error::host(format!(
                             "host `{}` has no place for the temporary files of rel",
                             self.name()
                         ))
-                        .fact("says", says.trim())
-                        .hinted(
+                        .note("says", says.trim())
+                        .help(
                             "make room in /dev/shm or /tmp there, or let its logins have a \
                              `TMPDIR` that their user can write to",
                         ));
@@ -212,7 +212,7 @@ impl Session {
             "host `{}` prints text without end instead of an answer",
             self.name()
         ));
-        Err(self.with_greeting(error).hinted(format!(
+        Err(self.with_greeting(error).help(format!(
             "see what its login shell starts: `{}`",
             self.try_it
         )))
@@ -225,7 +225,7 @@ impl Session {
         let lines: Vec<&str> = words.trim().lines().take(GREETING_LINES).collect();
         match lines.is_empty() {
             true => error,
-            false => error.fact("printed", lines.join("\n")),
+            false => error.note("printed", lines.join("\n")),
         }
     }
 
@@ -234,8 +234,8 @@ impl Session {
         self.cut();
         self.abandon();
         let error = Error::host(format!("host `{}` does not answer", self.name()))
-            .fact("waited", humantime::format_duration(HELLO_MAX).to_string());
+            .note("waited", humantime::format_duration(HELLO_MAX).to_string());
         self.with_greeting(error)
-            .hinted(format!("try `{}`", self.try_it))
+            .help(format!("try `{}`", self.try_it))
     }
 }

@@ -21,7 +21,7 @@ impl Session {
                 "host `{}` could not take a secret",
                 self.name()
             ))
-            .fact("says", why.trim())),
+            .note("says", why.trim())),
             _ => Err(self.nonsense(&answer)),
         }
     }
@@ -68,7 +68,7 @@ impl Session {
                         crate::core::error::os_text(e)
                     ),
                 )
-                .hinted("run the same command again"));
+                .help("run the same command again"));
             }
         }
         let answer = self.event(interrupted);
@@ -82,7 +82,7 @@ impl Session {
                 self.name(),
                 landing.to
             ))
-            .fact("says", why.trim())),
+            .note("says", why.trim())),
             Some(("baseless", _)) => Ok(false),
             _ => Err(self.nonsense(&answer)),
         }
@@ -124,7 +124,7 @@ impl Session {
                             "host `{}` could not read `{path}`",
                             self.name()
                         ))
-                        .fact("says", why.trim()));
+                        .note("says", why.trim()));
                     }
                     break;
                 }

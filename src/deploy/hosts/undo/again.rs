@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::core::error::Result;
-use crate::core::progress::{Event, StepEnd};
+use crate::core::progress::{Event, StepStatus};
 use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::line::first_bytes;
@@ -44,8 +44,8 @@ fn enter(hands: &Hands<'_>, member: &Member, step: &Ran, port: Option<&Port>) ->
     };
     let (how, why) = match entered {
         Entered::Before => return Ok(()),
-        Entered::Now => (StepEnd::Done, None),
-        Entered::Not(why) => (StepEnd::Failed(1), Some(why)),
+        Entered::Now => (StepStatus::Done, None),
+        Entered::Not(why) => (StepStatus::Failed(1), Some(why)),
     };
     hands.progress.event(&Event::StepFinished {
         host: &step.host,
