@@ -72,8 +72,8 @@ fn releasefile_by_kdl(bencher: Bencher) {
 #[divan::bench(sample_count = 20)]
 fn compiled_project(bencher: Bencher) {
     let (dir, _) = copies();
-    let bytes = rel::core::stored::encode(&load(&dir)).expect("encodes");
-    bencher.bench_local(|| rel::core::stored::decode::<Project>(black_box(&bytes)).is_some());
+    let bytes = rel::core::storage::encode(&load(&dir)).expect("encodes");
+    bencher.bench_local(|| rel::core::storage::decode::<Project>(black_box(&bytes)).is_some());
 }
 
 #[divan::bench(sample_count = 10)]

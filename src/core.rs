@@ -11,7 +11,7 @@ pub mod process;
 pub mod progress;
 pub mod range;
 pub mod report;
-pub mod stored;
+pub mod storage;
 pub mod template;
 pub mod trace;
 pub mod window;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::digest::{Digest, is_racy_since};
 use crate::build::model::Project;
 use crate::core::fs::{self, RepoPath, Signature};
-use crate::core::stored::{self, Sum};
+use crate::core::storage::{self, Checksum};
 
 /// Name of the file below the state directory.
 const FILE: &str = "graph.v1";
@@ -42,7 +42,7 @@ struct Head<'a> {
     origin: Cow<'a, Origin>,
     stamps: Cow<'a, Stamps>,
     /// Of the project behind it.
-    project: Sum,
+    project: Checksum,
 }
 
 /// How everything looked that a project was loaded out of.
@@ -101,11 +101,11 @@ impl Stamps {
 /// A compiled Releasefile that holds; the project itself has not been read yet.
 pub struct Current {
     /// Names this very graph: two that differ in anything have different ones.
-    pub id: Sum,
+    pub id: Checksum,
     /// See [`Stamps::is_foreign`].
     pub is_foreign: bool,
     file: File,
-    project: Sum,
+    project: Checksum,
 }
 
 /// A file or directory as it was. Directories have no digest: any change of time counts.
@@ -153,9 +153,9 @@ pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current
     let len = u32::from_le_bytes(len);
     let mut bytes = Vec::new();
     (&mut file).take(len.into()).read_to_end(&mut bytes).ok()?;
-    let head: Head<'_> = stored::decode(&bytes)?;
+    let head: Head<'_> = storage::decode(&bytes)?;
     let is_current = *head.origin == *origin && head.stamps.hold(root);
-    let id = stored::sum_of(&bytes)?;
+    let id = storage::sum_of(&bytes)?;
     is_current.then_some(Current {
         id,
         is_foreign: head.stamps.is_foreign,
@@ -169,26 +169,31 @@ impl Current {
     pub fn project(mut self) -> Option<Project> {
         let mut bytes = Vec::new();
         self.file.read_to_end(&mut bytes).ok()?;
-        let is_meant = stored::sum_of(&bytes)? == self.project;
-        is_meant.then(|| stored::decode(&bytes)).flatten()
+        let is_meant = storage::sum_of(&bytes)? == self.project;
+        is_meant.then(|| storage::decode(&bytes)).flatten()
     }
 }
 
 /// Keeps a project, and returns what names it. Failing to write is not an error: the next run
 /// parses again.
-pub fn save(state_dir: &Path, origin: &Origin, stamps: &Stamps, project: &Project) -> Option<Sum> {
-    let write = || -> crate::core::error::Result<Option<Sum>> {
-        let body = stored::encode(project)?;
-        let head = stored::encode(&Head {
+pub fn save(
+    state_dir: &Path,
+    origin: &Origin,
+    stamps: &Stamps,
+    project: &Project,
+) -> Option<Checksum> {
+    let write = || -> crate::core::error::Result<Option<Checksum>> {
+        let body = storage::encode(project)?;
+        let head = storage::encode(&Head {
             origin: Cow::Borrowed(origin),
             stamps: Cow::Borrowed(stamps),
-            project: stored::sum_of(&body).unwrap_or_default(),
+            project: storage::sum_of(&body).unwrap_or_default(),
         })?;
         let mut bytes = (head.len() as u32).to_le_bytes().to_vec();
         bytes.extend(&head);
         bytes.extend(body);
         fs::write_lightly(&state_dir.join(FILE), &bytes)?;
-        Ok(stored::sum_of(&head))
+        Ok(storage::sum_of(&head))
     };
     write().unwrap_or_else(|error| {
         tracing::debug!(%error, "the compiled Releasefile was not kept");

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::key::{ActionKey, Field, Found, Made, OutputState};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
-use crate::core::stored::Ledger;
+use crate::core::storage::AppendLog;
 
 /// The result of a target's last successful run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,19 +75,19 @@ pub fn path(state_dir: &Path) -> PathBuf {
 
 /// All records of a checkout, by target name.
 pub struct Records {
-    ledger: Ledger<Known>,
+    ledger: AppendLog<Known>,
 }
 
 impl Records {
     /// Reads the records in a state directory that is believed; without one nothing is known.
     pub fn load_known(state_dir: Option<&Path>) -> Result<Self> {
-        let ledger = Ledger::none();
+        let ledger = AppendLog::none();
         state_dir.map_or(Ok(Self { ledger }), Self::load)
     }
 
     /// Reads the records in a state directory; what is torn or of another version is unknown.
     pub fn load(state_dir: &Path) -> Result<Self> {
-        let ledger = Ledger::load(path(state_dir)).map_err(|error| {
+        let ledger = AppendLog::load(path(state_dir)).map_err(|error| {
             error.help(
                 "it tells what past runs made: try again; if it stays unreadable, remove it, and \
                  targets are restored from the cache or run anew",

@@ -23,7 +23,7 @@ use crate::build::graph::TargetId;
 use crate::build::records;
 use crate::core::error::Result;
 use crate::core::fs::{self, RepoPath, Signature};
-use crate::core::stored::{self, Sum};
+use crate::core::storage::{self, Checksum};
 
 mod draw;
 mod round;
@@ -48,7 +48,7 @@ pub struct Basis {
     /// Hash of the checkout's path, which results may name.
     pub root: [u8; 32],
     /// The compiled Releasefile.
-    pub graph: Sum,
+    pub graph: Checksum,
     /// Environment variables that targets inherit by name, with digests of their values.
     pub env: Vec<(String, Option<[u8; 32]>)>,
 }
@@ -230,7 +230,7 @@ impl Snapshot {
     pub fn load(
         root: &Path,
         state_dir: &Path,
-        graph: &Sum,
+        graph: &Checksum,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
         let path = state_dir.join(FILE);
@@ -247,10 +247,10 @@ impl Snapshot {
         bytes: Vec<u8>,
         root: &Path,
         state_dir: &Path,
-        graph: &Sum,
+        graph: &Checksum,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
-        let body: Body<'_> = stored::decode(&bytes)?;
+        let body: Body<'_> = storage::decode(&bytes)?;
         let same = |(name, value): &(String, Option<[u8; 32]>)| digest_of(env(name)) == *value;
         let is_here = body.basis.root == root_hash(root);
         if !is_here || body.basis.graph != *graph || !body.basis.env.iter().all(same) {
@@ -344,14 +344,14 @@ impl Snapshot {
         if !self.is_moved {
             return Ok(());
         }
-        stored::seal(&mut self.bytes);
+        storage::write_checksum(&mut self.bytes);
         self.is_moved = false;
         fs::write_lightly(&state_dir.join(FILE), &self.bytes)
     }
 
     fn body(&self) -> Option<Body<'_>> {
         // The checksum was compared when it was loaded.
-        postcard::from_bytes(stored::body_of(&self.bytes)?).ok()
+        postcard::from_bytes(storage::body_of(&self.bytes)?).ok()
     }
 }
 

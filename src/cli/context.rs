@@ -16,7 +16,7 @@ use crate::cli::ui::{self, Screen};
 use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
-use crate::core::stored::Sum;
+use crate::core::storage::Checksum;
 use crate::deploy::Recipes;
 use crate::deploy::hosts::machines;
 
@@ -72,7 +72,7 @@ struct Loaded {
     root: PathBuf,
     project: Project,
     /// What names this graph, once it is compiled.
-    id: OnceLock<Sum>,
+    id: OnceLock<Checksum>,
     /// Set when the project was parsed now: what to keep for the next run.
     parsed: Option<Parsed>,
 }
@@ -363,7 +363,7 @@ impl Context {
 
     /// Returns the root and what names the graph, if the compiled Releasefile holds. The
     /// graph itself is not read.
-    pub fn compiled(&mut self) -> Result<Option<(PathBuf, Sum)>> {
+    pub fn compiled(&mut self) -> Result<Option<(PathBuf, Checksum)>> {
         let located = match self.located.take() {
             Some(located) => located,
             None => self.locate()?,
@@ -374,7 +374,7 @@ impl Context {
     }
 
     /// Returns what names the loaded graph, if it is compiled.
-    pub fn graph_id(&self) -> Option<Sum> {
+    pub fn graph_id(&self) -> Option<Checksum> {
         self.loaded.get()?.id.get().copied()
     }
 

@@ -46,7 +46,7 @@ impl Looked {
         lock: Lock,
         context: &Context,
         root: &Path,
-        graph: Option<crate::core::stored::Sum>,
+        graph: Option<crate::core::storage::Checksum>,
     ) -> Self {
         let skew_ns = lock.skew_ns();
         let env = |name: &str| context.var(name);
@@ -131,7 +131,7 @@ impl Looked {
     }
 }
 
-fn basis(graph: crate::core::stored::Sum, context: &Context, of: &Inspector<'_>) -> Basis {
+fn basis(graph: crate::core::storage::Checksum, context: &Context, of: &Inspector<'_>) -> Basis {
     let inherited = of.graph.targets().flat_map(|(_, target)| {
         let names = target.env.iter();
         names.filter(|(_, value)| matches!(value, EnvValue::Inherited))

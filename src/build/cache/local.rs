@@ -158,7 +158,7 @@ impl Store for LocalStore {
     fn put_action(&self, key: &ActionKey, result: &ActionResult) -> Result<()> {
         let path = self.action_path(key);
         let dir = path.parent().unwrap_or(&self.actions);
-        let bytes = crate::core::stored::encode(result)?;
+        let bytes = crate::core::storage::encode(result)?;
         if bytes.len() as u64 > RESULT_BYTES_MAX {
             let size = crate::build::digest::shown_size(bytes.len() as u64);
             let message = format!("a result is not cached: the names of its files take {size}");
@@ -229,7 +229,7 @@ fn read_result(file: &File, len: u64) -> std::io::Result<Option<ActionResult>> {
     let mut bytes = Vec::with_capacity(usize::try_from(len.min(RESULT_BYTES_MAX)).unwrap_or(0));
     file.take(RESULT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let is_too_long = bytes.len() as u64 > RESULT_BYTES_MAX;
-    Ok(crate::core::stored::decode(&bytes).filter(|_| !is_too_long))
+    Ok(crate::core::storage::decode(&bytes).filter(|_| !is_too_long))
 }
 
 fn copy(from: &mut dyn Read, to: &mut File) -> std::io::Result<Digest> {

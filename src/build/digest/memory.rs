@@ -16,7 +16,7 @@ use super::Digest;
 use crate::build::glob::Entry;
 use crate::core::error::Result;
 use crate::core::fs::{RepoPath, Signature};
-use crate::core::stored::Ledger;
+use crate::core::storage::AppendLog;
 
 /// A file as it was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub(super) struct Memory {
     path: PathBuf,
     len: u64,
     /// What earlier runs learned, once it is worth reading; `None` where it can not be read.
-    old: OnceLock<Option<RwLock<Ledger<Known>>>>,
+    old: OnceLock<Option<RwLock<AppendLog<Known>>>>,
     /// Bytes that were looked into so as not to read it.
     spent: AtomicU64,
     files: Learned<KnownFile>,
@@ -141,7 +141,7 @@ impl Memory {
                 if spent.saturating_add(cost) <= self.len / SHARE {
                     return None;
                 }
-                let load = || Ledger::load(self.path.clone()).ok().map(RwLock::new);
+                let load = || AppendLog::load(self.path.clone()).ok().map(RwLock::new);
                 self.old.get_or_init(load)
             }
         };

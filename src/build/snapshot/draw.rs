@@ -10,7 +10,7 @@ use crate::build::graph::TargetId;
 use crate::build::records;
 use crate::core::error::Result;
 use crate::core::fs::{self, RepoPath};
-use crate::core::stored;
+use crate::core::storage;
 
 /// A snapshot in the making.
 #[derive(Default)]
@@ -173,7 +173,7 @@ impl Drawing {
             targets: &targets,
             uses: &uses,
         };
-        fs::write_lightly(&state_dir.join(FILE), &stored::encode(&body)?)
+        fs::write_lightly(&state_dir.join(FILE), &storage::encode(&body)?)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use crate::core::error::{Error, Result};
 use crate::core::fs;
-use crate::core::stored;
+use crate::core::storage;
 use crate::deploy::hosts::lock;
 use crate::deploy::wire::machine::Machine;
 
@@ -122,7 +122,7 @@ impl Machines {
         let read = |path| fs::read_optional(path).ok().flatten();
         let bytes = path.as_deref().and_then(read);
         Self {
-            known: bytes.and_then(|b| stored::decode(&b)).unwrap_or_default(),
+            known: bytes.and_then(|b| storage::decode(&b)).unwrap_or_default(),
             path,
             learned: Mutex::default(),
         }
@@ -158,7 +158,7 @@ impl Machines {
         };
         let mut all = Self::read(Some(path.clone())).known;
         all.extend(learned);
-        fs::write_lightly(path, &stored::encode(&all)?)
+        fs::write_lightly(path, &storage::encode(&all)?)
     }
 }
 

@@ -33,7 +33,7 @@ const SEARCHES: usize = 8;
 const LOOK_EVERY: usize = 64;
 
 /// A map from names to values in a file that only grows.
-pub struct Ledger<V> {
+pub struct AppendLog<V> {
     path: PathBuf,
     file: Option<File>,
     /// The whole part of the file.
@@ -85,7 +85,7 @@ impl Index {
     }
 }
 
-impl<V: Serialize + DeserializeOwned> Ledger<V> {
+impl<V: Serialize + DeserializeOwned> AppendLog<V> {
     /// Returns an empty ledger that is in no file; nothing can be written to it.
     pub fn none() -> Self {
         Self::new(PathBuf::new(), Vec::new(), 0)
@@ -269,8 +269,8 @@ mod tests {
 
     use super::*;
 
-    fn ledger(dir: &Path) -> Ledger<u32> {
-        Ledger::load(dir.join("ledger")).expect("loads")
+    fn ledger(dir: &Path) -> AppendLog<u32> {
+        AppendLog::load(dir.join("ledger")).expect("loads")
     }
 
     fn len(dir: &Path) -> u64 {
@@ -306,7 +306,7 @@ mod tests {
             first.insert(name.as_bytes(), &i).expect("appends");
         }
         let mut again = ledger(dir.path());
-        let ask = |ledger: &Ledger<u32>| [b"0", b"5", b"6", b"7"].map(|name| ledger.get(name));
+        let ask = |ledger: &AppendLog<u32>| [b"0", b"5", b"6", b"7"].map(|name| ledger.get(name));
         let expected = [Some(14), Some(19), Some(13), None];
         for _ in 0..2 * SEARCHES {
             assert_eq!(ask(&again), expected);
@@ -357,7 +357,7 @@ mod tests {
             lengths.push(len(dir.path()));
         }
         let whole = std::fs::read(dir.path().join("ledger")).expect("reads");
-        let count = |ledger: &Ledger<u32>| {
+        let count = |ledger: &AppendLog<u32>| {
             let is_there = |i: &u32| ledger.get(format!("k{i}").as_bytes()) == Some(*i);
             (0..5).filter(is_there).count()
         };
@@ -379,7 +379,7 @@ mod tests {
         let path = dir.path().join("ledger");
         // A directory is there, and can not be read as a file.
         std::fs::create_dir(&path).expect("creates");
-        let failed = Ledger::<u32>::load(path).err().expect("fails");
+        let failed = AppendLog::<u32>::load(path).err().expect("fails");
         assert!(failed.message.starts_with("cannot read `"), "{failed}");
     }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, Result};
 
-mod ledger;
+mod append_log;
 
-pub use ledger::Ledger;
+pub use append_log::AppendLog;
 
 /// First bytes of every stored file. The crate's version is part of the checksum, so a
 /// file written by another `rel` is a miss.
@@ -17,9 +17,9 @@ const MAGIC: &[u8; 4] = b"rel1";
 const SUM_LEN: usize = 16;
 
 /// Checksum of stored data: the first half of a BLAKE3 hash.
-pub type Sum = [u8; SUM_LEN];
+pub type Checksum = [u8; SUM_LEN];
 
-fn checksum(bytes: &[u8]) -> Sum {
+fn checksum(bytes: &[u8]) -> Checksum {
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(env!("CARGO_PKG_VERSION").as_bytes())
@@ -52,13 +52,13 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
 }
 
 /// Returns the checksum that encoded data carries, unchecked.
-pub fn sum_of(bytes: &[u8]) -> Option<Sum> {
+pub fn sum_of(bytes: &[u8]) -> Option<Checksum> {
     let rest = bytes.strip_prefix(MAGIC)?;
     rest.first_chunk().copied()
 }
 
 /// Computes the checksum of encoded data anew, after its body was changed.
-pub fn seal(bytes: &mut [u8]) {
+pub fn write_checksum(bytes: &mut [u8]) {
     let start = MAGIC.len() + SUM_LEN;
     if let Some((head, body)) = bytes.split_at_mut_checked(start) {
         head[MAGIC.len()..].copy_from_slice(&checksum(body));
