@@ -13,9 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::build::graph::{Command, Graph};
+use crate::core::deploy_window::Window;
 use crate::core::diagnostics::{SourceMap, Span};
 use crate::core::template::{Mode, Template, shell_quote};
-use crate::core::window::Window;
 
 /// A checked Releasefile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

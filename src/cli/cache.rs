@@ -113,7 +113,7 @@ pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
 }
 
 fn parse_age(text: &str) -> Result<Duration> {
-    crate::core::window::duration(text).map_err(|e| {
+    crate::core::deploy_window::duration(text).map_err(|e| {
         Error::usage(format!("`{text}` is not a time: {e}")).help("for example: 12h, 30d")
     })
 }

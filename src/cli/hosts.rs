@@ -48,7 +48,7 @@ pub struct HistoryArgs {
 pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
-    let limit = crate::core::window::duration(&args.within)
+    let limit = crate::core::deploy_window::duration(&args.within)
         .ok()
         .filter(|t| *t > Duration::ZERO)
         .ok_or_else(|| {
@@ -125,7 +125,8 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
     }
     let mut found: Vec<&Host> = Vec::new();
     for name in names {
-        let expanded = crate::core::range::expand(name).map_err(|bad| Error::usage(bad.message))?;
+        let expanded =
+            crate::core::host_range::expand(name).map_err(|bad| Error::usage(bad.message))?;
         for name in expanded {
             let members = project.hosts_named(&name).ok_or_else(|| {
                 let known = project.hosts.keys().chain(project.groups.keys());

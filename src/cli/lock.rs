@@ -180,7 +180,7 @@ fn not_empty(reason: &str) -> Result<&str> {
 }
 
 fn duration(text: &str) -> Result<Duration> {
-    match crate::core::window::duration(text) {
+    match crate::core::deploy_window::duration(text) {
         Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
         _ => Err(
             Error::usage(format!("`{text}` is not a duration of a second or more"))

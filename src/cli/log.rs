@@ -117,7 +117,7 @@ fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
 /// What is in the logs on the hosts.
 fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     let since = args.since.as_deref().map(|text| {
-        crate::core::window::duration(text).map_err(|_| {
+        crate::core::deploy_window::duration(text).map_err(|_| {
             Error::usage(format!("`{text}` is no time")).help("for example: --since 10m")
         })
     });

@@ -9,7 +9,7 @@ use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
 use super::scope::{AxisValue, Scope, World};
 use crate::build::model::{Host, Reach};
 use crate::core::diagnostics::{Diagnostic, Span};
-use crate::core::range;
+use crate::core::host_range;
 
 /// All hosts and groups of a project.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ impl Hosts {
     /// A mistake at `at`.
     pub(crate) fn find(&self, text: &str, at: Span) -> Result<Vec<String>, Box<Diagnostic>> {
         let mut out: Vec<String> = Vec::new();
-        for name in range::expand(text).map_err(|e| Box::new(bad_range(e, at)))? {
+        for name in host_range::expand(text).map_err(|e| Box::new(bad_range(e, at)))? {
             let members = match (self.hosts.get_key_value(&name), self.groups.get(&name)) {
                 (Some((name, _)), _) => std::slice::from_ref(name),
                 (None, Some(members)) => members.as_slice(),
@@ -69,7 +69,7 @@ fn unknown_host(name: &str, at: Span, known: &[&str]) -> Diagnostic {
     }
 }
 
-pub(crate) fn bad_range(bad: range::BadRange, at: Span) -> Diagnostic {
+pub(crate) fn bad_range(bad: host_range::BadRange, at: Span) -> Diagnostic {
     let mistake = Diagnostic::new("bad_range", at, bad.message, "not a range");
     match bad.help {
         Some(help) => mistake.help(help),
@@ -100,7 +100,7 @@ pub(crate) fn decode(
         let Some(text) = arg.text(found) else {
             continue;
         };
-        let expanded = match range::expand(&text.text) {
+        let expanded = match host_range::expand(&text.text) {
             Ok(names) => names,
             Err(bad) => {
                 found.push(bad_range(bad, text.place));
@@ -325,7 +325,7 @@ impl Groups<'_> {
             .filter_map(|a| a.text(found))
             .collect();
         for text in texts {
-            let names = match range::expand(&text.text) {
+            let names = match host_range::expand(&text.text) {
                 Ok(names) => names,
                 Err(bad) => {
                     found.push(bad_range(bad, text.place));

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::core::deploy_window::{TOO_LONG, duration};
 use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::kdl_text::{BAD_NUMBER, MISSING_QUOTES, repr};
-use crate::core::window::{TOO_LONG, duration};
 
 /// A text and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]

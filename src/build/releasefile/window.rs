@@ -1,8 +1,8 @@
 //! Windows: `window "Mon-Thu 09:00-16:00" tz="America/Montreal"`, of an environment or a rollout.
 
 use super::node::{Mistakes, Node};
+use crate::core::deploy_window::{Window, spans};
 use crate::core::diagnostics::Diagnostic;
-use crate::core::window::{Window, spans};
 
 /// The clock of a window that names none.
 const LOCAL: &str = "local";

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::build::model::Environment;
+use crate::core::deploy_window::zone::Zone;
+use crate::core::deploy_window::{Window, ZonedWindow, is_open, next_opening};
 use crate::core::error::{Error, IoContext, Result};
-use crate::core::window::zone::Zone;
-use crate::core::window::{Timed, Window, is_open, opens};
 use crate::deploy::plan::Plan;
 
 /// Where systems keep the tables of time zones.
@@ -56,13 +56,13 @@ impl<'a> Hours<'a> {
         let rollouts = rollouts.filter(|(index, _)| is_rollout(*index));
         let windows = std::iter::once(&self.environment.windows);
         let windows = windows.chain(rollouts.map(|(_, rollout)| &rollout.windows));
-        let sets: Vec<Vec<Timed<'_>>> = windows.map(|set| self.timed(set)).collect();
+        let sets: Vec<Vec<ZonedWindow<'_>>> = windows.map(|set| self.timed(set)).collect();
         let now = i64::try_from((self.clock.now)()).unwrap_or(i64::MAX);
         if is_open(&sets, now) {
             return None;
         }
         let by = sets.iter().flatten().next()?;
-        Some(match opens(&sets, now) {
+        Some(match next_opening(&sets, now) {
             Some(next) => format!("it opens {}", by.shown(next)),
             None => String::from("its hours have no moment in common"),
         })
@@ -93,10 +93,10 @@ impl<'a> Hours<'a> {
         closed.collect()
     }
 
-    fn timed<'s>(&'s self, windows: &'s [Window]) -> Vec<Timed<'s>> {
+    fn timed<'s>(&'s self, windows: &'s [Window]) -> Vec<ZonedWindow<'s>> {
         let timed = |window: &'s Window| {
             let zone = self.zones.get(&window.zone)?;
-            Some(Timed { window, zone })
+            Some(ZonedWindow { window, zone })
         };
         windows.iter().filter_map(timed).collect()
     }

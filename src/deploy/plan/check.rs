@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build::model::{Arg, Environment, Host, Project, Use};
 use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::error::{Error, Result};
-use crate::core::range;
+use crate::core::host_range;
 use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
 use crate::deploy::plan::expand::given;
@@ -350,7 +350,7 @@ impl<'a> Checker<'a, '_> {
         let words = texts.filter_map(|text| text.render_words(&|n| vars.get(n).cloned()).ok());
         let names = words
             .flatten()
-            .filter_map(|word| range::expand(&word.to_string_lossy()).ok());
+            .filter_map(|word| host_range::expand(&word.to_string_lossy()).ok());
         let hosts = names
             .flatten()
             .filter_map(|name| self.project.hosts_named(&name));

@@ -10,7 +10,7 @@ use crate::build::model::{
     Arg, Artifact, Axis, Environment, Host, Log, Project, Role, Rollout, Use,
 };
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::core::range;
+use crate::core::host_range;
 use crate::core::template::{Mode, Template, Value};
 use crate::deploy::plan::artifacts;
 use crate::deploy::plan::guards;
@@ -332,7 +332,7 @@ impl World<'_> {
             .map_err(|e| wrong(e.to_string()).note("text", template.source()))?;
         let mut found = Vec::new();
         for word in words {
-            let names = range::expand(&word.to_string_lossy()).map_err(|bad| {
+            let names = host_range::expand(&word.to_string_lossy()).map_err(|bad| {
                 let error = wrong(bad.message);
                 match bad.help {
                     Some(help) => error.help(help),

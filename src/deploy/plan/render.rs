@@ -187,7 +187,7 @@ impl Scope<'_> {
 
     fn duration(&self, template: &Template) -> Result<Duration> {
         let text = self.render(template)?;
-        crate::core::window::duration(&text).map_err(|e| {
+        crate::core::deploy_window::duration(&text).map_err(|e| {
             Error::new(
                 ErrorKind::Releasefile,
                 format!("`{text}` is not a duration: {e}"),

@@ -179,7 +179,7 @@ impl Reader {
     }
 
     pub(in crate::deploy) fn duration(&mut self, text: &str, place: Span) -> Option<Duration> {
-        match crate::core::window::duration(text) {
+        match crate::core::deploy_window::duration(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
                 let message = format!("`{text}` is not a duration: {error}");

@@ -140,7 +140,7 @@ impl Space {
                 .map(|a| vec![a.to_owned()])
                 .unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
-            max_age: get("max-age").map(|a| crate::core::window::duration(a).expect("one")),
+            max_age: get("max-age").map(|a| crate::core::deploy_window::duration(a).expect("one")),
             into_foreign: get("into-foreign").is_some(),
             args: args
                 .iter()

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::build::model::{OnFailure, Rollout, Share};
-use crate::core::window::{Window, spans};
+use crate::core::deploy_window::{Window, spans};
 
 /// Two hosts that move one after the other on Thursdays, from 00:00 to 01:00.
 fn space() -> Space {

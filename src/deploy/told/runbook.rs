@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::build::model::{Environment, Host, OnFailure, Role};
+use crate::core::deploy_window::Window;
 use crate::core::error::Result;
-use crate::core::window::Window;
 use crate::deploy::Request;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::draft::WayBack;

@@ -27,7 +27,7 @@ fn check(hours: &str, rule: &str, moment: &str, expected: &str) {
         spans: spans(hours).expect("spans"),
         zone: String::from("x"),
     };
-    let timed = Timed {
+    let timed = ZonedWindow {
         window: &window,
         zone: &zone,
     };
@@ -35,7 +35,7 @@ fn check(hours: &str, rule: &str, moment: &str, expected: &str) {
     let sets = [vec![timed.clone()]];
     let found = match is_open(&sets, now) {
         true => String::from("open"),
-        false => match opens(&sets, now) {
+        false => match next_opening(&sets, now) {
             Some(next) => timed.shown(next).replace(" (x)", ""),
             None => String::from("never"),
         },

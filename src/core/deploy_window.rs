@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::window::zone::Zone;
+use crate::core::deploy_window::zone::Zone;
 
 /// Minutes of a day.
 const DAY: u32 = 1440;
@@ -137,14 +137,14 @@ fn minutes(text: &str) -> Result<u32, String> {
 
 /// A window with the clock that it goes by.
 #[derive(Clone, Debug)]
-pub struct Timed<'a> {
+pub struct ZonedWindow<'a> {
     /// The hours.
     pub window: &'a Window,
     /// The clock.
     pub zone: &'a Zone,
 }
 
-impl Timed<'_> {
+impl ZonedWindow<'_> {
     /// Returns whether it is open at a moment, in seconds since 1970.
     pub fn is_open(&self, now: i64) -> bool {
         let (clock, _) = self.zone.clock(now);
@@ -167,13 +167,13 @@ impl Timed<'_> {
 }
 
 /// Returns whether one window of each set is open; a set without any always is.
-pub fn is_open(sets: &[Vec<Timed<'_>>], now: i64) -> bool {
-    let is_one = |set: &Vec<Timed<'_>>| set.is_empty() || set.iter().any(|w| w.is_open(now));
+pub fn is_open(sets: &[Vec<ZonedWindow<'_>>], now: i64) -> bool {
+    let is_one = |set: &Vec<ZonedWindow<'_>>| set.is_empty() || set.iter().any(|w| w.is_open(now));
     sets.iter().all(is_one)
 }
 
 /// Returns when they are open next, to the minute; `None` for never.
-pub fn opens(sets: &[Vec<Timed<'_>>], now: i64) -> Option<i64> {
+pub fn next_opening(sets: &[Vec<ZonedWindow<'_>>], now: i64) -> Option<i64> {
     let next = now.div_euclid(60) + 1;
     let mut moments = (next..=next + AHEAD).map(|minute| minute * 60);
     moments.find(|moment| is_open(sets, *moment))
