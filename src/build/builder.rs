@@ -24,6 +24,7 @@ use crate::core::progress::{Event, Progress, Settled};
 use crate::core::trace;
 
 mod bound;
+mod build_target;
 mod failed;
 mod found;
 mod lacked;
@@ -31,7 +32,6 @@ mod long_script;
 mod lost;
 mod moved;
 mod others;
-mod settle;
 mod state;
 mod strays;
 mod tokens;
@@ -41,7 +41,7 @@ mod ways;
 mod within;
 mod workplace;
 
-pub use settle::Outcome;
+pub use build_target::Outcome;
 use strays::Strays;
 use tokens::Tokens;
 pub use undeclared::Finding;
@@ -103,7 +103,7 @@ pub struct Builder<'a> {
     pub store: Option<&'a dyn Store>,
     /// `.rel`, absolute.
     pub state_dir: &'a Path,
-    /// Offers and takes job slots of a surrounding `make`.
+    /// Offers and takes job slots of a surrounding `run_and_record`.
     pub jobserver: Option<jobserver::Client>,
     /// Says whether no other `rel` can be at work in this checkout.
     pub holds_lock: &'a (dyn Fn() -> bool + Sync),
@@ -305,7 +305,7 @@ impl<'a> Builder<'a> {
         loop {
             let may_start = self.options.keep_going || summary.errors.is_empty();
             while may_start && running < jobs && !self.inspector.runner.is_interrupted() {
-                // A slot is asked for only when there is something to do with it: a `make`
+                // A slot is asked for only when there is something to do with it: a `run_and_record`
                 // inside of a target may need it.
                 if !scheduler.has_next() || !tokens.allow(running) {
                     break;
@@ -391,8 +391,9 @@ impl<'a> Builder<'a> {
             let started = Instant::now();
             let span = trace::target(self.graph().name(id));
             self.enter(id);
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settle(id)))
-                .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
+            let result =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.build_target(id)))
+                    .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
             let is_fresh = |outcome: &Outcome| outcome.how == Settled::Fresh;
             self.leave(id, result.as_ref().is_ok_and(is_fresh));
             drop(span);

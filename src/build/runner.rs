@@ -82,7 +82,7 @@ pub struct Runner {
     pause: Pause,
     register: Option<Register>,
     programs: Programs,
-    /// Variables that offer job slots to an inner `make`.
+    /// Variables that offer job slots to an inner `run_and_record`.
     slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
     pub started: AtomicU64,

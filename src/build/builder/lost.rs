@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::settle::Outcome;
+use super::build_target::Outcome;
 use super::{Builder, Summary};
 use crate::build::digest::Kind;
 use crate::build::graph::{CacheScope, Target, TargetId};
@@ -91,7 +91,9 @@ impl Builder<'_> {
         let Some((result, log)) = self.cached(&Self::recorded_key(target, &record)) else {
             return Ok(None);
         };
-        if result.made != *record.made || !self.put_back(target, &result, &record.made.outputs)? {
+        if result.made != *record.made
+            || !self.restore_outputs(target, &result, &record.made.outputs)?
+        {
             return Ok(None);
         }
         let log = self.keep_log(target, log)?;

@@ -15,7 +15,7 @@ const AGE_MIN_S: u64 = 24 * 3600;
 /// Bytes on the disk that all of them may take before older ones are removed.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// Moves what stands at a path to a heap of its own, one for each call of `make_room`.
+/// Moves what stands at a path to a heap of its own, one for each call of `clear_outputs`.
 pub(super) fn move_aside(
     path: &RepoPath,
     root: &Path,

@@ -50,7 +50,7 @@ pub fn modes(target: &Target, outputs: &[OutputState], digests: &Digests) -> Mod
 /// Paths of outputs, and of directories among them, with the lower nine bits of their modes.
 type Modes = Vec<(RepoPath, u32)>;
 
-/// Writes outputs out of a store into the tree. `check_declared` and `make_room` must have been
+/// Writes outputs out of a store into the tree. `check_declared` and `clear_outputs` must have been
 /// called.
 ///
 /// Every blob is verified while it is copied, and appears under its name only when whole.

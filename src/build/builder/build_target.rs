@@ -41,7 +41,7 @@ pub struct Outcome {
 }
 
 /// What is to be made, and why.
-struct Job {
+struct StaleTarget {
     gathered: Gathered,
     key: ActionKey,
     former: Option<Arc<Made>>,
@@ -50,7 +50,7 @@ struct Job {
 }
 
 /// What commands that succeeded left behind.
-struct Ran {
+struct ActionOutcome {
     log: Printed,
     made: Made,
     /// What their depfile names.
@@ -80,7 +80,7 @@ struct Run {
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
-    pub(super) fn settle(&self, id: TargetId) -> Result<Outcome> {
+    pub(super) fn build_target(&self, id: TargetId) -> Result<Outcome> {
         if let Some(outcome) = self.restore_lost(id)? {
             return Ok(outcome);
         }
@@ -125,14 +125,14 @@ impl Builder<'_> {
                 });
             }
         }
-        let job = Job {
+        let job = StaleTarget {
             gathered,
             key,
             former: former_made,
             reason,
             known,
         };
-        self.make(id, job, &ours)
+        self.run_and_record(id, job, &ours)
     }
 
     /// Restores a target from the action cache, if that has its key with all blobs. What
@@ -153,9 +153,9 @@ impl Builder<'_> {
         };
         let digests = self.inspector.digests;
         let is_there = outputs::states(target, digests)? == result.made.outputs;
-        self.start(target)?;
+        self.mark_running(target)?;
         // A product is no file: the cache only knows which one it was.
-        let is_whole = (is_there || self.put_back(target, &result, ours)?)
+        let is_whole = (is_there || self.restore_outputs(target, &result, ours)?)
             && (result.made.product.is_none()
                 || self.inspector.product(target, gathered)? == result.made.product);
         if !is_whole {
@@ -190,7 +190,7 @@ impl Builder<'_> {
     }
 
     /// Writes the outputs of a cached result, each verified on the way.
-    pub(super) fn put_back(
+    pub(super) fn restore_outputs(
         &self,
         target: &Target,
         result: &ActionResult,
@@ -202,7 +202,7 @@ impl Builder<'_> {
         }
         // What already is as it will be restored is not somebody's work to be kept aside.
         let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
-        self.make_room(target, &ours)?;
+        self.clear_outputs(target, &ours)?;
         let done = self.ask_store(|store| {
             let store = Unpacking::new(store, result);
             let parts = (&*result.made.outputs, &result.modes);
@@ -223,7 +223,7 @@ impl Builder<'_> {
         }
     }
 
-    fn make_room(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
+    fn clear_outputs(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
         let digests = self.inspector.digests;
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
         self.tell_aside(target, moved);
@@ -273,15 +273,20 @@ impl Builder<'_> {
     }
 
     /// Runs the commands, and records and stores what they made.
-    fn make(&self, id: TargetId, job: Job, ours: &[OutputState]) -> Result<Outcome> {
+    fn run_and_record(
+        &self,
+        id: TargetId,
+        job: StaleTarget,
+        ours: &[OutputState],
+    ) -> Result<Outcome> {
         let target = self.graph().target(id);
         self.progress.event(&Event::Started {
             target: &target.name,
             reason: &job.reason,
             desc: target.desc.as_deref(),
         });
-        self.start(target)?;
-        self.make_room(target, ours)?;
+        self.mark_running(target)?;
+        self.clear_outputs(target, ours)?;
         self.make_room_for_depfile(target)?;
         let started = Instant::now();
         let stamps = Stamps::take(&job.gathered, self.inspector.digests);
@@ -291,7 +296,7 @@ impl Builder<'_> {
         let alone = self.tell_strays(id, watch);
         let beside = before.map(|before| self.state_after(target, &before, &alone));
         let beside = beside.unwrap_or_default();
-        let Ran {
+        let ActionOutcome {
             log,
             made,
             found,
@@ -301,7 +306,7 @@ impl Builder<'_> {
         let took = started.elapsed();
         let moved_found = || self.moved_found(target, &found, &stamps, start.as_ref()?);
         let changed = self.changed_input(target, &job.gathered, &stamps);
-        let lock_lost = || self.lock_lost(target);
+        let lock_lost = || self.lost_workspace_lock(target);
         match changed.or_else(moved_found).or_else(lock_lost) {
             Some(text) => {
                 self.progress.event(&Event::Warning { text: &text });
@@ -343,7 +348,7 @@ impl Builder<'_> {
 
     /// Notes what a run in vain left, and returns its error.
     fn leave_failed(&self, target: &Target, error: Box<Error>) -> Box<Error> {
-        let mess = self.mess(target);
+        let mess = self.leftover_outputs(target);
         let is_failure = error.kind != ErrorKind::Interrupted;
         // That it began is in the records, which is enough; its own error is what counts.
         let _ = self.records().leave(&target.name, is_failure, mess);
@@ -351,7 +356,7 @@ impl Builder<'_> {
     }
 
     /// Notes that a target's outputs are about to be written, unless another `rel` may do so.
-    fn start(&self, target: &Target) -> Result<()> {
+    fn mark_running(&self, target: &Target) -> Result<()> {
         if !(self.holds_lock)() {
             return Err(Error::failed(format!(
                 "`{}` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now",
@@ -363,7 +368,7 @@ impl Builder<'_> {
     }
 
     /// Returns what to say when another `rel` may have worked beside a target's commands.
-    fn lock_lost(&self, target: &Target) -> Option<String> {
+    fn lost_workspace_lock(&self, target: &Target) -> Option<String> {
         let name = &target.name;
         let text = format!(
             "`{name}` ran, but `.rel` was removed meanwhile, and another `rel` may have worked here\n  help: outputs are kept but neither recorded nor cached; run `rel build {name}` again"
@@ -372,7 +377,12 @@ impl Builder<'_> {
     }
 
     /// Tries until an attempt succeeds or none is left.
-    fn attempts(&self, target: &Target, gathered: &Gathered, key: ActionKey) -> Result<Ran> {
+    fn attempts(
+        &self,
+        target: &Target,
+        gathered: &Gathered,
+        key: ActionKey,
+    ) -> Result<ActionOutcome> {
         let mut tries = Tries {
             number: 1,
             is_log_kept: false,
@@ -390,7 +400,10 @@ impl Builder<'_> {
                     _ => error.note("key", &key.hex()[..16]),
                 });
             }
-            if self.make_room(target, &self.mess(target)).is_err() {
+            if self
+                .clear_outputs(target, &self.leftover_outputs(target))
+                .is_err()
+            {
                 return Err(error);
             }
             let of = target.retries.saturating_add(1);
@@ -412,11 +425,16 @@ impl Builder<'_> {
 
     /// Returns what an attempt in vain left at the outputs; what can not be read is left to whoever
     /// it belongs to.
-    fn mess(&self, target: &Target) -> Vec<OutputState> {
+    fn leftover_outputs(&self, target: &Target) -> Vec<OutputState> {
         outputs::states(target, self.inspector.digests).unwrap_or_default()
     }
 
-    fn attempt(&self, target: &Target, gathered: &Gathered, tries: &mut Tries) -> Result<Ran> {
+    fn attempt(
+        &self,
+        target: &Target,
+        gathered: &Gathered,
+        tries: &mut Tries,
+    ) -> Result<ActionOutcome> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
         let log = Log::create(&dir).context("create a file in", &dir)?;
@@ -466,7 +484,7 @@ impl Builder<'_> {
                 &text,
             ));
         }
-        Ok(Ran {
+        Ok(ActionOutcome {
             log: text,
             made: Made { outputs, product },
             found,
