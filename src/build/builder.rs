@@ -29,15 +29,15 @@ mod failed;
 mod found;
 mod lacked;
 mod long_script;
-mod lost;
-mod moved;
+mod missing_outputs;
+mod modified_inputs;
 mod others;
+mod path_ancestors;
 mod state;
 mod strays;
 mod tokens;
 mod undeclared;
 mod usual;
-mod ways;
 mod within;
 mod workplace;
 
@@ -182,7 +182,7 @@ impl<'a> Builder<'a> {
         });
         if !open.is_empty() && summary.errors.is_empty() {
             let _running = trace::phase("run");
-            let open = self.restore_all_lost(open, &mut summary);
+            let open = self.restore_missing_outputs(open, &mut summary);
             if !open.is_empty() {
                 let ended = self.run_open(&open, &mut summary);
                 self.tell_last_strays();

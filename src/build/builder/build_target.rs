@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::failed::{check_expectations, command_error, command_text, with_tail};
 use super::found::result_key;
 use super::long_script::LongScript;
-use super::moved::Stamps;
+use super::modified_inputs::InputStamps;
 use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::build::cache::small::{Packing, Unpacking};
@@ -289,7 +289,7 @@ impl Builder<'_> {
         self.clear_outputs(target, ours)?;
         self.make_room_for_depfile(target)?;
         let started = Instant::now();
-        let stamps = Stamps::take(&job.gathered, self.inspector.digests);
+        let stamps = InputStamps::take(&job.gathered, self.inspector.digests);
         let watch = self.watch(id, &job.gathered);
         let before = self.state_before(target, job.known.as_ref());
         let run = self.attempts(target, &job.gathered, job.key);

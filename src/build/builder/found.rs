@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Builder;
-use super::moved::{Stamps, shown_in};
-use super::ways::Ways;
+use super::modified_inputs::{InputStamps, shown_in};
+use super::path_ancestors::AncestorStamps;
 use super::workplace::Workplace;
 use crate::build::cache::ActionResult;
 use crate::build::depfile::{self, Malformed};
@@ -142,7 +142,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         found: &[Found],
-        stamps: &Stamps,
+        stamps: &InputStamps,
         start: &Start,
     ) -> Option<String> {
         let digests = self.inspector.digests;
@@ -179,12 +179,12 @@ impl Builder<'_> {
 
     /// Returns what leads to a found input and was moved since the start. What leads to declared
     /// inputs as well was seen before it, which says more than times do.
-    fn moved_way(&self, found: &[Found], stamps: &Stamps, start: &Start) -> Option<String> {
+    fn moved_way(&self, found: &[Found], stamps: &InputStamps, start: &Start) -> Option<String> {
         let root = self.inspector.digests.root();
         let is_made = |path: &RepoPath| self.inspector.maker(path).is_some();
         let files = found.iter().filter(|f| !is_made(&f.path));
         let files = files.map(|f| (&f.path, f.content.map_or(Kind::File, |c| c.kind)));
-        let ways = Ways::to(files, root);
+        let ways = AncestorStamps::to(files, root);
         let is_ours = |at: &Path| is_made(&RepoPath::new(at.strip_prefix(root).unwrap_or(at)));
         let mut moved = ways.moved_since(start);
         let moved = moved.find(|at| !stamps.ways.has(at) && !is_ours(at))?;

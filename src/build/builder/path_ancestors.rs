@@ -13,24 +13,24 @@ use crate::build::digest::{Kind, Start, last_ns};
 use crate::core::fs::{self, RepoPath, Signature};
 
 /// What stands on the ways to some files, each directory looked at once.
-pub(super) struct Ways(BTreeMap<PathBuf, Metadata>);
+pub(super) struct AncestorStamps(BTreeMap<PathBuf, Metadata>);
 
-impl Ways {
+impl AncestorStamps {
     /// Looks at the ways to files below `root`.
     pub(super) fn to<'a>(files: impl Iterator<Item = (&'a RepoPath, Kind)>, root: &Path) -> Self {
         let mut ways = Self(BTreeMap::new());
         for (path, kind) in files {
             let path = path.to_absolute(root);
             match (kind, path.parent()) {
-                (Kind::Link, _) => ways.climb(&path, root, fs::LINKS_MAX),
-                (_, Some(dir)) => ways.climb(dir, root, fs::LINKS_MAX),
+                (Kind::Link, _) => ways.stat_ancestors(&path, root, fs::LINKS_MAX),
+                (_, Some(dir)) => ways.stat_ancestors(dir, root, fs::LINKS_MAX),
                 (_, None) => {}
             }
         }
         ways
     }
 
-    fn climb(&mut self, from: &Path, root: &Path, links: usize) {
+    fn stat_ancestors(&mut self, from: &Path, root: &Path, links: usize) {
         let is_below = |at: &&Path| at.starts_with(root) && *at != root;
         for at in from.ancestors().take_while(is_below) {
             if self.0.contains_key(at) {
@@ -43,7 +43,7 @@ impl Ways {
             let is_link = meta.is_symlink() && links > 0;
             self.0.insert(at.to_owned(), meta);
             if is_link && let (Ok(text), Some(dir)) = (std::fs::read_link(at), at.parent()) {
-                self.climb(&dir.join(text), root, links - 1);
+                self.stat_ancestors(&dir.join(text), root, links - 1);
             }
         }
     }
@@ -54,7 +54,7 @@ impl Ways {
     }
 
     /// Returns what does not stand there any more, or did not all the time.
-    pub(super) fn moved(&self) -> Option<&Path> {
+    pub(super) fn first_changed(&self) -> Option<&Path> {
         let is_gone = |(at, before): &(&PathBuf, &Metadata)| {
             let after = fs::lstat(at).ok().flatten();
             after.is_none_or(|after| is_moved(before, &after))
@@ -68,7 +68,7 @@ impl Ways {
             let seen = Signature::of(meta);
             // An entry that comes or goes sets both times of a directory, a new name one. In a new
             // directory the files are new as well; or an overlay has copied it (`is_moved`).
-            let is_renamed = || last_ns(seen.mtime_ns) < start.ns && born_ns(meta) < start.ns;
+            let is_renamed = || last_ns(seen.mtime_ns) < start.ns && btime_ns(meta) < start.ns;
             start.is_before(seen.ctime_ns) && (meta.is_symlink() || is_renamed())
         };
         self.0.iter().filter(is_since).map(|(at, _)| at.as_path())
@@ -85,13 +85,13 @@ fn is_moved(before: &Metadata, after: &Metadata) -> bool {
         (old.device, old.inode, before.file_type()) != (new.device, new.inode, after.file_type());
     let is_explained = old.mode != new.mode
         || before.nlink() != after.nlink()
-        || born_ns(before) != born_ns(after)
+        || btime_ns(before) != btime_ns(after)
         || (before.is_dir() && old.mtime_ns != new.mtime_ns);
     is_other || (old.ctime_ns != new.ctime_ns && !is_explained)
 }
 
 /// Returns when something was made; 0 where a file system does not know.
-fn born_ns(meta: &Metadata) -> i64 {
+fn btime_ns(meta: &Metadata) -> i64 {
     let born = meta.created().ok();
     let born = born.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     born.map_or(0, |at| i64::try_from(at.as_nanos()).unwrap_or(0))

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Builder;
-use super::ways::Ways;
+use super::path_ancestors::AncestorStamps;
 use crate::build::digest::{Content, Digests, shown_size};
 use crate::build::graph::Target;
 use crate::build::stale::Gathered;
@@ -18,13 +18,13 @@ use crate::core::fs::{self, RepoPath, Signature};
 type Stamp = (Signature, u64, bool);
 
 /// The stamps of everything a command may read, taken before it starts.
-pub(super) struct Stamps {
+pub(super) struct InputStamps {
     files: Vec<(RepoPath, Option<Stamp>)>,
     /// What leads to the inputs.
-    pub(super) ways: Ways,
+    pub(super) ways: AncestorStamps,
 }
 
-impl Stamps {
+impl InputStamps {
     /// Takes the stamps of the inputs and of what needed targets made.
     pub(super) fn take(gathered: &Gathered, digests: &Digests) -> Self {
         let inputs = gathered.inputs.iter().map(|(path, _)| (path, false));
@@ -35,7 +35,7 @@ impl Stamps {
         let inputs = gathered.inputs.iter().map(|(path, c)| (path, c.kind));
         Self {
             files: stamps.collect(),
-            ways: Ways::to(inputs, digests.root()),
+            ways: AncestorStamps::to(inputs, digests.root()),
         }
     }
 
@@ -81,7 +81,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         before: &Gathered,
-        stamps: &Stamps,
+        stamps: &InputStamps,
     ) -> Option<String> {
         let name = &target.name;
         let help =
@@ -118,7 +118,7 @@ impl Builder<'_> {
                 "`{name}` ran, but its input `{moved}` was written to meanwhile, and is now what it was before{help}"
             ));
         }
-        let moved = shown_in(digests.root(), stamps.ways.moved()?);
+        let moved = shown_in(digests.root(), stamps.ways.first_changed()?);
         Some(format!(
             "`{name}` ran, but `{moved}`, which leads to its inputs, was moved meanwhile{help}"
         ))

@@ -28,7 +28,7 @@ const FEW: usize = 4;
 
 impl Builder<'_> {
     /// Restores what of `open` only lost outputs, and returns the rest.
-    pub(super) fn restore_all_lost(
+    pub(super) fn restore_missing_outputs(
         &self,
         mut open: Vec<TargetId>,
         summary: &mut Summary,
@@ -72,7 +72,7 @@ impl Builder<'_> {
     /// Restores a target that lost nothing but outputs, as its record has them; `None` when
     /// more than that has to be found out. The record stays as it is: it is true again.
     pub(super) fn restore_lost(&self, id: TargetId) -> Result<Option<Outcome>> {
-        let Some((lost, record)) = self.lost(id) else {
+        let Some((lost, record)) = self.missing(id) else {
             return Ok(None);
         };
         let is_own = |path: &RepoPath| has(&record.made, path);
@@ -114,7 +114,7 @@ impl Builder<'_> {
 
     /// Returns what a target lost with its record, when all else is as that says: its own
     /// files, and what it needs.
-    fn lost(&self, id: TargetId) -> Option<(&[RepoPath], Record)> {
+    fn missing(&self, id: TargetId) -> Option<(&[RepoPath], Record)> {
         let seen = self.inspector.seen.as_ref()?;
         let lost = seen.lost(id)?;
         let target = self.graph().target(id);
