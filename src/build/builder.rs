@@ -23,28 +23,28 @@ use crate::core::printed::Printed;
 use crate::core::progress::{Event, Progress, Settled};
 use crate::core::trace;
 
-mod bound;
 mod build_target;
+mod checkout_path;
+mod discovered_inputs;
+mod error_hints;
+mod exec_root;
 mod failed;
-mod found;
-mod lacked;
+mod foreign_outputs;
+mod jobserver;
+mod left_in_outputs;
 mod long_script;
+mod missing_need;
 mod missing_outputs;
 mod modified_inputs;
-mod others;
 mod path_ancestors;
-mod state;
-mod strays;
-mod tokens;
-mod undeclared;
-mod usual;
-mod within;
-mod workplace;
+mod undeclared_access;
+mod undeclared_outputs;
+mod undeclared_state;
 
 pub use build_target::Outcome;
-use strays::Strays;
-use tokens::Tokens;
-pub use undeclared::Finding;
+use jobserver::JobSlots;
+pub use undeclared_access::UndeclaredAccess;
+use undeclared_outputs::UndeclaredOutputs;
 
 /// What to build, and how.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ pub struct Summary {
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
     /// What traced targets did and do not declare.
-    pub findings: BTreeMap<String, Vec<Finding>>,
+    pub findings: BTreeMap<String, Vec<UndeclaredAccess>>,
     /// Whether Ctrl-C ended it.
     pub is_interrupted: bool,
     /// How long it took.
@@ -122,11 +122,11 @@ pub struct Builder<'a> {
     made: Vec<OnceLock<Arc<Made>>>,
     /// What stands as its record says, for each target.
     is_as_recorded: Vec<AtomicBool>,
-    strays: Strays,
+    strays: UndeclaredOutputs,
     /// What stages are made of; opened when the first one is.
     pool: OnceLock<Arc<Pool>>,
     machine: OnceLock<Arc<Machine>>,
-    findings: Mutex<BTreeMap<String, Vec<Finding>>>,
+    findings: Mutex<BTreeMap<String, Vec<UndeclaredAccess>>>,
 }
 
 /// What a worker sends back.
@@ -161,7 +161,7 @@ impl<'a> Builder<'a> {
             is_bound_told: AtomicBool::new(false),
             made: (0..count).map(|_| OnceLock::new()).collect(),
             is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
-            strays: Strays::default(),
+            strays: UndeclaredOutputs::default(),
             pool: OnceLock::new(),
             machine: OnceLock::new(),
             findings: Mutex::default(),
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
             let open = self.restore_missing_outputs(open, &mut summary);
             if !open.is_empty() {
                 let ended = self.run_open(&open, &mut summary);
-                self.tell_last_strays();
+                self.report_last_undeclared_outputs();
                 self.note_left_within(&summary);
                 ended?;
             }
@@ -273,7 +273,7 @@ impl<'a> Builder<'a> {
                 let work = &work;
                 scope.spawn(move || self.work(work, &sender));
             }
-            let tokens = Tokens::new(self.jobserver.clone(), {
+            let tokens = JobSlots::new(self.jobserver.clone(), {
                 let sender = sender.clone();
                 // Nobody listens any more once the loop has ended: the token goes back.
                 move |token| drop(sender.send(Message::Token(token)))
@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
         &self,
         scheduler: &mut Scheduler<'_>,
         jobs: usize,
-        mut tokens: Tokens,
+        mut tokens: JobSlots,
         messages: &Receiver<Message>,
         work: &Sender<TargetId>,
         summary: &mut Summary,

@@ -7,7 +7,7 @@ use super::build::{self, BuildOptions};
 use super::context::Context;
 use super::names::find;
 use super::query;
-use crate::build::builder::{Finding, Summary};
+use crate::build::builder::{Summary, UndeclaredAccess};
 use crate::cli::ui::{self, NAME, Screen, Text};
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Result, plural};
 
@@ -49,7 +49,7 @@ fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
 }
 
 fn answer(summary: &Summary) -> Value {
-    let one = |f: &Finding| json!({ "does": f.verb, "what": f.object, "help": f.help });
+    let one = |f: &UndeclaredAccess| json!({ "does": f.verb, "what": f.object, "help": f.help });
     let targets: serde_json::Map<String, Value> = summary
         .findings
         .iter()

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::discovered_inputs::result_key;
+use super::exec_root::ExecRoot;
 use super::failed::{check_expectations, command_error, command_text, with_tail};
-use super::found::result_key;
 use super::long_script::LongScript;
 use super::modified_inputs::InputStamps;
-use super::workplace::Workplace;
 use super::{Builder, first_reason, log_path};
 use crate::build::cache::small::{Packing, Unpacking};
 use crate::build::cache::{self, ActionResult, Store};
@@ -293,7 +293,7 @@ impl Builder<'_> {
         let watch = self.watch(id, &job.gathered);
         let before = self.state_before(target, job.known.as_ref());
         let run = self.attempts(target, &job.gathered, job.key);
-        let alone = self.tell_strays(id, watch);
+        let alone = self.report_undeclared_outputs(id, watch);
         let beside = before.map(|before| self.state_after(target, &before, &alone));
         let beside = beside.unwrap_or_default();
         let ActionOutcome {
@@ -469,7 +469,7 @@ impl Builder<'_> {
         }
         check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;
-        self.take_over(target, gathered, &mut place)
+        self.collect_outputs(target, gathered, &mut place)
             .map_err(|e| with_tail(e, &text))?;
         let outputs =
             outputs::collect(target, self.inspector.digests).map_err(|e| with_tail(e, &text))?;
@@ -498,13 +498,13 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &mut Workplace,
+        place: &mut ExecRoot,
         log: &Log,
     ) -> Result<Option<(usize, Exit, PathBuf)>> {
         let root = self.inspector.digests.root();
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);
-            place.equip(&mut env, &gathered.env);
+            place.set_env(&mut env, &gathered.env);
             let dir = place.around_stage().unwrap_or(self.state_dir);
             let long = LongScript::of(target.run.get(i), argv, dir)?;
             let spec = Spec {

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Builder;
+use super::exec_root::ExecRoot;
 use super::modified_inputs::{InputStamps, shown_in};
 use super::path_ancestors::AncestorStamps;
-use super::workplace::Workplace;
 use crate::build::cache::ActionResult;
 use crate::build::depfile::{self, Malformed};
 use crate::build::digest::{Digest, Digests, Kind, Start};
@@ -49,7 +49,7 @@ impl Builder<'_> {
     pub(super) fn take_depfile(
         &self,
         target: &Target,
-        place: &Workplace,
+        place: &ExecRoot,
     ) -> Result<Option<Vec<u8>>> {
         let root = place.root(self.inspector.digests.root());
         match &target.depfile {
@@ -63,7 +63,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &Workplace,
+        place: &ExecRoot,
         text: Option<&[u8]>,
     ) -> Result<Vec<Found>> {
         let Some(depfile) = &target.depfile else {
@@ -111,12 +111,7 @@ impl Builder<'_> {
     /// Returns the named files as paths of the repository, sorted. Of those that lie elsewhere the
     /// system's are left out: nobody edits them, and `tool` tells what version they are of. On a
     /// stage nothing elsewhere is read but what `sandbox` names, which is in no key.
-    fn in_repository(
-        &self,
-        target: &Target,
-        place: &Workplace,
-        named: &[PathBuf],
-    ) -> Vec<RepoPath> {
+    fn in_repository(&self, target: &Target, place: &ExecRoot, named: &[PathBuf]) -> Vec<RepoPath> {
         let root = self.inspector.digests.root();
         let is_staged = place.root(root) != root;
         let inside = |path: &Path| match place.in_repository(path, root) {

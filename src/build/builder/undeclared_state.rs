@@ -14,7 +14,7 @@ use std::fs::Metadata;
 use std::path::Path;
 
 use super::Builder;
-use super::strays::{Alone, output_dirs};
+use super::undeclared_outputs::{Alone, output_dirs};
 use crate::build::digest::Start;
 use crate::build::glob::{self, EntryKind, Listing};
 use crate::build::graph::{CacheScope, Output, Pattern, Target};

@@ -4,9 +4,9 @@
 use std::ffi::OsString;
 
 use super::Builder;
+use super::error_hints::Failed;
+use super::exec_root::ExecRoot;
 use super::failed::TAIL_BYTES;
-use super::usual::Failed;
-use super::workplace::Workplace;
 use crate::build::graph::{Pattern, Target};
 use crate::build::runner::{BASE_ENV, Exit};
 use crate::core::error::Error;
@@ -23,7 +23,7 @@ impl Builder<'_> {
     pub(super) fn with_missing_need(
         &self,
         target: &Target,
-        place: &Workplace,
+        place: &ExecRoot,
         log: &Printed,
         error: Box<Error>,
     ) -> Box<Error> {
@@ -84,7 +84,7 @@ impl Builder<'_> {
     fn unmade_directory(
         &self,
         target: &Target,
-        place: &Workplace,
+        place: &ExecRoot,
         path: &RepoPath,
     ) -> Option<String> {
         let root = place.root(self.inspector.digests.root());

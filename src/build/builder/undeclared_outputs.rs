@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Builder;
-use super::others::Others;
+use super::foreign_outputs::Others;
 use crate::build::glob::{self, EntryKind, Listing, OutputIndex};
 use crate::build::graph::{Output, Pattern, Target, TargetId};
 use crate::build::outputs::BESIDE;
@@ -93,7 +93,7 @@ struct Watched {
 
 /// What is known while looking for files that no target declares.
 #[derive(Default)]
-pub(super) struct Strays {
+pub(super) struct UndeclaredOutputs {
     /// Targets whose commands run: all, and by the directories of their outputs.
     all: Mutex<Work>,
     work: Mutex<HashMap<RepoPath, Work>>,
@@ -108,7 +108,7 @@ pub(super) struct Strays {
     pub(super) others: Mutex<Others>,
 }
 
-impl Strays {
+impl UndeclaredOutputs {
     /// Returns the targets whose commands run.
     pub(super) fn at_work(&self) -> Work {
         *lock(&self.all)
@@ -178,7 +178,7 @@ impl Builder<'_> {
 
     /// Tells of what is new in those directories, now that the commands have ended. Returns where
     /// no others ran meanwhile.
-    pub(super) fn tell_strays(&self, id: TargetId, watch: Watch) -> Alone {
+    pub(super) fn report_undeclared_outputs(&self, id: TargetId, watch: Watch) -> Alone {
         let is_alone = lock(&self.strays.all).end(&watch.turn);
         let within = {
             let mut work = lock(&self.strays.work);
@@ -210,7 +210,7 @@ impl Builder<'_> {
     }
 
     /// Tells of what is new wherever that was put off.
-    pub(super) fn tell_last_strays(&self) {
+    pub(super) fn report_last_undeclared_outputs(&self) {
         self.look_last_at_others();
         let is_open = |(dir, w): (&RepoPath, &Watched)| w.since.map(|_| dir.clone());
         let mut dirs: Vec<RepoPath> = self.watched().iter().filter_map(is_open).collect();

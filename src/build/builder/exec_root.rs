@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Builder;
-use super::undeclared::{Declared, Finding};
+use super::undeclared_access::{Declared, UndeclaredAccess};
 use crate::build::digest::Kind;
 use crate::build::graph::{Pattern, Sandbox, Target};
 use crate::build::key::Found;
@@ -27,7 +27,7 @@ use crate::core::fs::{self, RepoPath};
 const NAMED_MAX: usize = 5;
 
 /// Where a target's commands run, and what was seen of them there.
-pub(super) struct Workplace {
+pub(super) struct ExecRoot {
     /// Set when they are watched.
     held: Option<Confinement>,
     /// Set when they see only what is declared.
@@ -37,8 +37,8 @@ pub(super) struct Workplace {
 
 impl Builder<'_> {
     /// Prepares the place for one attempt.
-    pub(super) fn workplace(&self, target: &Target, gathered: &Gathered) -> Result<Workplace> {
-        let mut place = Workplace {
+    pub(super) fn workplace(&self, target: &Target, gathered: &Gathered) -> Result<ExecRoot> {
+        let mut place = ExecRoot {
             held: None,
             stage: None,
             seen: Seen::default(),
@@ -159,11 +159,11 @@ impl Builder<'_> {
     }
 
     /// Takes over what the commands made, or says what they did that is not declared.
-    pub(super) fn take_over(
+    pub(super) fn collect_outputs(
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &mut Workplace,
+        place: &mut ExecRoot,
     ) -> Result<()> {
         if let Some(stage) = &mut place.stage {
             if place.seen.is_anyone_left {
@@ -219,7 +219,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &Workplace,
+        place: &ExecRoot,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let Some(stage) = &place.stage else {
@@ -231,7 +231,7 @@ impl Builder<'_> {
             gathered,
             self.inspector.digests.root(),
         );
-        let lacking: Vec<Finding> = declared.lacking(&place.seen, stage);
+        let lacking: Vec<UndeclaredAccess> = declared.lacking(&place.seen, stage);
         for finding in lacking.iter().take(NAMED_MAX) {
             error = error.note("undeclared", finding.to_string());
         }
@@ -250,7 +250,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &Gathered,
-        place: &Workplace,
+        place: &ExecRoot,
         found: &[Found],
     ) {
         if self.is_traced(target) {
@@ -269,7 +269,7 @@ impl Builder<'_> {
         is_clean && !(self.is_traced(target) && target.sandbox.is_some())
     }
 
-    fn findings(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Finding>>> {
+    fn findings(&self) -> MutexGuard<'_, BTreeMap<String, Vec<UndeclaredAccess>>> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -288,7 +288,7 @@ fn below_home(path: &str, home: Option<&Path>) -> PathBuf {
     }
 }
 
-impl Workplace {
+impl ExecRoot {
     /// Returns the directory that stands for the repository.
     pub(super) fn root<'a>(&'a self, tree: &'a Path) -> &'a Path {
         self.stage.as_ref().map_or(tree, Stage::root)
@@ -312,7 +312,7 @@ impl Workplace {
 
     /// Gives a command a home and a place for temporary files of its own, unless its target
     /// declares others.
-    pub(super) fn equip(
+    pub(super) fn set_env(
         &self,
         env: &mut Vec<(OsString, OsString)>,
         declared: &[(String, Option<OsString>)],

@@ -9,13 +9,13 @@ use jobserver::{Acquired, Client, HelperThread};
 use crate::core::error::{Error, Result};
 
 /// The tokens held, and a helper that waits for more.
-pub struct Tokens {
+pub struct JobSlots {
     helper: Option<HelperThread>,
     held: Vec<Acquired>,
     is_asked: bool,
 }
 
-impl Tokens {
+impl JobSlots {
     /// Returns a holder without tokens; `arrived` is called from another thread when one
     /// that was asked for is there. Without a client every job is allowed.
     pub fn new(

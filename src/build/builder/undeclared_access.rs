@@ -19,7 +19,7 @@ const NAME_SERVICES: [&str; 3] = ["/run/nscd", "/run/systemd", "/var/lib/sss"];
 
 /// Something that a command did and its target does not declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct UndeclaredAccess {
     /// What was done: `reads`, `lists`, `looks at`, `runs`, `writes`, `connects to`, `leaves`.
     pub verb: &'static str,
     /// With what: a path as it would be declared, or an address.
@@ -28,7 +28,7 @@ pub struct Finding {
     pub help: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for UndeclaredAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.verb, self.object)
     }
@@ -103,21 +103,21 @@ impl<'a> Declared<'a> {
     }
 
     /// Returns what commands that were watched in the tree did.
-    pub(super) fn undeclared(&self, seen: &Seen) -> Vec<Finding> {
-        let mut found: BTreeMap<(String, &str), Finding> = BTreeMap::new();
+    pub(super) fn undeclared(&self, seen: &Seen) -> Vec<UndeclaredAccess> {
+        let mut found: BTreeMap<(String, &str), UndeclaredAccess> = BTreeMap::new();
         for (path, uses) in &seen.files {
             if let Some(finding) = self.in_tree(path, uses) {
                 found.insert((finding.object.clone(), finding.verb), finding);
             }
         }
-        let mut found: Vec<Finding> = found.into_values().collect();
-        found.extend(seen.addresses.iter().map(|address| Finding {
+        let mut found: Vec<UndeclaredAccess> = found.into_values().collect();
+        found.extend(seen.addresses.iter().map(|address| UndeclaredAccess {
             verb: "connects to",
             object: address.clone(),
             help: "what comes over a network is in no key: ask for it with `probe`".into(),
         }));
         if seen.is_anyone_left {
-            found.push(Finding {
+            found.push(UndeclaredAccess {
                 verb: "leaves",
                 object: "a process behind".into(),
                 help: "let the command wait for all that it starts".into(),
@@ -126,7 +126,7 @@ impl<'a> Declared<'a> {
         found
     }
 
-    fn in_tree(&self, path: &Path, uses: &Uses) -> Option<Finding> {
+    fn in_tree(&self, path: &Path, uses: &Uses) -> Option<UndeclaredAccess> {
         let inside = path.strip_prefix(self.root).ok().map(RepoPath::new);
         if uses.is_written {
             return self.written(path, inside.as_ref(), uses);
@@ -153,7 +153,12 @@ impl<'a> Declared<'a> {
         Some(self.read(verb, path, inside.as_ref(), is_dir))
     }
 
-    fn written(&self, path: &Path, inside: Option<&RepoPath>, uses: &Uses) -> Option<Finding> {
+    fn written(
+        &self,
+        path: &Path,
+        inside: Option<&RepoPath>,
+        uses: &Uses,
+    ) -> Option<UndeclaredAccess> {
         let now = std::fs::symlink_metadata(path).ok();
         let is_dir = now.as_ref().is_some_and(std::fs::Metadata::is_dir);
         // Made and removed again; or a directory, which alone is nothing.
@@ -167,7 +172,7 @@ impl<'a> Declared<'a> {
             Some(_) => format!("add `outputs \"{object}\"`, or write it below `$TMPDIR`"),
             None => "outputs lie in the repository: write it there, or below `$TMPDIR`".into(),
         };
-        Some(Finding {
+        Some(UndeclaredAccess {
             verb: "writes",
             object,
             help,
@@ -190,7 +195,7 @@ impl<'a> Declared<'a> {
         path: &Path,
         inside: Option<&RepoPath>,
         is_dir: bool,
-    ) -> Finding {
+    ) -> UndeclaredAccess {
         let object = self.name(path, inside, is_dir);
         let maker = inside.and_then(|path| self.maker(path));
         let help = match (maker, inside) {
@@ -206,7 +211,7 @@ impl<'a> Declared<'a> {
             }
             _ => format!("add `inputs \"{object}\"`"),
         };
-        Finding { verb, object, help }
+        UndeclaredAccess { verb, object, help }
     }
 
     /// Returns a path as it is written in a Releasefile.
@@ -230,7 +235,7 @@ impl<'a> Declared<'a> {
     }
 
     /// Returns what commands on a stage asked for in vain, or tried to write in vain.
-    pub(super) fn lacking(&self, seen: &Seen, stage: &Stage) -> Vec<Finding> {
+    pub(super) fn lacking(&self, seen: &Seen, stage: &Stage) -> Vec<UndeclaredAccess> {
         let mut found = Vec::new();
         for (path, uses) in &seen.files {
             found.extend(self.lacked(path, uses, stage));
@@ -249,7 +254,7 @@ impl<'a> Declared<'a> {
                     "an abstract socket: this kernel cannot tell whose it is (Linux 6.12)".into()
                 }
             };
-            Finding {
+            UndeclaredAccess {
                 verb: "connects to",
                 object,
                 help,
@@ -258,7 +263,7 @@ impl<'a> Declared<'a> {
         found
     }
 
-    fn lacked(&self, path: &Path, uses: &Uses, stage: &Stage) -> Option<Finding> {
+    fn lacked(&self, path: &Path, uses: &Uses, stage: &Stage) -> Option<UndeclaredAccess> {
         if path.starts_with(stage.private()) {
             return None;
         }
@@ -276,7 +281,7 @@ impl<'a> Declared<'a> {
         if uses.is_written {
             let object = self.name(&real, inside.as_ref(), false);
             let help = "outputs are written by relative paths, other files below `$TMPDIR`".into();
-            return Some(Finding {
+            return Some(UndeclaredAccess {
                 verb: "writes",
                 object,
                 help,
@@ -299,7 +304,7 @@ impl<'a> Declared<'a> {
         if staged.is_none() && self.files.contains(&real) {
             let object = shown(real.as_os_str()).into_owned();
             let help = "name it relative to the repository: in a sandbox it lies elsewhere".into();
-            return Some(Finding { verb, object, help });
+            return Some(UndeclaredAccess { verb, object, help });
         }
         Some(self.read(verb, &real, inside.as_ref(), is_dir))
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Builder;
-use super::strays::{FEW, LISTED_FOR, TOLD_MAX, Work, lock};
+use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work, lock};
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Pattern, Target, TargetId};
 use crate::build::outputs::{self, BESIDE};
