@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::cache::Store;
 use crate::build::graph::{Graph, TargetId};
-use crate::build::key::Made;
+use crate::build::key::TargetOutputs;
 use crate::build::records::Records;
 use crate::build::sandbox::{Machine, Pool};
 use crate::build::scheduler::Scheduler;
@@ -70,7 +70,7 @@ pub struct Summary {
     /// How many attempts it took where the first one failed.
     pub retried: BTreeMap<TargetId, u32>,
     /// What each of the targets asked for made, if that is to be told.
-    pub made: BTreeMap<TargetId, Arc<Made>>,
+    pub made: BTreeMap<TargetId, Arc<TargetOutputs>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
     /// What traced targets did and do not declare.
@@ -119,7 +119,7 @@ pub struct Builder<'a> {
     has_moved_aside: AtomicBool,
     /// Set once a result was told of that names this checkout.
     is_bound_told: AtomicBool,
-    made: Vec<OnceLock<Arc<Made>>>,
+    made: Vec<OnceLock<Arc<TargetOutputs>>>,
     /// What stands as its record says, for each target.
     is_as_recorded: Vec<AtomicBool>,
     strays: UndeclaredOutputs,
@@ -420,7 +420,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Returns what a settled target made.
-    fn made(&self, id: TargetId) -> Arc<Made> {
+    fn made(&self, id: TargetId) -> Arc<TargetOutputs> {
         let known = || stale::known(self.graph(), id, &self.records());
         let read = || known().and_then(|k| k.record).map(|r| r.made);
         self.made[id.index()]

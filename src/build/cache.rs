@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::build::digest::Digest;
-use crate::build::key::{ActionKey, Made};
+use crate::build::key::{ActionKey, TargetOutputs};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs::RepoPath;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
@@ -25,7 +25,7 @@ pub mod small;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionResult {
     /// Outputs and product.
-    pub made: Made,
+    pub made: TargetOutputs,
     /// What the commands printed.
     pub log: Digest,
     /// How long they took, in milliseconds.

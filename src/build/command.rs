@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::build::digest::Content;
 use crate::build::glob::Glob;
 use crate::build::graph::{Command, Graph, Pattern, Target, TargetId};
-use crate::build::key::Made;
+use crate::build::key::TargetOutputs;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs::RepoPath;
 use crate::core::template::{Template, TemplateError, Value};
@@ -27,7 +27,7 @@ pub struct Late<'a> {
     /// Its input files.
     pub inputs: &'a [(RepoPath, Content)],
     /// Needed targets, with what they made.
-    pub needs: &'a [(TargetId, Arc<Made>)],
+    pub needs: &'a [(TargetId, Arc<TargetOutputs>)],
     /// The project's version.
     pub version: Option<&'a str>,
 }
@@ -91,7 +91,7 @@ impl Late<'_> {
 
 /// Returns the paths a needed target's name stands for: its files, and each output
 /// directory as one path.
-pub fn named_outputs(target: &Target, made: &Made) -> Vec<RepoPath> {
+pub fn named_outputs(target: &Target, made: &TargetOutputs) -> Vec<RepoPath> {
     let mut paths = Vec::new();
     for output in &target.outputs {
         match &output.pattern {

@@ -16,8 +16,8 @@
 //! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
 //! | `cache "here"`, `"anywhere"`   | yes        | others' results may name another checkout    |
 //! | path of the depfile            | yes        | a run without one found nothing out          |
-//! | what a depfile named           | no, beside | known only when it has run: see [`Found`]    |
-//! | path of the checkout           | no, beside | where a result names it: see [`Found`]       |
+//! | what a depfile named           | no, beside | known only when it has run: see [`DiscoveredInput`]    |
+//! | path of the checkout           | no, beside | where a result names it: see [`DiscoveredInput`]       |
 //! | target's name, description     | no         | a renamed target made the same bytes         |
 //! | timeout, retries, pool         | no         | they do not change what a success made       |
 //! | what else a sandbox may read   | no         | where tools are on a machine, like `PATH`    |
@@ -52,13 +52,13 @@ impl ActionKey {
     }
 
     /// Returns the key of a result that depends on found inputs as well.
-    pub fn with_found(&self, found: &[Found]) -> Self {
+    pub fn with_found(&self, found: &[DiscoveredInput]) -> Self {
         let mut writer = HashKey::default();
         writer.bytes(&self.0);
-        for Found { path, content } in found {
+        for DiscoveredInput { path, content } in found {
             match content {
-                Some(content) => writer.content(FieldKind::Found, path.as_bytes(), content),
-                None => writer.text(FieldKind::Found, path.as_bytes(), b""),
+                Some(content) => writer.content(FieldKind::Discovered, path.as_bytes(), content),
+                None => writer.text(FieldKind::Discovered, path.as_bytes(), b""),
             }
         }
         Self(*writer.0.finalize().as_bytes())
@@ -103,9 +103,9 @@ pub enum FieldKind {
     /// Where the commands write down what they read.
     Depfile,
     /// A file that a depfile named.
-    Found,
+    Discovered,
     /// What a link among needed outputs leads to.
-    Linked,
+    SymlinkTarget,
     /// Who may use the results.
     Cache,
 }
@@ -128,8 +128,8 @@ impl FieldKind {
             Self::Expectation => "expected text",
             Self::Sandbox => "sandbox",
             Self::Depfile => "depfile",
-            Self::Found => "found input",
-            Self::Linked => "linked file",
+            Self::Discovered => "found input",
+            Self::SymlinkTarget => "linked file",
             Self::Cache => "cache scope",
         }
     }
@@ -148,14 +148,14 @@ pub struct OutputState {
 /// key, because nobody knows it before the run, but a result is one of a key *and* of what
 /// was found. The root stands for the path of the checkout, which a result may name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct DiscoveredInput {
     /// Where.
     pub path: RepoPath,
     /// What; `None` when nothing was there.
     pub content: Option<Content>,
 }
 
-impl Found {
+impl DiscoveredInput {
     /// Returns the path of the checkout as something that was found.
     pub fn checkout(root: &Path) -> Self {
         Self {
@@ -170,7 +170,7 @@ impl Found {
 
 /// What a settled target hands to those that need it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct TargetOutputs {
     /// Its outputs, sorted by path.
     pub outputs: Vec<OutputState>,
     /// What its product command printed.
@@ -178,7 +178,7 @@ pub struct Made {
 }
 
 /// Everything that enters a key, gathered.
-pub struct Parts<'a> {
+pub struct ActionInputs<'a> {
     /// The target.
     pub target: &'a Target,
     /// Its commands, ready to run.
@@ -196,7 +196,7 @@ pub struct Parts<'a> {
     /// What links among needed outputs lead to, sorted by path.
     pub linked: &'a [(RepoPath, Content)],
     /// Needed targets by name, with what they made.
-    pub needs: &'a [(&'a str, Arc<Made>)],
+    pub needs: &'a [(&'a str, Arc<TargetOutputs>)],
 }
 
 /// Takes the fields of a key.
@@ -208,7 +208,7 @@ pub trait KeyWriter {
 }
 
 /// Writes all fields of a key, in a fixed order.
-pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
+pub fn write_key(parts: &ActionInputs<'_>, out: &mut dyn KeyWriter) {
     use FieldKind::*;
     let target = parts.target;
     out.text(Format, b"", KEY_VERSION.as_bytes());
@@ -236,7 +236,7 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
         out.content(Input, path.as_bytes(), content);
     }
     for (path, content) in parts.linked {
-        out.content(Linked, path.as_bytes(), content);
+        out.content(SymlinkTarget, path.as_bytes(), content);
     }
     write_needs(parts.needs, out);
     for output in &target.outputs {
@@ -270,7 +270,7 @@ pub fn write_key(parts: &Parts<'_>, out: &mut dyn KeyWriter) {
     }
 }
 
-fn write_needs(needs: &[(&str, Arc<Made>)], out: &mut dyn KeyWriter) {
+fn write_needs(needs: &[(&str, Arc<TargetOutputs>)], out: &mut dyn KeyWriter) {
     for (name, made) in needs {
         for output in &made.outputs {
             out.content(FieldKind::Need, output.path.as_bytes(), &output.content);
@@ -283,14 +283,14 @@ fn write_needs(needs: &[(&str, Arc<Made>)], out: &mut dyn KeyWriter) {
 
 /// Returns what a group hands on to those that need it: a product that stands for all that its
 /// members made, or nothing where they made nothing.
-pub fn handed_on(members: &[(&str, Arc<Made>)]) -> Made {
-    let makes = |(_, made): &(&str, Arc<Made>)| **made != Made::default();
+pub fn group_outputs(members: &[(&str, Arc<TargetOutputs>)]) -> TargetOutputs {
+    let makes = |(_, made): &(&str, Arc<TargetOutputs>)| **made != TargetOutputs::default();
     if !members.iter().any(makes) {
-        return Made::default();
+        return TargetOutputs::default();
     }
     let mut writer = HashKey::default();
     write_needs(members, &mut writer);
-    Made {
+    TargetOutputs {
         outputs: Vec::new(),
         product: Some(writer.0.finalize().to_hex().as_bytes().to_vec()),
     }
@@ -306,7 +306,7 @@ pub struct HashKey(blake3::Hasher);
 
 impl HashKey {
     /// Returns the key of `parts`.
-    pub fn of(parts: &Parts<'_>) -> ActionKey {
+    pub fn of(parts: &ActionInputs<'_>) -> ActionKey {
         let mut writer = Self::default();
         write_key(parts, &mut writer);
         ActionKey(*writer.0.finalize().as_bytes())
@@ -356,7 +356,7 @@ const SHOWN_BYTES_MAX: usize = 400;
 
 impl ExplainKey {
     /// Returns the fields of `parts`.
-    pub fn of(parts: &Parts<'_>) -> Vec<Field> {
+    pub fn of(parts: &ActionInputs<'_>) -> Vec<Field> {
         let mut writer = Self::default();
         write_key(parts, &mut writer);
         writer.0
@@ -416,7 +416,7 @@ mod tests {
 
     fn key(commands: &[Vec<OsString>], env: &Env, inputs: &[(RepoPath, Content)]) -> ActionKey {
         let target = bare("t", &[]);
-        HashKey::of(&Parts {
+        HashKey::of(&ActionInputs {
             target: &target,
             commands,
             product: None,
@@ -445,7 +445,7 @@ mod tests {
                 platform: platform.map(str::to_owned),
                 ..bare("t", &[])
             };
-            let parts = Parts {
+            let parts = ActionInputs {
                 target: &target,
                 commands: &[],
                 product: None,
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn found_inputs_make_keys_of_their_own() {
-        let found = |path: &str, content| Found {
+        let found = |path: &str, content| DiscoveredInput {
             path: RepoPath::new(path),
             content,
         };

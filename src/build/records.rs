@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::key::{ActionKey, Field, Found, Made, OutputState};
+use crate::build::key::{ActionKey, DiscoveredInput, Field, OutputState, TargetOutputs};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
 use crate::core::storage::AppendLog;
@@ -22,7 +22,7 @@ pub struct Record {
     /// The fields of that key, to explain a later difference.
     pub fields: Vec<Field>,
     /// What it made.
-    pub made: Arc<Made>,
+    pub made: Arc<TargetOutputs>,
     /// How long its commands took.
     pub took: Duration,
     /// When it ended, in seconds since 1970.
@@ -30,7 +30,7 @@ pub struct Record {
     /// How many attempts that took: more than one if it is flaky.
     pub attempts: u32,
     /// What its depfile named beside what the key holds.
-    pub found: Vec<Found>,
+    pub found: Vec<DiscoveredInput>,
     /// Undeclared state that stood beside its outputs when it ran: the result may depend on it.
     pub beside: Vec<RepoPath>,
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::build::digest::looks::{self, Look};
 use crate::build::digest::{Content, Digests, Kind};
 use crate::build::graph::{Command, Graph, Target, TargetId};
-use crate::build::key::{Made, OutputState};
+use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Version;
 use crate::build::outputs;
 use crate::build::records::{Known, Records};
@@ -38,7 +38,7 @@ pub use reason::{StaleReason, differences};
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// Nothing to do; this is what it made, or `None` where only the records were not read.
-    Fresh(Option<Arc<Made>>),
+    Fresh(Option<Arc<TargetOutputs>>),
     /// It must run, or be restored, for these reasons.
     Stale(Vec<StaleReason>),
     /// What it needs is not fresh: it depends on what these make.
@@ -51,7 +51,7 @@ pub enum Verdict {
 struct Survey<'a> {
     verdicts: Vec<Option<Result<Verdict>>>,
     /// What fresh targets made, where somebody asked.
-    made: Vec<OnceLock<Arc<Made>>>,
+    made: Vec<OnceLock<Arc<TargetOutputs>>>,
     records: &'a Records,
 }
 
@@ -65,7 +65,7 @@ impl Survey<'_> {
     }
 
     /// Returns what a fresh target made.
-    fn made(&self, graph: &Graph, id: TargetId) -> Arc<Made> {
+    fn made(&self, graph: &Graph, id: TargetId) -> Arc<TargetOutputs> {
         let read = || match &self.verdicts[id.index()] {
             Some(Ok(Verdict::Fresh(Some(made)))) => made.clone(),
             _ => known(graph, id, self.records)
@@ -98,7 +98,7 @@ pub struct Inspector<'a> {
     pub may_run: bool,
     answers: Answers,
     /// What groups hand on, and as of when.
-    handed_on: Mutex<HashMap<TargetId, (Time, Arc<Made>)>>,
+    handed_on: Mutex<HashMap<TargetId, (Time, Arc<TargetOutputs>)>>,
     /// Directories without a link on the way to them.
     plain: Mutex<HashSet<RepoPath>>,
     /// Who makes what; made when a depfile is the first to ask.
@@ -364,7 +364,7 @@ impl<'a> Inspector<'a> {
     fn output_reasons(
         &self,
         target: &Target,
-        made: &Made,
+        made: &TargetOutputs,
         known: Option<&Known>,
     ) -> Result<Vec<StaleReason>> {
         let has_within = |path: &RepoPath| known.is_some_and(|known| known.has_within(path));

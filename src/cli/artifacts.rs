@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::build::command::named_outputs;
 use crate::build::digest::Kind;
 use crate::build::graph::Target;
-use crate::build::key::{Made, OutputState};
+use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Artifact;
 use crate::core::error::{IoContext, Result};
 use crate::deploy::hosts::upload;
@@ -86,7 +86,7 @@ impl Artifacts {
 }
 
 /// Returns what one target made, as it lies below `root`.
-pub(super) fn artifact(target: &Target, made: &Made, root: &Path) -> Result<Artifact> {
+pub(super) fn artifact(target: &Target, made: &TargetOutputs, root: &Path) -> Result<Artifact> {
     let paths = named_outputs(target, made);
     let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(root)).collect();
     let outputs = made.outputs.iter();
@@ -105,7 +105,7 @@ pub(super) fn artifact(target: &Target, made: &Made, root: &Path) -> Result<Arti
 /// one over their sorted names, kinds and contents.
 fn sha256(
     paths: &[PathBuf],
-    made: &Made,
+    made: &TargetOutputs,
     contents: &BTreeMap<PathBuf, [u8; 32]>,
 ) -> Result<String> {
     if let [file] = paths

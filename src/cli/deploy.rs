@@ -19,7 +19,7 @@ use super::query;
 use super::secrets;
 use super::signals::Listener;
 use crate::build::graph::TargetId;
-use crate::build::key::Made;
+use crate::build::key::TargetOutputs;
 use crate::build::model::{Environment, Param, Project};
 use crate::build::releasefile::COMMANDS;
 use crate::cli::ui;
@@ -414,7 +414,7 @@ impl Job<'_> {
     pub(super) fn on_hosts(
         &self,
         roots: &[TargetId],
-        made: &BTreeMap<TargetId, Arc<Made>>,
+        made: &BTreeMap<TargetId, Arc<TargetOutputs>>,
         way: Way<'_>,
         work: impl FnOnce(&Request<'_>, &dyn crate::core::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
@@ -520,7 +520,7 @@ impl Job<'_> {
     pub(super) fn artifacts(
         &self,
         roots: &[TargetId],
-        made: &BTreeMap<TargetId, Arc<Made>>,
+        made: &BTreeMap<TargetId, Arc<TargetOutputs>>,
     ) -> Result<Artifacts> {
         let mut artifacts = Artifacts::default();
         for id in roots {

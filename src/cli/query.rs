@@ -14,7 +14,7 @@ use super::names::{find, usage};
 use super::signals::Listener;
 use crate::build::digest::Digests;
 use crate::build::graph::{Graph, TargetId};
-use crate::build::key::Made;
+use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
 use crate::build::records::Records;
 use crate::build::runner::Runner;
@@ -407,7 +407,7 @@ fn file_name(project: &Project) -> String {
 }
 
 /// What targets made.
-type MadeById = BTreeMap<TargetId, Arc<Made>>;
+type MadeById = BTreeMap<TargetId, Arc<TargetOutputs>>;
 
 /// Returns what the fresh ones of `roots` made, and a line for each target that would run.
 pub fn made(
@@ -440,7 +440,7 @@ pub fn standing(
         let outputs = crate::build::outputs::states(project.graph.target(*id), &digests)?;
         if !outputs.is_empty() {
             let product = None;
-            made.insert(*id, Arc::new(Made { outputs, product }));
+            made.insert(*id, Arc::new(TargetOutputs { outputs, product }));
         }
     }
     Ok(made)

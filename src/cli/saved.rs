@@ -14,7 +14,7 @@ use super::context::Context;
 use super::deploy::{Job, Way, find_environment, params, to_json};
 use super::{query, secrets};
 use crate::build::graph::{Target, TargetId};
-use crate::build::key::Made;
+use crate::build::key::TargetOutputs;
 use crate::build::model::{Artifact, Project};
 use crate::cli::ui;
 use crate::cli::ui::approval::{ArtifactCheck, Given};
@@ -392,7 +392,7 @@ impl Job<'_> {
         // The files first: what is needed is known only if they are the same.
         saved.is_made_of(&now)?;
         let roots = self.needs()?;
-        let made: BTreeMap<TargetId, Arc<Made>> =
+        let made: BTreeMap<TargetId, Arc<TargetOutputs>> =
             query::standing(self.context, self.project, self.root, &roots)?;
         now.artifacts = BTreeMap::new();
         let artifacts = self.artifacts(&roots, &made)?;

@@ -15,7 +15,7 @@ use crate::build::cache::small::{Packing, Unpacking};
 use crate::build::cache::{self, ActionResult, Store};
 use crate::build::digest::{Start, hash_reader, shown_size};
 use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
-use crate::build::key::{ActionKey, Found, Made, OutputState};
+use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
 use crate::build::records::{Known, Record};
 use crate::build::runner::log::Log;
@@ -31,7 +31,7 @@ pub struct Outcome {
     /// In which way.
     pub how: Settled,
     /// What it made.
-    pub made: Arc<Made>,
+    pub made: Arc<TargetOutputs>,
     /// What its commands printed.
     pub log: Printed,
     /// Why it was not fresh.
@@ -44,7 +44,7 @@ pub struct Outcome {
 struct StaleTarget {
     gathered: Gathered,
     key: ActionKey,
-    former: Option<Arc<Made>>,
+    former: Option<Arc<TargetOutputs>>,
     reason: String,
     known: Option<Known>,
 }
@@ -52,9 +52,9 @@ struct StaleTarget {
 /// What commands that succeeded left behind.
 struct ActionOutcome {
     log: Printed,
-    made: Made,
+    made: TargetOutputs,
     /// What their depfile names.
-    found: Vec<Found>,
+    found: Vec<DiscoveredInput>,
     /// When the last attempt began, where there is a depfile.
     start: Option<Start>,
     /// How many attempts it took.
@@ -143,7 +143,7 @@ impl Builder<'_> {
         gathered: &Gathered,
         key: ActionKey,
         ours: &mut Vec<OutputState>,
-    ) -> Result<Option<(Made, Printed)>> {
+    ) -> Result<Option<(TargetOutputs, Printed)>> {
         let cached = self.cached_result(target, key);
         let is_there = cached.is_some();
         tracing::debug!(target = %target.name, is_there, "looked into the cache");
@@ -486,7 +486,7 @@ impl Builder<'_> {
         }
         Ok(ActionOutcome {
             log: text,
-            made: Made { outputs, product },
+            made: TargetOutputs { outputs, product },
             found,
             start,
             attempts: tries.number,
@@ -529,7 +529,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         key: ActionKey,
-        (made, found): (&Made, &[Found]),
+        (made, found): (&TargetOutputs, &[DiscoveredInput]),
         log: &Printed,
         took: Duration,
     ) {
@@ -569,7 +569,7 @@ impl Builder<'_> {
         target: &Target,
         gathered: &Gathered,
         key: ActionKey,
-        (made, (found, beside)): (&Made, (Vec<Found>, Vec<RepoPath>)),
+        (made, (found, beside)): (&TargetOutputs, (Vec<DiscoveredInput>, Vec<RepoPath>)),
         run: Run,
     ) -> Result<()> {
         let record = Record {

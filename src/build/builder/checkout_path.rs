@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::Builder;
 use crate::build::graph::{CacheScope, Target};
-use crate::build::key::{Found, Made};
+use crate::build::key::{DiscoveredInput, TargetOutputs};
 use crate::core::fs;
 use crate::core::progress::Event;
 
@@ -17,9 +17,9 @@ impl Builder<'_> {
     pub(super) fn with_checkout(
         &self,
         target: &Target,
-        made: &Made,
-        mut found: Vec<Found>,
-    ) -> Vec<Found> {
+        made: &TargetOutputs,
+        mut found: Vec<DiscoveredInput>,
+    ) -> Vec<DiscoveredInput> {
         let is_bound = match target.cache {
             CacheScope::Here => true,
             CacheScope::Anywhere => false,
@@ -31,15 +31,15 @@ impl Builder<'_> {
         };
         if is_bound {
             self.tell_bound(target, made);
-            found.insert(0, Found::checkout(self.inspector.digests.root()));
+            found.insert(0, DiscoveredInput::checkout(self.inspector.digests.root()));
         }
         found
     }
 
     /// Tells that a result is not shared, the first time that this happens to a target, and of
     /// one target in a run.
-    fn tell_bound(&self, target: &Target, made: &Made) {
-        let known = |found: &[Found]| found.iter().any(|f| f.path.is_root());
+    fn tell_bound(&self, target: &Target, made: &TargetOutputs) {
+        let known = |found: &[DiscoveredInput]| found.iter().any(|f| f.path.is_root());
         let is_known = || {
             self.records()
                 .get(&target.name)

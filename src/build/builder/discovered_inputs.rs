@@ -14,7 +14,7 @@ use crate::build::cache::ActionResult;
 use crate::build::depfile::{self, Malformed};
 use crate::build::digest::{Digest, Digests, Kind, Start};
 use crate::build::graph::Target;
-use crate::build::key::{ActionKey, Found, Made};
+use crate::build::key::{ActionKey, DiscoveredInput, TargetOutputs};
 use crate::build::outputs;
 use crate::build::records::Record;
 use crate::build::stale::Gathered;
@@ -26,7 +26,7 @@ use crate::core::printed::Printed;
 const LISTS_MAX: usize = 16;
 
 /// Returns the key under which the cache has a result.
-pub(super) fn result_key(target: &Target, key: ActionKey, found: &[Found]) -> ActionKey {
+pub(super) fn result_key(target: &Target, key: ActionKey, found: &[DiscoveredInput]) -> ActionKey {
     match target.depfile.is_none() && found.is_empty() {
         true => key,
         false => key.with_found(found),
@@ -65,7 +65,7 @@ impl Builder<'_> {
         gathered: &Gathered,
         place: &ExecRoot,
         text: Option<&[u8]>,
-    ) -> Result<Vec<Found>> {
+    ) -> Result<Vec<DiscoveredInput>> {
         let Some(depfile) = &target.depfile else {
             return Ok(Vec::new());
         };
@@ -102,7 +102,7 @@ impl Builder<'_> {
             let content = self.inspector.found_content(&path)?;
             // Of what is gone elsewhere nobody knows when it went: it may have been temporary.
             if content.is_some() || path.is_inside() {
-                found.push(Found { path, content });
+                found.push(DiscoveredInput { path, content });
             }
         }
         Ok(found)
@@ -136,7 +136,7 @@ impl Builder<'_> {
     pub(super) fn moved_found(
         &self,
         target: &Target,
-        found: &[Found],
+        found: &[DiscoveredInput],
         stamps: &InputStamps,
         start: &Start,
     ) -> Option<String> {
@@ -147,8 +147,9 @@ impl Builder<'_> {
                 "`{name}` ran, but the clock was set back meanwhile: nobody can tell whether what it read has changed\n  help: outputs are kept but not cached; run `rel build {name}` again"
             ));
         }
-        let is_dir = |found: &Found| found.content.is_some_and(|c| c.kind == Kind::Directory);
-        let is_moved = |found: &&Found| match self.inspector.maker(&found.path) {
+        let is_dir =
+            |found: &DiscoveredInput| found.content.is_some_and(|c| c.kind == Kind::Directory);
+        let is_moved = |found: &&DiscoveredInput| match self.inspector.maker(&found.path) {
             // What matters of a directory that a target makes are the files in it.
             Some(_) if is_dir(found) => false,
             Some(maker) => {
@@ -161,7 +162,7 @@ impl Builder<'_> {
         };
         let help =
             format!("\n  help: outputs are kept but not cached; run `rel build {name}` again");
-        if let Some(Found { path, .. }) = found.iter().find(is_moved) {
+        if let Some(DiscoveredInput { path, .. }) = found.iter().find(is_moved) {
             return Some(format!(
                 "`{name}` ran, but `{path}`, which its depfile names, was written to meanwhile{help}. A file that `{name}` writes itself belongs into `outputs`"
             ));
@@ -174,7 +175,12 @@ impl Builder<'_> {
 
     /// Returns what leads to a found input and was moved since the start. What leads to declared
     /// inputs as well was seen before it, which says more than times do.
-    fn moved_way(&self, found: &[Found], stamps: &InputStamps, start: &Start) -> Option<String> {
+    fn moved_way(
+        &self,
+        found: &[DiscoveredInput],
+        stamps: &InputStamps,
+        start: &Start,
+    ) -> Option<String> {
         let root = self.inspector.digests.root();
         let is_made = |path: &RepoPath| self.inspector.maker(path).is_some();
         let files = found.iter().filter(|f| !is_made(&f.path));
@@ -192,7 +198,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         key: ActionKey,
-    ) -> Option<(ActionResult, Printed, Vec<Found>)> {
+    ) -> Option<(ActionResult, Printed, Vec<DiscoveredInput>)> {
         let known = self.ask_store(|s| s.action(&key))??;
         if known.found.is_empty() && target.depfile.is_none() {
             let log = self.cached_log(&known)?;
@@ -206,7 +212,7 @@ impl Builder<'_> {
     }
 
     /// Returns what stands at paths that a run found, if they still can be found inputs.
-    fn as_found_now(&self, target: &Target, paths: &[RepoPath]) -> Option<Vec<Found>> {
+    fn as_found_now(&self, target: &Target, paths: &[RepoPath]) -> Option<Vec<DiscoveredInput>> {
         let mut found = Vec::with_capacity(paths.len());
         for path in paths {
             let is_foreign = || self.inspector.stranger(target, path).is_some();
@@ -215,7 +221,7 @@ impl Builder<'_> {
             }
             let content = self.inspector.found_content(path).ok()?;
             let path = path.clone();
-            found.push(Found { path, content });
+            found.push(DiscoveredInput { path, content });
         }
         Some(found)
     }
@@ -226,7 +232,7 @@ impl Builder<'_> {
         &self,
         store: &dyn crate::build::cache::Store,
         key: &ActionKey,
-        found: &[Found],
+        found: &[DiscoveredInput],
     ) -> Result<()> {
         let paths: Vec<RepoPath> = found.iter().map(|f| f.path.clone()).collect();
         let mut lists = store.action(key)?.map(|r| r.found).unwrap_or_default();
@@ -237,7 +243,7 @@ impl Builder<'_> {
         lists.insert(0, paths);
         lists.truncate(LISTS_MAX);
         let known = ActionResult {
-            made: Made::default(),
+            made: TargetOutputs::default(),
             log: Digest::of(b""),
             took_ms: 0,
             small: Vec::new(),

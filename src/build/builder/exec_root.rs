@@ -14,7 +14,7 @@ use super::Builder;
 use super::undeclared_access::{Declared, UndeclaredAccess};
 use crate::build::digest::Kind;
 use crate::build::graph::{Pattern, Sandbox, Target};
-use crate::build::key::Found;
+use crate::build::key::DiscoveredInput;
 use crate::build::outputs;
 use crate::build::runner::log::Log;
 use crate::build::runner::{Exit, Runner, Spec};
@@ -251,7 +251,7 @@ impl Builder<'_> {
         target: &Target,
         gathered: &Gathered,
         place: &ExecRoot,
-        found: &[Found],
+        found: &[DiscoveredInput],
     ) {
         if self.is_traced(target) {
             let root = self.inspector.digests.root();

@@ -14,7 +14,7 @@ use super::build_target::Outcome;
 use super::{Builder, Summary};
 use crate::build::digest::Kind;
 use crate::build::graph::{CacheScope, Target, TargetId};
-use crate::build::key::{Made, OutputState};
+use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::records::Record;
 use crate::build::stale::StaleReason;
 use crate::core::error::Result;
@@ -136,7 +136,7 @@ impl Builder<'_> {
     /// Returns whether a path is an output of a target, or of what it needs and what is back.
     fn is_made(&self, target: &Target, record: &Record, path: &RepoPath) -> bool {
         // Of a link among what it needs it may also be missing what that leads to.
-        let has_file = |made: &Made| {
+        let has_file = |made: &TargetOutputs| {
             let is_it = |o: &OutputState| o.path == *path && o.content.kind != Kind::Link;
             made.outputs.iter().any(is_it)
         };
@@ -144,6 +144,6 @@ impl Builder<'_> {
     }
 }
 
-fn has(made: &Made, path: &RepoPath) -> bool {
+fn has(made: &TargetOutputs, path: &RepoPath) -> bool {
     made.outputs.iter().any(|o| o.path == *path)
 }

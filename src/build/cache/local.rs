@@ -260,7 +260,7 @@ fn sharded(dir: &Path, hex: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::key::Made;
+    use crate::build::key::TargetOutputs;
     use crate::core::error::ErrorKind;
 
     pub(super) fn space() -> (tempfile::TempDir, LocalStore) {
@@ -277,7 +277,7 @@ mod tests {
 
     pub(super) fn result_with(log: Digest) -> ActionResult {
         ActionResult {
-            made: Made::default(),
+            made: TargetOutputs::default(),
             log,
             took_ms: 0,
             small: Vec::new(),

@@ -8,7 +8,7 @@ use super::{Inspector, StaleReason};
 use crate::build::digest::{Content, Digest, Kind};
 use crate::build::glob::{Listing, OutputIndex};
 use crate::build::graph::{Graph, Pattern, Target, TargetId};
-use crate::build::key::{FieldKind, Found, shown_content};
+use crate::build::key::{DiscoveredInput, FieldKind, shown_content};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
 
@@ -35,7 +35,7 @@ impl Inspector<'_> {
     /// by where it is.
     pub fn found_content(&self, path: &RepoPath) -> Result<Option<Content>> {
         if path.is_root() {
-            return Ok(Found::checkout(self.digests.root()).content);
+            return Ok(DiscoveredInput::checkout(self.digests.root()).content);
         }
         let content = self.digests.input(path)?;
         if content.is_none_or(|c| c.kind != Kind::Directory) {
@@ -82,11 +82,11 @@ impl Inspector<'_> {
     pub(super) fn found_reasons(
         &self,
         target: &Target,
-        found: &[Found],
+        found: &[DiscoveredInput],
     ) -> Result<Vec<StaleReason>> {
         let mut reasons = Vec::new();
-        let kind = FieldKind::Found;
-        for Found { path, content } in found {
+        let kind = FieldKind::Discovered;
+        for DiscoveredInput { path, content } in found {
             let now = self.found_content(path)?;
             if path.is_root() {
                 let is_elsewhere = content != &now;

@@ -11,7 +11,7 @@ use crate::build::digest::{Content, Digest, Kind};
 use crate::build::glob::{self, OutputIndex};
 use crate::build::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::build::key::{
-    ActionKey, ExplainKey, Field, HashKey, Made, OutputState, Parts, handed_on,
+    ActionInputs, ActionKey, ExplainKey, Field, HashKey, OutputState, TargetOutputs, group_outputs,
 };
 use crate::build::model::Version;
 use crate::build::runner::{Exit, PROGRAM_MISSING, Spec, command_env};
@@ -35,7 +35,7 @@ pub struct Gathered {
     probes: Vec<(String, Vec<u8>)>,
     /// What links among needed outputs lead to, sorted by path.
     pub linked: Vec<(RepoPath, Content)>,
-    needs: Vec<(TargetId, Arc<Made>)>,
+    needs: Vec<(TargetId, Arc<TargetOutputs>)>,
 }
 
 impl Gathered {
@@ -54,14 +54,14 @@ impl Gathered {
         self.with_parts(graph, target, ExplainKey::of)
     }
 
-    fn with_parts<T>(&self, graph: &Graph, target: &Target, read: fn(&Parts<'_>) -> T) -> T {
+    fn with_parts<T>(&self, graph: &Graph, target: &Target, read: fn(&ActionInputs<'_>) -> T) -> T {
         let name = |id: &TargetId| graph.target(*id).name.as_str();
         let needs: Vec<_> = self
             .needs
             .iter()
             .map(|(id, made)| (name(id), made.clone()))
             .collect();
-        read(&Parts {
+        read(&ActionInputs {
             target,
             commands: &self.commands,
             product: self.product.as_deref(),
@@ -88,7 +88,7 @@ impl Inspector<'_> {
     pub fn gather(
         &self,
         id: TargetId,
-        made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
+        made: &dyn Fn(TargetId) -> Option<Arc<TargetOutputs>>,
     ) -> Result<Gathered> {
         self.gather_from(id, made, None)
     }
@@ -97,7 +97,7 @@ impl Inspector<'_> {
     fn gather_from(
         &self,
         id: TargetId,
-        made: &dyn Fn(TargetId) -> Option<Arc<Made>>,
+        made: &dyn Fn(TargetId) -> Option<Arc<TargetOutputs>>,
         all_made: Option<&OutputIndex>,
     ) -> Result<Gathered> {
         let target = self.graph.target(id);
@@ -160,7 +160,7 @@ impl Inspector<'_> {
     /// make is represented by *their* keys. It is the same on a machine that built
     /// everything and on one that built nothing, which is what CI needs to look up a cache.
     pub fn source_keys(&self, order: &[TargetId]) -> Result<Vec<ActionKey>> {
-        let mut made: Vec<Option<Arc<Made>>> = vec![None; self.graph.len()];
+        let mut made: Vec<Option<Arc<TargetOutputs>>> = vec![None; self.graph.len()];
         let mut keys = Vec::with_capacity(order.len());
         // One index for all: what a target needs, and what that needs, would be quadratic.
         let outputs = self.graph.targets().flat_map(|(_, t)| &t.outputs);
@@ -191,7 +191,7 @@ impl Inspector<'_> {
             // A target without outputs still passes its key on.
             let product = target.outputs.is_empty().then(|| key.0.to_vec());
             let outputs = target.outputs.iter().map(stand_in).collect();
-            made[id.index()] = Some(Arc::new(Made { outputs, product }));
+            made[id.index()] = Some(Arc::new(TargetOutputs { outputs, product }));
             keys.push(key);
         }
         Ok(keys)
@@ -316,8 +316,8 @@ impl Inspector<'_> {
     fn handed_on(
         &self,
         group: TargetId,
-        made: &dyn Fn(TargetId) -> Result<Arc<Made>>,
-    ) -> Result<Arc<Made>> {
+        made: &dyn Fn(TargetId) -> Result<Arc<TargetOutputs>>,
+    ) -> Result<Arc<TargetOutputs>> {
         let since = self.answers.since(&[group]);
         let lock = || {
             self.handed_on
@@ -335,7 +335,7 @@ impl Inspector<'_> {
             .map(|id| Ok((name(id), made(id)?)))
             .collect::<Result<Vec<_>>>()?;
         members.sort_unstable_by_key(|(name, _)| *name);
-        let known = Arc::new(handed_on(&members));
+        let known = Arc::new(group_outputs(&members));
         lock().insert(group, (since, known.clone()));
         Ok(known)
     }

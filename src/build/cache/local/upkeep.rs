@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::build::cache::Store;
     use crate::build::digest::{Content, Kind};
-    use crate::build::key::{ActionKey, Made, OutputState};
+    use crate::build::key::{ActionKey, OutputState, TargetOutputs};
 
     fn set_age(path: &Path, age: Duration) {
         let file = File::open(path).expect("opens");
@@ -331,7 +331,7 @@ mod tests {
                 digest,
             },
         };
-        let made = Made {
+        let made = TargetOutputs {
             outputs: vec![output("a"), output("b")],
             product: None,
         };
