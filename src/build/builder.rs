@@ -17,7 +17,7 @@ use crate::build::key::TargetOutputs;
 use crate::build::records::Records;
 use crate::build::sandbox::{Machine, Pool};
 use crate::build::scheduler::Scheduler;
-use crate::build::stale::{self, Inspector, StaleReason, Verdict, interrupted};
+use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict, interrupted};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::printed::Printed;
 use crate::core::progress::{Event, Progress, Settled};
@@ -96,7 +96,7 @@ impl Summary {
 /// Builds targets of one graph.
 pub struct Builder<'a> {
     /// Asks about staleness.
-    pub inspector: &'a Inspector<'a>,
+    pub inspector: &'a StalenessChecker<'a>,
     /// Past runs.
     pub records: &'a Mutex<Records>,
     /// The action cache and CAS, when there is one.
@@ -138,7 +138,7 @@ enum Message {
 impl<'a> Builder<'a> {
     /// Returns a builder; nothing has been looked at yet.
     pub fn new(
-        inspector: &'a Inspector<'a>,
+        inspector: &'a StalenessChecker<'a>,
         records: &'a Mutex<Records>,
         store: Option<&'a dyn Store>,
         state_dir: &'a Path,

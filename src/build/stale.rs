@@ -24,14 +24,14 @@ use crate::build::snapshot::Seen;
 use crate::core::error::{Error, Result};
 use crate::core::fs::RepoPath;
 
-mod answers;
-mod found;
 mod gather;
-mod linked;
+mod probe_cache;
+mod producers;
 mod reason;
+mod symlink_targets;
 
-use answers::{Answers, Time};
-pub use gather::Gathered;
+pub use gather::GatheredInputs;
+use probe_cache::{Generation, ProbeCache};
 pub use reason::{StaleReason, differences};
 
 /// Where a target stands, as far as that can be known without running anything.
@@ -78,7 +78,7 @@ impl Survey<'_> {
 }
 
 /// Asks about targets of one graph.
-pub struct Inspector<'a> {
+pub struct StalenessChecker<'a> {
     /// The graph.
     pub graph: &'a Graph,
     /// What is in files.
@@ -96,13 +96,13 @@ pub struct Inspector<'a> {
     /// Whether commands may be run to find out. A survey without them leaves targets unknown;
     /// nothing else may be asked then.
     pub may_run: bool,
-    answers: Answers,
+    answers: ProbeCache,
     /// What groups hand on, and as of when.
-    handed_on: Mutex<HashMap<TargetId, (Time, Arc<TargetOutputs>)>>,
+    handed_on: Mutex<HashMap<TargetId, (Generation, Arc<TargetOutputs>)>>,
     /// Directories without a link on the way to them.
     plain: Mutex<HashSet<RepoPath>>,
     /// Who makes what; made when a depfile is the first to ask.
-    makers: OnceLock<found::Makers>,
+    makers: OnceLock<producers::ProducerIndex>,
     /// By which looks targets were found fresh in this run.
     noted: Mutex<Vec<(TargetId, Vec<Look>)>>,
 }
@@ -113,7 +113,7 @@ const FEW: usize = 16;
 /// Limit on one question: `tool`, `probe`, `product` and the version command.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-impl<'a> Inspector<'a> {
+impl<'a> StalenessChecker<'a> {
     /// Returns an inspector that has asked nothing yet.
     pub fn new(
         graph: &'a Graph,
@@ -132,7 +132,7 @@ impl<'a> Inspector<'a> {
             now_s,
             seen: None,
             may_run: true,
-            answers: Answers::new(graph.len()),
+            answers: ProbeCache::new(graph.len()),
             handed_on: Mutex::default(),
             plain: Mutex::default(),
             makers: OnceLock::new(),
@@ -268,7 +268,7 @@ impl<'a> Inspector<'a> {
         }
         let (verdict, looks) = looks::noted(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
-        if is_fresh && !looks.is_racy && self.is_lasting(self.graph.target(id)) {
+        if is_fresh && !looks.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
             noted.push((id, looks.looks));
         }
@@ -279,7 +279,7 @@ impl<'a> Inspector<'a> {
         let target = self.graph.target(id);
         let gathered = self.gather(id, &|need| Some(survey.made(self.graph, need)))?;
         let known = known(self.graph, id, survey.records);
-        let reasons = self.judge(target, &gathered, known.as_ref())?;
+        let reasons = self.stale_reasons(target, &gathered, known.as_ref())?;
         match (reasons.is_empty(), known.and_then(|k| k.record)) {
             (true, Some(record)) => Ok(Verdict::Fresh(Some(record.made))),
             (true, None) => Ok(Verdict::Fresh(Some(Arc::default()))),
@@ -289,7 +289,7 @@ impl<'a> Inspector<'a> {
 
     /// Returns whether a verdict on `target` rests on nothing but files, the environment
     /// and the records: not on what a process prints, nor on the time.
-    fn is_lasting(&self, target: &Target) -> bool {
+    fn is_snapshot_eligible(&self, target: &Target) -> bool {
         let asks = !target.tools.is_empty() || !target.probes.is_empty();
         let is_asked = matches!(self.version, Some(Version::Command(_)));
         !asks
@@ -299,10 +299,10 @@ impl<'a> Inspector<'a> {
     }
 
     /// Returns why `target` must run; empty when it is fresh.
-    pub fn judge(
+    pub fn stale_reasons(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         known: Option<&Known>,
     ) -> Result<Vec<StaleReason>> {
         if target.run.is_empty() {

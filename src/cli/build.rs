@@ -21,7 +21,7 @@ use crate::build::model::Project;
 use crate::build::records::Records;
 use crate::build::runner::Runner;
 use crate::build::runner::register::Register;
-use crate::build::stale::Inspector;
+use crate::build::stale::StalenessChecker;
 use crate::cli::ui;
 use crate::core::diagnostics::SourceMap;
 use crate::core::error::{EXIT_OK, Result};
@@ -129,7 +129,7 @@ pub fn run(
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let (graph, version) = (&project.graph, project.version.as_ref());
     let now_s = Context::now_s();
-    let mut inspector = Inspector::new(graph, &digests, &runner, &env, version, now_s);
+    let mut inspector = StalenessChecker::new(graph, &digests, &runner, &env, version, now_s);
     inspector.seen = seen;
     let display = display(context, &project.sources);
     let served = Counters::default();
@@ -168,7 +168,7 @@ pub fn run(
 fn keep(
     looked: &mut Looked,
     context: &Context,
-    inspector: &Inspector<'_>,
+    inspector: &StalenessChecker<'_>,
     mut records: Records,
     summary: Option<&Summary>,
     display: &dyn Progress,

@@ -10,7 +10,7 @@ use crate::build::builder::Summary;
 use crate::build::graph::{EnvValue, Graph, TargetId};
 use crate::build::records::Records;
 use crate::build::snapshot::{self, Basis, Seen, Snapshot};
-use crate::build::stale::Inspector;
+use crate::build::stale::StalenessChecker;
 use crate::core::error::Result;
 use crate::core::progress::Settled;
 use crate::core::trace;
@@ -95,7 +95,7 @@ impl Looked {
     pub fn draw(
         &mut self,
         context: &Context,
-        inspector: &Inspector<'_>,
+        inspector: &StalenessChecker<'_>,
         records: &Records,
         summary: &Summary,
     ) -> Result<()> {
@@ -131,7 +131,11 @@ impl Looked {
     }
 }
 
-fn basis(graph: crate::core::storage::Checksum, context: &Context, of: &Inspector<'_>) -> Basis {
+fn basis(
+    graph: crate::core::storage::Checksum,
+    context: &Context,
+    of: &StalenessChecker<'_>,
+) -> Basis {
     let inherited = of.graph.targets().flat_map(|(_, target)| {
         let names = target.env.iter();
         names.filter(|(_, value)| matches!(value, EnvValue::Inherited))

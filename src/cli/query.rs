@@ -18,7 +18,7 @@ use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
 use crate::build::records::Records;
 use crate::build::runner::Runner;
-use crate::build::stale::{Inspector, StaleReason, Verdict, interrupted};
+use crate::build::stale::{StaleReason, StalenessChecker, Verdict, interrupted};
 use crate::cli::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::fs;
@@ -112,7 +112,7 @@ fn inspect<T>(
     project: &Project,
     root: PathBuf,
     how: How,
-    ask: impl FnOnce(&Inspector<'_>, &Records) -> Result<T>,
+    ask: impl FnOnce(&StalenessChecker<'_>, &Records) -> Result<T>,
 ) -> Result<T> {
     let state_dir = context.known_state();
     let digests = known_digests(context, &root);
@@ -121,7 +121,7 @@ fn inspect<T>(
     let _listener = Listener::of_runner(&runner, flag.clone())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
-    let mut inspector = Inspector::new(
+    let mut inspector = StalenessChecker::new(
         &project.graph,
         &digests,
         &runner,
@@ -296,7 +296,7 @@ pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let roots = find(project, &args.targets)?;
     let order = project.graph.closure(&roots);
-    let keys = |i: &Inspector<'_>, _: &Records| i.source_keys(&order);
+    let keys = |i: &StalenessChecker<'_>, _: &Records| i.source_keys(&order);
     let hashes = inspect(context, project, root, How::default(), keys)?;
     let named = order
         .iter()
@@ -448,6 +448,6 @@ pub fn standing(
 
 /// Returns the project's version.
 pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
-    let version = |inspector: &Inspector<'_>, _: &Records| inspector.version();
+    let version = |inspector: &StalenessChecker<'_>, _: &Records| inspector.version();
     inspect(context, project, root, How::default(), version)
 }

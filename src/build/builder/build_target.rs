@@ -20,7 +20,7 @@ use crate::build::outputs;
 use crate::build::records::{Known, Record};
 use crate::build::runner::log::Log;
 use crate::build::runner::{self, Exit, Spec, command_env};
-use crate::build::stale::{self, Gathered, StaleReason};
+use crate::build::stale::{self, GatheredInputs, StaleReason};
 use crate::core::error::{Error, ErrorKind, IoContext, Result, plural};
 use crate::core::fs::{self, RepoPath};
 use crate::core::printed::Printed;
@@ -42,7 +42,7 @@ pub struct Outcome {
 
 /// What is to be made, and why.
 struct StaleTarget {
-    gathered: Gathered,
+    gathered: GatheredInputs,
     key: ActionKey,
     former: Option<Arc<TargetOutputs>>,
     reason: String,
@@ -87,7 +87,9 @@ impl Builder<'_> {
         let target = self.graph().target(id);
         let gathered = self.inspector.gather(id, &|need| Some(self.made(need)))?;
         let known = stale::known(self.graph(), id, &self.records());
-        let mut reasons = self.inspector.judge(target, &gathered, known.as_ref())?;
+        let mut reasons = self
+            .inspector
+            .stale_reasons(target, &gathered, known.as_ref())?;
         if self.is_forced(id) {
             reasons.insert(0, StaleReason::Forced);
         }
@@ -140,7 +142,7 @@ impl Builder<'_> {
     fn restore(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         key: ActionKey,
         ours: &mut Vec<OutputState>,
     ) -> Result<Option<(TargetOutputs, Printed)>> {
@@ -380,7 +382,7 @@ impl Builder<'_> {
     fn attempts(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         key: ActionKey,
     ) -> Result<ActionOutcome> {
         let mut tries = Tries {
@@ -432,7 +434,7 @@ impl Builder<'_> {
     fn attempt(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         tries: &mut Tries,
     ) -> Result<ActionOutcome> {
         let dir = self.state_dir.join("logs");
@@ -497,7 +499,7 @@ impl Builder<'_> {
     fn run_commands(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         place: &mut ExecRoot,
         log: &Log,
     ) -> Result<Option<(usize, Exit, PathBuf)>> {
@@ -567,7 +569,7 @@ impl Builder<'_> {
     fn record(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         key: ActionKey,
         (made, (found, beside)): (&TargetOutputs, (Vec<DiscoveredInput>, Vec<RepoPath>)),
         run: Run,

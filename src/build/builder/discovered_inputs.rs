@@ -17,7 +17,7 @@ use crate::build::graph::Target;
 use crate::build::key::{ActionKey, DiscoveredInput, TargetOutputs};
 use crate::build::outputs;
 use crate::build::records::Record;
-use crate::build::stale::Gathered;
+use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath, STATE_DIR, Signature};
 use crate::core::printed::Printed;
@@ -62,7 +62,7 @@ impl Builder<'_> {
     pub(super) fn found(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         place: &ExecRoot,
         text: Option<&[u8]>,
     ) -> Result<Vec<DiscoveredInput>> {
@@ -91,7 +91,7 @@ impl Builder<'_> {
         for path in paths {
             // All that directly needed targets make is in the key as well.
             let is_known = |id| target.needs.contains(&id) || self.graph().name(id) == target.name;
-            if self.inspector.maker(&path).is_some_and(is_known) {
+            if self.inspector.producer(&path).is_some_and(is_known) {
                 continue;
             }
             if let Some(maker) = self.inspector.stranger(target, &path) {
@@ -149,7 +149,7 @@ impl Builder<'_> {
         }
         let is_dir =
             |found: &DiscoveredInput| found.content.is_some_and(|c| c.kind == Kind::Directory);
-        let is_moved = |found: &&DiscoveredInput| match self.inspector.maker(&found.path) {
+        let is_moved = |found: &&DiscoveredInput| match self.inspector.producer(&found.path) {
             // What matters of a directory that a target makes are the files in it.
             Some(_) if is_dir(found) => false,
             Some(maker) => {
@@ -182,7 +182,7 @@ impl Builder<'_> {
         start: &Start,
     ) -> Option<String> {
         let root = self.inspector.digests.root();
-        let is_made = |path: &RepoPath| self.inspector.maker(path).is_some();
+        let is_made = |path: &RepoPath| self.inspector.producer(path).is_some();
         let files = found.iter().filter(|f| !is_made(&f.path));
         let files = files.map(|f| (&f.path, f.content.map_or(Kind::File, |c| c.kind)));
         let ways = AncestorStamps::to(files, root);

@@ -19,7 +19,7 @@ use crate::build::outputs;
 use crate::build::runner::log::Log;
 use crate::build::runner::{Exit, Runner, Spec};
 use crate::build::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
-use crate::build::stale::Gathered;
+use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath};
 
@@ -37,7 +37,7 @@ pub(super) struct ExecRoot {
 
 impl Builder<'_> {
     /// Prepares the place for one attempt.
-    pub(super) fn workplace(&self, target: &Target, gathered: &Gathered) -> Result<ExecRoot> {
+    pub(super) fn workplace(&self, target: &Target, gathered: &GatheredInputs) -> Result<ExecRoot> {
         let mut place = ExecRoot {
             held: None,
             stage: None,
@@ -109,7 +109,7 @@ impl Builder<'_> {
     }
 
     /// Sets up a stage with everything that `target` declares.
-    fn stage(&self, target: &Target, gathered: &Gathered) -> Result<Stage> {
+    fn stage(&self, target: &Target, gathered: &GatheredInputs) -> Result<Stage> {
         let base = self.state_dir.join("sandbox");
         let [at_work, kept] = ["at-work", "kept"].map(|name| base.join(name));
         fs::own_dir(&base)?;
@@ -162,7 +162,7 @@ impl Builder<'_> {
     pub(super) fn collect_outputs(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         place: &mut ExecRoot,
     ) -> Result<()> {
         if let Some(stage) = &mut place.stage {
@@ -180,7 +180,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn check_changes(&self, target: &Target, gathered: &Gathered, stage: &Stage) -> Result<()> {
+    fn check_changes(
+        &self,
+        target: &Target,
+        gathered: &GatheredInputs,
+        stage: &Stage,
+    ) -> Result<()> {
         let declared = Declared::new(
             self.graph(),
             target,
@@ -218,7 +223,7 @@ impl Builder<'_> {
     pub(super) fn explain(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         place: &ExecRoot,
         mut error: Box<Error>,
     ) -> Box<Error> {
@@ -249,7 +254,7 @@ impl Builder<'_> {
     pub(super) fn find_undeclared(
         &self,
         target: &Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         place: &ExecRoot,
         found: &[DiscoveredInput],
     ) {

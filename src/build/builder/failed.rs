@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Builder, log_path};
 use crate::build::graph::{Command, Target};
 use crate::build::runner::{Exit, PROGRAM_MISSING};
-use crate::build::stale::{Gathered, interrupted};
+use crate::build::stale::{GatheredInputs, interrupted};
 use crate::core::error::{Error, IoContext, Result, shortened};
 use crate::core::fs;
 use crate::core::printed::Printed;
@@ -19,7 +19,12 @@ pub(super) const TAIL_BYTES: u64 = 16 * 1024;
 
 impl Builder<'_> {
     /// Writes a failed command behind what was printed, if an error shows only its beginning.
-    pub(super) fn keep_long_command(&self, target: &Target, gathered: &Gathered, index: usize) {
+    pub(super) fn keep_long_command(
+        &self,
+        target: &Target,
+        gathered: &GatheredInputs,
+        index: usize,
+    ) {
         let command = command_text(target, gathered, index);
         if shortened(&command) != command {
             self.add_to_log(target, &format!("this command failed:\n{command}"));
@@ -45,7 +50,7 @@ impl Builder<'_> {
 /// Returns the error of the command of that number, which ended like this in a directory.
 pub(super) fn command_error(
     target: &Target,
-    gathered: &Gathered,
+    gathered: &GatheredInputs,
     (index, dir): (usize, &Path),
     exit: &Exit,
     log: &Printed,
@@ -78,7 +83,7 @@ pub(super) fn command_error(
 }
 
 /// Returns a command as its author knows it, in lines.
-pub(super) fn command_text(target: &Target, gathered: &Gathered, index: usize) -> String {
+pub(super) fn command_text(target: &Target, gathered: &GatheredInputs, index: usize) -> String {
     let words = &gathered.commands[index];
     let command = match target.run.get(index) {
         // The script, without the interpreter in front of it.

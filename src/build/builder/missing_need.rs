@@ -41,7 +41,7 @@ impl Builder<'_> {
             below.into_iter().find_map(|path| {
                 let needed = || {
                     let maker = self.inspector.stranger(target, &path)?;
-                    let id = self.inspector.maker(&path)?;
+                    let id = self.inspector.producer(&path)?;
                     let can = self.graph().can_need(&target.name, id);
                     can.then(|| format!("`{maker}` makes `{path}`: add `needs \"{maker}\"`"))
                 };

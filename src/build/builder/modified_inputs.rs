@@ -11,7 +11,7 @@ use super::Builder;
 use super::path_ancestors::AncestorStamps;
 use crate::build::digest::{Content, Digests, shown_size};
 use crate::build::graph::Target;
-use crate::build::stale::Gathered;
+use crate::build::stale::GatheredInputs;
 use crate::core::fs::{self, RepoPath, Signature};
 
 /// A file's signature, its number of names, and whether a needed target made it.
@@ -26,7 +26,7 @@ pub(super) struct InputStamps {
 
 impl InputStamps {
     /// Takes the stamps of the inputs and of what needed targets made.
-    pub(super) fn take(gathered: &Gathered, digests: &Digests) -> Self {
+    pub(super) fn take(gathered: &GatheredInputs, digests: &Digests) -> Self {
         let inputs = gathered.inputs.iter().map(|(path, _)| (path, false));
         let made = gathered.made().map(|output| (&output.path, true));
         let stamps = inputs
@@ -80,7 +80,7 @@ impl Builder<'_> {
     pub(super) fn changed_input(
         &self,
         target: &Target,
-        before: &Gathered,
+        before: &GatheredInputs,
         stamps: &InputStamps,
     ) -> Option<String> {
         let name = &target.name;

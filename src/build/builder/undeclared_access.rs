@@ -11,7 +11,7 @@ use crate::build::digest::Kind;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Graph, Pattern, Target};
 use crate::build::sandbox::{Seen, Stage, Uses};
-use crate::build::stale::Gathered;
+use crate::build::stale::GatheredInputs;
 use crate::core::fs::{RepoPath, STATE_DIR, shown};
 
 /// Where the C library asks for names of users that are in no file; it goes on without an answer.
@@ -50,7 +50,7 @@ impl<'a> Declared<'a> {
     pub(super) fn new(
         graph: &'a Graph,
         target: &'a Target,
-        gathered: &Gathered,
+        gathered: &GatheredInputs,
         root: &'a Path,
     ) -> Self {
         let inputs = gathered

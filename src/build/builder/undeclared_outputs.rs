@@ -17,7 +17,7 @@ use super::foreign_outputs::Others;
 use crate::build::glob::{self, EntryKind, Listing, OutputIndex};
 use crate::build::graph::{Output, Pattern, Target, TargetId};
 use crate::build::outputs::BESIDE;
-use crate::build::stale::Gathered;
+use crate::build::stale::GatheredInputs;
 use crate::core::fs::RepoPath;
 use crate::core::progress::Event;
 
@@ -130,7 +130,7 @@ impl UndeclaredOutputs {
 
 impl Builder<'_> {
     /// Looks at the directories that `target` writes to, reads from and runs in.
-    pub(super) fn watch(&self, id: TargetId, gathered: &Gathered) -> Watch {
+    pub(super) fn watch(&self, id: TargetId, gathered: &GatheredInputs) -> Watch {
         self.watch_others(id);
         let target = self.graph().target(id);
         let mut dirs: BTreeSet<RepoPath> = output_dirs(target).collect();

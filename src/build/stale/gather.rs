@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
-use super::answers::{Question, Time};
-use super::{Inspector, QUESTION_TIMEOUT, interrupted, text};
+use super::probe_cache::{Generation, ProbeCommand};
+use super::{QUESTION_TIMEOUT, StalenessChecker, interrupted, text};
 use crate::build::command::{self, Late};
 use crate::build::digest::{Content, Digest, Kind};
 use crate::build::glob::{self, OutputIndex};
@@ -22,7 +22,7 @@ use crate::core::fs::RepoPath;
 const PRINT_LESS: &str = "let it print a digest of what counts: `… | sha256sum`";
 
 /// Everything about a target that its key is made of.
-pub struct Gathered {
+pub struct GatheredInputs {
     /// Commands, ready to run.
     pub commands: Vec<Vec<OsString>>,
     /// The product command, ready to run.
@@ -38,7 +38,7 @@ pub struct Gathered {
     needs: Vec<(TargetId, Arc<TargetOutputs>)>,
 }
 
-impl Gathered {
+impl GatheredInputs {
     /// Returns everything that needed targets made.
     pub fn made(&self) -> impl Iterator<Item = &OutputState> {
         self.needs.iter().flat_map(|(_, made)| &made.outputs)
@@ -82,14 +82,14 @@ pub(super) fn uses_version(target: &Target) -> bool {
         || target.env.values().any(in_env)
 }
 
-impl Inspector<'_> {
+impl StalenessChecker<'_> {
     /// Returns everything the key of a target is made of. `made` answers for its needs,
     /// which must all be settled.
     pub fn gather(
         &self,
         id: TargetId,
         made: &dyn Fn(TargetId) -> Option<Arc<TargetOutputs>>,
-    ) -> Result<Gathered> {
+    ) -> Result<GatheredInputs> {
         self.gather_from(id, made, None)
     }
 
@@ -99,7 +99,7 @@ impl Inspector<'_> {
         id: TargetId,
         made: &dyn Fn(TargetId) -> Option<Arc<TargetOutputs>>,
         all_made: Option<&OutputIndex>,
-    ) -> Result<Gathered> {
+    ) -> Result<GatheredInputs> {
         let target = self.graph.target(id);
         let mut needs = Vec::with_capacity(target.needs.len());
         for need in &target.needs {
@@ -144,7 +144,7 @@ impl Inspector<'_> {
         let tools = ask(&target.tools, true)?;
         let probes = ask(&target.probes, false)?;
         let linked = self.linked(target, needs.iter().flat_map(|(_, made)| &made.outputs))?;
-        Ok(Gathered {
+        Ok(GatheredInputs {
             commands,
             product,
             env,
@@ -342,10 +342,10 @@ impl Inspector<'_> {
 
     /// Returns the project's version, as it is before anything runs.
     pub fn version(&self) -> Result<Option<String>> {
-        self.version_since(Time::default())
+        self.version_since(Generation::default())
     }
 
-    fn version_since(&self, since: Time) -> Result<Option<String>> {
+    fn version_since(&self, since: Generation) -> Result<Option<String>> {
         match self.version {
             None => Ok(None),
             Some(Version::Literal(text)) => Ok(Some(text.clone())),
@@ -360,7 +360,7 @@ impl Inspector<'_> {
 
     /// Returns the identity of a target's product; `None` when its command fails, which
     /// means that there is no such product.
-    pub fn product(&self, target: &Target, gathered: &Gathered) -> Result<Option<Vec<u8>>> {
+    pub fn product(&self, target: &Target, gathered: &GatheredInputs) -> Result<Option<Vec<u8>>> {
         let Some(argv) = &gathered.product else {
             return Ok(None);
         };
@@ -392,8 +392,13 @@ impl Inspector<'_> {
         let what = if of_tools { "tool" } else { "probe" };
         let ask = |(source, argv): (String, Vec<OsString>)| {
             // Who makes what is not worth finding out before anything ran.
-            let may_be_old = of_tools && ran > Time::default() && !self.may_be_made(target, &argv);
-            let since = if may_be_old { Time::default() } else { ran };
+            let may_be_old =
+                of_tools && ran > Generation::default() && !self.may_be_made(target, &argv);
+            let since = if may_be_old {
+                Generation::default()
+            } else {
+                ran
+            };
             let question = (argv, target.dir.clone(), env.to_vec());
             let answer = self.ask(&format!("{what} of `{}`", target.name), question, since)?;
             Ok((source, answer))
@@ -415,7 +420,7 @@ impl Inspector<'_> {
         texts.any(|text| text.split(ends).any(is_made))
     }
 
-    fn ask(&self, what: &str, question: Question, since: Time) -> Result<Vec<u8>> {
+    fn ask(&self, what: &str, question: ProbeCommand, since: Generation) -> Result<Vec<u8>> {
         let (argv, dir, env) = &question;
         let spec = self.spec(argv, dir, env);
         let shown = argv.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>();

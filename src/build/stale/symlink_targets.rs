@@ -6,7 +6,7 @@
 
 use std::sync::PoisonError;
 
-use super::Inspector;
+use super::StalenessChecker;
 use crate::build::digest::{Content, Kind};
 use crate::build::glob::{self, OutputIndex};
 use crate::build::graph::{Input, Pattern, Target};
@@ -14,7 +14,7 @@ use crate::build::key::OutputState;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath};
 
-impl Inspector<'_> {
+impl StalenessChecker<'_> {
     /// Returns what links among `made`, the outputs of needed targets, lead to, sorted by path:
     /// each link with its file, or the files below its directory.
     pub fn linked<'a>(
@@ -133,7 +133,7 @@ impl Inspector<'_> {
     /// Returns whether a file is of the target itself or of what it needs directly.
     fn is_in_key(&self, target: &Target, path: &RepoPath) -> bool {
         let is_known = |id| target.needs.contains(&id) || self.graph.name(id) == target.name;
-        self.maker(path).is_some_and(is_known)
+        self.producer(path).is_some_and(is_known)
     }
 
     /// Returns the files below a directory that no key holds, but not those of targets that are

@@ -4,7 +4,7 @@
 //! target makes that is not needed can be no found input: whether it is read before or after
 //! it is made again would be luck.
 
-use super::{Inspector, StaleReason};
+use super::{StaleReason, StalenessChecker};
 use crate::build::digest::{Content, Digest, Kind};
 use crate::build::glob::{Listing, OutputIndex};
 use crate::build::graph::{Graph, Pattern, Target, TargetId};
@@ -13,13 +13,13 @@ use crate::core::error::Result;
 use crate::core::fs::RepoPath;
 
 /// Who makes what, by path.
-pub(super) struct Makers {
+pub(super) struct ProducerIndex {
     index: OutputIndex,
     /// The target of each pattern in the index.
     targets: Vec<TargetId>,
 }
 
-impl Makers {
+impl ProducerIndex {
     fn new(graph: &Graph) -> Self {
         let outputs = |(id, target): (TargetId, &'_ Target)| vec![id; target.outputs.len()];
         let patterns = graph.targets().flat_map(|(_, t)| &t.outputs);
@@ -30,7 +30,7 @@ impl Makers {
     }
 }
 
-impl Inspector<'_> {
+impl StalenessChecker<'_> {
     /// Returns what stands at a found path; a directory counts by the names in it, and the root
     /// by where it is.
     pub fn found_content(&self, path: &RepoPath) -> Result<Option<Content>> {
@@ -53,15 +53,15 @@ impl Inspector<'_> {
     }
 
     /// Returns the target that makes a file.
-    pub fn maker(&self, path: &RepoPath) -> Option<TargetId> {
-        let makers = self.makers.get_or_init(|| Makers::new(self.graph));
+    pub fn producer(&self, path: &RepoPath) -> Option<TargetId> {
+        let makers = self.makers.get_or_init(|| ProducerIndex::new(self.graph));
         let found = makers.index.overlapping(&Pattern::File(path.clone()));
         found.first().map(|at| makers.targets[*at])
     }
 
     /// Returns whether a target makes a file, or something below a directory.
     pub(super) fn is_made(&self, path: RepoPath) -> bool {
-        let makers = self.makers.get_or_init(|| Makers::new(self.graph));
+        let makers = self.makers.get_or_init(|| ProducerIndex::new(self.graph));
         let patterns = [Pattern::File(path.clone()), Pattern::Dir(path)];
         let mut made = patterns.iter().map(|p| makers.index.overlapping(p));
         made.any(|found| !found.is_empty())
@@ -70,7 +70,7 @@ impl Inspector<'_> {
     /// Returns the name of the target that makes a file, if `target` neither is it nor needs
     /// it, be it through others.
     pub fn stranger(&self, target: &Target, path: &RepoPath) -> Option<&str> {
-        let maker = self.maker(path)?;
+        let maker = self.producer(path)?;
         let name = self.graph.name(maker);
         let is_known = name == target.name
             || target.needs.contains(&maker)

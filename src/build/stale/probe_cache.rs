@@ -17,10 +17,10 @@ use crate::core::fs::RepoPath;
 
 /// How many targets had run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Time(u64);
+pub(super) struct Generation(u64);
 
 /// What an answer depends on, within one run: command, directory, declared environment.
-pub(super) type Question = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
+pub(super) type ProbeCommand = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
 
 /// How a question's process ended, and what it wrote to standard output and standard error.
 pub(super) type Answer = (Exit, Vec<u8>, Vec<u8>);
@@ -29,14 +29,14 @@ pub(super) type Answer = (Exit, Vec<u8>, Vec<u8>);
 type Slot = Arc<OnceLock<Arc<Answer>>>;
 
 /// All answers of one run.
-pub(super) struct Answers {
-    known: Mutex<HashMap<Question, (Time, Slot)>>,
+pub(super) struct ProbeCache {
+    known: Mutex<HashMap<ProbeCommand, (Generation, Slot)>>,
     now: AtomicU64,
     /// For each target when it, or the last of what it needs, ran; zero if nothing did.
     moved: Vec<AtomicU64>,
 }
 
-impl Answers {
+impl ProbeCache {
     /// Returns no answers, for a graph of `count` targets.
     pub fn new(count: usize) -> Self {
         Self {
@@ -47,9 +47,9 @@ impl Answers {
     }
 
     /// Returns since when all of `needs` are as they are.
-    pub fn since(&self, needs: &[TargetId]) -> Time {
+    pub fn since(&self, needs: &[TargetId]) -> Generation {
         let moved = |id: &TargetId| self.moved[id.index()].load(Ordering::Acquire);
-        Time(needs.iter().map(moved).max().unwrap_or(0))
+        Generation(needs.iter().map(moved).max().unwrap_or(0))
     }
 
     /// Takes note that a target was settled: by running, or as it was, on top of what it needs.
@@ -64,11 +64,11 @@ impl Answers {
     /// Returns the answer to a question that was asked at `since` or later; asks if there is none.
     pub fn get(
         &self,
-        question: Question,
-        since: Time,
+        question: ProbeCommand,
+        since: Generation,
         ask: impl FnOnce() -> Answer,
     ) -> Arc<Answer> {
-        let now = Time(self.now.load(Ordering::Acquire));
+        let now = Generation(self.now.load(Ordering::Acquire));
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = known
