@@ -12,7 +12,7 @@ use std::io::Write;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use rel::build::digest::{Digest, Digests, hash_file};
+use rel::build::digest::{Digest, FileHasher, hash_file};
 use rel::build::model::Project;
 use rel::build::releasefile::{self, LoadRequest};
 use rel::core::fs::RepoPath;
@@ -98,11 +98,12 @@ fn stat_cache(bencher: Bencher) {
     let (dir, _) = copies();
     let file = dir.path().join("stat");
     let path = |i: usize| RepoPath::new(format!("src/{}/{i}", i / 100));
-    let ask = |digests: &Digests, i: usize| digests.input(&path(i)).expect("reads").is_some();
+    let ask =
+        |digests: &FileHasher, i: usize| digests.digest_input(&path(i)).expect("reads").is_some();
     // Longer than the time for which a new file may change again unseen.
     std::thread::sleep(std::time::Duration::from_millis(60));
-    let digests = Digests::load(dir.path(), file.clone());
+    let digests = FileHasher::load(dir.path(), file.clone());
     assert!((0..TARGETS).all(|i| ask(&digests, i)));
     digests.save().expect("saves");
-    bencher.bench_local(|| ask(&Digests::load(dir.path(), file.clone()), 77));
+    bencher.bench_local(|| ask(&FileHasher::load(dir.path(), file.clone()), 77));
 }

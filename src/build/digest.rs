@@ -1,6 +1,6 @@
 //! Digests of contents, and the stat cache that saves reading files again.
 //!
-//! A [`Digest`] is a BLAKE3 hash and a size, never apart. [`Digests`] answers "what is
+//! A [`Digest`] is a BLAKE3 hash and a size, never apart. [`FileHasher`] answers "what is
 //! in this file?": it looks (`lstat`), and reads only what looks different from the last
 //! time. An answer is remembered only when it can be trusted later: a file whose times
 //! are not older than the moment it was hashed may still change within the same clock
@@ -24,15 +24,15 @@ use crate::build::glob::{Entry, Listing};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath, Signature};
 
-mod hash;
-pub mod looks;
-mod memory;
+mod blake3_file;
+pub mod observations;
 mod search;
+mod stat_cache;
 
-use hash::hash_and_search;
-pub use hash::{hash_file, hash_reader};
-use memory::{KnownDir, KnownFile, Memory};
+use blake3_file::hash_and_search;
+pub use blake3_file::{hash_file, hash_reader};
 use search::PathSearch;
+use stat_cache::{CachedDir, CachedFile, StatCache};
 
 /// The digest of some bytes: BLAKE3 hash and size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,29 +131,29 @@ const TICK_NS: i64 = TICK.as_nanos() as i64;
 
 /// When commands started, by the file system's clock and by one that nobody sets.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
+pub struct RunStart {
     /// Nanoseconds since 1970.
     pub ns: i64,
     at: Instant,
 }
 
-impl Start {
+impl RunStart {
     /// Returns whether a file with this change time, in nanoseconds, may have been changed since.
     pub fn is_before(&self, ctime_ns: i64) -> bool {
-        last_ns(ctime_ns) >= self.ns
+        latest_possible_ns(ctime_ns) >= self.ns
     }
 
     /// Returns whether it was changed in a later tick of the kernel's clock: not by whoever ran
     /// right before.
     pub fn is_ticks_before(&self, ctime_ns: i64) -> bool {
-        last_ns(ctime_ns) > self.ns
+        latest_possible_ns(ctime_ns) > self.ns
     }
 }
 
 /// Answers what is in files and directories below one root; safe to share between threads.
-pub struct Digests {
+pub struct FileHasher {
     root: PathBuf,
-    memory: Memory,
+    memory: StatCache,
     /// Looks for the path of the root.
     search: PathSearch,
     /// Hashes of contents in which that path stands.
@@ -166,14 +166,14 @@ pub struct Digests {
     pub counters: Counters,
 }
 
-impl Digests {
+impl FileHasher {
     /// Returns the answers for `root`, with what `cache_file` remembers.
     ///
     /// A cache file that is missing, torn or of another version is an empty one.
     pub fn load(root: &Path, cache_file: PathBuf) -> Self {
         Self {
             root: root.to_owned(),
-            memory: Memory::load(cache_file),
+            memory: StatCache::load(cache_file),
             search: PathSearch::new(root),
             with_root: Mutex::default(),
             skew_ns: 0,
@@ -203,20 +203,20 @@ impl Digests {
     /// answers were asked for has an older one: for that, the kernel's clock is waited for until it
     /// has passed that moment, which takes a tick or two, once in a run. It stands still between
     /// ticks; since Linux 6.13 a file may be stamped by the exact one, and be ahead of it.
-    pub fn start(&self) -> Start {
+    pub fn start(&self) -> RunStart {
         let (asked, asked_ns) = &self.taken;
         // One that was set back is waited for no longer than a late tick may take.
         while coarse_now_ns() <= *asked_ns && asked.elapsed() < 5 * TICK {
             std::thread::sleep(Duration::from_micros(500));
         }
-        Start {
+        RunStart {
             ns: coarse_now_ns() + self.skew_ns,
             at: Instant::now(),
         }
     }
 
     /// Returns whether the clock was set back since `mark_running`, so that change times say nothing.
-    pub fn was_set_back_since(&self, start: &Start) -> bool {
+    pub fn was_set_back_since(&self, start: &RunStart) -> bool {
         let elapsed_ns = i64::try_from(start.at.elapsed().as_nanos()).unwrap_or(i64::MAX);
         // A clock that is slowed down (adjtime) loses at most a two-thousandth.
         let due_ns = elapsed_ns - elapsed_ns / 1000 - TICK_NS;
@@ -236,7 +236,7 @@ impl Digests {
     /// Returns what stands at an input path; `None` when nothing does.
     ///
     /// A link counts with its text, those of the links it leads to, and the file at the end.
-    pub fn input(&self, path: &RepoPath) -> Result<Option<Content>> {
+    pub fn digest_input(&self, path: &RepoPath) -> Result<Option<Content>> {
         let absolute = path.to_absolute(&self.root);
         let clock_ns = self.clock_ns();
         let Some(meta) = self.lstat(path, &absolute, clock_ns)? else {
@@ -300,28 +300,28 @@ impl Digests {
     }
 
     /// Returns where a path leads when all links are followed; `None` when that is nowhere.
-    pub fn leads_to(&self, path: &RepoPath) -> Option<RepoPath> {
+    pub fn resolve_symlink(&self, path: &RepoPath) -> Option<RepoPath> {
         let absolute = path.to_absolute(&self.root);
         if self.stat(path, &absolute, self.clock_ns()).is_err() {
             return None;
         }
-        self.real(path)
+        self.canonicalize(path)
     }
 
     /// Returns the same without taking note of it, where somebody looks at the path anyway.
-    pub fn real(&self, path: &RepoPath) -> Option<RepoPath> {
+    pub fn canonicalize(&self, path: &RepoPath) -> Option<RepoPath> {
         let real = std::fs::canonicalize(path.to_absolute(&self.root)).ok()?;
         let inside = real.strip_prefix(&self.root);
         Some(RepoPath::new(inside.unwrap_or(&real)))
     }
 
     /// Returns what stands at an output path, links not followed; `None` when nothing does.
-    pub fn output(&self, path: &RepoPath) -> Result<Option<Content>> {
+    pub fn digest_output(&self, path: &RepoPath) -> Result<Option<Content>> {
         self.output_content(path, false)
     }
 
     /// Returns the same of what was just made, and finds out whether it names the root, for
-    /// [`Digests::names_root`].
+    /// [`FileHasher::names_root`].
     pub fn made_output(&self, path: &RepoPath) -> Result<Option<Content>> {
         self.output_content(path, true)
     }
@@ -351,7 +351,7 @@ impl Digests {
         self.search.is_in(bytes)
     }
 
-    /// Returns whether a content that [`Digests::made_output`] has returned holds the absolute
+    /// Returns whether a content that [`FileHasher::made_output`] has returned holds the absolute
     /// path of the root.
     pub fn names_root(&self, content: &Content) -> bool {
         let with_root = self.with_root.lock();
@@ -372,7 +372,7 @@ impl Digests {
         Ok(meta.map(|m| m.is_dir()))
     }
 
-    /// The only `lstat` and, with [`Digests::stat`], the only way in which a question looks
+    /// The only `lstat` and, with [`FileHasher::stat`], the only way in which a question looks
     /// at a path: what was seen is counted and noted.
     fn lstat(&self, path: &RepoPath, absolute: &Path, clock_ns: i64) -> Result<Option<Metadata>> {
         self.counters.stats.fetch_add(1, Ordering::Relaxed);
@@ -391,7 +391,7 @@ impl Digests {
     fn note(&self, path: &RepoPath, follows: bool, meta: Option<&Metadata>, clock_ns: i64) {
         let seen = meta.map(Signature::of);
         let is_racy = seen.is_some_and(|s| is_racy_since(&s, clock_ns));
-        looks::note(path, follows, seen, is_racy);
+        observations::record(path, follows, seen, is_racy);
     }
 
     fn content(
@@ -425,7 +425,7 @@ impl Digests {
             if searches && known.names_root {
                 self.note_root(&known.digest);
             }
-            looks::note_content(path, known.digest.hash);
+            observations::note_content(path, known.digest.hash);
             return Ok(Some(Content {
                 kind,
                 digest: known.digest,
@@ -438,18 +438,18 @@ impl Digests {
             Err(e) => return Err(e).context("read", absolute),
         };
         let is_racy = is_racy_since(&signature, clock_ns);
-        let known = KnownFile {
+        let known = CachedFile {
             signature,
             digest,
             is_racy,
             searched: if searches { self.search.id() } else { 0 },
             names_root,
         };
-        self.memory.learn_file(path, known);
+        self.memory.insert_file(path, known);
         if names_root {
             self.note_root(&digest);
         }
-        looks::note_content(path, digest.hash);
+        observations::note_content(path, digest.hash);
         Ok(Some(Content { kind, digest }))
     }
 
@@ -472,7 +472,7 @@ impl Digests {
     }
 }
 
-impl Listing for Digests {
+impl Listing for FileHasher {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         let absolute = dir.to_absolute(&self.root);
         let clock_ns = self.clock_ns();
@@ -481,7 +481,7 @@ impl Listing for Digests {
             Err(e) if fs::is_absent(&e) => return Ok(Arc::new([])),
             Err(e) => return Err(e).context("list directory", &absolute),
         };
-        let fits = |known: &KnownDir| known.signature == signature && !known.is_racy;
+        let fits = |known: &CachedDir| known.signature == signature && !known.is_racy;
         if let Some(known) = self.memory.dir(dir, signature.size).filter(fits) {
             return Ok(known.entries);
         }
@@ -489,12 +489,12 @@ impl Listing for Digests {
         let entries: Arc<[Entry]> = crate::build::glob::list_disk(&absolute)?.into();
         let is_racy = is_racy_since(&signature, clock_ns);
         // The signature was taken before: an entry that appears while listing shows later.
-        let known = KnownDir {
+        let known = CachedDir {
             signature,
             entries: entries.clone(),
             is_racy,
         };
-        self.memory.learn_dir(dir, known);
+        self.memory.insert_dir(dir, known);
         Ok(entries)
     }
 }
@@ -513,13 +513,13 @@ fn now_ns(clock: ClockId) -> i64 {
 
 /// Returns whether a file may have changed unseen since `start_ns` (of [`coarse_now_ns`]).
 pub fn is_racy_since(signature: &Signature, start_ns: i64) -> bool {
-    last_ns(signature.newest_ns()) >= start_ns - TICK_NS
+    latest_possible_ns(signature.newest_ns()) >= start_ns - TICK_NS
 }
 
 /// Returns the last moment that a file's time may stand for. Some file systems know whole seconds
 /// only (ext4 with inodes of 128 bytes), or every second one (FAT); among others such a time is
 /// rare, and mostly long past.
-pub fn last_ns(stamp_ns: i64) -> i64 {
+pub fn latest_possible_ns(stamp_ns: i64) -> i64 {
     const SECOND_NS: i64 = 1_000_000_000;
     match stamp_ns % SECOND_NS {
         0 => stamp_ns.saturating_add(2 * SECOND_NS),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::build::cache::Store;
-use crate::build::digest::{Content, Digest, Digests, Kind};
+use crate::build::digest::{Content, Digest, FileHasher, Kind};
 use crate::build::glob::{self, Glob, Listing};
 use crate::build::graph::{Input, Output, Pattern, Target};
 use crate::build::key::OutputState;
@@ -36,7 +36,7 @@ pub use restore::{modes, restore};
 pub const BESIDE: &str = ".rel-restore-";
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
-pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
+pub fn present(target: &Target, digests: &FileHasher) -> Result<Vec<RepoPath>> {
     Ok(states_with(target, digests, |path| {
         Ok(fs::lstat(&path.to_absolute(digests.root()))?.map(|_| ()))
     })?
@@ -46,8 +46,8 @@ pub fn present(target: &Target, digests: &Digests) -> Result<Vec<RepoPath>> {
 }
 
 /// Returns the content of every present output.
-pub fn states(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
-    let found = states_with(target, digests, |path| digests.output(path))?;
+pub fn states(target: &Target, digests: &FileHasher) -> Result<Vec<OutputState>> {
+    let found = states_with(target, digests, |path| digests.digest_output(path))?;
     Ok(found.into_iter().map(state).collect())
 }
 
@@ -58,7 +58,7 @@ fn state((path, content): (RepoPath, Content)) -> OutputState {
 /// Returns what `ask` says of every path where an output is declared, sorted by path.
 fn states_with<T>(
     target: &Target,
-    digests: &Digests,
+    digests: &FileHasher,
     ask: impl Fn(&RepoPath) -> Result<Option<T>>,
 ) -> Result<Vec<(RepoPath, T)>> {
     let mut paths = Vec::with_capacity(target.outputs.len());
@@ -97,7 +97,12 @@ pub fn is_excluded(path: &RepoPath, not: &[Glob]) -> bool {
 
 /// Lists files, links and empty directories below `dir`, but for what is excluded; a link in its
 /// place is itself.
-fn tree(dir: &RepoPath, digests: &Digests, not: &[Glob], paths: &mut Vec<RepoPath>) -> Result<()> {
+fn tree(
+    dir: &RepoPath,
+    digests: &FileHasher,
+    not: &[Glob],
+    paths: &mut Vec<RepoPath>,
+) -> Result<()> {
     // A list of what is left, because directories may be very deep.
     let mut left = vec![dir.clone()];
     while let Some(dir) = left.pop() {
@@ -129,7 +134,7 @@ fn tree(dir: &RepoPath, digests: &Digests, not: &[Glob], paths: &mut Vec<RepoPat
     Ok(())
 }
 
-fn matches(target: &Target, output: &Output, digests: &Digests) -> Result<Vec<RepoPath>> {
+fn matches(target: &Target, output: &Output, digests: &FileHasher) -> Result<Vec<RepoPath>> {
     let input = |pattern: &Pattern, is_exclusion| Input {
         pattern: pattern.clone(),
         is_exclusion,
@@ -152,7 +157,7 @@ fn matches(target: &Target, output: &Output, digests: &Digests) -> Result<Vec<Re
 pub fn make_room(
     target: &Target,
     ours: &[OutputState],
-    digests: &Digests,
+    digests: &FileHasher,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
     let mut aside = None;
@@ -174,7 +179,7 @@ pub fn make_room(
     in_the_way.extend(directories_for_files(target, &ours, digests)?);
     for path in in_the_way {
         let absolute = path.to_absolute(digests.root());
-        let content = digests.output(&path)?;
+        let content = digests.digest_output(&path)?;
         let is_ours = ours
             .iter()
             .any(|o| o.path == path && Some(o.content) == content);
@@ -209,7 +214,7 @@ pub fn make_room(
 fn directories_for_files(
     target: &Target,
     ours: &[OutputState],
-    digests: &Digests,
+    digests: &FileHasher,
 ) -> Result<Vec<RepoPath>> {
     let mut found = Vec::new();
     for output in ours.iter().filter(|o| o.content.kind != Kind::Directory) {
@@ -224,10 +229,10 @@ fn directories_for_files(
 }
 
 /// Removes what an earlier run made where there has to be a directory now.
-fn remove_for_directory(ours: &OutputState, digests: &Digests) -> Result<()> {
+fn remove_for_directory(ours: &OutputState, digests: &FileHasher) -> Result<()> {
     // Not through a link: that would be somebody else's file.
     make_parents(digests.root(), &ours.path, true)?;
-    let is_ours = digests.output(&ours.path)? == Some(ours.content);
+    let is_ours = digests.digest_output(&ours.path)? == Some(ours.content);
     match is_ours && ours.content.kind != Kind::Directory {
         true => remove_file(&ours.path.to_absolute(digests.root())),
         false => Ok(()),
@@ -318,7 +323,7 @@ fn already_there(error: std::io::Error) -> std::io::Result<()> {
 }
 
 /// Returns what the commands made, closed to other users, or how they broke their promise.
-pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
+pub fn collect(target: &Target, digests: &FileHasher) -> Result<Vec<OutputState>> {
     let close =
         |path: &Path| permissions::close(path, Made::InTree).context("set the mode of", path);
     for output in &target.outputs {
@@ -346,7 +351,7 @@ pub fn collect(target: &Target, digests: &Digests) -> Result<Vec<OutputState>> {
     Ok(made.into_iter().map(state).collect())
 }
 
-fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<()> {
+fn check_promise(target: &Target, output: &Output, digests: &FileHasher) -> Result<()> {
     let name = &target.name;
     match &output.pattern {
         Pattern::File(path) => match fs::lstat(&path.to_absolute(digests.root()))? {
@@ -385,7 +390,7 @@ fn check_promise(target: &Target, output: &Output, digests: &Digests) -> Result<
 }
 
 /// Puts the outputs that stand in the tree into a store.
-pub fn put(outputs: &[OutputState], digests: &Digests, store: &dyn Store) -> Result<()> {
+pub fn put(outputs: &[OutputState], digests: &FileHasher, store: &dyn Store) -> Result<()> {
     let wanted: Vec<Digest> = outputs
         .iter()
         .filter(|o| o.content.kind != Kind::Directory)

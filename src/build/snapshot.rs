@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::digest::looks::Look;
+use crate::build::digest::observations::FileObservation;
 use crate::build::graph::TargetId;
 use crate::build::records;
 use crate::core::error::Result;
@@ -130,7 +130,7 @@ impl Entry {
     const IS_THERE: u32 = 2;
 
     /// Returns the entry of a look, before it is known where its name will lie.
-    fn of(look: &Look) -> [u8; ENTRY] {
+    fn of(look: &FileObservation) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         let follows = u32::from(look.follows) * Self::FOLLOWS;
         let is_there = u32::from(look.seen.is_some()) * Self::IS_THERE;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::build::digest::looks::{self, Look};
-use crate::build::digest::{Content, Digests, Kind};
+use crate::build::digest::observations::{self, FileObservation};
+use crate::build::digest::{Content, FileHasher, Kind};
 use crate::build::graph::{Command, Graph, Target, TargetId};
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Version;
@@ -82,7 +82,7 @@ pub struct StalenessChecker<'a> {
     /// The graph.
     pub graph: &'a Graph,
     /// What is in files.
-    pub digests: &'a Digests,
+    pub digests: &'a FileHasher,
     /// Starts the questions.
     pub runner: &'a Runner,
     /// The environment of `rel`.
@@ -104,7 +104,7 @@ pub struct StalenessChecker<'a> {
     /// Who makes what; made when a depfile is the first to ask.
     makers: OnceLock<producers::ProducerIndex>,
     /// By which looks targets were found fresh in this run.
-    noted: Mutex<Vec<(TargetId, Vec<Look>)>>,
+    noted: Mutex<Vec<(TargetId, Vec<FileObservation>)>>,
 }
 
 /// Targets that one thread asks about before another is woken.
@@ -117,7 +117,7 @@ impl<'a> StalenessChecker<'a> {
     /// Returns an inspector that has asked nothing yet.
     pub fn new(
         graph: &'a Graph,
-        digests: &'a Digests,
+        digests: &'a FileHasher,
         runner: &'a Runner,
         env: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
         version: Option<&'a Version>,
@@ -213,7 +213,7 @@ impl<'a> StalenessChecker<'a> {
 
     /// Returns the targets that were found fresh by looks that will tell every change, with
     /// these looks.
-    pub fn noted(&self) -> Vec<(TargetId, Vec<Look>)> {
+    pub fn noted(&self) -> Vec<(TargetId, Vec<FileObservation>)> {
         std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -266,11 +266,11 @@ impl<'a> StalenessChecker<'a> {
             let reasons = lost.iter().cloned().map(StaleReason::OutputMissing);
             return Ok(Verdict::Stale(reasons.collect()));
         }
-        let (verdict, looks) = looks::noted(|| self.verdict_by_content(id, survey));
+        let (verdict, looks) = observations::recording(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
-        if is_fresh && !looks.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
+        if is_fresh && !observations.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-            noted.push((id, looks.looks));
+            noted.push((id, observations.looks));
         }
         verdict
     }

@@ -15,7 +15,7 @@ use crate::build::builder::{Builder, Options, Summary};
 use crate::build::cache::Store;
 use crate::build::cache::counted::{Counted, Counters};
 use crate::build::cache::local::LocalStore;
-use crate::build::digest::Digests;
+use crate::build::digest::FileHasher;
 use crate::build::graph::TargetId;
 use crate::build::model::Project;
 use crate::build::records::Records;
@@ -117,7 +117,7 @@ pub fn run(
         }
     };
     let loading = trace::phase("read the state");
-    let mut digests = Digests::load(&root, state_dir.join("stat.v1"));
+    let mut digests = FileHasher::load(&root, state_dir.join("stat.v1"));
     digests.set_skew(looked.skew_ns);
     let records = Records::load(&state_dir)?;
     let seen = looked.take_seen(&project.graph, &records);
@@ -201,7 +201,7 @@ fn trace_file(context: &Context, options: &BuildOptions) -> Option<PathBuf> {
 }
 
 /// Returns how much was done so far.
-fn counts(runner: &Runner, digests: &Digests, served: &Counters) -> Counts {
+fn counts(runner: &Runner, digests: &FileHasher, served: &Counters) -> Counts {
     let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
     let looked = &digests.counters;
     Counts::from([

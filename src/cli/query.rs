@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::{find, usage};
 use super::signals::Listener;
-use crate::build::digest::Digests;
+use crate::build::digest::FileHasher;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
@@ -138,9 +138,9 @@ fn inspect<T>(
 }
 
 /// Returns what is in files, with what former runs remember of that.
-pub(super) fn known_digests(context: &Context, root: &Path) -> Digests {
+pub(super) fn known_digests(context: &Context, root: &Path) -> FileHasher {
     let stat_cache = context.known_state().map(|dir| dir.join("stat.v1"));
-    Digests::load(root, stat_cache.unwrap_or_default())
+    FileHasher::load(root, stat_cache.unwrap_or_default())
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::find;
 use super::query::{Answer, Names, known_digests, lines, painted, survey};
-use crate::build::digest::Digests;
+use crate::build::digest::FileHasher;
 use crate::build::graph::{CacheScope, Graph, Target};
 use crate::build::records::{Record, Records};
 use crate::cli::ui::{self, FAINT, NAME, Text, shown_time};
@@ -110,7 +110,7 @@ enum Shared {
 }
 
 impl Shared {
-    fn of(target: &Target, record: Option<&Record>, digests: &Digests) -> Result<Self> {
+    fn of(target: &Target, record: Option<&Record>, digests: &FileHasher) -> Result<Self> {
         let Some(record) = record else {
             return Ok(Self::Unknown);
         };
@@ -133,7 +133,7 @@ impl Shared {
         })
     }
 
-    fn line(&self, digests: &Digests) -> String {
+    fn line(&self, digests: &FileHasher) -> String {
         let here = || {
             let root = fs::shown(digests.root().as_os_str()).into_owned();
             format!("its result is for checkouts at `{root}` alone")

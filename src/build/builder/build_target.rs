@@ -13,7 +13,7 @@ use super::modified_inputs::InputStamps;
 use super::{Builder, first_reason, log_path};
 use crate::build::cache::small::{Packing, Unpacking};
 use crate::build::cache::{self, ActionResult, Store};
-use crate::build::digest::{Start, hash_reader, shown_size};
+use crate::build::digest::{RunStart, hash_reader, shown_size};
 use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
@@ -56,7 +56,7 @@ struct ActionOutcome {
     /// What their depfile names.
     found: Vec<DiscoveredInput>,
     /// When the last attempt began, where there is a depfile.
-    start: Option<Start>,
+    start: Option<RunStart>,
     /// How many attempts it took.
     attempts: u32,
 }

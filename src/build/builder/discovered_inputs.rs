@@ -12,7 +12,7 @@ use super::modified_inputs::{InputStamps, shown_in};
 use super::path_ancestors::AncestorStamps;
 use crate::build::cache::ActionResult;
 use crate::build::depfile::{self, Malformed};
-use crate::build::digest::{Digest, Digests, Kind, Start};
+use crate::build::digest::{Digest, FileHasher, Kind, RunStart};
 use crate::build::graph::Target;
 use crate::build::key::{ActionKey, DiscoveredInput, TargetOutputs};
 use crate::build::outputs;
@@ -138,7 +138,7 @@ impl Builder<'_> {
         target: &Target,
         found: &[DiscoveredInput],
         stamps: &InputStamps,
-        start: &Start,
+        start: &RunStart,
     ) -> Option<String> {
         let digests = self.inspector.digests;
         let name = &target.name;
@@ -155,7 +155,7 @@ impl Builder<'_> {
             Some(maker) => {
                 let made = self.made(maker);
                 let made = made.outputs.iter().find(|o| o.path == found.path);
-                let now = digests.output(&found.path).ok().flatten();
+                let now = digests.digest_output(&found.path).ok().flatten();
                 made.map(|o| o.content) != now
             }
             None => is_written_since(&found.path, digests, start),
@@ -179,7 +179,7 @@ impl Builder<'_> {
         &self,
         found: &[DiscoveredInput],
         stamps: &InputStamps,
-        start: &Start,
+        start: &RunStart,
     ) -> Option<String> {
         let root = self.inspector.digests.root();
         let is_made = |path: &RepoPath| self.inspector.producer(path).is_some();
@@ -296,7 +296,7 @@ fn from_root(path: &Path, root: &Path) -> RepoPath {
 }
 
 /// Returns whether what stands at a path, or that it stands there, came about since `mark_running`.
-fn is_written_since(path: &RepoPath, digests: &Digests, start: &Start) -> bool {
+fn is_written_since(path: &RepoPath, digests: &FileHasher, start: &RunStart) -> bool {
     let absolute = path.to_absolute(digests.root());
     let since = |meta: std::fs::Metadata| start.is_before(Signature::of(&meta).ctime_ns);
     let Ok(Some(meta)) = fs::lstat(&absolute) else {

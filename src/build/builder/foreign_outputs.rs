@@ -317,7 +317,7 @@ impl Builder<'_> {
         let is_dir = meta.is_dir();
         match next {
             Some(recorded) if recorded.path == *path => {
-                let now = digests.output(path).ok().flatten();
+                let now = digests.digest_output(path).ok().flatten();
                 (now != Some(recorded.content)).then_some((Deed::Changed, is_dir))
             }
             Some(_) => (!is_dir).then_some((Deed::Changed, false)),

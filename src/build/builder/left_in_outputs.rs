@@ -82,7 +82,7 @@ impl Builder<'_> {
     /// delete that. Anything else that stands there may be somebody's work.
     pub(super) fn kept_by_tools(&self, known: &Known) -> Vec<OutputState> {
         let state = |path: &RepoPath| {
-            let content = self.inspector.digests.output(path).ok().flatten()?;
+            let content = self.inspector.digests.digest_output(path).ok().flatten()?;
             let path = path.clone();
             Some(OutputState { path, content })
         };

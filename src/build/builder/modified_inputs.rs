@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::Builder;
 use super::path_ancestors::AncestorStamps;
-use crate::build::digest::{Content, Digests, shown_size};
+use crate::build::digest::{Content, FileHasher, shown_size};
 use crate::build::graph::Target;
 use crate::build::stale::GatheredInputs;
 use crate::core::fs::{self, RepoPath, Signature};
@@ -26,7 +26,7 @@ pub(super) struct InputStamps {
 
 impl InputStamps {
     /// Takes the stamps of the inputs and of what needed targets made.
-    pub(super) fn take(gathered: &GatheredInputs, digests: &Digests) -> Self {
+    pub(super) fn take(gathered: &GatheredInputs, digests: &FileHasher) -> Self {
         let inputs = gathered.inputs.iter().map(|(path, _)| (path, false));
         let made = gathered.made().map(|output| (&output.path, true));
         let stamps = inputs
@@ -40,7 +40,7 @@ impl InputStamps {
     }
 
     /// Returns the first file that was written to meanwhile.
-    fn moved(&self, digests: &Digests) -> Option<&RepoPath> {
+    fn moved(&self, digests: &FileHasher) -> Option<&RepoPath> {
         let is_moved = |(path, before): &&(RepoPath, Option<Stamp>)| {
             let is_made = before.is_some_and(|(_, _, is_made)| is_made);
             let after = stamp(path, is_made, digests);
@@ -55,7 +55,7 @@ impl InputStamps {
 
 /// A link's stamp is that of the file it leads to: that is what commands read. One to a directory
 /// counts by its text; who writes in that directory moves nothing.
-fn stamp(path: &RepoPath, is_made: bool, digests: &Digests) -> Option<Stamp> {
+fn stamp(path: &RepoPath, is_made: bool, digests: &FileHasher) -> Option<Stamp> {
     let path = path.to_absolute(digests.root());
     let mut meta = std::fs::metadata(&path).ok()?;
     if meta.is_dir() {
@@ -100,10 +100,10 @@ impl Builder<'_> {
         let found = found.or_else(|| first_change(&before.linked, &linked));
         let found = found.or_else(|| {
             let is_other = |o: &&crate::build::key::OutputState| {
-                !matches!(digests.output(&o.path), Ok(Some(content)) if content == o.content)
+                !matches!(digests.digest_output(&o.path), Ok(Some(content)) if content == o.content)
             };
             let output = before.made().find(is_other)?;
-            let now = digests.output(&output.path).ok().flatten();
+            let now = digests.digest_output(&output.path).ok().flatten();
             Some((output.path.to_string(), Some(output.content), now))
         });
         if let Some((path, old, new)) = found {

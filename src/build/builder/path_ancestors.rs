@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::build::digest::{Kind, Start, last_ns};
+use crate::build::digest::{Kind, RunStart, latest_possible_ns};
 use crate::core::fs::{self, RepoPath, Signature};
 
 /// What stands on the ways to some files, each directory looked at once.
@@ -63,12 +63,13 @@ impl AncestorStamps {
     }
 
     /// Returns what came to its place after `mark_running`, as far as that can be told by times alone.
-    pub(super) fn moved_since(&self, start: &Start) -> impl Iterator<Item = &Path> {
+    pub(super) fn moved_since(&self, start: &RunStart) -> impl Iterator<Item = &Path> {
         let is_since = |(_, meta): &(&PathBuf, &Metadata)| {
             let seen = Signature::of(meta);
             // An entry that comes or goes sets both times of a directory, a new name one. In a new
             // directory the files are new as well; or an overlay has copied it (`is_moved`).
-            let is_renamed = || last_ns(seen.mtime_ns) < start.ns && btime_ns(meta) < start.ns;
+            let is_renamed =
+                || latest_possible_ns(seen.mtime_ns) < start.ns && btime_ns(meta) < start.ns;
             start.is_before(seen.ctime_ns) && (meta.is_symlink() || is_renamed())
         };
         self.0.iter().filter(is_since).map(|(at, _)| at.as_path())

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::Builder;
 use super::undeclared_outputs::{Alone, output_dirs};
-use crate::build::digest::Start;
+use crate::build::digest::RunStart;
 use crate::build::glob::{self, EntryKind, Listing};
 use crate::build::graph::{CacheScope, Output, Pattern, Target};
 use crate::build::records::Known;
@@ -47,7 +47,7 @@ pub(super) struct Before {
     /// What the file system says of all of these: a time alone does not tell what the commands
     /// wrote from what was written earlier in the same tick.
     signatures: HashMap<RepoPath, Signature>,
-    start: Start,
+    start: RunStart,
     is_first: bool,
 }
 

@@ -17,8 +17,8 @@ impl Space {
         }
     }
 
-    fn digests(&self) -> Digests {
-        Digests::load(self.dir.path(), self.dir.path().join("stat"))
+    fn digests(&self) -> FileHasher {
+        FileHasher::load(self.dir.path(), self.dir.path().join("stat"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -26,9 +26,9 @@ impl Space {
     }
 }
 
-fn digest(digests: &Digests, name: &str) -> Option<Digest> {
+fn digest(digests: &FileHasher, name: &str) -> Option<Digest> {
     digests
-        .input(&RepoPath::new(name))
+        .digest_input(&RepoPath::new(name))
         .expect("reads")
         .map(|c| c.digest)
 }
@@ -89,7 +89,10 @@ fn a_link_counts_with_what_it_leads_to() {
     let before = digest(&space.digests(), "l");
     write(space.path("f"), "two").expect("writes");
     assert_ne!(digest(&space.digests(), "l"), before);
-    let output = space.digests().output(&RepoPath::new("l")).expect("reads");
+    let output = space
+        .digests()
+        .digest_output(&RepoPath::new("l"))
+        .expect("reads");
     assert_eq!(output.map(|c| c.digest), Some(Digest::of(b"f")));
 }
 

@@ -9,15 +9,15 @@ use rustix::io::Errno;
 
 use super::permissions::{self, Made};
 use super::{check_promise, make_parents, modes, present};
-use crate::build::digest::Digests;
+use crate::build::digest::FileHasher;
 use crate::build::graph::Target;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::fs;
 
 /// Moves the outputs of `target` from the tree below `stage` into the one that `digests` is
 /// about. Nothing is moved unless all that was promised is there.
-pub fn accept(target: &Target, stage: &Path, digests: &Digests) -> Result<()> {
-    let staged = Digests::load(stage, PathBuf::new());
+pub fn accept(target: &Target, stage: &Path, digests: &FileHasher) -> Result<()> {
+    let staged = FileHasher::load(stage, PathBuf::new());
     for output in &target.outputs {
         check_promise(target, output, &staged)?;
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{make_parents, move_aside};
-use crate::build::digest::Digests;
+use crate::build::digest::FileHasher;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::fs::{self, RepoPath};
 
@@ -14,7 +14,7 @@ use crate::core::fs::{self, RepoPath};
 /// for it. Returns where to something was moved.
 pub fn make_room_for_depfile(
     path: &RepoPath,
-    digests: &Digests,
+    digests: &FileHasher,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
     let mut aside = None;

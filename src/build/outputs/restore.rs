@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{is_declared, make_parents, not_used, permissions, persist, temporary_in};
 use crate::build::cache::Store;
-use crate::build::digest::{Content, Digest, Digests, Kind};
+use crate::build::digest::{Content, Digest, FileHasher, Kind};
 use crate::build::graph::{Pattern, Target};
 use crate::build::key::OutputState;
 use crate::core::error::{IoContext, Result};
@@ -19,7 +19,7 @@ use crate::core::fs::{self, RepoPath, STATE_DIR};
 const LINK_BYTES_MAX: u64 = 4096;
 
 /// Returns the permissions of a result that are closer than those with which it is restored.
-pub fn modes(target: &Target, outputs: &[OutputState], digests: &Digests) -> Modes {
+pub fn modes(target: &Target, outputs: &[OutputState], digests: &FileHasher) -> Modes {
     let mut modes = Modes::new();
     let mut look = |path: &RepoPath| {
         if let Some(mode) = permissions::closer(&path.to_absolute(digests.root())) {
@@ -59,7 +59,7 @@ type Modes = Vec<(RepoPath, u32)>;
 pub fn restore(
     target: &Target,
     (outputs, modes): (&[OutputState], &Modes),
-    digests: &Digests,
+    digests: &FileHasher,
     store: &dyn Store,
 ) -> Result<bool> {
     let of: BTreeMap<&RepoPath, u32> = modes.iter().map(|(path, mode)| (path, *mode)).collect();
@@ -92,7 +92,7 @@ pub fn restore(
 fn restore_one(
     output: &OutputState,
     mode: u32,
-    digests: &Digests,
+    digests: &FileHasher,
     store: &dyn Store,
 ) -> Result<bool> {
     let Content { kind, digest } = output.content;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Basis, Body, ENTRY, Entry, FILE, HASH, IS_OPEN, Mark, Seen, Snapshot, u32_at};
-use crate::build::digest::looks::Look;
+use crate::build::digest::observations::FileObservation;
 use crate::build::graph::TargetId;
 use crate::build::records;
 use crate::core::error::Result;
@@ -45,7 +45,7 @@ pub fn draw(
 
 impl Drawing {
     /// Adds a target that was found fresh by these looks.
-    pub fn add(&mut self, id: TargetId, looks: &[Look]) {
+    pub fn add(&mut self, id: TargetId, looks: &[FileObservation]) {
         let mut uses = Vec::with_capacity(looks.len());
         for look in looks {
             let (dir, name) = split(&look.path);

@@ -209,7 +209,12 @@ impl StalenessChecker<'_> {
             let is_file = |o: &Output| matches!(&o.pattern, Pattern::File(p) if p == path);
             target.outputs.iter().any(is_file) || own.iter().any(|glob| glob.is_match(path))
         };
-        self.inputs_except(target, &is_own, &|path| self.digests.input(path), false)
+        self.inputs_except(
+            target,
+            &is_own,
+            &|path| self.digests.digest_input(path),
+            false,
+        )
     }
 
     /// Returns the input files that no target makes.
@@ -224,8 +229,8 @@ impl StalenessChecker<'_> {
         };
         let content = |path: &RepoPath| match self.leads_to_made(path, all_made) {
             // What it leads to is not there before a build: its text is the source.
-            true => self.digests.output(path),
-            false => self.digests.input(path),
+            true => self.digests.digest_output(path),
+            false => self.digests.digest_input(path),
         };
         self.inputs_except(target, &is_made, &content, true)
     }

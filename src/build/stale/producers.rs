@@ -37,7 +37,7 @@ impl StalenessChecker<'_> {
         if path.is_root() {
             return Ok(DiscoveredInput::checkout(self.digests.root()).content);
         }
-        let content = self.digests.input(path)?;
+        let content = self.digests.digest_input(path)?;
         if content.is_none_or(|c| c.kind != Kind::Directory) {
             return Ok(content);
         }

@@ -25,7 +25,7 @@ impl StalenessChecker<'_> {
         let mut linked = Vec::new();
         for output in made.filter(|o| o.content.kind == Kind::Link) {
             let path = &output.path;
-            let real = self.digests.leads_to(path);
+            let real = self.digests.resolve_symlink(path);
             if let Some(real) = real.as_ref().filter(|real| real.is_inside()) {
                 if let Some(maker) = self.stranger(target, real) {
                     let name = &target.name;
@@ -42,7 +42,7 @@ impl StalenessChecker<'_> {
                     linked.extend(self.below(target, real)?);
                 }
             }
-            linked.extend(self.digests.input(path)?.map(|c| (path.clone(), c)));
+            linked.extend(self.digests.digest_input(path)?.map(|c| (path.clone(), c)));
         }
         linked.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         linked.dedup_by(|(a, _), (b, _)| a == b);
@@ -74,7 +74,7 @@ impl StalenessChecker<'_> {
         inputs: &[(RepoPath, Content)],
     ) -> Result<()> {
         for (path, _) in inputs.iter().filter(|(_, c)| c.kind == Kind::Link) {
-            if let Some(real) = self.digests.real(path) {
+            if let Some(real) = self.digests.canonicalize(path) {
                 self.check_name(target, path, &real)?;
             }
         }
@@ -107,7 +107,7 @@ impl StalenessChecker<'_> {
         if plain().contains(&dir) {
             return None;
         }
-        let real = self.digests.real(&dir)?;
+        let real = self.digests.canonicalize(&dir)?;
         match real == dir {
             true => drop(plain().insert(dir)),
             false if real.is_inside() => return Some((dir, real)),
@@ -141,7 +141,7 @@ impl StalenessChecker<'_> {
     fn below(&self, target: &Target, dir: &RepoPath) -> Result<Vec<(RepoPath, Content)>> {
         let mut files = glob::name(&[Input::below(dir.clone())], self.digests)?.walked;
         files.retain(|p| !self.is_in_key(target, p) && self.stranger(target, p).is_none());
-        let content = |path: RepoPath| Ok(self.digests.input(&path)?.map(|c| (path, c)));
+        let content = |path: RepoPath| Ok(self.digests.digest_input(&path)?.map(|c| (path, c)));
         files
             .into_iter()
             .filter_map(|p| content(p).transpose())

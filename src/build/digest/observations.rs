@@ -11,7 +11,7 @@ use crate::core::fs::{RepoPath, Signature};
 
 /// One path that was looked at, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct FileObservation {
     /// Where.
     pub path: RepoPath,
     /// Whether links were followed (`stat`) or not (`lstat`).
@@ -24,32 +24,32 @@ pub struct Look {
 
 /// All looks of one question.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct Observations {
     /// In the order they were made; a path may come several times.
-    pub looks: Vec<Look>,
+    pub looks: Vec<FileObservation>,
     /// Something looked at may still change without looking different.
     pub is_racy: bool,
 }
 
 thread_local! {
-    static NOTED: RefCell<Option<Looks>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Option<Observations>> = const { RefCell::new(None) };
 }
 
 /// Runs `question` and returns its answer with every look that it took.
-pub fn noted<T>(question: impl FnOnce() -> T) -> (T, Looks) {
+pub fn recording<T>(question: impl FnOnce() -> T) -> (T, Observations) {
     // A thread that waits for others may answer another question meanwhile: they nest.
-    let outer = NOTED.replace(Some(Looks::default()));
+    let outer = NOTED.replace(Some(Observations::default()));
     let answer = question();
     let looks = NOTED.replace(outer).unwrap_or_default();
     (answer, looks)
 }
 
 /// Notes a look, if anybody wants to know.
-pub(super) fn note(path: &RepoPath, follows: bool, seen: Option<Signature>, is_racy: bool) {
+pub(super) fn record(path: &RepoPath, follows: bool, seen: Option<Signature>, is_racy: bool) {
     NOTED.with_borrow_mut(|noted| {
-        if let Some(looks) = noted {
+        if let Some(looks) = recording {
             looks.is_racy |= is_racy;
-            looks.looks.push(Look {
+            looks.looks.push(FileObservation {
                 path: path.clone(),
                 follows,
                 seen,
@@ -62,7 +62,7 @@ pub(super) fn note(path: &RepoPath, follows: bool, seen: Option<Signature>, is_r
 /// Notes the content of the file that was looked at last.
 pub(super) fn note_content(path: &RepoPath, hash: [u8; 32]) {
     NOTED.with_borrow_mut(|noted| {
-        let last = noted.as_mut().and_then(|looks| looks.looks.last_mut());
+        let last = recording.as_mut().and_then(|looks| looks.looks.last_mut());
         if let Some(look) = last.filter(|look| look.path == *path) {
             look.hash = Some(hash);
         }
@@ -76,14 +76,14 @@ mod tests {
     #[test]
     fn questions_nest_and_are_told_apart() {
         let path = |name: &str| RepoPath::new(name);
-        note(&path("unasked"), false, None, true);
-        let (inner, outer) = noted(|| {
-            note(&path("a"), false, None, false);
-            let ((), inner) = noted(|| note(&path("b"), true, None, true));
-            note(&path("c"), false, None, false);
+        record(&path("unasked"), false, None, true);
+        let (inner, outer) = recording(|| {
+            record(&path("a"), false, None, false);
+            let ((), inner) = recording(|| record(&path("b"), true, None, true));
+            record(&path("c"), false, None, false);
             inner
         });
-        let names = |looks: &Looks| -> Vec<String> {
+        let names = |looks: &Observations| -> Vec<String> {
             looks.looks.iter().map(|l| l.path.to_string()).collect()
         };
         assert_eq!(

@@ -20,7 +20,7 @@ use crate::core::storage::AppendLog;
 
 /// A file as it was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KnownFile {
+pub(super) struct CachedFile {
     pub signature: Signature,
     pub digest: Digest,
     pub is_racy: bool,
@@ -32,16 +32,16 @@ pub(super) struct KnownFile {
 
 /// A directory as it was listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KnownDir {
+pub(super) struct CachedDir {
     pub signature: Signature,
     pub entries: Arc<[Entry]>,
     pub is_racy: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-enum Known {
-    File(KnownFile),
-    Dir(KnownDir),
+enum CachedEntry {
+    File(CachedFile),
+    Dir(CachedDir),
 }
 
 /// What opening a file or a directory costs, in bytes read.
@@ -51,18 +51,18 @@ const OPENING: u64 = 32 * 1024;
 const SHARE: u64 = 4;
 
 /// What earlier runs and this one learned.
-pub(super) struct Memory {
+pub(super) struct StatCache {
     path: PathBuf,
     len: u64,
     /// What earlier runs learned, once it is worth reading; `None` where it can not be read.
-    old: OnceLock<Option<RwLock<AppendLog<Known>>>>,
+    old: OnceLock<Option<RwLock<AppendLog<CachedEntry>>>>,
     /// Bytes that were looked into so as not to read it.
     spent: AtomicU64,
-    files: Learned<KnownFile>,
-    dirs: Learned<KnownDir>,
+    files: NewEntries<CachedFile>,
+    dirs: NewEntries<CachedDir>,
 }
 
-impl Memory {
+impl StatCache {
     /// Returns what earlier runs learned; nothing is read yet.
     pub fn load(path: PathBuf) -> Self {
         Self {
@@ -70,37 +70,37 @@ impl Memory {
             path,
             old: OnceLock::new(),
             spent: AtomicU64::new(0),
-            files: Learned::default(),
-            dirs: Learned::default(),
+            files: NewEntries::default(),
+            dirs: NewEntries::default(),
         }
     }
 
     /// Returns what is known of a file of `size` bytes; nothing where it is cheaper to read it
     /// than to find out.
-    pub fn file(&self, path: &RepoPath, size: u64) -> Option<KnownFile> {
+    pub fn file(&self, path: &RepoPath, size: u64) -> Option<CachedFile> {
         self.files
             .get(path)
             .or_else(|| match self.old(path, size)? {
-                Known::File(known) => Some(known),
-                Known::Dir(_) => None,
+                CachedEntry::File(known) => Some(known),
+                CachedEntry::Dir(_) => None,
             })
     }
 
-    /// Returns what is known of a directory of `size` bytes, like [`Memory::file`].
-    pub fn dir(&self, path: &RepoPath, size: u64) -> Option<KnownDir> {
+    /// Returns what is known of a directory of `size` bytes, like [`StatCache::file`].
+    pub fn dir(&self, path: &RepoPath, size: u64) -> Option<CachedDir> {
         self.dirs.get(path).or_else(|| match self.old(path, size)? {
-            Known::Dir(known) => Some(known),
-            Known::File(_) => None,
+            CachedEntry::Dir(known) => Some(known),
+            CachedEntry::File(_) => None,
         })
     }
 
     /// Remembers a file.
-    pub fn learn_file(&self, path: &RepoPath, known: KnownFile) {
+    pub fn insert_file(&self, path: &RepoPath, known: CachedFile) {
         self.files.insert(path, known);
     }
 
     /// Remembers a directory.
-    pub fn learn_dir(&self, path: &RepoPath, known: KnownDir) {
+    pub fn insert_dir(&self, path: &RepoPath, known: CachedDir) {
         self.dirs.insert(path, known);
     }
 
@@ -112,18 +112,18 @@ impl Memory {
             return Ok(());
         };
         let files = self.files.take().into_iter();
-        let files = files.map(|(path, known)| (path, Known::File(known)));
+        let files = files.map(|(path, known)| (path, CachedEntry::File(known)));
         let dirs = self.dirs.take().into_iter();
-        let dirs = dirs.map(|(path, known)| (path, Known::Dir(known)));
+        let dirs = dirs.map(|(path, known)| (path, CachedEntry::Dir(known)));
         let mut old = old.write().unwrap_or_else(PoisonError::into_inner);
-        let is_kept = |(path, known): &(RepoPath, Known)| {
+        let is_kept = |(path, known): &(RepoPath, CachedEntry)| {
             let is_racy = match known {
-                Known::File(known) => known.is_racy,
-                Known::Dir(known) => known.is_racy,
+                CachedEntry::File(known) => known.is_racy,
+                CachedEntry::Dir(known) => known.is_racy,
             };
             !is_racy || old.get(path.as_bytes()).is_some()
         };
-        let kept: Vec<(RepoPath, Known)> = files.chain(dirs).filter(is_kept).collect();
+        let kept: Vec<(RepoPath, CachedEntry)> = files.chain(dirs).filter(is_kept).collect();
         if kept.is_empty() {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Memory {
     }
 
     /// Returns what earlier runs learned of something that costs `size` bytes to look into.
-    fn old(&self, path: &RepoPath, size: u64) -> Option<Known> {
+    fn old(&self, path: &RepoPath, size: u64) -> Option<CachedEntry> {
         let old = match self.old.get() {
             Some(old) => old,
             None => {
@@ -151,12 +151,12 @@ impl Memory {
 }
 
 /// What this run learned of one kind.
-struct Learned<V> {
+struct NewEntries<V> {
     is_any: AtomicBool,
     known: Mutex<HashMap<RepoPath, V>>,
 }
 
-impl<V> Default for Learned<V> {
+impl<V> Default for NewEntries<V> {
     fn default() -> Self {
         Self {
             is_any: AtomicBool::new(false),
@@ -165,7 +165,7 @@ impl<V> Default for Learned<V> {
     }
 }
 
-impl<V: Clone> Learned<V> {
+impl<V: Clone> NewEntries<V> {
     fn get(&self, path: &RepoPath) -> Option<V> {
         // Mostly nothing was learned, and threads need not wait for each other.
         match self.is_any.load(Ordering::Acquire) {
@@ -192,8 +192,8 @@ impl<V: Clone> Learned<V> {
 mod tests {
     use super::*;
 
-    fn known(size: u64) -> KnownFile {
-        KnownFile {
+    fn known(size: u64) -> CachedFile {
+        CachedFile {
             signature: Signature {
                 size,
                 mtime_ns: 1,
@@ -212,12 +212,12 @@ mod tests {
     #[test]
     fn it_is_read_once_that_is_cheaper_than_the_files() {
         let dir = tempfile::tempdir().expect("a directory");
-        let memory = || Memory::load(dir.path().join("stat"));
+        let memory = || StatCache::load(dir.path().join("stat"));
         let path = |i: u64| RepoPath::new(format!("{i}"));
         let first = memory();
         assert_eq!(first.file(&path(0), 0), None);
         for i in 0..5000 {
-            first.learn_file(&path(i), known(i));
+            first.insert_file(&path(i), known(i));
         }
         first.save().expect("saves");
 
@@ -226,13 +226,13 @@ mod tests {
 
         let few = memory();
         assert_eq!(few.file(&path(7), 10), None);
-        few.learn_file(&path(7), known(77));
+        few.insert_file(&path(7), known(77));
         assert_eq!(few.file(&path(7), 10), Some(known(77)));
         few.save().expect("saves");
         assert_eq!(memory().file(&path(7), 1 << 30), Some(known(7)));
 
         let many = memory();
-        many.learn_file(&path(7), known(77));
+        many.insert_file(&path(7), known(77));
         let found = (8..100).filter(|i| many.file(&path(*i), 10).is_some());
         assert!(found.count() > 50);
         many.save().expect("saves");
