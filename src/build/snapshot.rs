@@ -25,11 +25,11 @@ use crate::core::error::Result;
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::storage::{self, Checksum};
 
-mod draw;
-mod round;
+mod verify;
+mod write;
 
-pub use draw::{Drawing, draw};
-use round::{Found, Round};
+use verify::{Found, Verifier};
+pub use write::{SnapshotBuilder, draw};
 
 /// Name of the file below the state directory.
 const FILE: &str = "fresh.v1";
@@ -44,7 +44,7 @@ const PARALLEL_LOOKS: usize = 2000;
 
 /// What a snapshot is about: it says nothing when one of these is another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Basis {
+pub struct SnapshotKey {
     /// Hash of the checkout's path, which results may name.
     pub root: [u8; 32],
     /// The compiled Releasefile.
@@ -66,9 +66,9 @@ pub fn digest_of(value: Option<OsString>) -> Option<[u8; 32]> {
 
 /// The file's content; what is long lies in it as plain bytes and is not copied.
 #[derive(Serialize, Deserialize)]
-struct Body<'a> {
-    basis: Basis,
-    records: Mark,
+struct SnapshotData<'a> {
+    basis: SnapshotKey,
+    records: RecordsPosition,
     /// Directories with the number of the first look behind their own.
     #[serde(borrow)]
     dirs: Vec<(&'a [u8], u32)>,
@@ -92,7 +92,7 @@ const IS_OPEN: u32 = 1 << 31;
 
 /// How far the records had been written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+struct RecordsPosition {
     device: u64,
     inode: u64,
     len: u64,
@@ -100,7 +100,7 @@ struct Mark {
     tail: [u8; 16],
 }
 
-impl Mark {
+impl RecordsPosition {
     fn of(file: &File, meta: &Metadata, len: u64) -> Option<Self> {
         let meta = Signature::of(meta);
         let mut tail = [0; 16];
@@ -170,7 +170,7 @@ pub struct Snapshot {
 
 /// What is still as in a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Unchanged {
     /// For each target whether all that its verdict rests on looks as it did; the
     /// verdicts on what it needs come on top.
     unchanged: Vec<bool>,
@@ -189,7 +189,7 @@ pub struct Seen {
     is_all: bool,
 }
 
-impl Seen {
+impl Unchanged {
     /// Returns whether a target is what it was, if that holds for all that it needs.
     pub fn is_unchanged(&self, id: TargetId) -> bool {
         self.unchanged.get(id.index()).is_some_and(|is| *is) && !self.is_touched(id)
@@ -197,7 +197,7 @@ impl Seen {
 
     /// Returns the paths that a target lost, if nothing else that its verdict rests on
     /// looks different.
-    pub fn lost(&self, id: TargetId) -> Option<&[RepoPath]> {
+    pub fn missing(&self, id: TargetId) -> Option<&[RepoPath]> {
         let lost = self.lost.get(&id).filter(|_| !self.is_touched(id))?;
         Some(lost)
     }
@@ -235,7 +235,7 @@ impl Snapshot {
     ) -> Option<Self> {
         let path = state_dir.join(FILE);
         let bytes = fs::read_own(&path).ok()?;
-        let found = Self::hold(bytes, root, state_dir, graph, env);
+        let found = Self::validate(bytes, root, state_dir, graph, env);
         if found.is_none() {
             // Where it can not be removed, nothing can be recorded either.
             let _ = std::fs::remove_file(&path);
@@ -243,14 +243,14 @@ impl Snapshot {
         found
     }
 
-    fn hold(
+    fn validate(
         bytes: Vec<u8>,
         root: &Path,
         state_dir: &Path,
         graph: &Checksum,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
-        let body: Body<'_> = storage::decode(&bytes)?;
+        let body: SnapshotData<'_> = storage::decode(&bytes)?;
         let same = |(name, value): &(String, Option<[u8; 32]>)| digest_of(env(name)) == *value;
         let is_here = body.basis.root == root_hash(root);
         if !is_here || body.basis.graph != *graph || !body.basis.env.iter().all(same) {
@@ -258,7 +258,7 @@ impl Snapshot {
         }
         let (records, records_meta) = fs::open_own(&records::path(state_dir)).ok()?;
         let mark = body.records;
-        if Mark::of(&records, &records_meta, mark.len)? != mark {
+        if RecordsPosition::of(&records, &records_meta, mark.len)? != mark {
             return None;
         }
         let records_size = records_meta.len();
@@ -273,16 +273,16 @@ impl Snapshot {
     /// Looks at everything again, on `threads` threads. A file that looks different is
     /// read: when its content is what it was, only its new look is taken note of.
     /// `now_ns` is the file system's time, from before.
-    pub fn look(&mut self, root: &Path, threads: usize, now_ns: i64) -> Seen {
+    pub fn look(&mut self, root: &Path, threads: usize, now_ns: i64) -> Unchanged {
         let Some(body) = self.body() else {
-            return Seen::default();
+            return Unchanged::default();
         };
         let count = body.looks.len() / ENTRY;
         let threads = if count < PARALLEL_LOOKS { 1 } else { threads };
         let part = count.div_ceil(threads.max(1)).max(1);
         let starts: Vec<usize> = (0..count).step_by(part).collect();
         let look = |start: usize| {
-            let mut round = Round::new(&body, now_ns);
+            let mut round = Verifier::new(&body, now_ns);
             round.look(root, start..count.min(start + part));
             round.found
         };
@@ -309,7 +309,7 @@ impl Snapshot {
         };
         let (unchanged, lost) = targets(&body, count, &found);
         let is_all = self.records_len == self.records_size && unchanged.iter().all(|is| *is);
-        let seen = Seen {
+        let seen = Unchanged {
             unchanged,
             lost,
             touched: Vec::new(),
@@ -321,13 +321,13 @@ impl Snapshot {
         };
         let moved: Vec<_> = found.into_iter().flat_map(|f| f.moved).collect();
         if !moved.is_empty() {
-            self.take_over(&moved);
+            self.update_signatures(&moved);
         }
         seen
     }
 
     /// Notes how unchanged files look now.
-    fn take_over(&mut self, moved: &[(u32, Signature)]) {
+    fn update_signatures(&mut self, moved: &[(u32, Signature)]) {
         let Some(body) = self.body() else { return };
         let start = body.looks.as_ptr() as usize - self.bytes.as_ptr() as usize;
         for (look, seen) in moved {
@@ -349,7 +349,7 @@ impl Snapshot {
         fs::write_lightly(&state_dir.join(FILE), &self.bytes)
     }
 
-    fn body(&self) -> Option<Body<'_>> {
+    fn body(&self) -> Option<SnapshotData<'_>> {
         // The checksum was compared when it was loaded.
         postcard::from_bytes(storage::body_of(&self.bytes)?).ok()
     }
@@ -357,7 +357,7 @@ impl Snapshot {
 
 /// Returns for each target whether nothing changed for it, and what it lost where that is all.
 fn targets(
-    body: &Body<'_>,
+    body: &SnapshotData<'_>,
     count: usize,
     found: &[Found],
 ) -> (Vec<bool>, HashMap<TargetId, Vec<RepoPath>>) {

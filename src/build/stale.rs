@@ -20,7 +20,7 @@ use crate::build::model::Version;
 use crate::build::outputs;
 use crate::build::records::{Known, Records};
 use crate::build::runner::Runner;
-use crate::build::snapshot::Seen;
+use crate::build::snapshot::Unchanged;
 use crate::core::error::{Error, Result};
 use crate::core::fs::RepoPath;
 
@@ -92,7 +92,7 @@ pub struct StalenessChecker<'a> {
     /// Now, in seconds since 1970.
     pub now_s: u64,
     /// What is known to be unchanged since everything was found fresh.
-    pub seen: Option<Seen>,
+    pub seen: Option<Unchanged>,
     /// Whether commands may be run to find out. A survey without them leaves targets unknown;
     /// nothing else may be asked then.
     pub may_run: bool,
@@ -262,7 +262,7 @@ impl<'a> StalenessChecker<'a> {
         {
             return Ok(Verdict::Fresh(None));
         }
-        if let Some(lost) = self.seen.as_ref().and_then(|seen| seen.lost(id)) {
+        if let Some(lost) = self.seen.as_ref().and_then(|seen| seen.missing(id)) {
             let reasons = lost.iter().cloned().map(StaleReason::OutputMissing);
             return Ok(Verdict::Stale(reasons.collect()));
         }

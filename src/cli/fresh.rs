@@ -9,7 +9,7 @@ use super::context::Context;
 use crate::build::builder::Summary;
 use crate::build::graph::{EnvValue, Graph, TargetId};
 use crate::build::records::Records;
-use crate::build::snapshot::{self, Basis, Seen, Snapshot};
+use crate::build::snapshot::{self, Snapshot, SnapshotKey, Unchanged};
 use crate::build::stale::StalenessChecker;
 use crate::core::error::Result;
 use crate::core::progress::Settled;
@@ -24,7 +24,7 @@ pub struct Looked {
     state_dir: PathBuf,
     snapshot: Option<Snapshot>,
     /// What is unchanged; without a snapshot nothing is known to be.
-    seen: Option<Seen>,
+    seen: Option<Unchanged>,
 }
 
 impl Looked {
@@ -67,7 +67,7 @@ impl Looked {
     }
 
     /// Returns what was seen, if that was every target of the graph, and fresh.
-    pub fn all_fresh(&self) -> Option<&Seen> {
+    pub fn all_fresh(&self) -> Option<&Unchanged> {
         self.seen.as_ref().filter(|seen| seen.is_all_fresh())
     }
 
@@ -82,7 +82,7 @@ impl Looked {
     }
 
     /// Returns what is unchanged, now that graph and records are read.
-    pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Seen> {
+    pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Unchanged> {
         let mut seen = self.seen.take()?;
         let (_, names) = records.since(seen.records_len);
         let ids = names.into_iter().filter_map(|name| graph.find(name));
@@ -135,7 +135,7 @@ fn basis(
     graph: crate::core::storage::Checksum,
     context: &Context,
     of: &StalenessChecker<'_>,
-) -> Basis {
+) -> SnapshotKey {
     let inherited = of.graph.targets().flat_map(|(_, target)| {
         let names = target.env.iter();
         names.filter(|(_, value)| matches!(value, EnvValue::Inherited))
@@ -144,7 +144,7 @@ fn basis(
     names.sort_unstable();
     names.dedup();
     let value = |name: &String| snapshot::digest_of(context.var(name));
-    Basis {
+    SnapshotKey {
         root: snapshot::root_hash(of.digests.root()),
         graph,
         env: names.into_iter().map(|n| (n.clone(), value(n))).collect(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::context::Context;
 use crate::build::builder::Summary;
 use crate::build::graph::{Graph, TargetId};
-use crate::build::snapshot::Seen;
+use crate::build::snapshot::Unchanged;
 use crate::cli::ui::{self, Text, shown_time};
 use crate::core::error::{self, IoContext, Result, plural};
 use crate::core::progress::{Event, Progress, Settled};
@@ -43,7 +43,7 @@ impl<'a> Tally<'a> {
     }
 
     /// Returns what was done in each phase; the first is what was `seen` without the graph.
-    pub fn phases(&self, seen: Option<&Seen>) -> Vec<(&'static str, Counts)> {
+    pub fn phases(&self, seen: Option<&Unchanged>) -> Vec<(&'static str, Counts)> {
         let end = (self.count)();
         let surveyed = self.surveyed.get().cloned().unwrap_or_else(|| end.clone());
         let since = |name: &&'static str, all: u64| all - surveyed.get(name).unwrap_or(&0);
@@ -72,7 +72,7 @@ pub const SURVEY: &str = "survey";
 /// The phase that restores and runs.
 pub const RUN: &str = "run";
 
-fn look(seen: &Seen) -> Counts {
+fn look(seen: &Unchanged) -> Counts {
     BTreeMap::from([
         ("stats", seen.looks),
         ("files hashed", seen.files_hashed),
@@ -81,7 +81,7 @@ fn look(seen: &Seen) -> Counts {
 }
 
 /// Says that every target is fresh, which was seen without reading the graph.
-pub fn tell_all_fresh(context: &Context, seen: &Seen, took: Duration) {
+pub fn tell_all_fresh(context: &Context, seen: &Unchanged, took: Duration) {
     // No process was started and no directory listed.
     let mut counts = Counts::from([("processes", 0), ("directories listed", 0)]);
     counts.extend(look(seen));

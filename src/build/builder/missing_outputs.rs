@@ -35,7 +35,7 @@ impl Builder<'_> {
     ) -> Vec<TargetId> {
         let is_lost = |id: &TargetId| {
             let seen = self.inspector.seen.as_ref();
-            seen.is_some_and(|seen| seen.lost(*id).is_some())
+            seen.is_some_and(|seen| seen.missing(*id).is_some())
         };
         let lost: Vec<TargetId> = open.iter().copied().filter(is_lost).collect();
         for level in self.inspector.levels(&lost) {
@@ -116,7 +116,7 @@ impl Builder<'_> {
     /// files, and what it needs.
     fn missing(&self, id: TargetId) -> Option<(&[RepoPath], Record)> {
         let seen = self.inspector.seen.as_ref()?;
-        let lost = seen.lost(id)?;
+        let lost = seen.missing(id)?;
         let target = self.graph().target(id);
         let is_kept = |need: &TargetId| {
             self.is_as_recorded[need.index()].load(Ordering::Relaxed) && !seen.is_touched(*need)

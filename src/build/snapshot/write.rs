@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Basis, Body, ENTRY, Entry, FILE, HASH, IS_OPEN, Mark, Seen, Snapshot, u32_at};
+use super::{
+    ENTRY, Entry, FILE, HASH, IS_OPEN, RecordsPosition, Snapshot, SnapshotData, SnapshotKey,
+    Unchanged, u32_at,
+};
 use crate::build::digest::observations::FileObservation;
 use crate::build::graph::TargetId;
 use crate::build::records;
@@ -14,7 +17,7 @@ use crate::core::storage;
 
 /// A snapshot in the making.
 #[derive(Default)]
-pub struct Drawing {
+pub struct SnapshotBuilder {
     dirs: HashMap<Box<[u8]>, u32>,
     /// Number of the look at a place: directory, name, and whether links are followed.
     places: HashMap<(u32, Box<[u8]>, bool), u32>,
@@ -28,12 +31,12 @@ pub struct Drawing {
 /// `may_keep` lets it.
 pub fn draw(
     count: usize,
-    old: Option<(&Snapshot, &Seen)>,
+    old: Option<(&Snapshot, &Unchanged)>,
     may_keep: &dyn Fn(TargetId) -> bool,
-) -> Drawing {
-    let mut drawing = Drawing {
+) -> SnapshotBuilder {
+    let mut drawing = SnapshotBuilder {
         uses: vec![None; count],
-        ..Drawing::default()
+        ..SnapshotBuilder::default()
     };
     if let Some((snapshot, seen)) = old
         && let Some(body) = snapshot.body()
@@ -43,7 +46,7 @@ pub fn draw(
     drawing
 }
 
-impl Drawing {
+impl SnapshotBuilder {
     /// Adds a target that was found fresh by these looks.
     pub fn add(&mut self, id: TargetId, looks: &[FileObservation]) {
         let mut uses = Vec::with_capacity(looks.len());
@@ -63,7 +66,7 @@ impl Drawing {
         }
     }
 
-    fn keep(&mut self, body: &Body<'_>, is_kept: &dyn Fn(TargetId) -> bool) {
+    fn keep(&mut self, body: &SnapshotData<'_>, is_kept: &dyn Fn(TargetId) -> bool) {
         let mut dir_of = Vec::with_capacity(body.looks.len() / ENTRY);
         for (dir, end) in &body.dirs {
             dir_of.resize(*end as usize, *dir);
@@ -127,9 +130,11 @@ impl Drawing {
     }
 
     /// Writes the snapshot, of records that were written up to `records_len`.
-    pub fn save(self, state_dir: &Path, basis: Basis, records_len: u64) -> Result<()> {
+    pub fn save(self, state_dir: &Path, basis: SnapshotKey, records_len: u64) -> Result<()> {
         let mark = fs::open_own(&records::path(state_dir)).ok();
-        let Some(mark) = mark.and_then(|(file, meta)| Mark::of(&file, &meta, records_len)) else {
+        let Some(mark) =
+            mark.and_then(|(file, meta)| RecordsPosition::of(&file, &meta, records_len))
+        else {
             return Ok(());
         };
         let mut dirs: Vec<(&[u8], u32)> = self.dirs.iter().map(|(d, n)| (&**d, *n)).collect();
@@ -160,7 +165,7 @@ impl Drawing {
             let is_open = if kept.is_none() { IS_OPEN } else { 0 };
             targets.extend(((uses.len() / 4) as u32 | is_open).to_le_bytes());
         }
-        let body = Body {
+        let body = SnapshotData {
             basis,
             records: mark,
             dirs: dirs

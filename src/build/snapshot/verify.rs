@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-use super::{Body, ENTRY, Entry, HASH, SEEN, u32_at};
+use super::{ENTRY, Entry, HASH, SEEN, SnapshotData, u32_at};
 use crate::build::digest::{hash_file, is_racy_since};
 use crate::core::fs::{self, RepoPath, Signature, is_executable};
 
@@ -27,7 +27,7 @@ pub(super) struct Found {
 }
 
 /// What one look finds, beside what it did.
-enum Finds<'a> {
+enum EntryStatus<'a> {
     Same,
     /// What had this name is missing.
     Nothing(&'a OsStr),
@@ -35,15 +35,15 @@ enum Finds<'a> {
 }
 
 /// A round on its way.
-pub(super) struct Round<'a> {
-    body: &'a Body<'a>,
+pub(super) struct Verifier<'a> {
+    body: &'a SnapshotData<'a>,
     now_ns: i64,
     pub found: Found,
 }
 
-impl<'a> Round<'a> {
+impl<'a> Verifier<'a> {
     /// Returns a round that starts at the time `now_ns` of the file system.
-    pub fn new(body: &'a Body<'a>, now_ns: i64) -> Self {
+    pub fn new(body: &'a SnapshotData<'a>, now_ns: i64) -> Self {
         Self {
             body,
             now_ns,
@@ -70,12 +70,12 @@ impl<'a> Round<'a> {
             let dir = openat(&root, named, flags, Mode::empty());
             for look in at..end {
                 match self.finds(&dir, look) {
-                    Some(Finds::Same) => continue,
-                    Some(Finds::Nothing(name)) => {
+                    Some(EntryStatus::Same) => continue,
+                    Some(EntryStatus::Nothing(name)) => {
                         let path = RepoPath::new(OsStr::from_bytes(path)).join(name);
                         self.found.gone.push((look as u32, path));
                     }
-                    Some(Finds::Other) | None => {}
+                    Some(EntryStatus::Other) | None => {}
                 }
                 self.found.changed.push(look as u32);
             }
@@ -84,7 +84,7 @@ impl<'a> Round<'a> {
     }
 
     /// Returns what a look finds; `None` when the file makes no sense.
-    fn finds(&mut self, dir: &rustix::io::Result<OwnedFd>, at: usize) -> Option<Finds<'a>> {
+    fn finds(&mut self, dir: &rustix::io::Result<OwnedFd>, at: usize) -> Option<EntryStatus<'a>> {
         let entry: &[u8; ENTRY] = self.body.looks.get(at * ENTRY..)?.first_chunk()?;
         let name = u32_at(entry, 0)?;
         let name = CStr::from_bytes_until_nul(self.body.names.get(name as usize..)?).ok()?;
@@ -101,23 +101,27 @@ impl<'a> Round<'a> {
         let seen = match (stat, dir) {
             (Ok(stat), _) => Signature::of_stat(&stat),
             (Err(Errno::NOENT | Errno::NOTDIR), _) if was_there => {
-                return Some(Finds::Nothing(OsStr::from_bytes(name.to_bytes())));
+                return Some(EntryStatus::Nothing(OsStr::from_bytes(name.to_bytes())));
             }
-            (Err(Errno::NOENT | Errno::NOTDIR), _) => return Some(Finds::Same),
-            (Err(_), _) => return Some(Finds::Other),
+            (Err(Errno::NOENT | Errno::NOTDIR), _) => return Some(EntryStatus::Same),
+            (Err(_), _) => return Some(EntryStatus::Other),
         };
         if !was_there {
-            return Some(Finds::Other);
+            return Some(EntryStatus::Other);
         }
         if Entry::seen(&seen) == entry[SEEN..HASH] {
-            return Some(Finds::Same);
+            return Some(EntryStatus::Same);
         }
         let is_same = self.holds_the_same(dir.as_ref().ok()?, name, entry, &seen);
         // A time from just now may stand for something else in a moment.
         if is_same && !is_racy_since(&seen, self.now_ns) {
             self.found.moved.push((at as u32, seen));
         }
-        Some(if is_same { Finds::Same } else { Finds::Other })
+        Some(if is_same {
+            EntryStatus::Same
+        } else {
+            EntryStatus::Other
+        })
     }
 
     /// Returns whether a file that looks different is of the same kind and content.
