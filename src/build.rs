@@ -1,17 +1,17 @@
 //! Layer 2: from a Releasefile to targets that are up to date on this machine.
 
+pub mod build_log;
 pub mod builder;
 pub mod cache;
 pub mod command;
-pub mod compiled;
 pub mod depfile;
 pub mod digest;
 pub mod glob;
 pub mod graph;
 pub mod key;
+pub mod manifest_cache;
 pub mod model;
 pub mod outputs;
-pub mod records;
 pub mod releasefile;
 pub mod runner;
 pub mod sandbox;

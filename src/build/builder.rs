@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::build::build_log::BuildLog;
 use crate::build::cache::Store;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
-use crate::build::records::Records;
 use crate::build::sandbox::{Machine, Pool};
 use crate::build::scheduler::Scheduler;
 use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict, interrupted};
@@ -98,7 +98,7 @@ pub struct Builder<'a> {
     /// Asks about staleness.
     pub inspector: &'a StalenessChecker<'a>,
     /// Past runs.
-    pub records: &'a Mutex<Records>,
+    pub records: &'a Mutex<BuildLog>,
     /// The action cache and CAS, when there is one.
     pub store: Option<&'a dyn Store>,
     /// `.rel`, absolute.
@@ -139,7 +139,7 @@ impl<'a> Builder<'a> {
     /// Returns a builder; nothing has been looked at yet.
     pub fn new(
         inspector: &'a StalenessChecker<'a>,
-        records: &'a Mutex<Records>,
+        records: &'a Mutex<BuildLog>,
         store: Option<&'a dyn Store>,
         state_dir: &'a Path,
         progress: &'a dyn Progress,
@@ -428,7 +428,7 @@ impl<'a> Builder<'a> {
             .clone()
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
+    fn records(&self) -> MutexGuard<'_, BuildLog> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,7 +19,7 @@ use crate::core::fs::RepoPath;
 use crate::core::template::{Template, TemplateError, Value};
 
 /// What late names of one target stand for.
-pub struct Late<'a> {
+pub struct RuntimeVars<'a> {
     /// The graph, to look needed targets up.
     pub graph: &'a Graph,
     /// The target.
@@ -32,7 +32,7 @@ pub struct Late<'a> {
     pub version: Option<&'a str>,
 }
 
-impl Late<'_> {
+impl RuntimeVars<'_> {
     fn value(&self, name: &str) -> Option<Value> {
         match name {
             "out" => Some(list(
@@ -150,7 +150,7 @@ pub fn all(target: &Target) -> impl Iterator<Item = &Command> {
 }
 
 /// Returns a command's words with late names resolved.
-pub fn render(command: &Command, late: &Late<'_>) -> Result<Vec<OsString>> {
+pub fn render(command: &Command, late: &RuntimeVars<'_>) -> Result<Vec<OsString>> {
     words(command, &|name| late.value(name)).map_err(|e| late.error(&e))
 }
 

@@ -17,9 +17,9 @@ use crate::core::diagnostics::Span;
 use crate::core::fs::RepoPath;
 use crate::core::template::{self, Template};
 
-mod shelf;
+mod target_table;
 
-use shelf::Shelf;
+use target_table::TargetTable;
 
 /// Number of a target in its [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -265,7 +265,7 @@ pub struct Target {
 /// All targets, and who needs whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graph {
-    targets: Shelf,
+    targets: TargetTable,
     pools: Vec<Pool>,
     /// Targets that need this one.
     needed_by: Vec<Vec<TargetId>>,
@@ -288,7 +288,7 @@ impl Graph {
             }
         }
         Ok(Self {
-            targets: Shelf::new(targets),
+            targets: TargetTable::new(targets),
             pools,
             needed_by,
             order,

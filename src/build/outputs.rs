@@ -152,7 +152,7 @@ fn matches(target: &Target, output: &Output, digests: &FileHasher) -> Result<Vec
 /// directories among them neither. One that the commands run in is there, as no command could
 /// make it.
 ///
-/// What is byte for byte one of `ours` is deleted; all else is somebody's work and moved
+/// What is byte for byte one of `owned_outputs` is deleted; all else is somebody's work and moved
 /// aside. Returns where to, when anything was moved.
 pub fn make_room(
     target: &Target,

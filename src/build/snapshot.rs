@@ -18,9 +18,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::build_log;
 use crate::build::digest::observations::FileObservation;
 use crate::build::graph::TargetId;
-use crate::build::records;
 use crate::core::error::Result;
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::storage::{self, Checksum};
@@ -256,9 +256,9 @@ impl Snapshot {
         if !is_here || body.basis.graph != *graph || !body.basis.env.iter().all(same) {
             return None;
         }
-        let (records, records_meta) = fs::open_own(&records::path(state_dir)).ok()?;
+        let (records, records_meta) = fs::open_own(&build_log::path(state_dir)).ok()?;
         let mark = body.records;
-        if RecordsPosition::of(&records, &records_meta, mark.len)? != mark {
+        if RecordsPosition::of(&build_log, &records_meta, mark.len)? != mark {
             return None;
         }
         let records_size = records_meta.len();

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
+use crate::build::build_log::{BuildLog, TargetState};
 use crate::build::digest::observations::{self, FileObservation};
 use crate::build::digest::{Content, FileHasher, Kind};
 use crate::build::graph::{Command, Graph, Target, TargetId};
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Version;
 use crate::build::outputs;
-use crate::build::records::{Known, Records};
 use crate::build::runner::Runner;
 use crate::build::snapshot::Unchanged;
 use crate::core::error::{Error, Result};
@@ -52,7 +52,7 @@ struct Survey<'a> {
     verdicts: Vec<Option<Result<Verdict>>>,
     /// What fresh targets made, where somebody asked.
     made: Vec<OnceLock<Arc<TargetOutputs>>>,
-    records: &'a Records,
+    records: &'a BuildLog,
 }
 
 impl Survey<'_> {
@@ -159,7 +159,7 @@ impl<'a> StalenessChecker<'a> {
     }
 
     /// Returns the verdict on each of `order`, in which needs come before their dependents.
-    pub fn survey(&self, order: &[TargetId], records: &Records) -> Vec<Result<Verdict>> {
+    pub fn survey(&self, order: &[TargetId], records: &BuildLog) -> Vec<Result<Verdict>> {
         let mut survey = Survey {
             verdicts: Vec::new(),
             made: Vec::new(),
@@ -303,7 +303,7 @@ impl<'a> StalenessChecker<'a> {
         &self,
         target: &Target,
         gathered: &GatheredInputs,
-        known: Option<&Known>,
+        known: Option<&TargetState>,
     ) -> Result<Vec<StaleReason>> {
         if target.run.is_empty() {
             // A group: nothing of its own that could be stale.
@@ -365,7 +365,7 @@ impl<'a> StalenessChecker<'a> {
         &self,
         target: &Target,
         made: &TargetOutputs,
-        known: Option<&Known>,
+        known: Option<&TargetState>,
     ) -> Result<Vec<StaleReason>> {
         let has_within = |path: &RepoPath| known.is_some_and(|known| known.has_within(path));
         let mut reasons = Vec::new();
@@ -403,7 +403,7 @@ impl<'a> StalenessChecker<'a> {
 
 /// Returns what the records say of a target; nothing of a group, which may have had commands when
 /// they were written.
-pub fn known(graph: &Graph, id: TargetId, records: &Records) -> Option<Known> {
+pub fn known(graph: &Graph, id: TargetId, records: &BuildLog) -> Option<TargetState> {
     match graph.is_group(id) {
         true => None,
         false => records.known(graph.name(id)),

@@ -11,6 +11,7 @@ use super::fresh::{Looked, cores};
 use super::names::find;
 use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
 use super::signals::Listener;
+use crate::build::build_log::BuildLog;
 use crate::build::builder::{Builder, Options, Summary};
 use crate::build::cache::Store;
 use crate::build::cache::counted::{Counted, Counters};
@@ -18,7 +19,6 @@ use crate::build::cache::local::LocalStore;
 use crate::build::digest::FileHasher;
 use crate::build::graph::TargetId;
 use crate::build::model::Project;
-use crate::build::records::Records;
 use crate::build::runner::Runner;
 use crate::build::runner::register::Register;
 use crate::build::stale::StalenessChecker;
@@ -119,7 +119,7 @@ pub fn run(
     let loading = trace::phase("read the state");
     let mut digests = FileHasher::load(&root, state_dir.join("stat.v1"));
     digests.set_skew(looked.skew_ns);
-    let records = Records::load(&state_dir)?;
+    let records = BuildLog::load(&state_dir)?;
     let seen = looked.take_seen(&project.graph, &records);
     let records = Mutex::new(records);
     drop(loading);
@@ -169,7 +169,7 @@ fn keep(
     looked: &mut Looked,
     context: &Context,
     inspector: &StalenessChecker<'_>,
-    mut records: Records,
+    mut records: BuildLog,
     summary: Option<&Summary>,
     display: &dyn Progress,
 ) {
@@ -177,7 +177,7 @@ fn keep(
     if !looked.lock.is_held() {
         return;
     }
-    let mut drawn = |records: &Records| match summary {
+    let mut drawn = |records: &BuildLog| match summary {
         Some(summary) => looked.draw(context, inspector, records, summary),
         None => Ok(()),
     };

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::build::cache::local::LocalStore;
-use crate::build::compiled::{self, Origin, Stamps};
 use crate::build::digest::Digest;
+use crate::build::manifest_cache::{self, ManifestKey, SourceStamps};
 use crate::build::model::Project;
 use crate::build::releasefile::{self, LoadRequest};
 use crate::cli::ui::{self, Screen};
@@ -62,10 +62,10 @@ pub struct Context {
 struct Located {
     root: PathBuf,
     file: PathBuf,
-    origin: Origin,
+    origin: ManifestKey,
     /// Whether the user named the Releasefile, by `-f` or `-C`.
     is_named: bool,
-    current: Option<compiled::Current>,
+    current: Option<manifest_cache::CachedManifest>,
 }
 
 struct Loaded {
@@ -80,8 +80,8 @@ struct Loaded {
 /// What a parsed project was made from. A question must not write it down, so it waits
 /// for a command that takes the lock.
 struct Parsed {
-    origin: Origin,
-    stamps: Stamps,
+    origin: ManifestKey,
+    stamps: SourceStamps,
 }
 
 /// Returns the screen where the command line cannot be read: without its options.
@@ -387,7 +387,7 @@ impl Context {
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
         let program = super::program();
         let signature = std::fs::metadata(&program).ok().map(|m| Signature::of(&m));
-        let origin = Origin {
+        let origin = ManifestKey {
             program: (program, signature),
             file: file.clone(),
             hosts_file: self.hosts_file.clone(),
@@ -396,7 +396,7 @@ impl Context {
         let state = self.with_access(&root, |access| StateDir::find(&root, access))?;
         let state = self.state.get_or_init(|| state);
         let current = state.known();
-        let current = current.and_then(|dir| compiled::current(dir, &root, &origin));
+        let current = current.and_then(|dir| manifest_cache::current(dir, &root, &origin));
         // Files of others are asked about where they are named.
         let current = current.filter(|c| is_named || !c.is_foreign || self.is_trusted(&root));
         Ok(Located {
@@ -481,7 +481,7 @@ impl Context {
         });
         let mut dirs = loaded.watched;
         dirs.push(fs::RepoPath::new("recipes"));
-        let stamps = Stamps::take(&root, read.collect(), loaded.absent, dirs, start_ns);
+        let stamps = SourceStamps::take(&root, read.collect(), loaded.absent, dirs, start_ns);
         let parsed = stamps.map(|mut stamps| {
             stamps.is_foreign = is_foreign;
             let origin = origin.clone();
@@ -575,7 +575,8 @@ impl Context {
         if let Some(loaded) = self.loaded.get()
             && let Some(parsed) = &loaded.parsed
         {
-            let id = compiled::save(state_dir, &parsed.origin, &parsed.stamps, &loaded.project);
+            let id =
+                manifest_cache::save(state_dir, &parsed.origin, &parsed.stamps, &loaded.project);
             if let Some(id) = id {
                 let _ = loaded.id.set(id);
             }

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 
 use super::checkout::Lock;
 use super::context::Context;
+use crate::build::build_log::BuildLog;
 use crate::build::builder::Summary;
 use crate::build::graph::{EnvValue, Graph, TargetId};
-use crate::build::records::Records;
 use crate::build::snapshot::{self, Snapshot, SnapshotKey, Unchanged};
 use crate::build::stale::StalenessChecker;
 use crate::core::error::Result;
@@ -82,7 +82,7 @@ impl Looked {
     }
 
     /// Returns what is unchanged, now that graph and records are read.
-    pub fn take_seen(&mut self, graph: &Graph, records: &Records) -> Option<Unchanged> {
+    pub fn take_seen(&mut self, graph: &Graph, records: &BuildLog) -> Option<Unchanged> {
         let mut seen = self.seen.take()?;
         let (_, names) = records.since(seen.records_len);
         let ids = names.into_iter().filter_map(|name| graph.find(name));
@@ -96,7 +96,7 @@ impl Looked {
         &mut self,
         context: &Context,
         inspector: &StalenessChecker<'_>,
-        records: &Records,
+        records: &BuildLog,
         summary: &Summary,
     ) -> Result<()> {
         let noted = inspector.noted();

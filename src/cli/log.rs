@@ -12,8 +12,8 @@ use super::context::Context;
 use super::deploy::{Way, log_path as log_of_environment, on_call};
 use super::names::find;
 use super::query::standing;
+use crate::build::build_log::BuildLog;
 use crate::build::builder::log_path;
-use crate::build::records::Records;
 use crate::cli::ui::{self, Text, shown_time};
 use crate::core::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
 use crate::core::printed::Printed;
@@ -168,7 +168,7 @@ fn log_at(path: &Path) -> Result<Option<Printed>> {
 fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let state_dir = context.known_state();
-    let records = Records::load_known(state_dir)?;
+    let records = BuildLog::load_known(state_dir)?;
     let ids = find(project, names)?;
     let mut answers = Vec::new();
     for id in &ids {

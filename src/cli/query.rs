@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::{find, usage};
 use super::signals::Listener;
+use crate::build::build_log::BuildLog;
 use crate::build::digest::FileHasher;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
-use crate::build::records::Records;
 use crate::build::runner::Runner;
 use crate::build::stale::{StaleReason, StalenessChecker, Verdict, interrupted};
 use crate::cli::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
@@ -112,7 +112,7 @@ fn inspect<T>(
     project: &Project,
     root: PathBuf,
     how: How,
-    ask: impl FnOnce(&StalenessChecker<'_>, &Records) -> Result<T>,
+    ask: impl FnOnce(&StalenessChecker<'_>, &BuildLog) -> Result<T>,
 ) -> Result<T> {
     let state_dir = context.known_state();
     let digests = known_digests(context, &root);
@@ -130,7 +130,7 @@ fn inspect<T>(
         Context::now_s(),
     );
     inspector.may_run = !how.no_commands;
-    let answer = ask(&inspector, &Records::load_known(state_dir)?)?;
+    let answer = ask(&inspector, &BuildLog::load_known(state_dir)?)?;
     match flag.load(Ordering::SeqCst) {
         true => Err(interrupted()),
         false => Ok(answer),
@@ -296,7 +296,7 @@ pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let roots = find(project, &args.targets)?;
     let order = project.graph.closure(&roots);
-    let keys = |i: &StalenessChecker<'_>, _: &Records| i.source_keys(&order);
+    let keys = |i: &StalenessChecker<'_>, _: &BuildLog| i.source_keys(&order);
     let hashes = inspect(context, project, root, How::default(), keys)?;
     let named = order
         .iter()
@@ -448,6 +448,6 @@ pub fn standing(
 
 /// Returns the project's version.
 pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
-    let version = |inspector: &StalenessChecker<'_>, _: &Records| inspector.version();
+    let version = |inspector: &StalenessChecker<'_>, _: &BuildLog| inspector.version();
     inspect(context, project, root, How::default(), version)
 }

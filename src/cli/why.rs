@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::names::find;
 use super::query::{Answer, Names, known_digests, lines, painted, survey};
+use crate::build::build_log::{BuildLog, Record};
 use crate::build::digest::FileHasher;
 use crate::build::graph::{CacheScope, Graph, Target};
-use crate::build::records::{Record, Records};
 use crate::cli::ui::{self, FAINT, NAME, Text, shown_time};
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::fs::{self, RepoPath};
@@ -32,7 +32,7 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     let graph = &project.graph;
     let roots = find(project, &args.names.targets)?;
     let answers = survey(context, project, root.clone(), &roots, args.names.how)?;
-    let records = Records::load_known(context.known_state())?;
+    let records = BuildLog::load_known(context.known_state())?;
     let digests = known_digests(context, &root);
     let is_asked = |answer: &Answer| args.cache && roots.contains(&answer.id);
     let shared = |answer: &Answer| -> Result<Option<Shared>> {
@@ -70,7 +70,7 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     Ok(EXIT_OK)
 }
 
-fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Records) -> Text {
+fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &BuildLog) -> Text {
     let target = graph.target(answer.id);
     let since = match records.get(&target.name) {
         Some(record) => {

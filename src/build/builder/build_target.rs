@@ -11,13 +11,13 @@ use super::failed::{check_expectations, command_error, command_text, with_tail};
 use super::long_script::LongScript;
 use super::modified_inputs::InputStamps;
 use super::{Builder, first_reason, log_path};
+use crate::build::build_log::{Record, TargetState};
 use crate::build::cache::small::{Packing, Unpacking};
 use crate::build::cache::{self, ActionResult, Store};
 use crate::build::digest::{RunStart, hash_reader, shown_size};
 use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
-use crate::build::records::{Known, Record};
 use crate::build::runner::log::Log;
 use crate::build::runner::{self, Exit, Spec, command_env};
 use crate::build::stale::{self, GatheredInputs, StaleReason};
@@ -46,7 +46,7 @@ struct StaleTarget {
     key: ActionKey,
     former: Option<Arc<TargetOutputs>>,
     reason: String,
-    known: Option<Known>,
+    known: Option<TargetState>,
 }
 
 /// What commands that succeeded left behind.
@@ -108,7 +108,10 @@ impl Builder<'_> {
         let key = gathered.key(self.graph(), target);
         tracing::debug!(target = %target.name, key = %key.hex(), %reason, "stale");
         let former_made = former.map(|r| r.made.clone());
-        let mut ours = known.as_ref().map(Known::ours).unwrap_or_default();
+        let mut ours = known
+            .as_ref()
+            .map(TargetState::owned_outputs)
+            .unwrap_or_default();
         ours.extend(known.iter().flat_map(|known| self.kept_by_tools(known)));
         // A target that is too old or forced is meant to run, whatever a cache has.
         let is_run_meant = reasons
@@ -313,11 +316,11 @@ impl Builder<'_> {
             Some(text) => {
                 self.progress.event(&Event::Warning { text: &text });
                 let mess = made.outputs.clone();
-                self.records().leave(&target.name, false, mess)?;
+                self.records().record_failure(&target.name, false, mess)?;
             }
             None if !self.is_proven(target) => {
                 let mess = made.outputs.clone();
-                self.records().leave(&target.name, false, mess)?;
+                self.records().record_failure(&target.name, false, mess)?;
             }
             None => {
                 let found = self.with_checkout(target, &made, found);
@@ -353,7 +356,9 @@ impl Builder<'_> {
         let mess = self.leftover_outputs(target);
         let is_failure = error.kind != ErrorKind::Interrupted;
         // That it began is in the records, which is enough; its own error is what counts.
-        let _ = self.records().leave(&target.name, is_failure, mess);
+        let _ = self
+            .records()
+            .record_failure(&target.name, is_failure, mess);
         error
     }
 

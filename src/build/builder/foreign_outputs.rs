@@ -16,10 +16,10 @@ use std::time::Instant;
 
 use super::Builder;
 use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work, lock};
+use crate::build::build_log::TargetState;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Pattern, Target, TargetId};
 use crate::build::outputs::{self, BESIDE};
-use crate::build::records::Known;
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::progress::Event;
 
@@ -237,7 +237,7 @@ impl Builder<'_> {
     fn told_of(
         &self,
         owner: TargetId,
-        known: &Known,
+        known: &TargetState,
         paths: BTreeSet<RepoPath>,
         (writer, is_alone): (TargetId, bool),
     ) -> Vec<String> {
@@ -304,7 +304,7 @@ impl Builder<'_> {
 
     /// Returns what was done to a path among the outputs of a target, and whether a directory
     /// stands there.
-    fn deed(&self, owner: &Target, known: &Known, path: &RepoPath) -> Option<(Deed, bool)> {
+    fn deed(&self, owner: &Target, known: &TargetState, path: &RepoPath) -> Option<(Deed, bool)> {
         let digests = self.inspector.digests;
         let record = known.record.as_ref().filter(|_| !known.is_unfinished);
         let made = record.map(|r| &*r.made.outputs).unwrap_or_default();
@@ -329,7 +329,7 @@ impl Builder<'_> {
 
     /// Returns whether what stands at a path is taken in by the outputs of a target and is nothing
     /// that was told when it came.
-    fn is_added(&self, owner: &Target, known: &Known, path: &RepoPath, is_dir: bool) -> bool {
+    fn is_added(&self, owner: &Target, known: &TargetState, path: &RepoPath, is_dir: bool) -> bool {
         if !outputs::is_declared(owner, path) || known.has_within(path) {
             return false;
         }

@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 
 use super::{Builder, Summary};
+use crate::build::build_log::TargetState;
 use crate::build::graph::{Pattern, Target, TargetId};
 use crate::build::key::OutputState;
 use crate::build::outputs;
-use crate::build::records::Known;
 use crate::core::fs::RepoPath;
 use crate::core::progress::{Event, Settled};
 
@@ -80,7 +80,7 @@ impl Builder<'_> {
 
     /// Returns what tools keep in the output directories of a target, as it is now: `rel` may
     /// delete that. Anything else that stands there may be somebody's work.
-    pub(super) fn kept_by_tools(&self, known: &Known) -> Vec<OutputState> {
+    pub(super) fn kept_by_tools(&self, known: &TargetState) -> Vec<OutputState> {
         let state = |path: &RepoPath| {
             let content = self.inspector.digests.digest_output(path).ok().flatten()?;
             let path = path.clone();

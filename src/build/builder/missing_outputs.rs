@@ -12,10 +12,10 @@ use rayon::prelude::*;
 
 use super::build_target::Outcome;
 use super::{Builder, Summary};
+use crate::build::build_log::Record;
 use crate::build::digest::Kind;
 use crate::build::graph::{CacheScope, Target, TargetId};
 use crate::build::key::{OutputState, TargetOutputs};
-use crate::build::records::Record;
 use crate::build::stale::StaleReason;
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;

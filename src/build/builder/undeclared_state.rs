@@ -15,10 +15,10 @@ use std::path::Path;
 
 use super::Builder;
 use super::undeclared_outputs::{Alone, output_dirs};
+use crate::build::build_log::TargetState;
 use crate::build::digest::RunStart;
 use crate::build::glob::{self, EntryKind, Listing};
 use crate::build::graph::{CacheScope, Output, Pattern, Target};
-use crate::build::records::Known;
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::progress::Event;
 
@@ -53,7 +53,11 @@ pub(super) struct Before {
 
 impl Builder<'_> {
     /// Looks at what stands beside the outputs of a target; `None` where nothing is left behind.
-    pub(super) fn state_before(&self, target: &Target, known: Option<&Known>) -> Option<Before> {
+    pub(super) fn state_before(
+        &self,
+        target: &Target,
+        known: Option<&TargetState>,
+    ) -> Option<Before> {
         if target.outputs.is_empty() || target.sandbox.is_some() {
             return None;
         }

@@ -8,9 +8,9 @@ use super::{
     ENTRY, Entry, FILE, HASH, IS_OPEN, RecordsPosition, Snapshot, SnapshotData, SnapshotKey,
     Unchanged, u32_at,
 };
+use crate::build::build_log;
 use crate::build::digest::observations::FileObservation;
 use crate::build::graph::TargetId;
-use crate::build::records;
 use crate::core::error::Result;
 use crate::core::fs::{self, RepoPath};
 use crate::core::storage;
@@ -131,7 +131,7 @@ impl SnapshotBuilder {
 
     /// Writes the snapshot, of records that were written up to `records_len`.
     pub fn save(self, state_dir: &Path, basis: SnapshotKey, records_len: u64) -> Result<()> {
-        let mark = fs::open_own(&records::path(state_dir)).ok();
+        let mark = fs::open_own(&build_log::path(state_dir)).ok();
         let Some(mark) =
             mark.and_then(|(file, meta)| RecordsPosition::of(&file, &meta, records_len))
         else {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::probe_cache::{Generation, ProbeCommand};
 use super::{QUESTION_TIMEOUT, StalenessChecker, interrupted, text};
-use crate::build::command::{self, Late};
+use crate::build::command::{self, RuntimeVars};
 use crate::build::digest::{Content, Digest, Kind};
 use crate::build::glob::{self, OutputIndex};
 use crate::build::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
@@ -119,7 +119,7 @@ impl StalenessChecker<'_> {
             true => self.version_since(self.answers.since(self.graph.needs(id)))?,
             false => None,
         };
-        let late = Late {
+        let late = RuntimeVars {
             graph: self.graph,
             target,
             inputs: &inputs,
@@ -303,7 +303,7 @@ impl StalenessChecker<'_> {
     fn declared_env(
         &self,
         target: &Target,
-        late: &Late<'_>,
+        late: &RuntimeVars<'_>,
     ) -> Result<Vec<(String, Option<OsString>)>> {
         let mut env = Vec::with_capacity(target.env.len());
         for (name, value) in &target.env {

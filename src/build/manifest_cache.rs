@@ -25,7 +25,7 @@ const FILE: &str = "graph.v1";
 
 /// What a compiled Releasefile was made from, apart from files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ManifestKey {
     /// The running program: its path and signature.
     pub program: (PathBuf, Option<Signature>),
     /// The Releasefile, absolute.
@@ -38,16 +38,16 @@ pub struct Origin {
 
 /// What stands before the project in the file: enough to know whether it still holds.
 #[derive(Serialize, Deserialize)]
-struct Head<'a> {
-    origin: Cow<'a, Origin>,
-    stamps: Cow<'a, Stamps>,
+struct Header<'a> {
+    origin: Cow<'a, ManifestKey>,
+    stamps: Cow<'a, SourceStamps>,
     /// Of the project behind it.
     project: Checksum,
 }
 
 /// How everything looked that a project was loaded out of.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Stamps {
+pub struct SourceStamps {
     /// Whether one of the files belongs to another user, so that the result is used only by
     /// who named it or trusts the checkout.
     pub is_foreign: bool,
@@ -55,7 +55,7 @@ pub struct Stamps {
     dirs: Vec<(RepoPath, Option<Stamp>)>,
 }
 
-impl Stamps {
+impl SourceStamps {
     /// Looks at what a project was loaded out of from `start_ns` on: files with the digests of the
     /// texts that were parsed, files that were not there, and directories that were listed. Must
     /// be asked at once, before any waiting: what came later was not parsed. `None` when it is too
@@ -87,7 +87,7 @@ impl Stamps {
 
     fn hold(&self, root: &Path) -> bool {
         let holds = |stamp: &Option<Stamp>, path: &Path| match stamp {
-            Some(stamp) => stamp.holds(path),
+            Some(stamp) => stamp.is_valid(path),
             None => !path.exists(),
         };
         self.files.iter().all(|(path, stamp)| holds(stamp, path))
@@ -99,10 +99,10 @@ impl Stamps {
 }
 
 /// A compiled Releasefile that holds; the project itself has not been read yet.
-pub struct Current {
+pub struct CachedManifest {
     /// Names this very graph: two that differ in anything have different ones.
     pub id: Checksum,
-    /// See [`Stamps::is_foreign`].
+    /// See [`SourceStamps::is_foreign`].
     pub is_foreign: bool,
     file: File,
     project: Checksum,
@@ -130,7 +130,7 @@ impl Stamp {
         })
     }
 
-    fn holds(&self, path: &Path) -> bool {
+    fn is_valid(&self, path: &Path) -> bool {
         let has_owner = |meta: &Metadata| meta.uid() == self.owner;
         let Some(meta) = std::fs::metadata(path).ok().filter(has_owner) else {
             return false;
@@ -146,17 +146,17 @@ impl Stamp {
 }
 
 /// Returns the compiled Releasefile, if all that it was made from is unchanged.
-pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current> {
+pub fn current(state_dir: &Path, root: &Path, origin: &ManifestKey) -> Option<CachedManifest> {
     let (mut file, _) = fs::open_own(&state_dir.join(FILE)).ok()?;
     let mut len = [0; 4];
     file.read_exact(&mut len).ok()?;
     let len = u32::from_le_bytes(len);
     let mut bytes = Vec::new();
     (&mut file).take(len.into()).read_to_end(&mut bytes).ok()?;
-    let head: Head<'_> = storage::decode(&bytes)?;
+    let head: Header<'_> = storage::decode(&bytes)?;
     let is_current = *head.origin == *origin && head.stamps.hold(root);
     let id = storage::sum_of(&bytes)?;
-    is_current.then_some(Current {
+    is_current.then_some(CachedManifest {
         id,
         is_foreign: head.stamps.is_foreign,
         file,
@@ -164,7 +164,7 @@ pub fn current(state_dir: &Path, root: &Path, origin: &Origin) -> Option<Current
     })
 }
 
-impl Current {
+impl CachedManifest {
     /// Reads the project; `None` when it is not the one that the head was written for.
     pub fn project(mut self) -> Option<Project> {
         let mut bytes = Vec::new();
@@ -178,13 +178,13 @@ impl Current {
 /// parses again.
 pub fn save(
     state_dir: &Path,
-    origin: &Origin,
-    stamps: &Stamps,
+    origin: &ManifestKey,
+    stamps: &SourceStamps,
     project: &Project,
 ) -> Option<Checksum> {
     let write = || -> crate::core::error::Result<Option<Checksum>> {
         let body = storage::encode(project)?;
-        let head = storage::encode(&Head {
+        let head = storage::encode(&Header {
             origin: Cow::Borrowed(origin),
             stamps: Cow::Borrowed(stamps),
             project: storage::sum_of(&body).unwrap_or_default(),

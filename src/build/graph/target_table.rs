@@ -14,16 +14,16 @@ use super::{Command, Target, TargetId};
 
 /// All targets of a graph.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct TargetTable {
     taken: Vec<OnceLock<Box<Target>>>,
     /// The stored form, where there is one.
-    stored: Stored,
+    stored: EncodedTargets,
     index: OnceLock<(DefaultHashBuilder, HashTable<TargetId>)>,
 }
 
 /// Texts or lists, one behind the other, with the end of each.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Stored {
+struct EncodedTargets {
     names: String,
     name_ends: Vec<u32>,
     needs: Vec<TargetId>,
@@ -42,10 +42,10 @@ fn part(ends: &[u32], i: usize) -> std::ops::Range<usize> {
     start as usize..ends[i] as usize
 }
 
-impl Shelf {
+impl TargetTable {
     /// Returns a shelf of targets that are all there.
     pub fn new(targets: Vec<Target>) -> Self {
-        let mut stored = Stored::default();
+        let mut stored = EncodedTargets::default();
         for (i, target) in targets.iter().enumerate() {
             if target.run.is_empty() {
                 stored.groups.push(TargetId(i as u32));
@@ -120,15 +120,15 @@ impl Shelf {
     }
 }
 
-impl PartialEq for Shelf {
+impl PartialEq for TargetTable {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl Eq for Shelf {}
+impl Eq for TargetTable {}
 
-impl Serialize for Shelf {
+impl Serialize for TargetTable {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut stored = self.stored.clone();
         let mut bytes = Vec::new();
@@ -142,9 +142,9 @@ impl Serialize for Shelf {
     }
 }
 
-impl<'de> Deserialize<'de> for Shelf {
+impl<'de> Deserialize<'de> for TargetTable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let stored = Stored::deserialize(deserializer)?;
+        let stored = EncodedTargets::deserialize(deserializer)?;
         let count = stored.name_ends.len();
         if stored.need_ends.len() != count || stored.target_ends.len() != count {
             return Err(serde::de::Error::custom("lists of different lengths"));

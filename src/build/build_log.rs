@@ -37,7 +37,7 @@ pub struct Record {
 
 /// What is known of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct TargetState {
     /// Its last success.
     pub record: Option<Record>,
     /// Its commands were started and have not come to a recorded end.
@@ -54,9 +54,9 @@ pub struct Known {
     pub left_within: Vec<RepoPath>,
 }
 
-impl Known {
+impl TargetState {
     /// Returns all that `rel` made at the outputs, as far as it knows.
-    pub fn ours(&self) -> Vec<OutputState> {
+    pub fn owned_outputs(&self) -> Vec<OutputState> {
         let recorded = self.record.iter().flat_map(|r| &r.made.outputs);
         recorded.chain(&self.mess).cloned().collect()
     }
@@ -74,11 +74,11 @@ pub fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// All records of a checkout, by target name.
-pub struct Records {
-    ledger: AppendLog<Known>,
+pub struct BuildLog {
+    ledger: AppendLog<TargetState>,
 }
 
-impl Records {
+impl BuildLog {
     /// Reads the records in a state directory that is believed; without one nothing is known.
     pub fn load_known(state_dir: Option<&Path>) -> Result<Self> {
         let ledger = AppendLog::none();
@@ -102,7 +102,7 @@ impl Records {
     }
 
     /// Returns all that is known of a target.
-    pub fn known(&self, target: &str) -> Option<Known> {
+    pub fn known(&self, target: &str) -> Option<TargetState> {
         self.ledger.get(target.as_bytes())
     }
 
@@ -117,14 +117,19 @@ impl Records {
     /// Notes that a target's commands are about to start.
     pub fn start(&mut self, target: &str) -> Result<()> {
         let mess = self.known(target).map(|k| k.mess);
-        self.leave(target, false, mess.unwrap_or_default())
+        self.record_failure(target, false, mess.unwrap_or_default())
     }
 
     /// Notes that a target did not come to a success, and what it left. Its last success
     /// is kept, to explain differences.
-    pub fn leave(&mut self, target: &str, failed: bool, mess: Vec<OutputState>) -> Result<()> {
+    pub fn record_failure(
+        &mut self,
+        target: &str,
+        failed: bool,
+        mess: Vec<OutputState>,
+    ) -> Result<()> {
         let former = self.known(target).unwrap_or_default();
-        let known = Known {
+        let known = TargetState {
             record: former.record,
             is_unfinished: true,
             failed,
@@ -137,7 +142,7 @@ impl Records {
 
     /// Records a success.
     pub fn finish(&mut self, target: &str, record: Record) -> Result<()> {
-        let known = Known {
+        let known = TargetState {
             record: Some(record),
             is_unfinished: false,
             failed: false,
