@@ -17,9 +17,9 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs::RepoPath;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
 
-pub mod counted;
+pub mod inline_blobs;
 pub mod local;
-pub mod small;
+pub mod metrics;
 
 /// What a success left behind, stored under its action key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,23 +52,23 @@ pub trait Store: Send + Sync {
     fn put_action(&self, key: &ActionKey, result: &ActionResult) -> Result<()>;
 
     /// Returns those of `digests` that the store does not have.
-    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
+    fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
 
     /// Returns a blob's bytes, not yet verified; `None` when it is not there.
-    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>>;
+    fn get(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>>;
 
     /// Stores the bytes that `from` gives, if their digest is `digest`; else an error.
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()>;
 
     /// Takes note that a blob's bytes are not what its digest says, so that the next `put`
     /// replaces it. A store that can not do anything about it does nothing.
-    fn distrust(&self, digest: &Digest);
+    fn evict(&self, digest: &Digest);
 }
 
 /// Returns all bytes of a blob, verified; `None` when it is missing or wrong. No more is read
 /// than its digest says.
 pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>> {
-    let Some(blob) = store.fetch(digest)? else {
+    let Some(blob) = store.get(digest)? else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
@@ -79,7 +79,7 @@ pub fn fetch_bytes(store: &dyn Store, digest: &Digest) -> Result<Option<Vec<u8>>
     {
         Ok(_) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
         _ => {
-            store.distrust(digest);
+            store.evict(digest);
             Ok(None)
         }
     }
@@ -91,7 +91,7 @@ pub fn fetch_printed(store: &dyn Store, digest: &Digest, dir: &Path) -> Result<O
     if digest.size <= IN_MEMORY_MAX {
         return Ok(fetch_bytes(store, digest)?.map(Printed::from));
     }
-    let Some(blob) = store.fetch(digest)? else {
+    let Some(blob) = store.get(digest)? else {
         return Ok(None);
     };
     let create = || Ok((tempfile::tempfile_in(dir)?, blake3::Hasher::new()));
@@ -113,7 +113,7 @@ pub fn fetch_printed(store: &dyn Store, digest: &Digest, dir: &Path) -> Result<O
             Ok(Some(printed))
         }
         Ok(_) => {
-            store.distrust(digest);
+            store.evict(digest);
             Ok(None)
         }
         Err(_) => Ok(None),
@@ -121,7 +121,7 @@ pub fn fetch_printed(store: &dyn Store, digest: &Digest, dir: &Path) -> Result<O
 }
 
 /// Returns the error for a file that is not what it was when its digest was taken.
-fn moving(expected: &Digest, found: &Digest) -> Box<Error> {
+fn digest_mismatch(expected: &Digest, found: &Digest) -> Box<Error> {
     Error::new(
         ErrorKind::Cache,
         format!("a result is not cached: a file changed on the way, from {expected} to {found}"),

@@ -396,7 +396,7 @@ pub fn put(outputs: &[OutputState], digests: &FileHasher, store: &dyn Store) -> 
         .filter(|o| o.content.kind != Kind::Directory)
         .map(|o| o.content.digest)
         .collect();
-    let missing = store.missing(&wanted)?;
+    let missing = store.find_missing(&wanted)?;
     for output in outputs
         .iter()
         .filter(|o| missing.contains(&o.content.digest))

@@ -14,8 +14,8 @@ use super::signals::Listener;
 use crate::build::build_log::BuildLog;
 use crate::build::builder::{Builder, Options, Summary};
 use crate::build::cache::Store;
-use crate::build::cache::counted::{Counted, Counters};
 use crate::build::cache::local::LocalStore;
+use crate::build::cache::metrics::{Counters, MeteredStore};
 use crate::build::digest::FileHasher;
 use crate::build::graph::TargetId;
 use crate::build::model::Project;
@@ -140,7 +140,7 @@ pub fn run(
         true => None,
         false => store(context, display),
     };
-    let store = store.as_ref().map(|s| Counted::new(s, &served));
+    let store = store.as_ref().map(|s| MeteredStore::new(s, &served));
     let store: Option<&dyn Store> = store.as_ref().map(|s| s as &dyn Store);
     let how = how(options, jobs, roots);
     let mut builder = Builder::new(&inspector, &records, store, &state_dir, display, how);

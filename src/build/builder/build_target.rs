@@ -12,7 +12,7 @@ use super::long_script::LongScript;
 use super::modified_inputs::InputStamps;
 use super::{Builder, first_reason, log_path};
 use crate::build::build_log::{Record, TargetState};
-use crate::build::cache::small::{Packing, Unpacking};
+use crate::build::cache::inline_blobs::{InlinedReader, InliningStore};
 use crate::build::cache::{self, ActionResult, Store};
 use crate::build::digest::{RunStart, hash_reader, shown_size};
 use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
@@ -190,7 +190,7 @@ impl Builder<'_> {
     pub(super) fn cached_log(&self, result: &ActionResult) -> Option<Printed> {
         let dir = self.state_dir.join("logs");
         let log =
-            |s: &dyn Store| cache::fetch_printed(&Unpacking::new(s, result), &result.log, &dir);
+            |s: &dyn Store| cache::fetch_printed(&InlinedReader::new(s, result), &result.log, &dir);
         self.ask_store(log)?
     }
 
@@ -209,7 +209,7 @@ impl Builder<'_> {
         let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
         self.clear_outputs(target, &ours)?;
         let done = self.ask_store(|store| {
-            let store = Unpacking::new(store, result);
+            let store = InlinedReader::new(store, result);
             let parts = (&*result.made.outputs, &result.modes);
             outputs::restore(target, parts, self.inspector.digests, &store)
         });
@@ -549,9 +549,9 @@ impl Builder<'_> {
         };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.fill_store(|store| {
-            let packing = Packing::new(store);
+            let packing = InliningStore::new(store);
             outputs::put(&made.outputs, self.inspector.digests, &packing)?;
-            if !packing.missing(&[digest])?.is_empty() {
+            if !packing.find_missing(&[digest])?.is_empty() {
                 packing.put(&digest, &mut log.reader())?;
             }
             let result = ActionResult {

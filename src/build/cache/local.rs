@@ -24,10 +24,10 @@ use crate::build::key::ActionKey;
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::{self, Owners};
 
-mod upkeep;
+mod gc;
 
-pub use upkeep::Usage;
-use upkeep::YOUNG;
+use gc::GRACE_PERIOD;
+pub use gc::Usage;
 
 /// Sets the modification time to now and leaves the access time.
 const TOUCH: rustix::fs::Timestamps = rustix::fs::Timestamps {
@@ -170,7 +170,7 @@ impl Store for LocalStore {
         done.map(drop).context("write", &path)
     }
 
-    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+    fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let is_missing = |d: &&Digest| {
             let path = self.blob_path(d);
             let meta = std::fs::symlink_metadata(&path).ok();
@@ -180,7 +180,7 @@ impl Store for LocalStore {
             // A result may be about to name it: a `prune` must leave it alone until then.
             if meta
                 .modified()
-                .is_ok_and(|m| m.elapsed().is_ok_and(|e| e > YOUNG / 2))
+                .is_ok_and(|m| m.elapsed().is_ok_and(|e| e > GRACE_PERIOD / 2))
             {
                 let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
                 let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &TOUCH, flags);
@@ -190,19 +190,19 @@ impl Store for LocalStore {
         Ok(digests.iter().filter(is_missing).copied().collect())
     }
 
-    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
+    fn get(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
         let path = self.blob_path(digest);
         match self.find(&path)? {
             Found::File(file, len) if len == digest.size => Ok(Some(Box::new(file))),
             Found::Nothing => Ok(None),
             Found::File(..) | Found::Wrong => {
-                self.distrust(digest);
+                self.evict(digest);
                 Ok(None)
             }
         }
     }
 
-    fn distrust(&self, digest: &Digest) {
+    fn evict(&self, digest: &Digest) {
         // Where it can not be removed, it goes on being a miss.
         let _ = std::fs::remove_file(self.blob_path(digest));
     }
@@ -215,7 +215,7 @@ impl Store for LocalStore {
         let from = &mut from.take(digest.size.saturating_add(1));
         let found = copy(from, file.as_file_mut()).context("write", &path)?;
         if found != *digest {
-            return Err(super::moving(digest, &found));
+            return Err(super::digest_mismatch(digest, &found));
         }
         file.persist(&path)
             .map_err(|e| e.error)
@@ -292,7 +292,7 @@ mod tests {
         let (_dir, store) = space();
         let digest = put(&store, b"hello");
         let other = Digest::of(b"other");
-        assert_eq!(store.missing(&[digest, other]).expect("asks"), [other]);
+        assert_eq!(store.find_missing(&[digest, other]).expect("asks"), [other]);
         let bytes = crate::build::cache::fetch_bytes(&store, &digest).expect("fetches");
         assert_eq!(bytes.as_deref(), Some(b"hello".as_slice()));
         assert_eq!(
@@ -318,10 +318,10 @@ mod tests {
         let path = store.blob_path(&digest);
         std::fs::remove_file(&path).expect("removes");
         std::fs::write(&path, b"hellO").expect("writes");
-        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        assert_eq!(store.find_missing(&[digest]).expect("asks"), []);
         let fetched = crate::build::cache::fetch_bytes(&store, &digest).expect("fetches");
         assert_eq!(fetched, None);
-        assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+        assert_eq!(store.find_missing(&[digest]).expect("asks"), [digest]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn restore_one(
         let made = std::os::unix::fs::symlink(text, &absolute).context("create link", &absolute);
         return made.map(|()| true).map_err(not_used);
     }
-    let Some(blob) = store.fetch(&digest)? else {
+    let Some(blob) = store.get(&digest)? else {
         return Ok(false);
     };
     // A byte more, so that a longer one is not taken for it.
@@ -125,7 +125,7 @@ fn restore_one(
     let temporary = temporary_in(&state_dir, fs::TEMPORARY, mode.clone());
     let mut temporary = temporary.map_err(not_used)?;
     if copy_hashing(&mut blob, temporary.as_file_mut(), &absolute)? != digest {
-        store.distrust(&digest);
+        store.evict(&digest);
         return Ok(false);
     }
     persist(temporary, mode, &absolute).map_err(not_used)?;

@@ -22,12 +22,12 @@ pub struct Counters {
 }
 
 /// A store that counts in front of another.
-pub struct Counted<'a> {
+pub struct MeteredStore<'a> {
     store: &'a dyn Store,
     counters: &'a Counters,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> MeteredStore<'a> {
     /// Returns `store`, counted.
     pub fn new(store: &'a dyn Store, counters: &'a Counters) -> Self {
         Self { store, counters }
@@ -38,7 +38,7 @@ fn small_bytes(result: &ActionResult) -> u64 {
     result.small.iter().map(|b| b.len() as u64).sum()
 }
 
-impl Store for Counted<'_> {
+impl Store for MeteredStore<'_> {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         let found = self.store.action(key)?;
         let (counter, bytes) = match &found {
@@ -60,12 +60,12 @@ impl Store for Counted<'_> {
         Ok(())
     }
 
-    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
-        self.store.missing(digests)
+    fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        self.store.find_missing(digests)
     }
 
-    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
-        let found = self.store.fetch(digest)?;
+    fn get(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
+        let found = self.store.get(digest)?;
         if found.is_some() {
             let fetched = &self.counters.bytes_fetched;
             fetched.fetch_add(digest.size, Ordering::Relaxed);
@@ -80,7 +80,7 @@ impl Store for Counted<'_> {
         Ok(())
     }
 
-    fn distrust(&self, digest: &Digest) {
-        self.store.distrust(digest);
+    fn evict(&self, digest: &Digest) {
+        self.store.evict(digest);
     }
 }

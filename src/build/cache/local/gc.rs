@@ -12,7 +12,7 @@ use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
 
 /// Age up to which a blob stays although no result names it.
-pub(super) const YOUNG: Duration = Duration::from_secs(3600);
+pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What [`LocalStore::usage`] counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl LocalStore {
             // As it is now: another `rel` may just have found it here.
             let written = std::fs::metadata(&path).and_then(|m| m.modified());
             // A time yet to come is of a clock that is ahead, not of long ago.
-            if !written.is_ok_and(|m| !m.elapsed().is_ok_and(|e| e >= YOUNG)) {
+            if !written.is_ok_and(|m| !m.elapsed().is_ok_and(|e| e >= GRACE_PERIOD)) {
                 remove(&path)?;
             }
         }
@@ -230,7 +230,7 @@ mod tests {
         std::fs::remove_file(&path).expect("removes");
         std::fs::write(&path, b"hellO").expect("writes");
         assert_eq!(store.verify().expect("reads"), (2, vec![digest.hex()]));
-        assert_eq!(store.missing(&[digest]).expect("asks"), [digest]);
+        assert_eq!(store.find_missing(&[digest]).expect("asks"), [digest]);
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
             .map(|i: u32| put(&store, &i.to_le_bytes()))
             .collect();
         std::thread::scope(|scope| {
-            scope.spawn(|| blobs.iter().rev().for_each(|blob| store.distrust(blob)));
+            scope.spawn(|| blobs.iter().rev().for_each(|blob| store.evict(blob)));
             let (_, bad) = store.verify().expect("reads");
             assert_eq!(bad, [""; 0]);
         });
@@ -299,9 +299,9 @@ mod tests {
         let (_dir, store) = space();
         let digest = put(&store, b"hello");
         set_age(&store.blob_path(&digest), Duration::from_secs(86_400));
-        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        assert_eq!(store.find_missing(&[digest]).expect("asks"), []);
         store.prune(None, None).expect("prunes");
-        assert_eq!(store.missing(&[digest]).expect("asks"), []);
+        assert_eq!(store.find_missing(&[digest]).expect("asks"), []);
     }
 
     #[test]

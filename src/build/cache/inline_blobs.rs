@@ -19,12 +19,12 @@ const BLOB_BYTES_MAX: u64 = 4096;
 const RESULT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Takes small blobs for a result, and hands the others on.
-pub struct Packing<'a> {
+pub struct InliningStore<'a> {
     store: &'a dyn Store,
     blobs: Mutex<Vec<Vec<u8>>>,
 }
 
-impl<'a> Packing<'a> {
+impl<'a> InliningStore<'a> {
     /// Returns a packing that has taken nothing yet.
     pub fn new(store: &'a dyn Store) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl<'a> Packing<'a> {
     }
 }
 
-impl Store for Packing<'_> {
+impl Store for InliningStore<'_> {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         self.store.action(key)
     }
@@ -63,7 +63,7 @@ impl Store for Packing<'_> {
         self.store.put_action(key, result)
     }
 
-    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+    fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut missing = Self::small(digests);
         let large: Vec<Digest> = digests
             .iter()
@@ -71,13 +71,13 @@ impl Store for Packing<'_> {
             .copied()
             .collect();
         if !large.is_empty() {
-            missing.extend(self.store.missing(&large)?);
+            missing.extend(self.store.find_missing(&large)?);
         }
         Ok(missing)
     }
 
-    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
-        self.store.fetch(digest)
+    fn get(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
+        self.store.get(digest)
     }
 
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()> {
@@ -94,7 +94,7 @@ impl Store for Packing<'_> {
         let read = from.take(digest.size).read_to_end(&mut bytes);
         let found = Digest::of(&bytes);
         if read.is_err() || found != *digest {
-            return Err(super::moving(digest, &found));
+            return Err(super::digest_mismatch(digest, &found));
         }
         if !blobs.contains(&bytes) {
             blobs.push(bytes);
@@ -102,18 +102,18 @@ impl Store for Packing<'_> {
         Ok(())
     }
 
-    fn distrust(&self, digest: &Digest) {
-        self.store.distrust(digest);
+    fn evict(&self, digest: &Digest) {
+        self.store.evict(digest);
     }
 }
 
 /// Answers with the small blobs of a result, and with those of its store.
-pub struct Unpacking<'a> {
+pub struct InlinedReader<'a> {
     store: &'a dyn Store,
     small: Vec<(Digest, &'a [u8])>,
 }
 
-impl<'a> Unpacking<'a> {
+impl<'a> InlinedReader<'a> {
     /// Returns a store that has the small blobs of `result`.
     pub fn new(store: &'a dyn Store, result: &'a ActionResult) -> Self {
         let small = result.small.iter().map(|b| (Digest::of(b), b.as_slice()));
@@ -124,7 +124,7 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-impl Store for Unpacking<'_> {
+impl Store for InlinedReader<'_> {
     fn action(&self, key: &ActionKey) -> Result<Option<ActionResult>> {
         self.store.action(key)
     }
@@ -133,16 +133,16 @@ impl Store for Unpacking<'_> {
         self.store.put_action(key, result)
     }
 
-    fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+    fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let is_here = |d: &Digest| self.small.iter().any(|(digest, _)| digest == d);
         let rest: Vec<Digest> = digests.iter().filter(|d| !is_here(d)).copied().collect();
-        self.store.missing(&rest)
+        self.store.find_missing(&rest)
     }
 
-    fn fetch(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
+    fn get(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>> {
         match self.small.iter().find(|(d, _)| d == digest) {
             Some((_, bytes)) => Ok(Some(Box::new(Cursor::new(bytes.to_vec())))),
-            None => self.store.fetch(digest),
+            None => self.store.get(digest),
         }
     }
 
@@ -150,7 +150,7 @@ impl Store for Unpacking<'_> {
         self.store.put(digest, from)
     }
 
-    fn distrust(&self, digest: &Digest) {
-        self.store.distrust(digest);
+    fn evict(&self, digest: &Digest) {
+        self.store.evict(digest);
     }
 }
