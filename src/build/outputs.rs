@@ -19,24 +19,24 @@ use crate::build::key::OutputState;
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::{self, RepoPath};
 
-mod accept;
-mod aside;
+mod backup;
 mod depfile;
+mod export;
 mod permissions;
 mod restore;
 
-pub use accept::accept;
-use aside::move_aside;
-pub use aside::tidy;
+use backup::move_to_backup;
+pub use backup::tidy;
 pub use depfile::{make_room_for_depfile, take_depfile};
+pub use export::export_from_sandbox;
 use permissions::Made;
 pub use restore::{modes, restore};
 
 /// How the names of files start that are being restored onto another file system.
-pub const BESIDE: &str = ".rel-restore-";
+pub const RESTORE_PREFIX: &str = ".rel-restore-";
 
 /// Returns every path that stands where an output of `target` is declared, sorted.
-pub fn present(target: &Target, digests: &FileHasher) -> Result<Vec<RepoPath>> {
+pub fn existing(target: &Target, digests: &FileHasher) -> Result<Vec<RepoPath>> {
     Ok(states_with(target, digests, |path| {
         Ok(fs::lstat(&path.to_absolute(digests.root()))?.map(|_| ()))
     })?
@@ -46,7 +46,7 @@ pub fn present(target: &Target, digests: &FileHasher) -> Result<Vec<RepoPath>> {
 }
 
 /// Returns the content of every present output.
-pub fn states(target: &Target, digests: &FileHasher) -> Result<Vec<OutputState>> {
+pub fn digest_all(target: &Target, digests: &FileHasher) -> Result<Vec<OutputState>> {
     let found = states_with(target, digests, |path| digests.digest_output(path))?;
     Ok(found.into_iter().map(state).collect())
 }
@@ -175,7 +175,7 @@ pub fn make_room(
         }
         make_parents(digests.root(), &base, is_above_only)?;
     }
-    let mut in_the_way = present(target, digests)?;
+    let mut in_the_way = existing(target, digests)?;
     in_the_way.extend(directories_for_files(target, &ours, digests)?);
     for path in in_the_way {
         let absolute = path.to_absolute(digests.root());
@@ -195,7 +195,7 @@ pub fn make_room(
             // One of an output directory that holds only what is excluded stays as it is.
             () if is_real_dir && is_in_directory(target, &path) => {}
             () if is_ours && !is_real_dir => remove_file(&absolute)?,
-            () => move_aside(&path, digests.root(), state_dir, &mut aside)?,
+            () => move_to_backup(&path, digests.root(), state_dir, &mut aside)?,
         }
     }
     for output in &target.outputs {
@@ -478,7 +478,7 @@ fn persist(temporary: NamedTempFile, mode: Permissions, path: &Path) -> Result<(
         return Err(refused.error).context("write", path);
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let beside = temporary_in(dir, BESIDE, mode)?;
+    let beside = temporary_in(dir, RESTORE_PREFIX, mode)?;
     std::fs::copy(refused.file.path(), beside.path()).context("write", path)?;
     let done = beside.persist_noclobber(path).map_err(|e| e.error);
     done.map(drop).context("write", path)

@@ -369,7 +369,7 @@ impl<'a> StalenessChecker<'a> {
     ) -> Result<Vec<StaleReason>> {
         let has_within = |path: &RepoPath| known.is_some_and(|known| known.has_within(path));
         let mut reasons = Vec::new();
-        let found = outputs::states(target, self.digests)?;
+        let found = outputs::digest_all(target, self.digests)?;
         let find = |states: &[OutputState], path: &RepoPath| {
             states
                 .binary_search_by(|s| s.path.cmp(path))

@@ -437,7 +437,7 @@ pub fn standing(
     let digests = known_digests(context, root);
     let mut made = BTreeMap::new();
     for id in roots {
-        let outputs = crate::build::outputs::states(project.graph.target(*id), &digests)?;
+        let outputs = crate::build::outputs::digest_all(project.graph.target(*id), &digests)?;
         if !outputs.is_empty() {
             let product = None;
             made.insert(*id, Arc::new(TargetOutputs { outputs, product }));

@@ -157,14 +157,14 @@ impl Builder<'_> {
             return Ok(None);
         };
         let digests = self.inspector.digests;
-        let is_there = outputs::states(target, digests)? == result.made.outputs;
+        let is_there = outputs::digest_all(target, digests)? == result.made.outputs;
         self.mark_running(target)?;
         // A product is no file: the cache only knows which one it was.
         let is_whole = (is_there || self.restore_outputs(target, &result, ours)?)
             && (result.made.product.is_none()
                 || self.inspector.product(target, gathered)? == result.made.product);
         if !is_whole {
-            *ours = outputs::states(target, digests)?;
+            *ours = outputs::digest_all(target, digests)?;
             return Ok(None);
         }
         let log = self.keep_log(target, log)?;
@@ -433,7 +433,7 @@ impl Builder<'_> {
     /// Returns what an attempt in vain left at the outputs; what can not be read is left to whoever
     /// it belongs to.
     fn leftover_outputs(&self, target: &Target) -> Vec<OutputState> {
-        outputs::states(target, self.inspector.digests).unwrap_or_default()
+        outputs::digest_all(target, self.inspector.digests).unwrap_or_default()
     }
 
     fn attempt(

@@ -174,7 +174,7 @@ impl Builder<'_> {
                 .help("let the command wait for all that it starts"));
             }
             self.check_changes(target, gathered, stage)?;
-            outputs::accept(target, stage.root(), self.inspector.digests)?;
+            outputs::export_from_sandbox(target, stage.root(), self.inspector.digests)?;
             stage.set_reusable(&place.seen);
         }
         Ok(())

@@ -19,7 +19,7 @@ use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work, lock};
 use crate::build::build_log::TargetState;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Pattern, Target, TargetId};
-use crate::build::outputs::{self, BESIDE};
+use crate::build::outputs::{self, RESTORE_PREFIX};
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::progress::Event;
 
@@ -334,7 +334,7 @@ impl Builder<'_> {
             return false;
         }
         let name = path.as_path().file_name().unwrap_or_default();
-        let is_ours = name.to_string_lossy().starts_with(BESIDE);
+        let is_ours = name.to_string_lossy().starts_with(RESTORE_PREFIX);
         // The commands of the owner begin with an empty output directory as they do with none.
         let is_top = |pattern: &Pattern| matches!(pattern, Pattern::Dir(dir) if dir == path);
         let is_empty = || {

@@ -59,7 +59,7 @@ impl Builder<'_> {
         let made = &record.made.outputs;
         let is_made = |path: &RepoPath| made.binary_search_by(|o| o.path.cmp(path)).is_ok();
         // What can not be looked at is found by the next build.
-        let Ok(mut found) = outputs::present(target, digests) else {
+        let Ok(mut found) = outputs::existing(target, digests) else {
             return;
         };
         found.retain(|path| !is_made(path));

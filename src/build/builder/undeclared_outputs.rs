@@ -16,7 +16,7 @@ use super::Builder;
 use super::foreign_outputs::Others;
 use crate::build::glob::{self, EntryKind, Listing, OutputIndex};
 use crate::build::graph::{Output, Pattern, Target, TargetId};
-use crate::build::outputs::BESIDE;
+use crate::build::outputs::RESTORE_PREFIX;
 use crate::build::stale::GatheredInputs;
 use crate::core::fs::RepoPath;
 use crate::core::progress::Event;
@@ -327,7 +327,7 @@ impl Builder<'_> {
     /// Returns whether an entry is declared, or one that `rel` is about to rename.
     pub(super) fn is_declared_or_ours(&self, path: &RepoPath, kind: EntryKind) -> bool {
         let name = path.as_path().file_name().unwrap_or_default();
-        name.to_string_lossy().starts_with(BESIDE) || self.is_declared(path, kind)
+        name.to_string_lossy().starts_with(RESTORE_PREFIX) || self.is_declared(path, kind)
     }
 
     /// Returns whether some target's output is `path`, lies below it, or takes it in.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{make_parents, move_aside};
+use super::{make_parents, move_to_backup};
 use crate::build::digest::FileHasher;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::fs::{self, RepoPath};
@@ -20,7 +20,7 @@ pub fn make_room_for_depfile(
     let mut aside = None;
     make_parents(digests.root(), path, true)?;
     if fs::lstat(&path.to_absolute(digests.root()))?.is_some() {
-        move_aside(path, digests.root(), state_dir, &mut aside)?;
+        move_to_backup(path, digests.root(), state_dir, &mut aside)?;
     }
     Ok(aside)
 }

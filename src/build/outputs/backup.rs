@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::accept;
+use super::export;
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath};
 
@@ -16,7 +16,7 @@ const AGE_MIN_S: u64 = 24 * 3600;
 const BYTES_MAX: u64 = 1 << 30;
 
 /// Moves what stands at a path to a heap of its own, one for each call of `clear_outputs`.
-pub(super) fn move_aside(
+pub(super) fn move_to_backup(
     path: &RepoPath,
     root: &Path,
     state_dir: &Path,
@@ -44,7 +44,7 @@ pub(super) fn move_aside(
         // Somebody has removed it: it is out of the way.
         Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            accept::move_tree(&source, &destination).context("move aside", &source)
+            export::move_tree(&source, &destination).context("move aside", &source)
         }
         moved => moved.context("move aside", &source),
     }
@@ -144,6 +144,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut aside = None;
         let gone = RepoPath::new("out/gone");
-        move_aside(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
+        move_to_backup(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::permissions::{self, Made};
-use super::{check_promise, make_parents, modes, present};
+use super::{check_promise, existing, make_parents, modes};
 use crate::build::digest::FileHasher;
 use crate::build::graph::Target;
 use crate::core::error::{Error, IoContext, Result};
@@ -16,12 +16,12 @@ use crate::core::fs;
 
 /// Moves the outputs of `target` from the tree below `stage` into the one that `digests` is
 /// about. Nothing is moved unless all that was promised is there.
-pub fn accept(target: &Target, stage: &Path, digests: &FileHasher) -> Result<()> {
+pub fn export_from_sandbox(target: &Target, stage: &Path, digests: &FileHasher) -> Result<()> {
     let staged = FileHasher::load(stage, PathBuf::new());
     for output in &target.outputs {
         check_promise(target, output, &staged)?;
     }
-    for path in present(target, &staged)? {
+    for path in existing(target, &staged)? {
         let (from, to) = (path.to_absolute(stage), path.to_absolute(digests.root()));
         let is_dir = fs::lstat(&from)?.is_some_and(|m| m.is_dir());
         check_link(target, &path, &from, stage)?;
