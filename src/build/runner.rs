@@ -27,18 +27,18 @@ mod env;
 mod exit;
 pub mod log;
 mod pause;
+pub mod process_registry;
 mod programs;
-pub mod register;
 mod session;
 
-use env::offered_slots;
+use env::jobserver_env;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
 use exit::exit_of;
-pub use exit::{Exit, PROGRAM_MISSING};
+pub use exit::{ExitStatus, PROGRAM_MISSING};
 use log::{Answer, Log, Looked};
 use pause::Pause;
+use process_registry::ProcessRegistry;
 use programs::Programs;
-use register::Register;
 use session::{Leader, Start};
 
 /// Time between the polite and the final signal, when a command's own time is over.
@@ -60,7 +60,7 @@ const FIRST_GLANCE: Duration = Duration::from_millis(20);
 const LEFT_GRACE: Duration = Duration::from_secs(1);
 
 /// A command, ready to run.
-pub struct Spec {
+pub struct CommandSpec {
     /// Program and arguments.
     pub argv: Vec<OsString>,
     /// Directory it runs in.
@@ -80,7 +80,7 @@ pub struct Runner {
     at_work: Mutex<BTreeMap<i32, Arc<Family>>>,
     interrupted: OnceLock<Instant>,
     pause: Pause,
-    register: Option<Register>,
+    register: Option<ProcessRegistry>,
     programs: Programs,
     /// Variables that offer job slots to an inner `run_and_record`.
     slots: Vec<(OsString, OsString)>,
@@ -133,42 +133,47 @@ impl Runner {
     pub fn new(jobserver: Option<&jobserver::Client>) -> Self {
         sandbox::close_inherited();
         Self {
-            slots: jobserver.map(offered_slots).unwrap_or_default(),
+            slots: jobserver.map(jobserver_env).unwrap_or_default(),
             ..Self::default()
         }
     }
 
     /// Enters every command into `register` while it runs.
     #[must_use]
-    pub fn registered(mut self, register: Register) -> Self {
-        self.register = Some(register);
+    pub fn registered(mut self, register: ProcessRegistry) -> Self {
+        self.register = Some(process_registry);
         self
     }
 
     /// Says that this runner will start nothing any more.
     pub fn close(&self) {
         if let Some(register) = &self.register {
-            register.close();
+            process_registry.close();
         }
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
-    pub fn run(&self, spec: &Spec, log: &Log) -> Exit {
+    pub fn run(&self, spec: &CommandSpec, log: &Log) -> ExitStatus {
         let file = match log.file().try_clone() {
             Ok(file) => file,
-            Err(e) => return Exit::NotStarted(e),
+            Err(e) => return ExitStatus::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
         let start = || expression.start().map(Started::group);
-        self.drive(spec, start, &|| log.look(), |_| {})
+        self.wait_for(spec, start, &|| log.look(), |_| {})
     }
 
     /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
     /// outlives it: what is left is ended.
-    pub fn run_confined(&self, spec: &Spec, log: &Log, confinement: &Confinement) -> (Exit, Seen) {
+    pub fn run_confined(
+        &self,
+        spec: &CommandSpec,
+        log: &Log,
+        confinement: &Confinement,
+    ) -> (ExitStatus, Seen) {
         let file = match log.file().try_clone() {
             Ok(file) => file,
-            Err(e) => return (Exit::NotStarted(e), Seen::default()),
+            Err(e) => return (ExitStatus::NotStarted(e), Seen::default()),
         };
         let confinement = Confinement {
             log: std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok(),
@@ -195,28 +200,28 @@ impl Runner {
             let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
             seen = watching.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE, family));
         };
-        let exit = self.drive(spec, start, &|| log.look(), finish);
+        let exit = self.wait_for(spec, start, &|| log.look(), finish);
         (exit, seen)
     }
 
     /// Runs a question and returns its standard output; the end of its standard error is returned
     /// second.
-    pub fn ask(&self, spec: &Spec) -> (Exit, Vec<u8>, Vec<u8>) {
-        let ask = || -> io::Result<(Exit, Vec<u8>, Vec<u8>)> {
+    pub fn ask(&self, spec: &CommandSpec) -> (ExitStatus, Vec<u8>, Vec<u8>) {
+        let ask = || -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
             let answer = Answer::create()?;
             let expression = self.expression(spec).stdout_file(answer.out.try_clone()?);
             let expression = expression.stderr_file(answer.err.try_clone()?);
             let start = || expression.start().map(Started::group);
-            let exit = self.drive(spec, start, &|| answer.look(), |_| {});
+            let exit = self.wait_for(spec, start, &|| answer.look(), |_| {});
             // It may have printed more since it was looked at.
             let exit = match answer.look() {
-                Err(max) if exit.is_ok() => Exit::PrintedTooMuch(max),
+                Err(max) if exit.is_ok() => ExitStatus::PrintedTooMuch(max),
                 _ => exit,
             };
             let (out, err) = answer.printed()?;
             Ok((exit, out, err))
         };
-        ask().unwrap_or_else(|e| (Exit::NotStarted(e), Vec::new(), Vec::new()))
+        ask().unwrap_or_else(|e| (ExitStatus::NotStarted(e), Vec::new(), Vec::new()))
     }
 
     /// Asks every command at work to end. Commands started afterwards are refused.
@@ -245,7 +250,7 @@ impl Runner {
         self.interrupted.get().is_some()
     }
 
-    fn session(&self, spec: &Spec, out: File) -> Start {
+    fn session(&self, spec: &CommandSpec, out: File) -> Start {
         let (program, arguments) = self.words(spec);
         let owned = |(name, value): (&OsStr, &OsStr)| (name.to_owned(), value.to_owned());
         Start {
@@ -257,7 +262,7 @@ impl Runner {
         }
     }
 
-    fn words<'a>(&self, spec: &'a Spec) -> (OsString, &'a [OsString]) {
+    fn words<'a>(&self, spec: &'a CommandSpec) -> (OsString, &'a [OsString]) {
         let (program, arguments) = match spec.argv.split_first() {
             Some((program, arguments)) => (program.clone(), arguments),
             None => (OsString::new(), [].as_slice()),
@@ -265,7 +270,7 @@ impl Runner {
         (self.programs.find(&program, spec), arguments)
     }
 
-    fn expression(&self, spec: &Spec) -> duct::Expression {
+    fn expression(&self, spec: &CommandSpec) -> duct::Expression {
         let (program, arguments) = self.words(spec);
         duct::cmd(program, arguments)
             .dir(&spec.dir)
@@ -279,7 +284,7 @@ impl Runner {
     }
 
     /// Returns the whole environment of a command; of two values of a name the last one counts.
-    fn env<'a>(&'a self, spec: &'a Spec) -> impl Iterator<Item = (&'a OsStr, &'a OsStr)> {
+    fn env<'a>(&'a self, spec: &'a CommandSpec) -> impl Iterator<Item = (&'a OsStr, &'a OsStr)> {
         let slots = self.slots.iter();
         let declared = spec.env.iter().chain(slots);
         let declared = declared.map(|(n, v)| (n.as_os_str(), v.as_os_str()));
@@ -291,24 +296,24 @@ impl Runner {
 
     /// Starts a command and waits for its end; `look` is asked whether it prints too much. Calls
     /// `finish` before the command is reaped: until then its numbers are its own.
-    fn drive(
+    fn wait_for(
         &self,
-        spec: &Spec,
+        spec: &CommandSpec,
         start: impl FnOnce() -> io::Result<Started>,
         look: &dyn Fn() -> Looked,
         finish: impl FnOnce(&Family),
-    ) -> Exit {
+    ) -> ExitStatus {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.is_interrupted() {
-            return Exit::Interrupted;
+            return ExitStatus::Interrupted;
         }
         if let Some(register) = &self.register {
-            register.starting();
+            process_registry.starting();
         }
         let since = now_ticks();
         let started = match start() {
             Ok(started) => started,
-            Err(e) => return Exit::NotStarted(e),
+            Err(e) => return ExitStatus::NotStarted(e),
         };
         let family = Arc::new(Family {
             leader: started.pid(),
@@ -325,7 +330,7 @@ impl Runner {
         }
         self.pause.if_on(|| family.signal_unreaped(Signal::STOP));
         if let Some(register) = &self.register {
-            register.started(&family);
+            process_registry.started(&family);
         }
         tracing::debug!(
             pid = family.leader,
@@ -337,17 +342,17 @@ impl Runner {
         self.end_rest(&family, &waited);
         finish(&family);
         if let Some(register) = &self.register {
-            register.ended(family.leader);
+            process_registry.ended(family.leader);
         }
         self.at_work().remove(&family.leader);
         let status = match started.wait() {
             Ok(status) => status,
-            Err(e) => return Exit::NotStarted(e),
+            Err(e) => return ExitStatus::NotStarted(e),
         };
         match waited {
-            Ok(Waited::Late(limit)) => Exit::TimedOut(limit),
-            Ok(Waited::TooMuch(max)) => Exit::PrintedTooMuch(max),
-            _ if self.is_interrupted() && !status.success() => Exit::Interrupted,
+            Ok(Waited::Late(limit)) => ExitStatus::TimedOut(limit),
+            Ok(Waited::TooMuch(max)) => ExitStatus::PrintedTooMuch(max),
+            _ if self.is_interrupted() && !status.success() => ExitStatus::Interrupted,
             _ => exit_of(status),
         }
     }
@@ -434,8 +439,8 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn spec(script: &str, timeout: Option<Duration>) -> Spec {
-        Spec {
+    fn spec(script: &str, timeout: Option<Duration>) -> CommandSpec {
+        CommandSpec {
             argv: ["sh", "-c", script].map(OsString::from).to_vec(),
             dir: std::env::temp_dir(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],

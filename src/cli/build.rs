@@ -20,7 +20,7 @@ use crate::build::digest::FileHasher;
 use crate::build::graph::TargetId;
 use crate::build::model::Project;
 use crate::build::runner::Runner;
-use crate::build::runner::register::Register;
+use crate::build::runner::process_registry::ProcessRegistry;
 use crate::build::stale::StalenessChecker;
 use crate::cli::ui;
 use crate::core::diagnostics::SourceMap;
@@ -234,7 +234,7 @@ fn start_runner(
     state_dir: &Path,
     jobserver: Option<&jobserver::Client>,
 ) -> Result<(Arc<Runner>, Listener)> {
-    let register = Register::open(&state_dir.join("running"), root)?;
+    let register = ProcessRegistry::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
     let listener = Listener::of_runner(&runner, Arc::default())?;
     Ok((runner, listener))

@@ -19,7 +19,7 @@ use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
 use crate::build::runner::log::Log;
-use crate::build::runner::{self, Exit, Spec, command_env};
+use crate::build::runner::{self, CommandSpec, ExitStatus, command_env};
 use crate::build::stale::{self, GatheredInputs, StaleReason};
 use crate::core::error::{Error, ErrorKind, IoContext, Result, plural};
 use crate::core::fs::{self, RepoPath};
@@ -507,14 +507,14 @@ impl Builder<'_> {
         gathered: &GatheredInputs,
         place: &mut ExecRoot,
         log: &Log,
-    ) -> Result<Option<(usize, Exit, PathBuf)>> {
+    ) -> Result<Option<(usize, ExitStatus, PathBuf)>> {
         let root = self.inspector.digests.root();
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);
             place.set_env(&mut env, &gathered.env);
             let dir = place.around_stage().unwrap_or(self.state_dir);
             let long = LongScript::of(target.run.get(i), argv, dir)?;
-            let spec = Spec {
+            let spec = CommandSpec {
                 argv: long.as_ref().map_or(&argv[..], LongScript::argv).to_vec(),
                 dir: target.dir.to_absolute(place.root(root)),
                 env,

@@ -17,7 +17,7 @@ use crate::build::graph::{Pattern, Sandbox, Target};
 use crate::build::key::DiscoveredInput;
 use crate::build::outputs;
 use crate::build::runner::log::Log;
-use crate::build::runner::{Exit, Runner, Spec};
+use crate::build::runner::{CommandSpec, ExitStatus, Runner};
 use crate::build::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
 use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
@@ -342,9 +342,9 @@ impl ExecRoot {
         &mut self,
         target: &Target,
         runner: &Runner,
-        spec: &Spec,
+        spec: &CommandSpec,
         log: &Log,
-    ) -> Result<Exit> {
+    ) -> Result<ExitStatus> {
         let Some(held) = &self.held else {
             return Ok(runner.run(spec, log));
         };
@@ -358,7 +358,7 @@ impl ExecRoot {
             });
         }
         match exit {
-            Exit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
+            ExitStatus::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
                 let what = match self.stage {
                     Some(_) => "can not run in its sandbox here",
                     None => "can not be watched here",

@@ -52,7 +52,7 @@ pub fn command_env(
 ///
 /// The crate's own way marks the pipe between fork and exec, which keeps the standard
 /// library from `posix_spawn`: with a large graph in memory a fork costs milliseconds.
-pub(super) fn offered_slots(client: &jobserver::Client) -> Vec<(OsString, OsString)> {
+pub(super) fn jobserver_env(client: &jobserver::Client) -> Vec<(OsString, OsString)> {
     let mut example = std::process::Command::new("");
     client.configure_make(&mut example);
     let slots: Vec<(OsString, OsString)> = example

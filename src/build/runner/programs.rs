@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::Spec;
+use super::CommandSpec;
 use crate::core::fs;
 
 /// The files of programs, by name and `PATH`.
@@ -15,7 +15,7 @@ pub struct Programs(Mutex<HashMap<(OsString, OsString), OsString>>);
 
 impl Programs {
     /// Returns the file of a program; where it lies is found out once for each `PATH`.
-    pub fn find(&self, program: &OsStr, spec: &Spec) -> OsString {
+    pub fn find(&self, program: &OsStr, spec: &CommandSpec) -> OsString {
         let path = spec.env.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, dirs)| dirs.clone()).unwrap_or_default();
         let is_relative = |dir: PathBuf| dir.is_relative();
@@ -44,7 +44,7 @@ impl Programs {
 /// The standard library leaves open which directory it takes, and can only use
 /// `posix_spawn` with a changed `PATH` when the program is a path already. A name that is
 /// not found is returned as it is, for the system to refuse.
-fn locate(program: &OsStr, spec: &Spec) -> OsString {
+fn locate(program: &OsStr, spec: &CommandSpec) -> OsString {
     if program.as_encoded_bytes().contains(&b'/') {
         return spec.dir.join(program).into_os_string();
     }

@@ -14,7 +14,7 @@ use crate::build::key::{
     ActionInputs, ActionKey, ExplainKey, Field, HashKey, OutputState, TargetOutputs, group_outputs,
 };
 use crate::build::model::Version;
-use crate::build::runner::{Exit, PROGRAM_MISSING, Spec, command_env};
+use crate::build::runner::{CommandSpec, ExitStatus, PROGRAM_MISSING, command_env};
 use crate::core::error::{Error, Result, shortened};
 use crate::core::fs::RepoPath;
 
@@ -373,10 +373,10 @@ impl StalenessChecker<'_> {
             .runner
             .ask(&self.spec(argv, &target.dir, &gathered.env));
         match exit {
-            Exit::Code(0) => Ok(Some(out)),
-            Exit::Interrupted => Err(interrupted()),
+            ExitStatus::Code(0) => Ok(Some(out)),
+            ExitStatus::Interrupted => Err(interrupted()),
             // No sign that there is none.
-            Exit::PrintedTooMuch(_) => {
+            ExitStatus::PrintedTooMuch(_) => {
                 let name = &target.name;
                 let message = format!("the `product` command of `{name}` {}", exit.shown());
                 Err(Error::failed(message).help(PRINT_LESS))
@@ -434,8 +434,8 @@ impl StalenessChecker<'_> {
             .get(question.clone(), since, || self.runner.ask(&spec));
         let (exit, out, err) = &*answer;
         match exit {
-            Exit::Code(0) => Ok(out.clone()),
-            Exit::Interrupted => Err(interrupted()),
+            ExitStatus::Code(0) => Ok(out.clone()),
+            ExitStatus::Interrupted => Err(interrupted()),
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
                     .note("command", shortened(&shown.join(" ")));
@@ -444,9 +444,9 @@ impl StalenessChecker<'_> {
                     false => error.note("printed", text(err)),
                 };
                 Err(match exit {
-                    Exit::PrintedTooMuch(_) => error.help(PRINT_LESS),
-                    Exit::Code(127) => error.help(PROGRAM_MISSING),
-                    Exit::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
+                    ExitStatus::PrintedTooMuch(_) => error.help(PRINT_LESS),
+                    ExitStatus::Code(127) => error.help(PROGRAM_MISSING),
+                    ExitStatus::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
                         error.help(PROGRAM_MISSING)
                     }
                     _ => error,
@@ -455,8 +455,13 @@ impl StalenessChecker<'_> {
         }
     }
 
-    fn spec(&self, argv: &[OsString], dir: &RepoPath, env: &[(String, Option<OsString>)]) -> Spec {
-        Spec {
+    fn spec(
+        &self,
+        argv: &[OsString],
+        dir: &RepoPath,
+        env: &[(String, Option<OsString>)],
+    ) -> CommandSpec {
+        CommandSpec {
             argv: argv.to_vec(),
             dir: dir.to_absolute(self.digests.root()),
             env: command_env(&self.env, env),

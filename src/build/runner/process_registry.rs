@@ -30,7 +30,7 @@ use crate::core::process::{self, Family, now_ticks};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open register.
-pub struct Register {
+pub struct ProcessRegistry {
     file: File,
     /// Where its numbers mean something, as far as can be told.
     place: Option<String>,
@@ -58,7 +58,7 @@ struct Entry {
     mark: Option<String>,
 }
 
-impl Register {
+impl ProcessRegistry {
     /// Ends what a killed `rel` left running, and opens an empty register. The lock of the
     /// checkout at `root` must be held: whoever is registered then is an orphan.
     ///
@@ -340,11 +340,11 @@ mod tests {
             "!1".into(),
         ] {
             std::fs::write(&path, format!("{other}\n{entry}")).expect("writes");
-            Register::open(&path, dir.path()).expect("opens");
+            ProcessRegistry::open(&path, dir.path()).expect("opens");
             assert!(child.try_wait().expect("asks").is_none(), "{other}");
         }
         std::fs::write(&path, format!("!1 {session} {own}\n{entry}")).expect("writes");
-        Register::open(&path, dir.path()).expect("opens");
+        ProcessRegistry::open(&path, dir.path()).expect("opens");
         assert!(!child.wait().expect("ends").success());
     }
 }
