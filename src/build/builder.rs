@@ -15,7 +15,7 @@ use crate::build::build_log::BuildLog;
 use crate::build::cache::Store;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
-use crate::build::sandbox::{Machine, Pool};
+use crate::build::sandbox::{ReusableFiles, SystemPaths};
 use crate::build::scheduler::Scheduler;
 use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict, interrupted};
 use crate::core::error::{Error, ErrorKind, Result};
@@ -124,8 +124,8 @@ pub struct Builder<'a> {
     is_as_recorded: Vec<AtomicBool>,
     strays: UndeclaredOutputs,
     /// What stages are made of; opened when the first one is.
-    pool: OnceLock<Arc<Pool>>,
-    machine: OnceLock<Arc<Machine>>,
+    pool: OnceLock<Arc<ReusableFiles>>,
+    machine: OnceLock<Arc<SystemPaths>>,
     findings: Mutex<BTreeMap<String, Vec<UndeclaredAccess>>>,
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::build::sandbox::{self, Confinement, Seen};
+use crate::build::sandbox::{self, AccessLog, Confinement};
 use crate::core::error::shortened;
 use crate::core::fs;
 use crate::core::process::{Family, Waiter, now_ticks, own_session};
@@ -170,17 +170,17 @@ impl Runner {
         spec: &CommandSpec,
         log: &Log,
         confinement: &Confinement,
-    ) -> (ExitStatus, Seen) {
+    ) -> (ExitStatus, AccessLog) {
         let file = match log.file().try_clone() {
             Ok(file) => file,
-            Err(e) => return (ExitStatus::NotStarted(e), Seen::default()),
+            Err(e) => return (ExitStatus::NotStarted(e), AccessLog::default()),
         };
         let confinement = Confinement {
             log: std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok(),
             ..confinement.clone()
         };
         let watch = Mutex::new(None);
-        let mut seen = Seen::default();
+        let mut seen = AccessLog::default();
         let start = || {
             let (started, watching) = match &confinement.rules {
                 // Whoever is kept from all else has no terminal either.
@@ -198,7 +198,7 @@ impl Runner {
         };
         let finish = |family: &Family| {
             let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-            seen = watching.map_or_else(Seen::default, |w| w.finish(LEFT_GRACE, family));
+            seen = watching.map_or_else(AccessLog::default, |w| w.finish(LEFT_GRACE, family));
         };
         let exit = self.wait_for(spec, start, &|| log.look(), finish);
         (exit, seen)

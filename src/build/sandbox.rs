@@ -22,24 +22,24 @@ use rustix::thread::{
 
 use crate::core::process::{Family, Process};
 
-mod deeds;
+mod access_log;
+mod accesses;
 mod filter;
 mod others;
-mod paths;
-mod pool;
+mod path_walk;
+mod reusable_files;
 mod rights;
 mod rules;
+mod sandbox_root;
 mod seccomp;
 mod sockets;
-mod stage;
-mod touches;
-mod watch;
+mod syscalls_in_stead;
 
+pub use access_log::{AccessLog, Accesses};
 use filter::Held;
-pub use pool::Pool;
-pub use rules::{Machine, Rules, tools};
-pub use stage::{Change, Stage, clear};
-pub use watch::{Seen, Uses};
+pub use reusable_files::ReusableFiles;
+pub use rules::{Rules, SystemPaths, tools};
+pub use sandbox_root::{Change, SandboxRoot, clear};
 
 /// Time in which processes that were killed must be gone.
 const KILL_MAX: Duration = Duration::from_secs(1);
@@ -50,14 +50,14 @@ pub struct Confinement {
     /// What it may read and write; all, when there are none.
     pub rules: Option<Rules>,
     /// Its directories are not noted.
-    pub machine: Arc<Machine>,
+    pub machine: Arc<SystemPaths>,
     /// The file that it prints into, which it may open as `/dev/stdout`.
     pub log: Option<PathBuf>,
 }
 
 /// The watch over a command at work.
 pub struct Watch {
-    seen: Receiver<Seen>,
+    seen: Receiver<AccessLog>,
     /// Closed to end the watch.
     stop: PipeWriter,
 }
@@ -81,7 +81,7 @@ impl Confinement {
             if let Ok(listener) = receiver.recv() {
                 // Nobody asks any more when the start has failed.
                 let listener = Arc::new(listener);
-                let _ = teller.send(watch::watch(&listener, &stopped, &held, &connections));
+                let _ = teller.send(access_log::watch(&listener, &stopped, &held, &connections));
             }
         })?;
         let rules = self.rules.clone();
@@ -191,14 +191,14 @@ pub fn close_inherited() {
 impl Watch {
     /// Waits until nobody of `family` is left to watch, but no longer than `grace`, and returns
     /// what was seen. Who is left then is ended.
-    pub fn finish(self, grace: Duration, family: &Family) -> Seen {
+    pub fn finish(self, grace: Duration, family: &Family) -> AccessLog {
         if let Ok(seen) = self.seen.recv_timeout(grace) {
             return seen;
         }
         drop(self.stop);
-        let broken = |_| Seen {
+        let broken = |_| AccessLog {
             error: Some("its watcher panicked".into()),
-            ..Seen::default()
+            ..AccessLog::default()
         };
         let seen = self.seen.recv().unwrap_or_else(broken);
         let called = seen
@@ -240,7 +240,7 @@ mod tests {
             mark: None,
             known: std::sync::Mutex::default(),
         };
-        drop::<Sender<Seen>>(teller);
+        drop::<Sender<AccessLog>>(teller);
         let seen = watch.finish(Duration::from_secs(60), &nobody);
         assert_eq!(seen.error.as_deref(), Some("its watcher panicked"));
     }

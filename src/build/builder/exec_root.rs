@@ -18,7 +18,9 @@ use crate::build::key::DiscoveredInput;
 use crate::build::outputs;
 use crate::build::runner::log::Log;
 use crate::build::runner::{CommandSpec, ExitStatus, Runner};
-use crate::build::sandbox::{self, Change, Confinement, Machine, Pool, Rules, Seen, Stage};
+use crate::build::sandbox::{
+    self, AccessLog, Change, Confinement, ReusableFiles, Rules, SandboxRoot, SystemPaths,
+};
 use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath};
@@ -31,8 +33,8 @@ pub(super) struct ExecRoot {
     /// Set when they are watched.
     held: Option<Confinement>,
     /// Set when they see only what is declared.
-    stage: Option<Stage>,
-    seen: Seen,
+    stage: Option<SandboxRoot>,
+    seen: AccessLog,
 }
 
 impl Builder<'_> {
@@ -41,7 +43,7 @@ impl Builder<'_> {
         let mut place = ExecRoot {
             held: None,
             stage: None,
-            seen: Seen::default(),
+            seen: AccessLog::default(),
         };
         if self.is_traced(target) {
             place.held = Some(Confinement {
@@ -72,7 +74,7 @@ impl Builder<'_> {
 
     /// Returns the directories of the machine: the system's, those of tools, and what the
     /// sandbox names. Few targets name any, so the others share what is opened.
-    fn machine(&self, sandbox: Option<&Sandbox>) -> Arc<Machine> {
+    fn machine(&self, sandbox: Option<&Sandbox>) -> Arc<SystemPaths> {
         let home = (self.inspector.env)("HOME").map(PathBuf::from);
         let root = self.inspector.digests.root();
         let tools = || {
@@ -83,12 +85,12 @@ impl Builder<'_> {
         if named.is_empty() {
             let machine = self
                 .machine
-                .get_or_init(|| Machine::new(tools(), root, home.as_deref()).into());
+                .get_or_init(|| SystemPaths::new(tools(), root, home.as_deref()).into());
             return machine.clone();
         }
         let named = named.iter().map(|dir| below_home(dir, home.as_deref()));
         let named = tools().into_iter().chain(named).collect();
-        Machine::new(named, root, home.as_deref()).into()
+        SystemPaths::new(named, root, home.as_deref()).into()
     }
 
     /// Returns the sockets that a sandbox names, and directories of such, without links on the way.
@@ -109,7 +111,7 @@ impl Builder<'_> {
     }
 
     /// Sets up a stage with everything that `target` declares.
-    fn stage(&self, target: &Target, gathered: &GatheredInputs) -> Result<Stage> {
+    fn stage(&self, target: &Target, gathered: &GatheredInputs) -> Result<SandboxRoot> {
         let base = self.state_dir.join("sandbox");
         let [at_work, kept] = ["at-work", "kept"].map(|name| base.join(name));
         fs::own_dir(&base)?;
@@ -117,7 +119,7 @@ impl Builder<'_> {
         let pool = self.pool.get_or_init(|| {
             // What a killed run left is of no use to anybody.
             let _ = sandbox::clear(&at_work);
-            Pool::open(kept).into()
+            ReusableFiles::open(kept).into()
         });
         fs::own_dir(&at_work)?;
         let name = blake3::hash(target.name.as_bytes()).to_hex();
@@ -128,7 +130,7 @@ impl Builder<'_> {
         let ups = gathered.inputs.iter().map(|(path, _)| ups(path)).max();
         let root = self.inspector.digests.root();
         let slot = at_work.join(&name[..16]);
-        let mut stage = Stage::new(slot, root, ups.unwrap_or(0), pool.clone())?;
+        let mut stage = SandboxRoot::new(slot, root, ups.unwrap_or(0), pool.clone())?;
         for (path, _) in &gathered.inputs {
             stage.place(path)?;
         }
@@ -184,7 +186,7 @@ impl Builder<'_> {
         &self,
         target: &Target,
         gathered: &GatheredInputs,
-        stage: &Stage,
+        stage: &SandboxRoot,
     ) -> Result<()> {
         let declared = Declared::new(
             self.graph(),
@@ -296,12 +298,12 @@ fn below_home(path: &str, home: Option<&Path>) -> PathBuf {
 impl ExecRoot {
     /// Returns the directory that stands for the repository.
     pub(super) fn root<'a>(&'a self, tree: &'a Path) -> &'a Path {
-        self.stage.as_ref().map_or(tree, Stage::root)
+        self.stage.as_ref().map_or(tree, SandboxRoot::root)
     }
 
     /// Returns the directory around the stage, where a command finds what `rel` hands to it.
     pub(super) fn around_stage(&self) -> Option<&Path> {
-        self.stage.as_ref().map(Stage::slot)
+        self.stage.as_ref().map(SandboxRoot::slot)
     }
 
     /// Leaves out of what was seen a file that `rel` itself handed to a command.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::build::digest::Kind;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Graph, Pattern, Target};
-use crate::build::sandbox::{Seen, Stage, Uses};
+use crate::build::sandbox::{AccessLog, Accesses, SandboxRoot};
 use crate::build::stale::GatheredInputs;
 use crate::core::fs::{RepoPath, STATE_DIR, shown};
 
@@ -103,7 +103,7 @@ impl<'a> Declared<'a> {
     }
 
     /// Returns what commands that were watched in the tree did.
-    pub(super) fn undeclared(&self, seen: &Seen) -> Vec<UndeclaredAccess> {
+    pub(super) fn undeclared(&self, seen: &AccessLog) -> Vec<UndeclaredAccess> {
         let mut found: BTreeMap<(String, &str), UndeclaredAccess> = BTreeMap::new();
         for (path, uses) in &seen.files {
             if let Some(finding) = self.in_tree(path, uses) {
@@ -126,7 +126,7 @@ impl<'a> Declared<'a> {
         found
     }
 
-    fn in_tree(&self, path: &Path, uses: &Uses) -> Option<UndeclaredAccess> {
+    fn in_tree(&self, path: &Path, uses: &Accesses) -> Option<UndeclaredAccess> {
         let inside = path.strip_prefix(self.root).ok().map(RepoPath::new);
         if uses.is_written {
             return self.written(path, inside.as_ref(), uses);
@@ -137,12 +137,12 @@ impl<'a> Declared<'a> {
         }
         let is_dir = path.is_dir();
         let verb = match uses {
-            Uses {
+            Accesses {
                 is_listed: true, ..
             } => "lists",
-            Uses { is_run: true, .. } => "runs",
-            Uses { is_read: true, .. } => "reads",
-            Uses {
+            Accesses { is_run: true, .. } => "runs",
+            Accesses { is_read: true, .. } => "reads",
+            Accesses {
                 is_looked_at: true, ..
             } if !is_dir => "looks at",
             _ => return None,
@@ -157,7 +157,7 @@ impl<'a> Declared<'a> {
         &self,
         path: &Path,
         inside: Option<&RepoPath>,
-        uses: &Uses,
+        uses: &Accesses,
     ) -> Option<UndeclaredAccess> {
         let now = std::fs::symlink_metadata(path).ok();
         let is_dir = now.as_ref().is_some_and(std::fs::Metadata::is_dir);
@@ -235,7 +235,7 @@ impl<'a> Declared<'a> {
     }
 
     /// Returns what commands on a stage asked for in vain, or tried to write in vain.
-    pub(super) fn lacking(&self, seen: &Seen, stage: &Stage) -> Vec<UndeclaredAccess> {
+    pub(super) fn lacking(&self, seen: &AccessLog, stage: &SandboxRoot) -> Vec<UndeclaredAccess> {
         let mut found = Vec::new();
         for (path, uses) in &seen.files {
             found.extend(self.lacked(path, uses, stage));
@@ -263,7 +263,12 @@ impl<'a> Declared<'a> {
         found
     }
 
-    fn lacked(&self, path: &Path, uses: &Uses, stage: &Stage) -> Option<UndeclaredAccess> {
+    fn lacked(
+        &self,
+        path: &Path,
+        uses: &Accesses,
+        stage: &SandboxRoot,
+    ) -> Option<UndeclaredAccess> {
         if path.starts_with(stage.private()) {
             return None;
         }
@@ -289,13 +294,13 @@ impl<'a> Declared<'a> {
         }
         let is_dir = real.is_dir();
         let verb = match uses {
-            Uses { is_run: true, .. } => "runs",
-            Uses {
+            Accesses { is_run: true, .. } => "runs",
+            Accesses {
                 is_listed: true, ..
             } => "lists",
-            Uses { is_read: true, .. } if is_dir => "lists",
-            Uses { is_read: true, .. } => "reads",
-            Uses {
+            Accesses { is_read: true, .. } if is_dir => "lists",
+            Accesses { is_read: true, .. } => "reads",
+            Accesses {
                 is_looked_at: true, ..
             } if !is_dir => "looks at",
             _ => return None,

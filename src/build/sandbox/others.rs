@@ -4,14 +4,14 @@
 
 use std::ffi::c_long;
 
-use super::watch::Seen;
+use super::access_log::AccessLog;
 use crate::core::process::{Process, birth};
 
 /// How far up the parents of a process are looked for.
 const DEPTH_MAX: usize = 256;
 
 /// Returns whether a call may go on that names another process; `None` if it names none.
-pub fn is_own(number: c_long, args: &[u64; 6], caller: u32, seen: &Seen) -> Option<bool> {
+pub fn is_own(number: c_long, args: &[u64; 6], caller: u32, seen: &AccessLog) -> Option<bool> {
     let who = |index: usize| args[index] as i32;
     let is_inside = |pid: i32| is_inside(pid, caller, seen);
     Some(match number {
@@ -51,7 +51,7 @@ const IOPRIO_WHO_USER: i32 = 3;
 
 /// Returns whether a process or a thread is one of those that are watched: the caller's own, one
 /// that made a call, or one that descends from them.
-fn is_inside(pid: i32, caller: u32, seen: &Seen) -> bool {
+fn is_inside(pid: i32, caller: u32, seen: &AccessLog) -> bool {
     let is_own_thread = || std::fs::metadata(format!("/proc/{caller}/task/{pid}")).is_ok();
     if pid <= 0 || is_own_thread() {
         return true;

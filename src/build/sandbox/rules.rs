@@ -54,7 +54,7 @@ const PROGRAM_DIRS: [&str; 3] = ["bin", "sbin", "shims"];
 
 /// Directories of a machine that any command may read, opened once for all commands.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub struct SystemPaths {
     /// The version of Landlock that the kernel has, and that is known here; 0 for none.
     abi: i32,
     /// As they are written, and as what they lead to.
@@ -64,7 +64,7 @@ pub struct Machine {
     opened: Vec<(PathFd, BitFlags<AccessFs>)>,
 }
 
-impl Machine {
+impl SystemPaths {
     /// Opens the directories of the system, without the `home`, and those that are `named`, but
     /// nothing of what is below `root`; those that do not exist are left out.
     pub fn new(named: Vec<PathBuf>, root: &Path, home: Option<&Path>) -> Self {
@@ -138,7 +138,7 @@ fn version() -> i32 {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// What any command may read.
-    pub machine: Arc<Machine>,
+    pub machine: Arc<SystemPaths>,
     /// May be read, listed and run.
     pub read: Vec<PathBuf>,
     /// May be changed in every way as well.

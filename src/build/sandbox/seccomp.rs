@@ -50,7 +50,7 @@ pub enum Answer {
 }
 
 /// What a listener heard.
-pub enum Heard {
+pub enum Notification {
     /// A call.
     Call(Call),
     /// A call whose process was killed meanwhile.
@@ -105,38 +105,38 @@ pub fn install(held: Option<Held>) -> io::Result<Listener> {
 
 impl Listener {
     /// Waits for the next call, or until the other end of `stop` is closed.
-    pub fn next(&self, stop: &impl AsFd) -> io::Result<Heard> {
+    pub fn next(&self, stop: &impl AsFd) -> io::Result<Notification> {
         let mut fds = [
             PollFd::new(&self.0, PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
         match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => return Ok(Heard::Nothing),
+            Err(rustix::io::Errno::INTR) => return Ok(Notification::Nothing),
             other => other?,
         };
         match (fds[0].revents(), fds[1].revents()) {
-            (calls, _) if calls.contains(PollFlags::HUP) => Ok(Heard::End),
+            (calls, _) if calls.contains(PollFlags::HUP) => Ok(Notification::End),
             // Before the next call: processes that call without end would not be stopped.
-            (_, stop) if !stop.is_empty() => Ok(Heard::Stopped),
+            (_, stop) if !stop.is_empty() => Ok(Notification::Stopped),
             (calls, _) if calls.contains(PollFlags::IN) => self.receive(),
-            (calls, _) if !calls.is_empty() => Ok(Heard::End),
-            _ => Ok(Heard::Nothing),
+            (calls, _) if !calls.is_empty() => Ok(Notification::End),
+            _ => Ok(Notification::Nothing),
         }
     }
 
-    fn receive(&self) -> io::Result<Heard> {
+    fn receive(&self) -> io::Result<Notification> {
         // SAFETY: all zero is what the kernel asks for, and what the type allows.
         #[expect(unsafe_code, reason = "a plain struct of the kernel's")]
         let mut told: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut told) {
-            Ok(()) => Ok(Heard::Call(Call {
+            Ok(()) => Ok(Notification::Call(Call {
                 id: told.id,
                 pid: told.pid,
                 number: c_long::from(told.data.nr),
                 args: told.data.args,
             })),
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
-                Ok(Heard::Nothing)
+                Ok(Notification::Nothing)
             }
             Err(e) => Err(e),
         }

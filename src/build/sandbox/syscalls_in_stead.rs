@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::filter::late;
-use super::paths::resolve;
+use super::path_walk::resolve;
 use super::rights::of_thread;
 use super::rules::Rules;
 use super::seccomp::{Call, read_bytes, read_path};

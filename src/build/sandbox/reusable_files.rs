@@ -17,14 +17,14 @@ const KEPT_MAX: usize = 4096;
 
 /// Kept files and directories, below a directory of their own.
 #[derive(Debug)]
-pub struct Pool {
+pub struct ReusableFiles {
     dir: PathBuf,
     files: Mutex<Vec<PathBuf>>,
     dirs: Mutex<Vec<PathBuf>>,
     next: AtomicU64,
 }
 
-impl Pool {
+impl ReusableFiles {
     /// Returns what is kept in `dir`, which is there.
     pub fn open(dir: PathBuf) -> Self {
         let mut pool = Self {

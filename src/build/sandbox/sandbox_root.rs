@@ -13,9 +13,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::pool::Pool;
+use super::access_log::AccessLog;
+use super::reusable_files::ReusableFiles;
 use super::rules::Rules;
-use super::watch::Seen;
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath, Signature};
 
@@ -34,7 +34,7 @@ pub enum Change {
 }
 
 /// A stage. It is removed when it is dropped.
-pub struct Stage {
+pub struct SandboxRoot {
     /// Holds all the rest: what stands for the repository and for some directories above it,
     /// and the private directory.
     slot: PathBuf,
@@ -48,16 +48,16 @@ pub struct Stage {
     outside: Vec<PathBuf>,
     /// Whether files may share their blocks, as far as is known.
     shares_blocks: bool,
-    pool: Arc<Pool>,
+    pool: Arc<ReusableFiles>,
     /// Set when all that was placed is as it was.
     is_reusable: bool,
 }
 
-impl Stage {
+impl SandboxRoot {
     /// Returns an empty stage in `slot` for the repository `source`, of which `ups`
     /// directories above can have declared files, out of what is in `pool` as far as that
     /// goes. What stands in `slot` goes.
-    pub fn new(slot: PathBuf, source: &Path, ups: usize, pool: Arc<Pool>) -> Result<Self> {
+    pub fn new(slot: PathBuf, source: &Path, ups: usize, pool: Arc<ReusableFiles>) -> Result<Self> {
         clear(&slot)?;
         let names: Vec<_> = source.components().rev().take(ups + 1).collect();
         let is_name = |c: &&Component<'_>| matches!(c, Component::Normal(_));
@@ -230,8 +230,8 @@ impl Stage {
     }
 
     /// Says that nothing on the stage was touched but what was accepted: no file, as
-    /// [`Stage::changes`] found, and none of its directories.
-    pub fn set_reusable(&mut self, seen: &Seen) {
+    /// [`SandboxRoot::changes`] found, and none of its directories.
+    pub fn set_reusable(&mut self, seen: &AccessLog) {
         let is_touched = |dir: &PathBuf| seen.files.get(dir).is_some_and(|u| u.is_written);
         self.is_reusable = !self.dirs.iter().any(is_touched);
     }
@@ -300,7 +300,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for SandboxRoot {
     fn drop(&mut self) {
         if self.is_reusable {
             self.recycle();

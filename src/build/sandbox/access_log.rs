@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::Confinement;
-use super::deeds::{self, Object};
+use super::accesses::{Access, AccessKind, DirFd, touches};
 use super::others;
-use super::paths::{End, in_real_parent, may_be_link, own_view, resolve};
+use super::path_walk::{End, in_real_parent, may_be_link, own_view, resolve};
 use super::rules::Rules;
-use super::seccomp::{Answer, Call, Heard, Listener, read_bytes, read_path};
+use super::seccomp::{Answer, Call, Listener, Notification, read_bytes, read_path};
 use super::sockets::{self, ADDRESS_BYTES_MAX, Name, Request};
-use super::touches::{From, Touch, Use, touches};
+use super::syscalls_in_stead::{self, Object};
 use crate::core::error::os_text;
 use crate::core::process::{Process, birth};
 
@@ -39,7 +39,7 @@ const SHEBANG_BYTES_MAX: u64 = 256;
 
 /// How a file was touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Uses {
+pub struct Accesses {
     /// Opened for reading.
     pub is_read: bool,
     /// Asked whether it is there, and what it is.
@@ -56,9 +56,9 @@ pub struct Uses {
 
 /// What was seen of a command.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct AccessLog {
     /// Files by absolute path.
-    pub files: BTreeMap<PathBuf, Uses>,
+    pub files: BTreeMap<PathBuf, Accesses>,
     /// Network addresses that were connected to, or that were tried.
     pub addresses: BTreeSet<String>,
     /// Sockets of this machine that were there, and that no rule opens.
@@ -71,13 +71,13 @@ pub struct Seen {
     pub error: Option<String>,
 }
 
-impl Seen {
+impl AccessLog {
     /// Adds what was seen of a later command.
     pub fn merge(&mut self, later: Self) {
         for (path, uses) in later.files {
-            let known = self.files.entry(path).or_insert(Uses {
+            let known = self.files.entry(path).or_insert(Accesses {
                 was_there: uses.was_there,
-                ..Uses::default()
+                ..Accesses::default()
             });
             known.is_read |= uses.is_read;
             known.is_looked_at |= uses.is_looked_at;
@@ -94,7 +94,7 @@ impl Seen {
 }
 
 /// A path as it was written, and what is done with it.
-type Asked = (PathBuf, Use, bool);
+type Asked = (PathBuf, AccessKind, bool);
 
 /// Answers calls until nobody is left to make one, or `stop` is closed. Connections are made by
 /// whoever hears of them through `connections`.
@@ -103,10 +103,10 @@ pub(super) fn watch(
     stop: &PipeReader,
     held: &Confinement,
     connections: &Sender<Request>,
-) -> Seen {
+) -> AccessLog {
     listener.take_turns();
     let mut notes = Notes {
-        seen: Seen::default(),
+        seen: AccessLog::default(),
         files_bytes: 0,
         known: HashMap::new(),
         known_bytes: 0,
@@ -117,7 +117,7 @@ pub(super) fn watch(
     };
     loop {
         match listener.next(stop) {
-            Ok(Heard::Call(call)) => {
+            Ok(Notification::Call(call)) => {
                 if let Some(answer) = notes.note(&call) {
                     listener.answer(&call, answer);
                 }
@@ -128,9 +128,9 @@ pub(super) fn watch(
                     return notes.seen;
                 }
             }
-            Ok(Heard::Nothing) => {}
-            Ok(Heard::End) => return notes.seen,
-            Ok(Heard::Stopped) => {
+            Ok(Notification::Nothing) => {}
+            Ok(Notification::End) => return notes.seen,
+            Ok(Notification::Stopped) => {
                 notes.seen.is_anyone_left = true;
                 return notes.seen;
             }
@@ -143,7 +143,7 @@ pub(super) fn watch(
 }
 
 struct Notes<'a> {
-    seen: Seen,
+    seen: AccessLog,
     files_bytes: usize,
     /// Each path is worked out once, until some link may lead elsewhere.
     known: HashMap<Asked, Option<i32>>,
@@ -209,7 +209,7 @@ impl Notes<'_> {
             .held
             .rules
             .as_ref()
-            .filter(|_| deeds::is_one(call.number))
+            .filter(|_| syscalls_in_stead::is_one(call.number))
         {
             return self.change(call, rules);
         }
@@ -227,7 +227,7 @@ impl Notes<'_> {
                 continue;
             };
             let answer = self.asked((path, touch.what, touch.follows), call.pid);
-            if touch.what == Use::Link {
+            if touch.what == AccessKind::Link {
                 self.forget();
             }
             refused = refused.or(answer);
@@ -272,8 +272,8 @@ impl Notes<'_> {
             None => PathBuf::new(),
         };
         let object = match (written.as_os_str().is_empty(), touch.from) {
-            (true, From::Descriptor(number)) => Object::Open(number),
-            (true, From::Here) => return Ok(Answer::Fail(libc::ENOENT)),
+            (true, DirFd::Descriptor(number)) => Object::Open(number),
+            (true, DirFd::Here) => return Ok(Answer::Fail(libc::ENOENT)),
             _ => match absolute(written.clone(), call.pid, touch.from) {
                 Some(path) => Object::At(path, touch.follows),
                 None => return Ok(Answer::Fail(libc::ENOTDIR)),
@@ -285,10 +285,12 @@ impl Notes<'_> {
             return Ok(Answer::Fail(error));
         }
         let is_waiting = || self.listener.is_waiting(call);
-        Ok(match deeds::change(call, &object, rules, is_waiting) {
-            Ok(()) => Answer::Done,
-            Err(error) => Answer::Fail(error.raw_os_error()),
-        })
+        Ok(
+            match syscalls_in_stead::change(call, &object, rules, is_waiting) {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::Fail(error.raw_os_error()),
+            },
+        )
     }
 
     /// Notes what is connected to, and has it done if the rules allow it.
@@ -333,7 +335,7 @@ impl Notes<'_> {
 
     /// Opens a socket that the rules let a command connect to.
     fn socket(&mut self, written: &Path, pid: u32, rules: &Rules) -> Result<OwnedFd, i32> {
-        let path = absolute(written.to_owned(), pid, From::Here).ok_or(libc::ENOENT)?;
+        let path = absolute(written.to_owned(), pid, DirFd::Here).ok_or(libc::ENOENT)?;
         let real = resolve(&path, pid, true).real;
         let (file, real) = sockets::opened(&real).map_err(|error| {
             // Whether anything is there is not told either.
@@ -360,7 +362,7 @@ impl Notes<'_> {
     }
 
     /// Returns the absolute path as it was written; `None` for what is of no interest.
-    fn written(&self, pid: u32, touch: &Touch) -> io::Result<Option<PathBuf>> {
+    fn written(&self, pid: u32, touch: &Access) -> io::Result<Option<PathBuf>> {
         let written = match touch.at {
             Some(address) => match read_path(pid, address)? {
                 Some(path) => PathBuf::from(path),
@@ -368,7 +370,7 @@ impl Notes<'_> {
             },
             None => PathBuf::new(),
         };
-        if written.as_os_str().is_empty() && touch.what == Use::Look {
+        if written.as_os_str().is_empty() && touch.what == AccessKind::Look {
             // An open file is asked about: it was noted when it was opened.
             return Ok(None);
         }
@@ -378,13 +380,13 @@ impl Notes<'_> {
         // Most calls end here. In /proc lie links to anywhere.
         let is_straight =
             !path.components().any(|c| c == Component::ParentDir) && !path.starts_with("/proc");
-        let is_dull = is_straight && self.held.is_dull(&path, touch.what);
+        let is_dull = is_straight && self.held.is_ignored(&path, touch.what);
         Ok((!is_dull).then_some(path))
     }
 
     /// Returns whether a path is about a process that is not held. Landlock keeps those from
     /// all but a privileged user, who may read what they were started with.
-    fn is_foreign(&self, path: &Path) -> bool {
+    fn is_foreign_arch(&self, path: &Path) -> bool {
         let in_proc = path.strip_prefix("/proc").ok();
         let number = in_proc.and_then(|rest| rest.iter().next()?.to_str()?.parse().ok());
         // A number is given again.
@@ -397,7 +399,7 @@ impl Notes<'_> {
 
     /// Notes the interpreter that a script names: the kernel opens it without a call.
     fn add_interpreter(&mut self, (path, what, _): &Asked, pid: u32) -> Option<i32> {
-        if *what != Use::Run {
+        if *what != AccessKind::Run {
             return None;
         }
         let file = crate::core::fs::open_regular(path).ok()?;
@@ -406,7 +408,7 @@ impl Notes<'_> {
         let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
         let mut words = line.split(|b| b" \t".contains(b));
         let program = Path::new(OsStr::from_bytes(words.find(|w| !w.is_empty())?));
-        let is_noted = program.is_absolute() && !self.held.is_dull(program, *what);
+        let is_noted = program.is_absolute() && !self.held.is_ignored(program, *what);
         let asked = (program.to_owned(), *what, true);
         is_noted.then(|| self.add(&asked, pid).0).flatten()
     }
@@ -419,7 +421,7 @@ impl Notes<'_> {
             meta,
             is_for_all,
         } = resolve(path, pid, *follows);
-        if self.is_foreign(&real) {
+        if self.is_foreign_arch(&real) {
             return (Some(libc::ENOENT), false);
         }
         // As the kernel says to who has no terminal; the session has one, but that is not theirs.
@@ -432,7 +434,7 @@ impl Notes<'_> {
         };
         let mut refused = None;
         for (path, what, meta) in link
-            .map(|link| (link, Use::Look, meta.clone()))
+            .map(|link| (link, AccessKind::Look, meta.clone()))
             .into_iter()
             .chain([(real, *what, meta)])
         {
@@ -446,21 +448,23 @@ impl Notes<'_> {
             let len = path.as_os_str().len();
             let uses = self.seen.files.entry(path).or_insert_with(|| {
                 *files_bytes += ENTRY_BYTES + len;
-                Uses {
+                Accesses {
                     was_there,
-                    ..Uses::default()
+                    ..Accesses::default()
                 }
             });
             match what {
-                Use::Read if is_dir => uses.is_listed = true,
-                Use::Read => uses.is_read = true,
-                Use::Look => uses.is_looked_at = true,
+                AccessKind::Read if is_dir => uses.is_listed = true,
+                AccessKind::Read => uses.is_read = true,
+                AccessKind::Look => uses.is_looked_at = true,
                 // Nothing comes of it.
-                Use::Make if was_there => uses.is_looked_at = true,
-                Use::Remove if !was_there => uses.is_looked_at = true,
-                Use::Write | Use::Link | Use::Make | Use::Remove => uses.is_written = true,
-                Use::Update => (uses.is_read, uses.is_written) = (true, true),
-                Use::Run => uses.is_run = true,
+                AccessKind::Make if was_there => uses.is_looked_at = true,
+                AccessKind::Remove if !was_there => uses.is_looked_at = true,
+                AccessKind::Write | AccessKind::Link | AccessKind::Make | AccessKind::Remove => {
+                    uses.is_written = true
+                }
+                AccessKind::Update => (uses.is_read, uses.is_written) = (true, true),
+                AccessKind::Run => uses.is_run = true,
             }
         }
         (refused, is_for_all)
@@ -469,19 +473,19 @@ impl Notes<'_> {
 
 impl Confinement {
     /// Returns whether a path is of no interest, whatever it leads to.
-    fn is_dull(&self, path: &Path, what: Use) -> bool {
+    fn is_ignored(&self, path: &Path, what: AccessKind) -> bool {
         is_machine(&self.machine.plain, path, what)
     }
 
     /// Returns whether a path without links is of no interest.
-    fn is_unnoted(&self, path: &Path, what: Use) -> bool {
+    fn is_unnoted(&self, path: &Path, what: AccessKind) -> bool {
         self.log.as_deref() == Some(path) || is_machine(&self.machine.dirs, path, what)
     }
 
     /// Returns the error for a path that no rule opens. To whom it may not be read it is not
     /// there: Landlock alone would tell that it is. Modes, owners and times are not
     /// Landlock's business either.
-    fn refuses(&self, path: &Path, what: Use, is_there: bool) -> Option<i32> {
+    fn refuses(&self, path: &Path, what: AccessKind, is_there: bool) -> Option<i32> {
         let rules = self.rules.as_ref()?;
         let is_below = |dir: &PathBuf| path.starts_with(dir);
         if rules.write.iter().any(is_below) {
@@ -493,10 +497,12 @@ impl Confinement {
             read.any(|dir| is_below(dir) || is_above(dir)) || rules.write.iter().any(is_above);
         match what {
             // The kernel says so, and else Landlock refuses.
-            Use::Make if is_open && is_there => None,
-            Use::Remove if is_open && !is_there => None,
+            AccessKind::Make if is_open && is_there => None,
+            AccessKind::Remove if is_open && !is_there => None,
             // As little there as for reading; but in the repository that would hide a mistake.
-            Use::Remove if !is_open && !path.starts_with(&rules.repository) => Some(libc::ENOENT),
+            AccessKind::Remove if !is_open && !path.starts_with(&rules.repository) => {
+                Some(libc::ENOENT)
+            }
             _ if what.writes() => Some(libc::EACCES),
             // Whether it is there or not: an answer is remembered, and it may come to be there.
             _ => (!is_open).then_some(libc::ENOENT),
@@ -504,17 +510,17 @@ impl Confinement {
     }
 }
 
-fn is_machine(dirs: &[PathBuf], path: &Path, what: Use) -> bool {
+fn is_machine(dirs: &[PathBuf], path: &Path, what: AccessKind) -> bool {
     let is_harmless = ["/dev", "/proc"].iter().any(|dir| path.starts_with(dir));
     (!what.writes() || is_harmless) && dirs.iter().any(|dir| path.starts_with(dir))
 }
 
 /// Returns a path that a process wrote as an absolute one; `None` for what is no file.
-fn absolute(written: PathBuf, pid: u32, from: From) -> Option<PathBuf> {
+fn absolute(written: PathBuf, pid: u32, from: DirFd) -> Option<PathBuf> {
     match from {
         _ if written.is_absolute() => Some(own_view(written, pid)),
-        From::Here => Some(directory_of(pid)?.join(written)),
-        From::Descriptor(fd) => {
+        DirFd::Here => Some(directory_of(pid)?.join(written)),
+        DirFd::Descriptor(fd) => {
             let base = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
             // Pipes and sockets are called `pipe:[1]`.
             let base = Some(base).filter(|b| b.is_absolute())?;
