@@ -11,7 +11,6 @@ pub mod kdl_text;
 pub mod printed;
 pub mod process;
 pub mod progress;
-pub mod report;
 pub mod storage;
 pub mod template;
 pub mod trace;

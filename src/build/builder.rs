@@ -103,8 +103,8 @@ pub struct Builder<'a> {
     pub store: Option<&'a dyn Store>,
     /// `.rel`, absolute.
     pub state_dir: &'a Path,
-    /// Offers and takes job slots of a surrounding `run_and_record`.
-    pub jobserver: Option<jobserver::Client>,
+    /// Offers and takes job slots of a surrounding `make`.
+    pub jobserver: Option<::jobserver::Client>,
     /// Says whether no other `rel` can be at work in this checkout.
     pub holds_lock: &'a (dyn Fn() -> bool + Sync),
     /// Is told what happens.
@@ -132,7 +132,7 @@ pub struct Builder<'a> {
 /// What a worker sends back.
 enum Message {
     Settled(TargetId, Result<Outcome>, Duration),
-    Token(std::io::Result<jobserver::Acquired>),
+    Token(std::io::Result<::jobserver::Acquired>),
 }
 
 impl<'a> Builder<'a> {
@@ -305,7 +305,7 @@ impl<'a> Builder<'a> {
         loop {
             let may_start = self.options.keep_going || summary.errors.is_empty();
             while may_start && running < jobs && !self.inspector.runner.is_interrupted() {
-                // A slot is asked for only when there is something to do with it: a `run_and_record`
+                // A slot is asked for only when there is something to do with it: a `make`
                 // inside of a target may need it.
                 if !scheduler.has_next() || !tokens.allow(running) {
                     break;

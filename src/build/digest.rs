@@ -215,7 +215,7 @@ impl FileHasher {
         }
     }
 
-    /// Returns whether the clock was set back since `mark_running`, so that change times say nothing.
+    /// Returns whether the clock was set back since `start`, so that change times say nothing.
     pub fn was_set_back_since(&self, start: &RunStart) -> bool {
         let elapsed_ns = i64::try_from(start.at.elapsed().as_nanos()).unwrap_or(i64::MAX);
         // A clock that is slowed down (adjtime) loses at most a two-thousandth.

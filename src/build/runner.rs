@@ -34,7 +34,7 @@ mod session;
 use env::jobserver_env;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
 use exit::exit_of;
-pub use exit::{ExitStatus, PROGRAM_MISSING};
+pub use exit::{CommandExit, PROGRAM_MISSING};
 use log::{Answer, Log, Looked};
 use pause::Pause;
 use process_registry::ProcessRegistry;
@@ -82,7 +82,7 @@ pub struct Runner {
     pause: Pause,
     register: Option<ProcessRegistry>,
     programs: Programs,
-    /// Variables that offer job slots to an inner `run_and_record`.
+    /// Variables that offer job slots to an inner `make`.
     slots: Vec<(OsString, OsString)>,
     /// Processes started; asserted in tests, shown by `--stats`.
     pub started: AtomicU64,
@@ -141,22 +141,22 @@ impl Runner {
     /// Enters every command into `register` while it runs.
     #[must_use]
     pub fn registered(mut self, register: ProcessRegistry) -> Self {
-        self.register = Some(process_registry);
+        self.register = Some(register);
         self
     }
 
     /// Says that this runner will start nothing any more.
     pub fn close(&self) {
         if let Some(register) = &self.register {
-            process_registry.close();
+            register.close();
         }
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
-    pub fn run(&self, spec: &CommandSpec, log: &Log) -> ExitStatus {
+    pub fn run(&self, spec: &CommandSpec, log: &Log) -> CommandExit {
         let file = match log.file().try_clone() {
             Ok(file) => file,
-            Err(e) => return ExitStatus::NotStarted(e),
+            Err(e) => return CommandExit::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
         let start = || expression.start().map(Started::group);
@@ -170,10 +170,10 @@ impl Runner {
         spec: &CommandSpec,
         log: &Log,
         confinement: &Confinement,
-    ) -> (ExitStatus, AccessLog) {
+    ) -> (CommandExit, AccessLog) {
         let file = match log.file().try_clone() {
             Ok(file) => file,
-            Err(e) => return (ExitStatus::NotStarted(e), AccessLog::default()),
+            Err(e) => return (CommandExit::NotStarted(e), AccessLog::default()),
         };
         let confinement = Confinement {
             log: std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok(),
@@ -206,8 +206,8 @@ impl Runner {
 
     /// Runs a question and returns its standard output; the end of its standard error is returned
     /// second.
-    pub fn ask(&self, spec: &CommandSpec) -> (ExitStatus, Vec<u8>, Vec<u8>) {
-        let ask = || -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    pub fn ask(&self, spec: &CommandSpec) -> (CommandExit, Vec<u8>, Vec<u8>) {
+        let ask = || -> io::Result<(CommandExit, Vec<u8>, Vec<u8>)> {
             let answer = Answer::create()?;
             let expression = self.expression(spec).stdout_file(answer.out.try_clone()?);
             let expression = expression.stderr_file(answer.err.try_clone()?);
@@ -215,13 +215,13 @@ impl Runner {
             let exit = self.wait_for(spec, start, &|| answer.look(), |_| {});
             // It may have printed more since it was looked at.
             let exit = match answer.look() {
-                Err(max) if exit.is_ok() => ExitStatus::PrintedTooMuch(max),
+                Err(max) if exit.is_ok() => CommandExit::PrintedTooMuch(max),
                 _ => exit,
             };
             let (out, err) = answer.printed()?;
             Ok((exit, out, err))
         };
-        ask().unwrap_or_else(|e| (ExitStatus::NotStarted(e), Vec::new(), Vec::new()))
+        ask().unwrap_or_else(|e| (CommandExit::NotStarted(e), Vec::new(), Vec::new()))
     }
 
     /// Asks every command at work to end. Commands started afterwards are refused.
@@ -302,18 +302,18 @@ impl Runner {
         start: impl FnOnce() -> io::Result<Started>,
         look: &dyn Fn() -> Looked,
         finish: impl FnOnce(&Family),
-    ) -> ExitStatus {
+    ) -> CommandExit {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.is_interrupted() {
-            return ExitStatus::Interrupted;
+            return CommandExit::Interrupted;
         }
         if let Some(register) = &self.register {
-            process_registry.starting();
+            register.starting();
         }
         let since = now_ticks();
         let started = match start() {
             Ok(started) => started,
-            Err(e) => return ExitStatus::NotStarted(e),
+            Err(e) => return CommandExit::NotStarted(e),
         };
         let family = Arc::new(Family {
             leader: started.pid(),
@@ -330,7 +330,7 @@ impl Runner {
         }
         self.pause.if_on(|| family.signal_unreaped(Signal::STOP));
         if let Some(register) = &self.register {
-            process_registry.started(&family);
+            register.started(&family);
         }
         tracing::debug!(
             pid = family.leader,
@@ -342,17 +342,17 @@ impl Runner {
         self.end_rest(&family, &waited);
         finish(&family);
         if let Some(register) = &self.register {
-            process_registry.ended(family.leader);
+            register.ended(family.leader);
         }
         self.at_work().remove(&family.leader);
         let status = match started.wait() {
             Ok(status) => status,
-            Err(e) => return ExitStatus::NotStarted(e),
+            Err(e) => return CommandExit::NotStarted(e),
         };
         match waited {
-            Ok(Waited::Late(limit)) => ExitStatus::TimedOut(limit),
-            Ok(Waited::TooMuch(max)) => ExitStatus::PrintedTooMuch(max),
-            _ if self.is_interrupted() && !status.success() => ExitStatus::Interrupted,
+            Ok(Waited::Late(limit)) => CommandExit::TimedOut(limit),
+            Ok(Waited::TooMuch(max)) => CommandExit::PrintedTooMuch(max),
+            _ if self.is_interrupted() && !status.success() => CommandExit::Interrupted,
             _ => exit_of(status),
         }
     }

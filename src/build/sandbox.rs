@@ -63,10 +63,10 @@ pub struct Watch {
 }
 
 impl Confinement {
-    /// Calls `mark_running` on a thread that is confined; what it starts is confined and watched.
+    /// Calls `start` on a thread that is confined; what it starts is confined and watched.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel can not do it, and whatever `mark_running` says.
+    /// `Unsupported` where the kernel can not do it, and whatever `start` says.
     pub fn start<T: Send + 'static>(
         &self,
         start: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -258,7 +258,7 @@ impl Snapshot {
         }
         let (records, records_meta) = fs::open_own(&build_log::path(state_dir)).ok()?;
         let mark = body.records;
-        if RecordsPosition::of(&build_log, &records_meta, mark.len)? != mark {
+        if RecordsPosition::of(&records, &records_meta, mark.len)? != mark {
             return None;
         }
         let records_size = records_meta.len();

@@ -268,9 +268,9 @@ impl<'a> StalenessChecker<'a> {
         }
         let (verdict, looks) = observations::recording(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
-        if is_fresh && !observations.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
+        if is_fresh && !looks.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
             let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-            noted.push((id, observations.looks));
+            noted.push((id, looks.looks));
         }
         verdict
     }

@@ -123,7 +123,8 @@ impl Screen {
 
     /// Returns mistakes with arrows.
     pub fn mistakes_text(&self, mistakes: &[Diagnostic], sources: &SourceMap) -> Text {
-        let drawn = crate::core::report::render(mistakes, sources, self.width, self.color);
+        let drawn =
+            crate::core::diagnostics::render::report(mistakes, sources, self.width, self.color);
         Text::printed(&drawn, self.color)
     }
 }

@@ -4,6 +4,8 @@
 //! found late (a missing input, a clash of outputs) still shows its line and an
 //! arrow. Nothing here reads files or prints.
 
+pub mod render;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@
 //! answer as if somebody typed. Characters that turn the direction of text, or have no width,
 //! make a text look like another one. Here they become visible escapes such as `\u{1b}`.
 //!
-//! [`line()`] is for names and messages, [`digest_output`] for a line that a command printed (its colours
+//! [`line()`] is for names and messages, [`output`] for a line that a command printed (its colours
 //! may stay), [`json`] for JSON, and [`crate::core::fs::shown`] for file names, which need not be UTF-8.
 
 use std::borrow::Cow;

@@ -19,7 +19,7 @@ use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
 use crate::build::runner::log::Log;
-use crate::build::runner::{self, CommandSpec, ExitStatus, command_env};
+use crate::build::runner::{self, CommandExit, CommandSpec, command_env};
 use crate::build::stale::{self, GatheredInputs, StaleReason};
 use crate::core::error::{Error, ErrorKind, IoContext, Result, plural};
 use crate::core::fs::{self, RepoPath};
@@ -507,7 +507,7 @@ impl Builder<'_> {
         gathered: &GatheredInputs,
         place: &mut ExecRoot,
         log: &Log,
-    ) -> Result<Option<(usize, ExitStatus, PathBuf)>> {
+    ) -> Result<Option<(usize, CommandExit, PathBuf)>> {
         let root = self.inspector.digests.root();
         for (i, argv) in gathered.commands.iter().enumerate() {
             let mut env = command_env(&self.inspector.env, &gathered.env);

@@ -295,7 +295,7 @@ fn from_root(path: &Path, root: &Path) -> RepoPath {
     RepoPath::new(up.join(below))
 }
 
-/// Returns whether what stands at a path, or that it stands there, came about since `mark_running`.
+/// Returns whether what stands at a path, or that it stands there, came about since `start`.
 fn is_written_since(path: &RepoPath, digests: &FileHasher, start: &RunStart) -> bool {
     let absolute = path.to_absolute(digests.root());
     let since = |meta: std::fs::Metadata| start.is_before(Signature::of(&meta).ctime_ns);

@@ -1,6 +1,6 @@
 //! Usual reasons for which a command fails that works by hand: what is not declared is not there.
 
-use crate::build::runner::ExitStatus;
+use crate::build::runner::CommandExit;
 
 /// Variables that say whom to trust, where to fetch from and how to get there; each with what is
 /// printed where it is missed, and the programs in the command that read it.
@@ -70,7 +70,7 @@ pub(super) struct Failed<'a> {
     /// Its text.
     pub command: &'a str,
     /// How it ended.
-    pub exit: &'a ExitStatus,
+    pub exit: &'a CommandExit,
     /// The end of what was printed.
     pub printed: &'a str,
     /// Says whether a variable is set where `rel` runs, and no part of the command's environment.
@@ -118,7 +118,7 @@ impl Failed<'_> {
 
     /// Returns the program that a shell, or `env`, did not find.
     fn missing_program(&self) -> Option<&str> {
-        if !matches!(self.exit, ExitStatus::Code(127)) {
+        if !matches!(self.exit, CommandExit::Code(127)) {
             return None;
         }
         let words = [
@@ -165,7 +165,7 @@ mod tests {
         let kept = ["TOKEN", "SSL_CERT_FILE", "PIP_INDEX_URL", "https_proxy"];
         let failed = Failed {
             command,
-            exit: &ExitStatus::Code(code),
+            exit: &CommandExit::Code(code),
             printed,
             is_kept: &|name| kept.contains(&name),
         };

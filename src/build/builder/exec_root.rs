@@ -17,7 +17,7 @@ use crate::build::graph::{Pattern, Sandbox, Target};
 use crate::build::key::DiscoveredInput;
 use crate::build::outputs;
 use crate::build::runner::log::Log;
-use crate::build::runner::{CommandSpec, ExitStatus, Runner};
+use crate::build::runner::{CommandExit, CommandSpec, Runner};
 use crate::build::sandbox::{
     self, AccessLog, Change, Confinement, ReusableFiles, Rules, SandboxRoot, SystemPaths,
 };
@@ -346,7 +346,7 @@ impl ExecRoot {
         runner: &Runner,
         spec: &CommandSpec,
         log: &Log,
-    ) -> Result<ExitStatus> {
+    ) -> Result<CommandExit> {
         let Some(held) = &self.held else {
             return Ok(runner.run(spec, log));
         };
@@ -360,7 +360,7 @@ impl ExecRoot {
             });
         }
         match exit {
-            ExitStatus::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
+            CommandExit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
                 let what = match self.stage {
                     Some(_) => "can not run in its sandbox here",
                     None => "can not be watched here",

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Builder, log_path};
 use crate::build::graph::{Command, Target};
-use crate::build::runner::{ExitStatus, PROGRAM_MISSING};
+use crate::build::runner::{CommandExit, PROGRAM_MISSING};
 use crate::build::stale::{GatheredInputs, interrupted};
 use crate::core::error::{Error, IoContext, Result, shortened};
 use crate::core::fs;
@@ -52,30 +52,30 @@ pub(super) fn command_error(
     target: &Target,
     gathered: &GatheredInputs,
     (index, dir): (usize, &Path),
-    exit: &ExitStatus,
+    exit: &CommandExit,
     log: &Printed,
 ) -> Box<Error> {
-    if matches!(exit, ExitStatus::Interrupted) {
+    if matches!(exit, CommandExit::Interrupted) {
         return interrupted();
     }
     let command = command_text(target, gathered, index);
     let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))
         .note("command", shortened(&command));
     match exit {
-        ExitStatus::NotStarted(_) if !dir.is_dir() => error
+        CommandExit::NotStarted(_) if !dir.is_dir() => error
             .note("directory", target.dir.to_string())
             .help("that directory is not there: correct `dir`, or make it first"),
-        ExitStatus::NotStarted(why) => error.help(match why.kind() {
+        CommandExit::NotStarted(why) => error.help(match why.kind() {
             std::io::ErrorKind::ArgumentListTooLong => {
                 "hand a long list over in a file, or give a command fewer at a time: `each`"
             }
             std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
             _ => PROGRAM_MISSING,
         }),
-        ExitStatus::TimedOut(_) => {
+        CommandExit::TimedOut(_) => {
             with_tail(error, log).help("raise its `timeout`, or find out what it waits for")
         }
-        ExitStatus::PrintedTooMuch(_) => {
+        CommandExit::PrintedTooMuch(_) => {
             with_tail(error, log).help("let it print less, or write it into a file")
         }
         _ => with_tail(error, log),

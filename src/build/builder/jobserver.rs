@@ -1,4 +1,4 @@
-//! Job slots shared with a surrounding or inner `run_and_record` (GNU make's jobserver protocol).
+//! Job slots shared with a surrounding or inner `make` (GNU make's jobserver protocol).
 //!
 //! The first job needs no token; every further one holds a token while it runs.
 

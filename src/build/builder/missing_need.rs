@@ -8,7 +8,7 @@ use super::error_hints::Failed;
 use super::exec_root::ExecRoot;
 use super::failed::TAIL_BYTES;
 use crate::build::graph::{Pattern, Target};
-use crate::build::runner::{BASE_ENV, ExitStatus};
+use crate::build::runner::{BASE_ENV, CommandExit};
 use crate::core::error::Error;
 use crate::core::fs::RepoPath;
 use crate::core::printed::Printed;
@@ -58,7 +58,7 @@ impl Builder<'_> {
     pub(super) fn with_usual_help(
         &self,
         (command, env): (&str, &[(String, Option<OsString>)]),
-        exit: &ExitStatus,
+        exit: &CommandExit,
         log: &Printed,
         error: Box<Error>,
     ) -> Box<Error> {

@@ -87,7 +87,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Hashes `len` bytes from `mark_running` on, of `size` that the file has.
+    /// Hashes `len` bytes from `start` on, of `size` that the file has.
     fn hash_part(&self, start: u64, len: u64, size: u64) -> Result<ChainingValue> {
         if len > PART_BYTES {
             let left = left_subtree_len(len);

@@ -47,7 +47,7 @@ pub fn recording<T>(question: impl FnOnce() -> T) -> (T, Observations) {
 /// Notes a look, if anybody wants to know.
 pub(super) fn record(path: &RepoPath, follows: bool, seen: Option<Signature>, is_racy: bool) {
     NOTED.with_borrow_mut(|noted| {
-        if let Some(looks) = recording {
+        if let Some(looks) = noted {
             looks.is_racy |= is_racy;
             looks.looks.push(FileObservation {
                 path: path.clone(),
@@ -62,7 +62,7 @@ pub(super) fn record(path: &RepoPath, follows: bool, seen: Option<Signature>, is
 /// Notes the content of the file that was looked at last.
 pub(super) fn note_content(path: &RepoPath, hash: [u8; 32]) {
     NOTED.with_borrow_mut(|noted| {
-        let last = recording.as_mut().and_then(|looks| looks.looks.last_mut());
+        let last = noted.as_mut().and_then(|looks| looks.looks.last_mut());
         if let Some(look) = last.filter(|look| look.path == *path) {
             look.hash = Some(hash);
         }

@@ -1,7 +1,7 @@
 //! Tests of the Releasefile room: what a file says, and the text of every mistake.
 
 use super::*;
-use crate::core::report::render;
+use crate::core::diagnostics::render::report as render;
 
 mod mistakes;
 mod model;

@@ -47,7 +47,7 @@ pub fn command_env(
     env
 }
 
-/// Returns the variables that tell an inner `run_and_record` of job slots, and lets every process
+/// Returns the variables that tell an inner `make` of job slots, and lets every process
 /// inherit the pipe they name.
 ///
 /// The crate's own way marks the pipe between fork and exec, which keeps the standard

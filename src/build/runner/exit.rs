@@ -10,7 +10,7 @@ pub const PROGRAM_MISSING: &str = "is the program installed, and its directory i
 
 /// How a command ended.
 #[derive(Debug)]
-pub enum ExitStatus {
+pub enum CommandExit {
     /// With this status; zero is success.
     Code(i32),
     /// By this signal, which `rel` did not send.
@@ -25,7 +25,7 @@ pub enum ExitStatus {
     NotStarted(io::Error),
 }
 
-impl ExitStatus {
+impl CommandExit {
     /// Returns whether it was a success.
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Code(0))
@@ -69,10 +69,10 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 }
 
 /// Returns the end that a status tells.
-pub(super) fn exit_of(status: ExitStatus) -> ExitStatus {
+pub(super) fn exit_of(status: ExitStatus) -> CommandExit {
     match (status.code(), status.signal()) {
-        (Some(code), _) => ExitStatus::Code(code),
-        (None, Some(signal)) => ExitStatus::Signal(signal),
-        (None, None) => ExitStatus::Code(-1),
+        (Some(code), _) => CommandExit::Code(code),
+        (None, Some(signal)) => CommandExit::Signal(signal),
+        (None, None) => CommandExit::Code(-1),
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn in_real_parent(path: &Path, pid: u32) -> PathBuf {
     real.unwrap_or_else(|| walk(dir, pid, true).0).join(name)
 }
 
-/// Returns whether a path ends with a link, if it leads to `canonicalize`. A link has another name,
+/// Returns whether a path ends with a link, if it leads to `real`. A link has another name,
 /// or lies in another directory, than what it leads to.
 pub(super) fn may_be_link(path: &Path, real: &Path) -> bool {
     path != real && path.symlink_metadata().is_ok_and(|m| m.is_symlink())

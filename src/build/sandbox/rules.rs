@@ -218,7 +218,7 @@ fn opened(path: &Path, access: BitFlags<AccessFs>) -> Option<(PathFd, BitFlags<A
     Some((PathFd::new(path).ok()?, access))
 }
 
-/// Returns what is not opened of a directory of the system, which is `canonicalize`.
+/// Returns what is not opened of a directory of the system, which is `real`.
 fn closed(dir: &Path, real: &Path, root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
     let is_shared = SHARED.iter().any(|shared| dir == Path::new(shared));
     // Some users have `/` or a directory of programs for a home.

@@ -14,7 +14,7 @@ use crate::build::key::{
     ActionInputs, ActionKey, ExplainKey, Field, HashKey, OutputState, TargetOutputs, group_outputs,
 };
 use crate::build::model::Version;
-use crate::build::runner::{CommandSpec, ExitStatus, PROGRAM_MISSING, command_env};
+use crate::build::runner::{CommandExit, CommandSpec, PROGRAM_MISSING, command_env};
 use crate::core::error::{Error, Result, shortened};
 use crate::core::fs::RepoPath;
 
@@ -373,10 +373,10 @@ impl StalenessChecker<'_> {
             .runner
             .ask(&self.spec(argv, &target.dir, &gathered.env));
         match exit {
-            ExitStatus::Code(0) => Ok(Some(out)),
-            ExitStatus::Interrupted => Err(interrupted()),
+            CommandExit::Code(0) => Ok(Some(out)),
+            CommandExit::Interrupted => Err(interrupted()),
             // No sign that there is none.
-            ExitStatus::PrintedTooMuch(_) => {
+            CommandExit::PrintedTooMuch(_) => {
                 let name = &target.name;
                 let message = format!("the `product` command of `{name}` {}", exit.shown());
                 Err(Error::failed(message).help(PRINT_LESS))
@@ -434,8 +434,8 @@ impl StalenessChecker<'_> {
             .get(question.clone(), since, || self.runner.ask(&spec));
         let (exit, out, err) = &*answer;
         match exit {
-            ExitStatus::Code(0) => Ok(out.clone()),
-            ExitStatus::Interrupted => Err(interrupted()),
+            CommandExit::Code(0) => Ok(out.clone()),
+            CommandExit::Interrupted => Err(interrupted()),
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
                     .note("command", shortened(&shown.join(" ")));
@@ -444,9 +444,9 @@ impl StalenessChecker<'_> {
                     false => error.note("printed", text(err)),
                 };
                 Err(match exit {
-                    ExitStatus::PrintedTooMuch(_) => error.help(PRINT_LESS),
-                    ExitStatus::Code(127) => error.help(PROGRAM_MISSING),
-                    ExitStatus::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
+                    CommandExit::PrintedTooMuch(_) => error.help(PRINT_LESS),
+                    CommandExit::Code(127) => error.help(PROGRAM_MISSING),
+                    CommandExit::NotStarted(why) if why.kind() == ErrorKind::NotFound => {
                         error.help(PROGRAM_MISSING)
                     }
                     _ => error,

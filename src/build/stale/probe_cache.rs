@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::build::graph::TargetId;
-use crate::build::runner::ExitStatus;
+use crate::build::runner::CommandExit;
 use crate::core::fs::RepoPath;
 
 /// How many targets had run.
@@ -23,7 +23,7 @@ pub(super) struct Generation(u64);
 pub(super) type ProbeCommand = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
 
 /// How a question's process ended, and what it wrote to standard output and standard error.
-pub(super) type Answer = (ExitStatus, Vec<u8>, Vec<u8>);
+pub(super) type Answer = (CommandExit, Vec<u8>, Vec<u8>);
 
 /// An answer that several targets may wait for.
 type Slot = Arc<OnceLock<Arc<Answer>>>;

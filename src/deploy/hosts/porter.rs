@@ -51,7 +51,7 @@ pub struct Line {
     pub input: String,
 }
 
-/// Does what the first line of `digest_input` says until it ends. Tells `digest_output` either `up` or, in
+/// Does what the first line of `input` says until it ends. Tells `output` either `up` or, in
 /// one line, why not.
 pub fn serve(mut input: impl BufRead + Send + 'static, mut output: impl Write) -> u8 {
     let mut text = String::new();

@@ -276,7 +276,7 @@ pub fn foreign_help(is_by_commands: bool) -> &'static str {
     }
 }
 
-/// Returns the error for a run that may not begin now; `next_opening` says when it may.
+/// Returns the error for a run that may not begin now; `opens` says when it may.
 pub fn outside_window(environment: &str, opens: &str) -> Box<Error> {
     Error::host(format!("`{environment}` is outside its window"))
         .note("window", opens)

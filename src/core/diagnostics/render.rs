@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError,
-    MietteSpanContents, Severity, SourceCode, SourceSpan, SpanContents,
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, Severity,
+    SourceCode, SourceSpan, SpanContents,
 };
 
-use crate::core::diagnostics::{Diagnostic, SourceMap, Span};
+use super::{Diagnostic, SourceMap, Span};
 use crate::core::escape::{is_unsafe, line};
 
 /// What the renderer asks [`Lines`] for when it wants a picture and not a position.
@@ -23,7 +23,7 @@ const LINE_MAX: usize = 10_000;
 const SHOWN_MAX: usize = 50;
 
 /// Returns the mistakes as text for people, `width` columns wide, in the order given.
-pub fn render(mistakes: &[Diagnostic], sources: &SourceMap, width: usize, color: bool) -> String {
+pub fn report(mistakes: &[Diagnostic], sources: &SourceMap, width: usize, color: bool) -> String {
     let theme = match color {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
@@ -234,7 +234,7 @@ impl fmt::Display for Report<'_> {
 
 impl std::error::Error for Report<'_> {}
 
-impl Diagnostic for Report<'_> {
+impl miette::Diagnostic for Report<'_> {
     fn code<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
         Some(Box::new(format!(
             "rel::build::releasefile::{}",
