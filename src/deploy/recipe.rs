@@ -6,8 +6,8 @@
 
 pub mod actions;
 pub mod driver;
+pub mod effects;
 pub mod library;
-pub mod marks;
 pub mod names;
 pub mod parse;
 pub mod reader;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::core::diagnostics::Span;
 use crate::core::template::Template;
-use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::effects::StepEffects;
 
 /// Remote work that can be reused: what to ask, what to do, how to go back.
 #[derive(Clone, Debug, Default)]
@@ -161,7 +161,7 @@ pub struct Step {
     /// Ended when it takes longer.
     pub timeout: Option<Duration>,
     /// What it destroys, and how its way back stands.
-    pub marks: Marks<Template>,
+    pub marks: StepEffects<Template>,
     /// Values of hosts that its texts name: `host.port`.
     pub host_names: BTreeSet<String>,
     /// Where the name is written.

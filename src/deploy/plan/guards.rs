@@ -15,7 +15,7 @@ use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, Seen};
-use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Action, Recipe, Step};
 use crate::deploy::wire::journal::column;
 use crate::deploy::wire::program::quote;
@@ -148,9 +148,9 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
         // Plans show the first line.
         action: Action::Run(guard.command.below(&format!("# guard {}", guard.name))),
         name: name(guard.name),
-        marks: Marks {
+        marks: StepEffects {
             needs_no_undo: true,
-            ..Marks::default()
+            ..StepEffects::default()
         },
         place: one.place,
         ..Step::default()

@@ -17,7 +17,7 @@ use crate::deploy::plan::port::Port;
 use crate::deploy::plan::render::Scope;
 use crate::deploy::plan::secret::{Sealed, Secret};
 use crate::deploy::plan::waves::Wave;
-use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Recipe, Step, UndoWhen};
 use crate::deploy::wire::words::NOT_MADE;
 
@@ -127,7 +127,7 @@ pub struct Draft {
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
     /// What it destroys, and how its way back stands.
-    pub marks: Marks<String>,
+    pub marks: StepEffects<String>,
     /// It goes on when the connection ends.
     pub is_detached: bool,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands

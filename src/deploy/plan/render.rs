@@ -14,7 +14,7 @@ use crate::deploy::http::{HttpCheck, Wait};
 use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat, Service};
 use crate::deploy::plan::port::{Answer, Leads, Port};
 use crate::deploy::plan::secret::Sealed;
-use crate::deploy::recipe::marks::Marks;
+use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
 use crate::deploy::wire::words::NOT_MADE;
 use crate::deploy::wire::words::{artifact_names, hex};
@@ -237,7 +237,7 @@ impl Scope<'_> {
             timeout: step.timeout,
             on_change: step.on_change.clone(),
             is_detached: step.is_detached,
-            marks: Marks {
+            marks: StepEffects {
                 desc: self.optional(step.marks.desc.as_ref())?,
                 destroys: self.optional(step.marks.destroys.as_ref())?,
                 undo_check: self.optional(step.marks.undo_check.as_ref())?,

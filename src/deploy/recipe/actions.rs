@@ -9,7 +9,7 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template};
-use crate::deploy::recipe::names::Allow;
+use crate::deploy::recipe::names::NameRules;
 use crate::deploy::recipe::reader::{Reader, text_of};
 use crate::deploy::recipe::{Action, Kind, Leads, Wait, WaitFor};
 
@@ -42,7 +42,7 @@ impl Reader {
         };
         self.properties(node, allowed);
         let late = |me: &mut Self, (text, place): (String, Span), mode| {
-            me.template(&text, mode, Allow::Late, place)
+            me.template(&text, mode, NameRules::Late, place)
         };
         Some(match name {
             "run" => {
@@ -51,11 +51,11 @@ impl Reader {
             }
             "write" => {
                 let [path, (text, place)] = self.arguments(node)?;
-                let content = self.template(&text, Mode::Plain, Allow::Content, place);
+                let content = self.template(&text, Mode::Plain, NameRules::Content, place);
                 Action::Write {
                     path: late(self, path, Mode::Plain),
                     mode: self.mode(node, &content),
-                    owner: self.property(node, "owner", Mode::Plain, Allow::Late),
+                    owner: self.property(node, "owner", Mode::Plain, NameRules::Late),
                     content,
                 }
             }
@@ -69,7 +69,7 @@ impl Reader {
             "service" if node.get("start").is_some() => Action::Managed {
                 start: self.required(node, "start", Mode::Shell)?,
                 status: self.required(node, "status", Mode::Shell)?,
-                stop: self.property(node, "stop", Mode::Shell, Allow::Late),
+                stop: self.property(node, "stop", Mode::Shell, NameRules::Late),
                 within: self.within(node),
             },
             "service" => {
@@ -78,8 +78,8 @@ impl Reader {
                     name: late(self, name, Mode::Plain),
                     run: self.required(node, "run", Mode::Shell)?,
                     log: self.required(node, "log", Mode::Plain)?,
-                    stop: self.property(node, "stop", Mode::Shell, Allow::Late),
-                    ready: self.property(node, "ready", Mode::Shell, Allow::Late),
+                    stop: self.property(node, "stop", Mode::Shell, NameRules::Late),
+                    ready: self.property(node, "ready", Mode::Shell, NameRules::Late),
                     within: self.within(node),
                 }
             }
@@ -100,7 +100,7 @@ impl Reader {
     fn forward(&mut self, node: &KdlNode) -> Option<Action> {
         let (name, place) = self.argument(node)?;
         Some(Action::Port {
-            name: self.template(&name, Mode::Plain, Allow::Late, place),
+            name: self.template(&name, Mode::Plain, NameRules::Late, place),
             listen: self.required(node, "listen", Mode::Plain)?,
             leads: Leads::To(self.required(node, "to", Mode::Plain)?),
         })
@@ -110,9 +110,9 @@ impl Reader {
     fn responder(&mut self, node: &KdlNode) -> Option<Action> {
         self.properties(node, &["listen", "status"]);
         let (name, place) = self.argument(node)?;
-        let name = self.template(&name, Mode::Plain, Allow::Late, place);
+        let name = self.template(&name, Mode::Plain, NameRules::Late, place);
         let listen = self.required(node, "listen", Mode::Plain)?;
-        let status = self.property(node, "status", Mode::Plain, Allow::Late);
+        let status = self.property(node, "status", Mode::Plain, NameRules::Late);
         let status = status.unwrap_or_else(|| Template::literal("503"));
         let (mut headers, mut body) = (Vec::new(), None);
         for child in node.children().map_or(&[][..], KdlDocument::nodes) {
@@ -127,13 +127,13 @@ impl Reader {
                         let message = format!("`{name}` is no name for a header of a responder");
                         self.wrong("wrong_value", at, message, why);
                     }
-                    let value = self.template(&text, Mode::Plain, Allow::Late, place);
+                    let value = self.template(&text, Mode::Plain, NameRules::Late, place);
                     headers.push((name, value));
                 }
                 "body" if body.is_none() => {
                     self.properties(child, &[]);
                     let (text, place) = self.argument(child)?;
-                    body = Some(self.template(&text, Mode::Plain, Allow::Late, place));
+                    body = Some(self.template(&text, Mode::Plain, NameRules::Late, place));
                 }
                 "body" => {
                     let message = String::from("a responder has one `body`");
@@ -154,7 +154,7 @@ impl Reader {
     }
 
     fn within(&mut self, node: &KdlNode) -> Template {
-        self.property(node, "within", Mode::Plain, Allow::Early)
+        self.property(node, "within", Mode::Plain, NameRules::Early)
             .unwrap_or_else(|| Template::literal("30s"))
     }
 
@@ -162,7 +162,7 @@ impl Reader {
         let (text, place) = self.argument(node)?;
         let to = self.required(node, "to", Mode::Plain)?;
         if node.get("from").is_some() {
-            let path = self.template(&text, Mode::Plain, Allow::Late, place);
+            let path = self.template(&text, Mode::Plain, NameRules::Late, place);
             return Some(Action::Fetch { path, to });
         }
         let name = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
@@ -193,12 +193,12 @@ impl Reader {
             let names = ["http"].iter().chain(&HTTP_PROPERTIES);
             let properties: BTreeMap<String, Template> = names
                 .filter_map(|name| {
-                    let value = self.property(node, name, Mode::Plain, Allow::Late)?;
+                    let value = self.property(node, name, Mode::Plain, NameRules::Late)?;
                     Some(((*name).to_owned(), value))
                 })
                 .collect();
             WaitFor::Http(properties)
-        } else if let Some(port) = self.property(node, "port", Mode::Plain, Allow::Late) {
+        } else if let Some(port) = self.property(node, "port", Mode::Plain, NameRules::Late) {
             WaitFor::Port(port)
         } else {
             WaitFor::Command(self.required(node, "command", Mode::Shell)?)
@@ -210,7 +210,7 @@ impl Reader {
             what,
             within: self.within(node),
             every: or(
-                self.property(node, "every", Mode::Plain, Allow::Early),
+                self.property(node, "every", Mode::Plain, NameRules::Early),
                 "500ms",
             ),
         }))

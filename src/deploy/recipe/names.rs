@@ -25,7 +25,7 @@ const BUILT_IN: [&str; 9] = [
 
 /// Which names a text may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allow {
+pub enum NameRules {
     /// Those known before a host is asked.
     Early,
     /// Those and `{run-id}`.
@@ -76,7 +76,7 @@ impl Names {
         &self,
         template: &Template,
         mode: Mode,
-        allow: Allow,
+        allow: NameRules,
         place: Span,
     ) -> Option<Diagnostic> {
         for name in template.names() {
@@ -95,7 +95,7 @@ impl Names {
         &self,
         name: &str,
         mode: Mode,
-        allow: Allow,
+        allow: NameRules,
     ) -> Result<(), (String, Option<String>)> {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         let kind = self.params.get(name).or_else(|| self.params.get(head));
@@ -113,7 +113,7 @@ impl Names {
                 }
             }
             Some(Kind::Artifact) if matches!(tail, "sha256" | "id" | "name") => {}
-            Some(Kind::Secret) if tail.is_empty() && allow == Allow::Content => {}
+            Some(Kind::Secret) if tail.is_empty() && allow == NameRules::Content => {}
             Some(Kind::Secret) => return Err(only_in_files(name)),
             Some(Kind::Artifact) => {
                 return Err((
@@ -134,9 +134,9 @@ impl Names {
             }
         }
         let is_allowed = match allow {
-            Allow::Late | Allow::Content => true,
-            Allow::Let => !self.facts.contains(name) && head != "notes",
-            Allow::Early => !self.is_late(name),
+            NameRules::Late | NameRules::Content => true,
+            NameRules::Let => !self.facts.contains(name) && head != "notes",
+            NameRules::Early => !self.is_late(name),
         };
         match is_allowed {
             true => Ok(()),

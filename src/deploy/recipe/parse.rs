@@ -12,8 +12,8 @@ use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
-use crate::deploy::recipe::marks::Marks;
-use crate::deploy::recipe::names::Allow;
+use crate::deploy::recipe::effects::StepEffects;
+use crate::deploy::recipe::names::NameRules;
 use crate::deploy::recipe::reader::{self, Reader, text_of};
 use crate::deploy::recipe::{
     Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, UndoWhen, WaitFor,
@@ -226,7 +226,7 @@ impl Reader {
                     recipe.has_due = true;
                     recipe.facts.push(Fact {
                         name: DUE.to_owned(),
-                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        command: self.template(&command, Mode::Shell, NameRules::Early, place),
                         is_from: false,
                     });
                 }
@@ -236,7 +236,7 @@ impl Reader {
                 if let Some([(name, _), (command, place)]) = self.arguments(node) {
                     recipe.facts.push(Fact {
                         name,
-                        command: self.template(&command, Mode::Shell, Allow::Early, place),
+                        command: self.template(&command, Mode::Shell, NameRules::Early, place),
                         is_from: self.is_from(node),
                     });
                 }
@@ -244,7 +244,7 @@ impl Reader {
             "guard" => {
                 self.properties(node, &["back"]);
                 if let Some([(name, _), (command, place)]) = self.arguments(node) {
-                    let command = self.template(&command, Mode::Shell, Allow::Early, place);
+                    let command = self.template(&command, Mode::Shell, NameRules::Early, place);
                     let is_back = self.flag(node, "back");
                     if is_back {
                         self.check_back_guard(recipe, &command, place);
@@ -302,7 +302,7 @@ impl Reader {
     fn derived(&mut self, node: &KdlNode, recipe: &mut Recipe) {
         self.properties(node, &["digest"]);
         if let Some([(name, _), (value, place)]) = self.arguments(node) {
-            let value = self.template(&value, Mode::Plain, Allow::Let, place);
+            let value = self.template(&value, Mode::Plain, NameRules::Let, place);
             self.names.declare_let(&name, &value);
             let is_digest = self.flag(node, "digest");
             recipe.lets.push(Let {
@@ -350,8 +350,8 @@ impl Reader {
         let named = std::mem::take(&mut self.host_names);
         let default = node.entry("default").and_then(text_of).inspect(|text| {
             let (mode, allow) = match kind {
-                Kind::Command => (Mode::Shell, Allow::Late),
-                _ => (Mode::Plain, Allow::Early),
+                Kind::Command => (Mode::Shell, NameRules::Late),
+                _ => (Mode::Plain, NameRules::Early),
             };
             // Checked here, read again where it is used: there it may be empty or not.
             self.template(text, mode, allow, place);
@@ -380,7 +380,7 @@ impl Reader {
         let names: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         for name in &names {
             // As a text that mentions them all would be.
-            self.template(&format!("{{{name}}}"), Mode::Shell, Allow::Late, place);
+            self.template(&format!("{{{name}}}"), Mode::Shell, NameRules::Late, place);
         }
         names
     }
@@ -391,7 +391,7 @@ impl Reader {
         let children = node.children().map_or(&[][..], KdlDocument::nodes);
         let named = std::mem::take(&mut self.host_names);
         let mut actions: Vec<Action> = Vec::new();
-        let per = self.property(node, "per", Mode::Plain, Allow::Early);
+        let per = self.property(node, "per", Mode::Plain, NameRules::Early);
         let mut step = Step {
             name,
             per,
@@ -403,7 +403,7 @@ impl Reader {
                 .unwrap_or_default(),
             is_from: self.is_from(node),
             is_detached: self.flag(node, "detach"),
-            user: self.property(node, "as", Mode::Plain, Allow::Early),
+            user: self.property(node, "as", Mode::Plain, NameRules::Early),
             prepare: None,
             action: Action::Run(Template::default()),
             check: None,
@@ -413,7 +413,7 @@ impl Reader {
             dir: None,
             env: Vec::new(),
             timeout: None,
-            marks: Marks::default(),
+            marks: StepEffects::default(),
             host_names: BTreeSet::new(),
             place,
         };
@@ -482,7 +482,7 @@ impl Reader {
                 let place = self.place(entry.span());
                 match (entry.name(), text_of(entry)) {
                     (Some(key), Some(text)) if is_variable(key.value()) => {
-                        let value = self.template(&text, Mode::Plain, Allow::Late, place);
+                        let value = self.template(&text, Mode::Plain, NameRules::Late, place);
                         step.env.push((key.value().to_owned(), value));
                     }
                     _ => self.wrong(
@@ -507,30 +507,32 @@ impl Reader {
         };
         match name {
             "prepare" => {
-                step.prepare = Some(self.template(&text, Mode::Shell, Allow::Late, place));
+                step.prepare = Some(self.template(&text, Mode::Shell, NameRules::Late, place));
             }
-            "check" => step.check = Some(self.template(&text, Mode::Shell, Allow::Early, place)),
+            "check" => {
+                step.check = Some(self.template(&text, Mode::Shell, NameRules::Early, place))
+            }
             "verify" => {
-                let verify = self.template(&text, Mode::Shell, Allow::Late, place);
+                let verify = self.template(&text, Mode::Shell, NameRules::Late, place);
                 step.verify.push(verify);
             }
             "undo-check" => {
-                let check = self.template(&text, Mode::Shell, Allow::Early, place);
+                let check = self.template(&text, Mode::Shell, NameRules::Early, place);
                 step.marks.undo_check = Some(check);
             }
             "rollback-check" => {
-                let check = self.template(&text, Mode::Shell, Allow::Late, place);
+                let check = self.template(&text, Mode::Shell, NameRules::Late, place);
                 step.marks.rollback_check = Some(check);
             }
             "undo" => {
-                step.undo = Some(self.template(&text, Mode::Shell, Allow::Late, place));
+                step.undo = Some(self.template(&text, Mode::Shell, NameRules::Late, place));
                 step.undo_when = match (self.flag(node, "late"), self.flag(node, "with-restarts")) {
                     (true, _) => UndoWhen::Last,
                     (false, true) => UndoWhen::WithRestarts,
                     (false, false) => UndoWhen::InTurn,
                 };
             }
-            "dir" => step.dir = Some(self.template(&text, Mode::Plain, Allow::Late, place)),
+            "dir" => step.dir = Some(self.template(&text, Mode::Plain, NameRules::Late, place)),
             _ => step.timeout = self.duration(&text, place),
         }
     }

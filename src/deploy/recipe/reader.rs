@@ -11,7 +11,7 @@ use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::kdl_text::{self, Part};
 use crate::core::template::{Mode, Template};
-use crate::deploy::recipe::names::{Allow, Names};
+use crate::deploy::recipe::names::{NameRules, Names};
 
 /// Parses the text of file number `file`; with the mistakes in it that the parser takes.
 pub(in crate::deploy) fn document(
@@ -103,7 +103,7 @@ impl Reader {
         &mut self,
         text: &str,
         mode: Mode,
-        allow: Allow,
+        allow: NameRules,
         place: Span,
     ) -> Template {
         match Template::parse(text, mode) {
@@ -129,7 +129,7 @@ impl Reader {
         node: &KdlNode,
         name: &str,
         mode: Mode,
-        allow: Allow,
+        allow: NameRules,
     ) -> Option<Template> {
         let entry = node.entry(name)?;
         let place = self.place(entry.span());
@@ -143,7 +143,7 @@ impl Reader {
         name: &str,
         mode: Mode,
     ) -> Option<Template> {
-        let found = self.property(node, name, mode, Allow::Late);
+        let found = self.property(node, name, mode, NameRules::Late);
         if found.is_none() {
             let place = self.place(node.span());
             let message = format!("`{}` needs `{name}=`", node.name().value());

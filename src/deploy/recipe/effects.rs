@@ -6,12 +6,12 @@ use kdl::KdlNode;
 
 use crate::core::template::Mode;
 use crate::deploy::recipe::Step;
-use crate::deploy::recipe::names::Allow;
+use crate::deploy::recipe::names::NameRules;
 use crate::deploy::recipe::reader::{Reader, text_of};
 
 /// The marks of a step, as templates or as texts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Marks<T> {
+pub struct StepEffects<T> {
     /// What it does, in words: plans show this in place of its text.
     pub desc: Option<T>,
     /// What is lost for good when it runs.
@@ -30,7 +30,7 @@ pub struct Marks<T> {
     pub makes: Option<T>,
 }
 
-impl<T> Default for Marks<T> {
+impl<T> Default for StepEffects<T> {
     fn default() -> Self {
         Self {
             desc: None,
@@ -49,12 +49,12 @@ impl Reader {
     /// Reads the marks among the properties of a step.
     pub(in crate::deploy) fn marks(&mut self, node: &KdlNode, step: &mut Step) {
         if node.get("destructive").and_then(|v| v.as_bool()) != Some(false) {
-            let destroys = self.property(node, "destructive", Mode::Plain, Allow::Late);
+            let destroys = self.property(node, "destructive", Mode::Plain, NameRules::Late);
             step.marks.destroys = destroys;
         }
-        step.marks.desc = self.property(node, "desc", Mode::Plain, Allow::Late);
+        step.marks.desc = self.property(node, "desc", Mode::Plain, NameRules::Late);
         step.marks.is_once = self.flag(node, "once");
-        step.marks.makes = self.property(node, "makes", Mode::Plain, Allow::Late);
+        step.marks.makes = self.property(node, "makes", Mode::Plain, NameRules::Late);
         match node.get("undo").map(|v| v.as_bool()) {
             None => {}
             Some(Some(false)) => step.marks.needs_no_undo = true,
