@@ -7,9 +7,9 @@
 pub mod hosts;
 pub mod http;
 pub mod plan;
+pub mod protocol;
 pub mod recipe;
 pub mod told;
-pub mod wire;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,10 +41,10 @@ use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback::RollbackPlan;
 use crate::deploy::plan::secret::{Hidden, Secret};
 use crate::deploy::plan::{decide, orphans, roles};
+use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
+use crate::deploy::protocol::words;
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
-use crate::deploy::wire::shortened::RUNS_KEPT;
-use crate::deploy::wire::words;
 
 pub use crate::deploy::plan::check::{check_call, check_uses};
 pub use crate::deploy::plan::expand::needed_targets;

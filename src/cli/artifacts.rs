@@ -14,7 +14,7 @@ use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Artifact;
 use crate::core::error::{IoContext, Result};
 use crate::deploy::hosts::upload;
-use crate::deploy::wire::words::{hex, lower_hex};
+use crate::deploy::protocol::words::{hex, lower_hex};
 
 /// The files of needed targets, by their full names.
 #[derive(Default)]

@@ -32,8 +32,8 @@ use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Secret;
+use crate::deploy::protocol::words::run_id;
 use crate::deploy::told::saved::{SavedPlan, is_allowed};
-use crate::deploy::wire::words::run_id;
 use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
 
 #[derive(Debug, clap::Args)]

@@ -373,7 +373,7 @@ impl Job<'_> {
         let all = self.project.sources.files().iter().chain(used);
         Ok(all
             .map(|file| {
-                let digest = deploy::wire::words::hex(file.text.as_bytes());
+                let digest = deploy::protocol::words::hex(file.text.as_bytes());
                 (file.path.display().to_string(), digest)
             })
             .collect())

@@ -47,11 +47,11 @@ use crate::deploy::plan::job::{Act, Draft};
 use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::waves::Wave;
-use crate::deploy::wire::detached::Detached;
-use crate::deploy::wire::held::Held;
-use crate::deploy::wire::journal::{Attempt, Journal};
-use crate::deploy::wire::machine::Machine;
-use crate::deploy::wire::words::NOT_MADE;
+use crate::deploy::protocol::detached::Detached;
+use crate::deploy::protocol::host_identity::HostIdentity;
+use crate::deploy::protocol::journal::{Attempt, Journal};
+use crate::deploy::protocol::lease_status::LeaseHolder;
+use crate::deploy::protocol::words::NOT_MADE;
 
 /// What one host said.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +60,7 @@ pub struct Seen {
     /// that was asked.
     pub edits: BTreeMap<String, Vec<String>>,
     /// Which machine it is, as far as it tells; of hosts that are reached by SSH.
-    pub machine: Option<Machine>,
+    pub machine: Option<HostIdentity>,
     /// Its clock, in seconds since 1970.
     pub now: u64,
     /// Its journal.
@@ -83,7 +83,7 @@ pub struct Seen {
     /// What stands where a step would write a file, by id of the step; for plans only.
     pub standing: BTreeMap<String, Standing>,
     /// Who holds the environment there.
-    pub held: Vec<Held>,
+    pub held: Vec<LeaseHolder>,
     /// Scopes that a run entered and could not leave.
     pub scopes: Vec<String>,
     /// Services that run there and whose use is known.
@@ -271,7 +271,7 @@ pub struct Plan {
     pub round_trips: usize,
     /// Who holds the environment, by host; those without are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub held: BTreeMap<String, Vec<Held>>,
+    pub held: BTreeMap<String, Vec<LeaseHolder>>,
     /// What goes on on hosts and is something else: nothing is changed there meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,

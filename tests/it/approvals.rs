@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
+use rel::deploy::protocol::words::hex;
 use rel::deploy::told::moved::saved_form;
 use rel::deploy::told::saved::Body;
-use rel::deploy::wire::words::hex;
 use serde_json::{Value, json};
 
 use crate::space::{Output, REL, Space, wait_until};

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 use regex::bytes::Regex;
+use rel::deploy::protocol::words::hex;
 use rel::deploy::told::saved::Body;
-use rel::deploy::wire::words::hex;
 use serde_json::{Value, json};
 
 use crate::space::{REL, Space};

@@ -7,7 +7,7 @@ use crate::deploy::plan::difference::{Change, Difference};
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::guards::{Blocked, Stopping};
 use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::wire::words::age_of;
+use crate::deploy::protocol::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 
 /// Returns a plan use by use, host by host: what would run and why. What is fresh is only

@@ -3,10 +3,10 @@
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::core::error::plural;
 use crate::deploy::hosts::inventory::HostFacts;
+use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
+use crate::deploy::protocol::words::age_of;
 use crate::deploy::told::history::{End, History};
 use crate::deploy::told::status::{HostStatus, State};
-use crate::deploy::wire::shortened::RUNS_KEPT;
-use crate::deploy::wire::words::age_of;
 
 /// So many edits of a release are shown.
 const EDITS_SHOWN: usize = 10;

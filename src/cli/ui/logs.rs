@@ -2,8 +2,8 @@
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::hosts::attach::Attached;
+use crate::deploy::protocol::detached::State;
 use crate::deploy::told::fold::{Folded, together};
-use crate::deploy::wire::detached::State;
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
 pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> Text {

@@ -5,8 +5,8 @@ use super::{Text, shown_time};
 use crate::core::error::plural;
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::Seat;
+use crate::deploy::protocol::words::age_of;
 use crate::deploy::told::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
-use crate::deploy::wire::words::age_of;
 
 /// Returns the whole page.
 pub fn markdown(book: &Runbook) -> Text {

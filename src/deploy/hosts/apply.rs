@@ -22,8 +22,8 @@ use crate::deploy::hosts::upload;
 use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::{Act, Job, Seat};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
-use crate::deploy::wire::journal::Run;
-use crate::deploy::wire::program;
+use crate::deploy::protocol::journal::Run;
+use crate::deploy::protocol::program;
 
 /// Releases whose ways back are kept.
 const UNDO_KEPT: usize = 10;

@@ -17,9 +17,9 @@ use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::detached::{Detached, State};
-use crate::deploy::wire::frames::{Frame, unanswered};
-use crate::deploy::wire::program::quote;
+use crate::deploy::protocol::detached::{Detached, State};
+use crate::deploy::protocol::frames::{Frame, unanswered};
+use crate::deploy::protocol::program::quote;
 use crate::deploy::{Request, open, world};
 
 /// How one detached step ended.

@@ -28,11 +28,11 @@ use crate::deploy::plan::port::Port;
 use crate::deploy::plan::questions::{ANSWER_MAX, Answers, Depth, Questions};
 use crate::deploy::plan::roles::{Probe, Said};
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::frames::unanswered;
-use crate::deploy::wire::held::refused;
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{self, Header, quote};
-use crate::deploy::wire::words::lower_hex;
+use crate::deploy::protocol::frames::unanswered;
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::lease_status::lease_refused_error;
+use crate::deploy::protocol::program::{self, Header, quote};
+use crate::deploy::protocol::words::lower_hex;
 
 /// One host with its connection.
 pub struct Member {
@@ -461,7 +461,7 @@ impl Member {
             ("moved", _) => Ok(Taken::Moved),
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
             ("owed", words) => Err(owed(&self.header.purpose, &self.state(), name, words)),
-            ("locked", held) => Err(refused(name, &self.header.purpose, held)),
+            ("locked", held) => Err(lease_refused_error(name, &self.header.purpose, held)),
             ("twin", rest) => {
                 let (room, held) = rest.split_once('\t').unwrap_or_default();
                 let (room, held) = (room.to_owned(), held.to_owned());

@@ -8,9 +8,9 @@ use crate::core::error::Result;
 use crate::core::fs::STATE_DIR;
 use crate::deploy::Request;
 use crate::deploy::hosts::fleet::nonce;
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{Header, LEASE_TIME};
-use crate::deploy::wire::words::{absolute_root, join_parts};
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::program::{Header, LEASE_TIME};
+use crate::deploy::protocol::words::{absolute_root, join_parts};
 
 /// Returns the header of a session with `host`.
 ///

@@ -22,8 +22,8 @@ use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::{System, Ways};
 use crate::deploy::plan::questions::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
-use crate::deploy::wire::program::{Header, LEASE_TIME, quote};
-use crate::deploy::wire::words::absolute_root;
+use crate::deploy::protocol::program::{Header, LEASE_TIME, quote};
+use crate::deploy::protocol::words::absolute_root;
 
 /// How often the clock is looked at while hosts are asked.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -230,7 +230,7 @@ impl HostFacts {
         self.roles = has.map(|(_, (name, _))| name.clone()).collect();
         self.system = answers
             .get(&0)
-            .map(|text| crate::deploy::wire::journal::column(text));
+            .map(|text| crate::deploy::protocol::journal::column(text));
         self.free_kib = answers.get(&1).and_then(|text| text.parse().ok());
     }
 }

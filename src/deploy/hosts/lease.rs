@@ -16,10 +16,10 @@ use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::plan::guards::{WINDOW, outside_window};
 use crate::deploy::plan::orphans::{self, Running};
 use crate::deploy::plan::questions::Depth;
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::held::refused;
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{self, quote, seconds};
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::lease_status::lease_refused_error;
+use crate::deploy::protocol::program::{self, quote, seconds};
 use crate::deploy::{Request, jobs, open, who_has_roles};
 
 /// What `rel lock` and `rel unlock` did.
@@ -71,7 +71,7 @@ pub fn unfreeze(
     let said = fleet.each(&|name, member| {
         let answer = member.session().call(&call, interrupted)?;
         match answer.split_once(' ') {
-            Some(("locked", held)) => Err(refused(name, words, held)),
+            Some(("locked", held)) => Err(lease_refused_error(name, words, held)),
             _ => member.rest_of(&answer, "unlocked").map(str::to_owned),
         }
     })?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::error::{Error, Result};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::held::refused;
+use crate::deploy::protocol::lease_status::lease_refused_error;
 
 /// Leases that are wanted.
 pub struct LeaseRequest<'a> {
@@ -102,12 +102,12 @@ pub(super) fn of_one_name(fleet: &Fleet, name: &str, taken: Taken) -> Result<Tak
     };
     let is_holder = |other: &&str| {
         let other = fleet.member(other);
-        other.is_ok_and(|other| other.header.room() == room)
+        other.is_ok_and(|other| other.header.session_dir() == room)
     };
     let member = fleet.member(name)?;
     let mut holders = fleet.names().filter(|other| *other != name);
     let Some(other) = holders.find(is_holder) else {
-        return Err(refused(name, &member.header.purpose, &held));
+        return Err(lease_refused_error(name, &member.header.purpose, &held));
     };
     let (one, other) = (name.min(other), name.max(other));
     Err(Error::host(format!(

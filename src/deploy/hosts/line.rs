@@ -19,8 +19,8 @@ use crate::deploy::hosts::undo::Ran;
 use crate::deploy::plan::job::{Act, Seat};
 use crate::deploy::plan::script;
 use crate::deploy::plan::{PlannedJob, PlannedStep};
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::program;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program;
 
 /// Lines of a failed step's output that an error shows, and bytes of each.
 const LAST_LINES: usize = 12;

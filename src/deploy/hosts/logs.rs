@@ -16,10 +16,10 @@ use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::fleet::{self, Fleet};
 use crate::deploy::hosts::gates::Gates;
 use crate::deploy::plan::secret::Hidden;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program::{LOGS, quote};
 use crate::deploy::told::fold::{Fold, Folded, LogLine, unseen};
 use crate::deploy::told::stamps::{Clock, stamp};
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::program::{LOGS, quote};
 use crate::deploy::{Request, known_roots, world};
 
 /// So long a line waits for others like it, while logs are followed.

@@ -13,7 +13,7 @@ use crate::core::error::{Error, Result};
 use crate::core::fs;
 use crate::core::storage;
 use crate::deploy::hosts::lock;
-use crate::deploy::wire::machine::Machine;
+use crate::deploy::protocol::host_identity::HostIdentity;
 
 /// File of the checkout's state directory.
 pub const FILE: &str = "machines.v1";
@@ -22,9 +22,9 @@ pub const FILE: &str = "machines.v1";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The machine.
-    pub machine: Machine,
+    pub machine: HostIdentity,
     /// For which host, and on which machine, its state directory was written.
-    pub written: Option<(String, Machine)>,
+    pub written: Option<(String, HostIdentity)>,
     /// A place for temporary files that is full, and the one that is used instead.
     pub full: Option<(String, String)>,
     /// The project that keeps its state where this one would: this one begins to keep its own
@@ -42,9 +42,9 @@ impl Told {
         let words: Vec<&str> = words.split(' ').collect();
         match (event, words.as_slice()) {
             ("full", [full, used]) => self.full = Some(((*full).into(), (*used).into())),
-            ("machine", [id, key]) => self.machine = Machine::new(id, key),
+            ("machine", [id, key]) => self.machine = HostIdentity::new(id, key),
             ("state", [name, id, key]) => {
-                self.written = Some(((*name).to_owned(), Machine::new(id, key)));
+                self.written = Some(((*name).to_owned(), HostIdentity::new(id, key)));
             }
             _ => {}
         }
@@ -54,7 +54,7 @@ impl Told {
     ///
     /// # Errors
     /// It leads to another one.
-    pub fn check_plan(&self, name: &str, planned: Option<&Machine>) -> Result<()> {
+    pub fn check_plan(&self, name: &str, planned: Option<&HostIdentity>) -> Result<()> {
         let now = &self.machine;
         let Some(planned) = planned.filter(|planned| planned.is_not(now)) else {
             return Ok(());
@@ -73,7 +73,7 @@ impl Told {
     /// # Errors
     /// It leads to another one, to one that tells nothing of what is known, or to the state of
     /// another host.
-    pub fn check(&self, name: &str, known: Option<&Machine>, state: &str) -> Result<()> {
+    pub fn check(&self, name: &str, known: Option<&HostIdentity>, state: &str) -> Result<()> {
         let now = &self.machine;
         let (message, was, compared) = match (known, &self.written) {
             (Some(known), _) if known.is_not(now) => {
@@ -112,8 +112,8 @@ fn another(name: &str) -> String {
 pub struct Machines {
     /// Where they are kept; nowhere, if nothing may be written.
     path: Option<PathBuf>,
-    known: BTreeMap<String, Machine>,
-    learned: Mutex<BTreeMap<String, Machine>>,
+    known: BTreeMap<String, HostIdentity>,
+    learned: Mutex<BTreeMap<String, HostIdentity>>,
 }
 
 impl Machines {
@@ -129,12 +129,12 @@ impl Machines {
     }
 
     /// Returns the machine that a host's name stood for.
-    pub fn known(&self, host: &str) -> Option<&Machine> {
+    pub fn known(&self, host: &str) -> Option<&HostIdentity> {
         self.known.get(host)
     }
 
     /// Notes which machine a host is. Of the one that is known, what it does not say now stays.
-    pub fn learn(&self, host: &str, machine: &Machine) {
+    pub fn learn(&self, host: &str, machine: &HostIdentity) {
         let known = self.known.get(host);
         let machine = match known {
             Some(known) if !known.is_another(machine) => machine.or(known),
@@ -146,7 +146,7 @@ impl Machines {
     }
 
     /// Notes that a host is this machine, whatever it was before.
-    pub fn accept(&self, host: &str, machine: &Machine) {
+    pub fn accept(&self, host: &str, machine: &HostIdentity) {
         lock(&self.learned).insert(host.to_owned(), machine.clone());
     }
 
@@ -166,13 +166,13 @@ impl Machines {
 mod tests {
     use super::*;
 
-    use crate::deploy::wire::machine::tests::{ID, KEY, OTHER};
+    use crate::deploy::protocol::host_identity::tests::{ID, KEY, OTHER};
 
     #[test]
     fn a_name_that_leads_elsewhere_is_refused() {
-        let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
-        let none = Machine::default();
-        let said = |machine: &Machine, written: Option<(&str, &Machine)>| Told {
+        let (here, there) = (HostIdentity::new(ID, KEY), HostIdentity::new(OTHER, KEY));
+        let none = HostIdentity::default();
+        let said = |machine: &HostIdentity, written: Option<(&str, &HostIdentity)>| Told {
             other: None,
             machine: machine.clone(),
             written: written.map(|(name, machine)| (name.to_owned(), machine.clone())),
@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_plan_is_for_the_machine_that_it_was_made_of() {
-        let (here, there) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
-        let none = Machine::default();
+        let (here, there) = (HostIdentity::new(ID, KEY), HostIdentity::new(OTHER, KEY));
+        let none = HostIdentity::default();
         for (planned, now, is_refused) in [
             (None, &there, false),
             (Some(&here), &here, false),
@@ -237,7 +237,7 @@ mod tests {
     fn what_is_known_of_a_machine_is_not_forgotten() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(FILE);
-        let of = |id: &str, key: &str| Machine::new(id, key);
+        let of = |id: &str, key: &str| HostIdentity::new(id, key);
         for (says, known) in [
             (of(ID, "-"), of(ID, "-")),
             (of("-", KEY), of(ID, KEY)),
@@ -258,11 +258,11 @@ mod tests {
     fn what_two_runs_learn_is_kept() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(FILE);
-        let (one, two) = (Machine::new(ID, KEY), Machine::new(OTHER, KEY));
+        let (one, two) = (HostIdentity::new(ID, KEY), HostIdentity::new(OTHER, KEY));
         let runs = [(); 2].map(|()| Machines::read(Some(path.clone())));
         runs[0].learn("a", &one);
         runs[1].learn("b", &two);
-        runs[1].learn("c", &Machine::default());
+        runs[1].learn("c", &HostIdentity::default());
         for run in &runs {
             run.keep().expect("writes");
         }
@@ -271,10 +271,10 @@ mod tests {
         assert_eq!(known.known("b"), Some(&two));
         assert_eq!(known.known("c"), None);
         // A person may mean one that tells nothing.
-        known.accept("b", &Machine::default());
+        known.accept("b", &HostIdentity::default());
         known.keep().expect("writes");
         let known = Machines::read(Some(path.clone()));
-        assert_eq!(known.known("b"), Some(&Machine::default()));
+        assert_eq!(known.known("b"), Some(&HostIdentity::default()));
         std::fs::write(&path, "torn").expect("writes");
         assert_eq!(Machines::read(Some(path)).known("a"), None);
         Machines::read(None).keep().expect("nothing to write");

@@ -23,8 +23,8 @@ use crate::deploy::plan::questions::Depth;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback::{Kind, Parts, Refused, RollbackPlan, label_of, waits};
 use crate::deploy::plan::{Plan, Seen};
-use crate::deploy::wire::frames::{Frame, unanswered};
-use crate::deploy::wire::program;
+use crate::deploy::protocol::frames::{Frame, unanswered};
+use crate::deploy::protocol::program;
 use crate::deploy::{Outcome, Request, hosts_of, who_has_roles, world};
 
 /// Most lines that one host may say of what it would take back.

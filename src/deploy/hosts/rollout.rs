@@ -15,7 +15,7 @@ use crate::deploy::plan::job::Act;
 use crate::deploy::plan::place::Place;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
-use crate::deploy::wire::program;
+use crate::deploy::protocol::program;
 
 /// How often a soak looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);

@@ -13,10 +13,10 @@ use crate::deploy::hosts::gates::Gates;
 use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::transport::{Transport, first_input};
 use crate::deploy::plan::secret::Hidden;
-use crate::deploy::wire::frames::{Frame, Reply, unanswered};
-use crate::deploy::wire::held::lost;
-use crate::deploy::wire::machine::Machine;
-use crate::deploy::wire::program::Header;
+use crate::deploy::protocol::frames::{Frame, Reply, unanswered};
+use crate::deploy::protocol::host_identity::HostIdentity;
+use crate::deploy::protocol::lease_status::lost_lease_error;
+use crate::deploy::protocol::program::Header;
 
 mod channel;
 mod errors;
@@ -50,9 +50,9 @@ pub struct Session {
     /// The directory of the environment's state there; what the guard says, once it has answered.
     pub state: String,
     /// The machine that the host's name stood for.
-    pub known: Option<Machine>,
+    pub known: Option<HostIdentity>,
     /// The machine that the plan was made of which is carried out.
-    pub planned: Option<Machine>,
+    pub planned: Option<HostIdentity>,
     /// What its guard said of the machine.
     pub told: Told,
     /// Why nothing is sent there any more: it is not the machine of that name.
@@ -178,7 +178,7 @@ impl Session {
             if let Some(frame) = channel.take() {
                 let frame = frame.map_err(|nonsense| self.nonsense(&nonsense))?;
                 let frame = self.hidden.frame(frame);
-                return match lost(&self.host.name, &frame) {
+                return match lost_lease_error(&self.host.name, &frame) {
                     Some(error) => Err(error),
                     None => Ok(Some(frame)),
                 };
@@ -215,7 +215,7 @@ impl Session {
     fn nonsense(&self, text: &str) -> Box<Error> {
         self.cut();
         Error::host(format!("host `{}` sent what makes no sense", self.name()))
-            .note("event", crate::deploy::wire::journal::column(text))
+            .note("event", crate::deploy::protocol::journal::column(text))
             .help("run the same command again; it asks the host what was done and goes on")
     }
 

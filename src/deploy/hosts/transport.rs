@@ -14,7 +14,7 @@ use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, Result};
 use crate::deploy::hosts::destination::{Destination, Resolver, Variable};
 use crate::deploy::hosts::ssh_config::Plain;
-use crate::deploy::wire::program::quote;
+use crate::deploy::protocol::program::quote;
 
 /// The first words on a host: reads the guard from standard input and becomes it.
 ///

@@ -26,9 +26,9 @@ use crate::deploy::hosts::undo::left::Left;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::place::{Place, WaveName};
 use crate::deploy::plan::rollback::label_of;
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::journal::in_order;
-use crate::deploy::wire::program;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::journal::in_order;
+use crate::deploy::protocol::program;
 
 /// A step that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -417,7 +417,7 @@ fn unreturned(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> Vec<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::wire::journal::Journal;
+    use crate::deploy::protocol::journal::Journal;
 
     /// Lines `run event seq step`, a second apart, on one host.
     fn seen(lines: &[&str]) -> BTreeMap<String, Seen> {

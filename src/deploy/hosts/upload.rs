@@ -12,7 +12,7 @@ use crate::deploy::hosts::archive;
 use crate::deploy::hosts::delta::Listing;
 use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::session::Session;
-use crate::deploy::wire::words::lower_hex;
+use crate::deploy::protocol::words::lower_hex;
 
 /// Sends an artifact as the directory `to` of a host; `base` is the name of the last one of its
 /// kind. What is not what was built any more is an error, however far it has come: the name that

@@ -10,8 +10,8 @@ use crate::deploy::plan::guards::{Blocked, Stopping, USER};
 use crate::deploy::plan::job::{Act, Draft};
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::{PlannedJob, Seen, Verdict};
-use crate::deploy::wire::journal::Journal;
-use crate::deploy::wire::program::quote;
+use crate::deploy::protocol::journal::Journal;
+use crate::deploy::protocol::program::quote;
 
 /// What speaks against a step before it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::plan::{Plan, Probe, Seen, Verdict};
-use crate::deploy::wire::machine::Machine;
+use crate::deploy::protocol::host_identity::HostIdentity;
 
 /// What a host said that the plan rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
     /// Which machine it was, where it told that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<Machine>,
+    pub machine: Option<HostIdentity>,
     /// Length of its journal.
     pub journal_size: u64,
     /// SHA-256 of its journal.

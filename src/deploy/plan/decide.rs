@@ -23,9 +23,9 @@ use crate::deploy::plan::order::{follows, is_gate};
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::protocol::journal::{Attempt, Line, Record};
+use crate::deploy::protocol::words::{hex, push_field};
 use crate::deploy::recipe::DUE;
-use crate::deploy::wire::journal::{Attempt, Line, Record};
-use crate::deploy::wire::words::{hex, push_field};
 
 /// Seconds by which the clock of a host may be set back between two runs, as a time service does.
 const CLOCK_STEP_MAX: u64 = 60;

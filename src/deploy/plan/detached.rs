@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::core::error::{Error, Result};
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
-use crate::deploy::wire::detached::{Detached, State};
-use crate::deploy::wire::words::{age_of, hex, push_field};
+use crate::deploy::protocol::detached::{Detached, State};
+use crate::deploy::protocol::words::{age_of, hex, push_field};
 
 /// Work that is going on on a host and is not what a plan would do there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub fn check(plan: &Plan, purpose: &str, hosts: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::wire::detached::tests::journal;
+    use crate::deploy::protocol::detached::tests::journal;
 
     #[test]
     fn an_end_that_the_journal_tells_is_told() {

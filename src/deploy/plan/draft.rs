@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::escape;
 use crate::deploy::plan::job::{Act, Draft};
-use crate::deploy::wire::words::hex;
+use crate::deploy::protocol::words::hex;
 
 /// Stands for "whatever the step does" where a step only says that it destroys.
 const YES: &str = "true";

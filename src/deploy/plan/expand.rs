@@ -20,10 +20,10 @@ use crate::deploy::plan::promote::Promoted;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::plan::waves::{self, Wave};
+use crate::deploy::protocol::words::NOT_MADE;
+use crate::deploy::protocol::words::artifact_names;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::{Kind, Param, Recipe};
-use crate::deploy::wire::words::NOT_MADE;
-use crate::deploy::wire::words::artifact_names;
 
 /// Everything that texts may depend on.
 pub struct World<'a> {
@@ -408,7 +408,7 @@ impl World<'_> {
             args.insert(param.name.clone(), bound);
         }
         let job = Job {
-            label: crate::deploy::wire::journal::column(label),
+            label: crate::deploy::protocol::journal::column(label),
             recipe: recipe.clone(),
             host: seats.host.map(|h| h.name.clone()),
             from: seats.from.map(|h| h.name.clone()),

@@ -15,10 +15,10 @@ use crate::deploy::plan::here::THIS_MACHINE;
 use crate::deploy::plan::job::Job;
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::program::quote;
 use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Action, Recipe, Step};
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::quote;
 
 /// The guard that stops a run whose steps name a user that a host does not know.
 pub const USER: &str = "user";

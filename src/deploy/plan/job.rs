@@ -17,9 +17,9 @@ use crate::deploy::plan::port::Port;
 use crate::deploy::plan::render::Scope;
 use crate::deploy::plan::secret::{Sealed, Secret};
 use crate::deploy::plan::waves::Wave;
+use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Recipe, Step, UndoWhen};
-use crate::deploy::wire::words::NOT_MADE;
 
 /// One use of a recipe on one host.
 #[derive(Clone, Debug)]

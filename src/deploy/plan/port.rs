@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::deploy::wire::program::quote;
+use crate::deploy::protocol::program::quote;
 
 /// A port that is open as long as the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,12 +15,12 @@ use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
 use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Hidden, Seal};
-use crate::deploy::wire::detached::Detached;
-use crate::deploy::wire::frames::{Reply, unanswered};
-use crate::deploy::wire::held::Held;
-use crate::deploy::wire::journal::{JOURNAL_LINES_MAX, Journal};
-use crate::deploy::wire::program::{Header, SEALED, lean, quote};
-use crate::deploy::wire::words::hex;
+use crate::deploy::protocol::detached::Detached;
+use crate::deploy::protocol::frames::{Reply, unanswered};
+use crate::deploy::protocol::journal::{JOURNAL_LINES_MAX, Journal};
+use crate::deploy::protocol::lease_status::LeaseHolder;
+use crate::deploy::protocol::program::{Header, SEALED, quote, strip_comments};
+use crate::deploy::protocol::words::hex;
 
 /// Longest journal, in bytes, that is read; with all that was put away when it was shortened.
 const JOURNAL_MAX: usize = 1 << 26;
@@ -210,7 +210,7 @@ impl Questions {
 
     fn about_edits(&mut self, draft: &Draft) {
         if let Act::Symlink { path, .. } = &draft.act {
-            let script = format!("{}rel_edits {}/", lean(SEALED), quote(path));
+            let script = format!("{}rel_edits {}/", strip_comments(SEALED), quote(path));
             self.look(About::Edits(draft.id.clone()), &script);
         }
     }
@@ -381,7 +381,7 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             seen.journal = journal(host, about, &reply.bytes)?;
         }
         About::Held => {
-            seen.held = text().lines().filter_map(Held::parse).collect();
+            seen.held = text().lines().filter_map(LeaseHolder::parse).collect();
             seen.detached = text().lines().filter_map(Detached::parse).collect();
         }
         About::Journal | About::Journals => {

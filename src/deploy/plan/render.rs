@@ -14,10 +14,10 @@ use crate::deploy::http::{HttpCheck, Wait};
 use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat, Service};
 use crate::deploy::plan::port::{Answer, Leads, Port};
 use crate::deploy::plan::secret::Sealed;
+use crate::deploy::protocol::words::NOT_MADE;
+use crate::deploy::protocol::words::{artifact_names, hex};
 use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
-use crate::deploy::wire::words::NOT_MADE;
-use crate::deploy::wire::words::{artifact_names, hex};
 
 /// All names, for one rendering.
 pub(in crate::deploy) struct Scope<'a> {
@@ -220,7 +220,7 @@ impl Scope<'_> {
         let undo = self.optional(step.undo.as_ref())?;
         Ok(Draft {
             name: step.name.clone(),
-            id: crate::deploy::wire::journal::column(&id),
+            id: crate::deploy::protocol::journal::column(&id),
             seat,
             user: self.optional(step.user.as_ref())?,
             prepare: self.optional(step.prepare.as_ref())?,

@@ -10,8 +10,8 @@ use crate::build::model::{Environment, Project};
 use crate::core::error::{Error, Result, plural};
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::promote::Promoted;
+use crate::deploy::protocol::words::absolute_root;
 use crate::deploy::recipe::library::Recipes;
-use crate::deploy::wire::words::absolute_root;
 
 /// The hosts that have each role, in the order in which they are written.
 pub type Roles = BTreeMap<String, Vec<String>>;

@@ -3,10 +3,10 @@
 use crate::deploy::plan::PlannedStep;
 use crate::deploy::plan::detached::does;
 use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::protocol::detached::dir_name;
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::program::{KEEPER, PRELUDE, quote, seconds, strip_comments};
 use crate::deploy::recipe::UndoWhen;
-use crate::deploy::wire::detached::dir_name;
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::{KEEPER, PRELUDE, lean, quote, seconds};
 
 /// Returns the lines that carry a step out; `place_in_run` is where it stands in the run.
 pub fn step(step: &PlannedStep, place_in_run: &str, root: &str) -> String {
@@ -282,7 +282,7 @@ fn detached(draft: &Draft, place: &str) -> String {
         does(draft),
         draft.timeout.map_or(0, seconds).to_string(),
         draft.user.clone().unwrap_or_default(),
-        format!("{}\n{}", lean(PRELUDE), lean(KEEPER)),
+        format!("{}\n{}", strip_comments(PRELUDE), strip_comments(KEEPER)),
         format!("{place}{}", text.trim_end()),
     ];
     let words = words.map(|word| quote(&word));

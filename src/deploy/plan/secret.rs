@@ -8,8 +8,8 @@ use std::fmt;
 
 use crate::core::error::{Error, Result};
 use crate::deploy::plan::job::{Bound, Job};
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::words::hex;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::words::hex;
 
 /// Shorter secrets are not looked for in what steps print: they would be found everywhere.
 const HIDDEN_MIN: usize = 8;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::System;
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::program::Header;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program::Header;
 
 #[test]
 fn a_second_run_has_nothing_to_do_and_asks_once() {
@@ -435,7 +435,7 @@ fn a_step_is_ended_by_its_own_number_only() {
 /// the next call would take for its answer.
 #[test]
 fn an_end_is_told_once() {
-    let guard = crate::deploy::wire::program::GUARD;
+    let guard = crate::deploy::protocol::program::GUARD;
     let (_, text) = guard.split_once("rel_look_after() {").expect("is there");
     let (text, _) = text.split_once("\n}\n").expect("ends");
     let dir = tempfile::tempdir().expect("a directory");

@@ -21,7 +21,7 @@ use crate::build::model::{Arg, Axis, Host, Param, Reach, Use};
 use crate::core::diagnostics::Span;
 use crate::core::progress::{Event, StepStatus};
 use crate::core::template::{Mode, Template};
-use crate::deploy::wire::words::hex;
+use crate::deploy::protocol::words::hex;
 
 /// A project with local hosts, put together by hand.
 pub struct Space {

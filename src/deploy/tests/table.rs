@@ -4,7 +4,7 @@ use super::*;
 use crate::deploy::plan::Probe;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::decide::decide;
-use crate::deploy::wire::journal::Journal;
+use crate::deploy::protocol::journal::Journal;
 
 const RECIPE: &str = r#"recipe "r" {
     param "word" default="w"

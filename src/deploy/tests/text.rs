@@ -4,7 +4,7 @@ use super::*;
 use crate::deploy::plan::script;
 use std::os::unix::process::CommandExt;
 
-use crate::deploy::wire::program::{
+use crate::deploy::protocol::program::{
     ASKED, DETACHED, GROUND, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, SEALED, STEPS,
 };
 

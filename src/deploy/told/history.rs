@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::deploy::plan::Seen;
-use crate::deploy::wire::journal::{Line, in_order};
+use crate::deploy::protocol::journal::{Line, in_order};
 
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -197,7 +197,7 @@ fn ended(mut run: Run, signs: &Signs) -> Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::wire::journal::Journal;
+    use crate::deploy::protocol::journal::Journal;
 
     /// Lines `host event run id key`, a second apart; answers `run: end at`.
     #[track_caller]

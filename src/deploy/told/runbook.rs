@@ -15,9 +15,9 @@ use crate::deploy::plan::draft::WayBack;
 use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat};
 use crate::deploy::plan::questions::Answers;
 use crate::deploy::plan::roles::Probe;
+use crate::deploy::protocol::detached::durations;
+use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::told::history::{self, End, Run};
-use crate::deploy::wire::detached::durations;
-use crate::deploy::wire::words::NOT_MADE;
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]

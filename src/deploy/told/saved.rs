@@ -16,10 +16,10 @@ use crate::deploy::plan::guards::Overrides;
 use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::promote::Promoted;
 use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::protocol::journal::column;
+use crate::deploy::protocol::program::quote;
+use crate::deploy::protocol::words::{hex, push_field};
 use crate::deploy::told::moved;
-use crate::deploy::wire::journal::column;
-use crate::deploy::wire::program::quote;
-use crate::deploy::wire::words::{hex, push_field};
 
 /// First words of a saved plan; one of another version is not read.
 pub const FORMAT: &str = "rel plan 2";
@@ -447,7 +447,7 @@ mod tests {
     use super::*;
     use crate::build::model::Approval;
     use crate::core::diagnostics::Span;
-    use crate::deploy::wire::journal::Journal;
+    use crate::deploy::protocol::journal::Journal;
 
     fn environment(by: &[&str], count: usize) -> Environment {
         let by = by.iter().map(|b| (*b).to_owned()).collect();

@@ -12,7 +12,7 @@ use crate::deploy::plan::orphans::Running;
 use crate::deploy::plan::questions::Answers;
 use crate::deploy::plan::roles::of_host;
 use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
-use crate::deploy::wire::journal::{Line, Record};
+use crate::deploy::protocol::journal::{Line, Record};
 
 /// How a host stands to what the environment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

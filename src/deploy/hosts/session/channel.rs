@@ -13,7 +13,7 @@ use super::errors::Errors;
 use super::{FIRST_BEAT, GLANCE, LEAVE_MAX};
 use crate::deploy::hosts::gates::Permit;
 use crate::deploy::hosts::unanswered;
-use crate::deploy::wire::frames::{self, Batch, FrameResult, read_frames};
+use crate::deploy::protocol::frames::{self, Batch, FrameResult, read_frames};
 
 /// How long a host may take nothing of what is sent to it.
 const STALL_MAX: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs;
 use crate::deploy::hosts::machines::Told;
 use crate::deploy::hosts::session::channel::Channel;
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::protocol::frames::Frame;
 
 /// A host that has not said hello by then is called silent.
 const HELLO_MAX: Duration = Duration::from_secs(30);

@@ -304,7 +304,7 @@ fn nothing_is_sent_to_a_machine_before_it_was_checked() {
         let host = by_ssh();
         let transport = Arc::new(Elsewhere(sent.clone()));
         let mut session = Session::new(transport, Gates::new(1), &host, &header());
-        session.known = Some(Machine::new("00000000000000000000000000000002", "-"));
+        session.known = Some(HostIdentity::new("00000000000000000000000000000002", "-"));
         // The first time, and whatever is tried after it.
         for (again, tell) in [(what, tell), ("again", tell), ("call", TELLING[0].1)] {
             let error = tell(&mut session, &AtomicBool::new(false)).expect_err("is refused");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Session;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::landing::{Chunks, Landing};
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::protocol::frames::Frame;
 
 impl Session {
     /// Hands over what the step `seq` will write: a file of its own, named in no program.
@@ -95,7 +95,10 @@ impl Session {
         interrupted: &AtomicBool,
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
-        let call = format!("rel_send {}\n", crate::deploy::wire::program::quote(path));
+        let call = format!(
+            "rel_send {}\n",
+            crate::deploy::protocol::program::quote(path)
+        );
         self.fetch(&call, path, interrupted, take)
     }
 

@@ -9,8 +9,8 @@ use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::line::first_bytes;
 use crate::deploy::hosts::undo::{GoingBack, Ran, at_once};
 use crate::deploy::plan::port::Port;
-use crate::deploy::wire::frames::Frame;
-use crate::deploy::wire::program;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program;
 
 impl GoingBack<'_> {
     /// Enters scopes again, given backwards; on all hosts of a use at once. One that can not be

@@ -6,7 +6,7 @@ use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::undo::Ran;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::rollback::label_of;
-use crate::deploy::wire::program;
+use crate::deploy::protocol::program;
 
 /// A step: its host, its run and its position there.
 type Key = (String, String, u32);

@@ -7,14 +7,14 @@ use sha2::{Digest as _, Sha256};
 
 /// What a machine says that it is; what it does not say, or not in a known form, is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct HostIdentity {
     /// `/etc/machine-id`: 32 hex digits (machine-id(5)).
     pub id: Option<String>,
     /// Fingerprint of its public host key, as `ssh-keygen -l` prints it.
     pub key: Option<String>,
 }
 
-impl Machine {
+impl HostIdentity {
     /// Returns the machine with this id and this public key in base64.
     pub fn new(id: &str, key: &str) -> Self {
         let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
@@ -93,19 +93,19 @@ pub(in crate::deploy) mod tests {
     fn fingerprints_are_those_of_openssh() {
         // Of `ssh-keygen -lf` for this key.
         let key = "AAAAC3NzaC1lZDI1NTE5AAAAIPcvtT1TKj6kfPDA0KgIC9GuqSWeDS4UrEIq4yWz9cyG";
-        let machine = Machine::new("uninitialized", key);
+        let machine = HostIdentity::new("uninitialized", key);
         assert_eq!(machine.id, None);
         assert_eq!(
             machine.key.as_deref(),
             Some("SHA256:5ZyInbGZHAYM032+YHfD9MllKKzCoRdfLb0SvN6Pu7o")
         );
-        assert_eq!(Machine::new("-", "-"), Machine::default());
-        assert_eq!(Machine::new("a b", "\u{1b}[0m").key, None);
+        assert_eq!(HostIdentity::new("-", "-"), HostIdentity::default());
+        assert_eq!(HostIdentity::new("a b", "\u{1b}[0m").key, None);
     }
 
     #[test]
     fn a_machine_is_another_if_something_that_both_say_differs() {
-        let of = |id: &str, key: &str| Machine::new(id, key);
+        let of = |id: &str, key: &str| HostIdentity::new(id, key);
         for (a, b, is_another) in [
             (of(ID, KEY), of(ID, KEY), false),
             (of(ID, KEY), of(OTHER, KEY), true),
@@ -121,7 +121,7 @@ pub(in crate::deploy) mod tests {
 
     #[test]
     fn what_is_known_has_to_be_told_again() {
-        let of = |id: &str, key: &str| Machine::new(id, key);
+        let of = |id: &str, key: &str| HostIdentity::new(id, key);
         for (known, now, is_not) in [
             (of(ID, KEY), of(ID, KEY), false),
             (of(ID, KEY), of("-", KEY), false),
@@ -140,7 +140,7 @@ pub(in crate::deploy) mod tests {
 
     #[test]
     fn what_differs_is_said() {
-        let of = |id: &str, key: &str| Machine::new(id, key);
+        let of = |id: &str, key: &str| HostIdentity::new(id, key);
         for (known, now, compared) in [
             (
                 of(ID, KEY),

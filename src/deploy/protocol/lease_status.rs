@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, ErrorKind};
-use crate::deploy::wire::frames::Frame;
+use crate::deploy::protocol::frames::Frame;
 
 /// What holds an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// One hold on one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct LeaseHolder {
     /// What holds it.
     pub kind: Kind,
     /// The fencing token under which it was taken.
@@ -39,7 +39,7 @@ pub struct Held {
     pub rest: Option<u64>,
 }
 
-impl Held {
+impl LeaseHolder {
     /// Reads one line of a host; `None` for what makes no sense.
     pub fn parse(line: &str) -> Option<Self> {
         let columns: Vec<&str> = line.split('\t').collect();
@@ -102,8 +102,8 @@ impl Held {
 
 /// Returns the error of a run that may not begin because somebody holds the environment;
 /// `words` are those of its command.
-pub fn refused(host: &str, words: &str, says: &str) -> Box<Error> {
-    let Some(held) = Held::parse(says) else {
+pub fn lease_refused_error(host: &str, words: &str, says: &str) -> Box<Error> {
+    let Some(held) = LeaseHolder::parse(says) else {
         return Error::host(format!("somebody else is at work on host `{host}`"));
     };
     let error = match held.kind {
@@ -120,7 +120,7 @@ pub fn refused(host: &str, words: &str, says: &str) -> Box<Error> {
 }
 
 /// Returns the error of a run that lost its lease, if that is what a frame says.
-pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
+pub fn lost_lease_error(host: &str, frame: &Frame) -> Option<Box<Error>> {
     let Frame::Event(text) = frame else {
         return None;
     };
@@ -131,7 +131,7 @@ pub fn lost(host: &str, frame: &Frame) -> Option<Box<Error>> {
                 ErrorKind::Fenced,
                 format!("this run does not hold host `{host}` any more: fenced"),
             );
-            let error = match Held::parse(says) {
+            let error = match LeaseHolder::parse(says) {
                 Some(held) => held.facts(error),
                 None => error.note("who", "somebody who has given it back since"),
             };
@@ -196,7 +196,7 @@ mod tests {
             ("run\t7\tann@a", None),
             ("", None),
         ] {
-            let found = Held::parse(line).map(|h| h.line());
+            let found = LeaseHolder::parse(line).map(|h| h.line());
             assert_eq!(found.as_deref(), expected, "{line}");
         }
     }
@@ -211,11 +211,11 @@ mod tests {
                 false,
             ),
         ] {
-            let error = lost("h1", &Frame::Event(format!("untrusted {says}")));
+            let error = lost_lease_error("h1", &Frame::Event(format!("untrusted {says}")));
             let text = error.expect("an error").to_string();
             assert_eq!(text.contains("then remove it"), expected, "{text}");
         }
-        assert!(crate::deploy::wire::program::GROUND.contains(BELOW));
+        assert!(crate::deploy::protocol::program::GROUND.contains(BELOW));
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
                 Some("it had heard nothing from here for too long"),
             ),
         ] {
-            let error = lost("h1", &Frame::Event(event.into()));
+            let error = lost_lease_error("h1", &Frame::Event(event.into()));
             let first = error.as_ref().map(|e| e.facts[0].1.as_str());
             assert_eq!(first, expected, "{event}");
             assert!(error.is_none_or(|e| e.kind.exit_code() == 1));

@@ -152,7 +152,7 @@ impl<R: Read> FrameReader<'_, R> {
                 self.send(Frame::Output(line[..at].to_vec()))?;
             }
             if !is_whole {
-                return self.nonsense("an event that does not end");
+                return self.protocol_error("an event that does not end");
             }
             let text = &line[at + self.mark.len()..line.len() - 1];
             let text = String::from_utf8_lossy(text).into_owned();
@@ -192,7 +192,7 @@ impl<R: Read> FrameReader<'_, R> {
     }
 
     /// Says what makes no sense, and ends the stream.
-    fn nonsense(&mut self, text: &str) -> Result<(), Ended> {
+    fn protocol_error(&mut self, text: &str) -> Result<(), Ended> {
         let text = text.trim_end().chars().take(80).collect();
         self.batch.push(Err(text));
         Err(Ended)
@@ -206,7 +206,7 @@ impl<R: Read> FrameReader<'_, R> {
             _ => return self.send(Frame::Event(text)),
         };
         let Some(size) = size.parse().ok().filter(|size| *size <= PIECE_MAX) else {
-            return self.nonsense(&text);
+            return self.protocol_error(&text);
         };
         // Grows with what comes: no memory is taken for what is only announced.
         let mut bytes = Vec::new();
@@ -246,7 +246,7 @@ impl<R: Read> FrameReader<'_, R> {
                 _ => None,
             };
             let Some((tag, status)) = ended else {
-                return self.nonsense(&text);
+                return self.protocol_error(&text);
             };
             self.send(Frame::Answer(std::mem::take(&mut bytes)))?;
             self.send(Frame::Answered(tag, status))?;

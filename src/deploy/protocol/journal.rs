@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::deploy::wire::words::hex;
+use crate::deploy::protocol::words::hex;
 
 /// First column of every line; a line of another version is skipped.
 const VERSION: &str = "1";

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::core::template::shell_quote;
-use crate::deploy::wire::words::{hex, join_parts};
+use crate::deploy::protocol::words::{hex, join_parts};
 
 /// The functions that programs and guards call.
 pub const PRELUDE: &str = include_str!("prelude.sh");
@@ -89,7 +89,7 @@ impl Header {
             .map_or_else(String::new, |uid| uid.to_string());
         [
             ("rel_nonce", &self.nonce),
-            ("rel_room", &self.room()),
+            ("rel_room", &self.session_dir()),
             ("rel_salt", &self.salt()),
             ("rel_root", &self.root),
             ("rel_name", &self.name),
@@ -131,7 +131,7 @@ impl Header {
 
     /// Returns the name of the session's directory for temporary files, which many may see: it
     /// does not tell the nonce.
-    pub fn room(&self) -> String {
+    pub fn session_dir(&self) -> String {
         hex(self.nonce.as_bytes()).chars().take(12).collect()
     }
 
@@ -153,9 +153,12 @@ impl Header {
     ///
     /// It takes a process to read on behind the guard, which the first questions save.
     pub fn guard(&self, questions: &str) -> String {
-        static WORDS: LazyLock<String> =
-            LazyLock::new(|| [PRELUDE, TRUST, GROUND, LEASE, ASKED].map(lean).concat());
-        static LOOP: LazyLock<String> = LazyLock::new(|| lean(GUARD));
+        static WORDS: LazyLock<String> = LazyLock::new(|| {
+            [PRELUDE, TRUST, GROUND, LEASE, ASKED]
+                .map(strip_comments)
+                .concat()
+        });
+        static LOOP: LazyLock<String> = LazyLock::new(|| strip_comments(GUARD));
         let first = match questions {
             "" => String::from("rel_is_asked=\n"),
             questions => format!("rel_is_asked=1\nrel_first() {{\n{questions}\n}}\n"),
@@ -172,7 +175,7 @@ impl Header {
     pub fn program(&self, body: &str) -> String {
         // A host reads it all each time: no more than is needed.
         static WORDS: LazyLock<String> =
-            LazyLock::new(|| [PRELUDE, STEPS, TRUST, FILES].map(lean).concat());
+            LazyLock::new(|| [PRELUDE, STEPS, TRUST, FILES].map(strip_comments).concat());
         let mut functions = WORDS.clone();
         // Scopes keep the functions that their way out may call.
         let may_owe = ["rel_scope", "rel_undo_step", "rel_enter_again"];
@@ -182,16 +185,16 @@ impl Header {
         };
         let of_detached = ["rel_do_detached", "rel_detached_", "rel_undo_step"];
         if of_detached.iter().any(|name| body.contains(name)) {
-            functions.push_str(&lean(DETACHED));
+            functions.push_str(&strip_comments(DETACHED));
         }
         if body.contains("rel_prove_") || body.contains("rel_undo_step") {
-            functions.push_str(&lean(PROVE));
+            functions.push_str(&strip_comments(PROVE));
         }
         if ["rel_prove_", "rel_seal "]
             .iter()
             .any(|name| body.contains(name))
         {
-            functions.push_str(&lean(SEALED));
+            functions.push_str(&strip_comments(SEALED));
         }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
@@ -204,7 +207,7 @@ impl Header {
 
 /// Returns a script of ours without what is for people: a host reads it each time, and half of
 /// it is comments and indentation. None of them has a line that must begin with either.
-pub fn lean(script: &str) -> String {
+pub fn strip_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.fold(String::with_capacity(script.len()), |text, line| {
@@ -214,7 +217,7 @@ pub fn lean(script: &str) -> String {
 
 /// Returns a call of the guard together with the functions of `called.sh`.
 pub fn call(call: &str) -> String {
-    format!("{}{call}\n", lean(CALLED))
+    format!("{}{call}\n", strip_comments(CALLED))
 }
 
 /// Returns `text` as one word.

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::wire::journal::{Journal, Record};
-use crate::deploy::wire::words::{age_of, join_parts};
+use crate::deploy::protocol::journal::{Journal, Record};
+use crate::deploy::protocol::words::{age_of, join_parts};
 
 /// How a detached step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,9 +2,9 @@
 
 pub mod detached;
 pub mod frames;
-pub mod held;
+pub mod host_identity;
 pub mod journal;
-pub mod machine;
+pub mod journal_compaction;
+pub mod lease_status;
 pub mod program;
-pub mod shortened;
 pub mod words;

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::wire::journal::{Journal, Line};
+use crate::deploy::protocol::journal::{Journal, Line};
 
 /// So many runs that still say something stay whole. A way back is kept for a fifth of them; both
 /// count what [`Journal::runs`] returns, so that runs which went back push none out.
@@ -20,7 +20,7 @@ const LINES_MIN: usize = 1_000;
 
 /// What stays of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortened {
+pub struct CompactedJournal {
     /// Numbers of the older lines that stay, ascending.
     pub picked: Vec<usize>,
     /// Number of the first of the lines that all stay.
@@ -29,7 +29,7 @@ pub struct Shortened {
 
 impl Journal {
     /// Returns what has to stay, where that is less than half of it and worth the work.
-    pub fn shortened(&self) -> Option<Shortened> {
+    pub fn shortened(&self) -> Option<CompactedJournal> {
         // Not every `sed` counts lines like this where there is a NUL.
         let from = self.first_of_last(RUNS_KEPT).filter(|_| !self.has_nul)?;
         let is_worth_it = |dropped: usize| dropped >= LINES_MIN && dropped > self.lines().len() / 2;
@@ -48,7 +48,7 @@ impl Journal {
         Some(first.number)
     }
 
-    fn shortened_from(&self, from: usize) -> Shortened {
+    fn shortened_from(&self, from: usize) -> CompactedJournal {
         let before = self.before(from);
         let later = || self.lines().iter().filter(|l| l.number >= from);
         let back = |event: &str, id: &str| -> BTreeSet<&str> {
@@ -80,7 +80,7 @@ impl Journal {
             }
             picked.extend(before.noted(id).iter().map(|l| l.number));
         }
-        Shortened {
+        CompactedJournal {
             picked: picked.into_iter().collect(),
             from,
         }
@@ -94,7 +94,7 @@ fn top<'a, 'b>(stack: &'b [&'a Line], back: &BTreeSet<&str>) -> &'b [&'a Line] {
     stack.get(lowest.unwrap_or(0)..).unwrap_or_default()
 }
 
-impl Shortened {
+impl CompactedJournal {
     /// Returns the words that print what stays, for `sed -n`.
     pub fn script(&self) -> String {
         let picked = self.picked.iter().map(|n| format!("{n}p;"));
@@ -186,7 +186,7 @@ mod tests {
         let mut all = Vec::new();
         for id in STEPS {
             let record = journal.record(id).map(|record| {
-                let is_done = matches!(record, crate::deploy::wire::journal::Record::Done(_));
+                let is_done = matches!(record, crate::deploy::protocol::journal::Record::Done(_));
                 (
                     is_done,
                     record.line().run.clone(),
