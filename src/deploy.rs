@@ -22,8 +22,8 @@ use serde::Serialize;
 use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
-use crate::deploy::hosts::apply::Hands;
 use crate::deploy::hosts::destination::Variable;
+use crate::deploy::hosts::executor::Executor;
 use crate::deploy::hosts::fleet;
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Clock;
@@ -273,7 +273,7 @@ pub fn apply(
             .note(&hosts, &saved.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
-    let hands = Hands {
+    let hands = Executor {
         environment: request.environment,
         run_id: &request.run_id,
         purpose: &request.purpose,

@@ -1,10 +1,10 @@
 //! The hands: everything that connects, asks, sends, waits and carries out.
 
-pub mod apply;
 pub mod archive;
 pub mod attach;
 pub mod delta;
 pub mod destination;
+pub mod executor;
 pub mod fleet;
 pub mod forward;
 pub mod gates;
@@ -14,7 +14,6 @@ pub mod inventory;
 pub mod landing;
 pub mod lease;
 pub mod leased;
-pub mod line;
 pub mod logs;
 pub mod looked;
 pub mod machines;
@@ -25,6 +24,7 @@ pub(in crate::deploy) mod rollback;
 pub mod rollout;
 pub mod session;
 mod ssh_config;
+pub mod step_batch;
 pub mod transport;
 pub mod unanswered;
 pub mod undo;

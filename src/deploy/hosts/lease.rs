@@ -12,7 +12,7 @@ use crate::core::progress::Progress;
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
-use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::plan::guards::{WINDOW, outside_window};
 use crate::deploy::plan::orphans::{self, Running};
 use crate::deploy::plan::questions::Depth;

@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 use crate::build::model::Environment;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::executor::Executor;
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::leased::{LeaseRequest, Mode};
-use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::hosts::undo::{self, Back, Ran};
 use crate::deploy::plan::expand::World;
 use crate::deploy::plan::guards;
@@ -308,7 +308,7 @@ impl LookedBack {
                 self.fleet.note(&[*host], &lines, interrupted)?;
             }
         }
-        let hands = Hands {
+        let hands = Executor {
             environment: request.environment,
             run_id: &request.run_id,
             purpose: &request.purpose,

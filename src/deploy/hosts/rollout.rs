@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::build::model::{OnFailure, Rollout};
 use crate::core::error::{Error, ErrorKind, Result, plural};
 use crate::core::progress::Event;
-use crate::deploy::hosts::apply::{Done, Hands};
+use crate::deploy::hosts::executor::{Executor, RunState};
 use crate::deploy::plan::job::Act;
 use crate::deploy::plan::place::Place;
 use crate::deploy::plan::waves::{self, Wave};
@@ -52,7 +52,7 @@ impl GivenUp {
     }
 }
 
-impl Hands<'_> {
+impl Executor<'_> {
     /// Says that a wave begins, and lets a changed one run for a while before its gates.
     /// `told` is the one of which that was said last.
     pub(in crate::deploy) fn before(
@@ -120,7 +120,7 @@ impl Hands<'_> {
         plan: &Plan,
         at: usize,
         next: &[PlannedJob],
-        (done, given_up): (&Done, &mut GivenUp),
+        (done, given_up): (&RunState, &mut GivenUp),
     ) -> Result<()> {
         let before = plan.jobs.get(..at).and_then(<[_]>::last);
         let Some(last) = before.filter(|job| job.wave.as_ref().is_some_and(|w| !w.is_gate)) else {
@@ -140,7 +140,7 @@ impl Hands<'_> {
     pub(in crate::deploy) fn end_services(
         &self,
         plan: &Plan,
-        done: &Done,
+        done: &RunState,
         given_up: &GivenUp,
     ) -> Result<()> {
         let all: Vec<&PlannedJob> = plan.jobs.iter().filter(|job| job.wave.is_none()).collect();
@@ -156,7 +156,7 @@ impl Hands<'_> {
         plan: &Plan,
         job: &PlannedJob,
         failed: Vec<(Option<String>, Box<Error>)>,
-        settled: (&Done, &mut GivenUp),
+        settled: (&RunState, &mut GivenUp),
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
@@ -231,7 +231,7 @@ impl Hands<'_> {
         plan: &Plan,
         together: &[PlannedJob],
         failed: Vec<(Option<String>, Box<Error>)>,
-        (done, given_up): (&Done, &mut GivenUp),
+        (done, given_up): (&RunState, &mut GivenUp),
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
@@ -271,7 +271,7 @@ impl Hands<'_> {
     fn first_back(
         &self,
         failed: Vec<(Option<String>, Box<Error>)>,
-        done: &Done,
+        done: &RunState,
         is_wanted: &dyn Fn(&str) -> bool,
     ) -> Box<Error> {
         let mut errors = failed.into_iter().map(|(_, error)| error);

@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
-use crate::deploy::hosts::apply::Hands;
-use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::hosts::executor::Executor;
 use crate::deploy::hosts::lock;
+use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::hosts::undo::left::Left;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::place::{Place, WaveName};
@@ -72,7 +72,7 @@ impl Undone {
 /// Undoes steps, given in the order in which they ran.
 ///
 /// All of them are tried, also when one fails: the more goes back, the better.
-pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
+pub fn go_back(hands: &Executor<'_>, ran: &[Ran]) -> Result<Undone> {
     let back = GoingBack {
         hands,
         ran,
@@ -94,7 +94,7 @@ pub fn go_back(hands: &Hands<'_>, ran: &[Ran]) -> Result<Undone> {
 
 /// A way back at work. What failed is returned, in words.
 struct GoingBack<'a> {
-    hands: &'a Hands<'a>,
+    hands: &'a Executor<'a>,
     /// All that goes back, in the order in which it was done.
     ran: &'a [Ran],
     left: Left,
@@ -231,7 +231,7 @@ pub fn in_waves<'r, 's>(steps: &'s [&'r Ran]) -> impl Iterator<Item = &'s [&'r R
 }
 
 /// Returns the calls that undo steps of one host.
-fn body(hands: &Hands<'_>, part: &[&Ran], (suffixes, ran): (&[&str], &[Ran])) -> String {
+fn body(hands: &Executor<'_>, part: &[&Ran], (suffixes, ran): (&[&str], &[Ran])) -> String {
     let undo = |r: &&Ran| {
         let earlier = ran.iter().take_while(|o| o.run != r.run);
         let older = earlier.filter(|o| o.host == r.host && o.id == r.id);
@@ -255,7 +255,7 @@ fn told<'a>(part: &[&'a Ran], run: &str, seq: &str) -> Option<&'a Ran> {
     steps.find(|step| step.run == run && Some(step.seq) == seq)
 }
 
-fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
+fn tell_kept(hands: &Executor<'_>, first: &Ran, event: &str) {
     let saved = event.trim_start_matches("kept ");
     let text = format!(
         "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
@@ -265,7 +265,7 @@ fn tell_kept(hands: &Hands<'_>, first: &Ran, event: &str) {
 }
 
 fn one_host(
-    hands: &Hands<'_>,
+    hands: &Executor<'_>,
     part: &[&Ran],
     within: (&[&str], &[Ran]),
     undone: &Mutex<Undone>,

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use crate::core::error::Result;
 use crate::core::progress::{Event, StepStatus};
-use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::executor::Executor;
 use crate::deploy::hosts::fleet::Member;
-use crate::deploy::hosts::line::first_bytes;
+use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::hosts::undo::{GoingBack, Ran, at_once};
 use crate::deploy::plan::port::Port;
 use crate::deploy::protocol::frames::Frame;
@@ -36,7 +36,7 @@ enum Entered {
     Not(String),
 }
 
-fn enter(hands: &Hands<'_>, member: &Member, step: &Ran, port: Option<&Port>) -> Result<()> {
+fn enter(hands: &Executor<'_>, member: &Member, step: &Ran, port: Option<&Port>) -> Result<()> {
     let start = Instant::now();
     let entered = match (run(hands, member, step)?, port) {
         (Entered::Now, Some(port)) => open(hands, member, step, port)?,
@@ -63,7 +63,7 @@ fn enter(hands: &Hands<'_>, member: &Member, step: &Ran, port: Option<&Port>) ->
     Ok(())
 }
 
-fn run(hands: &Hands<'_>, member: &Member, step: &Ran) -> Result<Entered> {
+fn run(hands: &Executor<'_>, member: &Member, step: &Ran) -> Result<Entered> {
     let body = program::enter_again(&step.run, step.seq, &step.id);
     let (mut entered, mut last) = (Entered::Before, String::new());
     let text = member.header.program(&body);
@@ -95,7 +95,7 @@ fn run(hands: &Hands<'_>, member: &Member, step: &Ran) -> Result<Entered> {
 }
 
 /// Opens the port of a scope that is owed from now on.
-fn open(hands: &Hands<'_>, member: &Member, step: &Ran, port: &Port) -> Result<Entered> {
+fn open(hands: &Executor<'_>, member: &Member, step: &Ran, port: &Port) -> Result<Entered> {
     match hands.fleet.open_port(&step.host, port, hands.interrupted) {
         Ok(None) => Ok(Entered::Now),
         Ok(Some(note)) => {

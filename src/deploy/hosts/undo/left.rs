@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::deploy::hosts::apply::Hands;
+use crate::deploy::hosts::executor::Executor;
 use crate::deploy::hosts::undo::Ran;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::rollback::label_of;
@@ -26,7 +26,7 @@ pub struct Left {
 impl Left {
     /// Asks the hosts. One that does not answer is met again when something is undone there, which
     /// tells more.
-    pub fn ask(hands: &Hands<'_>, ran: &[Ran]) -> Self {
+    pub fn ask(hands: &Executor<'_>, ran: &[Ran]) -> Self {
         let said = hands.fleet.each(&|host, member| {
             let own = ran.iter().filter(|r| r.host == host);
             let mut own = own.map(|r| (r.run.as_str(), r.seq)).peekable();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
-use crate::deploy::hosts::apply::{Done, Hands, Stop};
+use crate::deploy::hosts::executor::{Executor, JobError, RunState};
 use crate::deploy::hosts::fleet::Member;
 use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::lock;
@@ -55,12 +55,12 @@ pub struct Failure {
 }
 
 /// Follows one program's events.
-struct Follow<'a> {
-    hands: &'a Hands<'a>,
+struct BatchMonitor<'a> {
+    hands: &'a Executor<'a>,
     host: &'a str,
     planned: &'a PlannedJob,
     steps: &'a [&'a PlannedStep],
-    done: &'a Done,
+    done: &'a RunState,
     at: Option<&'a PlannedStep>,
     /// How many steps were begun.
     begun: usize,
@@ -73,7 +73,7 @@ struct Follow<'a> {
     failure: Option<Failure>,
 }
 
-impl<'a> Follow<'a> {
+impl<'a> BatchMonitor<'a> {
     fn frame(&mut self, frame: &Frame) -> Option<Instant> {
         match frame {
             Frame::Output(line) => {
@@ -93,7 +93,7 @@ impl<'a> Follow<'a> {
                 let words: Vec<&str> = text.split(' ').collect();
                 match words.as_slice() {
                     ["start", seq] => return self.started(seq),
-                    ["detached", age] => self.goes_on(age),
+                    ["detached", age] => self.is_detached(age),
                     ["done", _] => self.ended(StepStatus::Done),
                     ["failed", _, status, part @ ..] => {
                         self.failed(
@@ -115,7 +115,7 @@ impl<'a> Follow<'a> {
     }
 
     /// The step at work began so many seconds ago, and goes on without us if it must.
-    fn goes_on(&mut self, age: &str) {
+    fn is_detached(&mut self, age: &str) {
         self.is_away = true;
         let age = Duration::from_secs(age.parse().unwrap_or(0));
         self.start = self.start.checked_sub(age).unwrap_or(self.start);
@@ -220,18 +220,18 @@ impl<'a> Follow<'a> {
 }
 
 /// The steps of one job that wait to be sent to one host.
-pub struct Line<'a> {
-    hands: &'a Hands<'a>,
+pub struct StepBatch<'a> {
+    hands: &'a Executor<'a>,
     planned: &'a PlannedJob,
-    done: &'a Done,
+    done: &'a RunState,
     host: String,
     body: String,
     steps: Vec<&'a PlannedStep>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> StepBatch<'a> {
     /// Returns an empty line for the steps of `planned`.
-    pub fn new(hands: &'a Hands<'a>, planned: &'a PlannedJob, done: &'a Done) -> Self {
+    pub fn new(hands: &'a Executor<'a>, planned: &'a PlannedJob, done: &'a RunState) -> Self {
         Self {
             hands,
             planned,
@@ -243,7 +243,7 @@ impl<'a> Line<'a> {
     }
 
     /// Turns to `host`; what waits for another one is sent first.
-    pub fn at(&mut self, host: &str) -> Result<(), Stop> {
+    pub fn at(&mut self, host: &str) -> Result<(), JobError> {
         if self.host != host {
             self.flush()?;
             self.host = host.to_owned();
@@ -261,7 +261,7 @@ impl<'a> Line<'a> {
     }
 
     /// Adds a step to what waits.
-    pub fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), Stop> {
+    pub fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), JobError> {
         let member = self.hands.fleet.member(&self.host)?;
         if let Some(sealed) = &step.draft.sealed {
             // Not earlier than it must: what waits goes before it.
@@ -276,7 +276,7 @@ impl<'a> Line<'a> {
     }
 
     /// Sends what waits and follows it to its end.
-    pub fn flush(&mut self) -> Result<(), Stop> {
+    pub fn flush(&mut self) -> Result<(), JobError> {
         if self.host.is_empty() || self.body.is_empty() {
             return Ok(());
         }
@@ -285,7 +285,7 @@ impl<'a> Line<'a> {
         let steps = std::mem::take(&mut self.steps);
         match self.run(member, &body, &steps)? {
             None => Ok(()),
-            Some(failure) => Err(Stop::Step(self.error(failure))),
+            Some(failure) => Err(JobError::Step(self.error(failure))),
         }
     }
 
@@ -293,7 +293,7 @@ impl<'a> Line<'a> {
     fn run(&self, member: &Member, body: &str, steps: &[&PlannedStep]) -> Result<Option<Failure>> {
         let mut session = member.session();
         let host = session.name().to_owned();
-        let mut follow = Follow {
+        let mut follow = BatchMonitor {
             hands: self.hands,
             host: &host,
             planned: self.planned,
@@ -366,7 +366,7 @@ impl<'a> Line<'a> {
     }
 
     /// Carries out a step from here, with the host's journal open for it.
-    pub fn act_here(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), Stop> {
+    pub fn run_local_step(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), JobError> {
         let root = &self.hands.fleet.member(host)?.header.root;
         let place = self.hands.place_of(self.planned, step).to_string();
         self.push(&script::open_step(step, &place, root));
@@ -395,7 +395,7 @@ impl<'a> Line<'a> {
                     || is_lost(host)
                     || self.planned.from.as_deref().is_some_and(is_lost) =>
             {
-                return Err(Stop::Other(error));
+                return Err(JobError::Other(error));
             }
             result => result,
         };
@@ -416,7 +416,7 @@ impl<'a> Line<'a> {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.flush()?;
-                Err(Stop::Step(error.note("step", step.id.clone())))
+                Err(JobError::Step(error.note("step", step.id.clone())))
             }
         }
     }

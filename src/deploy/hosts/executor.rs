@@ -14,9 +14,9 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress, StepStatus};
 use crate::deploy::hosts::fleet::Fleet;
 use crate::deploy::hosts::hours::Hours;
-use crate::deploy::hosts::line::Line;
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::rollout::GivenUp;
+use crate::deploy::hosts::step_batch::StepBatch;
 use crate::deploy::hosts::undo::{self, Ran, Undone};
 use crate::deploy::hosts::upload;
 use crate::deploy::plan::draft::WayBack;
@@ -32,10 +32,10 @@ const HOSTS_SHOWN: usize = 5;
 /// Steps without a way back that an error names.
 const STAYS_SHOWN: usize = 10;
 /// Steps of this machine have no host's name.
-const HERE: &str = "here";
+const LOCAL: &str = "here";
 
 /// Carries out plans.
-pub struct Hands<'a> {
+pub struct Executor<'a> {
     /// The environment.
     pub environment: &'a Environment,
     /// Id of this run.
@@ -58,7 +58,7 @@ pub struct Hands<'a> {
 
 /// What one run has done so far, after what former attempts at it left.
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct RunState {
     /// Steps that were started, for the way back.
     pub ran: Mutex<Vec<Ran>>,
     /// URLs that answered.
@@ -67,7 +67,7 @@ pub struct Done {
     ways_back: BTreeMap<String, WayBack>,
 }
 
-impl Done {
+impl RunState {
     /// Returns what was done before a plan is carried out: by runs that were cut off.
     pub fn new(plan: &Plan, cut_off: Vec<Ran>) -> Self {
         let steps = plan.jobs.iter().flat_map(|job| &job.steps);
@@ -93,7 +93,7 @@ impl Done {
 }
 
 /// Why a job stopped: a step's own failure is undone, a lost host is asked next time.
-pub enum Stop {
+pub enum JobError {
     /// A step failed.
     Step(Box<Error>),
     /// Anything else: nothing is undone.
@@ -162,18 +162,18 @@ fn names(hosts: BTreeSet<&str>) -> String {
     }
 }
 
-impl From<Box<Error>> for Stop {
+impl From<Box<Error>> for JobError {
     fn from(error: Box<Error>) -> Self {
         Self::Other(error)
     }
 }
 
-impl Hands<'_> {
+impl Executor<'_> {
     /// Carries out a plan, under the lock. Runs that were cut off before are one with this one:
     /// what they did goes back with it, or came to its end where nothing is left to do.
-    pub fn all(&self, plan: &Plan, jobs: &[Job]) -> Result<Done> {
+    pub fn all(&self, plan: &Plan, jobs: &[Job]) -> Result<RunState> {
         let cut_off = undo::cut_off(self.seen);
-        let done = Done::new(plan, cut_off.clone());
+        let done = RunState::new(plan, cut_off.clone());
         self.run(plan, jobs, &done)?;
         if plan.to_run == 0 {
             // The attempts are one release: the last one ends it.
@@ -184,7 +184,7 @@ impl Hands<'_> {
     }
 
     /// Carries out the steps of a plan; a failing one is followed by the way back.
-    fn run(&self, plan: &Plan, jobs: &[Job], done: &Done) -> Result<()> {
+    fn run(&self, plan: &Plan, jobs: &[Job], done: &RunState) -> Result<()> {
         let (mut given_up, mut told) = (GivenUp::default(), None);
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
@@ -196,11 +196,11 @@ impl Hands<'_> {
             }
             self.before(together, &mut told)?;
             let mut failed = Vec::new();
-            for (host, stop) in self.together(together, own, (done, &given_up)) {
+            for (host, stop) in self.run_batch(together, own, (done, &given_up)) {
                 match stop {
                     // A lost host weighs more than a failed step: nobody can go back for it.
-                    Stop::Other(error) => return Err(error),
-                    Stop::Step(error) => failed.push((host, error)),
+                    JobError::Other(error) => return Err(error),
+                    JobError::Step(error) => failed.push((host, error)),
                 }
             }
             self.settle(plan, together, failed, (done, &mut given_up))?;
@@ -218,16 +218,16 @@ impl Hands<'_> {
     }
 
     /// Does one use on all its hosts at once; returns where it stopped, the lost hosts first.
-    fn together(
+    fn run_batch(
         &self,
         planned: &[PlannedJob],
         jobs: &[Job],
-        (done, given_up): (&Done, &GivenUp),
-    ) -> Vec<(Option<String>, Stop)> {
+        (done, given_up): (&RunState, &GivenUp),
+    ) -> Vec<(Option<String>, JobError)> {
         let mut pairs: Vec<(&PlannedJob, &Job)> = planned.iter().zip(jobs).collect();
         pairs.retain(|(job, _)| !job.host.as_deref().is_some_and(|host| given_up.has(host)));
         let one = |(planned, job): (&PlannedJob, &Job)| self.job(planned, job, done);
-        let results: Vec<Result<(), Stop>> = match pairs.as_slice() {
+        let results: Vec<Result<(), JobError>> = match pairs.as_slice() {
             [only] => vec![one(*only)],
             _ => std::thread::scope(|scope| {
                 let threads: Vec<_> = pairs
@@ -242,16 +242,16 @@ impl Hands<'_> {
         let hosts = pairs.iter().map(|(planned, _)| planned.host.clone());
         let stopped = hosts.zip(results).filter_map(|(h, r)| Some((h, r.err()?)));
         let (mut lost, failed): (Vec<_>, Vec<_>) =
-            stopped.partition(|(_, stop)| matches!(stop, Stop::Other(_)));
+            stopped.partition(|(_, stop)| matches!(stop, JobError::Other(_)));
         lost.extend(failed);
         lost
     }
 
-    fn job(&self, planned: &PlannedJob, job: &Job, done: &Done) -> Result<(), Stop> {
+    fn job(&self, planned: &PlannedJob, job: &Job, done: &RunState) -> Result<(), JobError> {
         for text in &planned.told {
             self.progress.event(&Event::Warning { text });
         }
-        let mut line = Line::new(self, planned, done);
+        let mut line = StepBatch::new(self, planned, done);
         if planned.steps.iter().any(|s| s.verdict == Verdict::Run) {
             self.send_artifacts(planned, job)?;
             if planned.is_new_attempt
@@ -271,7 +271,7 @@ impl Hands<'_> {
                 (Verdict::Ask, _) => self.ask_here(planned, step, done)?,
                 (Verdict::Run, Some(host)) if step.draft.seat == Seat::Operator => {
                     line.at(host)?;
-                    line.act_here(step, host)?;
+                    line.run_local_step(step, host)?;
                 }
                 (Verdict::Run, Some(host)) => {
                     line.at(host)?;
@@ -290,7 +290,7 @@ impl Hands<'_> {
 
     fn tell_fresh(&self, step: &PlannedStep) {
         self.progress.event(&Event::StepFinished {
-            host: step.host.as_deref().unwrap_or(HERE),
+            host: step.host.as_deref().unwrap_or(LOCAL),
             step: &step.id,
             how: StepStatus::Fresh,
             took: Duration::ZERO,
@@ -298,7 +298,7 @@ impl Hands<'_> {
     }
 
     /// Sends what the host has not got yet.
-    fn send_artifacts(&self, planned: &PlannedJob, job: &Job) -> Result<(), Stop> {
+    fn send_artifacts(&self, planned: &PlannedJob, job: &Job) -> Result<(), JobError> {
         let Some(host) = &planned.host else {
             return Ok(());
         };
@@ -333,13 +333,18 @@ impl Hands<'_> {
     }
 
     /// Asks a site that belongs to no host of ours.
-    fn ask_here(&self, planned: &PlannedJob, step: &PlannedStep, done: &Done) -> Result<(), Stop> {
+    fn ask_here(
+        &self,
+        planned: &PlannedJob,
+        step: &PlannedStep,
+        done: &RunState,
+    ) -> Result<(), JobError> {
         let Act::Ask(wait) = &step.draft.act else {
             return Ok(());
         };
         let start = Instant::now();
         self.progress.event(&Event::StepStarted {
-            host: HERE,
+            host: LOCAL,
             step: &step.id,
             reason: &step.what,
         });
@@ -350,7 +355,7 @@ impl Hands<'_> {
             StepStatus::Failed(1)
         };
         self.progress.event(&Event::StepFinished {
-            host: HERE,
+            host: LOCAL,
             step: &step.id,
             how,
             took: start.elapsed(),
@@ -362,15 +367,15 @@ impl Hands<'_> {
                 }
                 Ok(())
             }
-            Err(error) if error.kind == ErrorKind::Interrupted => Err(Stop::Other(error)),
-            Err(error) => Err(Stop::Step(error.note("use", planned.label.clone()))),
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(JobError::Other(error)),
+            Err(error) => Err(JobError::Step(error.note("use", planned.label.clone()))),
         }
     }
 
     /// The way back of what ran on some hosts, after `cause`: returns the error that tells both.
     pub fn go_back(
         &self,
-        done: &Done,
+        done: &RunState,
         is_wanted: &dyn Fn(&str) -> bool,
         mut cause: Box<Error>,
     ) -> Box<Error> {
@@ -378,10 +383,10 @@ impl Hands<'_> {
         let (ran, others) = all.into_iter().partition(|r: &Ran| is_wanted(&r.host));
         *lock(&done.ran) = others;
         // Where even that can not be written, all that can go back goes back.
-        let told = self.tell_back("rolling-back", &ran);
+        let told = self.journal_rollback("rolling-back", &ran);
         let undone = undo::go_back(self, &ran).and_then(|undone| {
             told?;
-            self.tell_back("gone-back", &ran)?;
+            self.journal_rollback("gone-back", &ran)?;
             Ok(undone)
         });
         self.fleet.close_ports(is_wanted);
@@ -407,7 +412,7 @@ impl Hands<'_> {
 
     /// Says on each host that this run, with the attempts before it, goes back, or is no release
     /// to go back from any more.
-    fn tell_back(&self, event: &str, ran: &[Ran]) -> Result<()> {
+    fn journal_rollback(&self, event: &str, ran: &[Ran]) -> Result<()> {
         self.note_runs(ran, &|run| program::back(event, run))
     }
 
