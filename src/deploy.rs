@@ -24,8 +24,8 @@ use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
 use crate::deploy::hosts::destination::Variable;
 use crate::deploy::hosts::executor::Executor;
-use crate::deploy::hosts::fleet;
-use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::host_pool;
+use crate::deploy::hosts::host_pool::HostPool;
 use crate::deploy::hosts::hours::Clock;
 use crate::deploy::hosts::looked::look;
 use crate::deploy::hosts::machines::Machines;
@@ -158,7 +158,7 @@ pub fn history(
         true => Depth::Past,
         false => Depth::Decide,
     };
-    let answers = fleet.ask_some(&[], depth, interrupted)?;
+    let answers = host_pool.query_reachable(&[], depth, interrupted)?;
     Ok(history::History {
         is_any_up: !answers.seen.is_empty(),
         is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
@@ -181,9 +181,9 @@ pub fn runbook(
         return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
     }
     let fleet = open(request, &NullProgress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
-    let jobs = jobs(request, &fleet, &roles)?;
-    let answers = fleet.ask_some(&[], Depth::Decide, interrupted)?;
+    let roles = who_has_roles(request, &host_pool, interrupted)?;
+    let jobs = jobs(request, &host_pool, &roles)?;
+    let answers = host_pool.query_reachable(&[], Depth::Decide, interrupted)?;
     runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
@@ -196,13 +196,13 @@ pub fn status(
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
     let fleet = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
-    let jobs = jobs(request, &fleet, &roles)?;
+    let roles = who_has_roles(request, &host_pool, interrupted)?;
+    let jobs = jobs(request, &host_pool, &roles)?;
     let depth = match is_deep {
         true => Depth::Deep,
         false => Depth::Decide,
     };
-    let answers = fleet.ask_some(&jobs, depth, interrupted)?;
+    let answers = host_pool.query_reachable(&jobs, depth, interrupted)?;
     let now = Circumstances {
         run_id: &request.run_id,
         is_forced: false,
@@ -232,7 +232,7 @@ pub fn check_saved(
 /// Returns the error for a host that could not do its part of a plan.
 pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
     let (host, why) = plan.unwritable().next()?;
-    Some(fleet::keeps_no_journal(host).note("says", why))
+    Some(host_pool::keeps_no_journal(host).note("says", why))
 }
 
 /// Brings the hosts to what the environment says.
@@ -270,7 +270,7 @@ pub fn apply(
         let hosts = looked.plan.touched();
         looked
             .fleet
-            .note(&hosts, &saved.journal_lines(), interrupted)?;
+            .append_journal(&hosts, &saved.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
     let hands = Executor {
@@ -326,8 +326,8 @@ pub fn rollback(
 }
 
 /// Returns the names of the hosts that are released to.
-fn hosts_of(fleet: &Fleet) -> Vec<String> {
-    let names = fleet.names().filter(|name| *name != THIS_MACHINE);
+fn hosts_of(fleet: &HostPool) -> Vec<String> {
+    let names = host_pool.names().filter(|name| *name != THIS_MACHINE);
     names.map(str::to_owned).collect()
 }
 
@@ -363,9 +363,13 @@ fn world<'a>(
 }
 
 /// Opens all hosts of the environment.
-fn open(request: &Request<'_>, progress: &dyn Progress, interrupted: &AtomicBool) -> Result<Fleet> {
+fn open(
+    request: &Request<'_>,
+    progress: &dyn Progress,
+    interrupted: &AtomicBool,
+) -> Result<HostPool> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    Fleet::open(request, &hosts, progress, interrupted)
+    HostPool::open(request, &hosts, progress, interrupted)
 }
 
 /// Returns the roots of hosts as far as they are known before one is asked.
@@ -375,20 +379,24 @@ fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMa
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
-fn jobs(request: &Request<'_>, fleet: &Fleet, holders: &Roles) -> Result<Vec<Job>> {
-    let roots = fleet.roots();
+fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<Job>> {
+    let roots = host_pool.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
-    fleet.hide(&Hidden::of(&jobs));
+    host_pool.hide(&Hidden::of(&jobs));
     Ok(jobs)
 }
 
 /// Asks open hosts who has which role; a round trip of its own, where there are roles.
-fn who_has_roles(request: &Request<'_>, fleet: &Fleet, interrupted: &AtomicBool) -> Result<Roles> {
+fn who_has_roles(
+    request: &Request<'_>,
+    fleet: &HostPool,
+    interrupted: &AtomicBool,
+) -> Result<Roles> {
     if request.environment.roles.is_empty() {
         return Ok(Roles::new());
     }
-    let probes = world(request, &fleet.roots(), None)?.probes()?;
-    let said = fleet.probe(&probes, request.is_question, interrupted)?;
+    let probes = world(request, &host_pool.roots(), None)?.probes()?;
+    let said = host_pool.probe(&probes, request.is_question, interrupted)?;
     roles::settle(request.environment, &probes, &said, request.is_question)
 }
 

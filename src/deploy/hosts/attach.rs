@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::core::error::{ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::hosts::fleet::{Fleet, Member};
-use crate::deploy::hosts::leased::{LeaseRequest, Mode};
+use crate::deploy::hosts::host_pool::{HostConnection, HostPool};
+use crate::deploy::hosts::lease_acquire::{LeaseMode, LeaseRequest};
 use crate::deploy::hosts::lock;
 use crate::deploy::plan::Seen;
 use crate::deploy::plan::questions::Depth;
@@ -52,7 +52,7 @@ pub struct Attached {
 pub type Lines<'a> = &'a (dyn Fn(&str, &str, &[u8]) + Sync);
 
 /// What is gone through on one host.
-type Work<'a> = &'a (dyn Fn(&str, &Member, &Detached) -> Result<Ending> + Sync);
+type Work<'a> = &'a (dyn Fn(&str, &HostConnection, &Detached) -> Result<Ending> + Sync);
 
 /// Follows all that goes on until it has ended; what ended and nobody has heard of is told too.
 pub fn follow(
@@ -85,7 +85,7 @@ pub fn stop(
 ) -> Result<Attached> {
     let (fleet, seen, attached) = ask(request, progress, interrupted)?;
     let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
-    let wanted = LeaseRequest::new(&hosts, &seen, Mode::Run);
+    let wanted = LeaseRequest::new(&hosts, &seen, LeaseMode::Run);
     fleet.lock(&wanted, progress, interrupted)?;
     let endings = each(&fleet, &seen, &|host, member, one| {
         let body = format!("rel_detached_halt {}\n", quote(&one.dir));
@@ -103,12 +103,12 @@ fn ask(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<(Fleet, BTreeMap<String, Seen>, Attached)> {
+) -> Result<(HostPool, BTreeMap<String, Seen>, Attached)> {
     let fleet = open(request, progress, interrupted)?;
     // Their secrets are shown nowhere.
     let jobs = world(request, &fleet.roots(), None)?.jobs()?;
     fleet.hide(&Hidden::of(&jobs));
-    let answers = fleet.ask_some(&[], Depth::Decide, interrupted)?;
+    let answers = fleet.query_reachable(&[], Depth::Decide, interrupted)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");
         progress.event(&Event::Warning { text: &text });
@@ -124,8 +124,8 @@ fn ask(
 }
 
 /// Goes through what is detached, on all hosts at once, on each in order.
-fn each(fleet: &Fleet, seen: &BTreeMap<String, Seen>, work: Work<'_>) -> Result<Vec<Ending>> {
-    let all = fleet.each(&|host, member| {
+fn each(fleet: &HostPool, seen: &BTreeMap<String, Seen>, work: Work<'_>) -> Result<Vec<Ending>> {
+    let all = fleet.try_each(&|host, member| {
         let own = seen.get(host).into_iter().flat_map(Seen::open_detached);
         own.map(|one| work(host, member, one))
             .collect::<Result<Vec<_>>>()
@@ -136,7 +136,7 @@ fn each(fleet: &Fleet, seen: &BTreeMap<String, Seen>, work: Work<'_>) -> Result<
 /// Runs a program about one step and returns what it tells of the end.
 fn told(
     host: &str,
-    member: &Member,
+    member: &HostConnection,
     one: &Detached,
     body: &str,
     lines: Lines<'_>,
@@ -179,14 +179,14 @@ fn told(
 
 /// Writes the ends down where nobody else is at work; else whoever is there does it.
 fn note_ends(
-    fleet: &Fleet,
+    fleet: &HostPool,
     seen: &BTreeMap<String, Seen>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<()> {
     for (host, seen_there) in seen {
         let hosts = [host.as_str()];
-        let wanted = LeaseRequest::new(&hosts, seen, Mode::Run);
+        let wanted = LeaseRequest::new(&hosts, seen, LeaseMode::Run);
         if let Err(error) = fleet.lock(&wanted, progress, interrupted) {
             match error.kind {
                 ErrorKind::Interrupted => return Err(error),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::build::model::{Artifact, Environment};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress, StepStatus};
-use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::host_pool::HostPool;
 use crate::deploy::hosts::hours::Hours;
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::rollout::GivenUp;
@@ -43,7 +43,7 @@ pub struct Executor<'a> {
     /// The words of the command.
     pub purpose: &'a str,
     /// The hosts.
-    pub fleet: &'a Fleet,
+    pub fleet: &'a HostPool,
     /// What they said.
     pub seen: &'a BTreeMap<String, Seen>,
     /// The hours in which waves may begin; none where that was gone over.
@@ -427,8 +427,8 @@ impl Executor<'_> {
             }
         }
         self.fleet
-            .each(&|name, member| match lines.get(name) {
-                Some(lines) => member.act(&lines.concat(), self.interrupted),
+            .try_each(&|name, member| match lines.get(name) {
+                Some(lines) => member.call_locked(&lines.concat(), self.interrupted),
                 None => Ok(()),
             })
             .map(drop)
@@ -436,7 +436,7 @@ impl Executor<'_> {
 
     /// Says on each host that the run came to its end, and tidies what it left.
     fn finish(&self, hosts: &[&str], jobs: &[Job]) -> Result<()> {
-        self.fleet.each(&|name, member| {
+        self.fleet.try_each(&|name, member| {
             if !hosts.contains(&name) {
                 return Ok(());
             }
@@ -462,7 +462,7 @@ impl Executor<'_> {
                     ));
                 }
             }
-            member.act(&body, self.interrupted)
+            member.call_locked(&body, self.interrupted)
         })?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::build::model::{Host, Reach};
 use crate::core::error::Result;
 use crate::core::fs::STATE_DIR;
 use crate::deploy::Request;
-use crate::deploy::hosts::fleet::nonce;
+use crate::deploy::hosts::host_pool::nonce;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::{Header, LEASE_TIME};
 use crate::deploy::protocol::words::{absolute_root, join_parts};

@@ -15,8 +15,8 @@ use serde::Serialize;
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::hosts::destination::Variable;
-use crate::deploy::hosts::fleet::{self, make_private, nonce};
 use crate::deploy::hosts::gates::{self, Gates};
+use crate::deploy::hosts::host_pool::{self, make_private, nonce};
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
 use crate::deploy::hosts::transport::{System, Ways};
@@ -255,5 +255,5 @@ fn why_not(error: &Error, limit: Duration) -> String {
     if error.kind == ErrorKind::Interrupted {
         return format!("no answer within {}", humantime::format_duration(limit));
     }
-    fleet::why_not(error)
+    host_pool::why_not(error)
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::core::error::{Error, Result};
 use crate::core::progress::Progress;
-use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::host_pool::HostPool;
 use crate::deploy::hosts::hours::Hours;
-use crate::deploy::hosts::leased::{self, LeaseRequest, Mode};
+use crate::deploy::hosts::lease_acquire::{self, LeaseMode, LeaseRequest};
 use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::plan::guards::{WINDOW, outside_window};
 use crate::deploy::plan::orphans::{self, Running};
@@ -40,12 +40,12 @@ pub fn freeze(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Locked> {
-    let fleet = all_hosts(request, Mode::Run, progress, interrupted)?;
+    let fleet = all_hosts(request, LeaseMode::Run, progress, interrupted)?;
     let span = span.map_or_else(|| String::from("-"), |s| seconds(s).to_string());
     let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
-    let said = fleet.each(&|_, member| {
+    let said = fleet.try_each(&|_, member| {
         let told = member.session().call(&call, interrupted)?;
-        member.rest_of(&told, "frozen").map(drop)
+        member.expect_reply(&told, "frozen").map(drop)
     })?;
     Ok(Locked {
         hosts: said.into_keys().collect(),
@@ -61,18 +61,18 @@ pub fn unfreeze(
     interrupted: &AtomicBool,
 ) -> Result<Locked> {
     let mode = match reason {
-        Some(_) => Mode::Break,
-        None => Mode::Any,
+        Some(_) => LeaseMode::Break,
+        None => LeaseMode::Any,
     };
     let fleet = all_hosts(request, mode, progress, interrupted)?;
     let reason = reason.map(column).unwrap_or_default();
     let call = format!("rel_unfreeze {}\n", quote(&reason));
     let words = request.purpose.as_str();
-    let said = fleet.each(&|name, member| {
+    let said = fleet.try_each(&|name, member| {
         let answer = member.session().call(&call, interrupted)?;
         match answer.split_once(' ') {
             Some(("locked", held)) => Err(lease_refused_error(name, words, held)),
-            _ => member.rest_of(&answer, "unlocked").map(str::to_owned),
+            _ => member.expect_reply(&answer, "unlocked").map(str::to_owned),
         }
     })?;
     let mut locked = Locked::default();
@@ -111,7 +111,7 @@ pub fn abandon(
     interrupted: &AtomicBool,
 ) -> Result<Abandoned> {
     let fleet = open(request, progress, interrupted)?;
-    let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+    let seen = fleet.query(&[], Depth::Decide, interrupted)?;
     let owes = |name: &&str| {
         seen.get(*name)
             .is_some_and(|s| s.scopes.iter().any(|s| s == scope))
@@ -132,15 +132,15 @@ pub fn abandon(
         });
     }
     let wanted = LeaseRequest {
-        abandoned: Some(leased::Abandoned { scope, reason }),
-        ..LeaseRequest::new(&hosts, &seen, Mode::Run)
+        abandoned: Some(lease_acquire::Abandoned { scope, reason }),
+        ..LeaseRequest::new(&hosts, &seen, LeaseMode::Run)
     };
     fleet.lock(&wanted, progress, interrupted)?;
-    let said = fleet.each(&|name, member| match hosts.contains(&name) {
+    let said = fleet.try_each(&|name, member| match hosts.contains(&name) {
         true => {
             let told = member.session().call("rel_tell_abandoned\n", interrupted)?;
             member
-                .rest_of(&told, "abandoned")
+                .expect_reply(&told, "abandoned")
                 .map(|file| Some(file.to_owned()))
         }
         false => Ok(None),
@@ -171,7 +171,7 @@ pub fn remove_orphans(
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
     let ask = || {
-        let seen = fleet.ask(&[], Depth::Decide, interrupted)?;
+        let seen = fleet.query(&[], Depth::Decide, interrupted)?;
         Ok::<_, Box<Error>>((orphans::of(request.environment, &jobs, &seen), seen))
     };
     let (mut found, seen) = ask()?;
@@ -185,7 +185,7 @@ pub fn remove_orphans(
     let hosts: Vec<String> = found.keys().cloned().collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let is_same = fleet.lock(
-        &LeaseRequest::new(&hosts, &seen, Mode::Run),
+        &LeaseRequest::new(&hosts, &seen, LeaseMode::Run),
         progress,
         interrupted,
     )?;
@@ -194,7 +194,7 @@ pub fn remove_orphans(
         found = ask()?.0;
         found.retain(|host, _| hosts.contains(&host.as_str()));
     }
-    fleet.each(&|host, member| {
+    fleet.try_each(&|host, member| {
         let own = found.get(host).into_iter().flatten();
         let body: String = own
             .map(|one| program::end_orphan(&one.service, &one.label))
@@ -223,10 +223,10 @@ pub fn remove_orphans(
 /// Opens all hosts of an environment and takes their leases.
 fn all_hosts(
     request: &Request<'_>,
-    mode: Mode,
+    mode: LeaseMode,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Fleet> {
+) -> Result<HostPool> {
     let fleet = open(request, progress, interrupted)?;
     let names: Vec<&str> = fleet.names().collect();
     let nothing = BTreeMap::new();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::build::model::Host;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::hosts::fleet::{self, Fleet};
 use crate::deploy::hosts::gates::Gates;
+use crate::deploy::hosts::host_pool::{self, HostPool};
 use crate::deploy::plan::secret::Hidden;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::{LOGS, quote};
@@ -90,7 +90,7 @@ pub fn tell(
     let world = world(request, &roots, None)?;
     let hidden = Hidden::of(&world.jobs()?);
     let (sender, receiver) = sync_channel(WAITING_MAX);
-    let gates = Fleet::gates(request);
+    let gates = HostPool::gates(request);
     std::thread::scope(|scope| {
         for host in hosts.values() {
             let listener = Listener {
@@ -244,7 +244,7 @@ impl Listener<'_> {
                 (pause, is_away) = (PAUSES[0], false);
             }
             if !is_away {
-                let why = fleet::why_not(&error);
+                let why = host_pool::why_not(&error);
                 self.send(Came::Gone(self.host.name.clone(), why));
                 is_away = true;
             }
@@ -277,9 +277,9 @@ impl Listener<'_> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
         let silent = crate::core::progress::NullProgress;
         let (request, gates) = (self.request, &self.gates);
-        let fleet = Fleet::open_through(request, &hosts, gates, &silent, self.interrupted)?;
-        fleet.hide(&self.hidden);
-        let member = fleet.member(&self.host.name)?;
+        let fleet = HostPool::open_through(request, &hosts, gates, &silent, self.interrupted)?;
+        host_pool.hide(&self.hidden);
+        let member = host_pool.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {
             (None, true) => self.wanted.lines.saturating_add(BEFORE),
             _ => LOOKED_AT,

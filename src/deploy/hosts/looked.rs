@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicBool;
 use crate::build::model::Artifact;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::host_pool::HostPool;
 use crate::deploy::hosts::hours::Hours;
-use crate::deploy::hosts::leased::{Directories, LeaseRequest, Mode};
+use crate::deploy::hosts::lease_acquire::{Directories, LeaseMode, LeaseRequest};
 use crate::deploy::hosts::undo;
 use crate::deploy::plan::decide;
 use crate::deploy::plan::decide::Circumstances;
@@ -31,7 +31,7 @@ use crate::deploy::{Request, jobs, who_has_roles, world};
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct Looked<'a> {
     pub(in crate::deploy) jobs: Vec<Job>,
-    pub(in crate::deploy) fleet: Fleet,
+    pub(in crate::deploy) fleet: HostPool,
     pub(in crate::deploy) roles: Roles,
     pub(in crate::deploy) hours: Option<Hours<'a>>,
     pub(in crate::deploy) seen: BTreeMap<String, Seen>,
@@ -65,11 +65,11 @@ pub(in crate::deploy) fn look<'a>(
     if anywhere.asks_here()? {
         hosts.insert(THIS_MACHINE.to_owned(), this_machine().clone());
     }
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let held_back = is_wrong(Some(&roles))?;
     let jobs = jobs(request, &fleet, &roles)?;
-    let seen = fleet.ask(&jobs, depth, interrupted)?;
+    let seen = fleet.query(&jobs, depth, interrupted)?;
     let mut looked = Looked {
         jobs,
         fleet,
@@ -127,13 +127,13 @@ impl Looked<'_> {
             detached::check(&self.plan, &request.purpose, &hosts)?;
             let wanted = LeaseRequest {
                 directories: self.directories(),
-                ..LeaseRequest::new(&hosts, &self.seen, Mode::Run)
+                ..LeaseRequest::new(&hosts, &self.seen, LeaseMode::Run)
             };
             if hosts.is_empty() || self.fleet.lock(&wanted, progress, interrupted)? {
                 return Ok(());
             }
             // Somebody was there between the question and the lock: ask again, under it.
-            self.seen = self.fleet.ask(&self.jobs, self.depth, interrupted)?;
+            self.seen = self.fleet.query(&self.jobs, self.depth, interrupted)?;
             self.decide(request)?;
         }
     }
@@ -221,7 +221,7 @@ impl Looked<'_> {
         for host in &hosts {
             let lines = request.overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {
-                self.fleet.note(&[host], &lines, interrupted)?;
+                self.fleet.append_journal(&[host], &lines, interrupted)?;
             }
         }
         Ok(())

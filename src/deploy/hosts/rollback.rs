@@ -11,8 +11,8 @@ use crate::build::model::Environment;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::hosts::executor::Executor;
-use crate::deploy::hosts::fleet::Fleet;
-use crate::deploy::hosts::leased::{LeaseRequest, Mode};
+use crate::deploy::hosts::host_pool::HostPool;
+use crate::deploy::hosts::lease_acquire::{LeaseMode, LeaseRequest};
 use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::hosts::undo::{self, Back, Ran};
 use crate::deploy::plan::expand::World;
@@ -32,7 +32,7 @@ const LINES_MAX: usize = 100_000;
 
 /// What is known of a rollback before it begins.
 pub(in crate::deploy) struct LookedBack {
-    fleet: Fleet,
+    fleet: HostPool,
     /// Those whose guards are asked on the way back.
     jobs: Vec<Job>,
     seen: BTreeMap<String, Seen>,
@@ -58,7 +58,7 @@ pub(in crate::deploy) fn look_back(
     if has_guards && of(request, &asking, &no_roots, None)?.asks_here()? {
         hosts.insert(THIS_MACHINE.to_owned(), this_machine().clone());
     }
-    let fleet = Fleet::open(request, &hosts, progress, interrupted)?;
+    let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
     let jobs = match has_guards {
         true => {
             let roles = who_has_roles(request, &fleet, interrupted)?;
@@ -67,7 +67,7 @@ pub(in crate::deploy) fn look_back(
         false => Vec::new(),
     };
     let mut looked = LookedBack {
-        seen: fleet.ask(&jobs, Depth::Back, interrupted)?,
+        seen: fleet.query(&jobs, Depth::Back, interrupted)?,
         fleet,
         jobs,
         back: Back::default(),
@@ -175,7 +175,7 @@ impl LookedBack {
     /// Asks the hosts what steps left for their way back, and what would become of each thing.
     fn prove(&self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<RollbackPlan> {
         let order = undo::backwards(&self.back.ran);
-        let said = self.fleet.each(&|host, member| {
+        let said = self.fleet.try_each(&|host, member| {
             let own: Vec<&&Ran> = order.iter().filter(|r| r.host == host).collect();
             let unknown = self.unknown_to(host);
             if own.is_empty() && unknown.is_empty() {
@@ -271,9 +271,9 @@ impl LookedBack {
         self.is_let_through(request)?;
         let names = hosts_of(&self.fleet);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let wanted = LeaseRequest::new(&names, &self.seen, Mode::Run);
+        let wanted = LeaseRequest::new(&names, &self.seen, LeaseMode::Run);
         if !self.fleet.lock(&wanted, progress, interrupted)? {
-            self.seen = self.fleet.ask(&self.jobs, Depth::Back, interrupted)?;
+            self.seen = self.fleet.query(&self.jobs, Depth::Back, interrupted)?;
         }
         // What others do to the same files has no lease of ours: looked at once more under it.
         self.find(request, interrupted)?;
@@ -287,13 +287,13 @@ impl LookedBack {
         for host in &names {
             let lines = request.overrides.journal_lines(host, &plan);
             if !lines.is_empty() {
-                self.fleet.note(&[*host], &lines, interrupted)?;
+                self.fleet.append_journal(&[*host], &lines, interrupted)?;
             }
         }
         let note = |event: &str| {
             let runs = self.passed.iter().chain(&self.back.runs);
             let lines: String = runs.map(|run| program::back(event, run)).collect();
-            self.fleet.note(&names, &lines, interrupted)
+            self.fleet.append_journal(&names, &lines, interrupted)
         };
         for host in &names {
             let own = self.left.iter().filter(|ran| ran.host == *host);
@@ -305,7 +305,7 @@ impl LookedBack {
                 .map(|(label, run)| program::left(label, run))
                 .collect();
             if !lines.is_empty() {
-                self.fleet.note(&[*host], &lines, interrupted)?;
+                self.fleet.append_journal(&[*host], &lines, interrupted)?;
             }
         }
         let hands = Executor {

@@ -186,10 +186,12 @@ impl Executor<'_> {
         if scopes.is_empty() {
             return Ok(Vec::new());
         }
-        let left = self.fleet.each(&|name, member| match scopes.get(name) {
-            Some(scopes) => member.leave(name, scopes, self.interrupted),
-            None => Ok(None),
-        })?;
+        let left = self
+            .fleet
+            .try_each(&|name, member| match scopes.get(name) {
+                Some(scopes) => member.leave(name, scopes, self.interrupted),
+                None => Ok(None),
+            })?;
         let owed = left.into_iter();
         Ok(owed
             .filter_map(|(host, error)| Some((Some(host), error?)))
@@ -208,7 +210,7 @@ impl Executor<'_> {
         if hosts.is_empty() {
             return Ok(Vec::new());
         }
-        let said = self.fleet.each(&|name, member| {
+        let said = self.fleet.try_each(&|name, member| {
             if !hosts.contains(name) || given_up.has(name) {
                 return Ok(None);
             }
@@ -216,7 +218,7 @@ impl Executor<'_> {
             let told = member.session().call(&call, self.interrupted)?;
             match told.split_once(' ') {
                 Some(("ended", words)) => Ok(Some(ended(name, words))),
-                _ => member.rest_of(&told, "started").map(|_| None),
+                _ => member.expect_reply(&told, "started").map(|_| None),
             }
         })?;
         let said = said.into_iter();

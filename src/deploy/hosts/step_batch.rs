@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
 use crate::deploy::hosts::executor::{Executor, JobError, RunState};
-use crate::deploy::hosts::fleet::Member;
+use crate::deploy::hosts::host_pool::HostConnection;
 use crate::deploy::hosts::landing::Landing;
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::relayed::Spool;
@@ -290,7 +290,12 @@ impl<'a> StepBatch<'a> {
     }
 
     /// Sends a program of steps and follows what it tells.
-    fn run(&self, member: &Member, body: &str, steps: &[&PlannedStep]) -> Result<Option<Failure>> {
+    fn run(
+        &self,
+        member: &HostConnection,
+        body: &str,
+        steps: &[&PlannedStep],
+    ) -> Result<Option<Failure>> {
         let mut session = member.session();
         let host = session.name().to_owned();
         let mut follow = BatchMonitor {

@@ -179,7 +179,7 @@ impl GoingBack<'_> {
         let steps: Vec<&Ran> = steps.iter().copied().filter(|s| may_have(s)).collect();
         let mut failed = Vec::new();
         for part in at_once(&steps) {
-            let on_hosts = self.hands.fleet.each(&|host, _| {
+            let on_hosts = self.hands.fleet.try_each(&|host, _| {
                 let own: Vec<&Ran> = part.iter().filter(|r| r.host == host).copied().collect();
                 one_host(self.hands, &own, (suffixes, self.ran), &self.undone)
             })?;

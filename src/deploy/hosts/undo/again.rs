@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::core::error::Result;
 use crate::core::progress::{Event, StepStatus};
 use crate::deploy::hosts::executor::Executor;
-use crate::deploy::hosts::fleet::Member;
+use crate::deploy::hosts::host_pool::HostConnection;
 use crate::deploy::hosts::step_batch::first_bytes;
 use crate::deploy::hosts::undo::{GoingBack, Ran, at_once};
 use crate::deploy::plan::port::Port;
@@ -18,7 +18,7 @@ impl GoingBack<'_> {
     pub(super) fn enter_again(&self, scopes: &[&Ran]) -> Result<()> {
         let scopes: Vec<&Ran> = scopes.iter().rev().copied().collect();
         for part in at_once(&scopes) {
-            self.hands.fleet.each(&|host, member| {
+            self.hands.fleet.try_each(&|host, member| {
                 let mut own = part.iter().filter(|step| step.host == host);
                 own.try_for_each(|step| enter(self.hands, member, step, self.left.port(step)))
             })?;
@@ -36,7 +36,12 @@ enum Entered {
     Not(String),
 }
 
-fn enter(hands: &Executor<'_>, member: &Member, step: &Ran, port: Option<&Port>) -> Result<()> {
+fn enter(
+    hands: &Executor<'_>,
+    member: &HostConnection,
+    step: &Ran,
+    port: Option<&Port>,
+) -> Result<()> {
     let start = Instant::now();
     let entered = match (run(hands, member, step)?, port) {
         (Entered::Now, Some(port)) => open(hands, member, step, port)?,
@@ -63,7 +68,7 @@ fn enter(hands: &Executor<'_>, member: &Member, step: &Ran, port: Option<&Port>)
     Ok(())
 }
 
-fn run(hands: &Executor<'_>, member: &Member, step: &Ran) -> Result<Entered> {
+fn run(hands: &Executor<'_>, member: &HostConnection, step: &Ran) -> Result<Entered> {
     let body = program::enter_again(&step.run, step.seq, &step.id);
     let (mut entered, mut last) = (Entered::Before, String::new());
     let text = member.header.program(&body);
@@ -95,7 +100,7 @@ fn run(hands: &Executor<'_>, member: &Member, step: &Ran) -> Result<Entered> {
 }
 
 /// Opens the port of a scope that is owed from now on.
-fn open(hands: &Executor<'_>, member: &Member, step: &Ran, port: &Port) -> Result<Entered> {
+fn open(hands: &Executor<'_>, member: &HostConnection, step: &Ran, port: &Port) -> Result<Entered> {
     match hands.fleet.open_port(&step.host, port, hands.interrupted) {
         Ok(None) => Ok(Entered::Now),
         Ok(Some(note)) => {

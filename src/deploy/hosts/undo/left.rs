@@ -27,7 +27,7 @@ impl Left {
     /// Asks the hosts. One that does not answer is met again when something is undone there, which
     /// tells more.
     pub fn ask(hands: &Executor<'_>, ran: &[Ran]) -> Self {
-        let said = hands.fleet.each(&|host, member| {
+        let said = hands.fleet.try_each(&|host, member| {
             let own = ran.iter().filter(|r| r.host == host);
             let mut own = own.map(|r| (r.run.as_str(), r.seq)).peekable();
             if own.peek().is_none() {

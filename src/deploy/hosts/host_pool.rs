@@ -16,7 +16,9 @@ use crate::deploy::Request;
 use crate::deploy::hosts::forward::{self, Forward, Porters};
 use crate::deploy::hosts::gates::{self, Gates};
 use crate::deploy::hosts::header;
-use crate::deploy::hosts::leased::{LeaseRequest, Mode, Taken, of_one_name, owed};
+use crate::deploy::hosts::lease_acquire::{
+    LeaseMode, LeaseRequest, LeaseResult, of_one_name, owed,
+};
 use crate::deploy::hosts::lock;
 use crate::deploy::hosts::machines::Machines;
 use crate::deploy::hosts::session::Session;
@@ -35,7 +37,7 @@ use crate::deploy::protocol::program::{self, Header, quote};
 use crate::deploy::protocol::words::lower_hex;
 
 /// One host with its connection.
-pub struct Member {
+pub struct HostConnection {
     host: Host,
     session: Mutex<Session>,
     /// What its programs begin with.
@@ -43,15 +45,15 @@ pub struct Member {
 }
 
 /// All hosts of an environment.
-pub struct Fleet {
-    members: BTreeMap<String, Member>,
+pub struct HostPool {
+    members: BTreeMap<String, HostConnection>,
     porters: Porters,
     machines: Arc<Machines>,
     // Behind the sessions: ports close after the guards have left what led there.
     forwards: Mutex<Vec<Forward>>,
 }
 
-impl Fleet {
+impl HostPool {
     /// Prepares all connections and returns when each root is known.
     ///
     /// Absolute roots are known beforehand: then nothing is waited for here.
@@ -69,7 +71,7 @@ impl Fleet {
         Gates::new(request.environment.connections.unwrap_or(gates::EACH))
     }
 
-    /// Does as [`Fleet::open`], through gates that other fleets go through as well.
+    /// Does as [`HostPool::open`], through gates that other fleets go through as well.
     pub fn open_through(
         request: &Request<'_>,
         hosts: &BTreeMap<String, Host>,
@@ -102,7 +104,7 @@ impl Fleet {
                 .saved
                 .and_then(|s| s.body.plan.hosts.get(&host.name));
             session.planned = planned.and_then(|basis| basis.machine.clone());
-            let member = Member {
+            let member = HostConnection {
                 host: host.clone(),
                 session: Mutex::new(session),
                 header,
@@ -126,7 +128,7 @@ impl Fleet {
         if all.all(|member| member.header.root.starts_with('/')) {
             return Ok(());
         }
-        let asked = self.every(&|_, member| match member.header.root.starts_with('/') {
+        let asked = self.for_each_host(&|_, member| match member.header.root.starts_with('/') {
             true => Ok(None),
             false => member.session().hello(interrupted).map(Some),
         });
@@ -187,7 +189,7 @@ impl Fleet {
     }
 
     /// Returns a host; its absence is our bug.
-    pub fn member(&self, name: &str) -> Result<&Member> {
+    pub fn member(&self, name: &str) -> Result<&HostConnection> {
         self.members
             .get(name)
             .ok_or_else(|| Error::internal(format!("host `{name}` was never opened")))
@@ -206,20 +208,20 @@ impl Fleet {
     }
 
     /// Does something with every host at once; the first error in order of names wins.
-    pub fn each<T: Send>(
+    pub fn try_each<T: Send>(
         &self,
-        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+        act: &(dyn Fn(&str, &HostConnection) -> Result<T> + Sync),
     ) -> Result<BTreeMap<String, T>> {
-        self.every(act)
+        self.for_each_host(act)
             .into_iter()
             .map(|(name, result)| Ok((name, result?)))
             .collect()
     }
 
     /// Does something with every host at once, and returns what became of each.
-    fn every<T: Send>(
+    fn for_each_host<T: Send>(
         &self,
-        act: &(dyn Fn(&str, &Member) -> Result<T> + Sync),
+        act: &(dyn Fn(&str, &HostConnection) -> Result<T> + Sync),
     ) -> Vec<(String, Result<T>)> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = self
@@ -240,13 +242,13 @@ impl Fleet {
     }
 
     /// Asks all hosts everything that `jobs` depend on: one round trip each.
-    pub fn ask(
+    pub fn query(
         &self,
         jobs: &[Job],
         depth: Depth,
         interrupted: &AtomicBool,
     ) -> Result<BTreeMap<String, Seen>> {
-        let seen = self.each(&|name, member| member.ask(name, jobs, depth, interrupted))?;
+        let seen = self.try_each(&|name, member| member.ask(name, jobs, depth, interrupted))?;
         self.keep_machines();
         Ok(seen)
     }
@@ -282,14 +284,15 @@ impl Fleet {
     }
 
     /// Asks all hosts, and goes without those that do not answer: for questions only.
-    pub fn ask_some(
+    pub fn query_reachable(
         &self,
         jobs: &[Job],
         depth: Depth,
         interrupted: &AtomicBool,
     ) -> Result<Answers> {
         let mut answers = Answers::default();
-        for (name, result) in self.every(&|name, member| member.ask(name, jobs, depth, interrupted))
+        for (name, result) in
+            self.for_each_host(&|name, member| member.ask(name, jobs, depth, interrupted))
         {
             match result {
                 Ok(seen) => drop(answers.seen.insert(name, seen)),
@@ -312,7 +315,7 @@ impl Fleet {
         interrupted: &AtomicBool,
     ) -> Result<BTreeMap<(String, String), Said>> {
         let mut all = BTreeMap::new();
-        let asked = self.every(&|name, member| {
+        let asked = self.for_each_host(&|name, member| {
             let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
             member.probe(&own, interrupted)
         });
@@ -332,9 +335,14 @@ impl Fleet {
     }
 
     /// Adds lines to the journals of `hosts`, which must be locked.
-    pub fn note(&self, hosts: &[&str], body: &str, interrupted: &AtomicBool) -> Result<()> {
-        self.each(&|name, member| match hosts.contains(&name) {
-            true => member.act(body, interrupted),
+    pub fn append_journal(
+        &self,
+        hosts: &[&str],
+        body: &str,
+        interrupted: &AtomicBool,
+    ) -> Result<()> {
+        self.try_each(&|name, member| match hosts.contains(&name) {
+            true => member.call_locked(body, interrupted),
             false => Ok(()),
         })
         .map(drop)
@@ -352,7 +360,7 @@ impl Fleet {
         interrupted: &AtomicBool,
     ) -> Result<bool> {
         let (hosts, mode) = (wanted.hosts, wanted.mode);
-        let lock = |name: &str, member: &Member| {
+        let lock = |name: &str, member: &HostConnection| {
             of_one_name(self, name, member.lock(name, wanted, interrupted)?)
         };
         let is_wanted = |name: &&String| hosts.contains(&name.as_str());
@@ -360,15 +368,15 @@ impl Fleet {
             return Ok(true);
         };
         let mut locked = vec![lock(first, self.member(first)?)?];
-        let others = self.each(&|name, member| {
+        let others = self.try_each(&|name, member| {
             let is_other = hosts.contains(&name) && name != first;
             is_other.then(|| lock(name, member)).transpose()
         })?;
         locked.extend(others.into_values().flatten());
-        let is_same = locked.iter().all(|l| *l != Taken::Moved);
-        let mut own: Vec<String> = locked.into_iter().filter_map(Taken::reason).collect();
+        let is_same = locked.iter().all(|l| *l != LeaseResult::Moved);
+        let mut own: Vec<String> = locked.into_iter().filter_map(LeaseResult::reason).collect();
         own.dedup();
-        for reason in own.iter().filter(|_| mode == Mode::Run && is_same) {
+        for reason in own.iter().filter(|_| mode == LeaseMode::Run && is_same) {
             let text = format!("you hold this environment yourself: {reason}");
             progress.event(&Event::Note { text: &text });
         }
@@ -376,7 +384,7 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl Drop for HostPool {
     /// Says goodbye to all before waiting for any.
     fn drop(&mut self) {
         for member in self.members.values() {
@@ -385,7 +393,7 @@ impl Drop for Fleet {
     }
 }
 
-impl Member {
+impl HostConnection {
     fn probe(&self, probes: &[&Probe], interrupted: &AtomicBool) -> Result<Vec<(String, Said)>> {
         if probes.is_empty() {
             return Ok(Vec::new());
@@ -429,7 +437,7 @@ impl Member {
         name: &str,
         wanted: &LeaseRequest<'_>,
         interrupted: &AtomicBool,
-    ) -> Result<Taken> {
+    ) -> Result<LeaseResult> {
         let size = wanted.seen.get(name).map_or(0, |s| s.journal.size);
         let mut call = format!("rel_lock {size} {}\n", wanted.mode.word());
         if let Some(abandoned) = &wanted.abandoned {
@@ -456,16 +464,16 @@ impl Member {
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ready", rest) => {
                 let reason = rest.split_once(' ').map(|(_, reason)| reason.to_owned());
-                Ok(Taken::Ready(reason))
+                Ok(LeaseResult::Ready(reason))
             }
-            ("moved", _) => Ok(Taken::Moved),
+            ("moved", _) => Ok(LeaseResult::Moved),
             ("foreign", why) => Err(foreign(&self.header.purpose, name, why)),
             ("owed", words) => Err(owed(&self.header.purpose, &self.state(), name, words)),
             ("locked", held) => Err(lease_refused_error(name, &self.header.purpose, held)),
             ("twin", rest) => {
                 let (room, held) = rest.split_once('\t').unwrap_or_default();
                 let (room, held) = (room.to_owned(), held.to_owned());
-                Ok(Taken::Twin { room, held })
+                Ok(LeaseResult::Twin { room, held })
             }
             (_, why) => Err(keeps_no_journal(name)
                 .note("directory", self.state())
@@ -517,20 +525,20 @@ impl Member {
             Some(("owed", words)) => {
                 Ok(Some(owed(&self.header.purpose, &self.state(), host, words)))
             }
-            _ => self.rest_of(&told, "left").map(|_| None),
+            _ => self.expect_reply(&told, "left").map(|_| None),
         }
     }
 
     /// Lets the guard, which holds the lease, run a few lines itself: a program would be a
     /// shell more.
-    pub fn act(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
+    pub fn call_locked(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
         let call = format!("rel_acts() {{\n{body}:\n}}\nrel_act rel_acts\n");
         let told = self.session().call(&call, interrupted)?;
-        self.rest_of(&told, "acted").map(drop)
+        self.expect_reply(&told, "acted").map(drop)
     }
 
     /// Returns what a guard tells behind `word`, which says that it did what it was called for.
-    pub fn rest_of<'a>(&self, told: &'a str, word: &str) -> Result<&'a str> {
+    pub fn expect_reply<'a>(&self, told: &'a str, word: &str) -> Result<&'a str> {
         match told.split_once(' ').unwrap_or((told, "")) {
             (first, rest) if first == word => Ok(rest),
             ("refused", why) => Err(keeps_no_journal(self.session().name())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::error::{Error, Result};
-use crate::deploy::hosts::fleet::Fleet;
+use crate::deploy::hosts::host_pool::HostPool;
 use crate::deploy::plan::Seen;
 use crate::deploy::protocol::lease_status::lease_refused_error;
 
@@ -14,7 +14,7 @@ pub struct LeaseRequest<'a> {
     /// What they said before: their journals should still be as long.
     pub seen: &'a BTreeMap<String, Seen>,
     /// What for.
-    pub mode: Mode,
+    pub mode: LeaseMode,
     /// Directories, by host, that are written into: no lease if root must not.
     pub directories: BTreeMap<String, Directories>,
     /// A scope that is given up where it can not be left.
@@ -40,7 +40,7 @@ pub struct Directories {
 
 impl<'a> LeaseRequest<'a> {
     /// Returns a request that looks at no directory.
-    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: Mode) -> Self {
+    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: LeaseMode) -> Self {
         Self {
             hosts,
             seen,
@@ -53,7 +53,7 @@ impl<'a> LeaseRequest<'a> {
 
 /// How a lease was had.
 #[derive(PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum LeaseResult {
     /// The journal is as it was read; with the reason of one's own hold, if there is one.
     Ready(Option<String>),
     /// Something else has run there since.
@@ -62,7 +62,7 @@ pub(super) enum Taken {
     Twin { room: String, held: String },
 }
 
-impl Taken {
+impl LeaseResult {
     pub(super) fn reason(self) -> Option<String> {
         match self {
             Self::Ready(reason) => reason,
@@ -73,7 +73,7 @@ impl Taken {
 
 /// What a lease is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum LeaseMode {
     /// To work: a person's hold and another run are respected.
     Run,
     /// To look at a person's hold: only another run is respected.
@@ -82,7 +82,7 @@ pub enum Mode {
     Break,
 }
 
-impl Mode {
+impl LeaseMode {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Run => "run",
@@ -96,8 +96,8 @@ impl Mode {
 ///
 /// # Errors
 /// Another host of the fleet has it: both are one. Or it is held by the same run of another `rel`.
-pub(super) fn of_one_name(fleet: &Fleet, name: &str, taken: Taken) -> Result<Taken> {
-    let Taken::Twin { room, held } = taken else {
+pub(super) fn of_one_name(fleet: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
+    let LeaseResult::Twin { room, held } = taken else {
         return Ok(taken);
     };
     let is_holder = |other: &&str| {
