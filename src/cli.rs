@@ -13,7 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cli::ui::{ColorChoice, Text};
 use crate::core::error::{Error, Result};
 use crate::core::fs;
-use crate::deploy::hosts::porter;
+use crate::deploy::remote::port_forwarder;
 
 mod artifacts;
 mod attach;
@@ -153,10 +153,10 @@ enum Verb {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     signals::no_stops_at_the_terminal();
     let args = log::with_follow(args.into_iter().collect());
-    if args.get(1).is_some_and(|word| word == porter::WORD) {
+    if args.get(1).is_some_and(|word| word == port_forwarder::ARG) {
         // Started by `rel` itself: what it is to do comes over the line.
         let input = std::io::BufReader::new(std::io::stdin());
-        return porter::serve(input, ui::for_a_program());
+        return port_forwarder::serve(input, ui::for_a_program());
     }
     signals::end_at_once();
     let parsed = match parse(&args) {

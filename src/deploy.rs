@@ -4,11 +4,11 @@
 //! [`rollback`] goes back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
-pub mod hosts;
 pub mod http;
 pub mod plan;
 pub mod protocol;
 pub mod recipe;
+pub mod remote;
 pub mod told;
 
 use std::collections::BTreeMap;
@@ -22,14 +22,6 @@ use serde::Serialize;
 use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
-use crate::deploy::hosts::destination::Variable;
-use crate::deploy::hosts::executor::Executor;
-use crate::deploy::hosts::host_pool;
-use crate::deploy::hosts::host_pool::HostPool;
-use crate::deploy::hosts::hours::Clock;
-use crate::deploy::hosts::looked::look;
-use crate::deploy::hosts::machines::Machines;
-use crate::deploy::hosts::rollback::look_back;
 use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::expand::World;
@@ -43,6 +35,14 @@ use crate::deploy::plan::secret::{Hidden, Secret};
 use crate::deploy::plan::{decide, orphans, roles};
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words;
+use crate::deploy::remote::deploy_windows::ZoneClock;
+use crate::deploy::remote::destination::Variable;
+use crate::deploy::remote::executor::Executor;
+use crate::deploy::remote::host_pool;
+use crate::deploy::remote::host_pool::HostPool;
+use crate::deploy::remote::known_machines::KnownMachines;
+use crate::deploy::remote::prepare::prepare;
+use crate::deploy::remote::rollback_command::look_back;
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 
@@ -86,13 +86,13 @@ pub struct Request<'a> {
     /// Reads our own environment.
     pub variable: &'a Variable<'a>,
     /// Which machine each host's name stood for.
-    pub machines: Arc<Machines>,
+    pub machines: Arc<KnownMachines>,
     /// This program: it starts itself to keep ports of hosts open.
     pub program: PathBuf,
     /// Guards that are gone over.
     pub overrides: Overrides,
     /// The clock of this machine.
-    pub clock: Clock<'a>,
+    pub clock: ZoneClock<'a>,
     /// Called with what a run would destroy, before its first change; an error stops it.
     pub confirm: &'a (dyn Fn(&[Destruction]) -> Result<()> + Sync),
     /// All steps run.
@@ -142,7 +142,7 @@ pub fn plan(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
-    Ok(look(request, Depth::Show, progress, interrupted)?.plan)
+    Ok(prepare(request, Depth::Show, progress, interrupted)?.plan)
 }
 
 /// Returns the runs that the journals of an environment's hosts know, newest first. Where so
@@ -174,17 +174,17 @@ pub fn runbook(
     interrupted: &AtomicBool,
 ) -> Result<runbook::Runbook> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    let roots = known_roots(request, &hosts);
+    let roots = known_roots(request, &remote);
     let anybody = world(request, &roots, None)?;
     let probes = anybody.probes()?;
     if is_offline {
-        return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
+        return runbook::of(request, &remote, (&anybody.jobs()?, &probes), None);
     }
     let fleet = open(request, &NullProgress, interrupted)?;
     let roles = who_has_roles(request, &host_pool, interrupted)?;
     let jobs = jobs(request, &host_pool, &roles)?;
     let answers = host_pool.query_reachable(&[], Depth::Decide, interrupted)?;
-    runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
+    runbook::of(request, &remote, (&jobs, &probes), Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be; where `is_deep`, also
@@ -221,7 +221,7 @@ pub fn check_saved(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<(Plan, Option<(u64, String)>)> {
-    let looked = look(request, Depth::Show, progress, interrupted)?;
+    let looked = prepare(request, Depth::Show, progress, interrupted)?;
     let before = saved::applied_before(saved, &looked.seen)?;
     if before.is_none() {
         saved.holds(&looked.plan, &looked.seen)?;
@@ -247,7 +247,7 @@ pub fn apply(
         Some(_) => Depth::Show,
         None => Depth::Decide,
     };
-    let mut looked = look(request, depth, progress, interrupted)?;
+    let mut looked = prepare(request, depth, progress, interrupted)?;
     if let Some(saved) = request.saved
         && let Some(before) = saved::applied_before(saved, &looked.seen)?
     {
@@ -265,12 +265,12 @@ pub fn apply(
         .help(format!("add `needs \"{target}\"` to the environment")));
     }
     looked.take_leases(request, progress, interrupted)?;
-    looked.roles_hold(request, interrupted)?;
+    looked.recheck_roles(request, interrupted)?;
     if let Some(saved) = request.saved {
         let hosts = looked.plan.touched();
         looked
             .fleet
-            .append_journal(&hosts, &saved.journal_lines(), interrupted)?;
+            .append_journal(&remote, &saved.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
     let hands = Executor {
@@ -369,13 +369,13 @@ fn open(
     interrupted: &AtomicBool,
 ) -> Result<HostPool> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    HostPool::open(request, &hosts, progress, interrupted)
+    HostPool::open(request, &remote, progress, interrupted)
 }
 
 /// Returns the roots of hosts as far as they are known before one is asked.
 fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
     let root = |host: &Host| (host.name.clone(), words::absolute_root(host, request.root));
-    hosts.values().map(root).collect()
+    remote.values().map(root).collect()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.

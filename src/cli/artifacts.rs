@@ -13,8 +13,8 @@ use crate::build::graph::Target;
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Artifact;
 use crate::core::error::{IoContext, Result};
-use crate::deploy::hosts::upload;
 use crate::deploy::protocol::words::{hex, lower_hex};
+use crate::deploy::remote::upload;
 
 /// The files of needed targets, by their full names.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use super::query;
 use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Result};
 use crate::core::progress::Progress;
-use crate::deploy::hosts::attach::{self, Attached};
+use crate::deploy::remote::attach::{self, Attached};
 
 #[derive(Debug, clap::Args)]
 pub struct AttachArgs {

@@ -18,7 +18,7 @@ use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
 use crate::core::storage::Checksum;
 use crate::deploy::Recipes;
-use crate::deploy::hosts::machines;
+use crate::deploy::remote::known_machines;
 
 use super::checkout::{self, Lock};
 use super::state_dir::StateDir;
@@ -551,7 +551,7 @@ impl Context {
             true => Some(state.path()),
             false => state.known(),
         };
-        dir.map(|dir| dir.join(machines::FILE))
+        dir.map(|dir| dir.join(known_machines::FILE))
     }
 
     /// Makes sure that the state directory of the checkout is there, for a file of its own in it.

@@ -28,11 +28,11 @@ use crate::cli::ui::kept::Kept;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
-use crate::deploy::hosts::hours::Clock;
-use crate::deploy::hosts::machines::Machines;
-use crate::deploy::hosts::unanswered;
 use crate::deploy::plan::secret::Secret;
 use crate::deploy::protocol::words::run_id;
+use crate::deploy::remote::deploy_windows::ZoneClock;
+use crate::deploy::remote::known_machines::KnownMachines;
+use crate::deploy::remote::unanswered;
 use crate::deploy::told::saved::{SavedPlan, is_allowed};
 use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
 
@@ -456,9 +456,11 @@ impl Job<'_> {
             control_dir: self.context.control_dir()?,
             ssh: self.context.ssh(),
             variable: &|name| self.context.var(name),
-            machines: Arc::new(Machines::read(self.context.machines_file(way.is_logged))),
+            machines: Arc::new(KnownMachines::read(
+                self.context.machines_file(way.is_logged),
+            )),
             program: super::program(),
-            clock: Clock {
+            clock: ZoneClock {
                 now: &Context::now_s,
                 tz: tz.as_deref(),
             },

@@ -17,9 +17,9 @@ use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::core::progress::NullProgress;
 use crate::deploy;
-use crate::deploy::hosts::machines::Machines;
-use crate::deploy::hosts::{inventory, unanswered};
 use crate::deploy::plan::roles::{self, Probe};
+use crate::deploy::remote::known_machines::KnownMachines;
+use crate::deploy::remote::{ping, unanswered};
 
 #[derive(Debug, clap::Args)]
 pub struct HostsArgs {
@@ -81,8 +81,8 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     if args.accept {
         context.prepare_state()?;
     }
-    let machines = Machines::read(context.machines_file(args.accept));
-    let asking = inventory::Asking {
+    let machines = KnownMachines::read(context.machines_file(args.accept));
+    let asking = ping::Asking {
         root: &root,
         control_dir: context.control_dir()?,
         ssh: context.ssh(),
@@ -93,7 +93,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
         machines: &machines,
         is_accepting: args.accept,
     };
-    let mut facts = inventory::ask(&hosts, &asking, &interrupted)?;
+    let mut facts = ping::ask(&hosts, &asking, &interrupted)?;
     machines.keep()?;
     let is_named = |title: &String| titles.contains(title);
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));

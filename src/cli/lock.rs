@@ -13,7 +13,7 @@ use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::progress::Progress;
 use crate::deploy::Request;
-use crate::deploy::hosts::lease::{self, Locked};
+use crate::deploy::remote::lease::{self, Locked};
 
 #[derive(Debug, clap::Args)]
 pub struct LockArgs {

@@ -17,7 +17,7 @@ use crate::build::builder::log_path;
 use crate::cli::ui::{self, Text, shown_time};
 use crate::core::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
 use crate::core::printed::Printed;
-use crate::deploy::hosts::logs::{self, Wanted};
+use crate::deploy::remote::logs::{self, Wanted};
 use crate::deploy::told::fold::Folded;
 
 #[derive(Debug, clap::Args)]

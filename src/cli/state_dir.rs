@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use super::trust::refusal;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::fs::{self, Owners, PRIVATE_DIR, Unsafe};
-use crate::deploy::hosts::machines;
+use crate::deploy::remote::known_machines;
 
 /// Name of the file that says which directory it was made in.
 const IDENTITY: &str = "identity";
@@ -33,7 +33,7 @@ const CONTENTS: [&str; 10] = [
     "fresh.v1",
     "records.v1",
     "stat.v1",
-    machines::FILE,
+    known_machines::FILE,
     "running",
     "logs",
     "sandbox",

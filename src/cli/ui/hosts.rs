@@ -2,9 +2,9 @@
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::core::error::plural;
-use crate::deploy::hosts::inventory::HostFacts;
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words::age_of;
+use crate::deploy::remote::ping::HostFacts;
 use crate::deploy::told::history::{End, History};
 use crate::deploy::told::status::{HostStatus, State};
 

@@ -1,8 +1,8 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
-use crate::deploy::hosts::attach::Attached;
 use crate::deploy::protocol::detached::State;
+use crate::deploy::remote::attach::Attached;
 use crate::deploy::told::fold::{Folded, together};
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.

@@ -1,10 +1,10 @@
 //! Plan, run, second run, failing step, and a connection that ends in the middle.
 
 use super::*;
-use crate::deploy::hosts::session::Session;
-use crate::deploy::hosts::transport::System;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::Header;
+use crate::deploy::remote::session::Session;
+use crate::deploy::remote::transport::System;
 
 #[test]
 fn a_second_run_has_nothing_to_do_and_asks_once() {
@@ -419,7 +419,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         let system = std::sync::Arc::new(system.clone());
         let mut session = Session::new(
             system,
-            crate::deploy::hosts::gates::Gates::new(1),
+            crate::deploy::remote::gates::Gates::new(1),
             &host,
             &header,
         );

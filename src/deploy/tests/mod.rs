@@ -57,7 +57,7 @@ impl Progress for Log {
 impl Space {
     pub fn new(hosts: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let hosts = hosts.iter().map(|name| {
+        let hosts = remote.iter().map(|name| {
             let host = Host {
                 name: (*name).to_owned(),
                 reach: Reach::Local,
@@ -70,7 +70,7 @@ impl Space {
         });
         let project = Project {
             name: "karl".into(),
-            hosts: hosts.collect(),
+            hosts: remote.collect(),
             ..Project::default()
         };
         let environment = Environment {
@@ -228,7 +228,7 @@ impl Space {
             variable: &|_| None,
             machines: Arc::default(),
             program: PathBuf::new(),
-            clock: Clock {
+            clock: ZoneClock {
                 now: &*self.clock,
                 tz: None,
             },

@@ -1,0 +1,138 @@
+//! What is asked for when the leases of hosts are taken, and what is answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::core::error::{Error, Result};
+use crate::deploy::plan::Seen;
+use crate::deploy::protocol::lease_status::lease_refused_error;
+use crate::deploy::remote::host_pool::HostPool;
+
+/// Leases that are wanted.
+pub struct LeaseRequest<'a> {
+    /// The hosts, in any order.
+    pub hosts: &'a [&'a str],
+    /// What they said before: their journals should still be as long.
+    pub seen: &'a BTreeMap<String, Seen>,
+    /// What for.
+    pub mode: LeaseMode,
+    /// Directories, by host, that are written into: no lease if root must not.
+    pub directories: BTreeMap<String, Directories>,
+    /// A scope that is given up where it can not be left.
+    pub abandoned: Option<Abandoned<'a>>,
+}
+
+/// A scope that a person gives up.
+pub struct Abandoned<'a> {
+    /// Its name.
+    pub scope: &'a str,
+    /// Why; for the journal.
+    pub reason: &'a str,
+}
+
+/// Directories of one host that a run writes into.
+#[derive(Debug, Default)]
+pub struct Directories {
+    /// By actions, which can be allowed to do so where another user can change them.
+    pub of_actions: BTreeSet<String>,
+    /// By commands, which cannot: they follow links.
+    pub of_commands: BTreeSet<String>,
+}
+
+impl<'a> LeaseRequest<'a> {
+    /// Returns a request that looks at no directory.
+    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: LeaseMode) -> Self {
+        Self {
+            hosts,
+            seen,
+            mode,
+            directories: BTreeMap::new(),
+            abandoned: None,
+        }
+    }
+}
+
+/// How a lease was had.
+#[derive(PartialEq, Eq)]
+pub(super) enum LeaseResult {
+    /// The journal is as it was read; with the reason of one's own hold, if there is one.
+    Ready(Option<String>),
+    /// Something else has run there since.
+    Moved,
+    /// Not at all: a guard of this run has it, which works in that room; with all that it says.
+    Twin { room: String, held: String },
+}
+
+impl LeaseResult {
+    pub(super) fn reason(self) -> Option<String> {
+        match self {
+            Self::Ready(reason) => reason,
+            Self::Moved | Self::Twin { .. } => None,
+        }
+    }
+}
+
+/// What a lease is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseMode {
+    /// To work: a person's hold and another run are respected.
+    Run,
+    /// To look at a person's hold: only another run is respected.
+    Any,
+    /// To break what is there.
+    Break,
+}
+
+impl LeaseMode {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Any => "any",
+            Self::Break => "break",
+        }
+    }
+}
+
+/// Returns how the lease of the host `name` was had.
+///
+/// # Errors
+/// Another host of the fleet has it: both are one. Or it is held by the same run of another `rel`.
+pub(super) fn of_one_name(fleet: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
+    let LeaseResult::Twin { room, held } = taken else {
+        return Ok(taken);
+    };
+    let is_holder = |other: &&str| {
+        let other = fleet.member(other);
+        other.is_ok_and(|other| other.header.session_dir() == room)
+    };
+    let member = fleet.member(name)?;
+    let mut holders = fleet.names().filter(|other| *other != name);
+    let Some(other) = holders.find(is_holder) else {
+        return Err(lease_refused_error(name, &member.header.purpose, &held));
+    };
+    let (one, other) = (name.min(other), name.max(other));
+    Err(Error::host(format!(
+        "hosts `{one}` and `{other}` lead to the same state directory of the same machine"
+    ))
+    .note("directory", member.state())
+    .help("give one of them another `root`, or remove one"))
+}
+
+/// Returns the error for a scope that can not be left; `words` are its name, the file with its way
+/// out, and what that said last.
+pub(super) fn owed(purpose: &str, state: &str, host: &str, words: &str) -> Box<Error> {
+    let mut words = words.split('\t');
+    let mut next = || words.next().unwrap_or_default();
+    let (scope, way_out, said) = (next(), next(), next().trim());
+    let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
+    if !said.is_empty() {
+        error = error.note("says", said);
+    }
+    error
+        .note("way out", way_out)
+        .note("log", format!("{state}/scopes.log"))
+        .help(format!(
+            "mend what its way out needs, and run the same command again; where it can never be \
+             left, do by hand what is left of it, then `rel {purpose} --abandon {scope} --reason \
+             \"…\"`"
+        ))
+}

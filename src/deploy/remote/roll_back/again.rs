@@ -1,0 +1,122 @@
+//! Scopes that are entered again while what was done in them goes back.
+
+use std::time::Instant;
+
+use crate::core::error::Result;
+use crate::core::progress::{Event, StepStatus};
+use crate::deploy::plan::port::Port;
+use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program;
+use crate::deploy::remote::executor::Executor;
+use crate::deploy::remote::host_pool::HostConnection;
+use crate::deploy::remote::roll_back::{ExecutedStep, RollbackRun, at_once};
+use crate::deploy::remote::step_batch::first_bytes;
+
+impl RollbackRun<'_> {
+    /// Enters scopes again, given backwards; on all hosts of a use at once. One that can not be
+    /// entered is told: going back without it is better than not to go back.
+    pub(super) fn enter_again(&self, scopes: &[&ExecutedStep]) -> Result<()> {
+        let scopes: Vec<&ExecutedStep> = scopes.iter().rev().copied().collect();
+        for part in at_once(&scopes) {
+            self.hands.fleet.try_each(&|host, member| {
+                let mut own = part.iter().filter(|step| step.host == host);
+                own.try_for_each(|step| enter(self.hands, member, step, self.left.port(step)))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// How it ended.
+enum Entered {
+    /// It was owed already.
+    Before,
+    Now,
+    /// With its last line.
+    Not(String),
+}
+
+fn enter(
+    hands: &Executor<'_>,
+    member: &HostConnection,
+    step: &ExecutedStep,
+    port: Option<&Port>,
+) -> Result<()> {
+    let start = Instant::now();
+    let entered = match (run(hands, member, step)?, port) {
+        (Entered::Now, Some(port)) => open(hands, member, step, port)?,
+        (entered, _) => entered,
+    };
+    let (how, why) = match entered {
+        Entered::Before => return Ok(()),
+        Entered::Now => (StepStatus::Done, None),
+        Entered::Not(why) => (StepStatus::Failed(1), Some(why)),
+    };
+    hands.progress.event(&Event::StepFinished {
+        host: &step.host,
+        step: &step.id,
+        how,
+        took: start.elapsed(),
+    });
+    if let Some(why) = why {
+        let text = format!(
+            "{} could not be entered again on host `{}`, which goes back without it: {why}",
+            step.id, step.host
+        );
+        hands.progress.event(&Event::Warning { text: &text });
+    }
+    Ok(())
+}
+
+fn run(hands: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) -> Result<Entered> {
+    let body = program::enter_again(&step.run, step.seq, &step.id);
+    let (mut entered, mut last) = (Entered::Before, String::new());
+    let text = member.header.program(&body);
+    let mut session = member.session();
+    let status = session.run(&text, hands.interrupted, &mut |frame| {
+        match frame {
+            Frame::Output(line) => last = first_bytes(line),
+            Frame::Event(text) => match text.split(' ').collect::<Vec<_>>().as_slice() {
+                ["start", ..] => hands.progress.event(&Event::StepStarted {
+                    host: &step.host,
+                    step: &step.id,
+                    reason: "entered again for the way back",
+                }),
+                ["done", ..] => entered = Entered::Now,
+                ["failed", _, status] if last.is_empty() => {
+                    entered = Entered::Not(format!("exit status {status}"));
+                }
+                ["failed", ..] => entered = Entered::Not(std::mem::take(&mut last)),
+                _ => {}
+            },
+            _ => {}
+        }
+        None
+    })?;
+    Ok(match status {
+        0 => entered,
+        _ => Entered::Not(last),
+    })
+}
+
+/// Opens the port of a scope that is owed from now on.
+fn open(
+    hands: &Executor<'_>,
+    member: &HostConnection,
+    step: &ExecutedStep,
+    port: &Port,
+) -> Result<Entered> {
+    match hands.fleet.open_port(&step.host, port, hands.interrupted) {
+        Ok(None) => Ok(Entered::Now),
+        Ok(Some(note)) => {
+            let text = member.header.program(&note);
+            let mut session = member.session();
+            let status = session.run(&text, hands.interrupted, &mut |_| None)?;
+            Ok(match status {
+                0 => Entered::Now,
+                _ => Entered::Not("its process could not be written down".into()),
+            })
+        }
+        Err(error) => Ok(Entered::Not(error.message)),
+    }
+}

@@ -1,0 +1,408 @@
+//! One connection to one host: a guard over there, frames coming back.
+//!
+//! How frames are told from output is the matter of [`frames`](crate::deploy::wire::frames).
+//! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::build::model::{Host, Reach};
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::deploy::plan::secret::Hidden;
+use crate::deploy::protocol::frames::{Frame, Reply, unanswered};
+use crate::deploy::protocol::host_identity::HostIdentity;
+use crate::deploy::protocol::lease_status::lost_lease_error;
+use crate::deploy::protocol::program::Header;
+use crate::deploy::remote::gates::Gates;
+use crate::deploy::remote::known_machines::Told;
+use crate::deploy::remote::transport::{Transport, first_input};
+
+mod channel;
+mod errors;
+mod hello;
+mod transfer;
+
+use channel::Channel;
+
+/// How long the answers to questions may take: facts, guards and checks of recipes.
+const ASK_MAX: Duration = Duration::from_secs(15 * 60);
+/// How often the guard is told that we are still there, at least.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// When it is told so first: from then on it watches the line.
+const FIRST_BEAT: Duration = Duration::from_secs(1);
+/// How often a wait looks up to see whether it was interrupted.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a guard may take to leave.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// A connection to a host, opened when something is asked of the host for the first time.
+pub struct Session {
+    host: Host,
+    /// Until the guard has answered.
+    opening: Option<Opening>,
+    /// Once it was started, and not refused.
+    channel: Option<Channel>,
+    /// First bytes that the host printed before its guard answered.
+    greeting: Vec<u8>,
+    try_it: String,
+    root: Option<String>,
+    /// The directory of the environment's state there; what the guard says, once it has answered.
+    pub state: String,
+    /// The machine that the host's name stood for.
+    pub known: Option<HostIdentity>,
+    /// The machine that the plan was made of which is carried out.
+    pub planned: Option<HostIdentity>,
+    /// What its guard said of the machine.
+    pub told: Told,
+    /// Why nothing is sent there any more: it is not the machine of that name.
+    refusal: Option<Box<Error>>,
+    /// How long the guard is waited for, once it has answered: [`ASK_MAX`].
+    patience: Duration,
+    /// What is kept out of all that is printed over there.
+    pub hidden: Hidden,
+    /// How many times the host was asked and answered.
+    pub round_trips: usize,
+}
+
+/// What it takes to open a connection, and to open it again.
+struct Opening {
+    transport: Arc<dyn Transport + Send>,
+    gates: Arc<Gates>,
+    header: Header,
+    /// The questions that come with the guard, if there are any: nothing else is sent before it has
+    /// said which machine it is on.
+    questions: String,
+    /// How often it was tried.
+    tries: usize,
+}
+
+impl Opening {
+    /// Returns whether nothing was asked of the guard yet.
+    fn is_untouched(&self) -> bool {
+        self.tries == 0 && self.questions.is_empty()
+    }
+
+    /// Returns what the host reads first: the guard, and what it is asked.
+    fn input(&self) -> String {
+        first_input(&self.header.guard(&self.questions))
+    }
+}
+
+impl Session {
+    /// Prepares a connection; nothing is started before something is asked.
+    pub fn new(
+        transport: Arc<dyn Transport + Send>,
+        gates: Arc<Gates>,
+        host: &Host,
+        header: &Header,
+    ) -> Self {
+        Self {
+            host: host.clone(),
+            channel: None,
+            greeting: Vec::new(),
+            try_it: transport.try_it(host),
+            root: None,
+            state: header.state.clone(),
+            known: None,
+            planned: None,
+            told: Told::default(),
+            refusal: None,
+            patience: ASK_MAX,
+            hidden: Hidden::default(),
+            round_trips: 0,
+            opening: Some(Opening {
+                transport,
+                gates,
+                header: header.clone(),
+                questions: String::new(),
+                tries: 0,
+            }),
+        }
+    }
+
+    /// Returns the host's name.
+    pub fn name(&self) -> &str {
+        &self.host.name
+    }
+
+    fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
+        match &self.channel {
+            Some(channel) => channel.send(bytes, interrupted),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Returns whether nothing can be done over there any more.
+    pub fn is_gone(&self) -> bool {
+        self.channel.as_ref().is_some_and(Channel::is_gone)
+    }
+
+    /// Closes the lifeline.
+    fn cut(&self) {
+        if let Some(channel) = &self.channel {
+            channel.cut();
+        }
+    }
+
+    /// Says goodbye, if the lifeline has not been cut, and does not wait.
+    pub fn close(&self) {
+        if let Some(channel) = &self.channel {
+            channel.leave();
+        }
+    }
+
+    /// Ends a connection over which nobody has answered: nothing over there is to be cleaned up.
+    pub fn kill(&mut self) {
+        if self.root.is_none()
+            && let Some(channel) = &mut self.channel
+        {
+            channel.kill();
+        }
+    }
+
+    /// Returns the next frame, or `None` after the limit, also of a host that never stops talking;
+    /// an error when the host is gone, or we are to stop.
+    fn next_until(&mut self, limit: Instant, interrupted: &AtomicBool) -> Result<Option<Frame>> {
+        loop {
+            // Looked at first: a host that never stops talking must not keep us.
+            if interrupted.load(Ordering::SeqCst) {
+                self.cut();
+                self.kill();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            // What has come is heard also when we were late ourselves.
+            let Some(channel) = &mut self.channel else {
+                return Err(Error::internal("a host was not connected"));
+            };
+            if let Some(frame) = channel.take() {
+                let frame = frame.map_err(|nonsense| self.protocol_error(&nonsense))?;
+                let frame = self.hidden.frame(frame);
+                return match lost_lease_error(&self.host.name, &frame) {
+                    Some(error) => Err(error),
+                    None => Ok(Some(frame)),
+                };
+            }
+            if Instant::now() > limit {
+                return Ok(None);
+            }
+            if !channel.wait() {
+                return Err(self.gone());
+            }
+            if channel.errors.is_full() {
+                return Err(self.endless_errors());
+            }
+        }
+    }
+
+    /// Returns the error for a host that writes too much to standard error.
+    fn endless_errors(&mut self) -> Box<Error> {
+        let mut said = String::new();
+        if let Some(channel) = &mut self.channel {
+            channel.cut();
+            channel.kill();
+            said = channel.errors.last();
+        }
+        Error::host(format!(
+            "host `{}` writes messages without end to standard error",
+            self.name()
+        ))
+        .note("says", said)
+        .help(format!("try `{}`", self.try_it))
+    }
+
+    /// Returns the error for a host that says what no guard says.
+    fn protocol_error(&self, text: &str) -> Box<Error> {
+        self.cut();
+        Error::host(format!("host `{}` sent what makes no sense", self.name()))
+            .note("event", crate::deploy::protocol::journal::column(text))
+            .help("run the same command again; it asks the host what was done and goes on")
+    }
+
+    /// Waits for the end of the connection, which is ended if need be.
+    fn reap(&mut self) -> Option<std::process::ExitStatus> {
+        // Of a guard elsewhere only the line ends here.
+        let may_stay = self.host.reach == Reach::Local && self.root.is_some();
+        self.channel.as_mut()?.reap(may_stay)
+    }
+
+    /// Returns the error for a connection that ended.
+    fn gone(&mut self) -> Box<Error> {
+        let status = self.reap();
+        let errors = self.channel.as_ref().map(|channel| &channel.errors);
+        if errors.is_some_and(|errors| errors.is_full()) {
+            return self.endless_errors();
+        }
+        let last = errors.map_or_else(String::new, |errors| errors.last());
+        let message = match self.root {
+            None => format!("cannot reach host `{}`", self.name()),
+            Some(_) => format!("the connection to host `{}` ended", self.name()),
+        };
+        let mut error = self.with_greeting(Error::host(message));
+        if !last.trim().is_empty() {
+            error = error.note("says", last);
+        } else if let Some(code) = status.and_then(|s| s.code()) {
+            error = error.note("status", code.to_string());
+        }
+        match self.root {
+            None => error.help(format!("try `{}`", self.try_it)),
+            Some(_) => {
+                error.help("run the same command again: it asks the host what was done and goes on")
+            }
+        }
+    }
+
+    /// Runs a program; `watch` sees what it prints and tells, and may set the time at
+    /// which it is ended. Returns 0 if it came to its end, else its exit status, or -1.
+    pub fn run(
+        &mut self,
+        program: &str,
+        interrupted: &AtomicBool,
+        watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
+    ) -> Result<i32> {
+        self.order("run", program.as_bytes(), interrupted)?;
+        let (mut deadline, mut is_over, mut step) = (None, false, String::new());
+        loop {
+            let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let Some(frame) = self.next_until(limit, interrupted)? else {
+                // The guard ends the group and writes the journal; then it ends.
+                deadline = None;
+                // Its next step has done nothing wrong.
+                let _ = self.send(format!("stop {step}\n").as_bytes(), interrupted);
+                continue;
+            };
+            if let Frame::Event(text) = &frame {
+                is_over |= text == "over";
+                if let Some(seq) = text.strip_prefix("start ") {
+                    step = seq.to_owned();
+                }
+                if let Some(status) = text.strip_prefix("ended ") {
+                    let status = status.trim().parse().ok().filter(|status| *status != 0);
+                    return Ok(if is_over { 0 } else { status.unwrap_or(-1) });
+                }
+            }
+            if let Some(new) = watch(&frame) {
+                deadline = Some(new);
+            } else if matches!(frame, Frame::Event(_)) {
+                deadline = None;
+            }
+        }
+    }
+
+    /// Asks questions; what they do is ended with the guard. `limit` says how many bytes the
+    /// answer to each may have, in their order, and `None` after the last one.
+    pub fn ask(
+        &mut self,
+        questions: &str,
+        limit: &dyn Fn(usize) -> Option<usize>,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Reply>> {
+        match &mut self.opening {
+            Some(opening) if opening.is_untouched() && !questions.is_empty() => {
+                questions.clone_into(&mut opening.questions);
+                self.hello(interrupted)?;
+                self.round_trips += 1;
+            }
+            _ => self.order("ask", questions.as_bytes(), interrupted)?,
+        }
+        let mut replies = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
+        let end = Instant::now() + self.patience;
+        loop {
+            match self.next_until(end, interrupted)? {
+                None => {
+                    return Err(self
+                        .too_slow("answer the questions of this environment")
+                        .help("a fact, a guard or a check of a recipe waits for something there"));
+                }
+                Some(Frame::Answer(_) | Frame::Answered(..)) if limit(replies.len()).is_none() => {
+                    return Err(self.protocol_error("more answers than questions"));
+                }
+                Some(Frame::Answer(piece)) => {
+                    let most = limit(replies.len()).unwrap_or_default();
+                    if bytes.len() + piece.len() > most {
+                        return Err(self.too_long(most));
+                    }
+                    bytes.extend(piece);
+                }
+                Some(Frame::Answered(tag, status)) => {
+                    let bytes = std::mem::take(&mut bytes);
+                    replies.push(Reply { tag, status, bytes });
+                }
+                Some(Frame::Asked) => return Ok(replies),
+                Some(Frame::Event(text)) if text.starts_with("ended ") => {
+                    return Err(unanswered(self.name(), "what asked"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the error for a host that does not do something within [`ASK_MAX`].
+    fn too_slow(&mut self, what: &str) -> Box<Error> {
+        self.cut();
+        let message = format!("host `{}` does not {what}", self.name());
+        Error::host(message).note(
+            "waited",
+            humantime::format_duration(self.patience).to_string(),
+        )
+    }
+
+    /// Returns the error for a question to which a host prints more than `most` bytes.
+    fn too_long(&mut self, most: usize) -> Box<Error> {
+        self.cut();
+        Error::host(format!(
+            "host `{}` answers a question with more than {} KiB",
+            self.name(),
+            most >> 10
+        ))
+        .help("a fact, a guard or a check of a recipe prints that much: let it print less")
+    }
+
+    /// Calls a function of the guard and returns its one event.
+    pub fn call(&mut self, text: &str, interrupted: &AtomicBool) -> Result<String> {
+        self.order("call", text.as_bytes(), interrupted)?;
+        self.event(interrupted)
+    }
+
+    /// Sends what the guard is to do, once it has answered and its machine was checked.
+    fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
+        let head = format!("{word} {}\n", text.len());
+        self.order_with(&head, text, interrupted)
+    }
+
+    fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
+        self.hello(interrupted)?;
+        let bytes = [head.as_bytes(), text].concat();
+        if self.send(&bytes, interrupted).is_err() {
+            return Err(self.gone());
+        }
+        self.round_trips += 1;
+        Ok(())
+    }
+
+    /// Returns the answer to a call; an error where none comes within [`ASK_MAX`].
+    fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {
+        let end = Instant::now() + self.patience;
+        loop {
+            match self.next_until(end, interrupted)? {
+                Some(Frame::Event(text)) => return Ok(text),
+                // What it prints meanwhile is no answer.
+                Some(_) => {}
+                None => return Err(self.too_slow("finish what `rel` asked of it")),
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    /// Gives the guard time to clean up.
+    fn drop(&mut self) {
+        self.close();
+        let _ = self.reap();
+    }
+}
+
+#[cfg(test)]
+mod tests;
