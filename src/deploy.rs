@@ -22,17 +22,17 @@ use serde::Serialize;
 use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
-use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::expand::World;
+use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::guards::{Overrides, WINDOW};
-use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::plan::job::Job;
-use crate::deploy::plan::questions::Depth;
+use crate::deploy::plan::host_query::QueryScope;
+use crate::deploy::plan::localhost::LOCALHOST;
+use crate::deploy::plan::planner::PlanOptions;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::RollbackPlan;
-use crate::deploy::plan::secret::{Hidden, Secret};
-use crate::deploy::plan::{decide, orphans, roles};
+use crate::deploy::plan::rollback_plan::RollbackPlan;
+use crate::deploy::plan::secret::{Redactor, Secret};
+use crate::deploy::plan::use_on_host::UseOnHost;
+use crate::deploy::plan::{orphans, planner, roles};
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words;
 use crate::deploy::remote::deploy_windows::ZoneClock;
@@ -46,9 +46,9 @@ use crate::deploy::remote::rollback_command::look_back;
 use crate::deploy::told::saved::SavedPlan;
 use crate::deploy::told::{history, runbook, saved, status};
 
-pub use crate::deploy::plan::check::{check_call, check_uses};
 pub use crate::deploy::plan::expand::needed_targets;
 pub use crate::deploy::plan::promote::Promoted;
+pub use crate::deploy::plan::use_checks::{check_call, check_uses};
 pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 pub use crate::deploy::recipe::library::Recipes;
 
@@ -142,7 +142,7 @@ pub fn plan(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
-    Ok(prepare(request, Depth::Show, progress, interrupted)?.plan)
+    Ok(prepare(request, QueryScope::Show, progress, interrupted)?.plan)
 }
 
 /// Returns the runs that the journals of an environment's hosts know, newest first. Where so
@@ -155,8 +155,8 @@ pub fn history(
 ) -> Result<history::History> {
     let fleet = open(request, progress, interrupted)?;
     let depth = match wanted > RUNS_KEPT {
-        true => Depth::Past,
-        false => Depth::Decide,
+        true => QueryScope::Past,
+        false => QueryScope::Decide,
     };
     let answers = host_pool.query_reachable(&[], depth, interrupted)?;
     Ok(history::History {
@@ -183,7 +183,7 @@ pub fn runbook(
     let fleet = open(request, &NullProgress, interrupted)?;
     let roles = who_has_roles(request, &host_pool, interrupted)?;
     let jobs = jobs(request, &host_pool, &roles)?;
-    let answers = host_pool.query_reachable(&[], Depth::Decide, interrupted)?;
+    let answers = host_pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
     runbook::of(request, &remote, (&jobs, &probes), Some(&answers))
 }
 
@@ -199,15 +199,15 @@ pub fn status(
     let roles = who_has_roles(request, &host_pool, interrupted)?;
     let jobs = jobs(request, &host_pool, &roles)?;
     let depth = match is_deep {
-        true => Depth::Deep,
-        false => Depth::Decide,
+        true => QueryScope::Deep,
+        false => QueryScope::Decide,
     };
     let answers = host_pool.query_reachable(&jobs, depth, interrupted)?;
-    let now = Circumstances {
+    let now = PlanOptions {
         run_id: &request.run_id,
         is_forced: false,
     };
-    let mut plan = decide::decide(&request.environment.name, &jobs, &answers.seen, now)?;
+    let mut plan = planner::decide(&request.environment.name, &jobs, &answers.seen, now)?;
     plan.roles = roles;
     plan.orphans = orphans::of(request.environment, &jobs, &answers.seen);
     Ok(status::of(&plan, &jobs, &answers))
@@ -221,7 +221,7 @@ pub fn check_saved(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<(Plan, Option<(u64, String)>)> {
-    let looked = prepare(request, Depth::Show, progress, interrupted)?;
+    let looked = prepare(request, QueryScope::Show, progress, interrupted)?;
     let before = saved::applied_before(saved, &looked.seen)?;
     if before.is_none() {
         saved.holds(&looked.plan, &looked.seen)?;
@@ -244,8 +244,8 @@ pub fn apply(
     saved::is_allowed(request.environment, request.saved)?;
     // What a saved plan shows is compared, differences of files as well.
     let depth = match request.saved {
-        Some(_) => Depth::Show,
-        None => Depth::Decide,
+        Some(_) => QueryScope::Show,
+        None => QueryScope::Decide,
     };
     let mut looked = prepare(request, depth, progress, interrupted)?;
     if let Some(saved) = request.saved
@@ -257,7 +257,7 @@ pub fn apply(
             ..Outcome::default()
         });
     }
-    if let Some(target) = looked.jobs.iter().find_map(Job::missing_artifact) {
+    if let Some(target) = looked.jobs.iter().find_map(UseOnHost::missing_artifact) {
         let name = &request.environment.name;
         return Err(Error::usage(format!(
             "`{target}` is not made, or is no target that `{name}` needs"
@@ -327,7 +327,7 @@ pub fn rollback(
 
 /// Returns the names of the hosts that are released to.
 fn hosts_of(fleet: &HostPool) -> Vec<String> {
-    let names = host_pool.names().filter(|name| *name != THIS_MACHINE);
+    let names = host_pool.names().filter(|name| *name != LOCALHOST);
     names.map(str::to_owned).collect()
 }
 
@@ -335,7 +335,7 @@ fn world<'a>(
     request: &'a Request<'a>,
     roots: &'a BTreeMap<String, String>,
     holders: Option<&'a Roles>,
-) -> Result<World<'a>> {
+) -> Result<EvalContext<'a>> {
     if let Some(param) = request
         .environment
         .params
@@ -348,7 +348,7 @@ fn world<'a>(
             param.name
         )));
     }
-    Ok(World {
+    Ok(EvalContext {
         project: request.project,
         environment: request.environment,
         params: &request.params,
@@ -379,10 +379,10 @@ fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMa
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
-fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<Job>> {
+fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
     let roots = host_pool.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
-    host_pool.hide(&Hidden::of(&jobs));
+    host_pool.hide(&Redactor::of(&jobs));
     Ok(jobs)
 }
 

@@ -21,7 +21,7 @@ use crate::cli::ui::approval::{ArtifactCheck, Given};
 use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
-use crate::deploy::plan::expand::World;
+use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::told::approval::{self, mismatch};
 use crate::deploy::told::moved;
@@ -300,7 +300,7 @@ impl Job<'_> {
         for (target, _, artifact) in &artifacts {
             all.insert(target, Some(artifact.clone()));
         }
-        let world = World {
+        let world = EvalContext {
             project: self.project,
             environment: self.environment,
             params: &self.params,

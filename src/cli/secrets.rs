@@ -24,7 +24,7 @@ use crate::core::error::{Error, ErrorKind, IoContext, Result, os_text};
 use crate::core::fs;
 use crate::core::process::Process;
 use crate::deploy::Recipes;
-use crate::deploy::plan::secret::{Seal, Secret};
+use crate::deploy::plan::secret::{Secret, SecretHasher};
 use crate::deploy::recipe::Kind;
 
 /// What the command of a secret may print.
@@ -66,7 +66,7 @@ pub fn named(
     recipes: &Recipes,
 ) -> Result<BTreeMap<String, Secret>> {
     let names = wanted(project, environment, recipes).into_keys();
-    let nothing = Seal::new([0; 32]);
+    let nothing = SecretHasher::new([0; 32]);
     names
         .map(|name| Ok((name.clone(), Secret::new(name, b"-".to_vec(), &nothing)?)))
         .collect()
@@ -201,7 +201,7 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
 }
 
 /// Returns the key of the user's keyed hashes; it is made when it is wanted first.
-fn seal(context: &Context) -> Result<Seal> {
+fn seal(context: &Context) -> Result<SecretHasher> {
     let dir = context.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep the key of secrets in")
             .help("set `XDG_STATE_HOME` or `HOME`")
@@ -220,7 +220,7 @@ fn seal(context: &Context) -> Result<Seal> {
     let bytes = fs::read_at_most(file, 32).unwrap_or_default();
     let is_private = meta.mode() & 0o077 == 0 && context.owners.is_user(meta.uid());
     match <[u8; 32]>::try_from(bytes) {
-        Ok(key) if is_private => Ok(Seal::new(key)),
+        Ok(key) if is_private => Ok(SecretHasher::new(key)),
         _ => Err(wrong()),
     }
 }

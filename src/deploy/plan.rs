@@ -2,50 +2,50 @@
 //! decided stands in `plan/decide.rs`.
 
 pub mod access;
-pub mod around;
 pub mod artifacts;
-pub mod back;
-pub mod basis;
-pub mod check;
-pub mod decide;
+pub mod dependencies;
 pub mod destroy;
-pub mod detached;
-pub mod difference;
-pub mod draft;
+pub mod diff;
+pub mod drift;
 pub mod expand;
-pub mod found;
 pub mod guards;
-pub mod here;
-pub mod job;
-pub mod order;
+pub mod host_query;
+pub mod job_place;
+pub mod localhost;
 pub mod orphans;
-pub mod place;
+pub mod other_detached;
+pub mod planner;
 pub mod port;
+pub mod preconditions;
 pub mod promote;
-pub mod questions;
 pub mod render;
 pub mod roles;
-pub mod rollback;
+pub mod rollback_checks;
+pub mod rollback_plan;
 pub mod script;
 pub mod secret;
+pub mod step_effects;
+pub mod use_checks;
+pub mod use_on_host;
 pub mod waves;
+pub mod wrapping;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::plan::access::Access;
-use crate::deploy::plan::back::Against;
-use crate::deploy::plan::basis::Basis;
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::detached::Foreign;
-use crate::deploy::plan::difference::{Difference, Standing};
-use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::guards::{Blocked, Stopping, Unasked};
-use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::plan::job::{Act, Draft};
-use crate::deploy::plan::orphans::Running;
+use crate::deploy::plan::diff::{Difference, RemoteFile};
+use crate::deploy::plan::guards::{CheckKind, FailedCheck, Unasked};
+use crate::deploy::plan::localhost::LOCALHOST;
+use crate::deploy::plan::orphans::OrphanService;
+use crate::deploy::plan::other_detached::OtherDetached;
+use crate::deploy::plan::preconditions::HostFingerprint;
 use crate::deploy::plan::roles::Roles;
+use crate::deploy::plan::rollback_checks::Objection;
+use crate::deploy::plan::step_effects::Reversibility;
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::protocol::detached::Detached;
 use crate::deploy::protocol::host_identity::HostIdentity;
@@ -55,7 +55,7 @@ use crate::deploy::protocol::words::NOT_MADE;
 
 /// What one host said.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct HostState {
     /// What was edited where links lead to, by step: of those that have a manifest, and only where
     /// that was asked.
     pub edits: BTreeMap<String, Vec<String>>,
@@ -68,33 +68,33 @@ pub struct Seen {
     /// Answers to facts, by label of the use and name.
     pub facts: BTreeMap<(String, String), String>,
     /// What was found where a step would leave something, by id of the step.
-    pub probes: BTreeMap<String, Probe>,
+    pub probes: BTreeMap<String, StepProbe>,
     /// Digests of the artifacts that lie there.
     pub blobs: BTreeSet<String>,
     /// Guards that did not succeed, by label of the use and name, with the evidence.
     pub blocked: BTreeMap<(String, String), String>,
     /// What speaks against steps before they run, by id of the step.
-    pub against: BTreeMap<String, Vec<Against>>,
+    pub against: BTreeMap<String, Vec<Objection>>,
     /// Directories of steps that another user of the host can change, by id of the step; for
     /// plans only.
     pub foreign: BTreeMap<String, String>,
     /// Why nothing can be kept there; asked for plans only.
     pub unwritable: Option<String>,
     /// What stands where a step would write a file, by id of the step; for plans only.
-    pub standing: BTreeMap<String, Standing>,
+    pub standing: BTreeMap<String, RemoteFile>,
     /// Who holds the environment there.
     pub held: Vec<LeaseHolder>,
     /// Scopes that a run entered and could not leave.
     pub scopes: Vec<String>,
     /// Services that run there and whose use is known.
-    pub services: Vec<Running>,
+    pub services: Vec<OrphanService>,
     /// Steps that go on without `rel`, or whose end is not in the journal yet.
     pub detached: Vec<Detached>,
 }
 
 /// What was found where a step would leave something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
+pub struct StepProbe {
     /// The recipe's own `check` succeeded.
     pub check: Option<bool>,
     /// What is there: a link's target, a file's digest, `yes` for something.
@@ -167,7 +167,7 @@ pub struct PlannedStep {
     pub foreign: Option<String>,
     /// How it is taken back.
     #[serde(default)]
-    pub way_back: WayBack,
+    pub way_back: Reversibility,
     /// Position in the run, over all hosts; 0 for what does not run.
     pub seq: u32,
     /// It goes on already, or ended without `rel`: its reason tells for how long.
@@ -175,7 +175,7 @@ pub struct PlannedStep {
     pub is_joined: bool,
     /// Its texts.
     #[serde(skip)]
-    pub draft: Draft,
+    pub draft: ResolvedStep,
 }
 
 /// One use on one host, with its steps.
@@ -222,7 +222,7 @@ impl PlannedJob {
     /// Returns whether it starts a service that rel itself watches.
     pub fn starts_service(&self) -> bool {
         let mut running = self.steps.iter().filter(|s| s.verdict == Verdict::Run);
-        running.any(|s| matches!(s.draft.act, Act::Service(_)))
+        running.any(|s| matches!(s.draft.act, ResolvedAction::Service(_)))
     }
 }
 
@@ -234,7 +234,7 @@ pub struct Plan {
     /// Uses with their steps, in the order in which they are done.
     pub jobs: Vec<PlannedJob>,
     /// What it rests on, by host.
-    pub hosts: BTreeMap<String, Basis>,
+    pub hosts: BTreeMap<String, HostFingerprint>,
     /// How many steps would run.
     pub to_run: usize,
     /// How many need nothing.
@@ -245,7 +245,7 @@ pub struct Plan {
     pub owed: BTreeMap<String, Vec<String>>,
     /// Services, by host, of uses that the environment does not have any more.
     #[serde(skip)]
-    pub orphans: BTreeMap<String, Vec<Running>>,
+    pub orphans: BTreeMap<String, Vec<OrphanService>>,
     /// What is unusual on the hosts, and no reason to stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -260,7 +260,7 @@ pub struct Plan {
     pub closed_later: BTreeMap<String, String>,
     /// Guards that stop it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub blocked: Vec<Blocked>,
+    pub blocked: Vec<FailedCheck>,
     /// Guards that can only be asked when a target is made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unasked: Vec<Unasked>,
@@ -274,7 +274,7 @@ pub struct Plan {
     pub held: BTreeMap<String, Vec<LeaseHolder>>,
     /// What goes on on hosts and is something else: nothing is changed there meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub foreign: Vec<Foreign>,
+    pub foreign: Vec<OtherDetached>,
 }
 
 impl Plan {
@@ -292,7 +292,7 @@ impl Plan {
 
     /// Notes that guards which say no on this machine are asked once more when `target` is made.
     pub fn ask_again_here(&mut self, target: &str) {
-        let is_here = |b: &&Blocked| b.host == THIS_MACHINE && b.stopping == Stopping::Guard;
+        let is_here = |b: &&FailedCheck| b.host == LOCALHOST && b.stopping == CheckKind::Guard;
         let again = self.blocked.iter().filter(is_here).map(|blocked| Unasked {
             host: blocked.host.clone(),
             label: blocked.label.clone(),
@@ -305,7 +305,7 @@ impl Plan {
     /// Returns whether there is nothing that it could change: the environment only asks, by
     /// guards and by what is asked each time.
     pub fn only_asks(&self) -> bool {
-        let mut steps = self.jobs.iter().flat_map(|job| &job.steps);
+        let mut steps = self.jobs.iter().flat_map(|job| &use_on_host.steps);
         steps.all(|step| step.verdict == Verdict::Ask) && self.owed.is_empty()
     }
 }

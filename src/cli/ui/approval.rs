@@ -4,8 +4,8 @@
 use super::deploy::{INDENT, counts, difference_text, foreign_text, losses, roles_text, ways_back};
 use super::hosts::shown_date;
 use super::{BAD, FAINT, NAME, Screen, Text, WARN};
-use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::plan::job::Act;
+use crate::deploy::plan::localhost::LOCALHOST;
+use crate::deploy::plan::use_on_host::ResolvedAction;
 use crate::deploy::plan::{Plan, PlannedStep, Verdict};
 use crate::deploy::told::saved::SavedPlan;
 
@@ -76,7 +76,7 @@ fn steps_text(screen: Screen, plan: &Plan) -> Text {
         if steps.is_empty() {
             continue;
         }
-        let host = screen.paint(NAME, job.host.as_deref().unwrap_or(THIS_MACHINE));
+        let host = screen.paint(NAME, job.host.as_deref().unwrap_or(LOCALHOST));
         let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
         text.line(host + "  " + label);
         for step in steps {
@@ -110,8 +110,8 @@ fn is_due(step: &PlannedStep) -> bool {
 /// Returns the lines of a command, or of a file that is written, that its step does not name.
 fn rest_of(step: &PlannedStep) -> Vec<&str> {
     match &step.draft.act {
-        Act::Run(text) => text.trim().lines().skip(1).collect(),
-        Act::Write { content, .. } => content.lines().collect(),
+        ResolvedAction::Run(text) => text.trim().lines().skip(1).collect(),
+        ResolvedAction::Write { content, .. } => content.lines().collect(),
         _ => Vec::new(),
     }
 }
@@ -130,7 +130,7 @@ fn claims_text(screen: Screen, plan: &Plan) -> Text {
             text.line(screen.paint(WARN, "note:") + " " + told);
         }
         for step in job.steps.iter().filter(|s| is_due(s)) {
-            let host = screen.paint(NAME, step.host.as_deref().unwrap_or(THIS_MACHINE));
+            let host = screen.paint(NAME, step.host.as_deref().unwrap_or(LOCALHOST));
             let id = format_args!("  {}  {}  ", step.id, step.verdict.word());
             text.line((host + id + screen.paint(FAINT, &step.reason)).trimmed());
             text += foreign_text(screen, step);

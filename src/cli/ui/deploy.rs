@@ -3,10 +3,10 @@
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::core::error::plural;
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::difference::{Change, Difference};
-use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::guards::{Blocked, Stopping};
-use crate::deploy::plan::here::THIS_MACHINE;
+use crate::deploy::plan::diff::{Change, Difference};
+use crate::deploy::plan::guards::{CheckKind, FailedCheck};
+use crate::deploy::plan::localhost::LOCALHOST;
+use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::protocol::words::age_of;
 use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 
@@ -69,7 +69,7 @@ pub(super) fn counts(plan: &Plan) -> String {
         .jobs
         .iter()
         .filter_map(|j| j.host.as_ref())
-        .filter(|h| *h != THIS_MACHINE)
+        .filter(|h| *h != LOCALHOST)
         .collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
     let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
@@ -94,13 +94,13 @@ pub(super) fn counts(plan: &Plan) -> String {
 }
 
 /// Returns what stops a run, with the evidence.
-pub(super) fn blocked_text(screen: Screen, blocked: &[Blocked]) -> Text {
+pub(super) fn blocked_text(screen: Screen, blocked: &[FailedCheck]) -> Text {
     let mut text = Text::new();
     for blocked in blocked {
         let what = match blocked.stopping {
-            Stopping::Guard => format!("stopped by the guard `{}`", blocked.guard),
-            Stopping::Foreign => format!("`{}/{}` is refused", blocked.label, blocked.guard),
-            Stopping::WayBack => format!(
+            CheckKind::Guard => format!("stopped by the guard `{}`", blocked.guard),
+            CheckKind::Foreign => format!("`{}/{}` is refused", blocked.label, blocked.guard),
+            CheckKind::WayBack => format!(
                 "the way back of `{}/{}` would not work",
                 blocked.label, blocked.guard
             ),
@@ -117,7 +117,7 @@ pub(super) fn blocked_text(screen: Screen, blocked: &[Blocked]) -> Text {
 fn unasked_text(screen: Screen, plan: &Plan) -> Text {
     let mut text = Text::new();
     for guard in &plan.unasked {
-        let is_it = |b: &&Blocked| b.host == guard.host && b.guard == guard.guard;
+        let is_it = |b: &&FailedCheck| b.host == guard.host && b.guard == guard.guard;
         let (asked, word) = match plan.blocked.iter().find(is_it) {
             Some(_) => ("asked again", screen.paint(FAINT, "note")),
             None => ("asked", screen.paint(WARN, "unknown")),
@@ -139,9 +139,9 @@ pub(super) fn ways_back(screen: Screen, plan: &Plan) -> Text {
         let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
         for step in steps {
             let index = match step.way_back {
-                WayBack::Known => 0,
-                WayBack::None => 1,
-                WayBack::NotNeeded => continue,
+                Reversibility::Known => 0,
+                Reversibility::None => 1,
+                Reversibility::NotNeeded => continue,
             };
             let at = uses.iter().position(|(label, _)| *label == job.label);
             let at = at.unwrap_or_else(|| {
@@ -233,7 +233,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> Text {
     if shown.is_empty() {
         return text;
     }
-    let host = screen.paint(NAME, job.host.as_deref().unwrap_or(THIS_MACHINE));
+    let host = screen.paint(NAME, job.host.as_deref().unwrap_or(LOCALHOST));
     let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
     text.line(host + "  " + label);
     for step in shown {

@@ -3,7 +3,7 @@
 use super::deploy::{INDENT, blocked_text};
 use super::{BAD, FAINT, NAME, Screen, Text};
 use crate::core::error::plural;
-use crate::deploy::plan::rollback::{Kind, RollbackPlan, short};
+use crate::deploy::plan::rollback_plan::{Kind, RollbackPlan, short};
 
 /// Returns a rollback wave by wave and host by host, in its order: what is there, and what will be
 /// there.

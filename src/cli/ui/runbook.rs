@@ -3,8 +3,8 @@
 use super::hosts::shown_date;
 use super::{Text, shown_time};
 use crate::core::error::plural;
-use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::job::Seat;
+use crate::deploy::plan::step_effects::Reversibility;
+use crate::deploy::plan::use_on_host::RunsOn;
 use crate::deploy::protocol::words::age_of;
 use crate::deploy::told::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
 
@@ -265,7 +265,7 @@ impl Page {
                 let name = format!("{}/{}", part.label, step.name);
                 if let Some(back) = &step.goes_back {
                     self.line(format!("- {}: {back}", code(&name)));
-                } else if step.way_back == WayBack::None {
+                } else if step.way_back == Reversibility::None {
                     none.push(name);
                 }
             }
@@ -296,10 +296,10 @@ fn sentence(step: &Doing) -> String {
     };
     let mut text = format!("**{}**: {what}", step.name);
     match (step.seat, &step.user) {
-        (Seat::Operator, _) => text.push_str(", from here"),
-        (Seat::From, _) => text.push_str(", on the host that it takes from"),
-        (Seat::Host, Some(user)) => text.push_str(&format!(", as {}", code(user))),
-        (Seat::Host, None) => {}
+        (RunsOn::Operator, _) => text.push_str(", from here"),
+        (RunsOn::From, _) => text.push_str(", on the host that it takes from"),
+        (RunsOn::Host, Some(user)) => text.push_str(&format!(", as {}", code(user))),
+        (RunsOn::Host, None) => {}
     }
     if let Some(lost) = &step.destroys {
         text.push_str(&format!(", **destroys** {lost}"));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 
 /// Mode and owner of a file on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +59,8 @@ impl Access {
 
     /// Returns what is not as `draft` would make it, as `(what, found, wanted)`. The owner counts
     /// only where the step names one.
-    fn differs(&self, draft: &Draft) -> Vec<(&'static str, String, String)> {
-        let Act::Write { mode, owner, .. } = &draft.act else {
+    fn differs(&self, draft: &ResolvedStep) -> Vec<(&'static str, String, String)> {
+        let ResolvedAction::Write { mode, owner, .. } = &draft.act else {
             return Vec::new();
         };
         let mut differs = Vec::new();
@@ -79,16 +79,16 @@ impl Access {
     }
 
     /// Returns why the file is not as `draft` has left it.
-    pub fn drift(&self, draft: &Draft) -> Option<String> {
+    pub fn drift(&self, draft: &ResolvedStep) -> Option<String> {
         let path = draft.writes()?;
         let (what, found, wanted) = self.differs(draft).into_iter().next()?;
         Some(format!("`{path}` has the {what} {found}, not {wanted}"))
     }
 
     /// Returns what `draft` would change of it: `mode 0644 -> 0600, owner ampel:ampel -> root`.
-    pub fn change(&self, draft: &Draft) -> Option<String> {
+    pub fn change(&self, draft: &ResolvedStep) -> Option<String> {
         let mut all = self.differs(draft);
-        let has_owner = matches!(&draft.act, Act::Write { owner: Some(_), .. });
+        let has_owner = matches!(&draft.act, ResolvedAction::Write { owner: Some(_), .. });
         if !has_owner && !self.is_own {
             all.push(("owner", self.owner(), "whoever logs in".into()));
         }
@@ -143,20 +143,20 @@ fn bits(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn write(mode: &str, owner: Option<&str>) -> Draft {
-        Draft {
-            act: Act::Write {
+    fn write(mode: &str, owner: Option<&str>) -> ResolvedStep {
+        ResolvedStep {
+            act: ResolvedAction::Write {
                 path: "/f".into(),
                 content: "x".into(),
                 mode: mode.into(),
                 owner: owner.map(str::to_owned),
             },
-            ..Draft::default()
+            ..ResolvedStep::default()
         }
     }
 
     #[track_caller]
-    fn check(line: &str, draft: &Draft, drift: Option<&str>, change: Option<&str>) {
+    fn check(line: &str, draft: &ResolvedStep, drift: Option<&str>, change: Option<&str>) {
         let answer = format!("abc  -\naccess {line}");
         let (before, access) = Access::take(&answer);
         assert_eq!(before, "abc  -");

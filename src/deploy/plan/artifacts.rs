@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::build::graph::{Pattern, TargetId};
 use crate::build::model::{Artifact, Axis, Environment, Project, Use};
 use crate::core::template::{Template, Value};
-use crate::deploy::plan::expand::{axes_named, combinations, given};
+use crate::deploy::plan::expand::{axes_named, base_vars, combinations};
 use crate::deploy::recipe::{Action, Recipe};
 
 /// Combinations of values that are tried in advance.
@@ -130,7 +130,7 @@ pub fn check(
     };
     for row in rows {
         let params = row.iter().cloned().collect();
-        let scope = given(project, &params, &[]);
+        let scope = base_vars(project, &params, &[]);
         let Ok(name) = reference.render(&|n| scope.get(n).cloned()) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! An environment and its parameters -> [`Job`]s. Pure.
+//! An environment and its parameters -> [`UseOnHost`]s. Pure.
 //!
 //! A `use` becomes one job for each value of each axis that its texts mention and
 //! for each host it goes to, in the order written; in a rollout wave by wave.
@@ -14,11 +14,11 @@ use crate::core::host_range;
 use crate::core::template::{Mode, Template, Value};
 use crate::deploy::plan::artifacts;
 use crate::deploy::plan::guards;
-use crate::deploy::plan::here;
-use crate::deploy::plan::job::{Bound, Job};
+use crate::deploy::plan::localhost;
 use crate::deploy::plan::promote::Promoted;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::secret::Secret;
+use crate::deploy::plan::use_on_host::{ArgValue, UseOnHost};
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::protocol::words::artifact_names;
@@ -26,7 +26,7 @@ use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::{Kind, Param, Recipe};
 
 /// Everything that texts may depend on.
-pub struct World<'a> {
+pub struct EvalContext<'a> {
     /// The Releasefile.
     pub project: &'a Project,
     /// The environment.
@@ -51,9 +51,9 @@ pub struct World<'a> {
 
 type Scope = BTreeMap<String, Value>;
 
-impl World<'_> {
+impl EvalContext<'_> {
     /// Returns all jobs, in the order in which they are done.
-    pub fn jobs(&self) -> Result<Vec<Job>> {
+    pub fn jobs(&self) -> Result<Vec<UseOnHost>> {
         let mut jobs = Vec::new();
         for together in self
             .environment
@@ -79,7 +79,7 @@ impl World<'_> {
         &self,
         (index, rollout): (usize, &Rollout),
         uses: &[Use],
-        jobs: &mut Vec<Job>,
+        jobs: &mut Vec<UseOnHost>,
     ) -> Result<()> {
         let Some(first) = uses.first() else {
             return Ok(());
@@ -115,7 +115,7 @@ impl World<'_> {
         &self,
         one: &Use,
         wave: Option<(&Wave, &[&Host])>,
-        jobs: &mut Vec<Job>,
+        jobs: &mut Vec<UseOnHost>,
     ) -> Result<()> {
         let recipe = self.recipes.of_use(one);
         let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
@@ -137,8 +137,8 @@ impl World<'_> {
             };
             let hosts: Vec<Option<&Host>> = match wave {
                 Some((_, hosts)) => hosts.iter().copied().map(Some).collect(),
-                None if one.on.is_empty() => match here::is_asked_here(one, &recipe) {
-                    true => vec![Some(here::this_machine())],
+                None if one.on.is_empty() => match localhost::is_asked_here(one, &recipe) {
+                    true => vec![Some(localhost::this_machine())],
                     false => vec![None],
                 },
                 // None of them where nobody has a role.
@@ -148,7 +148,7 @@ impl World<'_> {
                 }
             };
             for host in hosts {
-                let place = Seats {
+                let place = UseHosts {
                     host,
                     from,
                     scope: &scope,
@@ -192,7 +192,7 @@ impl World<'_> {
                 let scope = self.base(&values);
                 for template in &log.on {
                     let wrong = |message: String| wrong_log(log, message);
-                    for host in self.members(template, &scope, &wrong)? {
+                    for host in self.role_members(template, &scope, &wrong)? {
                         found.insert(host.name.clone(), host.clone());
                     }
                 }
@@ -209,7 +209,7 @@ impl World<'_> {
         let scope = self.base(&[]);
         let mut found: Vec<&Host> = Vec::new();
         for template in &role.on {
-            for host in self.members(template, &scope, &wrong)? {
+            for host in self.role_members(template, &scope, &wrong)? {
                 if !found.iter().any(|f| f.name == host.name) {
                     found.push(host);
                 }
@@ -230,7 +230,7 @@ impl World<'_> {
         for one in &self.environment.uses {
             let recipe = self.recipes.of_use(one);
             let recipe = recipe.map_err(|m| wrong(one, m.message))?;
-            if recipe.is_some_and(|recipe| here::is_asked_here(one, &recipe)) {
+            if recipe.is_some_and(|recipe| localhost::is_asked_here(one, &recipe)) {
                 return Ok(true);
             }
         }
@@ -247,7 +247,7 @@ impl World<'_> {
                 let mut scope = self.base(&values);
                 let mut is_here = log.on.is_empty();
                 for template in &log.on {
-                    let members = self.members(template, &scope, &wrong)?;
+                    let members = self.role_members(template, &scope, &wrong)?;
                     is_here |= members.iter().any(|h| h.name == host.name);
                 }
                 if is_here {
@@ -276,7 +276,7 @@ impl World<'_> {
 
     /// Names that every text of the environment has.
     fn base(&self, axes: &[(String, String)]) -> Scope {
-        let mut scope = given(self.project, self.params, axes);
+        let mut scope = base_vars(self.project, self.params, axes);
         scope.insert("project".into(), Value::from(self.project.name.as_str()));
         let environment = self.environment.name.as_str();
         scope.insert("environment".into(), Value::from(environment));
@@ -317,11 +317,11 @@ impl World<'_> {
     }
 
     fn hosts_named(&self, one: &Use, template: &Template, scope: &Scope) -> Result<Vec<&Host>> {
-        self.members(template, scope, &|message| wrong(one, message))
+        self.role_members(template, scope, &|message| wrong(one, message))
     }
 
     /// Returns the hosts that a text names; `wrong` makes the error of what names none.
-    fn members(
+    fn role_members(
         &self,
         template: &Template,
         scope: &Scope,
@@ -366,8 +366,8 @@ impl World<'_> {
         one: &Use,
         recipe: &std::sync::Arc<Recipe>,
         label: &str,
-        seats: &Seats<'_>,
-    ) -> Result<Job> {
+        seats: &UseHosts<'_>,
+    ) -> Result<UseOnHost> {
         let mut caller = seats.scope.clone();
         let mut built_in = Scope::new();
         for name in ["project", "environment", "version"] {
@@ -385,19 +385,19 @@ impl World<'_> {
         let mut args = BTreeMap::new();
         for param in &recipe.params {
             let bound = match one.args.get(&param.name) {
-                Some(arg) => self.bind(one, (recipe, param), arg, &caller)?,
+                Some(arg) => self.resolve_arg(one, (recipe, param), arg, &caller)?,
                 // A default is the recipe's own text: it sees what stands before it.
                 None => match (&param.default, param.kind) {
-                    (Some(text), Kind::Command) => Bound::Default(text.clone()),
+                    (Some(text), Kind::Command) => ArgValue::Default(text.clone()),
                     (Some(text), _) => {
                         let mut scope = built_in.clone();
                         for (name, bound) in &args {
-                            if let Bound::Text(text) = bound {
+                            if let ArgValue::Text(text) = bound {
                                 let text: &String = text;
                                 scope.insert(String::clone(name), Value::from(text.as_str()));
                             }
                         }
-                        Bound::Text(render(one, text, &scope)?)
+                        ArgValue::Text(render(one, text, &scope)?)
                     }
                     (None, _) => {
                         let message = format!("recipe `{}` needs `{}`", recipe.name, param.name);
@@ -407,7 +407,7 @@ impl World<'_> {
             };
             args.insert(param.name.clone(), bound);
         }
-        let job = Job {
+        let job = UseOnHost {
             label: crate::deploy::protocol::journal::column(label),
             recipe: recipe.clone(),
             host: seats.host.map(|h| h.name.clone()),
@@ -434,19 +434,19 @@ impl World<'_> {
         open.rsplit_once('.').map(|(target, _)| target.to_owned())
     }
 
-    fn bind(
+    fn resolve_arg(
         &self,
         one: &Use,
         (recipe, param): (&Recipe, &Param),
         arg: &Arg,
         caller: &Scope,
-    ) -> Result<Bound> {
+    ) -> Result<ArgValue> {
         Ok(match param.kind {
-            Kind::Text => Bound::Text(render(one, &arg.text, caller)?),
-            Kind::Driver => Bound::Text(arg.text.clone()),
-            Kind::Command => Bound::Command(arg.text.clone()),
+            Kind::Text => ArgValue::Text(render(one, &arg.text, caller)?),
+            Kind::Driver => ArgValue::Text(arg.text.clone()),
+            Kind::Command => ArgValue::Command(arg.text.clone()),
             Kind::Secret => match self.secrets.get(&arg.text) {
-                Some(secret) => Bound::Secret(secret.clone()),
+                Some(secret) => ArgValue::Secret(secret.clone()),
                 None => return Err(wrong(one, format!("there is no secret `{}`", arg.text))),
             },
             Kind::Artifact => {
@@ -468,7 +468,7 @@ impl World<'_> {
                         .note("second", second.to_string())
                         .help("give the outputs different names, or name one instance"));
                 }
-                Bound::Artifact(target, artifact)
+                ArgValue::Artifact(target, artifact)
             }
         })
     }
@@ -488,7 +488,7 @@ fn wrong_log(log: &Log, message: String) -> Box<Error> {
     Error::new(ErrorKind::Releasefile, message).note("log", log.path.source())
 }
 
-struct Seats<'a> {
+struct UseHosts<'a> {
     host: Option<&'a Host>,
     from: Option<&'a Host>,
     scope: &'a Scope,
@@ -521,7 +521,7 @@ pub fn needed_targets(
         let is_named = |axis: &&Axis| template.names().any(|n| n == axis.name);
         let axes: Vec<&Axis> = environment.axes.iter().filter(is_named).collect();
         for values in combinations(&axes) {
-            let scope = given(project, params, &values);
+            let scope = base_vars(project, params, &values);
             let name = template.render(&|n| scope.get(n).cloned()).map_err(|e| {
                 Error::new(ErrorKind::Releasefile, e.to_string())
                     .note("at", project.sources.locate(*place))
@@ -534,7 +534,7 @@ pub fn needed_targets(
 }
 
 /// Variables, then parameters and axes over them.
-pub(super) fn given(
+pub(super) fn base_vars(
     project: &Project,
     params: &BTreeMap<String, String>,
     axes: &[(String, String)],

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::model::{Environment, Use};
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::here::THIS_MACHINE;
-use crate::deploy::plan::job::Job;
+use crate::deploy::plan::localhost::LOCALHOST;
+use crate::deploy::plan::use_on_host::UseOnHost;
 use crate::deploy::plan::waves::Wave;
-use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::quote;
 use crate::deploy::recipe::effects::StepEffects;
@@ -29,7 +29,7 @@ pub const WINDOW: &str = "window";
 /// What stops a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stopping {
+pub enum CheckKind {
     /// A guard.
     #[default]
     Guard,
@@ -41,7 +41,7 @@ pub enum Stopping {
 
 /// A guard that did not succeed, or a way back that would not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blocked {
+pub struct FailedCheck {
     /// Where it was asked.
     pub host: String,
     /// The use it belongs to.
@@ -50,7 +50,7 @@ pub struct Blocked {
     pub guard: String,
     /// Which of both it is.
     #[serde(default)]
-    pub stopping: Stopping,
+    pub stopping: CheckKind,
     /// What it printed.
     pub evidence: String,
 }
@@ -80,7 +80,7 @@ pub struct Overrides {
 
 /// Returns the guards that did not succeed, in the order of the uses; what is held back is not
 /// changed, and stops nobody.
-pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
+pub fn blocked(jobs: &[UseOnHost], seen: &BTreeMap<String, HostState>) -> Vec<FailedCheck> {
     let mut found = Vec::new();
     for job in jobs.iter().filter(|job| !is_held(job)) {
         let Some((host, seen)) = job.host.as_ref().and_then(|h| Some((h, seen.get(h)?))) else {
@@ -89,11 +89,11 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
         for guard in &job.recipe.guards {
             let name = (job.label.clone(), guard.name.clone());
             if let Some(evidence) = seen.blocked.get(&name) {
-                found.push(Blocked {
+                found.push(FailedCheck {
                     host: host.clone(),
                     label: job.label.clone(),
                     guard: guard.name.clone(),
-                    stopping: Stopping::Guard,
+                    stopping: CheckKind::Guard,
                     evidence: evidence.clone(),
                 });
             }
@@ -103,7 +103,7 @@ pub fn blocked(jobs: &[Job], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
 }
 
 /// Returns the guards that can not be asked yet, because texts of theirs are not known.
-pub fn unasked(jobs: &[Job]) -> Result<Vec<Unasked>> {
+pub fn unasked(jobs: &[UseOnHost]) -> Result<Vec<Unasked>> {
     let mut found = Vec::new();
     for job in jobs.iter().filter(|job| !is_held(job)) {
         let (Some(host), Some(target)) = (&job.host, job.missing_artifact()) else {
@@ -160,7 +160,7 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
     Some(Arc::new(recipe))
 }
 
-fn is_held(job: &Job) -> bool {
+fn is_held(job: &UseOnHost) -> bool {
     job.wave.as_ref().is_some_and(Wave::is_held)
 }
 
@@ -174,8 +174,8 @@ impl Overrides {
     pub fn check(
         &self,
         environment: &Environment,
-        jobs: &[Job],
-        blocked: &[Blocked],
+        jobs: &[UseOnHost],
+        blocked: &[FailedCheck],
     ) -> Result<()> {
         let has_windows = environment.all_windows().next().is_some();
         let environment = &environment.name;
@@ -199,12 +199,12 @@ impl Overrides {
             return Ok(());
         };
         let what = match first.stopping {
-            Stopping::Guard => format!("the guard `{}`", first.guard),
-            Stopping::WayBack => format!(
+            CheckKind::Guard => format!("the guard `{}`", first.guard),
+            CheckKind::WayBack => format!(
                 "the way back of `{}/{}`, which would not work,",
                 first.label, first.guard
             ),
-            Stopping::Foreign => format!("the step `{}/{}`", first.label, first.guard),
+            CheckKind::Foreign => format!("the step `{}/{}`", first.label, first.guard),
         };
         let mut error = Error::host(format!(
             "`{environment}` is stopped by {what} on host `{}`",
@@ -218,8 +218,8 @@ impl Overrides {
             );
         }
         Err(error.help(match first.stopping {
-            Stopping::Foreign => foreign_help(is_by_commands(first, jobs)).to_owned(),
-            Stopping::Guard | Stopping::WayBack => format!(
+            CheckKind::Foreign => foreign_help(is_by_commands(first, jobs)).to_owned(),
+            CheckKind::Guard | CheckKind::WayBack => format!(
                 "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
                 first.guard
             ),
@@ -228,14 +228,14 @@ impl Overrides {
 
     /// Returns whether a person goes over it. A foreign directory is refused once more under the
     /// lease, so that no name goes over it.
-    fn goes_over(&self, blocked: &Blocked) -> bool {
-        blocked.stopping != Stopping::Foreign && self.has(&blocked.guard)
+    fn goes_over(&self, blocked: &FailedCheck) -> bool {
+        blocked.stopping != CheckKind::Foreign && self.has(&blocked.guard)
     }
 
     /// Returns the lines that tell the journal of `host` what was gone over, and why.
     pub fn journal_lines(&self, host: &str, plan: &Plan) -> String {
         // What was asked here is told to all: this machine keeps no journal.
-        let is_told = |b: &&Blocked| b.host == host || b.host == THIS_MACHINE;
+        let is_told = |b: &&FailedCheck| b.host == host || b.host == LOCALHOST;
         let here = plan.blocked.iter().filter(is_told);
         let over = here.filter(|b| self.goes_over(b));
         let over = over.map(|b| (b.label.as_str(), b.guard.as_str()));
@@ -255,7 +255,7 @@ impl Overrides {
 }
 
 /// Returns whether commands of the step write into the foreign directory, and not `rel` itself.
-fn is_by_commands(blocked: &Blocked, jobs: &[Job]) -> bool {
+fn is_by_commands(blocked: &FailedCheck, jobs: &[UseOnHost]) -> bool {
     let jobs = jobs.iter().filter(|job| job.label == blocked.label);
     let mut steps = jobs.flat_map(|job| &job.recipe.steps);
     steps.any(|step| step.name == blocked.guard && step.marks.makes.is_some())

@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::build::model::Environment;
-use crate::deploy::plan::Seen;
-use crate::deploy::plan::job::Job;
+use crate::deploy::plan::HostState;
+use crate::deploy::plan::use_on_host::UseOnHost;
 
 /// A service that runs on a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Running {
+pub struct OrphanService {
     /// Its name among the services of the environment.
     pub service: String,
     /// The use that started it.
     pub label: String,
 }
 
-impl Running {
+impl OrphanService {
     /// Reads what a host says of one: its name and the use, with a tab between them.
     pub fn parse(line: &str) -> Option<Self> {
         let (service, label) = line.split_once('\t')?;
@@ -36,14 +36,14 @@ impl Running {
 /// can move or be nobody's, it is none of the environment.
 pub fn of(
     environment: &Environment,
-    jobs: &[Job],
-    seen: &BTreeMap<String, Seen>,
-) -> BTreeMap<String, Vec<Running>> {
+    jobs: &[UseOnHost],
+    seen: &BTreeMap<String, HostState>,
+) -> BTreeMap<String, Vec<OrphanService>> {
     let here = jobs
         .iter()
         .map(|job| (job.host.as_deref(), job.label.as_str()));
     let here: BTreeSet<_> = here.collect();
-    let is_kept = |host: &str, one: &Running| match environment.roles.is_empty() {
+    let is_kept = |host: &str, one: &OrphanService| match environment.roles.is_empty() {
         true => here.contains(&(Some(host), one.label.as_str())),
         // Behind the name stand the values of an axis.
         false => environment.uses.iter().any(|own| {
@@ -64,21 +64,21 @@ mod tests {
 
     #[test]
     fn a_service_is_told_with_its_use() {
-        let running = Running::parse("web.1\tweb").expect("is one");
+        let running = OrphanService::parse("web.1\tweb").expect("is one");
         assert_eq!(
             (running.service.as_str(), running.label.as_str()),
             ("web.1", "web")
         );
-        assert_eq!(Running::parse("web.1"), None);
+        assert_eq!(OrphanService::parse("web.1"), None);
         let seen = BTreeMap::from([
             (
                 "a".to_owned(),
-                Seen {
+                HostState {
                     services: vec![running.clone()],
-                    ..Seen::default()
+                    ..HostState::default()
                 },
             ),
-            ("b".to_owned(), Seen::default()),
+            ("b".to_owned(), HostState::default()),
         ]);
         assert_eq!(
             of(&Environment::default(), &[], &seen),

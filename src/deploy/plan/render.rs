@@ -11,9 +11,11 @@ use std::time::Duration;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::template::{Mode, Template, TemplateError, Value};
 use crate::deploy::http::{HttpCheck, Wait};
-use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat, Service};
 use crate::deploy::plan::port::{Answer, Leads, Port};
-use crate::deploy::plan::secret::Sealed;
+use crate::deploy::plan::secret::SecretContent;
+use crate::deploy::plan::use_on_host::{
+    ArgValue, RenderPhase, ResolvedAction, ResolvedService, ResolvedStep, RunsOn, UseOnHost,
+};
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::protocol::words::{artifact_names, hex};
 use crate::deploy::recipe::effects::StepEffects;
@@ -21,8 +23,8 @@ use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
 
 /// All names, for one rendering.
 pub(in crate::deploy) struct Scope<'a> {
-    job: &'a Job,
-    late: Late<'a>,
+    job: &'a UseOnHost,
+    late: RenderPhase<'a>,
     names: BTreeMap<String, Value>,
     /// So many commands within commands are being rendered.
     depth: Cell<usize>,
@@ -33,7 +35,7 @@ const DEPTH_MAX: usize = 8;
 
 impl<'a> Scope<'a> {
     /// Returns all names that texts of `job` have.
-    pub(in crate::deploy) fn new(job: &'a Job, late: Late<'a>) -> Result<Self> {
+    pub(in crate::deploy) fn new(job: &'a UseOnHost, late: RenderPhase<'a>) -> Result<Self> {
         let mut scope = Self {
             job,
             late,
@@ -42,20 +44,20 @@ impl<'a> Scope<'a> {
         };
         for (name, bound) in &job.args {
             match bound {
-                Bound::Text(text) => {
+                ArgValue::Text(text) => {
                     scope.names.insert(name.clone(), Value::from(text.as_str()));
                 }
-                Bound::Command(text) | Bound::Default(text) => {
+                ArgValue::Command(text) | ArgValue::Default(text) => {
                     let id = scope.command_id(name, bound, text)?;
                     scope
                         .names
                         .insert(format!("{name}.id"), Value::from(id.as_str()));
                 }
-                Bound::Secret(secret) => {
-                    let mark = Value::from(secret.mark().as_str());
+                ArgValue::Secret(secret) => {
+                    let mark = Value::from(secret.reference().as_str());
                     scope.names.insert(name.clone(), mark);
                 }
-                Bound::Artifact(_, artifact) => {
+                ArgValue::Artifact(_, artifact) => {
                     for (tail, value) in artifact_names(artifact.as_ref()) {
                         scope.names.insert(format!("{name}.{tail}"), value);
                     }
@@ -83,15 +85,15 @@ impl Scope<'_> {
         let is_fact = self.job.recipe.facts.iter().any(|f| f.name == name);
         let note = name.strip_prefix("notes.");
         match self.late {
-            Late::Symbolic if is_fact || note.is_some() || name == "run-id" => {
+            RenderPhase::Symbolic if is_fact || note.is_some() || name == "run-id" => {
                 Some(Value::from(format!("{{{name}}}").as_str()))
             }
-            Late::Symbolic => None,
-            Late::Known { run, .. } if name == "run-id" => Some(Value::from(run)),
-            Late::Known { facts, .. } if is_fact => {
+            RenderPhase::Symbolic => None,
+            RenderPhase::Known { run, .. } if name == "run-id" => Some(Value::from(run)),
+            RenderPhase::Known { facts, .. } if is_fact => {
                 Some(Value::from(facts.get(name).map_or("", String::as_str)))
             }
-            Late::Known { notes, .. } => note.map(|note| {
+            RenderPhase::Known { notes, .. } => note.map(|note| {
                 let values = notes.get(note).cloned().unwrap_or_default();
                 Value::Many(values.into_iter().map(OsString::from).collect())
             }),
@@ -118,11 +120,11 @@ impl Scope<'_> {
     /// Renders the command that is passed for `param`; `None` if none is.
     fn passed(&self, param: &str) -> Option<Result<OsString>> {
         let bound = self.job.args.get(param)?;
-        let (Bound::Command(text) | Bound::Default(text)) = bound else {
+        let (ArgValue::Command(text) | ArgValue::Default(text)) = bound else {
             return None;
         };
         let render = |command: Template| match bound {
-            Bound::Default(_) => command.render(&|name| self.get_or_command(name)),
+            ArgValue::Default(_) => command.render(&|name| self.get_or_command(name)),
             _ => command.render(&|name| self.get_for_caller(param, name)),
         };
         let command = self.parse_command(text);
@@ -141,11 +143,11 @@ impl Scope<'_> {
 
     /// A digest of a command as it is written: names of the recipe stand for themselves,
     /// because some of them are made from this very digest.
-    fn command_id(&self, param: &str, bound: &Bound, text: &str) -> Result<String> {
+    fn command_id(&self, param: &str, bound: &ArgValue, text: &str) -> Result<String> {
         let template = self.parse_command(text)?;
         let bound = template
             .bind(&|name| match bound {
-                Bound::Default(_) => self.job.built_in.get(name).cloned(),
+                ArgValue::Default(_) => self.job.built_in.get(name).cloned(),
                 _ if self.job.is_given(param, name) => None,
                 _ => self.job.caller.get(name).cloned(),
             })
@@ -197,18 +199,18 @@ impl Scope<'_> {
         })
     }
 
-    pub(in crate::deploy) fn step(&self, step: &Step) -> Result<Draft> {
+    pub(in crate::deploy) fn step(&self, step: &Step) -> Result<ResolvedStep> {
         let seat = match &step.action {
-            Action::Fetch { .. } | Action::Port { .. } => Seat::Operator,
-            action if action.is_operators() => Seat::Operator,
-            _ if step.is_from => Seat::From,
-            _ => Seat::Host,
+            Action::Fetch { .. } | Action::Port { .. } => RunsOn::Operator,
+            action if action.is_operators() => RunsOn::Operator,
+            _ if step.is_from => RunsOn::From,
+            _ => RunsOn::Host,
         };
         let mut id = format!("{}/{}", self.job.label, step.name);
         if let Some(per) = &step.per {
             id.push_str(&format!("[{}]", self.render(per)?));
         }
-        if seat == Seat::From {
+        if seat == RunsOn::From {
             // One source may serve several hosts: their records are kept apart.
             id.push_str(&format!(">{}", self.job.host.as_deref().unwrap_or("-")));
         }
@@ -218,7 +220,7 @@ impl Scope<'_> {
             .map(|(name, value)| Ok((name.clone(), self.render(value)?)))
             .collect();
         let undo = self.optional(step.undo.as_ref())?;
-        Ok(Draft {
+        Ok(ResolvedStep {
             name: step.name.clone(),
             id: crate::deploy::protocol::journal::column(&id),
             seat,
@@ -252,12 +254,12 @@ impl Scope<'_> {
     }
 
     /// Returns the file that a step writes, if there is a secret in it.
-    fn sealed(&self, action: &Action) -> Result<Option<Sealed>> {
+    fn sealed(&self, action: &Action) -> Result<Option<SecretContent>> {
         let Action::Write { content, .. } = action else {
             return Ok(None);
         };
         let secret = |name: &str| match self.job.args.get(name) {
-            Some(Bound::Secret(secret)) => Some(secret),
+            Some(ArgValue::Secret(secret)) => Some(secret),
             _ => None,
         };
         let Some(first) = content.names().find_map(secret) else {
@@ -275,15 +277,15 @@ impl Scope<'_> {
         Ok(Some(first.seal(text)))
     }
 
-    fn act(&self, action: &Action) -> Result<Act> {
+    fn act(&self, action: &Action) -> Result<ResolvedAction> {
         Ok(match action {
-            Action::Run(text) => Act::Run(self.render(text)?),
+            Action::Run(text) => ResolvedAction::Run(self.render(text)?),
             Action::Put {
                 artifact,
                 to,
                 is_shared,
             } => self.put(artifact, to, *is_shared)?,
-            Action::Fetch { path, to } => Act::Fetch {
+            Action::Fetch { path, to } => ResolvedAction::Fetch {
                 path: self.render(path)?,
                 to: self.render(to)?,
             },
@@ -292,13 +294,13 @@ impl Scope<'_> {
                 content,
                 mode,
                 owner,
-            } => Act::Write {
+            } => ResolvedAction::Write {
                 path: self.render(path)?,
                 content: self.render(content)?,
                 mode: mode.clone(),
                 owner: self.optional(owner.as_ref())?,
             },
-            Action::Symlink { path, to } => Act::Symlink {
+            Action::Symlink { path, to } => ResolvedAction::Symlink {
                 path: self.render(path)?,
                 to: self.render(to)?,
             },
@@ -309,7 +311,7 @@ impl Scope<'_> {
                 stop,
                 ready,
                 within,
-            } => Act::Service(Service {
+            } => ResolvedAction::Service(ResolvedService {
                 name: self.render(name)?.replace('/', "_"),
                 run: self.render(run)?,
                 log: self.render(log)?,
@@ -322,13 +324,13 @@ impl Scope<'_> {
                 status,
                 stop,
                 within,
-            } => Act::Managed {
+            } => ResolvedAction::Managed {
                 start: self.render(start)?,
                 status: self.render(status)?,
                 stop: self.optional(stop.as_ref())?.unwrap_or_default(),
                 within: self.duration(within)?,
             },
-            Action::Scope { name, enter, leave } => Act::Scope {
+            Action::Scope { name, enter, leave } => ResolvedAction::Scope {
                 name: self.render(name)?.replace('/', "_"),
                 enter: self.render(enter)?,
                 leave: self.render(leave)?,
@@ -337,15 +339,15 @@ impl Scope<'_> {
                 name,
                 listen,
                 leads,
-            } => Act::Port(self.port(name, listen, leads)?),
+            } => ResolvedAction::Port(self.port(name, listen, leads)?),
             Action::Wait(wait) => self.wait(wait)?,
         })
     }
 
-    fn put(&self, artifact: &str, to: &Template, is_shared: bool) -> Result<Act> {
-        Ok(Act::Put {
+    fn put(&self, artifact: &str, to: &Template, is_shared: bool) -> Result<ResolvedAction> {
+        Ok(ResolvedAction::Put {
             sha256: match self.job.args.get(artifact) {
-                Some(Bound::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
+                Some(ArgValue::Artifact(_, Some(artifact))) => artifact.sha256.clone(),
                 _ => NOT_MADE.to_owned(),
             },
             to: self.render(to)?,
@@ -361,7 +363,7 @@ impl Scope<'_> {
             leads: self.leads(leads)?,
         };
         // What waits for a host's answer is not known before.
-        if matches!(self.late, Late::Known { .. }) {
+        if matches!(self.late, RenderPhase::Known { .. }) {
             let check = port.check();
             check.map_err(|error| error.note("use", self.job.label.clone()))?;
         }
@@ -392,16 +394,18 @@ impl Scope<'_> {
         })
     }
 
-    fn wait(&self, wait: &crate::deploy::recipe::Wait) -> Result<Act> {
+    fn wait(&self, wait: &crate::deploy::recipe::Wait) -> Result<ResolvedAction> {
         let within = self.duration(&wait.within)?;
         let every = self.duration(&wait.every)?;
         Ok(match &wait.what {
-            WaitFor::Command(command) => Act::Await {
+            WaitFor::Command(command) => ResolvedAction::Await {
                 command: self.render(command)?,
                 within,
                 every,
             },
-            WaitFor::Port(port) => Act::Ask(Wait::port(self.render(port)?, within, every)),
+            WaitFor::Port(port) => {
+                ResolvedAction::Ask(Wait::port(self.render(port)?, within, every))
+            }
             WaitFor::Http(properties) => {
                 let mut texts = BTreeMap::new();
                 for (name, template) in properties {
@@ -409,7 +413,7 @@ impl Scope<'_> {
                         texts.insert(name.clone(), text);
                     }
                 }
-                Act::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
+                ResolvedAction::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
             }
         })
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::build::model::{Environment, Project};
 use crate::core::error::{Error, Result, plural};
-use crate::deploy::plan::expand::World;
+use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::promote::Promoted;
 use crate::deploy::protocol::words::absolute_root;
 use crate::deploy::recipe::library::Recipes;
@@ -28,9 +28,9 @@ pub struct Probe {
 }
 
 /// What a host said to a probe: exit status, and what was printed.
-pub type Said = (i32, String);
+pub type ProbeReply = (i32, String);
 
-impl World<'_> {
+impl EvalContext<'_> {
     /// Returns the probes of all roles.
     pub fn probes(&self) -> Result<Vec<Probe>> {
         let mut probes = Vec::new();
@@ -63,7 +63,7 @@ pub fn probes_of(project: &Project, environment: &Environment, root: &Path) -> V
     };
     let hosts = project.hosts.iter();
     let roots = hosts.map(|(name, host)| (name.clone(), absolute_root(host, root)));
-    let world = World {
+    let world = EvalContext {
         project,
         environment,
         params: &params,
@@ -83,17 +83,18 @@ pub fn probes_of(project: &Project, environment: &Environment, root: &Path) -> V
 pub fn settle(
     environment: &Environment,
     probes: &[Probe],
-    said: &BTreeMap<(String, String), Said>,
+    said: &BTreeMap<(String, String), ProbeReply>,
     is_question: bool,
 ) -> Result<Roles> {
     let mut roles = Roles::new();
     for role in &environment.roles {
         let of_role = probes.iter().filter(|p| p.role == role.name);
-        let told: Vec<(&Probe, Option<&Said>)> = of_role
+        let told: Vec<(&Probe, Option<&ProbeReply>)> = of_role
             .map(|p| (p, said.get(&(p.role.clone(), p.host.clone()))))
             .collect();
-        let has =
-            |(_, said): &&(&Probe, Option<&Said>)| said.is_some_and(|(status, _)| *status == 0);
+        let has = |(_, said): &&(&Probe, Option<&ProbeReply>)| {
+            said.is_some_and(|(status, _)| *status == 0)
+        };
         let holders: Vec<String> = told
             .iter()
             .filter(has)
@@ -114,7 +115,7 @@ fn wrong_number(
     environment: &Environment,
     role: &crate::build::model::Role,
     holders: &[String],
-    told: &[(&Probe, Option<&Said>)],
+    told: &[(&Probe, Option<&ProbeReply>)],
 ) -> Box<Error> {
     let (name, whose) = (&role.name, &environment.name);
     let mut error = Error::host(match (holders.len(), role.count) {

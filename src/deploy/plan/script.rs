@@ -1,8 +1,8 @@
 //! A step in the words of a program: calls of the prelude's functions. Pure.
 
 use crate::deploy::plan::PlannedStep;
-use crate::deploy::plan::detached::does;
-use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::other_detached::does;
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 use crate::deploy::protocol::detached::dir_name;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::{KEEPER, PRELUDE, quote, seconds, strip_comments};
@@ -38,7 +38,9 @@ pub fn step(step: &PlannedStep, place_in_run: &str, root: &str) -> String {
         });
     let action = match (&step.draft.user, &step.draft.act) {
         _ if step.draft.is_detached => String::from(":"),
-        (Some(_), Act::Run(text)) => as_user(&step.draft, &format!("{place}{}", text.trim_end())),
+        (Some(_), ResolvedAction::Run(text)) => {
+            as_user(&step.draft, &format!("{place}{}", text.trim_end()))
+        }
         (Some(_), act) => wait_as(&step.draft, act, &place),
         (None, _) => format!("{place}{}", act(&step.draft, root)),
     };
@@ -94,7 +96,7 @@ pub fn open_step(step: &PlannedStep, place: &str, root: &str) -> String {
         let undo = on_the_way_back(&step.draft, root, undo);
         text.push_str(&format!("{word} {}\n", quote(&undo)));
     }
-    if matches!(step.draft.act, Act::Await { .. }) {
+    if matches!(step.draft.act, ResolvedAction::Await { .. }) {
         text.push_str("rel_only_asks\n");
     }
     if let Some(check) = &step.draft.marks.rollback_check {
@@ -105,7 +107,7 @@ pub fn open_step(step: &PlannedStep, place: &str, root: &str) -> String {
 }
 
 /// Returns a command of the way back as it is kept on the host.
-fn on_the_way_back(draft: &Draft, root: &str, command: &str) -> String {
+fn on_the_way_back(draft: &ResolvedStep, root: &str, command: &str) -> String {
     let dir = draft.dir.as_deref().unwrap_or(root);
     let script = format!(
         "cd -- {dir} 2>/dev/null || cd {root}\n{}eval {}",
@@ -136,25 +138,27 @@ pub fn close_step(step: &PlannedStep, failed: Option<&str>) -> String {
 }
 
 /// The call that does it.
-fn act(draft: &Draft, root: &str) -> String {
+fn act(draft: &ResolvedStep, root: &str) -> String {
     match &draft.act {
-        Act::Run(text) => format!("eval {}", quote(text.trim_end())),
-        Act::Put {
+        ResolvedAction::Run(text) => format!("eval {}", quote(text.trim_end())),
+        ResolvedAction::Put {
             sha256,
             to,
             base,
             is_shared,
         } => put(sha256, to, if *is_shared { base } else { "" }),
-        Act::Write { .. } => write(draft),
-        Act::Symlink { path, to } => format!("rel_symlink {} {}", quote(path), quote(to)),
-        Act::Scope { name, enter, leave } => {
+        ResolvedAction::Write { .. } => write(draft),
+        ResolvedAction::Symlink { path, to } => {
+            format!("rel_symlink {} {}", quote(path), quote(to))
+        }
+        ResolvedAction::Scope { name, enter, leave } => {
             let leave = format!("{}{}", place(draft, root), leave.trim_end());
             let enter = enter.trim_end();
             let again = format!("{}{enter}", place(draft, root));
             let [name, leave, again] = [name, &leave, &again].map(|text| quote(text));
             format!("rel_scope {name} {leave} {again}\neval {}", quote(enter))
         }
-        Act::Await {
+        ResolvedAction::Await {
             command,
             within,
             every,
@@ -164,7 +168,7 @@ fn act(draft: &Draft, root: &str) -> String {
             every.as_secs_f64(),
             quote(command.trim_end())
         ),
-        Act::Managed {
+        ResolvedAction::Managed {
             start,
             status,
             stop,
@@ -182,7 +186,7 @@ fn act(draft: &Draft, root: &str) -> String {
                 seconds(*within)
             )
         }
-        Act::Service(service) => {
+        ResolvedAction::Service(service) => {
             let place = place(draft, root);
             // Its standard output is the log already. The mark is for `rel_can_start`.
             let run = format!("{place}# run\n{}", service.run.trim_end());
@@ -201,16 +205,18 @@ fn act(draft: &Draft, root: &str) -> String {
             )
         }
         // Carried out from here, between programs.
-        Act::Fetch { .. } | Act::Ask(_) | Act::Port(_) => String::from(":"),
+        ResolvedAction::Fetch { .. } | ResolvedAction::Ask(_) | ResolvedAction::Port(_) => {
+            String::from(":")
+        }
     }
 }
 
-fn place(draft: &Draft, root: &str) -> String {
+fn place(draft: &ResolvedStep, root: &str) -> String {
     let dir = draft.dir.as_deref().unwrap_or(root);
     format!("cd -- {}\n{}", quote(dir), exports(draft))
 }
 
-fn exports(draft: &Draft) -> String {
+fn exports(draft: &ResolvedStep) -> String {
     draft
         .env
         .iter()
@@ -219,7 +225,7 @@ fn exports(draft: &Draft) -> String {
 }
 
 /// Returns a script as it is run by the step's own user.
-pub fn as_user(draft: &Draft, script: &str) -> String {
+pub fn as_user(draft: &ResolvedStep, script: &str) -> String {
     match &draft.user {
         Some(user) => format!("rel_as {} {}", quote(user), quote(script)),
         None => script.to_owned(),
@@ -227,8 +233,8 @@ pub fn as_user(draft: &Draft, script: &str) -> String {
 }
 
 /// The call that waits for a command of another user: the wait itself is ours.
-fn wait_as(draft: &Draft, act: &Act, place: &str) -> String {
-    let Act::Await {
+fn wait_as(draft: &ResolvedStep, act: &ResolvedAction, place: &str) -> String {
+    let ResolvedAction::Await {
         command,
         within,
         every,
@@ -242,8 +248,8 @@ fn wait_as(draft: &Draft, act: &Act, place: &str) -> String {
 }
 
 /// The call that writes a file. A secret is over there already, in no text of ours.
-fn write(draft: &Draft) -> String {
-    let Act::Write {
+fn write(draft: &ResolvedStep) -> String {
+    let ResolvedAction::Write {
         path,
         content,
         mode,
@@ -273,8 +279,8 @@ fn put(sha256: &str, to: &str, base: &str) -> String {
 }
 
 /// The call that starts a step which goes on without us, or joins it.
-fn detached(draft: &Draft, place: &str) -> String {
-    let Act::Run(text) = &draft.act else {
+fn detached(draft: &ResolvedStep, place: &str) -> String {
+    let ResolvedAction::Run(text) = &draft.act else {
         return String::from("rel_do\n");
     };
     let words = [

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::job::{Bound, Job};
+use crate::deploy::plan::use_on_host::{ArgValue, UseOnHost};
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::words::hex;
 
@@ -18,9 +18,9 @@ const INSTEAD: &[u8] = b"[secret]";
 
 /// The key of keyed hashes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Seal([u8; 32]);
+pub struct SecretHasher([u8; 32]);
 
-impl Seal {
+impl SecretHasher {
     /// Returns the seal of a key.
     pub fn new(key: [u8; 32]) -> Self {
         Self(key)
@@ -41,7 +41,7 @@ impl Seal {
     }
 }
 
-impl fmt::Debug for Seal {
+impl fmt::Debug for SecretHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seal")
     }
@@ -52,12 +52,12 @@ impl fmt::Debug for Seal {
 pub struct Secret {
     name: String,
     value: String,
-    seal: Seal,
+    seal: SecretHasher,
 }
 
 impl Secret {
     /// Returns a secret; an error if it can not be written into a text.
-    pub fn new(name: &str, bytes: Vec<u8>, seal: &Seal) -> Result<Self> {
+    pub fn new(name: &str, bytes: Vec<u8>, seal: &SecretHasher) -> Result<Self> {
         let value = String::from_utf8(bytes).map_err(|_| {
             Error::usage(format!("the secret `{name}` is not text"))
                 .help("keep it encoded, and decode the file on the host")
@@ -78,7 +78,7 @@ impl Secret {
     }
 
     /// Returns what stands for it in all texts but the file's.
-    pub fn mark(&self) -> String {
+    pub fn reference(&self) -> String {
         let hash = self.seal.hash("value", &self.value);
         format!("[secret {} {hash}]", self.name)
     }
@@ -89,8 +89,8 @@ impl Secret {
     }
 
     /// Seals a text that holds the value.
-    pub(in crate::deploy) fn seal(&self, content: String) -> Sealed {
-        Sealed {
+    pub(in crate::deploy) fn seal(&self, content: String) -> SecretContent {
+        SecretContent {
             content,
             seal: self.seal.clone(),
         }
@@ -105,12 +105,12 @@ impl fmt::Debug for Secret {
 
 /// The content of a file that holds secrets.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SecretContent {
     content: String,
-    seal: Seal,
+    seal: SecretHasher,
 }
 
-impl Sealed {
+impl SecretContent {
     /// Returns what goes over to the host.
     pub fn bytes(&self) -> &[u8] {
         self.content.as_bytes()
@@ -122,12 +122,12 @@ impl Sealed {
     }
 
     /// Returns the key that its hashes are made with.
-    pub fn key(&self) -> &Seal {
+    pub fn key(&self) -> &SecretHasher {
         &self.seal
     }
 }
 
-impl fmt::Debug for Sealed {
+impl fmt::Debug for SecretContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sealed")
     }
@@ -135,20 +135,20 @@ impl fmt::Debug for Sealed {
 
 /// What must not be shown when a host prints it.
 #[derive(Clone, Default)]
-pub struct Hidden(Vec<String>);
+pub struct Redactor(Vec<String>);
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hidden")
     }
 }
 
-impl Hidden {
+impl Redactor {
     /// Returns the secrets of all jobs: values, and lines of those that have several.
-    pub fn of(jobs: &[Job]) -> Self {
+    pub fn of(jobs: &[UseOnHost]) -> Self {
         let mut texts = Vec::new();
         for bound in jobs.iter().flat_map(|j| j.args.values()) {
-            if let Bound::Secret(secret) = bound {
+            if let ArgValue::Secret(secret) = bound {
                 let lines = secret.value.lines().map(str::trim);
                 texts.extend(lines.chain([secret.value.as_str()]).map(str::to_owned));
             }
@@ -190,26 +190,30 @@ mod tests {
     use super::*;
 
     fn secret(value: &str, key: u8) -> Secret {
-        Secret::new("db", value.into(), &Seal::new([key; 32])).expect("a text")
+        Secret::new("db", value.into(), &SecretHasher::new([key; 32])).expect("a text")
     }
 
     #[test]
     fn a_mark_changes_with_value_and_key_and_shows_neither() {
-        let marks =
-            [("sesame-1", 1), ("sesame-2", 1), ("sesame-1", 2)].map(|(v, k)| secret(v, k).mark());
+        let marks = [("sesame-1", 1), ("sesame-2", 1), ("sesame-1", 2)]
+            .map(|(v, k)| secret(v, k).reference());
         assert!(marks[0] != marks[1] && marks[0] != marks[2]);
-        assert_eq!(secret("sesame-1", 1).mark(), marks[0]);
+        assert_eq!(secret("sesame-1", 1).reference(), marks[0]);
         let one = secret("sesame-1", 1);
-        let shown = format!("{one:?} {:?} {}", one.seal("x sesame-1".into()), one.mark());
+        let shown = format!(
+            "{one:?} {:?} {}",
+            one.seal("x sesame-1".into()),
+            one.reference()
+        );
         assert!(!shown.contains("sesame"), "{shown}");
-        assert!(Secret::new("db", Vec::new(), &Seal::new([0; 32])).is_err());
-        assert!(Secret::new("db", vec![0xff], &Seal::new([0; 32])).is_err());
+        assert!(Secret::new("db", Vec::new(), &SecretHasher::new([0; 32])).is_err());
+        assert!(Secret::new("db", vec![0xff], &SecretHasher::new([0; 32])).is_err());
     }
 
     #[test]
     fn a_file_is_known_by_what_a_host_says_of_it() {
         let sealed = secret("sesame-1", 1).seal("password=sesame-1\n".into());
-        let seal = Seal::new([1; 32]);
+        let seal = SecretHasher::new([1; 32]);
         assert_eq!(sealed.file(), seal.file(&hex(b"password=sesame-1\n")));
         assert_ne!(sealed.file(), seal.file(&hex(b"other")));
         assert_eq!(seal.file(""), "");
@@ -217,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_hidden() {
-        let hidden = Hidden(vec!["sesame-sesame".into(), "sesame-1".into()]);
+        let hidden = Redactor(vec!["sesame-sesame".into(), "sesame-1".into()]);
         let check = |text: &str| String::from_utf8(hidden.hide(text.into())).expect("text");
         assert_eq!(check("a sesame-1sesame-1 b"), "a [secret][secret] b");
         assert_eq!(check("sesame-sesame-1"), "[secret]-1");

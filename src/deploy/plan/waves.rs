@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::build::model::{Rollout, Share};
-use crate::deploy::plan::place::WaveName;
+use crate::deploy::plan::job_place::WaveName;
 
 /// Where a job stands in a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

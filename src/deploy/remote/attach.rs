@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::core::error::{ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::plan::Seen;
-use crate::deploy::plan::questions::Depth;
-use crate::deploy::plan::secret::Hidden;
+use crate::deploy::plan::HostState;
+use crate::deploy::plan::host_query::QueryScope;
+use crate::deploy::plan::secret::Redactor;
 use crate::deploy::protocol::detached::{Detached, State};
 use crate::deploy::protocol::frames::{Frame, unanswered};
 use crate::deploy::protocol::program::quote;
@@ -103,12 +103,12 @@ fn ask(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<(HostPool, BTreeMap<String, Seen>, Attached)> {
+) -> Result<(HostPool, BTreeMap<String, HostState>, Attached)> {
     let fleet = open(request, progress, interrupted)?;
     // Their secrets are shown nowhere.
     let jobs = world(request, &fleet.roots(), None)?.jobs()?;
-    fleet.hide(&Hidden::of(&jobs));
-    let answers = fleet.query_reachable(&[], Depth::Decide, interrupted)?;
+    fleet.hide(&Redactor::of(&jobs));
+    let answers = fleet.query_reachable(&[], QueryScope::Decide, interrupted)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");
         progress.event(&Event::Warning { text: &text });
@@ -124,9 +124,16 @@ fn ask(
 }
 
 /// Goes through what is detached, on all hosts at once, on each in order.
-fn each(fleet: &HostPool, seen: &BTreeMap<String, Seen>, work: Work<'_>) -> Result<Vec<Ending>> {
+fn each(
+    fleet: &HostPool,
+    seen: &BTreeMap<String, HostState>,
+    work: Work<'_>,
+) -> Result<Vec<Ending>> {
     let all = fleet.try_each(&|host, member| {
-        let own = seen.get(host).into_iter().flat_map(Seen::open_detached);
+        let own = seen
+            .get(host)
+            .into_iter()
+            .flat_map(HostState::open_detached);
         own.map(|one| work(host, member, one))
             .collect::<Result<Vec<_>>>()
     })?;
@@ -180,7 +187,7 @@ fn told(
 /// Writes the ends down where nobody else is at work; else whoever is there does it.
 fn note_ends(
     fleet: &HostPool,
-    seen: &BTreeMap<String, Seen>,
+    seen: &BTreeMap<String, HostState>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<()> {

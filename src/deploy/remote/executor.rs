@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::build::model::{Artifact, Environment};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress, StepStatus};
-use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::job::{Act, Job, Seat};
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::step_effects::Reversibility;
+use crate::deploy::plan::use_on_host::{ResolvedAction, RunsOn, UseOnHost};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::protocol::journal::Run;
 use crate::deploy::protocol::program;
 use crate::deploy::remote::deploy_windows::DeployWindows;
@@ -45,7 +45,7 @@ pub struct Executor<'a> {
     /// The hosts.
     pub fleet: &'a HostPool,
     /// What they said.
-    pub seen: &'a BTreeMap<String, Seen>,
+    pub seen: &'a BTreeMap<String, HostState>,
     /// The hours in which waves may begin; none where that was gone over.
     pub hours: Option<&'a DeployWindows<'a>>,
     /// What somebody else changed since is taken back all the same.
@@ -64,7 +64,7 @@ pub struct RunState {
     /// URLs that answered.
     pub urls: Mutex<Vec<String>>,
     /// How steps of the plan are taken back, by their names in the journal.
-    ways_back: BTreeMap<String, WayBack>,
+    ways_back: BTreeMap<String, Reversibility>,
 }
 
 impl RunState {
@@ -85,7 +85,7 @@ impl RunState {
             let is_gone = undone.steps.contains_key(&key) || undone.dropped.contains(&key);
             // Of a step that is not in the plan any more nothing is known.
             let way_back = self.ways_back.get(&ran.id).copied().unwrap_or_default();
-            !is_gone && way_back == WayBack::None
+            !is_gone && way_back == Reversibility::None
         };
         let steps = ran.iter().filter(stays);
         steps.map(|r| format!("{} on {}", r.id, r.host)).collect()
@@ -171,7 +171,7 @@ impl From<Box<Error>> for JobError {
 impl Executor<'_> {
     /// Carries out a plan, under the lock. Runs that were cut off before are one with this one:
     /// what they did goes back with it, or came to its end where nothing is left to do.
-    pub fn all(&self, plan: &Plan, jobs: &[Job]) -> Result<RunState> {
+    pub fn all(&self, plan: &Plan, jobs: &[UseOnHost]) -> Result<RunState> {
         let cut_off = roll_back::cut_off(self.seen);
         let done = RunState::new(plan, cut_off.clone());
         self.run(plan, jobs, &done)?;
@@ -184,7 +184,7 @@ impl Executor<'_> {
     }
 
     /// Carries out the steps of a plan; a failing one is followed by the way back.
-    fn run(&self, plan: &Plan, jobs: &[Job], done: &RunState) -> Result<()> {
+    fn run(&self, plan: &Plan, jobs: &[UseOnHost], done: &RunState) -> Result<()> {
         let (mut given_up, mut told) = (FailedHosts::default(), None);
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
@@ -221,12 +221,12 @@ impl Executor<'_> {
     fn run_batch(
         &self,
         planned: &[PlannedJob],
-        jobs: &[Job],
+        jobs: &[UseOnHost],
         (done, given_up): (&RunState, &FailedHosts),
     ) -> Vec<(Option<String>, JobError)> {
-        let mut pairs: Vec<(&PlannedJob, &Job)> = planned.iter().zip(jobs).collect();
+        let mut pairs: Vec<(&PlannedJob, &UseOnHost)> = planned.iter().zip(jobs).collect();
         pairs.retain(|(job, _)| !job.host.as_deref().is_some_and(|host| given_up.has(host)));
-        let one = |(planned, job): (&PlannedJob, &Job)| self.job(planned, job, done);
+        let one = |(planned, job): (&PlannedJob, &UseOnHost)| self.job(planned, job, done);
         let results: Vec<Result<(), JobError>> = match pairs.as_slice() {
             [only] => vec![one(*only)],
             _ => std::thread::scope(|scope| {
@@ -247,7 +247,7 @@ impl Executor<'_> {
         lost
     }
 
-    fn job(&self, planned: &PlannedJob, job: &Job, done: &RunState) -> Result<(), JobError> {
+    fn job(&self, planned: &PlannedJob, job: &UseOnHost, done: &RunState) -> Result<(), JobError> {
         for text in &planned.told {
             self.progress.event(&Event::Warning { text });
         }
@@ -269,7 +269,7 @@ impl Executor<'_> {
         for step in &planned.steps {
             match (step.verdict, &step.host) {
                 (Verdict::Ask, _) => self.ask_here(planned, step, done)?,
-                (Verdict::Run, Some(host)) if step.draft.seat == Seat::Operator => {
+                (Verdict::Run, Some(host)) if step.draft.seat == RunsOn::Operator => {
                     line.at(host)?;
                     line.run_local_step(step, host)?;
                 }
@@ -298,13 +298,13 @@ impl Executor<'_> {
     }
 
     /// Sends what the host has not got yet.
-    fn send_artifacts(&self, planned: &PlannedJob, job: &Job) -> Result<(), JobError> {
+    fn send_artifacts(&self, planned: &PlannedJob, job: &UseOnHost) -> Result<(), JobError> {
         let Some(host) = &planned.host else {
             return Ok(());
         };
         let base_of = |artifact: &Artifact| {
             planned.steps.iter().find_map(|s| match &s.draft.act {
-                Act::Put { sha256, base, .. }
+                ResolvedAction::Put { sha256, base, .. }
                     if s.verdict == Verdict::Run && *sha256 == artifact.sha256 =>
                 {
                     Some(base.as_str())
@@ -339,7 +339,7 @@ impl Executor<'_> {
         step: &PlannedStep,
         done: &RunState,
     ) -> Result<(), JobError> {
-        let Act::Ask(wait) = &step.draft.act else {
+        let ResolvedAction::Ask(wait) = &step.draft.act else {
             return Ok(());
         };
         let start = Instant::now();
@@ -437,7 +437,7 @@ impl Executor<'_> {
     }
 
     /// Says on each host that the run came to its end, and tidies what it left.
-    fn finish(&self, hosts: &[&str], jobs: &[Job]) -> Result<()> {
+    fn finish(&self, hosts: &[&str], jobs: &[UseOnHost]) -> Result<()> {
         self.fleet.try_each(&|name, member| {
             if !hosts.contains(&name) {
                 return Ok(());
@@ -446,7 +446,7 @@ impl Executor<'_> {
             // What this run laid down stays at hand, for a drift or another use.
             let wanted = jobs.iter().filter(|j| j.host.as_deref() == Some(name));
             let wanted: Vec<&str> = wanted
-                .flat_map(Job::artifacts)
+                .flat_map(UseOnHost::artifacts)
                 .map(|a| a.sha256.as_str())
                 .collect();
             body.push_str(&format!("rel_tidy_blobs {}\n", wanted.join(" ")));

@@ -13,13 +13,13 @@ use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::random;
 use crate::core::progress::{Event, Progress};
 use crate::deploy::Request;
-use crate::deploy::plan::Seen;
+use crate::deploy::plan::HostState;
 use crate::deploy::plan::guards::foreign_help;
-use crate::deploy::plan::job::Job;
+use crate::deploy::plan::host_query::{ANSWER_MAX, HostQuery, HostReports, QueryScope};
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::questions::{ANSWER_MAX, Answers, Depth, Questions};
-use crate::deploy::plan::roles::{Probe, Said};
-use crate::deploy::plan::secret::Hidden;
+use crate::deploy::plan::roles::{Probe, ProbeReply};
+use crate::deploy::plan::secret::Redactor;
+use crate::deploy::plan::use_on_host::UseOnHost;
 use crate::deploy::protocol::frames::unanswered;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::lease_status::lease_refused_error;
@@ -203,7 +203,7 @@ impl HostPool {
     }
 
     /// Keeps secrets out of everything that hosts print from now on.
-    pub fn hide(&self, hidden: &Hidden) {
+    pub fn hide(&self, hidden: &Redactor) {
         for member in self.members.values() {
             member.session().hidden = hidden.clone();
         }
@@ -246,10 +246,10 @@ impl HostPool {
     /// Asks all hosts everything that `jobs` depend on: one round trip each.
     pub fn query(
         &self,
-        jobs: &[Job],
-        depth: Depth,
+        jobs: &[UseOnHost],
+        depth: QueryScope,
         interrupted: &AtomicBool,
-    ) -> Result<BTreeMap<String, Seen>> {
+    ) -> Result<BTreeMap<String, HostState>> {
         let seen = self.try_each(&|name, member| member.ask(name, jobs, depth, interrupted))?;
         self.keep_machines();
         Ok(seen)
@@ -288,11 +288,11 @@ impl HostPool {
     /// Asks all hosts, and goes without those that do not answer: for questions only.
     pub fn query_reachable(
         &self,
-        jobs: &[Job],
-        depth: Depth,
+        jobs: &[UseOnHost],
+        depth: QueryScope,
         interrupted: &AtomicBool,
-    ) -> Result<Answers> {
-        let mut answers = Answers::default();
+    ) -> Result<HostReports> {
+        let mut answers = HostReports::default();
         for (name, result) in
             self.for_each_host(&|name, member| member.ask(name, jobs, depth, interrupted))
         {
@@ -315,7 +315,7 @@ impl HostPool {
         probes: &[Probe],
         is_question: bool,
         interrupted: &AtomicBool,
-    ) -> Result<BTreeMap<(String, String), Said>> {
+    ) -> Result<BTreeMap<(String, String), ProbeReply>> {
         let mut all = BTreeMap::new();
         let asked = self.for_each_host(&|name, member| {
             let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
@@ -396,7 +396,11 @@ impl Drop for HostPool {
 }
 
 impl HostConnection {
-    fn probe(&self, probes: &[&Probe], interrupted: &AtomicBool) -> Result<Vec<(String, Said)>> {
+    fn probe(
+        &self,
+        probes: &[&Probe],
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<(String, ProbeReply)>> {
         if probes.is_empty() {
             return Ok(Vec::new());
         }
@@ -419,11 +423,11 @@ impl HostConnection {
     fn ask(
         &self,
         name: &str,
-        jobs: &[Job],
-        depth: Depth,
+        jobs: &[UseOnHost],
+        depth: QueryScope,
         interrupted: &AtomicBool,
-    ) -> Result<Seen> {
-        let questions = Questions::new(name, &self.header, jobs, depth)?;
+    ) -> Result<HostState> {
+        let questions = HostQuery::new(name, &self.header, jobs, depth)?;
         let limit = |number| questions.limit(number);
         let mut session = self.session();
         let replies = session.ask(questions.text(), &limit, interrupted)?;

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::core::error::{Error, Result};
 use crate::core::progress::Progress;
 use crate::deploy::plan::guards::{WINDOW, outside_window};
-use crate::deploy::plan::orphans::{self, Running};
-use crate::deploy::plan::questions::Depth;
+use crate::deploy::plan::host_query::QueryScope;
+use crate::deploy::plan::orphans::{self, OrphanService};
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::lease_status::lease_refused_error;
@@ -111,7 +111,7 @@ pub fn abandon(
     interrupted: &AtomicBool,
 ) -> Result<Abandoned> {
     let fleet = open(request, progress, interrupted)?;
-    let seen = fleet.query(&[], Depth::Decide, interrupted)?;
+    let seen = fleet.query(&[], QueryScope::Decide, interrupted)?;
     let owes = |name: &&str| {
         seen.get(*name)
             .is_some_and(|s| s.scopes.iter().any(|s| s == scope))
@@ -166,12 +166,12 @@ pub fn remove_orphans(
     request: &Request<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<BTreeMap<String, Vec<Running>>> {
+) -> Result<BTreeMap<String, Vec<OrphanService>>> {
     let fleet = open(request, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
     let jobs = jobs(request, &fleet, &roles)?;
     let ask = || {
-        let seen = fleet.query(&[], Depth::Decide, interrupted)?;
+        let seen = fleet.query(&[], QueryScope::Decide, interrupted)?;
         Ok::<_, Box<Error>>((orphans::of(request.environment, &jobs, &seen), seen))
     };
     let (mut found, seen) = ask()?;

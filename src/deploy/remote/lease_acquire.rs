@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::Seen;
+use crate::deploy::plan::HostState;
 use crate::deploy::protocol::lease_status::lease_refused_error;
 use crate::deploy::remote::host_pool::HostPool;
 
@@ -12,7 +12,7 @@ pub struct LeaseRequest<'a> {
     /// The hosts, in any order.
     pub hosts: &'a [&'a str],
     /// What they said before: their journals should still be as long.
-    pub seen: &'a BTreeMap<String, Seen>,
+    pub seen: &'a BTreeMap<String, HostState>,
     /// What for.
     pub mode: LeaseMode,
     /// Directories, by host, that are written into: no lease if root must not.
@@ -40,7 +40,11 @@ pub struct Directories {
 
 impl<'a> LeaseRequest<'a> {
     /// Returns a request that looks at no directory.
-    pub fn new(hosts: &'a [&'a str], seen: &'a BTreeMap<String, Seen>, mode: LeaseMode) -> Self {
+    pub fn new(
+        hosts: &'a [&'a str],
+        seen: &'a BTreeMap<String, HostState>,
+        mode: LeaseMode,
+    ) -> Self {
         Self {
             hosts,
             seen,

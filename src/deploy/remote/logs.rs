@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::build::model::Host;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::plan::secret::Hidden;
+use crate::deploy::plan::secret::Redactor;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::{LOGS, quote};
 use crate::deploy::remote::gates::Gates;
@@ -88,7 +88,7 @@ pub fn tell(
     let hosts = world(request, &roots, None)?.hosts_with_logs()?;
     let roots = known_roots(request, &hosts);
     let world = world(request, &roots, None)?;
-    let hidden = Hidden::of(&world.jobs()?);
+    let hidden = Redactor::of(&world.jobs()?);
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let gates = HostPool::gates(request);
     std::thread::scope(|scope| {
@@ -207,7 +207,7 @@ struct Listener<'a> {
     /// Those of all hosts.
     gates: Arc<Gates>,
     patterns: Vec<String>,
-    hidden: Hidden,
+    hidden: Redactor,
     sender: SyncSender<Came>,
     interrupted: &'a AtomicBool,
     /// What each log said last.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::deploy::plan::questions::ANSWER_MAX;
+use crate::deploy::plan::host_query::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::protocol::program::{Header, LEASE_TIME, quote};
 use crate::deploy::protocol::words::absolute_root;

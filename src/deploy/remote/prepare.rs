@@ -10,18 +10,18 @@ use std::sync::atomic::AtomicBool;
 use crate::build::model::Artifact;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::plan::decide;
-use crate::deploy::plan::decide::Circumstances;
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::detached;
-use crate::deploy::plan::difference::{SHOWN_MAX, difference};
+use crate::deploy::plan::diff::{SHOWN_MAX, difference};
 use crate::deploy::plan::guards::{WINDOW, outside_window};
-use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
-use crate::deploy::plan::job::{Act, Job};
+use crate::deploy::plan::host_query::QueryScope;
+use crate::deploy::plan::localhost::{LOCALHOST, this_machine};
 use crate::deploy::plan::orphans;
-use crate::deploy::plan::questions::Depth;
+use crate::deploy::plan::other_detached;
+use crate::deploy::plan::planner;
+use crate::deploy::plan::planner::PlanOptions;
 use crate::deploy::plan::roles::{self, Roles};
-use crate::deploy::plan::{Plan, Seen, Verdict};
+use crate::deploy::plan::use_on_host::{ResolvedAction, UseOnHost};
+use crate::deploy::plan::{HostState, Plan, Verdict};
 use crate::deploy::remote::deploy_windows::DeployWindows;
 use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::lease_acquire::{Directories, LeaseMode, LeaseRequest};
@@ -30,20 +30,20 @@ use crate::deploy::{Request, jobs, who_has_roles, world};
 
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct PreparedRun<'a> {
-    pub(in crate::deploy) jobs: Vec<Job>,
+    pub(in crate::deploy) jobs: Vec<UseOnHost>,
     pub(in crate::deploy) fleet: HostPool,
     pub(in crate::deploy) roles: Roles,
     pub(in crate::deploy) hours: Option<DeployWindows<'a>>,
-    pub(in crate::deploy) seen: BTreeMap<String, Seen>,
+    pub(in crate::deploy) seen: BTreeMap<String, HostState>,
     pub(in crate::deploy) held_back: Vec<String>,
-    pub(in crate::deploy) depth: Depth,
+    pub(in crate::deploy) depth: QueryScope,
     pub(in crate::deploy) plan: Plan,
 }
 
 /// Opens all hosts, asks them, and decides what is to be done.
 pub(in crate::deploy) fn prepare<'a>(
     request: &'a Request<'a>,
-    depth: Depth,
+    depth: QueryScope,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<PreparedRun<'a>> {
@@ -63,7 +63,7 @@ pub(in crate::deploy) fn prepare<'a>(
     let anywhere = world(request, &no_roots, None)?;
     let mut hosts = anywhere.hosts()?;
     if anywhere.asks_here()? {
-        hosts.insert(THIS_MACHINE.to_owned(), this_machine().clone());
+        hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
     let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
     let roles = who_has_roles(request, &fleet, interrupted)?;
@@ -124,7 +124,7 @@ impl PreparedRun<'_> {
             // What a run that was cut off did goes back with this one, if it fails.
             let cut_off = roll_back::cut_off(&self.seen);
             hosts.extend(cut_off.iter().map(|ran| ran.host.as_str()));
-            detached::check(&self.plan, &request.purpose, &hosts)?;
+            other_detached::check(&self.plan, &request.purpose, &hosts)?;
             let wanted = LeaseRequest {
                 directories: self.directories(),
                 ..LeaseRequest::new(&hosts, &self.seen, LeaseMode::Run)
@@ -139,11 +139,11 @@ impl PreparedRun<'_> {
     }
 
     fn decide(&mut self, request: &Request<'_>) -> Result<()> {
-        let now = Circumstances {
+        let now = PlanOptions {
             run_id: &request.run_id,
             is_forced: request.force,
         };
-        self.plan = decide::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
+        self.plan = planner::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.roles.clone_from(&self.roles);
         self.plan.orphans = orphans::of(request.environment, &self.jobs, &self.seen);
         if let Some(hours) = &self.hours {
@@ -154,7 +154,7 @@ impl PreparedRun<'_> {
         }
         self.plan.notes = self.fleet.notes();
         self.plan.round_trips = self.fleet.round_trips();
-        if self.depth == Depth::Show {
+        if self.depth == QueryScope::Show {
             self.compare()?;
         }
         request.promoted.check_plan(&self.plan, &self.held_back)
@@ -236,7 +236,7 @@ impl PreparedRun<'_> {
                     continue;
                 }
                 let put = match &step.draft.act {
-                    Act::Put { sha256, .. } => first_bytes(job, sha256)?,
+                    ResolvedAction::Put { sha256, .. } => first_bytes(job, sha256)?,
                     _ => None,
                 };
                 let standing = self.seen.get(host).and_then(|s| s.standing.get(&step.id));
@@ -252,7 +252,7 @@ impl PreparedRun<'_> {
 }
 
 /// Returns size and first bytes of an artifact that is one file.
-fn first_bytes(job: &Job, sha256: &str) -> Result<Option<(u64, Vec<u8>)>> {
+fn first_bytes(job: &UseOnHost, sha256: &str) -> Result<Option<(u64, Vec<u8>)>> {
     let is_it = |a: &&Artifact| a.is_one_file && a.sha256 == sha256;
     let Some(path) = job.artifacts().find(is_it).and_then(|a| a.paths.first()) else {
         return Ok(None);

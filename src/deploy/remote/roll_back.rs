@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
-use crate::deploy::plan::Seen;
-use crate::deploy::plan::place::{Place, WaveName};
-use crate::deploy::plan::rollback::label_of;
+use crate::deploy::plan::HostState;
+use crate::deploy::plan::job_place::{JobPlace, WaveName};
+use crate::deploy::plan::rollback_plan::label_of;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::journal::in_order;
 use crate::deploy::protocol::program;
@@ -44,7 +44,7 @@ pub struct ExecutedStep {
     /// The journal has its end.
     pub is_done: bool,
     /// Where it stands in its run.
-    pub place: Place,
+    pub place: JobPlace,
 }
 
 /// What a way back has undone, over all hosts.
@@ -357,7 +357,7 @@ pub struct RunToUndo {
 /// did not; or, where the last one did not, all since one that did. What somebody began to undo
 /// comes first, and alone: whoever says it again does not mean one release more. `passed` are runs
 /// that are gone over.
-pub fn last_release(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) -> RunToUndo {
+pub fn last_release(seen: &BTreeMap<String, HostState>, passed: &BTreeSet<String>) -> RunToUndo {
     let mut runs = unreturned(seen, passed);
     let is_begun = runs.last().is_some_and(|(_, over)| over.is_going_back);
     let mut group = Vec::new();
@@ -382,7 +382,7 @@ pub fn last_release(seen: &BTreeMap<String, Seen>, passed: &BTreeSet<String>) ->
 
 /// Returns the steps of the last runs that neither came to their end nor went back: a run that
 /// goes on there is one with them, and takes them back as well when it fails.
-pub fn cut_off(seen: &BTreeMap<String, Seen>) -> Vec<ExecutedStep> {
+pub fn cut_off(seen: &BTreeMap<String, HostState>) -> Vec<ExecutedStep> {
     let runs = unreturned(seen, &BTreeSet::new());
     let ended = runs.iter().rposition(|(_, over)| over.is_ok);
     let cut_off = runs.into_iter().skip(ended.map_or(0, |at| at + 1));
@@ -399,7 +399,7 @@ struct RunSummary {
 
 /// Returns the runs that did not go back, oldest first.
 fn unreturned(
-    seen: &BTreeMap<String, Seen>,
+    seen: &BTreeMap<String, HostState>,
     passed: &BTreeSet<String>,
 ) -> Vec<(String, RunSummary)> {
     let mut runs: BTreeMap<String, RunSummary> = BTreeMap::new();
@@ -417,7 +417,7 @@ fn unreturned(
                     seq: *seq,
                     id: id.clone(),
                     is_done: run.done.contains(seq),
-                    place: Place::read(run.places.get(seq).map_or("", String::as_str)),
+                    place: JobPlace::read(run.places.get(seq).map_or("", String::as_str)),
                 }));
         }
     }
@@ -434,7 +434,7 @@ mod tests {
     use crate::deploy::protocol::journal::Journal;
 
     /// Lines `run event seq step`, a second apart, on one host.
-    fn seen(lines: &[&str]) -> BTreeMap<String, Seen> {
+    fn seen(lines: &[&str]) -> BTreeMap<String, HostState> {
         let text: String = lines
             .iter()
             .enumerate()
@@ -449,9 +449,9 @@ mod tests {
                 format!("1\t{}\t{i}\t{}\t{}\t{id}\t{key}\tme\t-\n", c[1], c[0], c[2])
             })
             .collect();
-        let seen = Seen {
+        let seen = HostState {
             journal: Journal::parse(text.as_bytes()),
-            ..Seen::default()
+            ..HostState::default()
         };
         BTreeMap::from([(String::from("h"), seen)])
     }
@@ -499,7 +499,7 @@ mod tests {
                 seq,
                 id: format!("{}/s", words[0]),
                 is_done: true,
-                place: Place::read(words[2]),
+                place: JobPlace::read(words[2]),
             }
         });
         let ran: Vec<ExecutedStep> = ran.collect();

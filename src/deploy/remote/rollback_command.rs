@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicBool;
 use crate::build::model::Environment;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::plan::expand::World;
+use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::guards;
-use crate::deploy::plan::here::{THIS_MACHINE, this_machine};
-use crate::deploy::plan::job::Job;
-use crate::deploy::plan::questions::Depth;
+use crate::deploy::plan::host_query::QueryScope;
+use crate::deploy::plan::localhost::{LOCALHOST, this_machine};
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback::{Kind, Parts, Refused, RollbackPlan, label_of, waits};
-use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::plan::rollback_plan::{Kind, Parts, Refused, RollbackPlan, label_of, waits};
+use crate::deploy::plan::use_on_host::UseOnHost;
+use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::frames::{Frame, unanswered};
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::Executor;
@@ -34,8 +34,8 @@ const LINES_MAX: usize = 100_000;
 pub(in crate::deploy) struct PreparedRollback {
     fleet: HostPool,
     /// Those whose guards are asked on the way back.
-    jobs: Vec<Job>,
-    seen: BTreeMap<String, Seen>,
+    jobs: Vec<UseOnHost>,
+    seen: BTreeMap<String, HostState>,
     /// What goes back.
     back: RunToUndo,
     /// Newer runs that left no way back.
@@ -56,7 +56,7 @@ pub(in crate::deploy) fn look_back(
     let mut hosts = world(request, &no_roots, None)?.hosts()?;
     let has_guards = !asking.uses.is_empty();
     if has_guards && of(request, &asking, &no_roots, None)?.asks_here()? {
-        hosts.insert(THIS_MACHINE.to_owned(), this_machine().clone());
+        hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
     let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
     let jobs = match has_guards {
@@ -67,7 +67,7 @@ pub(in crate::deploy) fn look_back(
         false => Vec::new(),
     };
     let mut looked = PreparedRollback {
-        seen: fleet.query(&jobs, Depth::Back, interrupted)?,
+        seen: fleet.query(&jobs, QueryScope::Back, interrupted)?,
         fleet,
         jobs,
         back: RunToUndo::default(),
@@ -104,8 +104,8 @@ fn of<'a>(
     environment: &'a Environment,
     roots: &'a BTreeMap<String, String>,
     holders: Option<&'a Roles>,
-) -> Result<World<'a>> {
-    Ok(World {
+) -> Result<EvalContext<'a>> {
+    Ok(EvalContext {
         environment,
         ..world(request, roots, holders)?
     })
@@ -278,7 +278,9 @@ impl PreparedRollback {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let wanted = LeaseRequest::new(&names, &self.seen, LeaseMode::Run);
         if !self.fleet.lock(&wanted, progress, interrupted)? {
-            self.seen = self.fleet.query(&self.jobs, Depth::Back, interrupted)?;
+            self.seen = self
+                .fleet
+                .query(&self.jobs, QueryScope::Back, interrupted)?;
         }
         // What others do to the same files has no lease of ours: looked at once more under it.
         self.find(request, interrupted)?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::build::model::{OnFailure, Rollout};
 use crate::core::error::{Error, ErrorKind, Result, plural};
 use crate::core::progress::Event;
-use crate::deploy::plan::job::Act;
-use crate::deploy::plan::place::Place;
+use crate::deploy::plan::job_place::JobPlace;
+use crate::deploy::plan::use_on_host::ResolvedAction;
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::protocol::program;
@@ -178,7 +178,7 @@ impl Executor<'_> {
                 continue;
             };
             for step in job.steps.iter().filter(|step| step.verdict == Verdict::Run) {
-                if let Act::Scope { name, .. } = &step.draft.act {
+                if let ResolvedAction::Scope { name, .. } = &step.draft.act {
                     scopes.entry(host).or_default().push(name);
                 }
             }
@@ -283,11 +283,11 @@ impl Executor<'_> {
     }
 
     /// Returns where a step stands in the run.
-    pub(in crate::deploy) fn place_of(&self, job: &PlannedJob, step: &PlannedStep) -> Place {
+    pub(in crate::deploy) fn place_of(&self, job: &PlannedJob, step: &PlannedStep) -> JobPlace {
         let rollouts = &self.environment.rollouts;
         let wave = job.wave.as_ref();
         let wave = wave.and_then(|wave| Some(wave.named(rollouts.get(wave.rollout)?)));
-        Place::of(step.draft.seat, wave)
+        JobPlace::of(step.draft.seat, wave)
     }
 
     fn wave<'p>(&self, together: &'p [PlannedJob]) -> Option<(&'p Wave, &Rollout)> {

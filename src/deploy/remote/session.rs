@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::deploy::plan::secret::Hidden;
+use crate::deploy::plan::secret::Redactor;
 use crate::deploy::protocol::frames::{Frame, Reply, unanswered};
 use crate::deploy::protocol::host_identity::HostIdentity;
 use crate::deploy::protocol::lease_status::lost_lease_error;
@@ -60,7 +60,7 @@ pub struct Session {
     /// How long the guard is waited for, once it has answered: [`ASK_MAX`].
     patience: Duration,
     /// What is kept out of all that is printed over there.
-    pub hidden: Hidden,
+    pub hidden: Redactor,
     /// How many times the host was asked and answered.
     pub round_trips: usize,
 }
@@ -109,7 +109,7 @@ impl Session {
             told: Told::default(),
             refusal: None,
             patience: ASK_MAX,
-            hidden: Hidden::default(),
+            hidden: Redactor::default(),
             round_trips: 0,
             opening: Some(Opening {
                 transport,

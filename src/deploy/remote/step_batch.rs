@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
-use crate::deploy::plan::job::{Act, Seat};
 use crate::deploy::plan::script;
+use crate::deploy::plan::use_on_host::{ResolvedAction, RunsOn};
 use crate::deploy::plan::{PlannedJob, PlannedStep};
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program;
@@ -129,7 +129,7 @@ impl<'a> BatchMonitor<'a> {
         }
         draft.timeout.or(match draft.act {
             // A try that hangs must not outlast the wait by much.
-            Act::Await { within, .. } => Some(within + TRY_GRACE),
+            ResolvedAction::Await { within, .. } => Some(within + TRY_GRACE),
             _ => None,
         })
     }
@@ -203,7 +203,7 @@ impl<'a> BatchMonitor<'a> {
             return self.failure;
         }
         // Ended from outside: by a time limit, or by somebody on the host.
-        if self.at.is_some_and(|s| s.draft.seat != Seat::Operator) {
+        if self.at.is_some_and(|s| s.draft.seat != RunsOn::Operator) {
             self.failed(-1, false);
             return self.failure;
         }
@@ -375,7 +375,7 @@ impl<'a> StepBatch<'a> {
         let root = &self.hands.fleet.member(host)?.header.root;
         let place = self.hands.place_of(self.planned, step).to_string();
         self.push(&script::open_step(step, &place, root));
-        if let Act::Port(port) = &step.draft.act {
+        if let ResolvedAction::Port(port) = &step.draft.act {
             // Owed before it is open, like any scope.
             let leave = port.leave(&self.hands.fleet.member(host)?.state());
             let again = port.again();
@@ -428,14 +428,14 @@ impl<'a> StepBatch<'a> {
 
     fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
         match &step.draft.act {
-            Act::Ask(wait) => {
+            ResolvedAction::Ask(wait) => {
                 wait.run(self.hands.interrupted)?;
                 if let Some(url) = wait.url() {
                     lock(&self.done.urls).push(url.to_owned());
                 }
                 Ok(())
             }
-            Act::Fetch { path, to } => {
+            ResolvedAction::Fetch { path, to } => {
                 let landing = UploadTarget {
                     to,
                     into_foreign: step.draft.marks.into_foreign,
@@ -443,7 +443,7 @@ impl<'a> StepBatch<'a> {
                 };
                 self.fetch(path, &landing, host)
             }
-            Act::Port(port) => {
+            ResolvedAction::Port(port) => {
                 let fleet = self.hands.fleet;
                 let note = fleet.open_port(host, port, self.hands.interrupted)?;
                 self.push(&note.unwrap_or_default());

@@ -76,8 +76,8 @@ fn every_example_is_right() {
             let seen = space.with(|r| {
                 let roots = BTreeMap::new();
                 let jobs = world(r, &roots, None)?.jobs()?;
-                let acts = |j: &Job| {
-                    let steps = j.steps(crate::deploy::plan::job::Late::Symbolic)?;
+                let acts = |j: &UseOnHost| {
+                    let steps = j.steps(crate::deploy::plan::use_on_host::RenderPhase::Symbolic)?;
                     Ok(steps.len() + j.recipe.guards.len())
                 };
                 jobs.iter().map(acts).sum::<Result<usize>>()

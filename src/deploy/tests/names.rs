@@ -1,9 +1,9 @@
 //! Names are lexical: a variable of the Releasefile never means anything in a recipe's own text.
 
 use super::*;
-use crate::deploy::plan::expand::World;
-use crate::deploy::plan::job::Late;
+use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::use_on_host::RenderPhase;
 use crate::deploy::recipe::library::DRIVERS;
 use crate::deploy::recipe::{Kind, Recipe};
 
@@ -39,7 +39,7 @@ fn give(space: &mut Space, recipe: &Recipe, driver: &str) {
 /// Returns all final texts of the only use, as a host that answers would be given them.
 fn texts(space: &Space) -> String {
     space.with(|request| {
-        let world = World {
+        let world = EvalContext {
             project: request.project,
             environment: request.environment,
             params: &request.params,
@@ -60,7 +60,7 @@ fn texts(space: &Space) -> String {
         };
         let facts = job.recipe.facts.iter();
         let facts = facts.map(|fact| (fact.name.clone(), format!("fact-{}", fact.name)));
-        let late = Late::Known {
+        let late = RenderPhase::Known {
             run: "run1",
             facts: &facts.collect(),
             notes: &BTreeMap::new(),
@@ -69,7 +69,8 @@ fn texts(space: &Space) -> String {
             "{:#?}\n{:#?}\n{:#?}\n{:#?}",
             job.facts().unwrap_or_else(|e| panic!("{e}")),
             job.guards().unwrap_or_else(|e| panic!("{e}")),
-            job.steps(Late::Symbolic).unwrap_or_else(|e| panic!("{e}")),
+            job.steps(RenderPhase::Symbolic)
+                .unwrap_or_else(|e| panic!("{e}")),
             job.steps(late).unwrap_or_else(|e| panic!("{e}")),
         )
     })

@@ -1,9 +1,9 @@
 //! The plan as a table: what a host says -> what runs, and why. No process, no disk.
 
 use super::*;
-use crate::deploy::plan::Probe;
-use crate::deploy::plan::Seen;
-use crate::deploy::plan::decide::decide;
+use crate::deploy::plan::HostState;
+use crate::deploy::plan::StepProbe;
+use crate::deploy::plan::planner::decide;
 use crate::deploy::protocol::journal::Journal;
 
 const RECIPE: &str = r#"recipe "r" {
@@ -22,8 +22,8 @@ const DATED: &str = r#"recipe "r" {
 }"#;
 
 struct Table {
-    jobs: Vec<Job>,
-    seen: BTreeMap<String, Seen>,
+    jobs: Vec<UseOnHost>,
+    seen: BTreeMap<String, HostState>,
     lines: String,
     clock: u64,
     run: u32,
@@ -35,9 +35,12 @@ impl Table {
             Arc::new(crate::deploy::recipe::parse::recipe("r", recipe, 0).expect("parses"));
         let args = recipe.params.iter().map(|p| {
             let text = p.default.clone().unwrap_or_default();
-            (p.name.clone(), crate::deploy::plan::job::Bound::Text(text))
+            (
+                p.name.clone(),
+                crate::deploy::plan::use_on_host::ArgValue::Text(text),
+            )
         });
-        let job = Job {
+        let job = UseOnHost {
             wave: None,
             label: "u".into(),
             args: args.collect(),
@@ -55,14 +58,14 @@ impl Table {
         };
         Self {
             jobs: vec![job],
-            seen: BTreeMap::from([("h".into(), Seen::default())]),
+            seen: BTreeMap::from([("h".into(), HostState::default())]),
             lines: String::new(),
             clock: 1000,
             run: 0,
         }
     }
 
-    fn host(&mut self) -> &mut Seen {
+    fn host(&mut self) -> &mut HostState {
         self.seen.get_mut("h").expect("one")
     }
 
@@ -71,11 +74,11 @@ impl Table {
         let host = self.host();
         (host.journal, host.now) = (journal, clock);
         self.run += 1;
-        let now = Circumstances {
+        let now = PlanOptions {
             run_id: &format!("run{}", self.run),
             is_forced: false,
         };
-        decide("e", &self.jobs, &self.seen, now).expect("decides")
+        planner("e", &self.jobs, &self.seen, now).expect("decides")
     }
 
     fn line(&mut self, event: &str, id: &str, key: &str, detail: &str) {
@@ -123,16 +126,16 @@ impl Table {
     }
 
     fn probe(&mut self, id: &str, check: Option<bool>, found: Option<&str>) {
-        let probe = Probe {
+        let probe = StepProbe {
             check,
             found: found.map(str::to_owned),
-            ..Probe::default()
+            ..StepProbe::default()
         };
         self.host().probes.insert(id.into(), probe);
     }
 
     fn word(&mut self, word: &str) {
-        let bound = crate::deploy::plan::job::Bound::Text(word.into());
+        let bound = crate::deploy::plan::use_on_host::ArgValue::Text(word.into());
         self.jobs[0].args.insert("word".into(), bound);
     }
 }
@@ -237,7 +240,7 @@ fn a_use_follows_the_uses_it_comes_after() {
     second.after = vec!["u".into()];
     second.args.insert(
         "word".into(),
-        crate::deploy::plan::job::Bound::Text("own".into()),
+        crate::deploy::plan::use_on_host::ArgValue::Text("own".into()),
     );
     table.jobs.push(second);
     table.run(None);
@@ -296,7 +299,7 @@ fn what_has_not_been_made_is_not_known() {
     let mut table = Table::new(
         "recipe \"r\" {\n param \"x\" type=\"artifact\"\n step \"put\" { put \"{x}\" to=\"/x/{x.id}/\" }\n}",
     );
-    let bound = crate::deploy::plan::job::Bound::Artifact("wheel".into(), None);
+    let bound = crate::deploy::plan::use_on_host::ArgValue::Artifact("wheel".into(), None);
     table.jobs[0].args.insert("x".into(), bound);
     table.check(&["u/put: Unknown unknown until `wheel` is made"]);
 }
@@ -402,14 +405,14 @@ fn rollout() -> Table {
     let one = table.jobs[0].clone();
     table.jobs.clear();
     for (number, host) in ["h", "i", "j"].into_iter().enumerate() {
-        table.seen.insert(host.into(), Seen::default());
+        table.seen.insert(host.into(), HostState::default());
         for is_gate in [false, true] {
             let mut job = one.clone();
             job.label = if is_gate { "gate".into() } else { "u".into() };
             job.host = Some(host.into());
             job.args.clear();
             let word = if is_gate { "gate" } else { "1" };
-            let bound = crate::deploy::plan::job::Bound::Text(word.into());
+            let bound = crate::deploy::plan::use_on_host::ArgValue::Text(word.into());
             job.args.insert("word".into(), bound);
             job.wave = Some(crate::deploy::plan::waves::Wave {
                 rollout: 0,

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::expand::World;
-use crate::deploy::plan::job::{Job, Late, Seat};
+use crate::deploy::plan::expand::EvalContext;
+use crate::deploy::plan::use_on_host::{RenderPhase, RunsOn, UseOnHost};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::told::moved::other_field;
 use crate::deploy::told::saved::SavedPlan;
@@ -19,7 +19,7 @@ use crate::deploy::told::saved::SavedPlan;
 ///
 /// # Errors
 /// When its uses, steps, hosts or roles are not those of the checkout.
-pub fn computed(saved: &SavedPlan, world: &World<'_>) -> Result<Plan> {
+pub fn computed(saved: &SavedPlan, world: &EvalContext<'_>) -> Result<Plan> {
     let claimed = &saved.body.plan;
     roles(claimed, world)?;
     let jobs = world.jobs()?;
@@ -55,8 +55,9 @@ pub fn computed(saved: &SavedPlan, world: &World<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-fn known_host(world: &World<'_>, host: &str) -> Result<()> {
-    match world.project.hosts.contains_key(host) || host == crate::deploy::plan::here::THIS_MACHINE
+fn known_host(world: &EvalContext<'_>, host: &str) -> Result<()> {
+    match world.project.hosts.contains_key(host)
+        || host == crate::deploy::plan::localhost::LOCALHOST
     {
         true => Ok(()),
         false => Err(mismatch("host", format!("`{host}` is no host here"))),
@@ -64,7 +65,7 @@ fn known_host(world: &World<'_>, host: &str) -> Result<()> {
 }
 
 /// Checks that roles are with hosts that may have them.
-fn roles(claimed: &Plan, world: &World<'_>) -> Result<()> {
+fn roles(claimed: &Plan, world: &EvalContext<'_>) -> Result<()> {
     let roles = &world.environment.roles;
     let names: Vec<&String> = claimed.roles.keys().collect();
     let mut known: Vec<&String> = roles.iter().map(|role| &role.name).collect();
@@ -87,7 +88,7 @@ fn roles(claimed: &Plan, world: &World<'_>) -> Result<()> {
     Ok(())
 }
 
-fn computed_job(job: &Job, claimed: &PlannedJob) -> Result<PlannedJob> {
+fn computed_job(job: &UseOnHost, claimed: &PlannedJob) -> Result<PlannedJob> {
     let ours = PlannedJob {
         label: job.label.clone(),
         recipe: job.recipe.name.clone(),
@@ -110,7 +111,7 @@ fn computed_job(job: &Job, claimed: &PlannedJob) -> Result<PlannedJob> {
             format!("`{field}` is another one in the file"),
         ));
     }
-    let drafts = job.steps(Late::Symbolic)?;
+    let drafts = job.steps(RenderPhase::Symbolic)?;
     let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
     let here = names(&mut drafts.iter().map(|d| &d.name));
     let there = names(&mut claimed.steps.iter().map(|s| &s.name));
@@ -125,8 +126,8 @@ fn computed_job(job: &Job, claimed: &PlannedJob) -> Result<PlannedJob> {
     let mut job_here = ours;
     for (draft, theirs) in drafts.into_iter().zip(&claimed.steps) {
         let host = match draft.seat {
-            Seat::From => job.from.clone(),
-            Seat::Host | Seat::Operator => job.host.clone(),
+            RunsOn::From => job.from.clone(),
+            RunsOn::Host | RunsOn::Operator => job.host.clone(),
         };
         if host != theirs.host {
             let what = format!("step `{}` is on another host in the file", draft.name);

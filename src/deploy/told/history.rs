@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::deploy::plan::Seen;
+use crate::deploy::plan::HostState;
 use crate::deploy::protocol::journal::{Line, in_order};
 
 /// How a run ended.
@@ -91,7 +91,7 @@ struct Signs {
 }
 
 /// Returns all runs, newest first.
-pub fn runs(seen: &BTreeMap<String, Seen>) -> Vec<Run> {
+pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<Run> {
     let mut found: BTreeMap<String, (Run, Signs)> = BTreeMap::new();
     for (host, seen) in seen {
         for line in seen.journal.recent() {
@@ -222,9 +222,9 @@ mod tests {
             let journal = Journal::parse(text.as_bytes());
             (
                 host,
-                Seen {
+                HostState {
                     journal,
-                    ..Seen::default()
+                    ..HostState::default()
                 },
             )
         });

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::core::error::{Error, Result};
 use crate::deploy::plan::roles::differences;
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
 
 /// Stands for how long a detached step has been at work: that changes every second.
 const JOINED: &str = "goes on without `rel`, or has ended";
@@ -52,7 +52,11 @@ pub fn saved_form(plan: &Plan) -> Plan {
 }
 
 /// Returns what is different now from a saved plan: where, and what.
-pub fn changes(old: &Plan, now: &Plan, seen: &BTreeMap<String, Seen>) -> Vec<(String, String)> {
+pub fn changes(
+    old: &Plan,
+    now: &Plan,
+    seen: &BTreeMap<String, HostState>,
+) -> Vec<(String, String)> {
     let now = &saved_form(now);
     let mut moved = differences(&old.roles, &now.roles);
     hosts(old, now, seen, &mut moved);
@@ -78,7 +82,12 @@ fn not_now(field: &str, of: &str) -> String {
     }
 }
 
-fn hosts(old: &Plan, now: &Plan, seen: &BTreeMap<String, Seen>, moved: &mut Vec<(String, String)>) {
+fn hosts(
+    old: &Plan,
+    now: &Plan,
+    seen: &BTreeMap<String, HostState>,
+    moved: &mut Vec<(String, String)>,
+) {
     for (host, basis) in &old.hosts {
         match (now.hosts.get(host), seen.get(host)) {
             (Some(new), Some(seen)) => {
@@ -97,7 +106,7 @@ fn hosts(old: &Plan, now: &Plan, seen: &BTreeMap<String, Seen>, moved: &mut Vec<
 }
 
 /// Says what was added to a journal.
-fn grown(lines_before: usize, seen: &Seen) -> String {
+fn grown(lines_before: usize, seen: &HostState) -> String {
     let lines = seen.journal.lines();
     let added = lines.get(lines_before..).unwrap_or_default();
     match added.last() {

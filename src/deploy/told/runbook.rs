@@ -10,11 +10,13 @@ use crate::build::model::{Environment, Host, OnFailure, Role};
 use crate::core::deploy_window::Window;
 use crate::core::error::Result;
 use crate::deploy::Request;
-use crate::deploy::plan::Seen;
-use crate::deploy::plan::draft::WayBack;
-use crate::deploy::plan::job::{Act, Bound, Draft, Job, Late, Seat};
-use crate::deploy::plan::questions::Answers;
+use crate::deploy::plan::HostState;
+use crate::deploy::plan::host_query::HostReports;
 use crate::deploy::plan::roles::Probe;
+use crate::deploy::plan::step_effects::Reversibility;
+use crate::deploy::plan::use_on_host::{
+    ArgValue, RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
+};
 use crate::deploy::protocol::detached::durations;
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::told::history::{self, End, Run};
@@ -126,7 +128,7 @@ pub struct Doing {
     /// Its name.
     pub name: String,
     /// Who does it.
-    pub seat: Seat,
+    pub seat: RunsOn,
     /// The user, if that is not whoever logs in.
     pub user: Option<String>,
     /// What it does.
@@ -142,7 +144,7 @@ pub struct Doing {
     /// What is lost for good when it runs.
     pub destroys: Option<String>,
     /// Whether it can be taken back.
-    pub way_back: WayBack,
+    pub way_back: Reversibility,
     /// How it is taken back, where that can be said.
     pub goes_back: Option<String>,
     /// The most seconds that it took, over all hosts, when it ran last.
@@ -153,8 +155,8 @@ pub struct Doing {
 pub fn of(
     request: &Request<'_>,
     hosts: &BTreeMap<String, Host>,
-    (jobs, probes): (&[Job], &[Probe]),
-    answers: Option<&Answers>,
+    (jobs, probes): (&[UseOnHost], &[Probe]),
+    answers: Option<&HostReports>,
 ) -> Result<Runbook> {
     let environment = request.environment;
     let nothing = BTreeMap::new();
@@ -207,7 +209,7 @@ fn roles(environment: &Environment, probes: &[Probe]) -> Vec<Found> {
 }
 
 impl Runbook {
-    fn add(&mut self, job: &Job, seen: &BTreeMap<String, Seen>) -> Result<()> {
+    fn add(&mut self, job: &UseOnHost, seen: &BTreeMap<String, HostState>) -> Result<()> {
         let rollout = job.wave.as_ref().map(|w| w.rollout);
         let is_same = |p: &Part| p.label == job.label && p.rollout == rollout;
         let at = match self.parts.iter().position(is_same) {
@@ -218,7 +220,7 @@ impl Runbook {
             }
         };
         for bound in job.args.values() {
-            if let Bound::Secret(secret) = bound {
+            if let ArgValue::Secret(secret) = bound {
                 let uses = self.secrets.entry(secret.name().to_owned()).or_default();
                 if !uses.contains(&job.label) {
                     uses.push(job.label.clone());
@@ -228,11 +230,11 @@ impl Runbook {
         let Some(part) = self.parts.get_mut(at) else {
             return Ok(());
         };
-        let ids = job.steps(Late::Symbolic)?;
+        let ids = job.steps(RenderPhase::Symbolic)?;
         for (doing, draft) in part.steps.iter_mut().zip(&ids) {
             let host = match draft.seat {
-                Seat::From => &job.from,
-                Seat::Host | Seat::Operator => &job.host,
+                RunsOn::From => &job.from,
+                RunsOn::Host | RunsOn::Operator => &job.host,
             };
             let seen = host.as_ref().and_then(|h| seen.get(h));
             let took = seen.and_then(|s| durations(&s.journal, &draft.id).last().copied());
@@ -245,7 +247,7 @@ impl Runbook {
 
 impl Part {
     /// Adds the hosts of one job.
-    fn place(&mut self, job: &Job) {
+    fn place(&mut self, job: &UseOnHost) {
         let add = |to: &mut Vec<String>, name: &Option<String>| {
             to.extend(
                 name.iter()
@@ -271,8 +273,8 @@ impl Part {
     }
 }
 
-fn part(job: &Job) -> Result<Part> {
-    let steps = job.steps(Late::Symbolic)?;
+fn part(job: &UseOnHost) -> Result<Part> {
+    let steps = job.steps(RenderPhase::Symbolic)?;
     let guards = job.recipe.guards.iter();
     Ok(Part {
         label: job.label.clone(),
@@ -289,7 +291,7 @@ fn part(job: &Job) -> Result<Part> {
     })
 }
 
-fn doing(draft: &Draft) -> Doing {
+fn doing(draft: &ResolvedStep) -> Doing {
     Doing {
         name: draft.name.clone(),
         seat: draft.seat,
@@ -298,7 +300,10 @@ fn doing(draft: &Draft) -> Doing {
         is_in_words: draft.marks.desc.is_some(),
         is_verified: !draft.verify.is_empty(),
         is_detached: draft.is_detached,
-        is_scope: matches!(draft.act, Act::Scope { .. } | Act::Port(_)),
+        is_scope: matches!(
+            draft.act,
+            ResolvedAction::Scope { .. } | ResolvedAction::Port(_)
+        ),
         destroys: draft.destroys().map(|text| text.replace(NOT_MADE, "…")),
         way_back: draft.way_back(),
         goes_back: goes_back(draft),
@@ -307,18 +312,20 @@ fn doing(draft: &Draft) -> Doing {
 }
 
 /// How a step is taken back, in words.
-fn goes_back(draft: &Draft) -> Option<String> {
+fn goes_back(draft: &ResolvedStep) -> Option<String> {
     let own = draft.undo.as_ref().map(|(text, _)| {
         let first = text.trim().lines().next().unwrap_or("");
         first.replace(NOT_MADE, "…")
     });
     let built_in = match &draft.act {
-        Act::Write { .. } => "the former file",
-        Act::Symlink { .. } => "the former target",
-        Act::Service(_) | Act::Managed { .. } => "as it was before",
-        Act::Scope { .. } => "it is left",
-        Act::Port(_) => "the port is closed",
-        Act::Run(_) if own.is_none() && draft.way_back() == WayBack::Known => "what it wrote down",
+        ResolvedAction::Write { .. } => "the former file",
+        ResolvedAction::Symlink { .. } => "the former target",
+        ResolvedAction::Service(_) | ResolvedAction::Managed { .. } => "as it was before",
+        ResolvedAction::Scope { .. } => "it is left",
+        ResolvedAction::Port(_) => "the port is closed",
+        ResolvedAction::Run(_) if own.is_none() && draft.way_back() == Reversibility::Known => {
+            "what it wrote down"
+        }
         _ => return own,
     };
     Some(match own {

@@ -13,9 +13,9 @@ use crate::build::model::Environment;
 use crate::core::error::{Error, Result, plural};
 use crate::core::escape;
 use crate::deploy::plan::guards::Overrides;
-use crate::deploy::plan::job::Draft;
 use crate::deploy::plan::promote::Promoted;
-use crate::deploy::plan::{Plan, Seen};
+use crate::deploy::plan::use_on_host::ResolvedStep;
+use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::quote;
 use crate::deploy::protocol::words::{hex, push_field};
@@ -278,7 +278,7 @@ impl SavedPlan {
     }
 
     /// Compares it with what the hosts say now; an error says what moved, host by host.
-    pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, Seen>) -> Result<()> {
+    pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, HostState>) -> Result<()> {
         self.refuse(moved::changes(&self.body.plan, now, seen))
     }
 
@@ -353,7 +353,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Resul
 /// When it was begun and did not end, or went back since.
 pub fn applied_before(
     saved: &SavedPlan,
-    seen: &BTreeMap<String, Seen>,
+    seen: &BTreeMap<String, HostState>,
 ) -> Result<Option<(u64, String)>> {
     let run = &saved.body.run_id;
     let lines = || seen.values().flat_map(|s| s.journal.recent());
@@ -398,7 +398,7 @@ pub fn applied_before(
     }
 }
 
-impl Draft {
+impl ResolvedStep {
     /// Returns a digest of everything that is sent for it: another one does something else.
     pub fn digest(&self) -> String {
         let mut text = String::new();
@@ -514,9 +514,9 @@ mod tests {
                 };
                 let text: String = lines.iter().map(line).collect();
                 let journal = Journal::parse(text.as_bytes());
-                let seen = Seen {
+                let seen = HostState {
                     journal,
-                    ..Seen::default()
+                    ..HostState::default()
                 };
                 (format!("h{i}"), seen)
             });
@@ -544,7 +544,7 @@ mod tests {
         let short = "1\tshortened\t8\ta-2\t-\t-\t900\tme\t0\n";
         let mut seen = BTreeMap::new();
         for (host, text) in [("h0", whole.as_str()), ("h1", short)] {
-            let known: &mut Seen = seen.entry(host.to_owned()).or_default();
+            let known: &mut HostState = seen.entry(host.to_owned()).or_default();
             known.journal = Journal::parse(text.as_bytes());
         }
         let mut saved = plan();

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::deploy::plan::job::{Act, Job};
-use crate::deploy::plan::orphans::Running;
-use crate::deploy::plan::questions::Answers;
+use crate::deploy::plan::host_query::HostReports;
+use crate::deploy::plan::orphans::OrphanService;
 use crate::deploy::plan::roles::of_host;
-use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::use_on_host::{ResolvedAction, UseOnHost};
+use crate::deploy::plan::{HostState, Plan, PlannedStep, Verdict};
 use crate::deploy::protocol::journal::{Line, Record};
 
 /// How a host stands to what the environment says.
@@ -59,7 +59,7 @@ pub struct HostStatus {
     pub state: State,
     /// Services that run and whose use the environment does not have any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub orphans: Vec<Running>,
+    pub orphans: Vec<OrphanService>,
     /// What was edited in live releases since they were installed, by use; only where that was asked.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub edits: BTreeMap<String, Vec<String>>,
@@ -74,7 +74,7 @@ pub struct HostStatus {
 }
 
 /// Returns the status of all hosts, by name.
-pub fn of(plan: &Plan, jobs: &[Job], answers: &Answers) -> Vec<HostStatus> {
+pub fn of(plan: &Plan, jobs: &[UseOnHost], answers: &HostReports) -> Vec<HostStatus> {
     let seen = answers.seen.iter();
     let mut all: Vec<HostStatus> = seen
         .map(|(host, seen)| one(host, plan, jobs, seen))
@@ -87,7 +87,7 @@ pub fn of(plan: &Plan, jobs: &[Job], answers: &Answers) -> Vec<HostStatus> {
     all
 }
 
-fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
+fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostStatus {
     let mut status = HostStatus {
         now: seen.now,
         roles: of_host(&plan.roles, host),
@@ -112,7 +112,9 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
             .iter()
             .filter(|s| s.host.as_deref() == Some(host));
         for step in here {
-            if let (Act::Symlink { .. }, Some(found)) = (&step.draft.act, found(seen, step)) {
+            if let (ResolvedAction::Symlink { .. }, Some(found)) =
+                (&step.draft.act, found(seen, step))
+            {
                 let name = found.rsplit('/').next().unwrap_or(found);
                 status.live.insert(planned.label.clone(), name.to_owned());
                 links.push(step);
@@ -151,7 +153,7 @@ fn one(host: &str, plan: &Plan, jobs: &[Job], seen: &Seen) -> HostStatus {
 
 /// Returns the line of the journal that says when a link became what it is; `None` where somebody
 /// else has changed it.
-fn changed<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a Line> {
+fn changed<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a Line> {
     if is_drifted(seen, step) {
         return None;
     }
@@ -160,12 +162,12 @@ fn changed<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a Line> {
 }
 
 /// Returns whether the journal says that this very thing was done, and it did not stay so.
-fn is_drifted(seen: &Seen, step: &PlannedStep) -> bool {
+fn is_drifted(seen: &HostState, step: &PlannedStep) -> bool {
     let is_so = |record| matches!(record, Record::Done(line) if line.key == step.key);
     step.verdict == Verdict::Run && seen.journal.record(&step.id).is_some_and(is_so)
 }
 
-fn found<'a>(seen: &'a Seen, step: &PlannedStep) -> Option<&'a str> {
+fn found<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a str> {
     let found = seen.probes.get(&step.id)?.found.as_deref()?;
     (!found.is_empty()).then_some(found)
 }
@@ -207,7 +209,7 @@ impl HostStatus {
             .then_some(running)
     }
 
-    fn add(&mut self, seen: &Seen, step: &PlannedStep) {
+    fn add(&mut self, seen: &HostState, step: &PlannedStep) {
         let state = match step.verdict {
             Verdict::Run if is_drifted(seen, step) => State::Drifted,
             Verdict::Run => State::Stale,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::rollback::label_of;
+use crate::deploy::plan::rollback_plan::label_of;
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::Executor;
 use crate::deploy::remote::roll_back::ExecutedStep;

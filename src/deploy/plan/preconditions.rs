@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::plan::{Plan, Probe, Seen, Verdict};
+use crate::deploy::plan::{HostState, Plan, StepProbe, Verdict};
 use crate::deploy::protocol::host_identity::HostIdentity;
 
 /// What a host said that the plan rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Basis {
+pub struct HostFingerprint {
     /// Which machine it was, where it told that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<HostIdentity>,
@@ -20,16 +20,16 @@ pub struct Basis {
     /// Lines of its journal.
     pub journal_lines: usize,
     /// What was found where steps would leave something, by id of the step.
-    pub probes: BTreeMap<String, Probe>,
+    pub probes: BTreeMap<String, StepProbe>,
     /// Why nothing can be kept there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritable: Option<String>,
 }
 
-impl Seen {
+impl HostState {
     /// Returns what a plan made of this rests on.
-    pub fn basis(&self) -> Basis {
-        Basis {
+    pub fn basis(&self) -> HostFingerprint {
+        HostFingerprint {
             machine: self.machine.clone(),
             journal_size: self.journal.size,
             journal_sha256: self.journal.sha256.clone(),
@@ -60,7 +60,7 @@ impl Plan {
 
     /// Returns the hosts that would have to keep a journal and can not, with why.
     pub fn unwritable(&self) -> impl Iterator<Item = (&str, &str)> {
-        let would_write = |host: &str, basis: &Basis| {
+        let would_write = |host: &str, basis: &HostFingerprint| {
             let mut steps = self.jobs.iter().flat_map(|j| {
                 let here = j.host.as_deref() == Some(host);
                 j.steps

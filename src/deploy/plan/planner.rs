@@ -13,16 +13,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::error::Result;
-use crate::deploy::plan::around::{Inner, Labels, Within};
-use crate::deploy::plan::back;
-use crate::deploy::plan::detached;
-use crate::deploy::plan::found::{adopts, changes_access, drifted};
+use crate::deploy::plan::dependencies::{follows, is_gate};
+use crate::deploy::plan::drift::{adopts, changes_access, drifted};
 use crate::deploy::plan::guards;
-use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
-use crate::deploy::plan::order::{follows, is_gate};
+use crate::deploy::plan::other_detached;
 use crate::deploy::plan::port::Port;
+use crate::deploy::plan::rollback_checks;
+use crate::deploy::plan::use_on_host::{
+    RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
+};
 use crate::deploy::plan::waves::Wave;
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::wrapping::{FirstPass, Labels, WrappedUses};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
 use crate::deploy::protocol::journal::{Attempt, Line, Record};
 use crate::deploy::protocol::words::{hex, push_field};
 use crate::deploy::recipe::DUE;
@@ -32,7 +34,7 @@ const CLOCK_STEP_MAX: u64 = 60;
 
 /// What the decision depends on besides the hosts.
 #[derive(Clone, Copy, Debug)]
-pub struct Circumstances<'a> {
+pub struct PlanOptions<'a> {
     /// Id of this run.
     pub run_id: &'a str,
     /// All steps run.
@@ -42,19 +44,19 @@ pub struct Circumstances<'a> {
 /// Decides about all jobs, in order.
 pub fn decide(
     environment: &str,
-    jobs: &[Job],
-    seen: &BTreeMap<String, Seen>,
-    now: Circumstances<'_>,
+    jobs: &[UseOnHost],
+    seen: &BTreeMap<String, HostState>,
+    now: PlanOptions<'_>,
 ) -> Result<Plan> {
-    let mut decided = Decided::new(seen, now);
+    let mut decided = Planner::new(seen, now);
     if jobs.iter().any(|job| !job.around.is_empty()) {
         // What stands below is decided first, as if nothing were around it.
         for job in jobs {
             decided.job(job, jobs)?;
         }
         let (changing, unknown) = (decided.changing, decided.unknown);
-        decided = Decided::new(seen, now);
-        decided.within = Some(Within { changing, unknown });
+        decided = Planner::new(seen, now);
+        decided.within = Some(FirstPass { changing, unknown });
     }
     let mut plan = Plan {
         environment: environment.to_owned(),
@@ -66,7 +68,8 @@ pub fn decide(
     for job in jobs {
         plan.jobs.push(decided.job(job, jobs)?);
     }
-    plan.blocked.extend(back::blocked(&plan.jobs, seen));
+    plan.blocked
+        .extend(rollback_checks::blocked(&plan.jobs, seen));
     plan.sum_up();
     let owed = seen.iter().filter(|(_, s)| !s.scopes.is_empty());
     plan.owed = owed
@@ -76,16 +79,18 @@ pub fn decide(
     plan.held = leased
         .map(|(host, s)| (host.clone(), s.held.clone()))
         .collect();
-    let foreign = seen.iter().map(|(h, s)| detached::foreign(&plan, h, s));
+    let foreign = seen
+        .iter()
+        .map(|(h, s)| other_detached::foreign(&plan, h, s));
     plan.foreign = foreign.collect::<Vec<_>>().concat();
     Ok(plan)
 }
 
-struct Decided<'a> {
-    seen: &'a BTreeMap<String, Seen>,
-    now: Circumstances<'a>,
+struct Planner<'a> {
+    seen: &'a BTreeMap<String, HostState>,
+    now: PlanOptions<'a>,
     /// What becomes of all jobs when nothing is done around them.
-    within: Option<Within>,
+    within: Option<FirstPass>,
     /// Labels and hosts of jobs that will change something.
     changing: Labels,
     /// Labels of jobs that are not known yet.
@@ -94,9 +99,9 @@ struct Decided<'a> {
 }
 
 /// What a job's steps are held against.
-struct Ground<'a> {
-    job: &'a Job,
-    jobs: &'a [Job],
+struct UseState<'a> {
+    job: &'a UseOnHost,
+    jobs: &'a [UseOnHost],
     /// The runs that last changed the uses it comes after, this one among them.
     after: String,
     key: String,
@@ -116,7 +121,7 @@ struct Ground<'a> {
     follows: Option<String>,
 }
 
-impl Ground<'_> {
+impl UseState<'_> {
     /// Lines that begin with `!` are told, and are nothing to do.
     fn is_nothing_due(&self) -> bool {
         let due = self.due.as_deref();
@@ -124,8 +129,8 @@ impl Ground<'_> {
     }
 }
 
-impl<'a> Decided<'a> {
-    fn new(seen: &'a BTreeMap<String, Seen>, now: Circumstances<'a>) -> Self {
+impl<'a> Planner<'a> {
+    fn new(seen: &'a BTreeMap<String, HostState>, now: PlanOptions<'a>) -> Self {
         Self {
             seen,
             now,
@@ -136,8 +141,8 @@ impl<'a> Decided<'a> {
         }
     }
 
-    fn job(&mut self, job: &Job, jobs: &[Job]) -> Result<PlannedJob> {
-        let symbolic = job.steps(Late::Symbolic)?;
+    fn job(&mut self, job: &UseOnHost, jobs: &[UseOnHost]) -> Result<PlannedJob> {
+        let symbolic = job.steps(RenderPhase::Symbolic)?;
         let is_whole = job.is_whole()?;
         let ground = self.ground((job, is_whole), jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
@@ -149,12 +154,12 @@ impl<'a> Decided<'a> {
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
         let inner = match self.now.is_forced {
-            true => Inner::None,
-            false => Inner::of(job, jobs, self.within.as_ref()),
+            true => WrappedUses::None,
+            false => WrappedUses::of(job, jobs, self.within.as_ref()),
         };
-        if matches!(inner, Inner::Still | Inner::Unknown(_)) {
-            inner.quieten(&mut planned);
-        } else if let (Inner::Changes(label), false) = (&inner, ground.is_resumed) {
+        if matches!(inner, WrappedUses::Still | WrappedUses::Unknown(_)) {
+            inner.suppress(&mut planned);
+        } else if let (WrappedUses::Changes(label), false) = (&inner, ground.is_resumed) {
             is_new_attempt = true;
             attempt = self.new_attempt(job, &ground.key);
             planned = self.steps(&ground, &symbolic, &attempt, true)?;
@@ -173,7 +178,7 @@ impl<'a> Decided<'a> {
             planned = self.steps(&ground, &symbolic, &attempt, is_whole)?;
         }
         for step in &mut planned {
-            detached::join(step, self.seen(step.host.as_deref()));
+            other_detached::join(step, self.seen(step.host.as_deref()));
         }
         // Last: whatever was found to be done, on these hosts it is not.
         if job.wave.as_ref().is_some_and(Wave::is_held) {
@@ -210,16 +215,16 @@ impl<'a> Decided<'a> {
         changes_access(&step.draft, probe, &step.reason)
     }
 
-    fn seen(&self, host: Option<&str>) -> Option<&'a Seen> {
+    fn seen(&self, host: Option<&str>) -> Option<&'a HostState> {
         self.seen.get(host?)
     }
 
     fn ground<'j>(
         &self,
-        (job, is_whole): (&'j Job, bool),
-        jobs: &'j [Job],
-        symbolic: &[Draft],
-    ) -> Ground<'j> {
+        (job, is_whole): (&'j UseOnHost, bool),
+        jobs: &'j [UseOnHost],
+        symbolic: &[ResolvedStep],
+    ) -> UseState<'j> {
         let last = self
             .seen(job.host.as_deref())
             .and_then(|s| s.journal.attempt(&job.label));
@@ -240,7 +245,7 @@ impl<'a> Decided<'a> {
             // What was found now holds; only the name of what is there is the old one.
             attempt.facts = self.new_attempt(job, &key).facts;
         }
-        Ground {
+        UseState {
             job,
             jobs,
             after,
@@ -257,11 +262,14 @@ impl<'a> Decided<'a> {
                 .cloned(),
             due,
             follows: self.follows_change(job, jobs),
-            is_asking: !is_gate(job) && symbolic.iter().all(|d| matches!(d.act, Act::Ask(_))),
+            is_asking: !is_gate(job)
+                && symbolic
+                    .iter()
+                    .all(|d| matches!(d.act, ResolvedAction::Ask(_))),
         }
     }
 
-    fn new_attempt(&self, job: &Job, key: &str) -> Attempt {
+    fn new_attempt(&self, job: &UseOnHost, key: &str) -> Attempt {
         let mut facts = BTreeMap::new();
         for fact in &job.recipe.facts {
             let host = if fact.is_from { &job.from } else { &job.host };
@@ -280,7 +288,12 @@ impl<'a> Decided<'a> {
     }
 
     /// The runs that last changed the uses this one comes after.
-    fn after(&self, job: &Job, jobs: &[Job], is_changing: impl Fn(&Job) -> bool) -> String {
+    fn after(
+        &self,
+        job: &UseOnHost,
+        jobs: &[UseOnHost],
+        is_changing: impl Fn(&UseOnHost) -> bool,
+    ) -> String {
         let mut runs = String::new();
         for other in jobs {
             if !follows(job, other) {
@@ -299,13 +312,13 @@ impl<'a> Decided<'a> {
         runs
     }
 
-    fn is_changing(&self, job: &Job) -> bool {
+    fn is_changing(&self, job: &UseOnHost) -> bool {
         self.changing
             .contains(&(job.label.clone(), job.host.clone()))
     }
 
     /// Returns a use that this one comes after and that will change something.
-    fn follows_change(&self, job: &Job, jobs: &[Job]) -> Option<String> {
+    fn follows_change(&self, job: &UseOnHost, jobs: &[UseOnHost]) -> Option<String> {
         let mut changing = jobs.iter().filter(|other| self.is_changing(other));
         let other = changing.find(|other| follows(job, other))?;
         Some(other.label.clone())
@@ -313,7 +326,7 @@ impl<'a> Decided<'a> {
 
     /// One step that is too old makes all of them so: they were done together. The age of a
     /// record from the future, written while the clock of the host was wrong, is not known.
-    fn expired(&self, job: &Job, symbolic: &[Draft]) -> Option<String> {
+    fn expired(&self, job: &UseOnHost, symbolic: &[ResolvedStep]) -> Option<String> {
         let max = job.max_age?;
         symbolic.iter().find_map(|draft| {
             let seen = self.seen(host_of(job, draft.seat))?;
@@ -334,8 +347,8 @@ impl<'a> Decided<'a> {
 
     fn steps(
         &self,
-        ground: &Ground<'_>,
-        symbolic: &[Draft],
+        ground: &UseState<'_>,
+        symbolic: &[ResolvedStep],
         attempt: &Attempt,
         is_all: bool,
     ) -> Result<Vec<PlannedStep>> {
@@ -344,7 +357,7 @@ impl<'a> Decided<'a> {
             .seen(job.host.as_deref())
             .map(|s| s.journal.notes(&job.label))
             .unwrap_or_default();
-        let real = job.steps(Late::Known {
+        let real = job.steps(RenderPhase::Known {
             run: &attempt.run,
             facts: &attempt.facts,
             notes: &notes,
@@ -352,7 +365,7 @@ impl<'a> Decided<'a> {
         let mut planned: Vec<PlannedStep> = Vec::new();
         for (symbolic, draft) in symbolic.iter().zip(real) {
             let host = match draft.seat {
-                Seat::Operator => job.host.as_deref(),
+                RunsOn::Operator => job.host.as_deref(),
                 seat => host_of(job, seat),
             };
             let before = self.before(&draft, host, &planned);
@@ -367,7 +380,7 @@ impl<'a> Decided<'a> {
                     ground.settled(Verdict::Fresh, "done once")
                 }
                 true if self.now.is_forced => (Verdict::Run, "forced".into()),
-                true => (Verdict::Run, self.why_all(ground)),
+                true => (Verdict::Run, self.reason_for_all(ground)),
                 false => self.verdict(ground, &draft, host, (&key, &former_key), &planned),
             };
             let mut step = PlannedStep {
@@ -395,7 +408,7 @@ impl<'a> Decided<'a> {
         Ok(planned)
     }
 
-    fn why_all(&self, ground: &Ground<'_>) -> String {
+    fn reason_for_all(&self, ground: &UseState<'_>) -> String {
         let is_first = ground.attempt.run == self.now.run_id;
         let due = ground.due.as_deref().map(due_names);
         match (&ground.expired, is_first) {
@@ -409,7 +422,7 @@ impl<'a> Decided<'a> {
     }
 
     /// The runs that last did the steps whose change this one follows.
-    fn before(&self, draft: &Draft, host: Option<&str>, planned: &[PlannedStep]) -> String {
+    fn before(&self, draft: &ResolvedStep, host: Option<&str>, planned: &[PlannedStep]) -> String {
         let mut text = String::new();
         for name in &draft.on_change {
             let Some(step) = planned.iter().find(|p| p.name == *name) else {
@@ -429,10 +442,18 @@ impl<'a> Decided<'a> {
     }
 
     /// Returns the record of a step that counts for this attempt.
-    fn record(&self, ground: &Ground<'_>, draft: &Draft, host: &str) -> Option<Record<'_>> {
+    fn record(
+        &self,
+        ground: &UseState<'_>,
+        draft: &ResolvedStep,
+        host: &str,
+    ) -> Option<Record<'_>> {
         let seen = self.seen.get(host);
         let record = seen.and_then(|s| s.journal.record(&draft.id));
-        let is_over = matches!(draft.act, Act::Scope { .. } | Act::Port(_));
+        let is_over = matches!(
+            draft.act,
+            ResolvedAction::Scope { .. } | ResolvedAction::Port(_)
+        );
         if !ground.is_resumed || !(ground.is_whole || is_over) {
             return record;
         }
@@ -447,7 +468,7 @@ impl<'a> Decided<'a> {
     }
 
     /// Returns whether a step was done on a host, with whatever text, and is found as it was left.
-    fn is_done(&self, draft: &Draft, host: Option<&str>) -> bool {
+    fn is_done(&self, draft: &ResolvedStep, host: Option<&str>) -> bool {
         let Some(seen) = self.seen(host) else {
             return false;
         };
@@ -460,8 +481,8 @@ impl<'a> Decided<'a> {
 
     fn verdict(
         &self,
-        ground: &Ground<'_>,
-        draft: &Draft,
+        ground: &UseState<'_>,
+        draft: &ResolvedStep,
         host: Option<&str>,
         (key, former_key): (&str, &dyn Fn() -> String),
         planned: &[PlannedStep],
@@ -493,9 +514,10 @@ impl<'a> Decided<'a> {
         let probe = seen.and_then(|s| s.probes.get(&draft.id));
         let record = self.record(ground, draft, host);
         match (&draft.act, seen) {
-            (Act::Scope { name, .. } | Act::Port(Port { name, .. }), Some(seen))
-                if seen.scopes.contains(name) =>
-            {
+            (
+                ResolvedAction::Scope { name, .. } | ResolvedAction::Port(Port { name, .. }),
+                Some(seen),
+            ) if seen.scopes.contains(name) => {
                 return run("was not left last time".into());
             }
             _ => {}
@@ -520,7 +542,7 @@ impl<'a> Decided<'a> {
     }
 }
 
-impl Ground<'_> {
+impl UseState<'_> {
     /// Returns why a step has another key than its record. `former_key` is the one that it has if
     /// no use that it comes after changes.
     fn why_other(&self, line: &Line, former_key: &dyn Fn() -> String) -> String {
@@ -548,10 +570,10 @@ fn hold(planned: &mut [PlannedStep]) {
     }
 }
 
-fn host_of(job: &Job, seat: Seat) -> Option<&str> {
+fn host_of(job: &UseOnHost, seat: RunsOn) -> Option<&str> {
     match seat {
-        Seat::From => job.from.as_deref(),
-        Seat::Host | Seat::Operator => job.host.as_deref(),
+        RunsOn::From => job.from.as_deref(),
+        RunsOn::Host | RunsOn::Operator => job.host.as_deref(),
     }
 }
 
@@ -563,7 +585,7 @@ fn due_names(due: &str) -> String {
 }
 
 /// Digest over what all steps of a job do, and what they come after.
-fn attempt_key(symbolic: &[Draft], after: &str) -> String {
+fn attempt_key(symbolic: &[ResolvedStep], after: &str) -> String {
     let mut text = String::new();
     for draft in symbolic {
         push_field(&mut text, "id", &draft.id);
@@ -575,7 +597,7 @@ fn attempt_key(symbolic: &[Draft], after: &str) -> String {
     hex(text.as_bytes())[..32].to_owned()
 }
 
-fn step_key(symbolic: &Draft, before: &str, after: &str) -> String {
+fn step_key(symbolic: &ResolvedStep, before: &str, after: &str) -> String {
     let mut text = String::from("step key 1\n");
     for (name, value) in symbolic.key_fields() {
         push_field(&mut text, name, &value);

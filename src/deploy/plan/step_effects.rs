@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::escape;
-use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 use crate::deploy::protocol::words::hex;
 
 /// Stands for "whatever the step does" where a step only says that it destroys.
@@ -14,7 +14,7 @@ const UNDOING: [&str; 3] = ["rel_undo", "rel_retire", "rel_scope_owe"];
 /// How what a step did is taken back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum WayBack {
+pub enum Reversibility {
     /// By its `undo`, or as its action does of itself.
     Known,
     /// There is nothing to take back.
@@ -24,7 +24,7 @@ pub enum WayBack {
     None,
 }
 
-impl Draft {
+impl ResolvedStep {
     /// Returns everything that decides what the step does, for its key.
     ///
     /// Not in it: `check`, `undo` and how a scope is left (they do not change the result),
@@ -32,12 +32,14 @@ impl Draft {
     pub fn key_fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![("seat", format!("{:?}", self.seat))];
         match &self.act {
-            Act::Run(text) => fields.push(("run", text.clone())),
-            Act::Put { sha256, to, .. } => {
+            ResolvedAction::Run(text) => fields.push(("run", text.clone())),
+            ResolvedAction::Put { sha256, to, .. } => {
                 fields.extend([("put", sha256.clone()), ("to", to.clone())]);
             }
-            Act::Fetch { path, to } => fields.extend([("fetch", path.clone()), ("to", to.clone())]),
-            Act::Write {
+            ResolvedAction::Fetch { path, to } => {
+                fields.extend([("fetch", path.clone()), ("to", to.clone())])
+            }
+            ResolvedAction::Write {
                 path,
                 content,
                 mode,
@@ -50,23 +52,23 @@ impl Draft {
                 ]);
                 fields.extend(owner.iter().map(|o| ("owner", o.clone())));
             }
-            Act::Symlink { path, to } => {
+            ResolvedAction::Symlink { path, to } => {
                 fields.extend([("symlink", path.clone()), ("to", to.clone())]);
             }
-            Act::Service(s) => fields.extend([
+            ResolvedAction::Service(s) => fields.extend([
                 ("service", s.name.clone()),
                 ("run", s.run.clone()),
                 ("log", s.log.clone()),
                 ("stop", s.stop.clone()),
                 ("ready", s.ready.clone()),
             ]),
-            Act::Managed { start, .. } => fields.push(("start", start.clone())),
-            Act::Scope { name, enter, .. } => {
+            ResolvedAction::Managed { start, .. } => fields.push(("start", start.clone())),
+            ResolvedAction::Scope { name, enter, .. } => {
                 fields.extend([("scope", name.clone()), ("enter", enter.clone())]);
             }
-            Act::Port(port) => fields.extend(port.key_fields()),
-            Act::Await { command, .. } => fields.push(("wait", command.clone())),
-            Act::Ask(wait) => fields.push(("ask", wait.describe())),
+            ResolvedAction::Port(port) => fields.extend(port.key_fields()),
+            ResolvedAction::Await { command, .. } => fields.push(("wait", command.clone())),
+            ResolvedAction::Ask(wait) => fields.push(("ask", wait.describe())),
         }
         fields.extend(self.user.iter().map(|u| ("as", u.clone())));
         fields.extend(self.prepare.iter().map(|p| ("prepare", p.clone())));
@@ -80,7 +82,7 @@ impl Draft {
     pub fn written(&self) -> Option<String> {
         match (&self.sealed, &self.act) {
             (Some(sealed), _) => Some(sealed.file()),
-            (None, Act::Write { content, .. }) => Some(hex(content.as_bytes())),
+            (None, ResolvedAction::Write { content, .. }) => Some(hex(content.as_bytes())),
             _ => None,
         }
     }
@@ -96,22 +98,22 @@ impl Draft {
     /// Returns its action in one line; the first one of a longer text.
     pub fn action(&self) -> String {
         let text = match &self.act {
-            Act::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
-            Act::Put { sha256, to, .. } => {
+            ResolvedAction::Run(text) => text.trim().lines().next().unwrap_or("").to_owned(),
+            ResolvedAction::Put { sha256, to, .. } => {
                 format!(
                     "put {} to {to}",
                     sha256.chars().take(12).collect::<String>()
                 )
             }
-            Act::Fetch { path, to } => format!("copy {path} to {to}"),
-            Act::Write { path, .. } => format!("write {path}"),
-            Act::Symlink { path, to } => format!("{path} -> {to}"),
-            Act::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
-            Act::Managed { start, .. } => start.trim().to_owned(),
-            Act::Scope { name, .. } => format!("until the run ends: {name}"),
-            Act::Port(port) => port.describe(),
-            Act::Await { command, .. } => format!("wait for: {}", command.trim()),
-            Act::Ask(wait) => wait.describe(),
+            ResolvedAction::Fetch { path, to } => format!("copy {path} to {to}"),
+            ResolvedAction::Write { path, .. } => format!("write {path}"),
+            ResolvedAction::Symlink { path, to } => format!("{path} -> {to}"),
+            ResolvedAction::Service(s) => format!("service {}: {}", s.name, s.run.trim()),
+            ResolvedAction::Managed { start, .. } => start.trim().to_owned(),
+            ResolvedAction::Scope { name, .. } => format!("until the run ends: {name}"),
+            ResolvedAction::Port(port) => port.describe(),
+            ResolvedAction::Await { command, .. } => format!("wait for: {}", command.trim()),
+            ResolvedAction::Ask(wait) => wait.describe(),
         };
         escape::line(&text).into_owned()
     }
@@ -126,18 +128,23 @@ impl Draft {
     }
 
     /// Returns how it is taken back.
-    pub fn way_back(&self) -> WayBack {
+    pub fn way_back(&self) -> Reversibility {
         let calls = |text: &str| UNDOING.iter().any(|f| text.contains(f));
         match &self.act {
-            _ if self.undo.is_some() => WayBack::Known,
-            Act::Write { .. } | Act::Symlink { .. } if !self.marks.needs_no_undo => WayBack::Known,
-            Act::Service(_) | Act::Managed { .. } | Act::Scope { .. } | Act::Port(_) => {
-                WayBack::Known
+            _ if self.undo.is_some() => Reversibility::Known,
+            ResolvedAction::Write { .. } | ResolvedAction::Symlink { .. }
+                if !self.marks.needs_no_undo =>
+            {
+                Reversibility::Known
             }
-            Act::Run(text) if calls(text) => WayBack::Known,
-            Act::Await { .. } | Act::Ask(_) => WayBack::NotNeeded,
-            _ if self.marks.needs_no_undo => WayBack::NotNeeded,
-            _ => WayBack::None,
+            ResolvedAction::Service(_)
+            | ResolvedAction::Managed { .. }
+            | ResolvedAction::Scope { .. }
+            | ResolvedAction::Port(_) => Reversibility::Known,
+            ResolvedAction::Run(text) if calls(text) => Reversibility::Known,
+            ResolvedAction::Await { .. } | ResolvedAction::Ask(_) => Reversibility::NotNeeded,
+            _ if self.marks.needs_no_undo => Reversibility::NotNeeded,
+            _ => Reversibility::None,
         }
     }
 }

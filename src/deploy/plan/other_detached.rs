@@ -6,14 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::job::Draft;
-use crate::deploy::plan::{Plan, PlannedStep, Seen, Verdict};
+use crate::deploy::plan::use_on_host::ResolvedStep;
+use crate::deploy::plan::{HostState, Plan, PlannedStep, Verdict};
 use crate::deploy::protocol::detached::{Detached, State};
 use crate::deploy::protocol::words::{age_of, hex, push_field};
 
 /// Work that is going on on a host and is not what a plan would do there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Foreign {
+pub struct OtherDetached {
     /// Where.
     pub host: String,
     /// The step's name in the journal.
@@ -24,7 +24,7 @@ pub struct Foreign {
     pub is_changed: bool,
 }
 
-impl Seen {
+impl HostState {
     /// Returns what is detached and whose end no journal tells.
     pub fn open_detached(&self) -> impl Iterator<Item = &Detached> {
         let is_open = |d: &&Detached| !d.is_told(&self.journal);
@@ -33,7 +33,7 @@ impl Seen {
 }
 
 /// Returns a digest of what a step does: what runs already may be something else.
-pub fn does(draft: &Draft) -> String {
+pub fn does(draft: &ResolvedStep) -> String {
     let mut text = String::new();
     for (name, value) in draft.key_fields() {
         push_field(&mut text, name, &value);
@@ -42,7 +42,7 @@ pub fn does(draft: &Draft) -> String {
 }
 
 /// Makes a planned step join what is going on, or tell what became of it.
-pub fn join(step: &mut PlannedStep, seen: Option<&Seen>) {
+pub fn join(step: &mut PlannedStep, seen: Option<&HostState>) {
     let is_open = !matches!(step.verdict, Verdict::Unknown | Verdict::Held);
     let Some(seen) = seen.filter(|_| is_open && step.draft.is_detached) else {
         return;
@@ -59,7 +59,7 @@ pub fn join(step: &mut PlannedStep, seen: Option<&Seen>) {
 }
 
 /// Returns what goes on on `host` and is no step of `plan`.
-pub fn foreign(plan: &Plan, host: &str, seen: &Seen) -> Vec<Foreign> {
+pub fn foreign(plan: &Plan, host: &str, seen: &HostState) -> Vec<OtherDetached> {
     let running = seen.detached.iter().filter(|d| d.state == State::Running);
     let here = || {
         let steps = plan.jobs.iter().flat_map(|j| &j.steps);
@@ -72,7 +72,7 @@ pub fn foreign(plan: &Plan, host: &str, seen: &Seen) -> Vec<Foreign> {
     };
     running
         .filter(|d| !here().any(|s| is_same(d, s)))
-        .map(|d| Foreign {
+        .map(|d| OtherDetached {
             host: host.to_owned(),
             step: d.id.clone(),
             age: seen.now.saturating_sub(d.since),
@@ -111,10 +111,10 @@ mod tests {
         let line =
             |state: &str| format!("detached\td+1\tdb/copy\tk\tx\tr1\t1\t100\t{state}\t0\t150");
         let open = |lines: &[&str], state: &str| {
-            let seen = Seen {
+            let seen = HostState {
                 journal: journal(lines),
                 detached: Detached::parse(&line(state)).into_iter().collect(),
-                ..Seen::default()
+                ..HostState::default()
             };
             seen.open_detached().count()
         };

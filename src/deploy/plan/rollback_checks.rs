@@ -6,25 +6,25 @@
 
 use std::collections::BTreeMap;
 
-use crate::deploy::plan::guards::{Blocked, Stopping, USER};
-use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::guards::{CheckKind, FailedCheck, USER};
 use crate::deploy::plan::script::as_user;
-use crate::deploy::plan::{PlannedJob, Seen, Verdict};
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
+use crate::deploy::plan::{HostState, PlannedJob, Verdict};
 use crate::deploy::protocol::journal::Journal;
 use crate::deploy::protocol::program::quote;
 
 /// What speaks against a step before it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Against {
+pub struct Objection {
     /// What it stops the run as.
-    pub stopping: Stopping,
+    pub stopping: CheckKind,
     /// What the host said.
     pub evidence: String,
 }
 
 /// What steps of a host need besides their texts, collected to be asked at once.
 #[derive(Clone, Debug, Default)]
-pub struct Needed {
+pub struct RollbackNeeds {
     /// By number in the script: the step that an answer is about.
     steps: Vec<String>,
     ways_back: String,
@@ -36,23 +36,25 @@ pub struct Needed {
     commands: String,
 }
 
-impl Needed {
+impl RollbackNeeds {
     /// Adds what a step needs; `is_late` says which texts wait for an answer of the host.
-    pub fn add(&mut self, draft: &Draft, is_late: &dyn Fn(&str) -> bool) {
+    pub fn add(&mut self, draft: &ResolvedStep, is_late: &dyn Fn(&str) -> bool) {
         let number = self.steps.len();
         self.steps.push(draft.id.clone());
         match &draft.act {
             // Nothing would have to be brought back.
             _ if draft.marks.needs_no_undo => {}
-            Act::Write { path, .. } | Act::Symlink { path, .. } if !is_late(path) => {
+            ResolvedAction::Write { path, .. } | ResolvedAction::Symlink { path, .. }
+                if !is_late(path) =>
+            {
                 let word = quote(path);
                 self.ways_back
                     .push_str(&format!("rel_back_path b{number} {word}\n"));
-                if matches!(draft.act, Act::Write { .. }) {
+                if matches!(draft.act, ResolvedAction::Write { .. }) {
                     self.kept.push(format!("b{number} {word}"));
                 }
             }
-            Act::Service(service) if !is_late(&service.name) => {
+            ResolvedAction::Service(service) if !is_late(&service.name) => {
                 let name = quote(&service.name);
                 self.ways_back
                     .push_str(&format!("rel_back_service b{number} {name}\n"));
@@ -60,7 +62,7 @@ impl Needed {
             _ => {}
         }
         let owner = match &draft.act {
-            Act::Write { owner, .. } => owner.as_deref(),
+            ResolvedAction::Write { owner, .. } => owner.as_deref(),
             _ => None,
         };
         for (user, group) in [
@@ -79,7 +81,7 @@ impl Needed {
                     .push_str(&format!("rel_user_there u{number} {words}\n"));
             }
         }
-        if let Act::Run(text) = &draft.act {
+        if let ResolvedAction::Run(text) = &draft.act {
             self.commands.push_str(text);
             self.commands.push('\n');
         }
@@ -87,7 +89,7 @@ impl Needed {
 
     /// Adds the directories that a step writes into; for plans, which name those that another user
     /// can change.
-    pub fn add_directories(&mut self, draft: &Draft, root: &str) {
+    pub fn add_directories(&mut self, draft: &ResolvedStep, root: &str) {
         let number = self.steps.len().saturating_sub(1);
         let who = match (draft.marks.makes.is_some(), draft.marks.into_foreign) {
             (true, _) => "commands",
@@ -116,8 +118,8 @@ impl Needed {
 
     /// Reads lines `b3 WORDS` (the way back of the step with this number), `u3 WORDS` (a user
     /// that it names) and `f3 WORDS` (a directory where root must not write).
-    pub fn read(&self, text: &str) -> BTreeMap<(String, Stopping), String> {
-        let mut found: BTreeMap<(String, Stopping), String> = BTreeMap::new();
+    pub fn read(&self, text: &str) -> BTreeMap<(String, CheckKind), String> {
+        let mut found: BTreeMap<(String, CheckKind), String> = BTreeMap::new();
         for line in text.lines() {
             let Some((about, words)) = line.split_once(' ') else {
                 continue;
@@ -126,9 +128,9 @@ impl Needed {
                 continue;
             };
             let stopping = match stopping {
-                "u" => Stopping::Guard,
-                "b" => Stopping::WayBack,
-                "f" => Stopping::Foreign,
+                "u" => CheckKind::Guard,
+                "b" => CheckKind::WayBack,
+                "f" => CheckKind::Foreign,
                 _ => continue,
             };
             if let Some(step) = self.step(number) {
@@ -143,7 +145,7 @@ impl Needed {
     }
 }
 
-impl Needed {
+impl RollbackNeeds {
     /// Returns the directories that a plan names although they stop nothing: lines `n3 WORDS`.
     pub fn named(&self, text: &str) -> BTreeMap<String, String> {
         let lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -159,16 +161,16 @@ impl Needed {
     }
 }
 
-impl Seen {
+impl HostState {
     /// Keeps what the host says against a step.
     pub(in crate::deploy) fn speaks_against(
         &mut self,
         step: &str,
-        stopping: Stopping,
+        stopping: CheckKind,
         evidence: &str,
     ) {
         let all = self.against.entry(step.to_owned()).or_default();
-        all.push(Against {
+        all.push(Objection {
             stopping,
             evidence: evidence.to_owned(),
         });
@@ -176,7 +178,7 @@ impl Seen {
 }
 
 /// Returns the script that asks whether the way back of a step would work, as it says itself.
-pub fn undo_check(draft: &Draft, is_late: &dyn Fn(&str) -> bool) -> Option<String> {
+pub fn undo_check(draft: &ResolvedStep, is_late: &dyn Fn(&str) -> bool) -> Option<String> {
     let check = draft.marks.undo_check.as_deref()?;
     let mut script = String::new();
     if let Some(dir) = draft.dir.as_deref().filter(|d| !is_late(d)) {
@@ -191,7 +193,7 @@ pub fn undo_check(draft: &Draft, is_late: &dyn Fn(&str) -> bool) -> Option<Strin
 }
 
 /// Returns what stops a run before its first change, of the steps that it would do.
-pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocked> {
+pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, HostState>) -> Vec<FailedCheck> {
     let mut found = Vec::new();
     for job in jobs {
         for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
@@ -200,14 +202,14 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, Seen>) -> Vec<Blocke
                 continue;
             };
             for one in seen.against.get(&step.id).into_iter().flatten() {
-                if one.stopping == Stopping::WayBack && !is_whole(&seen.journal) {
+                if one.stopping == CheckKind::WayBack && !is_whole(&seen.journal) {
                     continue;
                 }
                 let guard = match one.stopping {
-                    Stopping::Guard => USER,
-                    Stopping::WayBack | Stopping::Foreign => &step.name,
+                    CheckKind::Guard => USER,
+                    CheckKind::WayBack | CheckKind::Foreign => &step.name,
                 };
-                let blocked = Blocked {
+                let blocked = FailedCheck {
                     host: host.clone(),
                     label: job.label.clone(),
                     guard: guard.to_owned(),

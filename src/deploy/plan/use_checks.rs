@@ -11,8 +11,8 @@ use crate::core::error::{Error, Result};
 use crate::core::host_range;
 use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
-use crate::deploy::plan::expand::given;
-use crate::deploy::plan::here;
+use crate::deploy::plan::expand::base_vars;
+use crate::deploy::plan::localhost;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
 use crate::deploy::recipe::{Kind, Param, Recipe};
@@ -220,7 +220,7 @@ impl<'a> Checker<'a, '_> {
                     .help("say where: `on=\"host-or-group\"`"),
             );
         }
-        let is_here = recipe.steps.is_empty() && here::is_asked_here(self.one, recipe);
+        let is_here = recipe.steps.is_empty() && localhost::is_asked_here(self.one, recipe);
         if is_here && !self.one.after.is_empty() {
             let message = format!(
                 "the guards of `{}` are asked on this machine before the first change",
@@ -345,7 +345,7 @@ impl<'a> Checker<'a, '_> {
         let of_a_call: Vec<&String> = params.chain(axes).collect();
         let is_lasting =
             |text: &&Template| !text.names().any(|n| of_a_call.iter().any(|c| *c == n));
-        let vars = given(self.project, &BTreeMap::new(), &[]);
+        let vars = base_vars(self.project, &BTreeMap::new(), &[]);
         let texts = texts.iter().filter(is_lasting);
         let words = texts.filter_map(|text| text.render_words(&|n| vars.get(n).cloned()).ok());
         let names = words

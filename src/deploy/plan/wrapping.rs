@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::plan::job::Job;
-use crate::deploy::plan::order::{is_in_reach, is_named};
+use crate::deploy::plan::dependencies::{is_in_reach, is_named};
+use crate::deploy::plan::use_on_host::UseOnHost;
 use crate::deploy::plan::{PlannedStep, Verdict};
 
 /// Labels and hosts of jobs.
 pub(in crate::deploy) type Labels = BTreeSet<(String, Option<String>)>;
 
 /// What becomes of all jobs when nothing is done around them.
-pub(in crate::deploy) struct Within {
+pub(in crate::deploy) struct FirstPass {
     /// Those that change something.
     pub(in crate::deploy) changing: Labels,
     /// Labels of those that are not known yet.
@@ -21,7 +21,7 @@ pub(in crate::deploy) struct Within {
 }
 
 /// How it stands with the uses that a job is around.
-pub(in crate::deploy) enum Inner {
+pub(in crate::deploy) enum WrappedUses {
     /// It is around nothing.
     None,
     /// They stay as they are.
@@ -32,26 +32,31 @@ pub(in crate::deploy) enum Inner {
     Unknown(String),
 }
 
-impl Inner {
+impl WrappedUses {
     /// Returns how it stands with what `job` is around; `within` is not known while that is
     /// being found out.
-    pub(in crate::deploy) fn of(job: &Job, jobs: &[Job], within: Option<&Within>) -> Self {
+    pub(in crate::deploy) fn of(
+        job: &UseOnHost,
+        jobs: &[UseOnHost],
+        within: Option<&FirstPass>,
+    ) -> Self {
         if job.around.is_empty() {
             return Self::None;
         }
         let Some(within) = within else {
             return Self::Still;
         };
-        let is_inner = |other: &&Job| {
+        let is_inner = |other: &&UseOnHost| {
             let mut names = job.around.iter();
             names.any(|name| is_named(name, other)) && is_in_reach(job, other)
         };
-        let inner: Vec<&Job> = jobs.iter().filter(is_inner).collect();
-        let changes = |o: &&&Job| within.changing.contains(&(o.label.clone(), o.host.clone()));
+        let inner: Vec<&UseOnHost> = jobs.iter().filter(is_inner).collect();
+        let changes =
+            |o: &&&UseOnHost| within.changing.contains(&(o.label.clone(), o.host.clone()));
         if let Some(other) = inner.iter().find(changes) {
             return Self::Changes(other.label.clone());
         }
-        let is_unknown = |other: &&&Job| within.unknown.contains(&other.label);
+        let is_unknown = |other: &&&UseOnHost| within.unknown.contains(&other.label);
         match inner.iter().find(is_unknown) {
             Some(other) => Self::Unknown(other.label.clone()),
             None => Self::Still,
@@ -59,7 +64,7 @@ impl Inner {
     }
 
     /// Keeps the steps of a job from being done for their own sake.
-    pub(in crate::deploy) fn quieten(&self, planned: &mut [PlannedStep]) {
+    pub(in crate::deploy) fn suppress(&self, planned: &mut [PlannedStep]) {
         for step in planned.iter_mut() {
             (step.verdict, step.reason) = match self {
                 Self::Unknown(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),

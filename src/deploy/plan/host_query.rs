@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::Seen;
+use crate::deploy::plan::HostState;
 use crate::deploy::plan::access::Access;
-use crate::deploy::plan::back::{self, Needed};
-use crate::deploy::plan::difference::{SHOWN_MAX, Standing};
-use crate::deploy::plan::guards::Stopping;
-use crate::deploy::plan::job::{Act, Draft, Job, Late, Seat};
-use crate::deploy::plan::orphans::Running;
+use crate::deploy::plan::diff::{RemoteFile, SHOWN_MAX};
+use crate::deploy::plan::guards::CheckKind;
+use crate::deploy::plan::orphans::OrphanService;
+use crate::deploy::plan::rollback_checks::{self, RollbackNeeds};
 use crate::deploy::plan::script::as_user;
-use crate::deploy::plan::secret::{Hidden, Seal};
+use crate::deploy::plan::secret::{Redactor, SecretHasher};
+use crate::deploy::plan::use_on_host::{
+    RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
+};
 use crate::deploy::protocol::detached::Detached;
 use crate::deploy::protocol::frames::{Reply, unanswered};
 use crate::deploy::protocol::journal::{JOURNAL_LINES_MAX, Journal};
@@ -29,16 +31,16 @@ pub const ANSWER_MAX: usize = 1 << 20;
 
 /// What hosts said, and why others did not.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub struct HostReports {
     /// What each said that answered.
-    pub seen: BTreeMap<String, Seen>,
+    pub seen: BTreeMap<String, HostState>,
     /// In a line, why each other did not.
     pub down: BTreeMap<String, String>,
 }
 
 /// What an answer is about.
 #[derive(Clone, Debug)]
-enum About {
+enum QueryItem {
     Now,
     Journal,
     /// The journal with all that was put away when it was shortened.
@@ -52,10 +54,10 @@ enum About {
     /// What was edited where the link of a step leads to.
     Edits(String),
     /// What rel itself would take back, and users: lines that are about steps.
-    Needed(Needed),
+    Needed(RollbackNeeds),
     Found(String),
     /// A file with secrets: what is found is known by its keyed hash alone.
-    Sealed(String, Seal),
+    Sealed(String, SecretHasher),
     Blob(String),
     Writable,
     Standing(String),
@@ -65,7 +67,7 @@ enum About {
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub enum QueryScope {
     /// What decides.
     Decide,
     /// Also what a person wants to read: the files that would be replaced.
@@ -113,67 +115,67 @@ esac"#;
 
 /// One program full of questions.
 #[derive(Clone, Debug, Default)]
-pub struct Questions {
-    abouts: Vec<About>,
-    hidden: Hidden,
+pub struct HostQuery {
+    abouts: Vec<QueryItem>,
+    hidden: Redactor,
     body: String,
 }
 
-impl Questions {
+impl HostQuery {
     /// Returns the questions to `host` that `jobs` give rise to.
-    pub fn new(host: &str, header: &Header, jobs: &[Job], depth: Depth) -> Result<Self> {
+    pub fn new(host: &str, header: &Header, jobs: &[UseOnHost], depth: QueryScope) -> Result<Self> {
         let root = header.root.as_str();
         let mut questions = Self {
-            hidden: Hidden::of(jobs),
+            hidden: Redactor::of(jobs),
             ..Self::default()
         };
         // Paths may be relative to it.
         questions.body = String::from("cd -- \"$rel_root\" 2>/dev/null || cd /\n");
-        questions.look(About::Now, "rel_now; printf %s \"$rel_time\"");
+        questions.look(QueryItem::Now, "rel_now; printf %s \"$rel_time\"");
         questions.about_journal(depth);
-        if depth == Depth::Show {
-            questions.look(About::Writable, WRITABLE);
+        if depth == QueryScope::Show {
+            questions.look(QueryItem::Writable, WRITABLE);
         }
-        questions.look(About::Held, "rel_held\nrel_detached_list");
-        questions.look(About::Modes, MODES);
+        questions.look(QueryItem::Held, "rel_held\nrel_detached_list");
+        questions.look(QueryItem::Modes, MODES);
         let mut blobs = BTreeSet::new();
-        let mut needed = Needed::default();
+        let mut needed = RollbackNeeds::default();
         for job in jobs {
             let is_here = |h: &Option<String>| h.as_deref() == Some(host);
-            if depth == Depth::Back {
+            if depth == QueryScope::Back {
                 questions.about_guards(job, is_here(&job.host), job.back_guards()?);
                 continue;
             }
             for (name, command, is_from) in job.facts()? {
                 let is_asked = is_here(if is_from { &job.from } else { &job.host });
                 if is_asked && !job.is_unmade(&command) {
-                    let about = About::Fact(job.label.clone(), name, command.clone());
+                    let about = QueryItem::Fact(job.label.clone(), name, command.clone());
                     questions.ask(about, &command);
                 }
             }
             let guards = job.guards()?.into_iter();
             let guards = guards.filter(|(_, text)| !job.is_unmade(text));
             questions.about_guards(job, is_here(&job.host), guards);
-            for draft in job.steps(Late::Symbolic)? {
+            for draft in job.steps(RenderPhase::Symbolic)? {
                 let seat = match draft.seat {
-                    Seat::From => &job.from,
-                    Seat::Host | Seat::Operator => &job.host,
+                    RunsOn::From => &job.from,
+                    RunsOn::Host | RunsOn::Operator => &job.host,
                 };
                 if is_here(seat) {
                     let is_late = |text: &str| is_late(job, text);
                     questions.about_step(job, &draft);
                     needed.add(&draft, &is_late);
                     let is_known = !draft.writes_into("").iter().any(|dir| is_late(dir));
-                    if depth == Depth::Show && is_known {
+                    if depth == QueryScope::Show && is_known {
                         needed.add_directories(&draft, root);
                     }
-                    if let Some(script) = back::undo_check(&draft, &is_late) {
-                        questions.ask(About::UndoCheck(draft.id.clone()), &script);
+                    if let Some(script) = rollback_checks::undo_check(&draft, &is_late) {
+                        questions.ask(QueryItem::UndoCheck(draft.id.clone()), &script);
                     }
-                    if depth == Depth::Show {
+                    if depth == QueryScope::Show {
                         questions.about_file(job, &draft);
                     }
-                    if depth == Depth::Deep {
+                    if depth == QueryScope::Deep {
                         questions.about_edits(&draft);
                     }
                 }
@@ -183,18 +185,18 @@ impl Questions {
             }
         }
         if let Some(script) = needed.question() {
-            questions.look(About::Needed(needed), &script);
+            questions.look(QueryItem::Needed(needed), &script);
         }
         questions.about_blobs(blobs);
         Ok(questions)
     }
 
     /// Asks for the journal, read once: it may grow meanwhile.
-    fn about_journal(&mut self, depth: Depth) {
+    fn about_journal(&mut self, depth: QueryScope) {
         match depth {
-            Depth::Past => self.look(About::Journals, &format!("{FORMER}\n{JOURNAL}")),
-            Depth::Decide | Depth::Show | Depth::Deep | Depth::Back => {
-                self.look(About::Journal, JOURNAL)
+            QueryScope::Past => self.look(QueryItem::Journals, &format!("{FORMER}\n{JOURNAL}")),
+            QueryScope::Decide | QueryScope::Show | QueryScope::Deep | QueryScope::Back => {
+                self.look(QueryItem::Journal, JOURNAL)
             }
         }
     }
@@ -204,84 +206,90 @@ impl Questions {
             let path = format!("\"$rel_state\"/blobs/{}", quote(&blob));
             // A link says where it was moved, and that is nobody's to count on.
             let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
-            self.look(About::Blob(blob), &script);
+            self.look(QueryItem::Blob(blob), &script);
         }
     }
 
-    fn about_edits(&mut self, draft: &Draft) {
-        if let Act::Symlink { path, .. } = &draft.act {
+    fn about_edits(&mut self, draft: &ResolvedStep) {
+        if let ResolvedAction::Symlink { path, .. } = &draft.act {
             let script = format!("{}rel_edits {}/", strip_comments(SEALED), quote(path));
-            self.look(About::Edits(draft.id.clone()), &script);
+            self.look(QueryItem::Edits(draft.id.clone()), &script);
         }
     }
 
     fn about_guards(
         &mut self,
-        job: &Job,
+        job: &UseOnHost,
         is_here: bool,
         guards: impl IntoIterator<Item = (String, String)>,
     ) {
         for (name, command) in guards.into_iter().filter(|_| is_here) {
-            self.ask(About::Guard(job.label.clone(), name), &command);
+            self.ask(QueryItem::Guard(job.label.clone(), name), &command);
         }
     }
 
-    fn about_step(&mut self, job: &Job, draft: &Draft) {
+    fn about_step(&mut self, job: &UseOnHost, draft: &ResolvedStep) {
         if let Some(check) = draft.check.as_ref().filter(|c| !job.is_unmade(c)) {
             let script = match &draft.dir {
                 Some(dir) => format!("cd -- {}\n{check}", quote(dir)),
                 None => check.clone(),
             };
             let script = as_user(draft, &script);
-            self.ask(About::Check(draft.id.clone()), &script);
+            self.ask(QueryItem::Check(draft.id.clone()), &script);
         }
         let found = match &draft.act {
-            Act::Symlink { path, .. } => (path, format!("readlink -- {} || :", quote(path))),
-            Act::Write { path, .. } => {
+            ResolvedAction::Symlink { path, .. } => {
+                (path, format!("readlink -- {} || :", quote(path)))
+            }
+            ResolvedAction::Write { path, .. } => {
                 let path_word = quote(path);
                 let script = format!("{}\nrel_access {path_word}", digest(&path_word));
                 (path, script)
             }
             // One file under a name of its own must stay as it is; a directory is worked in.
-            Act::Put { sha256, to, .. } if draft.writes().is_some() && job.is_one_file(sha256) => {
+            ResolvedAction::Put { sha256, to, .. }
+                if draft.writes().is_some() && job.is_one_file(sha256) =>
+            {
                 (to, digest(&quote(to)))
             }
-            Act::Put { to, .. } | Act::Fetch { to, .. } => {
+            ResolvedAction::Put { to, .. } | ResolvedAction::Fetch { to, .. } => {
                 (to, format!("if [ -e {} ]; then printf yes; fi", quote(to)))
             }
-            Act::Service(service) => {
+            ResolvedAction::Service(service) => {
                 let script = format!(
                     "if rel_service_alive {}; then printf yes; fi",
                     quote(&service.name)
                 );
                 (&service.name, script)
             }
-            Act::Run(_)
-            | Act::Scope { .. }
-            | Act::Port(_)
-            | Act::Managed { .. }
-            | Act::Await { .. }
-            | Act::Ask(_) => return,
+            ResolvedAction::Run(_)
+            | ResolvedAction::Scope { .. }
+            | ResolvedAction::Port(_)
+            | ResolvedAction::Managed { .. }
+            | ResolvedAction::Await { .. }
+            | ResolvedAction::Ask(_) => return,
         };
         if !is_late(job, found.0) {
             let about = match &draft.sealed {
-                Some(sealed) => About::Sealed(draft.id.clone(), sealed.key().clone()),
-                None => About::Found(draft.id.clone()),
+                Some(sealed) => QueryItem::Sealed(draft.id.clone(), sealed.key().clone()),
+                None => QueryItem::Found(draft.id.clone()),
             };
             self.look(about, &found.1);
         }
     }
 
     /// Asks for what stands where a file would be written, unless it is that very file.
-    fn about_file(&mut self, job: &Job, draft: &Draft) {
+    fn about_file(&mut self, job: &UseOnHost, draft: &ResolvedStep) {
         let Some(path) = draft.writes().filter(|p| !is_late(job, p)) else {
             return;
         };
         let wanted = match &draft.act {
             _ if draft.sealed.is_some() => return,
-            Act::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
-            Act::Write { content, .. } if !is_late(job, content) => hex(content.as_bytes()),
-            Act::Write { .. } => String::from("-"),
+            ResolvedAction::Put { sha256, .. } if job.is_one_file(sha256) => sha256.clone(),
+            ResolvedAction::Write { content, .. } if !is_late(job, content) => {
+                hex(content.as_bytes())
+            }
+            ResolvedAction::Write { .. } => String::from("-"),
             _ => return,
         };
         let path = quote(path);
@@ -292,19 +300,19 @@ impl Questions {
              n=$(wc -c <{path})\necho \"file $((n))\"\nhead -c {SHOWN_MAX} <{path}\nfi\n\
              elif [ -e {path} ] || [ -L {path} ]; then echo other; else echo none; fi"
         );
-        self.ask(About::Standing(draft.id.clone()), &script);
+        self.ask(QueryItem::Standing(draft.id.clone()), &script);
     }
 
-    fn ask(&mut self, about: About, script: &str) {
+    fn ask(&mut self, about: QueryItem, script: &str) {
         self.push("rel_ask", about, script);
     }
 
     /// Asks in words of our own.
-    fn look(&mut self, about: About, script: &str) {
+    fn look(&mut self, about: QueryItem, script: &str) {
         self.push("rel_look", about, script);
     }
 
-    fn push(&mut self, how: &str, about: About, script: &str) {
+    fn push(&mut self, how: &str, about: QueryItem, script: &str) {
         let tag = self.abouts.len();
         let line = format!("{how} {tag} {}\n", quote(script));
         self.body.push_str(&line);
@@ -315,7 +323,7 @@ impl Questions {
     /// one.
     pub fn limit(&self, number: usize) -> Option<usize> {
         self.abouts.get(number).map(|about| match about {
-            About::Journal | About::Journals => JOURNAL_MAX,
+            QueryItem::Journal | QueryItem::Journals => JOURNAL_MAX,
             _ => ANSWER_MAX,
         })
     }
@@ -326,8 +334,8 @@ impl Questions {
     }
 
     /// Returns what the replies say together.
-    pub fn read(&self, host: &str, replies: &[Reply]) -> Result<Seen> {
-        let mut seen = Seen::default();
+    pub fn read(&self, host: &str, replies: &[Reply]) -> Result<HostState> {
+        let mut seen = HostState::default();
         if replies.len() != self.abouts.len() {
             return Err(Error::host(format!(
                 "host `{host}` answered {} of {} questions",
@@ -343,7 +351,10 @@ impl Questions {
             let mut reply = reply.clone();
             if matches!(
                 about,
-                About::Fact(..) | About::Guard(..) | About::UndoCheck(_) | About::Standing(_)
+                QueryItem::Fact(..)
+                    | QueryItem::Guard(..)
+                    | QueryItem::UndoCheck(_)
+                    | QueryItem::Standing(_)
             ) {
                 reply.bytes = self.hidden.hide(reply.bytes);
             }
@@ -358,40 +369,40 @@ fn digest(path: &str) -> String {
     format!("if [ -f {path} ] && rel_is_readable {path}; then sha256sum <{path}; fi")
 }
 
-fn journal(host: &str, about: &About, bytes: &[u8]) -> Result<Journal> {
+fn journal(host: &str, about: &QueryItem, bytes: &[u8]) -> Result<Journal> {
     match about {
         _ if Journal::is_too_long(bytes) => {
             let message = format!("the journal of host `{host}` has too many lines");
             Err(Error::host(message).note("most", JOURNAL_LINES_MAX.to_string()))
         }
-        About::Journals => Ok(Journal::parse_all(bytes)),
+        QueryItem::Journals => Ok(Journal::parse_all(bytes)),
         _ => Ok(Journal::parse(bytes)),
     }
 }
 
-fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result<()> {
+fn read_one(host: &str, about: &QueryItem, reply: &Reply, seen: &mut HostState) -> Result<()> {
     let text = || {
         let text = String::from_utf8_lossy(&reply.bytes).into_owned();
         text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
     };
     let is_ok = reply.status == 0;
     match about {
-        About::Now => seen.now = text().trim().parse().unwrap_or(0),
-        About::Journal | About::Journals if is_ok => {
+        QueryItem::Now => seen.now = text().trim().parse().unwrap_or(0),
+        QueryItem::Journal | QueryItem::Journals if is_ok => {
             seen.journal = journal(host, about, &reply.bytes)?;
         }
-        About::Held => {
+        QueryItem::Held => {
             seen.held = text().lines().filter_map(LeaseHolder::parse).collect();
             seen.detached = text().lines().filter_map(Detached::parse).collect();
         }
-        About::Journal | About::Journals => {
+        QueryItem::Journal | QueryItem::Journals => {
             return Err(
                 Error::host(format!("cannot read the journal of host `{host}`"))
                     .note("says", text())
                     .help("check who owns the state directory there"),
             );
         }
-        About::Fact(label, name, command) => {
+        QueryItem::Fact(label, name, command) => {
             if !is_ok {
                 return Err(Error::host(format!(
                     "host `{host}` could not answer `{name}` of `{label}`"
@@ -402,35 +413,35 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
             }
             seen.facts.insert((label.clone(), name.clone()), text());
         }
-        About::Guard(..) | About::UndoCheck(_) | About::Needed(_) => {
+        QueryItem::Guard(..) | QueryItem::UndoCheck(_) | QueryItem::Needed(_) => {
             read_against(about, is_ok, &text(), seen);
         }
-        About::Check(id) if reply.was_killed() => {
+        QueryItem::Check(id) if reply.was_killed() => {
             return Err(unanswered(host, &format!("what asked for `{id}`")));
         }
-        About::Check(id) => {
+        QueryItem::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
         }
-        About::Sealed(id, seal) if is_ok => read_found(id, &text(), Some(seal), seen),
-        About::Found(id) if is_ok => read_found(id, &text(), None, seen),
-        About::Writable => {
+        QueryItem::Sealed(id, seal) if is_ok => read_found(id, &text(), Some(seal), seen),
+        QueryItem::Found(id) if is_ok => read_found(id, &text(), None, seen),
+        QueryItem::Writable => {
             seen.unwritable = Some(text().trim().to_owned()).filter(|t| !t.is_empty());
         }
-        About::Standing(id) if is_ok => {
-            if let Some(standing) = Standing::read(&reply.bytes) {
+        QueryItem::Standing(id) if is_ok => {
+            if let Some(standing) = RemoteFile::read(&reply.bytes) {
                 seen.standing.insert(id.clone(), standing);
             }
         }
         // What could not be looked at is not known; a record stands as it is.
-        About::Sealed(..) | About::Found(_) | About::Standing(_) => {}
-        About::Edits(id) if is_ok => {
+        QueryItem::Sealed(..) | QueryItem::Found(_) | QueryItem::Standing(_) => {}
+        QueryItem::Edits(id) if is_ok => {
             let edits = text().lines().map(str::to_owned).collect();
             seen.edits.insert(id.clone(), edits);
         }
         // It has no manifest, or can not be looked at.
-        About::Edits(_) => {}
-        About::Modes => modes(&text(), seen),
-        About::Blob(sha256) => {
+        QueryItem::Edits(_) => {}
+        QueryItem::Modes => modes(&text(), seen),
+        QueryItem::Blob(sha256) => {
             if text() == "yes" {
                 seen.blobs.insert(sha256.clone());
             }
@@ -440,18 +451,18 @@ fn read_one(host: &str, about: &About, reply: &Reply, seen: &mut Seen) -> Result
 }
 
 /// Reads the scopes that are owed and the services that run.
-fn modes(text: &str, seen: &mut Seen) {
+fn modes(text: &str, seen: &mut HostState) {
     for line in text.lines() {
         match line.split_once(' ') {
             Some(("scope", name)) => seen.scopes.push(name.to_owned()),
-            Some(("service", words)) => seen.services.extend(Running::parse(words)),
+            Some(("service", words)) => seen.services.extend(OrphanService::parse(words)),
             _ => {}
         }
     }
 }
 
 /// Reads what was found where a step would leave something; of a secret only a keyed hash is kept.
-fn read_found(id: &str, text: &str, seal: Option<&Seal>, seen: &mut Seen) {
+fn read_found(id: &str, text: &str, seal: Option<&SecretHasher>, seen: &mut HostState) {
     let (found, access) = Access::take(text);
     let found = found.split("  -").next().unwrap_or("");
     let found = seal.map_or_else(|| found.to_owned(), |seal| seal.file(found));
@@ -460,16 +471,16 @@ fn read_found(id: &str, text: &str, seal: Option<&Seal>, seen: &mut Seen) {
 }
 
 /// Reads what speaks against a run before its first change.
-fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
+fn read_against(about: &QueryItem, is_ok: bool, text: &str, seen: &mut HostState) {
     match about {
-        About::Guard(..) if is_ok => {}
-        About::Guard(label, name) => {
+        QueryItem::Guard(..) if is_ok => {}
+        QueryItem::Guard(label, name) => {
             let evidence = text.trim_end().to_owned();
             seen.blocked.insert((label.clone(), name.clone()), evidence);
         }
-        About::UndoCheck(_) if is_ok => {}
-        About::UndoCheck(id) => seen.speaks_against(id, Stopping::WayBack, text.trim_end()),
-        About::Needed(needed) => {
+        QueryItem::UndoCheck(_) if is_ok => {}
+        QueryItem::UndoCheck(id) => seen.speaks_against(id, CheckKind::WayBack, text.trim_end()),
+        QueryItem::Needed(needed) => {
             seen.foreign.extend(needed.named(text));
             for ((id, stopping), evidence) in needed.read(text) {
                 seen.speaks_against(&id, stopping, &evidence);
@@ -480,7 +491,7 @@ fn read_against(about: &About, is_ok: bool, text: &str, seen: &mut Seen) {
 }
 
 /// Returns whether a symbolic text waits for an answer, or for a target.
-fn is_late(job: &Job, text: &str) -> bool {
+fn is_late(job: &UseOnHost, text: &str) -> bool {
     job.is_unmade(text)
         || text.contains("{run-id}")
         || text.contains("{notes.")

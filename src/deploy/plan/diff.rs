@@ -6,14 +6,14 @@
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
-use crate::deploy::plan::job::{Act, Draft};
+use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 
 /// Bytes of a file that are fetched and shown.
 pub const SHOWN_MAX: usize = 1 << 16;
 
 /// What stands where a file would be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RemoteFile {
     /// Nothing.
     Nothing,
     /// The very file that would be written.
@@ -67,7 +67,7 @@ pub enum Change {
     Other,
 }
 
-impl Standing {
+impl RemoteFile {
     /// Reads an answer: a word, and behind `file SIZE` its first bytes.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|b| *b == b'\n')?;
@@ -82,14 +82,14 @@ impl Standing {
     }
 }
 
-impl Draft {
+impl ResolvedStep {
     /// Returns the directories that it writes into on a host, as far as they are known. What is put
     /// at the place of a directory goes into that one, if it is there.
     pub fn writes_into(&self, root: &str) -> Vec<String> {
         let path = match &self.act {
-            Act::Write { path, .. } | Act::Symlink { path, .. } => path,
-            Act::Put { to, .. } | Act::Fetch { to, .. } => to,
-            Act::Service(service) => &service.log,
+            ResolvedAction::Write { path, .. } | ResolvedAction::Symlink { path, .. } => path,
+            ResolvedAction::Put { to, .. } | ResolvedAction::Fetch { to, .. } => to,
+            ResolvedAction::Service(service) => &service.log,
             _ => match &self.marks.makes {
                 Some(path) => path,
                 None => return Vec::new(),
@@ -103,7 +103,7 @@ impl Draft {
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
         let above = if above.is_empty() { "/" } else { above }.to_owned();
         match self.act {
-            Act::Put { .. } => vec![above, path],
+            ResolvedAction::Put { .. } => vec![above, path],
             _ => vec![above],
         }
     }
@@ -111,8 +111,8 @@ impl Draft {
     /// Returns the path of the one file that it writes, if that is what it does.
     pub fn writes(&self) -> Option<&str> {
         match &self.act {
-            Act::Write { path, .. } => Some(path),
-            Act::Put { to, .. } if !to.ends_with('/') => Some(to),
+            ResolvedAction::Write { path, .. } => Some(path),
+            ResolvedAction::Put { to, .. } if !to.ends_with('/') => Some(to),
             _ => None,
         }
     }
@@ -122,8 +122,8 @@ impl Draft {
 /// writes none. `put` has size and first bytes of an artifact that is one file.
 pub fn difference(
     host: &str,
-    draft: &Draft,
-    standing: Option<&Standing>,
+    draft: &ResolvedStep,
+    standing: Option<&RemoteFile>,
     put: Option<(u64, Vec<u8>)>,
 ) -> Option<Difference> {
     let path = draft.writes()?.to_owned();
@@ -132,15 +132,19 @@ pub fn difference(
         return Some(Difference { path, change });
     }
     let (size, new) = match &draft.act {
-        Act::Write { content, .. } => (content.len() as u64, content.clone().into_bytes()),
+        ResolvedAction::Write { content, .. } => {
+            (content.len() as u64, content.clone().into_bytes())
+        }
         _ => put?,
     };
     let change = match standing {
         None => Change::Unknown,
-        Some(Standing::Same) => Change::Same,
-        Some(Standing::Other) => Change::Other,
-        Some(Standing::Nothing) => change(host, &path, None, (size, &new)),
-        Some(Standing::File(old, bytes)) => change(host, &path, Some((*old, bytes)), (size, &new)),
+        Some(RemoteFile::Same) => Change::Same,
+        Some(RemoteFile::Other) => Change::Other,
+        Some(RemoteFile::Nothing) => change(host, &path, None, (size, &new)),
+        Some(RemoteFile::File(old, bytes)) => {
+            change(host, &path, Some((*old, bytes)), (size, &new))
+        }
     };
     Some(Difference { path, change })
 }
@@ -190,21 +194,21 @@ fn text(bytes: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn write(content: &str) -> Draft {
-        Draft {
-            act: Act::Write {
+    fn write(content: &str) -> ResolvedStep {
+        ResolvedStep {
+            act: ResolvedAction::Write {
                 path: "/srv/app.ini".into(),
                 content: content.into(),
                 mode: "0644".into(),
                 owner: None,
             },
-            ..Draft::default()
+            ..ResolvedStep::default()
         }
     }
 
     #[track_caller]
     fn check(answer: &[u8], content: &str, expected: &str) {
-        let standing = Standing::read(answer);
+        let standing = RemoteFile::read(answer);
         let found = difference("h1", &write(content), standing.as_ref(), None).expect("one");
         assert_eq!(found.path, "/srv/app.ini");
         let found = match found.change {
@@ -247,14 +251,14 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_shown() {
-        let seal = crate::deploy::plan::secret::Seal::new([0; 32]);
+        let seal = crate::deploy::plan::secret::SecretHasher::new([0; 32]);
         let secret = crate::deploy::plan::secret::Secret::new("x", b"sesame".to_vec(), &seal);
         let sealed = secret.expect("a secret").seal("sesame\n".into());
-        let draft = Draft {
+        let draft = ResolvedStep {
             sealed: Some(sealed),
             ..write("[secret x]\n")
         };
-        let standing = Standing::File(5, b"open\n".to_vec());
+        let standing = RemoteFile::File(5, b"open\n".to_vec());
         let found = difference("h1", &draft, Some(&standing), None).expect("one");
         assert_eq!(found.change, Change::Secret);
         let text = serde_json::to_string(&found).expect("writes");

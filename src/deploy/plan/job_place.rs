@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use crate::deploy::plan::job::Seat;
+use crate::deploy::plan::use_on_host::RunsOn;
 
 /// Where a step stands in its run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct JobPlace {
     /// The steps of its use on the other hosts do not depend on it, nor it on them.
     pub is_beside: bool,
     /// The wave of a rollout.
@@ -27,11 +27,11 @@ pub struct WaveName {
     pub rollout: String,
 }
 
-impl Place {
+impl JobPlace {
     /// Returns the place of a step that is carried out by `seat`.
-    pub fn of(seat: Seat, wave: Option<WaveName>) -> Self {
+    pub fn of(seat: RunsOn, wave: Option<WaveName>) -> Self {
         Self {
-            is_beside: seat != Seat::From,
+            is_beside: seat != RunsOn::From,
             wave,
         }
     }
@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for JobPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_beside { "host" } else { "source" })?;
         match &self.wave {
@@ -91,17 +91,17 @@ mod tests {
             rollout: "the upgrade".into(),
         };
         for (seat, wave, text) in [
-            (Seat::Host, None, "host"),
-            (Seat::Operator, Some(wave(2)), "host wave 2/3 the upgrade"),
-            (Seat::From, Some(wave(1)), "source wave 1/3 the upgrade"),
+            (RunsOn::Host, None, "host"),
+            (RunsOn::Operator, Some(wave(2)), "host wave 2/3 the upgrade"),
+            (RunsOn::From, Some(wave(1)), "source wave 1/3 the upgrade"),
         ] {
-            let place = Place::of(seat, wave);
+            let place = JobPlace::of(seat, wave);
             assert_eq!(place.to_string(), text);
-            assert_eq!(Place::read(text), place);
+            assert_eq!(JobPlace::read(text), place);
         }
         for unknown in ["-", "", "wave 1/2 x", "host wave x/2 y", "host wave 1/2"] {
-            assert_eq!(Place::read(unknown).wave, None, "{unknown}");
+            assert_eq!(JobPlace::read(unknown).wave, None, "{unknown}");
         }
-        assert_eq!(Place::read("-"), Place::default());
+        assert_eq!(JobPlace::read("-"), JobPlace::default());
     }
 }

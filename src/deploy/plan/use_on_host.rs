@@ -15,7 +15,7 @@ use crate::core::template::Value;
 use crate::deploy::http::Wait;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::render::Scope;
-use crate::deploy::plan::secret::{Sealed, Secret};
+use crate::deploy::plan::secret::{Secret, SecretContent};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::recipe::effects::StepEffects;
@@ -23,7 +23,7 @@ use crate::deploy::recipe::{Recipe, Step, UndoWhen};
 
 /// One use of a recipe on one host.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct UseOnHost {
     /// Name of the use, with the values of its axes: `site[osf]`.
     pub label: String,
     /// What is done.
@@ -47,7 +47,7 @@ pub struct Job {
     /// Names that the recipe has without declaring them.
     pub built_in: BTreeMap<String, Value>,
     /// What is passed.
-    pub args: BTreeMap<String, Bound>,
+    pub args: BTreeMap<String, ArgValue>,
     /// A target that texts of the use name (`{wheel.id}`) and that is not made yet.
     pub missing: Option<String>,
     /// Where the use is written.
@@ -56,7 +56,7 @@ pub struct Job {
 
 /// A value that is passed to a recipe.
 #[derive(Clone, Debug)]
-pub enum Bound {
+pub enum ArgValue {
     /// A text.
     Text(String),
     /// Shell text of the `use`: it has the caller's names, and those that the parameter gives.
@@ -71,7 +71,7 @@ pub enum Bound {
 
 /// What is known when texts are rendered.
 #[derive(Clone, Copy, Debug)]
-pub enum Late<'a> {
+pub enum RenderPhase<'a> {
     /// Nothing that a host says: names stand for themselves.
     Symbolic,
     /// All.
@@ -87,7 +87,7 @@ pub enum Late<'a> {
 
 /// Who carries out a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Seat {
+pub enum RunsOn {
     /// The host.
     #[default]
     Host,
@@ -99,19 +99,19 @@ pub enum Seat {
 
 /// A step with its texts rendered.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
+pub struct ResolvedStep {
     /// Its name in the recipe.
     pub name: String,
     /// Its name in the journal.
     pub id: String,
     /// Who carries it out.
-    pub seat: Seat,
+    pub seat: RunsOn,
     /// The user that its commands run as, if that is not whoever logs in.
     pub user: Option<String>,
     /// Done before that, each time, at the host's root.
     pub prepare: Option<String>,
     /// What it does.
-    pub act: Act,
+    pub act: ResolvedAction,
     /// Succeeds when it is done already.
     pub check: Option<String>,
     /// Must succeed afterwards.
@@ -132,12 +132,12 @@ pub struct Draft {
     pub is_detached: bool,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
-    pub sealed: Option<Sealed>,
+    pub sealed: Option<SecretContent>,
 }
 
 /// What a step does, in final texts.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Act {
+pub enum ResolvedAction {
     /// Shell text.
     Run(String),
     /// Lays down the artifact with this digest.
@@ -161,7 +161,7 @@ pub enum Act {
     /// Points a symbolic link somewhere.
     Symlink { path: String, to: String },
     /// Starts a command that stays.
-    Service(Service),
+    Service(ResolvedService),
     /// Starts or restarts a command that another manager keeps.
     Managed {
         start: String,
@@ -187,7 +187,7 @@ pub enum Act {
     Ask(Wait),
 }
 
-impl Default for Act {
+impl Default for ResolvedAction {
     fn default() -> Self {
         Self::Run(String::new())
     }
@@ -195,7 +195,7 @@ impl Default for Act {
 
 /// A command that stays.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Service {
+pub struct ResolvedService {
     /// Name among the services of the environment.
     pub name: String,
     /// Foreground command.
@@ -210,10 +210,10 @@ pub struct Service {
     pub within: Duration,
 }
 
-impl Job {
+impl UseOnHost {
     /// Returns the questions that the host answers before the first step.
     pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
-        let scope = Scope::new(self, Late::Symbolic)?;
+        let scope = Scope::new(self, RenderPhase::Symbolic)?;
         self.recipe
             .facts
             .iter()
@@ -223,7 +223,7 @@ impl Job {
 
     /// Returns the questions that must succeed before anything is changed: name and command.
     pub fn guards(&self) -> Result<Vec<(String, String)>> {
-        let scope = Scope::new(self, Late::Symbolic)?;
+        let scope = Scope::new(self, RenderPhase::Symbolic)?;
         let guards = self.recipe.guards.iter();
         guards
             .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
@@ -245,17 +245,18 @@ impl Job {
     /// Returns whether it is done whole or not at all: texts name the run, so that each attempt
     /// makes something new, or a port is open only as long as the run that opened it.
     pub fn is_whole(&self) -> Result<bool> {
-        let symbolic = self.steps(Late::Symbolic)?;
-        let is_dated = |draft: &Draft| {
+        let symbolic = self.steps(RenderPhase::Symbolic)?;
+        let is_dated = |draft: &ResolvedStep| {
             let fields = draft.key_fields();
             fields.iter().any(|(_, text)| text.contains("{run-id}"))
         };
-        let is_one = |draft: &Draft| matches!(draft.act, Act::Port(_)) || is_dated(draft);
+        let is_one =
+            |draft: &ResolvedStep| matches!(draft.act, ResolvedAction::Port(_)) || is_dated(draft);
         Ok(symbolic.iter().any(is_one))
     }
 
     /// Returns the steps that exist, with their texts.
-    pub fn steps(&self, late: Late<'_>) -> Result<Vec<Draft>> {
+    pub fn steps(&self, late: RenderPhase<'_>) -> Result<Vec<ResolvedStep>> {
         let scope = Scope::new(self, late)?;
         self.recipe
             .steps
@@ -268,7 +269,7 @@ impl Job {
     /// Returns the artifacts that are laid down, by digest.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         self.args.values().filter_map(|bound| match bound {
-            Bound::Artifact(_, artifact) => artifact.as_ref(),
+            ArgValue::Artifact(_, artifact) => artifact.as_ref(),
             _ => None,
         })
     }
@@ -282,7 +283,7 @@ impl Job {
     /// Returns a target that must be made before this job can be judged.
     pub fn missing_artifact(&self) -> Option<&str> {
         let of_args = self.args.values().find_map(|bound| match bound {
-            Bound::Artifact(target, None) => Some(target.as_str()),
+            ArgValue::Artifact(target, None) => Some(target.as_str()),
             _ => None,
         });
         of_args.or(self.missing.as_deref())
@@ -304,10 +305,10 @@ impl Job {
             return true;
         };
         match self.args.get(param) {
-            Some(Bound::Text(text) | Bound::Command(text) | Bound::Default(text)) => {
+            Some(ArgValue::Text(text) | ArgValue::Command(text) | ArgValue::Default(text)) => {
                 !text.is_empty()
             }
-            Some(Bound::Artifact(..) | Bound::Secret(_)) => true,
+            Some(ArgValue::Artifact(..) | ArgValue::Secret(_)) => true,
             None => false,
         }
     }

@@ -12,10 +12,10 @@ use crate::core::diagnostics::Span;
 use crate::deploy::recipe::Recipe;
 
 /// Its name, which no Releasefile can give to a host.
-pub const THIS_MACHINE: &str = "this machine";
+pub const LOCALHOST: &str = "this machine";
 
 static HERE: LazyLock<Host> = LazyLock::new(|| Host {
-    name: THIS_MACHINE.to_owned(),
+    name: LOCALHOST.to_owned(),
     reach: Reach::Local,
     root: ".".to_owned(),
     into_foreign: false,

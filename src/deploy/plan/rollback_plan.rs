@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::guards::Blocked;
-use crate::deploy::plan::place::WaveName;
+use crate::deploy::plan::guards::FailedCheck;
+use crate::deploy::plan::job_place::WaveName;
 
 /// The parts of a way back, by host and step: which one it is, and the name of its wave.
 pub type Parts<'a> = BTreeMap<(&'a str, &'a str), (usize, Option<&'a WaveName>)>;
@@ -124,7 +124,7 @@ pub struct RollbackPlan {
     /// In the order in which it is done.
     pub changes: Vec<Change>,
     /// Guards that do not succeed.
-    pub blocked: Vec<Blocked>,
+    pub blocked: Vec<FailedCheck>,
     /// What somebody else has changed since.
     pub differs: Vec<Differs>,
     /// What is not there any more.
