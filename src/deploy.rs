@@ -9,7 +9,7 @@ pub mod plan;
 pub mod protocol;
 pub mod recipe;
 pub mod remote;
-pub mod told;
+pub mod report;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -43,8 +43,8 @@ use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::prepare::prepare;
 use crate::deploy::remote::rollback_command::look_back;
-use crate::deploy::told::saved::SavedPlan;
-use crate::deploy::told::{history, runbook, saved, status};
+use crate::deploy::report::plan_file::PlanFile;
+use crate::deploy::report::{history, plan_file, runbook, status};
 
 pub use crate::deploy::plan::expand::needed_targets;
 pub use crate::deploy::plan::promote::Promoted;
@@ -104,7 +104,7 @@ pub struct Request<'a> {
     /// Hosts are asked and not changed: those that do not answer are gone without.
     pub is_question: bool,
     /// The plan that is to be carried out, and nothing but that.
-    pub saved: Option<&'a SavedPlan>,
+    pub saved: Option<&'a PlanFile>,
 }
 
 /// What a run or a rollback did.
@@ -217,14 +217,14 @@ pub fn status(
 /// now; and when and for whom it was carried out, if it was.
 pub fn check_saved(
     request: &Request<'_>,
-    saved: &SavedPlan,
+    saved: &PlanFile,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<(Plan, Option<(u64, String)>)> {
     let looked = prepare(request, QueryScope::Show, progress, interrupted)?;
-    let before = saved::applied_before(saved, &looked.seen)?;
+    let before = plan_file::applied_before(plan_file, &looked.seen)?;
     if before.is_none() {
-        saved.holds(&looked.plan, &looked.seen)?;
+        plan_file.check_unchanged(&looked.plan, &looked.seen)?;
     }
     Ok((looked.plan, before))
 }
@@ -241,7 +241,7 @@ pub fn apply(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    saved::is_allowed(request.environment, request.saved)?;
+    plan_file::is_allowed(request.environment, request.saved)?;
     // What a saved plan shows is compared, differences of files as well.
     let depth = match request.saved {
         Some(_) => QueryScope::Show,
@@ -249,7 +249,7 @@ pub fn apply(
     };
     let mut looked = prepare(request, depth, progress, interrupted)?;
     if let Some(saved) = request.saved
-        && let Some(before) = saved::applied_before(saved, &looked.seen)?
+        && let Some(before) = plan_file::applied_before(plan_file, &looked.seen)?
     {
         return Ok(Outcome {
             applied_before: Some(before),
@@ -270,7 +270,7 @@ pub fn apply(
         let hosts = looked.plan.touched();
         looked
             .fleet
-            .append_journal(&remote, &saved.journal_lines(), interrupted)?;
+            .append_journal(&remote, &plan_file.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
     let hands = Executor {

@@ -33,7 +33,7 @@ use crate::deploy::protocol::words::run_id;
 use crate::deploy::remote::deploy_windows::ZoneClock;
 use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::unanswered;
-use crate::deploy::told::saved::{SavedPlan, is_allowed};
+use crate::deploy::report::plan_file::{PlanFile, is_allowed};
 use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -199,7 +199,7 @@ pub(super) struct Way<'a> {
     /// What a person lets through.
     pub(super) consent: Option<&'a Consent>,
     /// The plan that is to be carried out.
-    pub(super) saved: Option<&'a SavedPlan>,
+    pub(super) saved: Option<&'a PlanFile>,
 }
 
 impl<'a> Job<'a> {
@@ -430,7 +430,7 @@ impl Job<'_> {
         };
         let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
         let consent = way.consent.cloned().unwrap_or_default();
-        let is_confirmed = consent.is_confirmed || way.saved.is_some_and(SavedPlan::is_confirmed);
+        let is_confirmed = consent.is_confirmed || way.saved.is_some_and(PlanFile::is_confirmed);
         let name = &self.environment.name;
         let saved = way.saved.map(|s| &s.body);
         let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());

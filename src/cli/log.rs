@@ -18,7 +18,7 @@ use crate::cli::ui::{self, Text, shown_time};
 use crate::core::error::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Error, IoContext, Result};
 use crate::core::printed::Printed;
 use crate::deploy::remote::logs::{self, Wanted};
-use crate::deploy::told::fold::Folded;
+use crate::deploy::report::log_dedup::DedupLine;
 
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -135,7 +135,7 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
         };
         job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let (screen, is_json) = (job.context.screen, job.context.json);
-            let tell = |line: &Folded| {
+            let tell = |line: &DedupLine| {
                 ui::print(&match is_json {
                     true => ui::logs::json(line),
                     false => ui::logs::folded(screen, line),

@@ -23,9 +23,9 @@ use crate::core::fs;
 use crate::core::progress::NullProgress;
 use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::guards::Overrides;
-use crate::deploy::told::approval::{self, mismatch};
-use crate::deploy::told::moved;
-use crate::deploy::told::saved::{Body, SavedPlan, is_allowed};
+use crate::deploy::report::approval_check::{self, mismatch};
+use crate::deploy::report::plan_changes;
+use crate::deploy::report::plan_file::{PlanContents, PlanFile, is_allowed};
 use crate::deploy::{self, Plan, Promoted, Request, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -141,7 +141,7 @@ pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
 }
 
 /// Checks that a plan has the digest that somebody read.
-fn is_wanted(saved: &SavedPlan, digest: Option<&str>) -> Result<()> {
+fn is_wanted(saved: &PlanFile, digest: Option<&str>) -> Result<()> {
     match digest {
         Some(digest) if saved.digest.len() > digest.len() => Err(Error::usage(format!(
             "`{digest}` is too short for a digest: it takes all {} digits",
@@ -159,7 +159,7 @@ fn is_wanted(saved: &SavedPlan, digest: Option<&str>) -> Result<()> {
 }
 
 /// Asks the person at the terminal, who has the plan before them.
-fn ask(saved: &SavedPlan) -> Result<()> {
+fn ask(saved: &PlanFile) -> Result<()> {
     let digest = &saved.digest[..DIGITS_SHOWN];
     let question = format!("Approve plan {digest}? [y/N] ");
     // A signal ends the program: nothing has been written.
@@ -172,16 +172,16 @@ fn ask(saved: &SavedPlan) -> Result<()> {
 }
 
 /// Reads a saved plan and takes over what it was made with.
-fn open(context: &mut Context, file: &Path) -> Result<SavedPlan> {
+fn open(context: &mut Context, file: &Path) -> Result<PlanFile> {
     let saved = read(context, file)?;
     context.adopt(&saved.body.vars, saved.body.hosts_file.as_deref())?;
     Ok(saved)
 }
 
-fn read(context: &Context, file: &Path) -> Result<SavedPlan> {
+fn read(context: &Context, file: &Path) -> Result<PlanFile> {
     let path = context.dir.join(file);
     let text = fs::read_text(&path).context("read", &path)?;
-    SavedPlan::parse(&file.display().to_string(), &text)
+    PlanFile::parse(&file.display().to_string(), &text)
 }
 
 /// Returns the call that a saved plan was made by, with the checkout that is here.
@@ -189,7 +189,7 @@ fn job<'a>(
     context: &'a Context,
     project: &'a Project,
     root: &'a Path,
-    saved: &SavedPlan,
+    saved: &PlanFile,
 ) -> Result<Job<'a>> {
     let body = &saved.body;
     if body.project != project.name {
@@ -246,7 +246,7 @@ impl Job<'_> {
         let path = self.context.dir.join(out);
         if let Some(bytes) = fs::read_optional(&path)? {
             let text = String::from_utf8_lossy(&bytes);
-            if !SavedPlan::is_one(&text) {
+            if !PlanFile::is_one(&text) {
                 return Err(Error::usage(format!(
                     "`{}` is there and is no saved plan",
                     out.display()
@@ -259,7 +259,7 @@ impl Job<'_> {
         let artifacts = names.filter_map(|n| Some((n.clone(), sha256(n)?)));
         let (vars, hosts_file) = self.context.given();
         let below = |f: &Path| f.strip_prefix(self.root).unwrap_or(f).display().to_string();
-        let saved = SavedPlan::new(Body {
+        let saved = PlanFile::new(PlanContents {
             project: self.project.name.clone(),
             environment: self.environment.name.clone(),
             params: self.params.clone(),
@@ -286,10 +286,10 @@ impl Job<'_> {
     }
 
     /// Returns a saved plan with the texts of this checkout, and what its maker chose.
-    fn computed(&self, saved: &SavedPlan) -> Result<(Plan, Given)> {
+    fn computed(&self, saved: &PlanFile) -> Result<(Plan, Given)> {
         let body = &saved.body;
         let files = self.files()?;
-        if let Some(file) = moved::other_field(&body.files, &files) {
+        if let Some(file) = plan_changes::other_field(&body.files, &files) {
             return Err(mismatch("file", format!("`{file}` is another one here")));
         }
         let roots = self.needs()?;
@@ -308,11 +308,11 @@ impl Job<'_> {
             artifacts: &|names| all.find(names),
             recipes: &recipes,
             secrets: &secrets,
-            roots: &approval::roots(&self.project.hosts),
+            roots: &approval_check::roots(&self.project.hosts),
             promoted: &self.promoted,
             holders: Some(&body.plan.roles),
         };
-        let plan = approval::computed(saved, &world)?;
+        let plan = approval_check::computed(saved, &world)?;
         let artifacts = artifacts.into_iter().map(|(_, seen, _)| seen);
         let given = Given {
             purpose: self.purpose(),
@@ -325,7 +325,7 @@ impl Job<'_> {
     /// Returns the artifacts of a plan: what it says of them, and what is known of them here.
     fn seen_artifacts(
         &self,
-        body: &Body,
+        body: &PlanContents,
         roots: &[TargetId],
     ) -> Result<Vec<(&Target, ArtifactCheck, Artifact)>> {
         // One that cannot be read is one that is not made.
@@ -380,17 +380,17 @@ impl Job<'_> {
     }
 
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
-    fn apply_saved(&self, saved: &SavedPlan, is_question: bool, consent: &Consent) -> Result<u8> {
+    fn apply_saved(&self, saved: &PlanFile, is_question: bool, consent: &Consent) -> Result<u8> {
         if !is_question {
             is_allowed(self.environment, Some(saved))?;
         }
-        let mut now = Body {
+        let mut now = PlanContents {
             files: self.files()?,
             artifacts: saved.body.artifacts.clone(),
-            ..Body::default()
+            ..PlanContents::default()
         };
         // The files first: what is needed is known only if they are the same.
-        saved.is_made_of(&now)?;
+        saved.check_inputs(&now)?;
         let roots = self.needs()?;
         let made: BTreeMap<TargetId, Arc<TargetOutputs>> =
             query::standing(self.context, self.project, self.root, &roots)?;
@@ -402,7 +402,7 @@ impl Job<'_> {
                 now.artifacts.insert(name.clone(), artifact.sha256.clone());
             }
         }
-        saved.is_made_of(&now)?;
+        saved.check_inputs(&now)?;
         let way = Way {
             is_forced: saved.body.is_forced,
             is_logged: !is_question,
@@ -424,7 +424,7 @@ impl Job<'_> {
         })
     }
 
-    fn tell_held(&self, saved: &SavedPlan, plan: &Plan, before: Option<(u64, String)>) {
+    fn tell_held(&self, saved: &PlanFile, plan: &Plan, before: Option<(u64, String)>) {
         let name = &self.environment.name;
         if !self.context.json {
             ui::print(&ui::deploy::plan_text(self.context.screen, plan));
@@ -445,7 +445,7 @@ impl Job<'_> {
 }
 
 /// Returns what the maker of a plan chose, as names and values.
-fn inputs(saved: &SavedPlan, root: &Path) -> Vec<(String, String)> {
+fn inputs(saved: &PlanFile, root: &Path) -> Vec<(String, String)> {
     let body = &saved.body;
     let mut inputs = Vec::new();
     let mut add = |name: &str, value: String| inputs.push((name.to_owned(), value));

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 use rel::deploy::protocol::words::hex;
-use rel::deploy::told::moved::saved_form;
-use rel::deploy::told::saved::Body;
+use rel::deploy::report::plan_changes::saved_form;
+use rel::deploy::report::plan_file::PlanContents;
 use serde_json::{Value, json};
 
 use crate::space::{Output, REL, Space, wait_until};
@@ -120,7 +120,7 @@ fn forged(plan: &Value, edit: &dyn Fn(&mut Value)) -> Value {
     let mut plan = plan.clone();
     edit(&mut plan);
     // As `rel` encodes it; it passes over what it does not know.
-    let body: Result<Body, _> = serde_json::from_value(plan["body"].clone());
+    let body: Result<PlanContents, _> = serde_json::from_value(plan["body"].clone());
     let body = match body {
         Ok(body) => serde_json::to_string(&body),
         Err(_) => serde_json::to_string(&plan["body"]),
@@ -131,7 +131,7 @@ fn forged(plan: &Value, edit: &dyn Fn(&mut Value)) -> Value {
 
 /// Returns an edited plan in which all that follows from an edit was edited as well.
 fn consistent(plan: &Value) -> Option<Value> {
-    let body: Body = serde_json::from_value(plan["body"].clone()).ok()?;
+    let body: PlanContents = serde_json::from_value(plan["body"].clone()).ok()?;
     let form = serde_json::to_value(saved_form(&body.plan)).expect("JSON");
     Some(forged(plan, &|plan: &mut Value| {
         plan["body"]["plan"] = form.clone()

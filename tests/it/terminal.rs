@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use insta::assert_snapshot;
 use regex::bytes::Regex;
 use rel::deploy::protocol::words::hex;
-use rel::deploy::told::saved::Body;
+use rel::deploy::report::plan_file::PlanContents;
 use serde_json::{Value, json};
 
 use crate::space::{REL, Space};
@@ -289,7 +289,7 @@ fn what_hosts_and_colleagues_say_moves_nothing() {
     plan["body"]["plan"]["jobs"][0]["steps"][0]["reason"] = json!(BAD);
     plan["body"]["plan"]["jobs"][0]["steps"][0]["difference"] =
         json!({"path": BAD, "kind": "text", "unified": BAD});
-    let body: Body = serde_json::from_value(plan["body"].clone()).expect("a body");
+    let body: PlanContents = serde_json::from_value(plan["body"].clone()).expect("a body");
     let body = serde_json::to_string(&body).expect("JSON");
     plan["digest"] = json!(hex(body.as_bytes()));
     plan["approvals"] = json!([{"user": BAD, "time": 1, "digest": plan["digest"], "reason": BAD}]);

@@ -7,7 +7,7 @@ use super::{BAD, FAINT, NAME, Screen, Text, WARN};
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::use_on_host::ResolvedAction;
 use crate::deploy::plan::{Plan, PlannedStep, Verdict};
-use crate::deploy::told::saved::SavedPlan;
+use crate::deploy::report::plan_file::PlanFile;
 
 /// An artifact of a plan, held against what stands in the checkout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Given {
 }
 
 /// Returns a saved plan for whoever may approve it. `plan` has the texts of this checkout.
-pub fn text(screen: Screen, saved: &SavedPlan, plan: &Plan, given: &Given) -> Text {
+pub fn text(screen: Screen, saved: &PlanFile, plan: &Plan, given: &Given) -> Text {
     let mut text = Text::new();
     let body = &saved.body;
     let digest = saved.digest.get(..12).unwrap_or(&saved.digest);

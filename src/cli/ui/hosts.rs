@@ -5,8 +5,8 @@ use crate::core::error::plural;
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words::age_of;
 use crate::deploy::remote::ping::HostFacts;
-use crate::deploy::told::history::{End, History};
-use crate::deploy::told::status::{HostStatus, State};
+use crate::deploy::report::history::{History, RunResult};
+use crate::deploy::report::status::{HostStatus, State};
 
 /// So many edits of a release are shown.
 const EDITS_SHOWN: usize = 10;
@@ -122,13 +122,13 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
     let whos = width(runs.iter().map(|r| r.who.as_str()));
     for run in runs {
         let (style, word) = match run.end {
-            End::Ok => (GOOD, "ok"),
-            End::WentBack => (BAD, "went back"),
-            End::Failed => (BAD, "failed"),
-            End::Interrupted => (WARN, "interrupted"),
-            End::RolledBack => (WARN, "rolled back"),
-            End::Rollback => (NAME, "rollback"),
-            End::Open => (WARN, "not ended"),
+            RunResult::Ok => (GOOD, "ok"),
+            RunResult::WentBack => (BAD, "went back"),
+            RunResult::Failed => (BAD, "failed"),
+            RunResult::Interrupted => (WARN, "interrupted"),
+            RunResult::RolledBack => (WARN, "rolled back"),
+            RunResult::Rollback => (NAME, "rollback"),
+            RunResult::Open => (WARN, "not ended"),
         };
         let done: usize = run.done.values().sum();
         let uses: Vec<&str> = run.done.keys().map(String::as_str).collect();

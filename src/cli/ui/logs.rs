@@ -3,7 +3,7 @@
 use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
 use crate::deploy::protocol::detached::State;
 use crate::deploy::remote::attach::Attached;
-use crate::deploy::told::fold::{Folded, together};
+use crate::deploy::report::log_dedup::{DedupLine, together};
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
 pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> Text {
@@ -17,13 +17,13 @@ pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]
 }
 
 /// Returns a line that several may have said.
-pub fn folded(screen: Screen, one: &Folded) -> Text {
+pub fn folded(screen: Screen, one: &DedupLine) -> Text {
     let (hosts, sources) = (together(&one.hosts), together(&one.sources));
     line(screen, &hosts, &sources, one.count, &one.text)
 }
 
 /// Returns it as one line of JSON.
-pub fn json(one: &Folded) -> Text {
+pub fn json(one: &DedupLine) -> Text {
     let json = serde_json::json!({
         "hosts": one.hosts,
         "sources": one.sources,

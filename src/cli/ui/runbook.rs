@@ -6,7 +6,7 @@ use crate::core::error::plural;
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::plan::use_on_host::RunsOn;
 use crate::deploy::protocol::words::age_of;
-use crate::deploy::told::runbook::{Approved, Doing, Found, Part, Rolled, Runbook};
+use crate::deploy::report::runbook::{ApprovalDoc, Part, RoleDoc, RolloutDoc, Runbook, StepDoc};
 
 /// Returns the whole page.
 pub fn markdown(book: &Runbook) -> Text {
@@ -116,7 +116,7 @@ impl Page {
         self.line("");
     }
 
-    fn role(&mut self, role: &Found) {
+    fn role(&mut self, role: &RoleDoc) {
         let hosts: Vec<String> = role.probes.iter().map(|(host, _)| host.clone()).collect();
         let many = match role.count {
             None => String::from("Any number of"),
@@ -160,7 +160,7 @@ impl Page {
         }
     }
 
-    fn rollout(&mut self, purpose: &str, rollout: &Rolled, part: &Part, is_gated: bool) {
+    fn rollout(&mut self, purpose: &str, rollout: &RolloutDoc, part: &Part, is_gated: bool) {
         self.paragraph(format!("### Rollout `{}`", rollout.name));
         let until = match is_gated {
             true => "; the next one begins when the gates of the one before hold",
@@ -277,7 +277,7 @@ impl Page {
 }
 
 /// Who must have read a plan before it is carried out.
-fn approved(purpose: &str, approval: &Approved) -> String {
+fn approved(purpose: &str, approval: &ApprovalDoc) -> String {
     let by = match (approval.by.is_empty(), approval.count) {
         (true, 1) => String::from("somebody else"),
         (true, count) => format!("{count} others"),
@@ -289,7 +289,7 @@ fn approved(purpose: &str, approval: &Approved) -> String {
 }
 
 /// A step in one sentence.
-fn sentence(step: &Doing) -> String {
+fn sentence(step: &StepDoc) -> String {
     let what = match step.is_in_words {
         true => step.what.clone(),
         false => code(&step.what),

@@ -18,8 +18,8 @@ use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::{LOGS, quote};
 use crate::deploy::remote::gates::Gates;
 use crate::deploy::remote::host_pool::{self, HostPool};
-use crate::deploy::told::fold::{Fold, Folded, LogLine, unseen};
-use crate::deploy::told::stamps::{Clock, stamp};
+use crate::deploy::report::log_dedup::{DedupLine, LogDedup, LogLine, unseen};
+use crate::deploy::report::log_timestamps::{StampClock, stamp};
 use crate::deploy::{Request, known_roots, world};
 
 /// So long a line waits for others like it, while logs are followed.
@@ -80,7 +80,7 @@ enum Came {
 pub fn tell(
     request: &Request<'_>,
     wanted: Wanted,
-    tell: &dyn Fn(&Folded),
+    tell: &dyn Fn(&DedupLine),
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Heard> {
@@ -116,14 +116,14 @@ fn gather(
     receiver: &Receiver<Came>,
     wanted: Wanted,
     hosts: usize,
-    tell: &dyn Fn(&Folded),
+    tell: &dyn Fn(&DedupLine),
     progress: &dyn Progress,
 ) -> Result<Heard> {
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let window = u64::try_from(WINDOW.as_millis()).unwrap_or(0);
     let mut heard = Heard::default();
-    let (mut past, mut fold, mut missing) = (Vec::new(), Fold::default(), hosts);
+    let (mut past, mut fold, mut missing) = (Vec::new(), LogDedup::default(), hosts);
     let mut past_bytes = 0;
     let mut result = Ok(());
     loop {
@@ -183,7 +183,7 @@ fn gather(
 }
 
 /// Returns the lines that have waited since `until`; all of them if they have become too many.
-fn due(fold: &mut Fold, until: Option<u64>) -> Vec<Folded> {
+fn due(fold: &mut LogDedup, until: Option<u64>) -> Vec<DedupLine> {
     let until = match fold.bytes() > GATHERED_MAX {
         true => Some(u64::MAX),
         false => until,
@@ -192,7 +192,7 @@ fn due(fold: &mut Fold, until: Option<u64>) -> Vec<Folded> {
 }
 
 /// Lines of the past come in the order of their time stamps; of one log, as they stand there.
-fn in_order(mut lines: Vec<LogLine>, fold: &mut Fold, now: u64) {
+fn in_order(mut lines: Vec<LogLine>, fold: &mut LogDedup, now: u64) {
     lines.sort_by(|a, b| (a.time, &a.host, &a.source).cmp(&(b.time, &b.host, &b.source)));
     for line in lines {
         fold.push(line, now);
@@ -217,7 +217,7 @@ struct Listener<'a> {
 /// What is known of one connection's logs.
 #[derive(Default)]
 struct Logs {
-    clock: Clock,
+    clock: StampClock,
     /// By tag: name, and the time of what has no stamp.
     sources: BTreeMap<String, (String, i64)>,
     past: VecDeque<(String, Vec<u8>)>,
@@ -313,7 +313,7 @@ impl Listener<'_> {
     fn event(&mut self, logs: &mut Logs, text: &str, was_away: bool) {
         let words: Vec<&str> = text.splitn(4, ' ').collect();
         match words.as_slice() {
-            ["clock", now, zone] => logs.clock = Clock::parse(now, zone),
+            ["clock", now, zone] => logs.clock = StampClock::parse(now, zone),
             ["source", tag, time, name] if logs.sources.len() < LOGS_MAX => {
                 let time = time.parse::<i64>().unwrap_or(0) * 1000;
                 let source = ((*name).to_owned(), time);
@@ -394,7 +394,7 @@ impl Listener<'_> {
     }
 
     /// Returns a line with its time: its own, or `time`. Remembers it.
-    fn log_line(&mut self, clock: Clock, source: &str, text: Vec<u8>, time: i64) -> LogLine {
+    fn log_line(&mut self, clock: StampClock, source: &str, text: Vec<u8>, time: i64) -> LogLine {
         let last = self.last.entry(source.to_owned()).or_default();
         if last.len() == REMEMBERED {
             last.pop_front();
@@ -414,6 +414,6 @@ impl Listener<'_> {
     }
 }
 
-fn time_of(text: &[u8], clock: Clock) -> Option<(i64, usize)> {
+fn time_of(text: &[u8], clock: StampClock) -> Option<(i64, usize)> {
     stamp(std::str::from_utf8(text).ok()?, clock)
 }

@@ -114,7 +114,7 @@ impl PreparedRun<'_> {
         let mut confirmed = Vec::new();
         loop {
             if let Some(saved) = request.saved {
-                saved.holds(&self.plan, &self.seen)?;
+                saved.check_unchanged(&self.plan, &self.seen)?;
             }
             self.is_let_through(request)?;
             self.confirm(request, &mut confirmed)?;

@@ -24,7 +24,7 @@ pub struct LogLine {
 
 /// One line to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folded {
+pub struct DedupLine {
     /// Hosts that said it.
     pub hosts: BTreeSet<String>,
     /// Logs in which it stood.
@@ -44,12 +44,12 @@ struct Waiting {
     time: i64,
     since: u64,
     key: Vec<u8>,
-    line: Folded,
+    line: DedupLine,
 }
 
 /// Lines that wait for others like them.
 #[derive(Default)]
-pub struct Fold {
+pub struct LogDedup {
     waiting: VecDeque<Waiting>,
     /// The line that each log said last.
     last: BTreeMap<(String, String), u64>,
@@ -58,7 +58,7 @@ pub struct Fold {
     bytes: usize,
 }
 
-impl Fold {
+impl LogDedup {
     /// Takes a line that came at `now`, in milliseconds of any clock.
     pub fn push(&mut self, line: LogLine, now: u64) {
         let who = (line.host.clone(), line.source.clone());
@@ -82,7 +82,7 @@ impl Fold {
                     time: line.time,
                     since: now,
                     key,
-                    line: Folded {
+                    line: DedupLine {
                         hosts: BTreeSet::from([line.host]),
                         sources: BTreeSet::from([line.source]),
                         count: 1,
@@ -96,7 +96,7 @@ impl Fold {
     }
 
     /// Returns, in order, what has waited since `until`.
-    pub fn take(&mut self, until: u64) -> Vec<Folded> {
+    pub fn take(&mut self, until: u64) -> Vec<DedupLine> {
         let mut told = Vec::new();
         while self.waiting.front().is_some_and(|w| w.since <= until) {
             told.extend(self.waiting.pop_front().map(|w| w.line));
@@ -155,7 +155,7 @@ mod tests {
     /// Lines `host text`, told as `hosts count text`.
     #[track_caller]
     fn check(lines: &[&str], expected: &[&str]) {
-        let mut fold = Fold::default();
+        let mut fold = LogDedup::default();
         for line in lines {
             let (host, text) = line.split_once(' ').expect("two words");
             let stamp = if text.starts_with("at") { 3 } else { 0 };
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_has_waited_long_enough_is_told() {
-        let mut fold = Fold::default();
+        let mut fold = LogDedup::default();
         let line = |text: &str| LogLine {
             host: "h".into(),
             source: "s".into(),

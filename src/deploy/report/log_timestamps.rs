@@ -12,14 +12,14 @@ const MONTHS: [&str; 12] = [
 
 /// A host's clock: seconds since 1970, and how far its zone is east of Greenwich.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Clock {
+pub struct StampClock {
     /// Seconds since 1970.
     pub now: i64,
     /// Seconds that local time is ahead.
     pub zone: i64,
 }
 
-impl Clock {
+impl StampClock {
     /// Reads what `date +%s` and `date +%z` print.
     pub fn parse(now: &str, zone: &str) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Clock {
 
 /// Returns the time at the begin of a line, in milliseconds since 1970, and where the rest of
 /// the line begins.
-pub fn stamp(line: &str, clock: Clock) -> Option<(i64, usize)> {
+pub fn stamp(line: &str, clock: StampClock) -> Option<(i64, usize)> {
     let mut reader = Reader(line);
     let is_bracketed = reader.take("[").is_some();
     let ways = [Reader::iso, Reader::common, Reader::syslog];
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
         Some(sign * (hours * 60 + minutes) * 60)
     }
 
-    fn iso(mut self, clock: Clock) -> Option<(i64, Self)> {
+    fn iso(mut self, clock: StampClock) -> Option<(i64, Self)> {
         let rest = &mut self;
         let year = rest.digits(4)?;
         rest.take("-")?;
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         Some((time, self))
     }
 
-    fn common(mut self, clock: Clock) -> Option<(i64, Self)> {
+    fn common(mut self, clock: StampClock) -> Option<(i64, Self)> {
         let day = self.digits(2)?;
         self.take("/")?;
         let month = self.month()?;
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
     }
 
     /// It names no year: the last one in which it is not in the future.
-    fn syslog(mut self, clock: Clock) -> Option<(i64, Self)> {
+    fn syslog(mut self, clock: StampClock) -> Option<(i64, Self)> {
         let month = self.month()?;
         self.take(" ")?;
         let day = match self.take(" ") {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     /// 2026-11-21T16:50:00Z, seen from an hour east of it.
-    const CLOCK: Clock = Clock {
+    const CLOCK: StampClock = StampClock {
         now: 1_795_279_800,
         zone: 3600,
     };
@@ -223,8 +223,8 @@ mod tests {
 
     #[test]
     fn clocks_of_hosts_are_read() {
-        let east = Clock::parse("12", "+0130");
+        let east = StampClock::parse("12", "+0130");
         assert_eq!((east.now, east.zone), (12, 5400));
-        assert_eq!(Clock::parse("x", "x"), Clock::default());
+        assert_eq!(StampClock::parse("x", "x"), StampClock::default());
     }
 }

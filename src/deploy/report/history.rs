@@ -13,7 +13,7 @@ use crate::deploy::protocol::journal::{Line, in_order};
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum End {
+pub enum RunResult {
     /// It came to its end on all hosts that it touched.
     Ok,
     /// A step failed, and what it had changed went back.
@@ -49,7 +49,7 @@ pub struct Run {
     /// Steps that were undone in it.
     pub undone: usize,
     /// How it ended.
-    pub end: End,
+    pub end: RunResult,
     /// The step that did not end well, and its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -174,21 +174,21 @@ fn ended(mut run: Run, signs: &Signs) -> Run {
     run.end = match signs {
         Signs {
             rolled_back: true, ..
-        } => End::RolledBack,
+        } => RunResult::RolledBack,
         Signs {
             is_rollback: true, ..
-        } => End::Rollback,
+        } => RunResult::Rollback,
         Signs {
             went_back: true, ..
-        } => End::WentBack,
-        Signs { failed: true, .. } => End::Failed,
+        } => RunResult::WentBack,
+        Signs { failed: true, .. } => RunResult::Failed,
         Signs {
             interrupted: true, ..
-        } => End::Interrupted,
-        signs if signs.ended == run.hosts.len() => End::Ok,
-        _ => End::Open,
+        } => RunResult::Interrupted,
+        signs if signs.ended == run.hosts.len() => RunResult::Ok,
+        _ => RunResult::Open,
     };
-    if matches!(run.end, End::Ok | End::Rollback) {
+    if matches!(run.end, RunResult::Ok | RunResult::Rollback) {
         run.at = None;
     }
     run

@@ -1,10 +1,10 @@
 //! What plans, journals and logs say to people, and plans that are kept.
 
-pub mod approval;
-pub mod fold;
+pub mod approval_check;
 pub mod history;
-pub mod moved;
+pub mod log_dedup;
+pub mod log_timestamps;
+pub mod plan_changes;
+pub mod plan_file;
 pub mod runbook;
-pub mod saved;
-pub mod stamps;
 pub mod status;

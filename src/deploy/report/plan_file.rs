@@ -19,7 +19,7 @@ use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::quote;
 use crate::deploy::protocol::words::{hex, push_field};
-use crate::deploy::told::moved;
+use crate::deploy::report::plan_changes;
 
 /// First words of a saved plan; one of another version is not read.
 pub const FORMAT: &str = "rel plan 2";
@@ -29,21 +29,21 @@ const MOVED_MAX: usize = 20;
 /// A plan with everything that decided it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SavedPlan {
+pub struct PlanFile {
     /// Version of the format.
     pub format: String,
     /// SHA-256 of `body`.
     pub digest: String,
     /// The plan itself.
-    pub body: Body,
+    pub body: PlanContents,
     /// Who approved this digest.
-    pub approvals: Vec<Approved>,
+    pub approvals: Vec<Approval>,
 }
 
 /// Everything that decides what is done.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Body {
+pub struct PlanContents {
     /// Name of the project.
     pub project: String,
     /// Name of the environment.
@@ -93,7 +93,7 @@ fn is_run_id(text: &str) -> bool {
 /// One approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Approved {
+pub struct Approval {
     /// User who gave it.
     pub user: String,
     /// When, in seconds since 1970.
@@ -110,10 +110,10 @@ struct Head {
     format: String,
 }
 
-impl SavedPlan {
+impl PlanFile {
     /// Returns a plan with its digest and without approvals.
-    pub fn new(mut body: Body) -> Result<Self> {
-        body.plan = moved::saved_form(&body.plan);
+    pub fn new(mut body: PlanContents) -> Result<Self> {
+        body.plan = plan_changes::saved_form(&body.plan);
         Ok(Self {
             format: FORMAT.to_owned(),
             digest: digest(&body)?,
@@ -160,13 +160,17 @@ impl SavedPlan {
         };
         // What the parser passes over, or fills in, is nobody's to hide in.
         let read: Value = serde_json::from_str(text).map_err(|_| no_plan())?;
-        if let Some(field) = moved::field(&read, &moved::value(&saved)?, "") {
+        if let Some(field) = plan_changes::field(&read, &plan_changes::value(&saved)?, "") {
             return wrong(field);
         }
         let body = &saved.body;
-        let mut plan = moved::saved_form(&body.plan);
+        let mut plan = plan_changes::saved_form(&body.plan);
         plan.environment.clone_from(&body.environment);
-        if let Some(field) = moved::field(&moved::value(&body.plan)?, &moved::value(&plan)?, "") {
+        if let Some(field) = plan_changes::field(
+            &plan_changes::value(&body.plan)?,
+            &plan_changes::value(&plan)?,
+            "",
+        ) {
             return wrong(format!("body.plan.{field}"));
         }
         // It becomes part of paths on hosts.
@@ -201,7 +205,7 @@ impl SavedPlan {
     }
 
     /// Returns the approvals that count: of this digest, by somebody else, one a user.
-    fn valid(&self) -> Vec<&Approved> {
+    fn valid(&self) -> Vec<&Approval> {
         let mut users = BTreeSet::new();
         self.approvals
             .iter()
@@ -252,7 +256,7 @@ impl SavedPlan {
     ) -> Result<()> {
         self.may_approve(environment, &user)?;
         self.approvals.retain(|a| a.user != user);
-        self.approvals.push(Approved {
+        self.approvals.push(Approval {
             user,
             time,
             digest: self.digest.clone(),
@@ -262,36 +266,36 @@ impl SavedPlan {
     }
 
     /// Compares what it rests on on this machine with `now`; an error says what moved.
-    pub fn is_made_of(&self, now: &Body) -> Result<()> {
+    pub fn check_inputs(&self, now: &PlanContents) -> Result<()> {
         let mut moved = Vec::new();
         compare(&self.body.files, &now.files, &mut |file, change| {
-            moved.push((file.to_owned(), change.to_owned()));
+            plan_changes.push((file.to_owned(), change.to_owned()));
         });
         compare(
             &self.body.artifacts,
             &now.artifacts,
             &mut |target, change| {
-                moved.push((format!("artifact `{target}`"), change.to_owned()));
+                plan_changes.push((format!("artifact `{target}`"), change.to_owned()));
             },
         );
-        self.refuse(moved)
+        self.refuse(plan_changes)
     }
 
     /// Compares it with what the hosts say now; an error says what moved, host by host.
-    pub fn holds(&self, now: &Plan, seen: &BTreeMap<String, HostState>) -> Result<()> {
-        self.refuse(moved::changes(&self.body.plan, now, seen))
+    pub fn check_unchanged(&self, now: &Plan, seen: &BTreeMap<String, HostState>) -> Result<()> {
+        self.refuse(plan_changes::changes(&self.body.plan, now, seen))
     }
 
     fn refuse(&self, moved: Vec<(String, String)>) -> Result<()> {
-        if moved.is_empty() {
+        if plan_changes.is_empty() {
             return Ok(());
         }
         let environment = &self.body.environment;
         let mut error = Error::host(format!(
             "the world has moved since this plan of `{environment}` was made"
         ));
-        let more = moved.len().saturating_sub(MOVED_MAX);
-        for (whose, what) in moved.into_iter().take(MOVED_MAX) {
+        let more = plan_changes.len().saturating_sub(MOVED_MAX);
+        for (whose, what) in plan_changes.into_iter().take(MOVED_MAX) {
             error = error.note(whose, what);
         }
         if more > 0 {
@@ -302,7 +306,7 @@ impl SavedPlan {
 }
 
 /// Returns an error when an environment takes approved plans only, and this is none.
-pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Result<()> {
+pub fn is_allowed(environment: &Environment, saved: Option<&PlanFile>) -> Result<()> {
     let Some(rule) = &environment.approval else {
         return Ok(());
     };
@@ -352,7 +356,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&SavedPlan>) -> Resul
 /// # Errors
 /// When it was begun and did not end, or went back since.
 pub fn applied_before(
-    saved: &SavedPlan,
+    saved: &PlanFile,
     seen: &BTreeMap<String, HostState>,
 ) -> Result<Option<(u64, String)>> {
     let run = &saved.body.run_id;
@@ -418,7 +422,7 @@ impl ResolvedStep {
     }
 }
 
-fn digest(body: &Body) -> Result<String> {
+fn digest(body: &PlanContents) -> Result<String> {
     match serde_json::to_string(body) {
         Ok(text) => Ok(hex(text.as_bytes())),
         Err(e) => Err(Error::internal(format!("cannot write JSON: {e}"))),
@@ -462,13 +466,13 @@ mod tests {
         }
     }
 
-    fn plan() -> SavedPlan {
-        let body = Body {
+    fn plan() -> PlanFile {
+        let body = PlanContents {
             made_by: "ann".into(),
             run_id: "a-1".into(),
-            ..Body::default()
+            ..PlanContents::default()
         };
-        SavedPlan::new(body).expect("one")
+        PlanFile::new(body).expect("one")
     }
 
     #[test]
@@ -481,7 +485,7 @@ mod tests {
                     Some(user) => (user, "0".repeat(64)),
                     None => (*user, saved.digest.clone()),
                 };
-                saved.approvals.push(Approved {
+                saved.approvals.push(Approval {
                     user: user.to_owned(),
                     time: 1,
                     digest,
@@ -567,7 +571,7 @@ mod tests {
         let saved = plan();
         let text = saved.text().expect("text");
         assert_eq!(
-            SavedPlan::parse("f", &text).expect("reads").digest,
+            PlanFile::parse("f", &text).expect("reads").digest,
             saved.digest
         );
         for bad in [
@@ -576,7 +580,7 @@ mod tests {
             text.replace("\"approvals\"", "\"more\": 1, \"approvals\""),
             text[..text.len() / 2].to_owned(),
         ] {
-            assert!(SavedPlan::parse("f", &bad).is_err(), "{bad}");
+            assert!(PlanFile::parse("f", &bad).is_err(), "{bad}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::deploy::plan::use_on_host::{
 };
 use crate::deploy::protocol::detached::durations;
 use crate::deploy::protocol::words::NOT_MADE;
-use crate::deploy::told::history::{self, End, Run};
+use crate::deploy::report::history::{self, Run, RunResult};
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]
@@ -37,13 +37,13 @@ pub struct Runbook {
     /// Hosts, with the words by which `ssh` reaches them; `None` for this machine.
     pub hosts: Vec<(String, Option<String>)>,
     /// Who must have approved a plan.
-    pub approval: Option<Approved>,
+    pub approval: Option<ApprovalDoc>,
     /// Names for hosts that a probe finds.
-    pub roles: Vec<Found>,
+    pub roles: Vec<RoleDoc>,
     /// Hours in which a run may begin.
     pub windows: Vec<String>,
     /// Its rollouts.
-    pub rollouts: Vec<Rolled>,
+    pub rollouts: Vec<RolloutDoc>,
     /// What is done, in order.
     pub parts: Vec<Part>,
     /// Secrets by name, with the uses that take them.
@@ -58,7 +58,7 @@ pub struct Runbook {
 
 /// Who must have approved a plan.
 #[derive(Clone, Debug)]
-pub struct Approved {
+pub struct ApprovalDoc {
     /// Users who may; anybody else where there are none.
     pub by: Vec<String>,
     /// How many of them.
@@ -67,7 +67,7 @@ pub struct Approved {
 
 /// What is said of a role.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct RoleDoc {
     /// Its name.
     pub name: String,
     /// The hosts that may have it, each with the probe that succeeds where it is.
@@ -78,7 +78,7 @@ pub struct Found {
 
 /// What is said of a rollout.
 #[derive(Clone, Debug)]
-pub struct Rolled {
+pub struct RolloutDoc {
     /// Its name.
     pub name: String,
     /// Hours in which its waves may begin.
@@ -119,12 +119,12 @@ pub struct Part {
     /// What must hold before anything is changed.
     pub guards: Vec<String>,
     /// What is done.
-    pub steps: Vec<Doing>,
+    pub steps: Vec<StepDoc>,
 }
 
 /// One step, in words.
 #[derive(Clone, Debug)]
-pub struct Doing {
+pub struct StepDoc {
     /// Its name.
     pub name: String,
     /// Who does it.
@@ -161,11 +161,11 @@ pub fn of(
     let environment = request.environment;
     let nothing = BTreeMap::new();
     let seen = answers.map_or(&nothing, |a| &a.seen);
-    let approval = environment.approval.as_ref().map(|a| Approved {
+    let approval = environment.approval.as_ref().map(|a| ApprovalDoc {
         by: a.by.clone(),
         count: a.count,
     });
-    let rollouts = environment.rollouts.iter().map(|rollout| Rolled {
+    let rollouts = environment.rollouts.iter().map(|rollout| RolloutDoc {
         name: rollout.name.clone(),
         windows: rollout.windows.iter().map(Window::shown).collect(),
         soak: rollout.soak,
@@ -186,7 +186,9 @@ pub fn of(
         rollouts: rollouts.collect(),
         is_asked: answers.is_some(),
         down: answers.map(|a| a.down.clone()).unwrap_or_default(),
-        last: history::runs(seen).into_iter().find(|r| r.end == End::Ok),
+        last: history::runs(seen)
+            .into_iter()
+            .find(|r| r.end == RunResult::Ok),
         ..Runbook::default()
     };
     for job in jobs {
@@ -196,10 +198,10 @@ pub fn of(
 }
 
 /// Returns the roles with the hosts that may have them.
-fn roles(environment: &Environment, probes: &[Probe]) -> Vec<Found> {
+fn roles(environment: &Environment, probes: &[Probe]) -> Vec<RoleDoc> {
     let found = |role: &Role| {
         let own = probes.iter().filter(|probe| probe.role == role.name);
-        Found {
+        RoleDoc {
             name: role.name.clone(),
             probes: own.map(|p| (p.host.clone(), p.command.clone())).collect(),
             count: role.count,
@@ -291,8 +293,8 @@ fn part(job: &UseOnHost) -> Result<Part> {
     })
 }
 
-fn doing(draft: &ResolvedStep) -> Doing {
-    Doing {
+fn doing(draft: &ResolvedStep) -> StepDoc {
+    StepDoc {
         name: draft.name.clone(),
         seat: draft.seat,
         user: draft.user.clone(),

@@ -12,14 +12,14 @@ use crate::core::error::{Error, Result};
 use crate::deploy::plan::expand::EvalContext;
 use crate::deploy::plan::use_on_host::{RenderPhase, RunsOn, UseOnHost};
 use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
-use crate::deploy::told::moved::other_field;
-use crate::deploy::told::saved::SavedPlan;
+use crate::deploy::report::plan_changes::other_field;
+use crate::deploy::report::plan_file::PlanFile;
 
 /// Returns the plan with all texts that need no host computed anew.
 ///
 /// # Errors
 /// When its uses, steps, hosts or roles are not those of the checkout.
-pub fn computed(saved: &SavedPlan, world: &EvalContext<'_>) -> Result<Plan> {
+pub fn computed(saved: &PlanFile, world: &EvalContext<'_>) -> Result<Plan> {
     let claimed = &saved.body.plan;
     roles(claimed, world)?;
     let jobs = world.jobs()?;
