@@ -4,7 +4,7 @@
 //! [`rollback`] goes back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
-pub mod http;
+pub mod health_check;
 pub mod plan;
 pub mod protocol;
 pub mod recipe;

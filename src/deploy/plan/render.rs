@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::template::{Mode, Template, TemplateError, Value};
-use crate::deploy::http::{HttpCheck, Wait};
+use crate::deploy::health_check::{HealthCheck, HttpCheck};
 use crate::deploy::plan::port::{Answer, Leads, Port};
 use crate::deploy::plan::secret::SecretContent;
 use crate::deploy::plan::use_on_host::{
@@ -404,7 +404,7 @@ impl Scope<'_> {
                 every,
             },
             WaitFor::Port(port) => {
-                ResolvedAction::Ask(Wait::port(self.render(port)?, within, every))
+                ResolvedAction::Ask(HealthCheck::port(self.render(port)?, within, every))
             }
             WaitFor::Http(properties) => {
                 let mut texts = BTreeMap::new();
@@ -413,7 +413,11 @@ impl Scope<'_> {
                         texts.insert(name.clone(), text);
                     }
                 }
-                ResolvedAction::Ask(Wait::http(HttpCheck::from_texts(texts)?, within, every))
+                ResolvedAction::Ask(HealthCheck::http(
+                    HttpCheck::from_texts(texts)?,
+                    within,
+                    every,
+                ))
             }
         })
     }

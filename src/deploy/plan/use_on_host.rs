@@ -12,7 +12,7 @@ use crate::build::model::Artifact;
 use crate::core::diagnostics::Span;
 use crate::core::error::Result;
 use crate::core::template::Value;
-use crate::deploy::http::Wait;
+use crate::deploy::health_check::HealthCheck;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::render::Scope;
 use crate::deploy::plan::secret::{Secret, SecretContent};
@@ -184,7 +184,7 @@ pub enum ResolvedAction {
         every: Duration,
     },
     /// Waits for an answer, from here.
-    Ask(Wait),
+    Ask(HealthCheck),
 }
 
 impl Default for ResolvedAction {

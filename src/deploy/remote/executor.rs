@@ -348,7 +348,7 @@ impl Executor<'_> {
             step: &step.id,
             reason: &step.what,
         });
-        let result = wait.run(self.interrupted);
+        let result = wait.wait_until_ok(self.interrupted);
         let how = if result.is_ok() {
             StepStatus::Done
         } else {

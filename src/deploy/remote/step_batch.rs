@@ -429,7 +429,7 @@ impl<'a> StepBatch<'a> {
     fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
         match &step.draft.act {
             ResolvedAction::Ask(wait) => {
-                wait.run(self.hands.interrupted)?;
+                wait.wait_until_ok(self.hands.interrupted)?;
                 if let Some(url) = wait.url() {
                     lock(&self.done.urls).push(url.to_owned());
                 }

@@ -206,7 +206,7 @@ mod tests {
     use rustls::pki_types::pem::PemObject;
     use rustls::{ServerConfig, ServerConnection};
 
-    use crate::deploy::http::{HttpCheck, Wait};
+    use crate::deploy::health_check::{HealthCheck, HttpCheck};
 
     const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/own.pem");
     const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/own.key");
@@ -293,8 +293,8 @@ mod tests {
                 ..HttpCheck::default()
             };
             // One try.
-            let wait = Wait::http(check, Duration::from_secs(5), Duration::from_secs(10));
-            let result = wait.run(&std::sync::atomic::AtomicBool::new(false));
+            let wait = HealthCheck::http(check, Duration::from_secs(5), Duration::from_secs(10));
+            let result = wait.wait_until_ok(&std::sync::atomic::AtomicBool::new(false));
             assert_eq!(result.is_ok(), expected, "{ca:?} {host} {result:?}");
             serves.join().expect("ends");
         }

@@ -29,8 +29,8 @@ const BODY_MAX: u64 = 4 << 20;
 
 /// Something to wait for from here.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wait {
-    what: What,
+pub struct HealthCheck {
+    what: Endpoint,
     /// For how long.
     pub within: Duration,
     /// Pause between tries.
@@ -38,7 +38,7 @@ pub struct Wait {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum What {
+enum Endpoint {
     Http(HttpCheck),
     Port(String),
 }
@@ -91,11 +91,11 @@ impl HttpCheck {
     }
 }
 
-impl Wait {
+impl HealthCheck {
     /// Waits for an answer.
     pub fn http(check: HttpCheck, within: Duration, every: Duration) -> Self {
         Self {
-            what: What::Http(check),
+            what: Endpoint::Http(check),
             within,
             every,
         }
@@ -104,7 +104,7 @@ impl Wait {
     /// Waits for a port, as `HOST:PORT`.
     pub fn port(address: String, within: Duration, every: Duration) -> Self {
         Self {
-            what: What::Port(address),
+            what: Endpoint::Port(address),
             within,
             every,
         }
@@ -113,15 +113,15 @@ impl Wait {
     /// Returns the URL that is asked.
     pub fn url(&self) -> Option<&str> {
         match &self.what {
-            What::Http(check) => Some(&check.url),
-            What::Port(_) => None,
+            Endpoint::Http(check) => Some(&check.url),
+            Endpoint::Port(_) => None,
         }
     }
 
     /// Returns one line that says what is waited for; never the password.
     pub fn describe(&self) -> String {
         match &self.what {
-            What::Http(check) => {
+            Endpoint::Http(check) => {
                 let mut text = format!("{} answers {}", check.url, check.status);
                 if let Some(contains) = &check.contains {
                     text.push_str(&format!(" with `{contains}`"));
@@ -131,12 +131,12 @@ impl Wait {
                 }
                 text
             }
-            What::Port(address) => format!("{address} takes connections"),
+            Endpoint::Port(address) => format!("{address} takes connections"),
         }
     }
 
     /// Tries until it holds; fails with what the last try found.
-    pub fn run(&self, interrupted: &AtomicBool) -> Result<()> {
+    pub fn wait_until_ok(&self, interrupted: &AtomicBool) -> Result<()> {
         let start = Instant::now();
         let mut tries = 0;
         loop {
@@ -144,8 +144,8 @@ impl Wait {
             let left = self.within.saturating_sub(start.elapsed());
             let limit = left.clamp(Duration::from_millis(500), TRY_MAX);
             let found = match &self.what {
-                What::Http(check) => ask(check, limit)?,
-                What::Port(address) => try_port(address, limit),
+                Endpoint::Http(check) => ask(check, limit)?,
+                Endpoint::Port(address) => try_port(address, limit),
             };
             let Some(found) = found else {
                 return Ok(());
@@ -396,12 +396,12 @@ mod tests {
             .collect();
         map.insert("http".into(), url.into());
         let check = HttpCheck::from_texts(map).expect("reads");
-        let wait = Wait::http(
+        let wait = HealthCheck::http(
             check,
             Duration::from_millis(within_ms),
             Duration::from_millis(10),
         );
-        match wait.run(&AtomicBool::new(false)) {
+        match wait.wait_until_ok(&AtomicBool::new(false)) {
             Ok(()) => String::from("ok"),
             Err(e) => e.facts[0].1.clone(),
         }
@@ -436,9 +436,9 @@ mod tests {
     #[test]
     fn a_wait_says_how_often_it_was_tried() {
         let address = String::from("127.0.0.1:1");
-        let wait = Wait::port(address, Duration::from_millis(1), Duration::from_millis(10));
+        let wait = HealthCheck::port(address, Duration::from_millis(1), Duration::from_millis(10));
         let error = wait
-            .run(&AtomicBool::new(false))
+            .wait_until_ok(&AtomicBool::new(false))
             .expect_err("nobody listens");
         let tried = ("tried".to_owned(), "1 time".to_owned());
         assert!(error.facts.contains(&tried), "{:?}", error.facts);
