@@ -1,6 +1,6 @@
 //! The command line: arguments in, exit code out.
 //!
-//! clap's arguments are turned into a `Context` (where things are, how to talk) and a
+//! clap's arguments are turned into a `Workspace` (where things are, how to talk) and a
 //! call into the rooms below. The environment, the current directory and signals are read
 //! here and nowhere else. Each environment of the Releasefile is a command of its own.
 
@@ -15,36 +15,36 @@ use crate::core::error::{Error, Result};
 use crate::core::fs;
 use crate::deploy::remote::port_forwarder;
 
+mod apply_plan;
 mod artifacts;
 mod attach;
 mod build;
+mod build_summary;
 mod cache;
-mod call;
-mod checkout;
-mod consent;
-mod context;
-mod deploy;
-mod fresh;
+mod check;
+mod confirm;
+mod environment;
+mod environment_args;
 mod hosts;
 mod init;
 mod lock;
 mod log;
-mod names;
+mod null_build;
 mod promote;
 mod query;
-mod report;
+mod resolve_args;
 mod runbook;
-mod saved;
 mod secrets;
 mod signals;
 mod state_dir;
 mod temporary;
-mod trace;
 mod trust;
 pub mod ui;
 mod why;
+mod workspace;
+mod workspace_lock;
 
-use context::Context;
+use workspace::Workspace;
 
 /// Arguments that every command takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -91,14 +91,14 @@ struct Args {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Option<Verb>,
+    command: Option<Subcommand>,
     /// The arguments of an environment, once they are parsed.
     #[arg(skip)]
-    call: Option<call::Call>,
+    call: Option<environment_args::Call>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum Subcommand {
     /// Bring targets up to date: only what is stale, in parallel
     Build(build::BuildArgs),
     /// Show targets and environments, described, fresh or stale
@@ -110,7 +110,7 @@ enum Verb {
     /// Print the key that CI caches a target under
     Hash(query::HashArgs),
     /// Show what would run, changing nothing
-    Plan(deploy::PlanArgs),
+    Plan(environment::PlanArgs),
     /// Show what a target's last run printed; of an environment: the logs on its hosts
     Log(log::LogArgs),
     /// Show hosts: how they are reached, whether they answer, system and free disk
@@ -124,9 +124,9 @@ enum Verb {
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
-    Apply(saved::ApplyArgs),
+    Apply(apply_plan::ApplyArgs),
     /// Approve a saved plan that somebody else made
-    Approve(saved::ApproveArgs),
+    Approve(apply_plan::ApproveArgs),
     /// Hold an environment: nobody else's run begins there
     Lock(lock::LockArgs),
     /// Give an environment back, or break somebody else's hold
@@ -134,7 +134,7 @@ enum Verb {
     /// Look at or clean the local cache
     Cache(cache::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
-    Check(trace::CheckArgs),
+    Check(check::CheckArgs),
     /// Allow a checkout or a cache that belongs to somebody else
     Trust(trust::TrustArgs),
     /// Write a starting Releasefile for the project in this directory
@@ -164,10 +164,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return clap_error(&error, &args),
     };
     let global = parsed.global.clone();
-    let mut context = match Context::new(&global) {
+    let mut context = match Workspace::new(&global) {
         Ok(context) => context,
         Err(error) => {
-            let screen = ui::Screen::new(global.color, false, global.quiet, false);
+            let screen = ui::TermOptions::new(global.color, false, global.quiet, false);
             ui::eprint(&screen.error_text(&error, None));
             return error.kind.exit_code();
         }
@@ -190,9 +190,9 @@ fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
         .styles(styles())
         .try_get_matches_from(args)?;
     let mut parsed = Args::from_arg_matches(&matches)?;
-    if let Some(Verb::Environment(words)) = &parsed.command {
+    if let Some(Subcommand::Environment(words)) = &parsed.command {
         // Behind an environment's name, too, `-C`, `--json` and the like are for `rel`.
-        let call = call::Call::parse(words)?;
+        let call = environment_args::Call::parse(words)?;
         parsed.global = parsed.global.merged(call.global.clone());
         parsed.call = Some(call);
     }
@@ -224,14 +224,14 @@ fn styles() -> clap::builder::Styles {
     clap::builder::Styles::styled()
         .header(anstyle::Style::new().bold())
         .literal(ui::NAME)
-        .error(ui::BAD)
-        .valid(ui::GOOD)
+        .error(ui::ERROR)
+        .valid(ui::OK)
         .invalid(ui::WARN)
 }
 
 /// Writes help, the version, or what is wrong with a command line.
 fn clap_error(error: &clap::Error, args: &[OsString]) -> u8 {
-    let screen = context::bare_screen();
+    let screen = workspace::bare_screen();
     // It quotes arguments, whose line ends and colours must not be taken for its own.
     let shown = args.iter().map(|word| fs::shown(word).into_owned().into());
     let of_shown = parse(&shown.collect::<Vec<OsString>>()).err();
@@ -270,35 +270,35 @@ fn hint(error: &clap::Error) -> Text {
     }
 }
 
-fn run(args: Args, context: &mut Context) -> Result<u8> {
+fn run(args: Args, context: &mut Workspace) -> Result<u8> {
     match args.command {
         None => query::list(context, query::How::default()),
-        Some(Verb::List(how)) => query::list(context, how),
-        Some(Verb::Build(args)) if args.dry_run => {
+        Some(Subcommand::List(how)) => query::list(context, how),
+        Some(Subcommand::Build(args)) if args.dry_run => {
             query::plan_targets(context, &args.targets, query::How::default())
         }
-        Some(Verb::Build(args)) => build::build(context, &args),
-        Some(Verb::Status(args)) => hosts::status(context, &args),
-        Some(Verb::Why(args)) => why::why(context, &args),
-        Some(Verb::Hash(args)) => query::hash(context, &args),
-        Some(Verb::Plan(args)) => deploy::plan(context, &args),
-        Some(Verb::Log(args)) => log::log(context, &args),
-        Some(Verb::Hosts(args)) => hosts::hosts(context, &args),
-        Some(Verb::History(args)) => hosts::history(context, &args),
-        Some(Verb::Attach(args)) => attach::attach(context, &args),
-        Some(Verb::Runbook(args)) => runbook::runbook(context, &args),
-        Some(Verb::Promote(args)) => promote::promote(context, &args),
-        Some(Verb::Apply(args)) => saved::apply(context, &args),
-        Some(Verb::Approve(args)) => saved::approve(context, &args),
-        Some(Verb::Lock(args)) => lock::lock(context, &args),
-        Some(Verb::Unlock(args)) => lock::unlock(context, &args),
-        Some(Verb::Cache(args)) => cache::cache(context, &args),
-        Some(Verb::Check(args)) => trace::check(context, &args),
-        Some(Verb::Trust(args)) => trust::trust(context, &args),
-        Some(Verb::Init(args)) => init::init(context, &args),
-        Some(Verb::Completions { shell }) => completions(context, shell),
-        Some(Verb::Environment(_)) => match &args.call {
-            Some(call) => deploy::environment(context, call),
+        Some(Subcommand::Build(args)) => build::build(context, &args),
+        Some(Subcommand::Status(args)) => hosts::status(context, &args),
+        Some(Subcommand::Why(args)) => why::why(context, &args),
+        Some(Subcommand::Hash(args)) => query::hash(context, &args),
+        Some(Subcommand::Plan(args)) => environment::plan(context, &args),
+        Some(Subcommand::Log(args)) => log::log(context, &args),
+        Some(Subcommand::Hosts(args)) => hosts::hosts(context, &args),
+        Some(Subcommand::History(args)) => hosts::history(context, &args),
+        Some(Subcommand::Attach(args)) => attach::attach(context, &args),
+        Some(Subcommand::Runbook(args)) => runbook::runbook(context, &args),
+        Some(Subcommand::Promote(args)) => promote::promote(context, &args),
+        Some(Subcommand::Apply(args)) => apply_plan::apply(context, &args),
+        Some(Subcommand::Approve(args)) => apply_plan::approve(context, &args),
+        Some(Subcommand::Lock(args)) => lock::lock(context, &args),
+        Some(Subcommand::Unlock(args)) => lock::unlock(context, &args),
+        Some(Subcommand::Cache(args)) => cache::cache(context, &args),
+        Some(Subcommand::Check(args)) => check::check(context, &args),
+        Some(Subcommand::Trust(args)) => trust::trust(context, &args),
+        Some(Subcommand::Init(args)) => init::init(context, &args),
+        Some(Subcommand::Completions { shell }) => completions(context, shell),
+        Some(Subcommand::Environment(_)) => match &args.call {
+            Some(call) => environment::environment(context, call),
             None => Err(Error::internal(
                 "the arguments of an environment were not parsed",
             )),
@@ -307,11 +307,11 @@ fn run(args: Args, context: &mut Context) -> Result<u8> {
 }
 
 /// Prints a completion script; in a project, its environments complete too.
-fn completions(context: &mut Context, shell: clap_complete::Shell) -> Result<u8> {
+fn completions(context: &mut Workspace, shell: clap_complete::Shell) -> Result<u8> {
     let mut command = Args::command();
     if context.project().is_ok() {
         for environment in &context.project()?.environments {
-            command = command.subcommand(call::completed(environment));
+            command = command.subcommand(environment_args::completed(environment));
         }
     }
     let mut script = Vec::new();

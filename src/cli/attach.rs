@@ -1,8 +1,8 @@
 //! `rel attach`: what goes on detached on the hosts of an environment.
 
-use super::context::Context;
-use super::deploy::{Way, on_call, to_json};
+use super::environment::{RunOptions, on_call, to_json};
 use super::query;
+use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Result};
 use crate::core::progress::Progress;
@@ -19,19 +19,19 @@ pub struct AttachArgs {
 }
 
 /// Runs `rel attach`.
-pub fn attach(context: &mut Context, args: &AttachArgs) -> Result<u8> {
+pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = query::standing(job.context, job.project, job.root, &roots)?;
-        let way = Way {
+        let made = query::existing_outputs(job.context, job.project, job.root, &roots)?;
+        let way = RunOptions {
             is_question: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         let (is_json, screen) = (job.context.json, job.context.screen);
         job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let line = |host: &str, step: &str, text: &[u8]| {
                 if !is_json {
-                    ui::print(&ui::logs::line(screen, host, step, 1, text));
+                    ui::print(&ui::log_view::line(screen, host, step, 1, text));
                 }
             };
             let progress: &dyn Progress = progress;
@@ -41,7 +41,11 @@ pub fn attach(context: &mut Context, args: &AttachArgs) -> Result<u8> {
             };
             match is_json {
                 true => ui::print_json(&to_json(&attached.endings)?),
-                false => ui::eprint(&ui::logs::attached_text(screen, &job.purpose(), &attached)),
+                false => ui::eprint(&ui::log_view::attached_text(
+                    screen,
+                    &job.purpose(),
+                    &attached,
+                )),
             }
             Ok(match args.stop {
                 true if attached.down.is_empty() => EXIT_OK,

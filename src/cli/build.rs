@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::context::Context;
-use super::fresh::{Looked, cores};
-use super::names::find;
-use super::report::{Counts, Report, Tally, tell_all_fresh, write_trace};
+use super::build_summary::{BuildSummary, Counts, EventCounter, tell_all_fresh, write_trace};
+use super::null_build::{WorkspaceSnapshot, cores};
+use super::resolve_args::find;
 use super::signals::Listener;
+use super::workspace::Workspace;
 use crate::build::build_log::BuildLog;
 use crate::build::builder::{Builder, Options, Summary};
 use crate::build::cache::Store;
@@ -67,10 +67,10 @@ pub struct BuildArgs {
 }
 
 /// Runs `rel build`.
-pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
+pub fn build(context: &mut Workspace, args: &BuildArgs) -> Result<u8> {
     let started = Instant::now();
     start_trace(context, &args.options);
-    let mut looked = Looked::early(context)?;
+    let mut looked = WorkspaceSnapshot::early(context)?;
     let lists_targets = context.json || context.screen.is_verbose;
     if let Some(looked) = &mut looked
         && looked.all_fresh().is_some()
@@ -100,20 +100,20 @@ pub fn build(context: &mut Context, args: &BuildArgs) -> Result<u8> {
 
 /// Builds targets, drawing progress; shared by `build` and the environments.
 pub fn run(
-    context: &Context,
+    context: &Workspace,
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
     options: &BuildOptions,
-    looked: Option<Looked>,
-) -> Result<Report> {
+    looked: Option<WorkspaceSnapshot>,
+) -> Result<BuildSummary> {
     start_trace(context, options);
-    let state_dir = Context::state_dir(&root);
+    let state_dir = Workspace::state_dir(&root);
     let mut looked = match looked {
         Some(looked) => looked,
         None => {
             let lock = context.lock(&state_dir)?;
-            Looked::under(lock, context, &root, context.graph_id())
+            WorkspaceSnapshot::under(lock, context, &root, context.graph_id())
         }
     };
     let loading = trace::phase("read the state");
@@ -128,13 +128,13 @@ pub fn run(
     let (runner, _listener) = start_runner(&root, &state_dir, jobserver.as_ref())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let (graph, version) = (&project.graph, project.version.as_ref());
-    let now_s = Context::now_s();
+    let now_s = Workspace::now_s();
     let mut inspector = StalenessChecker::new(graph, &digests, &runner, &env, version, now_s);
     inspector.seen = seen;
     let display = display(context, &project.sources);
     let served = Counters::default();
     let counts = || counts(&runner, &digests, &served);
-    let tally = Tally::new(display.as_ref(), &counts);
+    let tally = EventCounter::new(display.as_ref(), &counts);
     let display: &dyn Progress = &tally;
     let store = match options.no_cache {
         true => None,
@@ -161,13 +161,13 @@ pub fn run(
         trace_file(context, options).as_deref(),
         Some((graph, &summary)),
     )?;
-    Ok(Report { summary, phases })
+    Ok(BuildSummary { summary, phases })
 }
 
 /// Keeps what was learned. Being unable to is no failure of the build.
 fn keep(
-    looked: &mut Looked,
-    context: &Context,
+    looked: &mut WorkspaceSnapshot,
+    context: &Workspace,
     inspector: &StalenessChecker<'_>,
     mut records: BuildLog,
     summary: Option<&Summary>,
@@ -190,13 +190,13 @@ fn keep(
 }
 
 /// Starts the trace, if anything of it will be shown.
-fn start_trace(context: &Context, options: &BuildOptions) {
+fn start_trace(context: &Workspace, options: &BuildOptions) {
     if context.stats || options.trace.is_some() {
         trace::start();
     }
 }
 
-fn trace_file(context: &Context, options: &BuildOptions) -> Option<PathBuf> {
+fn trace_file(context: &Workspace, options: &BuildOptions) -> Option<PathBuf> {
     Some(context.dir.join(options.trace.as_ref()?))
 }
 
@@ -241,7 +241,7 @@ fn start_runner(
 }
 
 /// Returns the local cache. Having no place for one is no reason not to build.
-fn store(context: &Context, display: &dyn Progress) -> Option<LocalStore> {
+fn store(context: &Workspace, display: &dyn Progress) -> Option<LocalStore> {
     context
         .store()
         .inspect_err(|error| {
@@ -253,16 +253,16 @@ fn store(context: &Context, display: &dyn Progress) -> Option<LocalStore> {
 
 /// Returns the display for this screen: live on a terminal, else lines. The context is told what
 /// was started.
-pub fn display(context: &Context, sources: &SourceMap) -> Box<dyn Progress> {
+pub fn display(context: &Workspace, sources: &SourceMap) -> Box<dyn Progress> {
     let (screen, sources) = (context.screen, sources.clone());
     let has_started = context.has_started.clone();
     match screen.is_live && !context.json {
         true => Box::new(Noting {
-            display: ui::fancy::Fancy::new(screen, sources),
+            display: ui::live::LiveProgress::new(screen, sources),
             has_started,
         }),
         false => Box::new(Noting {
-            display: ui::plain::Plain::new(screen, sources, ui::eprint),
+            display: ui::plain::PlainProgress::new(screen, sources, ui::eprint),
             has_started,
         }),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::context::Context;
+use super::workspace::Workspace;
 use crate::build::cache::local::LocalStore;
 use crate::build::digest::shown_size;
 use crate::cli::ui;
@@ -47,7 +47,7 @@ fn check_owner(store: &LocalStore, dir: &Path) -> Result<()> {
 }
 
 /// Runs `rel cache`.
-pub fn cache(context: &Context, args: &CacheArgs) -> Result<u8> {
+pub fn cache(context: &Workspace, args: &CacheArgs) -> Result<u8> {
     let (store, dir) = (context.store()?, context.cache_dir()?);
     if !matches!(args.verb, CacheVerb::Size) {
         check_owner(&store, &dir)?;

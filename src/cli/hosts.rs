@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::context::Context;
-use super::deploy::{Way, on_call, to_json};
-use super::names::unknown_name;
+use super::environment::{RunOptions, on_call, to_json};
 use super::query::{self, Names};
+use super::resolve_args::unknown_name;
 use super::secrets;
 use super::signals::Listener;
+use super::workspace::Workspace;
 use crate::build::model::{Host, Project};
 use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
@@ -45,7 +45,7 @@ pub struct HistoryArgs {
 }
 
 /// Runs `rel hosts`.
-pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
+pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let limit = crate::core::deploy_window::duration(&args.within)
@@ -99,7 +99,7 @@ pub fn hosts(context: &mut Context, args: &HostsArgs) -> Result<u8> {
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
     match context.json {
         true => ui::print_json(&to_json(&facts)?),
-        false => ui::print(&ui::hosts::hosts_text(context.screen, &facts)),
+        false => ui::print(&ui::host_tables::hosts_text(context.screen, &facts)),
     }
     Ok(match facts.iter().all(|f| f.is_reachable) {
         true => EXIT_OK,
@@ -154,7 +154,7 @@ pub struct StatusArgs {
 }
 
 /// Runs `rel status`: of targets, or of an environment's hosts.
-pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
+pub fn status(context: &mut Workspace, args: &StatusArgs) -> Result<u8> {
     let names = &args.names;
     let environments = &context.project()?.environments;
     let first = names.targets.first();
@@ -171,16 +171,16 @@ pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
     on_call(context, &names.targets, |job| {
         let roots = job.needs()?;
         // What stands in the tree is what hosts are held against; nothing is built.
-        let made = query::standing(job.context, job.project, job.root, &roots)?;
-        let way = Way {
+        let made = query::existing_outputs(job.context, job.project, job.root, &roots)?;
+        let way = RunOptions {
             is_question: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let hosts = deploy::status(request, args.deep, &NullProgress, interrupted)?;
             match job.context.json {
                 true => ui::print_json(&to_json(&hosts)?),
-                false => ui::print(&ui::hosts::status_text(job.context.screen, &hosts)),
+                false => ui::print(&ui::host_tables::status_text(job.context.screen, &hosts)),
             }
             Ok(EXIT_OK)
         })
@@ -188,13 +188,13 @@ pub fn status(context: &mut Context, args: &StatusArgs) -> Result<u8> {
 }
 
 /// Runs `rel history`.
-pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
+pub fn history(context: &mut Workspace, args: &HistoryArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let nothing = std::collections::BTreeMap::new();
-        let way = Way {
+        let way = RunOptions {
             is_question: true,
             is_by_journal: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
             let mut history = deploy::history(request, args.limit, &NullProgress, interrupted)?;
@@ -202,7 +202,11 @@ pub fn history(context: &mut Context, args: &HistoryArgs) -> Result<u8> {
             history.runs.truncate(args.limit);
             match job.context.json {
                 true => ui::print_json(&to_json(&history)?),
-                false => ui::print(&ui::hosts::history_text(job.context.screen, &history, more)),
+                false => ui::print(&ui::host_tables::history_text(
+                    job.context.screen,
+                    &history,
+                    more,
+                )),
             }
             // That nothing ran is not known where a host did not answer.
             Ok(match history.runs.is_empty() && !history.down.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::context::{Context, RELEASEFILE};
+use super::workspace::{RELEASEFILE, Workspace};
 use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Error, Result};
 use crate::core::escape;
@@ -16,7 +16,7 @@ pub struct InitArgs {
 }
 
 /// Runs `rel init`.
-pub fn init(context: &Context, args: &InitArgs) -> Result<u8> {
+pub fn init(context: &Workspace, args: &InitArgs) -> Result<u8> {
     let text = releasefile(&context.dir);
     if args.print {
         ui::print(&ui::Text::lines(&text));

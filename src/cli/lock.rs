@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::consent::Consent;
-use super::context::Context;
-use super::deploy::{Job, Way, on_call, to_json};
+use super::confirm::Confirmations;
+use super::environment::{EnvironmentRun, RunOptions, on_call, to_json};
+use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::progress::Progress;
@@ -42,7 +42,7 @@ pub struct UnlockArgs {
 }
 
 /// Runs `rel lock`.
-pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
+pub fn lock(context: &mut Workspace, args: &LockArgs) -> Result<u8> {
     let reason = not_empty(&args.reason)?;
     let span = args.span.as_deref().map(duration).transpose()?;
     on_leases(context, &args.words, |request, progress, interrupted| {
@@ -56,7 +56,7 @@ pub fn lock(context: &mut Context, args: &LockArgs) -> Result<u8> {
 }
 
 /// Runs `rel unlock`.
-pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
+pub fn unlock(context: &mut Workspace, args: &UnlockArgs) -> Result<u8> {
     let reason = args.reason.as_deref().map(not_empty).transpose()?;
     on_leases(context, &args.words, |request, progress, interrupted| {
         let done = lease::unfreeze(request, reason, progress, interrupted)?;
@@ -70,11 +70,11 @@ pub fn unlock(context: &mut Context, args: &UnlockArgs) -> Result<u8> {
 }
 
 /// Gives up a scope that can not be left (`rel ENVIRONMENT --abandon`).
-pub(super) fn abandon(job: &Job<'_>, scope: &str, reason: &str) -> Result<u8> {
+pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Result<u8> {
     let reason = not_empty(reason)?;
-    let way = Way {
+    let way = RunOptions {
         is_by_journal: true,
-        ..Way::default()
+        ..RunOptions::default()
     };
     let made = BTreeMap::new();
     job.on_hosts(&[], &made, way, |request, progress, interrupted| {
@@ -97,16 +97,16 @@ pub(super) fn abandon(job: &Job<'_>, scope: &str, reason: &str) -> Result<u8> {
 }
 
 /// Ends services of uses that are gone (`rel ENVIRONMENT --remove-orphans`).
-pub(super) fn remove_orphans(job: &Job<'_>, consent: &Consent) -> Result<u8> {
+pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) -> Result<u8> {
     if job.environment.approval.is_some() {
         let name = &job.environment.name;
         let error = format!("`{name}` is changed by an approved plan only, which ends no orphan");
         return Err(Error::usage(error).help("end it on its host; `--plan` names both"));
     }
-    let way = Way {
+    let way = RunOptions {
         is_by_name: true,
         consent: Some(consent),
-        ..Way::default()
+        ..RunOptions::default()
     };
     let made = BTreeMap::new();
     let roots = job.needs()?;
@@ -137,13 +137,13 @@ pub(super) fn remove_orphans(job: &Job<'_>, consent: &Consent) -> Result<u8> {
 /// Does something with the leases of an environment, and tells what was done. No secret is
 /// asked for.
 fn on_leases(
-    context: &mut Context,
+    context: &mut Workspace,
     words: &[String],
     act: impl FnOnce(&Request<'_>, &dyn Progress, &AtomicBool) -> Result<(Locked, String)>,
 ) -> Result<u8> {
-    let way = Way {
+    let way = RunOptions {
         is_by_journal: true,
-        ..Way::default()
+        ..RunOptions::default()
     };
     on_call(context, words, |job| {
         job.on_hosts(
@@ -158,7 +158,7 @@ fn on_leases(
     })
 }
 
-fn tell(context: &Context, done: &Locked, line: &str) -> Result<u8> {
+fn tell(context: &Workspace, done: &Locked, line: &str) -> Result<u8> {
     if context.json {
         ui::print_json(&to_json(done)?);
     } else if !context.screen.is_quiet {

@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use clap::CommandFactory as _;
 
 use super::Args;
-use super::context::Context;
-use super::deploy::{Way, log_path as log_of_environment, on_call};
-use super::names::find;
-use super::query::standing;
+use super::environment::{RunOptions, log_path as log_of_environment, on_call};
+use super::query::existing_outputs;
+use super::resolve_args::find;
+use super::workspace::Workspace;
 use crate::build::build_log::BuildLog;
 use crate::build::builder::log_path;
 use crate::cli::ui::{self, Text, shown_time};
@@ -78,7 +78,7 @@ fn is_verb(words: &[OsString], at: usize) -> bool {
 }
 
 /// Runs `rel log`.
-pub fn log(context: &mut Context, args: &LogArgs) -> Result<u8> {
+pub fn log(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
     let environments = &context.project()?.environments;
     let first = args.names.first();
     if first.is_some_and(|name| environments.iter().any(|e| e.name == *name)) {
@@ -99,7 +99,7 @@ pub fn log(context: &mut Context, args: &LogArgs) -> Result<u8> {
 }
 
 /// What the steps of the last run from here printed.
-fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
+fn of_last_run(context: &mut Workspace, words: &[String]) -> Result<u8> {
     on_call(context, words, |job| {
         let params = job.environment.params.iter();
         let values = params.filter_map(|p| job.params.get(&p.name));
@@ -115,7 +115,7 @@ fn of_last_run(context: &mut Context, words: &[String]) -> Result<u8> {
 }
 
 /// What is in the logs on the hosts.
-fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
+fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
     let since = args.since.as_deref().map(|text| {
         crate::core::deploy_window::duration(text).map_err(|_| {
             Error::usage(format!("`{text}` is no time")).help("for example: --since 10m")
@@ -128,17 +128,17 @@ fn of_hosts(context: &mut Context, args: &LogArgs) -> Result<u8> {
     };
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = standing(job.context, job.project, job.root, &roots)?;
-        let way = Way {
+        let made = existing_outputs(job.context, job.project, job.root, &roots)?;
+        let way = RunOptions {
             is_question: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let (screen, is_json) = (job.context.screen, job.context.json);
             let tell = |line: &DedupLine| {
                 ui::print(&match is_json {
-                    true => ui::logs::json(line),
-                    false => ui::logs::folded(screen, line),
+                    true => ui::log_view::json(line),
+                    false => ui::log_view::folded(screen, line),
                 });
             };
             let heard = logs::tell(request, wanted, &tell, progress, interrupted)?;
@@ -165,7 +165,7 @@ fn log_at(path: &Path) -> Result<Option<Printed>> {
 }
 
 /// What the last runs of targets printed.
-fn of_targets(context: &mut Context, names: &[String]) -> Result<u8> {
+fn of_targets(context: &mut Workspace, names: &[String]) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let state_dir = context.known_state();
     let records = BuildLog::load_known(state_dir)?;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::build::BuildOptions;
-use super::consent::ConsentArgs;
-use super::context::Context;
-use super::deploy::{Job, on_call};
+use super::confirm::ConsentArgs;
+use super::environment::{EnvironmentRun, on_call};
 use super::hosts::named;
+use super::workspace::Workspace;
 use crate::build::model::Host;
 use crate::core::error::Result;
 use crate::deploy::Promoted;
@@ -32,13 +32,13 @@ pub struct PromoteArgs {
 }
 
 /// Runs `rel promote`.
-pub fn promote(context: &mut Context, args: &PromoteArgs) -> Result<u8> {
+pub fn promote(context: &mut Workspace, args: &PromoteArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let promoted = match args.only.as_slice() {
             [] => Promoted::All,
             words => Promoted::Hosts(names(&named(job.project, words)?)),
         };
-        let job = Job {
+        let job = EnvironmentRun {
             promoted,
             params: job.params.clone(),
             ..*job

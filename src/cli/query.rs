@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use super::context::Context;
-use super::names::{find, usage};
+use super::resolve_args::{find, usage};
 use super::signals::Listener;
+use super::workspace::Workspace;
 use crate::build::build_log::BuildLog;
 use crate::build::digest::FileHasher;
 use crate::build::graph::{Graph, TargetId};
@@ -19,7 +19,7 @@ use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
 use crate::build::runner::Runner;
 use crate::build::stale::{StaleReason, StalenessChecker, Verdict, interrupted};
-use crate::cli::ui::{self, FAINT, GOOD, NAME, Screen, Text, WARN};
+use crate::cli::ui::{self, DIM, NAME, OK, TermOptions, Text, WARN};
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::fs;
 
@@ -63,12 +63,12 @@ impl How {
 }
 
 /// What is known of one target without running anything.
-pub(super) struct Answer {
+pub(super) struct TargetReport {
     pub(super) id: TargetId,
     verdict: Result<Verdict>,
 }
 
-impl Answer {
+impl TargetReport {
     pub(super) fn word(&self) -> &'static str {
         match &self.verdict {
             Ok(Verdict::Fresh(_)) => "fresh",
@@ -108,7 +108,7 @@ impl Answer {
 
 /// Calls `ask` with an inspector that only looks.
 fn inspect<T>(
-    context: &Context,
+    context: &Workspace,
     project: &Project,
     root: PathBuf,
     how: How,
@@ -127,7 +127,7 @@ fn inspect<T>(
         &runner,
         &env,
         version,
-        Context::now_s(),
+        Workspace::now_s(),
     );
     inspector.may_run = !how.no_commands;
     let answer = ask(&inspector, &BuildLog::load_known(state_dir)?)?;
@@ -138,40 +138,40 @@ fn inspect<T>(
 }
 
 /// Returns what is in files, with what former runs remember of that.
-pub(super) fn known_digests(context: &Context, root: &Path) -> FileHasher {
+pub(super) fn known_digests(context: &Workspace, root: &Path) -> FileHasher {
     let stat_cache = context.known_state().map(|dir| dir.join("stat.v1"));
     FileHasher::load(root, stat_cache.unwrap_or_default())
 }
 
 /// Returns the verdict on `roots` and all they need, needs first.
 pub(super) fn survey(
-    context: &Context,
+    context: &Workspace,
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
     how: How,
-) -> Result<Vec<Answer>> {
+) -> Result<Vec<TargetReport>> {
     let order = project.graph.closure(roots);
     let verdicts = inspect(context, project, root, how, |i, records| {
         Ok(i.survey(&order, records))
     })?;
     let answers = order.into_iter().zip(verdicts);
     Ok(answers
-        .map(|(id, verdict)| Answer { id, verdict })
+        .map(|(id, verdict)| TargetReport { id, verdict })
         .collect())
 }
 
-pub(super) fn painted(screen: Screen, answer: &Answer) -> Text {
+pub(super) fn painted(screen: TermOptions, answer: &TargetReport) -> Text {
     let style = match answer.word() {
-        "fresh" => GOOD,
-        "error" => ui::BAD,
+        "fresh" => OK,
+        "error" => ui::ERROR,
         _ => WARN,
     };
     screen.paint(style, format_args!("{:>7}", answer.word()))
 }
 
 /// Runs `rel list`, and `rel` alone.
-pub fn list(context: &mut Context, how: How) -> Result<u8> {
+pub fn list(context: &mut Workspace, how: How) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let all: Vec<TargetId> = project.graph.targets().map(|(id, _)| id).collect();
@@ -228,7 +228,7 @@ fn environment_json(environment: &crate::build::model::Environment) -> Value {
 }
 
 /// Runs `rel status`.
-pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
+pub fn status(context: &mut Workspace, names: &Names) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(project, &names.targets)?;
@@ -260,7 +260,12 @@ pub fn status(context: &mut Context, names: &Names) -> Result<u8> {
 }
 
 /// Returns a target's verdict with up to `limit` reasons.
-pub(super) fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize) -> Text {
+pub(super) fn lines(
+    screen: TermOptions,
+    graph: &Graph,
+    answer: &TargetReport,
+    limit: usize,
+) -> Text {
     let name = screen.paint(NAME, &graph.target(answer.id).name);
     let reasons = answer.reasons(graph);
     let head = painted(screen, answer) + "  " + name;
@@ -291,7 +296,7 @@ pub(super) fn lines(screen: Screen, graph: &Graph, answer: &Answer, limit: usize
 }
 
 /// Runs `rel hash`.
-pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
+pub fn hash(context: &mut Workspace, args: &HashArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(project, &args.targets)?;
@@ -327,7 +332,7 @@ pub fn hash(context: &mut Context, args: &HashArgs) -> Result<u8> {
 }
 
 /// Runs `rel build -n` and `rel plan` of targets.
-pub fn plan_targets(context: &mut Context, targets: &[String], how: How) -> Result<u8> {
+pub fn plan_targets(context: &mut Workspace, targets: &[String], how: How) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(project, targets)?;
@@ -359,7 +364,7 @@ pub fn plan_targets(context: &mut Context, targets: &[String], how: How) -> Resu
         let reason = reasons
             .first()
             .map_or("", |r| r.lines().next().unwrap_or(""));
-        text.line(verb + " " + name + "  " + context.screen.paint(FAINT, reason));
+        text.line(verb + " " + name + "  " + context.screen.paint(DIM, reason));
     }
     let fresh = answers.len() - counts[0] - counts[1] - unknown;
     let rest = match unknown {
@@ -380,7 +385,7 @@ pub fn plan_targets(context: &mut Context, targets: &[String], how: How) -> Resu
 }
 
 /// Runs `rel check`: mistakes end in an error when the Releasefile is loaded.
-pub fn check(context: &mut Context) -> Result<u8> {
+pub fn check(context: &mut Workspace) -> Result<u8> {
     context.load_anew()?;
     let (context, project) = context.with_project()?;
     let (targets, environments) = (project.graph.len(), project.environments.len());
@@ -410,8 +415,8 @@ fn file_name(project: &Project) -> String {
 type MadeById = BTreeMap<TargetId, Arc<TargetOutputs>>;
 
 /// Returns what the fresh ones of `roots` made, and a line for each target that would run.
-pub fn made(
-    context: &Context,
+pub fn fresh_outputs(
+    context: &Workspace,
     project: &Project,
     root: PathBuf,
     roots: &[TargetId],
@@ -420,16 +425,18 @@ pub fn made(
     let mut open = Vec::new();
     for answer in survey(context, project, root, roots, How::default())? {
         match &answer.verdict {
-            Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
+            Ok(Verdict::Fresh(m)) => {
+                drop(fresh_outputs.insert(answer.id, m.clone().unwrap_or_default()))
+            }
             _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
         }
     }
-    Ok((made, open))
+    Ok((fresh_outputs, open))
 }
 
 /// Returns what stands at the outputs of targets, whether they are fresh or not.
-pub fn standing(
-    context: &Context,
+pub fn existing_outputs(
+    context: &Workspace,
     project: &Project,
     root: &Path,
     roots: &[TargetId],
@@ -440,14 +447,14 @@ pub fn standing(
         let outputs = crate::build::outputs::digest_all(project.graph.target(*id), &digests)?;
         if !outputs.is_empty() {
             let product = None;
-            made.insert(*id, Arc::new(TargetOutputs { outputs, product }));
+            fresh_outputs.insert(*id, Arc::new(TargetOutputs { outputs, product }));
         }
     }
-    Ok(made)
+    Ok(fresh_outputs)
 }
 
 /// Returns the project's version.
-pub fn version(context: &Context, project: &Project, root: PathBuf) -> Result<Option<String>> {
+pub fn version(context: &Workspace, project: &Project, root: PathBuf) -> Result<Option<String>> {
     let version = |inspector: &StalenessChecker<'_>, _: &BuildLog| inspector.version();
     inspect(context, project, root, How::default(), version)
 }

@@ -1,8 +1,8 @@
 //! `rel runbook`: the procedure of an environment in words, as Markdown.
 
-use super::context::Context;
-use super::deploy::{Way, on_call};
+use super::environment::{RunOptions, on_call};
 use super::query;
+use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Result};
 use crate::deploy;
@@ -18,20 +18,20 @@ pub struct RunbookArgs {
 }
 
 /// Runs `rel runbook`.
-pub fn runbook(context: &mut Context, args: &RunbookArgs) -> Result<u8> {
+pub fn runbook(context: &mut Workspace, args: &RunbookArgs) -> Result<u8> {
     on_call(context, &args.names, |job| {
         let roots = job.needs()?;
-        let made = query::standing(job.context, job.project, job.root, &roots)?;
-        let way = Way {
+        let made = query::existing_outputs(job.context, job.project, job.root, &roots)?;
+        let way = RunOptions {
             is_question: true,
             is_by_name: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         job.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let mut book = deploy::runbook(request, args.offline, interrupted)?;
             let needs = roots.iter().map(|id| job.project.graph.target(*id));
             book.needs = needs.map(|t| (t.name.clone(), t.desc.clone())).collect();
-            ui::print(&ui::runbook::markdown(&book));
+            ui::print(&ui::runbook_view::markdown(&book));
             Ok(EXIT_OK)
         })
     })

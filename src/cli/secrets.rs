@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 
-use super::context::Context;
 use super::signals::Listener;
+use super::workspace::Workspace;
 use crate::build::command::render_plain;
 use crate::build::graph::Command;
 use crate::build::model::{self, Environment, Project, SecretFrom};
@@ -35,7 +35,7 @@ const KEY: &str = "secret-key";
 
 /// Returns the secrets that the uses of an environment name, with their values.
 pub fn load(
-    context: &Context,
+    context: &Workspace,
     project: &Project,
     environment: &Environment,
     root: &Path,
@@ -106,7 +106,7 @@ pub fn variables(project: &Project) -> Vec<OsString> {
 }
 
 fn value(
-    context: &Context,
+    context: &Workspace,
     root: &Path,
     name: &str,
     secret: &model::Secret,
@@ -201,7 +201,7 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
 }
 
 /// Returns the key of the user's keyed hashes; it is made when it is wanted first.
-fn seal(context: &Context) -> Result<SecretHasher> {
+fn seal(context: &Workspace) -> Result<SecretHasher> {
     let dir = context.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep the key of secrets in")
             .help("set `XDG_STATE_HOME` or `HOME`")

@@ -14,8 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::Context;
 use super::state_dir::Access;
+use super::workspace::Workspace;
 use crate::build::cache::local::LocalStore;
 use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
@@ -45,7 +45,7 @@ pub struct TrustArgs {
 }
 
 /// Runs `rel trust`.
-pub fn trust(context: &Context, args: &TrustArgs) -> Result<u8> {
+pub fn trust(context: &Workspace, args: &TrustArgs) -> Result<u8> {
     let Some(dir) = &args.dir else {
         let trusted = context.trusted();
         match context.json {
@@ -96,7 +96,7 @@ pub fn trust(context: &Context, args: &TrustArgs) -> Result<u8> {
 }
 
 /// Adds a directory to the list or removes it; returns whether that changed anything.
-fn change(context: &Context, state: &Path, dir: &Path, is_removal: bool) -> Result<bool> {
+fn change(context: &Workspace, state: &Path, dir: &Path, is_removal: bool) -> Result<bool> {
     context.make_user_state_dir(state)?;
     let _lock = locked(state)?;
     let mut trusted = load(context, state);
@@ -131,7 +131,7 @@ fn locked(state: &Path) -> Result<File> {
 }
 
 /// Returns the directories that are allowed; none where somebody else may have written the list.
-fn load(context: &Context, state: &Path) -> BTreeSet<PathBuf> {
+fn load(context: &Workspace, state: &Path) -> BTreeSet<PathBuf> {
     let is_user = |uid| context.owners.is_user(uid);
     let is_private = |dir: &Path| {
         let meta = std::fs::symlink_metadata(dir).ok();
@@ -153,7 +153,7 @@ fn load(context: &Context, state: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-impl Context {
+impl Workspace {
     /// Returns the directories that the user has allowed.
     fn trusted(&self) -> &BTreeSet<PathBuf> {
         self.trusted.get_or_init(|| {
@@ -208,7 +208,7 @@ impl Context {
         root: &Path,
         is_named: bool,
     ) -> Result<bool> {
-        let (_, hosts_file) = self.given();
+        let (_, hosts_file) = self.cli_vars();
         let is_hosts = |file: &ReadFile| Some(&*file.path) == hosts_file;
         let mut found = None;
         for file in files.filter(|file| !self.owners.are_trusted(file.owner)) {
@@ -270,7 +270,7 @@ impl Context {
 /// Refuses a cache that somebody else may write to: who writes a result chooses what is restored.
 /// One of root's is as good as one's own. Returns `false` for one that the user trusts all the
 /// same.
-pub(super) fn check_cache(context: &Context, dir: &Path) -> Result<bool> {
+pub(super) fn check_cache(context: &Workspace, dir: &Path) -> Result<bool> {
     let above = dir.parent().unwrap_or(dir);
     if let Err(error) = context.check_way(above, "set `REL_CACHE_DIR` to a directory of your own") {
         return match context.is_trusted(dir) {
@@ -363,7 +363,7 @@ fn reason(why: Unsafe) -> String {
 
 /// Returns a user for people, by name where the system knows one.
 fn user(uid: u32) -> String {
-    match Context::id(&["-nu", &uid.to_string()]) {
+    match Workspace::id(&["-nu", &uid.to_string()]) {
         Some(name) => format!("user `{name}` (uid {uid})"),
         None => format!("uid {uid}"),
     }

@@ -22,33 +22,33 @@ use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{Error, ErrorKind};
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
 
-pub mod approval;
-pub mod deploy;
-pub mod fancy;
-pub mod hosts;
-pub mod kept;
-pub mod logs;
+pub mod approval_view;
+pub mod host_tables;
+pub mod live;
+pub mod log_view;
 pub mod plain;
-pub mod rollback;
-pub mod runbook;
+pub mod plan_view;
+pub mod rollback_view;
+pub mod runbook_view;
+pub mod tee;
 pub mod text;
 
 pub use text::Text;
 
 /// Green: done, fresh.
-pub const GOOD: Style = AnsiColor::Green.on_default();
+pub const OK: Style = AnsiColor::Green.on_default();
 /// Red: failed.
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
+pub const ERROR: Style = AnsiColor::Red.on_default().bold();
 /// Yellow: warnings, stale.
 pub const WARN: Style = AnsiColor::Yellow.on_default();
 /// Cyan: names of what runs.
 pub const NAME: Style = AnsiColor::Cyan.on_default();
 /// Grey: what may be skipped when reading.
-pub const FAINT: Style = Style::new().dimmed();
+pub const DIM: Style = Style::new().dimmed();
 
 /// How much to say, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Screen {
+pub struct TermOptions {
     /// Use colour.
     pub color: bool,
     /// A live display can be drawn on standard error.
@@ -73,7 +73,7 @@ pub enum ColorChoice {
     Never,
 }
 
-impl Screen {
+impl TermOptions {
     /// Returns the screen for standard error as it is.
     pub fn new(choice: ColorChoice, no_color: bool, is_quiet: bool, is_verbose: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
@@ -114,7 +114,7 @@ impl Screen {
             }
             _ => {
                 let text = Text::printed(&error.text(self.color), self.color);
-                let mut line = self.paint(BAD, "error") + ": ";
+                let mut line = self.paint(ERROR, "error") + ": ";
                 line.line(text);
                 line
             }
@@ -160,7 +160,7 @@ pub fn print_json(value: &serde_json::Value) {
 ///
 /// # Errors
 /// What it printed cannot be read.
-pub fn print_log(screen: Screen, log: &Printed) -> std::io::Result<()> {
+pub fn print_log(screen: TermOptions, log: &Printed) -> std::io::Result<()> {
     if is_terminal() {
         return log.each_line(&mut |line| {
             print_line(screen.printed(&String::from_utf8_lossy(line)));
@@ -251,7 +251,7 @@ pub fn is_person() -> bool {
 /// Writes to standard error if that takes it at once: for a caller that cannot wait. The line of
 /// a live display is gone then.
 pub fn last_words(text: &'static str) {
-    let text = match fancy::is_drawn() {
+    let text = match live::is_drawn() {
         true => [text::CLEAR_LINE, text].concat(),
         false => text.to_owned(),
     };

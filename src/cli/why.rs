@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::context::Context;
-use super::names::find;
-use super::query::{Answer, Names, known_digests, lines, painted, survey};
+use super::query::{Names, TargetReport, known_digests, lines, painted, survey};
+use super::resolve_args::find;
+use super::workspace::Workspace;
 use crate::build::build_log::{BuildLog, Record};
 use crate::build::digest::FileHasher;
 use crate::build::graph::{CacheScope, Graph, Target};
-use crate::cli::ui::{self, FAINT, NAME, Text, shown_time};
+use crate::cli::ui::{self, DIM, NAME, Text, shown_time};
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::fs::{self, RepoPath};
 
@@ -26,7 +26,7 @@ pub struct WhyArgs {
 }
 
 /// Runs `rel why`.
-pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
+pub fn why(context: &mut Workspace, args: &WhyArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let graph = &project.graph;
@@ -34,8 +34,8 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     let answers = survey(context, project, root.clone(), &roots, args.names.how)?;
     let records = BuildLog::load_known(context.known_state())?;
     let digests = known_digests(context, &root);
-    let is_asked = |answer: &Answer| args.cache && roots.contains(&answer.id);
-    let shared = |answer: &Answer| -> Result<Option<Shared>> {
+    let is_asked = |answer: &TargetReport| args.cache && roots.contains(&answer.id);
+    let shared = |answer: &TargetReport| -> Result<Option<Shared>> {
         let target = graph.target(answer.id);
         let is_asked = is_asked(answer) && !target.run.is_empty();
         is_asked
@@ -70,12 +70,18 @@ pub fn why(context: &mut Context, args: &WhyArgs) -> Result<u8> {
     Ok(EXIT_OK)
 }
 
-fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &BuildLog) -> Text {
+fn fresh_line(
+    context: &Workspace,
+    graph: &Graph,
+    answer: &TargetReport,
+    records: &BuildLog,
+) -> Text {
     let target = graph.target(answer.id);
     let since = match records.get(&target.name) {
         Some(record) => {
-            let age =
-                std::time::Duration::from_secs(Context::now_s().saturating_sub(record.finished_s));
+            let age = std::time::Duration::from_secs(
+                Workspace::now_s().saturating_sub(record.finished_s),
+            );
             let retried = match record.attempts {
                 0 | 1 => String::new(),
                 attempts => format!(" at attempt {attempts}"),
@@ -90,7 +96,7 @@ fn fresh_line(context: &Context, graph: &Graph, answer: &Answer, records: &Build
     };
     let screen = context.screen;
     let name = screen.paint(NAME, &target.name);
-    painted(screen, answer) + "  " + name + "  " + screen.paint(FAINT, since)
+    painted(screen, answer) + "  " + name + "  " + screen.paint(DIM, since)
 }
 
 /// Who may use the last result of a target.

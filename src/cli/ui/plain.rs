@@ -3,14 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN, shown_time};
+use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN, shown_time};
 use crate::core::diagnostics::SourceMap;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
 use crate::core::progress::{Event, Progress, Settled, StepStatus};
 
 /// Writes events as lines through a function.
-pub struct Plain<W: Fn(&Text) + Sync> {
-    screen: Screen,
+pub struct PlainProgress<W: Fn(&Text) + Sync> {
+    screen: TermOptions,
     /// What the places of mistakes point into.
     sources: SourceMap,
     write: W,
@@ -18,9 +18,9 @@ pub struct Plain<W: Fn(&Text) + Sync> {
     last_step: Mutex<Option<(String, String)>>,
 }
 
-impl<W: Fn(&Text) + Sync> Plain<W> {
+impl<W: Fn(&Text) + Sync> PlainProgress<W> {
     /// Returns a writer of lines; `write` gets whole lines, so that threads do not mix.
-    pub fn new(screen: Screen, sources: SourceMap, write: W) -> Self {
+    pub fn new(screen: TermOptions, sources: SourceMap, write: W) -> Self {
         Self {
             screen,
             sources,
@@ -46,16 +46,16 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
         if how == Settled::Fresh && !self.screen.is_verbose {
             return;
         }
-        let time = self.screen.paint(FAINT, shown_time(took));
+        let time = self.screen.paint(DIM, shown_time(took));
         let reason = reason.map_or(Text::new(), |r| {
-            Text::from("  ") + self.screen.paint(FAINT, r)
+            Text::from("  ") + self.screen.paint(DIM, r)
         });
         let target = Text::from(target);
         match how {
-            Settled::Fresh => self.line(FAINT, "fresh", target),
-            Settled::Restored => self.line(GOOD, "restored", target + reason),
-            Settled::Ran => self.line(GOOD, "done", target + "  " + time),
-            Settled::RanSame => self.line(GOOD, "same", target + "  " + time),
+            Settled::Fresh => self.line(DIM, "fresh", target),
+            Settled::Restored => self.line(OK, "restored", target + reason),
+            Settled::Ran => self.line(OK, "done", target + "  " + time),
+            Settled::RanSame => self.line(OK, "same", target + "  " + time),
             Settled::Failed | Settled::Skipped => {}
         }
         // What is restored was shown when it was made.
@@ -81,7 +81,7 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
 
     /// Returns a line of a command, behind a bar.
     fn printed(&self, line: &str) -> Text {
-        Text::from("         ") + self.screen.paint(FAINT, "|") + " " + self.screen.printed(line)
+        Text::from("         ") + self.screen.paint(DIM, "|") + " " + self.screen.printed(line)
     }
 
     fn step_output(&self, host: &str, step: &str, line: &[u8]) {
@@ -92,7 +92,7 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
         let now = Some((host.to_owned(), step.to_owned()));
         let mut text = Text::new();
         if *last != now {
-            let head = self.screen.paint(FAINT, format_args!("{host} {step}"));
+            let head = self.screen.paint(DIM, format_args!("{host} {step}"));
             text.line(Text::from("         ") + head);
             *last = now;
         }
@@ -102,14 +102,14 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
     }
 
     fn step_finished(&self, host: &str, step: &str, how: StepStatus, took: Duration) {
-        let time = self.screen.paint(FAINT, shown_time(took));
+        let time = self.screen.paint(DIM, shown_time(took));
         let name = self.screen.paint(NAME, host) + "  " + step;
         match how {
-            StepStatus::Done => self.line(GOOD, "done", name + "  " + time),
-            StepStatus::Fresh if self.screen.is_verbose => self.line(FAINT, "fresh", name),
+            StepStatus::Done => self.line(OK, "done", name + "  " + time),
+            StepStatus::Fresh if self.screen.is_verbose => self.line(DIM, "fresh", name),
             StepStatus::Fresh => {}
             StepStatus::Failed(code) => {
-                self.line(BAD, "failed", name + format_args!("  exit status {code}"));
+                self.line(ERROR, "failed", name + format_args!("  exit status {code}"));
             }
             StepStatus::Undone => self.line(WARN, "undone", name),
         }
@@ -130,7 +130,7 @@ impl<W: Fn(&Text) + Sync> Plain<W> {
     }
 }
 
-impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
+impl<W: Fn(&Text) + Sync> Progress for PlainProgress<W> {
     fn event(&self, event: &Event<'_>) {
         if let Event::Failed { error, .. } = event {
             (self.write)(&self.screen.error_text(error, Some(&self.sources)));
@@ -146,7 +146,7 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
         match event {
             Event::Planned { .. } | Event::Failed { .. } | Event::Warning { .. } => {}
             Event::Started { target, reason, .. } => {
-                let reason = self.screen.paint(FAINT, reason);
+                let reason = self.screen.paint(DIM, reason);
                 self.line(NAME, "run", Text::from(*target) + "  " + reason);
             }
             Event::Retrying {
@@ -177,11 +177,11 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
             Event::Host { host, text } => {
                 if self.screen.is_verbose {
                     let host = self.screen.paint(NAME, host);
-                    self.line(FAINT, "host", host + "  " + *text);
+                    self.line(DIM, "host", host + "  " + *text);
                 }
             }
             Event::StepStarted { host, step, reason } => {
-                let reason = self.screen.paint(FAINT, reason);
+                let reason = self.screen.paint(DIM, reason);
                 let host = self.screen.paint(NAME, host);
                 self.line(NAME, "run", host + "  " + *step + "  " + reason);
             }
@@ -194,7 +194,7 @@ impl<W: Fn(&Text) + Sync> Progress for Plain<W> {
             } => {
                 self.step_finished(host, step, *how, *took);
             }
-            Event::Note { text } => self.line(GOOD, "", *text),
+            Event::Note { text } => self.line(OK, "", *text),
         }
     }
 }
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn lines_are_grouped_and_named() {
-        let screen = Screen {
+        let screen = TermOptions {
             color: true,
             is_live: false,
             is_quiet: false,
@@ -214,7 +214,7 @@ mod tests {
         };
         let text = Mutex::new(String::new());
         let write = |s: &Text| text.lock().expect("locks").push_str(s.as_str());
-        let plain = Plain::new(screen, SourceMap::default(), write);
+        let plain = PlainProgress::new(screen, SourceMap::default(), write);
         let finished = Event::Finished {
             target: "wheel",
             how: Settled::Ran,
@@ -224,11 +224,11 @@ mod tests {
         };
         plain.event(&finished);
         // Where there are no colours those of commands are left out.
-        let screen = Screen {
+        let screen = TermOptions {
             color: false,
             ..screen
         };
-        let plain = Plain::new(screen, SourceMap::default(), write);
+        let plain = PlainProgress::new(screen, SourceMap::default(), write);
         plain.event(&Event::Started {
             target: "wheel",
             reason: "never built here",

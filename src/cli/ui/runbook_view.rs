@@ -1,6 +1,6 @@
 //! A runbook as Markdown: what an operator reads, and pastes into a wiki.
 
-use super::hosts::shown_date;
+use super::host_tables::shown_date;
 use super::{Text, shown_time};
 use crate::core::error::plural;
 use crate::deploy::plan::step_effects::Reversibility;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, Command, Parser as _};
 
 use super::build::BuildOptions;
-use super::consent::ConsentArgs;
+use super::confirm::ConsentArgs;
 use crate::build::model::Environment;
 use crate::core::error::Error;
 use crate::core::escape;

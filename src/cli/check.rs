@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 
 use super::build::{self, BuildOptions};
-use super::context::Context;
-use super::names::find;
 use super::query;
+use super::resolve_args::find;
+use super::workspace::Workspace;
 use crate::build::builder::{Summary, UndeclaredAccess};
-use crate::cli::ui::{self, NAME, Screen, Text};
+use crate::cli::ui::{self, NAME, TermOptions, Text};
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Result, plural};
 
 #[derive(Debug, clap::Args)]
@@ -19,14 +19,14 @@ pub struct CheckArgs {
 }
 
 /// Runs `rel check`.
-pub fn check(context: &mut Context, args: &CheckArgs) -> Result<u8> {
+pub fn check(context: &mut Workspace, args: &CheckArgs) -> Result<u8> {
     match args.trace.is_empty() {
         true => query::check(context),
         false => trace(context, &args.trace),
     }
 }
 
-fn trace(context: &mut Context, targets: &[String]) -> Result<u8> {
+fn trace(context: &mut Workspace, targets: &[String]) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(project, targets)?;
@@ -64,7 +64,7 @@ fn answer(summary: &Summary) -> Value {
     })
 }
 
-fn told(screen: Screen, summary: &Summary) -> Text {
+fn told(screen: TermOptions, summary: &Summary) -> Text {
     let mut text = Text::new();
     for (name, found) in &summary.findings {
         let name = screen.paint(NAME, name);

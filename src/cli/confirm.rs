@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::context::Context;
+use super::workspace::Workspace;
 use crate::build::model::Environment;
 use crate::cli::ui;
 use crate::core::error::{Error, ErrorKind, Result};
@@ -34,7 +34,7 @@ pub(super) struct ConsentArgs {
 
 /// What was let through.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Consent {
+pub(super) struct Confirmations {
     /// Guards that are gone over.
     pub(super) overrides: Overrides,
     /// What steps destroy may be lost.
@@ -43,7 +43,7 @@ pub(super) struct Consent {
 
 impl ConsentArgs {
     /// Returns what it lets through in that environment.
-    pub(super) fn of(&self, environment: &Environment) -> Result<Consent> {
+    pub(super) fn of(&self, environment: &Environment) -> Result<Confirmations> {
         if let Some(other) = self.confirm.as_ref().filter(|n| **n != environment.name) {
             let name = &environment.name;
             return Err(Error::usage(format!(
@@ -51,7 +51,7 @@ impl ConsentArgs {
             ))
             .help(format!("`--confirm {name}`, if that is meant")));
         }
-        Ok(Consent {
+        Ok(Confirmations {
             overrides: Overrides {
                 guards: self.guards.clone(),
                 reason: self.reason.clone().unwrap_or_default(),
@@ -63,7 +63,7 @@ impl ConsentArgs {
 
 /// Asks the person at the terminal whether all of this may be lost; an error is a no.
 pub(super) fn ask(
-    context: &Context,
+    context: &Workspace,
     environment: &str,
     all: &[Destruction],
     progress: &dyn Progress,
@@ -72,7 +72,7 @@ pub(super) fn ask(
     if !ui::is_person() || context.json {
         return Err(unconfirmed(environment, all));
     }
-    let text = ui::deploy::question(context.screen, all);
+    let text = ui::plan_view::question(context.screen, all);
     let mut answer = None;
     progress.suspend(&mut || answer = ui::ask(&text, interrupted));
     match answer {

@@ -12,7 +12,7 @@ use crate::core::fs::{self, Signature};
 use crate::core::process;
 
 /// The lock of a checkout, held while it lives; the system frees it however `rel` ends.
-pub struct Lock {
+pub struct WorkspaceLock {
     file: File,
     path: PathBuf,
     /// Device and inode; `None` on a file system that numbers a file anew each time that it is
@@ -28,7 +28,7 @@ const WORDS_MAX: u64 = 64 * 1024;
 /// How often a lock may have lost its name before the file system is not believed.
 const TRIES: usize = 20;
 
-impl Lock {
+impl WorkspaceLock {
     /// Takes the lock, waiting for another `rel` and saying for whom. From then on the state
     /// directory is there, and what is in it is believed.
     pub fn take(state: &StateDir, access: &Access<'_>) -> Result<Self> {
@@ -117,7 +117,7 @@ fn place_of(meta: std::fs::Metadata) -> (u64, u64) {
 pub fn prepare(state: &StateDir, access: &Access<'_>) -> Result<()> {
     match state.make(access)? {
         Some(_) => furnish(state.path()),
-        None => Lock::take(state, access).map(drop),
+        None => WorkspaceLock::take(state, access).map(drop),
     }
 }
 
@@ -205,12 +205,12 @@ mod tests {
 
     use super::*;
 
-    fn take(root: &Path) -> Result<Lock> {
+    fn take(root: &Path) -> Result<WorkspaceLock> {
         let access = Access {
             owners: fs::Owners::new(None),
             is_trusted: &|| false,
         };
-        Lock::take(&StateDir::find(root, &access)?, &access)
+        WorkspaceLock::take(&StateDir::find(root, &access)?, &access)
     }
 
     #[test]

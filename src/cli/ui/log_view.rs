@@ -1,13 +1,13 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
+use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN};
 use crate::deploy::protocol::detached::State;
 use crate::deploy::remote::attach::Attached;
 use crate::deploy::report::log_dedup::{DedupLine, together};
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
-pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]) -> Text {
-    let mut line = screen.paint(NAME, hosts) + "  " + screen.paint(FAINT, source) + "  ";
+pub fn line(screen: TermOptions, hosts: &str, source: &str, count: usize, text: &[u8]) -> Text {
+    let mut line = screen.paint(NAME, hosts) + "  " + screen.paint(DIM, source) + "  ";
     if count > 1 {
         line += screen.paint(WARN, format_args!("{count}x")) + "  ";
     }
@@ -17,7 +17,7 @@ pub fn line(screen: Screen, hosts: &str, source: &str, count: usize, text: &[u8]
 }
 
 /// Returns a line that several may have said.
-pub fn folded(screen: Screen, one: &DedupLine) -> Text {
+pub fn folded(screen: TermOptions, one: &DedupLine) -> Text {
     let (hosts, sources) = (together(&one.hosts), together(&one.sources));
     line(screen, &hosts, &sources, one.count, &one.text)
 }
@@ -34,7 +34,7 @@ pub fn json(one: &DedupLine) -> Text {
 }
 
 /// Returns how detached steps ended, a line each, and what is not known.
-pub fn attached_text(screen: Screen, purpose: &str, attached: &Attached) -> Text {
+pub fn attached_text(screen: TermOptions, purpose: &str, attached: &Attached) -> Text {
     let mut text = Text::new();
     if attached.endings.is_empty() {
         text.line(match (attached.down.is_empty(), attached.is_any_up) {
@@ -53,17 +53,16 @@ pub fn attached_text(screen: Screen, purpose: &str, attached: &Attached) -> Text
                 WARN,
                 format!("stopped, exit status {}", status.unwrap_or(137)),
             ),
-            (_, State::Ended, Some(0)) => (
-                GOOD,
-                format!("ended well: `rel {purpose}` goes on behind it"),
-            ),
-            (_, State::Ended, Some(status)) => (BAD, format!("ended with exit status {status}")),
+            (_, State::Ended, Some(0)) => {
+                (OK, format!("ended well: `rel {purpose}` goes on behind it"))
+            }
+            (_, State::Ended, Some(status)) => (ERROR, format!("ended with exit status {status}")),
             (_, State::Restarted, _) => (
-                BAD,
+                ERROR,
                 String::from("died with its host, which was started anew"),
             ),
             _ => (
-                BAD,
+                ERROR,
                 String::from("was killed on its host, nobody knows how far it came"),
             ),
         };
@@ -73,7 +72,7 @@ pub fn attached_text(screen: Screen, purpose: &str, attached: &Attached) -> Text
     for host in &attached.down {
         let host = Text::from("rel: ") + screen.paint(NAME, host);
         let said = "does not answer: nobody knows what goes on there";
-        text.line(host + "  " + screen.paint(BAD, said));
+        text.line(host + "  " + screen.paint(ERROR, said));
     }
     text
 }

@@ -1,9 +1,11 @@
 //! What a person reads before a saved plan is approved: first what this checkout says, then what
 //! only the file says.
 
-use super::deploy::{INDENT, counts, difference_text, foreign_text, losses, roles_text, ways_back};
-use super::hosts::shown_date;
-use super::{BAD, FAINT, NAME, Screen, Text, WARN};
+use super::host_tables::shown_date;
+use super::plan_view::{
+    INDENT, counts, difference_text, foreign_text, losses, roles_text, ways_back,
+};
+use super::{DIM, ERROR, NAME, TermOptions, Text, WARN};
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::use_on_host::ResolvedAction;
 use crate::deploy::plan::{Plan, PlannedStep, Verdict};
@@ -22,7 +24,7 @@ pub struct ArtifactCheck {
 
 /// What is shown beside the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct ApprovalView {
     /// What was asked: `production branch2`.
     pub purpose: String,
     /// Each input of the plan that its maker chose: name and value.
@@ -32,7 +34,7 @@ pub struct Given {
 }
 
 /// Returns a saved plan for whoever may approve it. `plan` has the texts of this checkout.
-pub fn text(screen: Screen, saved: &PlanFile, plan: &Plan, given: &Given) -> Text {
+pub fn text(screen: TermOptions, saved: &PlanFile, plan: &Plan, given: &ApprovalView) -> Text {
     let mut text = Text::new();
     let body = &saved.body;
     let digest = saved.digest.get(..12).unwrap_or(&saved.digest);
@@ -41,11 +43,11 @@ pub fn text(screen: Screen, saved: &PlanFile, plan: &Plan, given: &Given) -> Tex
     let maker = format!("{user}, {when} UTC (nobody has checked that)");
     let maker = [(String::from("made by"), maker)];
     for (name, value) in maker.iter().chain(&given.inputs) {
-        text.line(screen.paint(FAINT, format_args!("  {name:10}")) + "  " + value);
+        text.line(screen.paint(DIM, format_args!("  {name:10}")) + "  " + value);
     }
     for one in &given.artifacts {
         let digest = one.sha256.get(..12).unwrap_or(&one.sha256);
-        let name = screen.paint(FAINT, format_args!("  {:10}", "artifact"));
+        let name = screen.paint(DIM, format_args!("  {:10}", "artifact"));
         let line = name + format_args!("  {}  {digest}  ", one.target);
         text.line(match one.is_same {
             Some(true) => line + "is what stands here",
@@ -68,7 +70,7 @@ pub fn text(screen: Screen, saved: &PlanFile, plan: &Plan, given: &Given) -> Tex
 }
 
 /// Returns what each step that is due does.
-fn steps_text(screen: Screen, plan: &Plan) -> Text {
+fn steps_text(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = Text::new();
     for job in &plan.jobs {
         let is_shown = |s: &&PlannedStep| screen.is_verbose || is_due(s);
@@ -77,7 +79,7 @@ fn steps_text(screen: Screen, plan: &Plan) -> Text {
             continue;
         }
         let host = screen.paint(NAME, job.host.as_deref().unwrap_or(LOCALHOST));
-        let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
+        let label = screen.paint(DIM, format_args!("{} ({})", job.label, job.recipe));
         text.line(host + "  " + label);
         for step in steps {
             let user = step.draft.user.as_ref();
@@ -95,7 +97,7 @@ fn steps_text(screen: Screen, plan: &Plan) -> Text {
             text.line(format_args!("      {name:10}{on}{user}  {what}{more}"));
             if screen.is_verbose {
                 for line in rest {
-                    text.line(Text::from(INDENT) + screen.paint(FAINT, line));
+                    text.line(Text::from(INDENT) + screen.paint(DIM, line));
                 }
             }
         }
@@ -117,7 +119,7 @@ fn rest_of(step: &PlannedStep) -> Vec<&str> {
 }
 
 /// Returns what the file says of hosts.
-fn claims_text(screen: Screen, plan: &Plan) -> Text {
+fn claims_text(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = roles_text(screen, plan);
     for (host, scopes) in &plan.owed {
         for scope in scopes {
@@ -132,7 +134,7 @@ fn claims_text(screen: Screen, plan: &Plan) -> Text {
         for step in job.steps.iter().filter(|s| is_due(s)) {
             let host = screen.paint(NAME, step.host.as_deref().unwrap_or(LOCALHOST));
             let id = format_args!("  {}  {}  ", step.id, step.verdict.word());
-            text.line((host + id + screen.paint(FAINT, &step.reason)).trimmed());
+            text.line((host + id + screen.paint(DIM, &step.reason)).trimmed());
             text += foreign_text(screen, step);
             if let Some(difference) = &step.difference {
                 text += difference_text(screen, difference);
@@ -141,7 +143,7 @@ fn claims_text(screen: Screen, plan: &Plan) -> Text {
     }
     for blocked in &plan.blocked {
         let what = format_args!("`{}` of `{}` stops it", blocked.guard, blocked.label);
-        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(BAD, what));
+        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(ERROR, what));
     }
     text
 }

@@ -12,7 +12,7 @@ use crate::build::digest::Digest;
 use crate::build::manifest_cache::{self, ManifestKey, SourceStamps};
 use crate::build::model::Project;
 use crate::build::releasefile::{self, LoadRequest};
-use crate::cli::ui::{self, Screen};
+use crate::cli::ui::{self, TermOptions};
 use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
@@ -20,20 +20,20 @@ use crate::core::storage::Checksum;
 use crate::deploy::Recipes;
 use crate::deploy::remote::known_machines;
 
-use super::checkout::{self, Lock};
 use super::state_dir::StateDir;
 use super::trust::{self, refusal};
+use super::workspace_lock::{self, WorkspaceLock};
 use super::{Global, temporary};
 
 /// Name of the file that declares a project.
 pub const RELEASEFILE: &str = "Releasefile.kdl";
 
 /// Everything a command needs to know about where it is.
-pub struct Context {
+pub struct Workspace {
     /// Directory the command works in, absolute.
     pub dir: PathBuf,
     /// How to talk.
-    pub screen: Screen,
+    pub screen: TermOptions,
     /// Answer as JSON.
     pub json: bool,
     /// Say at the end how much was done.
@@ -53,13 +53,13 @@ pub struct Context {
     vars: BTreeMap<String, String>,
     env: BTreeMap<String, OsString>,
     state: OnceLock<StateDir>,
-    located: Option<Located>,
+    located: Option<ManifestLocation>,
     loaded: OnceLock<Loaded>,
     broken: Option<SourceMap>,
 }
 
 /// The Releasefile, found, and its compiled form if that holds.
-struct Located {
+struct ManifestLocation {
     root: PathBuf,
     file: PathBuf,
     origin: ManifestKey,
@@ -85,13 +85,13 @@ struct Parsed {
 }
 
 /// Returns the screen where the command line cannot be read: without its options.
-pub fn bare_screen() -> Screen {
+pub fn bare_screen() -> TermOptions {
     #[expect(clippy::disallowed_methods, reason = "there is no context yet")]
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    Screen::new(ui::ColorChoice::Auto, no_color, false, false)
+    TermOptions::new(ui::ColorChoice::Auto, no_color, false, false)
 }
 
-impl Context {
+impl Workspace {
     /// Reads the environment and the current directory.
     pub fn new(global: &Global) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads them")]
@@ -117,7 +117,7 @@ impl Context {
             );
         }
         let is_verbose = global.verbose > 0;
-        let screen = Screen::new(global.color, no_color, global.quiet, is_verbose);
+        let screen = TermOptions::new(global.color, no_color, global.quiet, is_verbose);
         if global.verbose > 1 {
             let color = screen.color;
             let log = tracing_subscriber::fmt()
@@ -183,13 +183,13 @@ impl Context {
     }
 
     /// Returns `--var` and `--hosts` as they were given.
-    pub fn given(&self) -> (&BTreeMap<String, String>, Option<&Path>) {
+    pub fn cli_vars(&self) -> (&BTreeMap<String, String>, Option<&Path>) {
         (&self.vars, self.hosts_file.as_deref())
     }
 
     /// Takes the variables and the file of hosts that a saved plan was made with. Must come
     /// before the Releasefile is loaded.
-    pub fn adopt(
+    pub fn use_plan_vars(
         &mut self,
         vars: &BTreeMap<String, String>,
         hosts_file: Option<&str>,
@@ -289,7 +289,7 @@ impl Context {
     }
 
     /// Returns who is at work, for journals: `user@machine`.
-    pub fn who(&self) -> String {
+    pub fn operator(&self) -> String {
         let user = self.var("USER").or_else(|| self.var("LOGNAME"));
         let user = user.filter(|u| !u.is_empty());
         let user = user.map_or_else(Self::user, |u| u.to_string_lossy().into_owned());
@@ -378,7 +378,7 @@ impl Context {
         self.loaded.get()?.id.get().copied()
     }
 
-    fn locate(&self) -> Result<Located> {
+    fn locate(&self) -> Result<ManifestLocation> {
         let (found, is_named) = self.find_file()?;
         let file = std::fs::canonicalize(&found).context("find", &found)?;
         if !is_named {
@@ -399,7 +399,7 @@ impl Context {
         let current = current.and_then(|dir| manifest_cache::current(dir, &root, &origin));
         // Files of others are asked about where they are named.
         let current = current.filter(|c| is_named || !c.is_foreign || self.is_trusted(&root));
-        Ok(Located {
+        Ok(ManifestLocation {
             root,
             file,
             origin,
@@ -435,7 +435,7 @@ impl Context {
     }
 
     /// Parses and checks the Releasefile and shows its warnings.
-    fn parse(&mut self, located: Located) -> Result<(Loaded, Vec<Diagnostic>)> {
+    fn parse(&mut self, located: ManifestLocation) -> Result<(Loaded, Vec<Diagnostic>)> {
         let (root, origin) = (located.root, &located.origin);
         let start_ns = crate::build::digest::coarse_now_ns();
         let (recipes, recipe_sources) = self.load_recipes(&root)?;
@@ -558,7 +558,7 @@ impl Context {
     pub fn prepare_state(&self) -> Result<()> {
         let state = self.state()?;
         let root = state.path().parent().unwrap_or(&self.dir);
-        self.with_access(root, |access| checkout::prepare(state, access))
+        self.with_access(root, |access| workspace_lock::prepare(state, access))
     }
 
     fn state(&self) -> Result<&StateDir> {
@@ -568,10 +568,10 @@ impl Context {
 
     /// Takes the lock of the checkout, waiting for another `rel` and saying for whom. From
     /// here on the state may be written: the compiled Releasefile is kept.
-    pub fn lock(&self, state_dir: &Path) -> Result<Lock> {
+    pub fn lock(&self, state_dir: &Path) -> Result<WorkspaceLock> {
         let state = self.state()?;
         let root = state_dir.parent().unwrap_or(state_dir);
-        let lock = self.with_access(root, |access| Lock::take(state, access))?;
+        let lock = self.with_access(root, |access| WorkspaceLock::take(state, access))?;
         if let Some(loaded) = self.loaded.get()
             && let Some(parsed) = &loaded.parsed
         {

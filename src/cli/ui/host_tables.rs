@@ -1,6 +1,6 @@
 //! Hosts, their status and their history, as text: a line each, columns aligned.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
+use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN};
 use crate::core::error::plural;
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words::age_of;
@@ -12,14 +12,14 @@ use crate::deploy::report::status::{HostStatus, State};
 const EDITS_SHOWN: usize = 10;
 
 /// Returns hosts: how reached, whether they answer, and what they are.
-pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> Text {
+pub fn hosts_text(screen: TermOptions, hosts: &[HostFacts]) -> Text {
     let names = width(hosts.iter().map(|h| h.host.as_str()));
     let reaches = width(hosts.iter().map(|h| h.reach.as_str()));
     let mut text = Text::new();
     for host in hosts {
         let (style, word) = match host.is_reachable {
-            true => (GOOD, "ok"),
-            false => (BAD, "down"),
+            true => (OK, "ok"),
+            false => (ERROR, "down"),
         };
         let free = host
             .free_kib
@@ -44,17 +44,17 @@ pub fn hosts_text(screen: Screen, hosts: &[HostFacts]) -> Text {
 }
 
 /// Returns what is live on each host, since when, and whether it is as it should be.
-pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
+pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
     let names = width(hosts.iter().map(|h| h.host.as_str()));
     let mut text = Text::new();
     for host in hosts {
         let (style, word) = match host.state {
-            State::Fresh => (GOOD, "fresh"),
-            State::Drifted => (BAD, "drifted"),
+            State::Fresh => (OK, "fresh"),
+            State::Drifted => (ERROR, "drifted"),
             State::Stale => (WARN, "stale"),
             State::Held => (NAME, "held back"),
             State::Unknown => (WARN, "unknown"),
-            State::Down => (BAD, "down"),
+            State::Down => (ERROR, "down"),
         };
         let word = screen.paint(style, format_args!("{word:>7}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
@@ -85,10 +85,10 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
                 n => format!("  (and {n} more {})", plural(n, "step")),
             };
             let line = format!("{:7}  {:names$}  {reason}{more}", "", "");
-            text.line(screen.paint(FAINT, line));
+            text.line(screen.paint(DIM, line));
         }
         for (label, edits) in &host.edits {
-            let word = screen.paint(BAD, format_args!("{:>7}", "edited"));
+            let word = screen.paint(ERROR, format_args!("{:>7}", "edited"));
             for (at, edit) in edits.iter().take(EDITS_SHOWN + 1).enumerate() {
                 let what = match at {
                     EDITS_SHOWN => format!("and {} more", edits.len() - EDITS_SHOWN),
@@ -116,15 +116,15 @@ pub fn status_text(screen: Screen, hosts: &[HostStatus]) -> Text {
 }
 
 /// Returns runs, newest first: when, who, what, and how it ended.
-pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
+pub fn history_text(screen: TermOptions, history: &History, more: usize) -> Text {
     let mut text = Text::new();
     let runs = &history.runs;
     let whos = width(runs.iter().map(|r| r.who.as_str()));
     for run in runs {
         let (style, word) = match run.end {
-            RunResult::Ok => (GOOD, "ok"),
-            RunResult::WentBack => (BAD, "went back"),
-            RunResult::Failed => (BAD, "failed"),
+            RunResult::Ok => (OK, "ok"),
+            RunResult::WentBack => (ERROR, "went back"),
+            RunResult::Failed => (ERROR, "failed"),
             RunResult::Interrupted => (WARN, "interrupted"),
             RunResult::RolledBack => (WARN, "rolled back"),
             RunResult::Rollback => (NAME, "rollback"),
@@ -151,10 +151,10 @@ pub fn history_text(screen: Screen, history: &History, more: usize) -> Text {
         }
         let who = format_args!("  {}  {:whos$}  ", shown_date(run.begun), run.who);
         let word = screen.paint(style, format_args!("{word:>11}"));
-        text.line(word + who + screen.paint(FAINT, &run.run) + "  " + said);
+        text.line(word + who + screen.paint(DIM, &run.run) + "  " + said);
     }
     for (host, why) in &history.down {
-        let word = screen.paint(BAD, format_args!("{:>11}", "down"));
+        let word = screen.paint(ERROR, format_args!("{:>11}", "down"));
         text.line(word + "  " + screen.paint(NAME, host) + "  " + why);
     }
     if runs.is_empty() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::context::Context;
+use super::workspace::Workspace;
 use crate::build::builder::Summary;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::snapshot::Unchanged;
@@ -18,7 +18,7 @@ use crate::core::trace;
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// What a build did, with its counters.
-pub struct Report {
+pub struct BuildSummary {
     /// How it went.
     pub summary: Summary,
     /// How much was done in each phase.
@@ -26,13 +26,13 @@ pub struct Report {
 }
 
 /// Hands events on, and takes the counters when the survey has ended.
-pub struct Tally<'a> {
+pub struct EventCounter<'a> {
     display: &'a dyn Progress,
     count: &'a (dyn Fn() -> Counts + Sync),
     surveyed: OnceLock<Counts>,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> EventCounter<'a> {
     /// Returns a tally in front of `display`.
     pub fn new(display: &'a dyn Progress, count: &'a (dyn Fn() -> Counts + Sync)) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Progress for Tally<'_> {
+impl Progress for EventCounter<'_> {
     fn event(&self, event: &Event<'_>) {
         if let Event::Planned { .. } = event {
             let _ = self.surveyed.set((self.count)());
@@ -81,7 +81,7 @@ fn look(seen: &Unchanged) -> Counts {
 }
 
 /// Says that every target is fresh, which was seen without reading the graph.
-pub fn tell_all_fresh(context: &Context, seen: &Unchanged, took: Duration) {
+pub fn tell_all_fresh(context: &Workspace, seen: &Unchanged, took: Duration) {
     // No process was started and no directory listed.
     let mut counts = Counts::from([("processes", 0), ("directories listed", 0)]);
     counts.extend(look(seen));
@@ -93,7 +93,7 @@ pub fn tell_all_fresh(context: &Context, seen: &Unchanged, took: Duration) {
 }
 
 /// Writes the end of a build for people.
-fn tell(context: &Context, phases: &[(&'static str, Counts)], line: &str) {
+fn tell(context: &Workspace, phases: &[(&'static str, Counts)], line: &str) {
     if context.stats {
         ui::eprint(&Text::lines(&stats_text(phases)));
     }
@@ -165,9 +165,9 @@ fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> V
     path
 }
 
-impl Report {
+impl BuildSummary {
     /// Returns the exit code of a build that did not succeed.
-    pub fn exit_code(&self, context: &Context) -> u8 {
+    pub fn exit_code(&self, context: &Workspace) -> u8 {
         match self.summary.errors.first() {
             Some((_, error)) => context.exit_code(error),
             None => error::EXIT_INTERRUPTED,
@@ -175,7 +175,7 @@ impl Report {
     }
 
     /// Writes the summary: one line for people, or JSON.
-    pub fn tell(&self, context: &Context, graph: &Graph) {
+    pub fn tell(&self, context: &Workspace, graph: &Graph) {
         if context.json {
             ui::print_json(&self.json(graph));
             return;

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::checkout::Lock;
-use super::context::Context;
+use super::workspace::Workspace;
+use super::workspace_lock::WorkspaceLock;
 use crate::build::build_log::BuildLog;
 use crate::build::builder::Summary;
 use crate::build::graph::{EnvValue, Graph, TargetId};
@@ -16,9 +16,9 @@ use crate::core::progress::Settled;
 use crate::core::trace;
 
 /// A checkout, locked, with what is unchanged in it.
-pub struct Looked {
+pub struct WorkspaceSnapshot {
     /// Held until the build has ended.
-    pub lock: Lock,
+    pub lock: WorkspaceLock,
     /// How far the file system's clock is behind this machine's.
     pub skew_ns: i64,
     state_dir: PathBuf,
@@ -27,13 +27,13 @@ pub struct Looked {
     seen: Option<Unchanged>,
 }
 
-impl Looked {
+impl WorkspaceSnapshot {
     /// Looks at the checkout without reading the graph; `None` when there is no snapshot of it.
-    pub fn early(context: &mut Context) -> Result<Option<Self>> {
+    pub fn early(context: &mut Workspace) -> Result<Option<Self>> {
         let Some((root, graph)) = context.compiled()? else {
             return Ok(None);
         };
-        let state_dir = Context::state_dir(&root);
+        let state_dir = Workspace::state_dir(&root);
         if !snapshot::exists(&state_dir) {
             return Ok(None);
         }
@@ -43,14 +43,14 @@ impl Looked {
 
     /// Looks at a checkout that is locked.
     pub fn under(
-        lock: Lock,
-        context: &Context,
+        lock: WorkspaceLock,
+        context: &Workspace,
         root: &Path,
         graph: Option<crate::core::storage::Checksum>,
     ) -> Self {
         let skew_ns = lock.skew_ns();
         let env = |name: &str| context.var(name);
-        let state_dir = Context::state_dir(root);
+        let state_dir = Workspace::state_dir(root);
         let mut snapshot = graph.and_then(|graph| Snapshot::load(root, &state_dir, &graph, &env));
         let looking = trace::phase("look");
         let seen = snapshot
@@ -94,7 +94,7 @@ impl Looked {
     /// of work, or all of it.
     pub fn draw(
         &mut self,
-        context: &Context,
+        context: &Workspace,
         inspector: &StalenessChecker<'_>,
         records: &BuildLog,
         summary: &Summary,
@@ -133,7 +133,7 @@ impl Looked {
 
 fn basis(
     graph: crate::core::storage::Checksum,
-    context: &Context,
+    context: &Workspace,
     of: &StalenessChecker<'_>,
 ) -> SnapshotKey {
     let inherited = of.graph.targets().flat_map(|(_, target)| {

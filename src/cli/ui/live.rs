@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::plain::Plain;
-use super::{Screen, Text, shown_time};
+use super::plain::PlainProgress;
+use super::{TermOptions, Text, shown_time};
 use crate::core::diagnostics::SourceMap;
 use crate::core::progress::{Event, Progress};
 
@@ -33,15 +33,15 @@ pub fn is_drawn() -> bool {
 type Write = Box<dyn Fn(&Text) + Sync + Send>;
 
 /// Draws the display on standard error.
-pub struct Fancy {
-    plain: Plain<Write>,
+pub struct LiveProgress {
+    plain: PlainProgress<Write>,
     bar: ProgressBar,
     state: Arc<Mutex<State>>,
 }
 
-impl Fancy {
+impl LiveProgress {
     /// Returns a display; it is gone when this is dropped.
-    pub fn new(screen: Screen, sources: SourceMap) -> Self {
+    pub fn new(screen: TermOptions, sources: SourceMap) -> Self {
         DRAWN.fetch_add(1, Ordering::SeqCst);
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -61,21 +61,21 @@ impl Fancy {
         let above = bar.clone();
         let write: Write = Box::new(move |text| above.suspend(|| super::eprint(text)));
         Self {
-            plain: Plain::new(screen, sources, write),
+            plain: PlainProgress::new(screen, sources, write),
             bar,
             state,
         }
     }
 }
 
-impl Drop for Fancy {
+impl Drop for LiveProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
         DRAWN.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Progress for Fancy {
+impl Progress for LiveProgress {
     fn suspend(&self, act: &mut dyn FnMut()) {
         self.bar.suspend(act);
     }

@@ -1,6 +1,6 @@
 //! Plans and outcomes of environments, as text.
 
-use super::{BAD, FAINT, GOOD, NAME, Screen, Text, WARN};
+use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN};
 use crate::core::error::plural;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::diff::{Change, Difference};
@@ -12,7 +12,7 @@ use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
 
 /// Returns a plan use by use, host by host: what would run and why. What is fresh is only
 /// counted, unless the screen is verbose.
-pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
+pub fn plan_text(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = Text::new();
     for (host, scopes) in &plan.owed {
         for scope in scopes {
@@ -52,7 +52,7 @@ pub fn plan_text(screen: Screen, plan: &Plan) -> Text {
     text += blocked_text(screen, &plan.blocked);
     text += unasked_text(screen, plan);
     if let Some(opens) = &plan.closed {
-        let word = screen.paint(BAD, "outside its window:");
+        let word = screen.paint(ERROR, "outside its window:");
         text.line(Text::from(&plan.environment) + "  " + word + " " + opens);
     }
     for (rollout, opens) in &plan.closed_later {
@@ -94,7 +94,7 @@ pub(super) fn counts(plan: &Plan) -> String {
 }
 
 /// Returns what stops a run, with the evidence.
-pub(super) fn blocked_text(screen: Screen, blocked: &[FailedCheck]) -> Text {
+pub(super) fn blocked_text(screen: TermOptions, blocked: &[FailedCheck]) -> Text {
     let mut text = Text::new();
     for blocked in blocked {
         let what = match blocked.stopping {
@@ -105,7 +105,7 @@ pub(super) fn blocked_text(screen: Screen, blocked: &[FailedCheck]) -> Text {
                 blocked.label, blocked.guard
             ),
         };
-        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(BAD, what));
+        text.line(screen.paint(NAME, &blocked.host) + "  " + screen.paint(ERROR, what));
         for line in blocked.evidence.lines() {
             text.line(Text::from(INDENT) + screen.printed(line));
         }
@@ -114,12 +114,12 @@ pub(super) fn blocked_text(screen: Screen, blocked: &[FailedCheck]) -> Text {
 }
 
 /// Returns the guards that are asked when a target is made, for the first time or again.
-fn unasked_text(screen: Screen, plan: &Plan) -> Text {
+fn unasked_text(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = Text::new();
     for guard in &plan.unasked {
         let is_it = |b: &&FailedCheck| b.host == guard.host && b.guard == guard.guard;
         let (asked, word) = match plan.blocked.iter().find(is_it) {
-            Some(_) => ("asked again", screen.paint(FAINT, "note")),
+            Some(_) => ("asked again", screen.paint(DIM, "note")),
             None => ("asked", screen.paint(WARN, "unknown")),
         };
         let (name, target) = (&guard.guard, &guard.target);
@@ -133,7 +133,7 @@ fn unasked_text(screen: Screen, plan: &Plan) -> Text {
 pub(super) const INDENT: &str = "           ";
 
 /// Returns a line for each use that would run: which of its steps can be taken back.
-pub(super) fn ways_back(screen: Screen, plan: &Plan) -> Text {
+pub(super) fn ways_back(screen: TermOptions, plan: &Plan) -> Text {
     let mut uses: Vec<(&str, [Vec<&str>; 2])> = Vec::new();
     for job in &plan.jobs {
         let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
@@ -163,13 +163,13 @@ pub(super) fn ways_back(screen: Screen, plan: &Plan) -> Text {
         if !none.is_empty() {
             parts.push(format!("no way back: {}", none.join(" ")));
         }
-        text.line(screen.paint(NAME, label) + "  " + screen.paint(FAINT, parts.join("; ")));
+        text.line(screen.paint(NAME, label) + "  " + screen.paint(DIM, parts.join("; ")));
     }
     text
 }
 
 /// Returns what would be destroyed, line by line.
-pub(super) fn losses(screen: Screen, all: &[Destruction]) -> Text {
+pub(super) fn losses(screen: TermOptions, all: &[Destruction]) -> Text {
     let mut text = Text::new();
     for one in all {
         let word = match one.verdict {
@@ -177,13 +177,13 @@ pub(super) fn losses(screen: Screen, all: &[Destruction]) -> Text {
             _ => "destroys:",
         };
         let host = screen.paint(NAME, &one.host) + "  " + &one.step;
-        text.line(host + "  " + screen.paint(BAD, word) + " " + &one.lost);
+        text.line(host + "  " + screen.paint(ERROR, word) + " " + &one.lost);
     }
     text
 }
 
 /// Returns the question whether what a run destroys may be lost.
-pub fn question(screen: Screen, all: &[Destruction]) -> Text {
+pub fn question(screen: TermOptions, all: &[Destruction]) -> Text {
     let count = all.len();
     losses(screen, all)
         + format_args!(
@@ -198,7 +198,7 @@ pub fn question(screen: Screen, all: &[Destruction]) -> Text {
 }
 
 /// What goes on on hosts and keeps this plan from them.
-fn other_detached(screen: Screen, plan: &Plan) -> Text {
+fn other_detached(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = Text::new();
     for one in &plan.foreign {
         let host = screen.paint(NAME, &one.host);
@@ -213,18 +213,18 @@ fn other_detached(screen: Screen, plan: &Plan) -> Text {
 }
 
 /// Returns who has which role.
-pub(super) fn roles_text(screen: Screen, plan: &Plan) -> Text {
+pub(super) fn roles_text(screen: TermOptions, plan: &Plan) -> Text {
     let mut text = Text::new();
     for (role, hosts) in &plan.roles {
         for host in hosts {
-            let word = screen.paint(FAINT, format_args!("has the role `{role}`"));
+            let word = screen.paint(DIM, format_args!("has the role `{role}`"));
             text.line(screen.paint(NAME, host) + "  " + word);
         }
     }
     text
 }
 
-fn job_text(screen: Screen, job: &PlannedJob) -> Text {
+fn job_text(screen: TermOptions, job: &PlannedJob) -> Text {
     let is_shown = |s: &&PlannedStep| {
         screen.is_verbose || !matches!(s.verdict, Verdict::Fresh | Verdict::Adopt)
     };
@@ -234,7 +234,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> Text {
         return text;
     }
     let host = screen.paint(NAME, job.host.as_deref().unwrap_or(LOCALHOST));
-    let label = screen.paint(FAINT, format_args!("{} ({})", job.label, job.recipe));
+    let label = screen.paint(DIM, format_args!("{} ({})", job.label, job.recipe));
     text.line(host + "  " + label);
     for step in shown {
         let other = match (&step.host, &job.host) {
@@ -249,7 +249,7 @@ fn job_text(screen: Screen, job: &PlannedJob) -> Text {
             _ => format!("{}  ", step.what),
         };
         let name = format_args!("  {:10}{other}  {what}", step.name);
-        text.line(verdict_text(screen, step.verdict) + name + screen.paint(FAINT, &step.reason));
+        text.line(verdict_text(screen, step.verdict) + name + screen.paint(DIM, &step.reason));
         text += foreign_text(screen, step);
         if let Some(difference) = &step.difference {
             text += difference_text(screen, difference);
@@ -259,9 +259,9 @@ fn job_text(screen: Screen, job: &PlannedJob) -> Text {
 }
 
 /// Returns the word at the begin of a step's line.
-fn verdict_text(screen: Screen, verdict: Verdict) -> Text {
+fn verdict_text(screen: TermOptions, verdict: Verdict) -> Text {
     let style = match verdict {
-        Verdict::Fresh | Verdict::Adopt => GOOD,
+        Verdict::Fresh | Verdict::Adopt => OK,
         Verdict::Run | Verdict::Unknown => WARN,
         Verdict::Ask | Verdict::Held => NAME,
     };
@@ -269,7 +269,7 @@ fn verdict_text(screen: Screen, verdict: Verdict) -> Text {
 }
 
 /// Returns the directory that a step writes into where another user can change it.
-pub(super) fn foreign_text(screen: Screen, step: &PlannedStep) -> Text {
+pub(super) fn foreign_text(screen: TermOptions, step: &PlannedStep) -> Text {
     let mut text = Text::new();
     if let Some(foreign) = &step.foreign {
         let line = format!("writes where others can: {foreign}");
@@ -279,7 +279,7 @@ pub(super) fn foreign_text(screen: Screen, step: &PlannedStep) -> Text {
 }
 
 /// Returns how a file would change, below its step.
-pub(super) fn difference_text(screen: Screen, difference: &Difference) -> Text {
+pub(super) fn difference_text(screen: TermOptions, difference: &Difference) -> Text {
     let sizes = |old: &Option<u64>, new: &u64| match old {
         Some(old) => format!("{old} -> {new} bytes"),
         None => format!("{new} bytes, where nothing stands"),
@@ -289,9 +289,9 @@ pub(super) fn difference_text(screen: Screen, difference: &Difference) -> Text {
         Change::Text { unified } => {
             for line in unified.lines() {
                 let style = match line.as_bytes().first() {
-                    Some(b'+') => GOOD,
-                    Some(b'-') => BAD,
-                    _ => FAINT,
+                    Some(b'+') => OK,
+                    Some(b'-') => ERROR,
+                    _ => DIM,
                 };
                 text.line(Text::from(INDENT) + screen.paint(style, line));
             }
@@ -304,7 +304,7 @@ pub(super) fn difference_text(screen: Screen, difference: &Difference) -> Text {
         Change::Unknown => String::from("what stands there could not be asked"),
         Change::Other => String::from("what stands there is no file"),
     };
-    text.line(Text::from(INDENT) + screen.paint(FAINT, said));
+    text.line(Text::from(INDENT) + screen.paint(DIM, said));
     text
 }
 

@@ -1,13 +1,13 @@
 //! What a rollback would do, as text.
 
-use super::deploy::{INDENT, blocked_text};
-use super::{BAD, FAINT, NAME, Screen, Text};
+use super::plan_view::{INDENT, blocked_text};
+use super::{DIM, ERROR, NAME, TermOptions, Text};
 use crate::core::error::plural;
 use crate::deploy::plan::rollback_plan::{Kind, RollbackPlan, short};
 
 /// Returns a rollback wave by wave and host by host, in its order: what is there, and what will be
 /// there.
-pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
+pub fn text(screen: TermOptions, plan: &RollbackPlan, is_forced: bool) -> Text {
     let mut text = Text::new();
     let mut wave = None;
     for change in &plan.changes {
@@ -35,7 +35,7 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
             true => "overwrites what was changed since",
             false => "stopped: it was changed since",
         };
-        text.line(screen.paint(NAME, &differs.host) + "  " + screen.paint(BAD, word));
+        text.line(screen.paint(NAME, &differs.host) + "  " + screen.paint(ERROR, word));
         text.line(Text::from(INDENT) + differs.line().as_str());
     }
     for edited in &plan.edited {
@@ -43,7 +43,7 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
             true => "goes back to what was edited",
             false => "stopped: it was edited since",
         };
-        text.line(screen.paint(NAME, &edited.host) + "  " + screen.paint(BAD, word));
+        text.line(screen.paint(NAME, &edited.host) + "  " + screen.paint(ERROR, word));
         text.line(Text::from(INDENT) + edited.line().as_str());
     }
     for missing in &plan.missing {
@@ -52,12 +52,12 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
             false if missing.is_in_the_way => "stopped: something is in the way",
             false => "stopped: something is missing",
         };
-        text.line(screen.paint(NAME, &missing.host) + "  " + screen.paint(BAD, word));
+        text.line(screen.paint(NAME, &missing.host) + "  " + screen.paint(ERROR, word));
         text.line(Text::from(INDENT) + missing.text.as_str());
     }
     for refused in &plan.refused {
         let host = screen.paint(NAME, &refused.host) + "  " + &refused.step + "  ";
-        text.line(host + screen.paint(BAD, "stopped: this would be lost"));
+        text.line(host + screen.paint(ERROR, "stopped: this would be lost"));
         text.line(Text::from(INDENT) + refused.text.as_str());
     }
     for label in &plan.except {
@@ -73,6 +73,6 @@ pub fn text(screen: Screen, plan: &RollbackPlan, is_forced: bool) -> Text {
         hosts.len(),
         plural(hosts.len(), "host")
     );
-    text.line(Text::from(said.as_str()) + screen.paint(FAINT, format_args!("  run {runs}")));
+    text.line(Text::from(said.as_str()) + screen.paint(DIM, format_args!("  run {runs}")));
     text
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::plain::Plain;
-use super::{Screen, Text};
+use super::plain::PlainProgress;
+use super::{TermOptions, Text};
 use crate::core::diagnostics::SourceMap;
 use crate::core::progress::{Event, Progress};
 
@@ -16,15 +16,15 @@ const LOG_MAX: usize = 256 << 20;
 type Lines<'a> = Box<dyn Fn(&Text) + Sync + 'a>;
 
 /// Passes events on to a display, and writes them as plain lines to a file.
-pub struct Kept<'a> {
+pub struct TeeProgress<'a> {
     display: &'a dyn Progress,
-    log: Option<Plain<Lines<'a>>>,
+    log: Option<PlainProgress<Lines<'a>>>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> TeeProgress<'a> {
     /// Returns a display with a log; without a file it is the display alone.
     pub fn new(display: &'a dyn Progress, file: Option<&'a File>) -> Self {
-        let screen = Screen {
+        let screen = TermOptions {
             color: false,
             is_live: false,
             is_quiet: false,
@@ -33,7 +33,7 @@ impl<'a> Kept<'a> {
         };
         let log = file.map(|file| {
             let write = bounded(file, LOG_MAX);
-            Plain::new(screen, SourceMap::default(), Box::new(write) as Lines<'a>)
+            PlainProgress::new(screen, SourceMap::default(), Box::new(write) as Lines<'a>)
         });
         Self { display, log }
     }
@@ -56,7 +56,7 @@ fn bounded<'a>(file: &'a File, max: usize) -> impl Fn(&Text) + Sync + 'a {
     }
 }
 
-impl Progress for Kept<'_> {
+impl Progress for TeeProgress<'_> {
     fn event(&self, event: &Event<'_>) {
         if let Some(log) = &self.log {
             log.event(event);

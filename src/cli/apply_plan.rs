@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::artifacts::Artifacts;
-use super::consent::{Consent, ConsentArgs};
-use super::context::Context;
-use super::deploy::{Job, Way, find_environment, params, to_json};
+use super::confirm::{Confirmations, ConsentArgs};
+use super::environment::{EnvironmentRun, RunOptions, find_environment, params, to_json};
+use super::workspace::Workspace;
 use super::{query, secrets};
 use crate::build::graph::{Target, TargetId};
 use crate::build::key::TargetOutputs;
 use crate::build::model::{Artifact, Project};
 use crate::cli::ui;
-use crate::cli::ui::approval::{ArtifactCheck, Given};
+use crate::cli::ui::approval_view::{ApprovalView, ArtifactCheck};
 use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
@@ -61,7 +61,7 @@ pub struct ApproveArgs {
 const DIGITS_SHOWN: usize = 12;
 
 /// Runs `rel apply`.
-pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
+pub fn apply(context: &mut Workspace, args: &ApplyArgs) -> Result<u8> {
     let saved = open(context, &args.saved)?;
     let root = context.root()?;
     let (context, project) = context.with_project()?;
@@ -85,7 +85,7 @@ pub fn apply(context: &mut Context, args: &ApplyArgs) -> Result<u8> {
 }
 
 /// Runs `rel approve`.
-pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
+pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
     let reason = args.reason.as_deref().unwrap_or_default().trim();
     if reason.is_empty() && !args.plan {
         return Err(Error::usage("an approval needs a reason")
@@ -96,14 +96,19 @@ pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let job = job(context, project, &root, &saved)?;
-    let user = Context::user();
+    let user = Workspace::user();
     if !args.plan {
         // Said before anybody reads on.
         saved.may_approve(job.environment, &user)?;
     }
     let (plan, given) = job.computed(&saved)?;
     if !context.json {
-        ui::print(&ui::approval::text(context.screen, &saved, &plan, &given));
+        ui::print(&ui::approval_view::text(
+            context.screen,
+            &saved,
+            &plan,
+            &given,
+        ));
     }
     let is_approved = !args.plan;
     if is_approved {
@@ -114,7 +119,7 @@ pub fn approve(context: &mut Context, args: &ApproveArgs) -> Result<u8> {
         let shown = saved.digest.clone();
         saved = read(context, &args.saved)?;
         is_wanted(&saved, Some(&shown))?;
-        saved.approve(job.environment, user.clone(), Context::now_s(), reason)?;
+        saved.approve(job.environment, user.clone(), Workspace::now_s(), reason)?;
         let path = context.dir.join(&args.saved);
         fs::write_atomically(&path, saved.text()?.as_bytes())?;
     }
@@ -172,13 +177,13 @@ fn ask(saved: &PlanFile) -> Result<()> {
 }
 
 /// Reads a saved plan and takes over what it was made with.
-fn open(context: &mut Context, file: &Path) -> Result<PlanFile> {
+fn open(context: &mut Workspace, file: &Path) -> Result<PlanFile> {
     let saved = read(context, file)?;
-    context.adopt(&saved.body.vars, saved.body.hosts_file.as_deref())?;
+    context.use_plan_vars(&saved.body.vars, saved.body.hosts_file.as_deref())?;
     Ok(saved)
 }
 
-fn read(context: &Context, file: &Path) -> Result<PlanFile> {
+fn read(context: &Workspace, file: &Path) -> Result<PlanFile> {
     let path = context.dir.join(file);
     let text = fs::read_text(&path).context("read", &path)?;
     PlanFile::parse(&file.display().to_string(), &text)
@@ -186,11 +191,11 @@ fn read(context: &Context, file: &Path) -> Result<PlanFile> {
 
 /// Returns the call that a saved plan was made by, with the checkout that is here.
 fn job<'a>(
-    context: &'a Context,
+    context: &'a Workspace,
     project: &'a Project,
     root: &'a Path,
     saved: &PlanFile,
-) -> Result<Job<'a>> {
+) -> Result<EnvironmentRun<'a>> {
     let body = &saved.body;
     if body.project != project.name {
         return Err(mismatch(
@@ -208,7 +213,7 @@ fn job<'a>(
     if params != body.params {
         return Err(mismatch("params", "are others in the file than here"));
     }
-    Ok(Job {
+    Ok(EnvironmentRun {
         context,
         project,
         root,
@@ -218,14 +223,14 @@ fn job<'a>(
     })
 }
 
-impl Job<'_> {
+impl EnvironmentRun<'_> {
     /// Saves a plan of which everything is known.
     pub(super) fn save(
         &self,
         out: &Path,
         roots: &[TargetId],
         is_open: bool,
-        consent: &Consent,
+        consent: &Confirmations,
         request: &Request<'_>,
         plan: Plan,
     ) -> Result<()> {
@@ -257,7 +262,7 @@ impl Job<'_> {
         let names = roots.iter().map(|id| &self.project.graph.target(*id).name);
         let sha256 = |name: &String| Some((request.artifacts)(std::slice::from_ref(name))?.sha256);
         let artifacts = names.filter_map(|n| Some((n.clone(), sha256(n)?)));
-        let (vars, hosts_file) = self.context.given();
+        let (vars, hosts_file) = self.context.cli_vars();
         let below = |f: &Path| f.strip_prefix(self.root).unwrap_or(f).display().to_string();
         let saved = PlanFile::new(PlanContents {
             project: self.project.name.clone(),
@@ -270,8 +275,8 @@ impl Job<'_> {
             is_confirmed: consent.is_confirmed,
             overrides: consent.overrides.clone(),
             version: request.version.clone(),
-            made_by: Context::user(),
-            made_at: Context::now_s(),
+            made_by: Workspace::user(),
+            made_at: Workspace::now_s(),
             run_id: request.run_id.clone(),
             files: self.files()?,
             artifacts: artifacts.collect(),
@@ -286,7 +291,7 @@ impl Job<'_> {
     }
 
     /// Returns a saved plan with the texts of this checkout, and what its maker chose.
-    fn computed(&self, saved: &PlanFile) -> Result<(Plan, Given)> {
+    fn computed(&self, saved: &PlanFile) -> Result<(Plan, ApprovalView)> {
         let body = &saved.body;
         let files = self.files()?;
         if let Some(file) = plan_changes::other_field(&body.files, &files) {
@@ -314,7 +319,7 @@ impl Job<'_> {
         };
         let plan = approval_check::computed(saved, &world)?;
         let artifacts = artifacts.into_iter().map(|(_, seen, _)| seen);
-        let given = Given {
+        let given = ApprovalView {
             purpose: self.purpose(),
             inputs: inputs(saved, self.root),
             artifacts: artifacts.collect(),
@@ -329,8 +334,8 @@ impl Job<'_> {
         roots: &[TargetId],
     ) -> Result<Vec<(&Target, ArtifactCheck, Artifact)>> {
         // One that cannot be read is one that is not made.
-        let made =
-            query::standing(self.context, self.project, self.root, roots).unwrap_or_default();
+        let made = query::existing_outputs(self.context, self.project, self.root, roots)
+            .unwrap_or_default();
         let here = self.artifacts(roots, &made).unwrap_or_default();
         let targets = roots.iter().map(|id| self.project.graph.target(*id));
         let targets: Vec<&Target> = targets.filter(|t| !t.outputs.is_empty()).collect();
@@ -380,7 +385,12 @@ impl Job<'_> {
     }
 
     /// Carries out a saved plan, building nothing; or only asks whether it holds.
-    fn apply_saved(&self, saved: &PlanFile, is_question: bool, consent: &Consent) -> Result<u8> {
+    fn apply_saved(
+        &self,
+        saved: &PlanFile,
+        is_question: bool,
+        consent: &Confirmations,
+    ) -> Result<u8> {
         if !is_question {
             is_allowed(self.environment, Some(saved))?;
         }
@@ -393,7 +403,7 @@ impl Job<'_> {
         saved.check_inputs(&now)?;
         let roots = self.needs()?;
         let made: BTreeMap<TargetId, Arc<TargetOutputs>> =
-            query::standing(self.context, self.project, self.root, &roots)?;
+            query::existing_outputs(self.context, self.project, self.root, &roots)?;
         now.artifacts = BTreeMap::new();
         let artifacts = self.artifacts(&roots, &made)?;
         for id in &roots {
@@ -403,12 +413,12 @@ impl Job<'_> {
             }
         }
         saved.check_inputs(&now)?;
-        let way = Way {
+        let way = RunOptions {
             is_forced: saved.body.is_forced,
             is_logged: !is_question,
             consent: Some(consent),
             saved: Some(saved),
-            ..Way::default()
+            ..RunOptions::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             if is_question {
@@ -427,7 +437,7 @@ impl Job<'_> {
     fn tell_held(&self, saved: &PlanFile, plan: &Plan, before: Option<(u64, String)>) {
         let name = &self.environment.name;
         if !self.context.json {
-            ui::print(&ui::deploy::plan_text(self.context.screen, plan));
+            ui::print(&ui::plan_view::plan_text(self.context.screen, plan));
         }
         if self.context.json {
             let json = serde_json::json!({

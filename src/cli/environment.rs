@@ -10,21 +10,21 @@ use std::sync::atomic::AtomicBool;
 
 use super::artifacts::{self, Artifacts};
 use super::build::{BuildOptions, display};
-use super::call::{Call, command, usage_of};
-use super::consent::{self, Consent};
-use super::context::Context;
+use super::confirm::{self, Confirmations};
+use super::environment_args::{Call, command, usage_of};
 use super::lock;
-use super::names::{find, unknown_name, usage};
 use super::query;
+use super::resolve_args::{find, unknown_name, usage};
 use super::secrets;
 use super::signals::Listener;
+use super::workspace::Workspace;
 use crate::build::graph::TargetId;
 use crate::build::key::TargetOutputs;
 use crate::build::model::{Environment, Param, Project};
 use crate::build::releasefile::COMMANDS;
 use crate::cli::ui;
 use crate::cli::ui::Text;
-use crate::cli::ui::kept::Kept;
+use crate::cli::ui::tee::TeeProgress;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
@@ -46,7 +46,7 @@ pub struct PlanArgs {
 }
 
 /// Runs `rel ENVIRONMENT …`.
-pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
+pub fn environment(context: &mut Workspace, call: &Call) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let environment = find_environment(project, &call.name)?;
@@ -55,7 +55,7 @@ pub fn environment(context: &mut Context, call: &Call) -> Result<u8> {
         ui::print(&Text::lines(&command.render_long_help().to_string()));
         return Ok(EXIT_OK);
     }
-    let job = Job::new(context, project, &root, &call.name, &call.values)?;
+    let job = EnvironmentRun::new(context, project, &root, &call.name, &call.values)?;
     let args = &call.args;
     if let Some(scope) = &args.abandon {
         let reason = args.consent.reason.as_deref().unwrap_or_default();
@@ -120,9 +120,9 @@ pub(super) fn params(
 
 /// Calls `act` with the environment and the parameters that `words` are.
 pub(super) fn on_call(
-    context: &mut Context,
+    context: &mut Workspace,
     words: &[String],
-    act: impl FnOnce(&Job<'_>) -> Result<u8>,
+    act: impl FnOnce(&EnvironmentRun<'_>) -> Result<u8>,
 ) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
@@ -130,11 +130,11 @@ pub(super) fn on_call(
         Some((name, values)) => (name.as_str(), values),
         None => ("", words),
     };
-    act(&Job::new(context, project, &root, name, values)?)
+    act(&EnvironmentRun::new(context, project, &root, name, values)?)
 }
 
 /// Runs `rel plan`.
-pub fn plan(context: &mut Context, args: &PlanArgs) -> Result<u8> {
+pub fn plan(context: &mut Workspace, args: &PlanArgs) -> Result<u8> {
     let is_environment = match args.names.first() {
         Some(name) => context
             .project()?
@@ -172,8 +172,8 @@ pub(super) fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&
 }
 
 /// One call of an environment.
-pub(super) struct Job<'a> {
-    pub(super) context: &'a Context,
+pub(super) struct EnvironmentRun<'a> {
+    pub(super) context: &'a Workspace,
     pub(super) project: &'a Project,
     pub(super) root: &'a Path,
     pub(super) environment: &'a Environment,
@@ -183,7 +183,7 @@ pub(super) struct Job<'a> {
 
 /// How hosts are gone to.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Way<'a> {
+pub(super) struct RunOptions<'a> {
     /// `--force`.
     pub(super) is_forced: bool,
     /// `--except`: uses that a rollback leaves as they are.
@@ -197,15 +197,15 @@ pub(super) struct Way<'a> {
     /// What steps print is kept.
     pub(super) is_logged: bool,
     /// What a person lets through.
-    pub(super) consent: Option<&'a Consent>,
+    pub(super) consent: Option<&'a Confirmations>,
     /// The plan that is to be carried out.
     pub(super) saved: Option<&'a PlanFile>,
 }
 
-impl<'a> Job<'a> {
+impl<'a> EnvironmentRun<'a> {
     /// Returns the call of the environment `name` with these arguments.
     pub(super) fn new(
-        context: &'a Context,
+        context: &'a Workspace,
         project: &'a Project,
         root: &'a Path,
         name: &str,
@@ -223,9 +223,9 @@ impl<'a> Job<'a> {
     }
 }
 
-impl Job<'_> {
+impl EnvironmentRun<'_> {
     /// Builds what the environment needs, then brings its hosts up to date.
-    pub(super) fn apply(&self, options: &BuildOptions, consent: &Consent) -> Result<u8> {
+    pub(super) fn apply(&self, options: &BuildOptions, consent: &Confirmations) -> Result<u8> {
         // Said before anything is built.
         if let Err(refused) = is_allowed(self.environment, None) {
             return self.without_approval(refused, options.force);
@@ -251,15 +251,15 @@ impl Job<'_> {
                 return Ok(report.exit_code(self.context));
             }
             if !self.context.json && !self.context.screen.is_quiet {
-                ui::tell(super::report::summary_line(&report.summary));
+                ui::tell(super::build_summary::summary_line(&report.summary));
             }
             made = report.summary.made;
         }
-        let way = Way {
+        let way = RunOptions {
             is_forced: options.force,
             is_logged: true,
             consent: Some(consent),
-            ..Way::default()
+            ..RunOptions::default()
         };
         self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
             let outcome = deploy::apply(request, progress, interrupted)?;
@@ -272,7 +272,8 @@ impl Job<'_> {
     fn without_approval(&self, refused: Box<Error>, is_forced: bool) -> Result<u8> {
         self.check()?;
         let roots = self.needs()?;
-        let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
+        let (made, open) =
+            query::fresh_outputs(self.context, self.project, self.root.to_owned(), &roots)?;
         let refused = match (self.promoted.is_none(), refused) {
             (true, refused) => refused,
             (false, refused) => refused.help(format!(
@@ -284,9 +285,9 @@ impl Job<'_> {
         if !open.is_empty() {
             return Err(refused);
         }
-        let way = Way {
+        let way = RunOptions {
             is_forced,
-            ..Way::default()
+            ..RunOptions::default()
         };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let plan = match deploy::plan(request, &NullProgress, interrupted) {
@@ -313,31 +314,35 @@ impl Job<'_> {
 
     /// Shows what `rollback` would do, host by host, from what to what.
     fn plan_rollback(&self, is_forced: bool, except: &[String]) -> Result<u8> {
-        let way = Way {
+        let way = RunOptions {
             is_forced,
             except,
             is_by_name: true,
-            ..Way::default()
+            ..RunOptions::default()
         };
         let made = BTreeMap::new();
         self.on_hosts(&[], &made, way, |request, progress, interrupted| {
             let plan = deploy::plan_rollback(request, progress, interrupted)?;
             match self.context.json {
                 true => ui::print_json(&to_json(&plan)?),
-                false => ui::print(&ui::rollback::text(self.context.screen, &plan, is_forced)),
+                false => ui::print(&ui::rollback_view::text(
+                    self.context.screen,
+                    &plan,
+                    is_forced,
+                )),
             }
             Ok(EXIT_OK)
         })
     }
 
-    fn rollback(&self, is_forced: bool, except: &[String], consent: &Consent) -> Result<u8> {
-        let way = Way {
+    fn rollback(&self, is_forced: bool, except: &[String], consent: &Confirmations) -> Result<u8> {
+        let way = RunOptions {
             is_forced,
             except,
             is_by_name: true,
             is_logged: true,
             consent: Some(consent),
-            ..Way::default()
+            ..RunOptions::default()
         };
         self.on_hosts(
             &[],
@@ -356,19 +361,20 @@ impl Job<'_> {
         &self,
         is_forced: bool,
         out: Option<&Path>,
-        consent: &Consent,
+        consent: &Confirmations,
     ) -> Result<u8> {
         self.check()?;
         let roots = self.needs()?;
-        let (made, open) = query::made(self.context, self.project, self.root.to_owned(), &roots)?;
+        let (made, open) =
+            query::fresh_outputs(self.context, self.project, self.root.to_owned(), &roots)?;
         if !self.context.json {
             for line in &open {
                 ui::print(line);
             }
         }
-        let way = Way {
+        let way = RunOptions {
             is_forced,
-            ..Way::default()
+            ..RunOptions::default()
         };
         self.on_hosts(&roots, &made, way, |request, _, interrupted| {
             let mut plan = deploy::plan(request, &NullProgress, interrupted)?;
@@ -378,7 +384,7 @@ impl Job<'_> {
             }
             match self.context.json {
                 true => ui::print_json(&to_json(&plan)?),
-                false => ui::print(&ui::deploy::plan_text(self.context.screen, &plan)),
+                false => ui::print(&ui::plan_view::plan_text(self.context.screen, &plan)),
             }
             if let Some(error) = deploy::unwritable(&plan) {
                 return Err(error);
@@ -415,7 +421,7 @@ impl Job<'_> {
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<TargetOutputs>>,
-        way: Way<'_>,
+        way: RunOptions<'_>,
         work: impl FnOnce(&Request<'_>, &dyn crate::core::progress::Progress, &AtomicBool) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
@@ -428,7 +434,7 @@ impl Job<'_> {
             true => Some(self.open_log()?),
             false => None,
         };
-        let progress = Kept::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
+        let progress = TeeProgress::new(display.as_ref(), log.as_ref().map(|(_, file)| file));
         let consent = way.consent.cloned().unwrap_or_default();
         let is_confirmed = consent.is_confirmed || way.saved.is_some_and(PlanFile::is_confirmed);
         let name = &self.environment.name;
@@ -447,10 +453,10 @@ impl Job<'_> {
             recipes: &recipes,
             secrets: &secrets,
             secret_vars: secrets::variables(self.project),
-            who: self.context.who(),
+            who: self.context.operator(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),
-                None => run_id(Context::now(), RandomState::new().hash_one(())),
+                None => run_id(Workspace::now(), RandomState::new().hash_one(())),
             },
             purpose: self.purpose(),
             control_dir: self.context.control_dir()?,
@@ -461,13 +467,13 @@ impl Job<'_> {
             )),
             program: super::program(),
             clock: ZoneClock {
-                now: &Context::now_s,
+                now: &Workspace::now_s,
                 tz: tz.as_deref(),
             },
             overrides: consent.overrides,
             confirm: &|all| match is_confirmed {
                 true => Ok(()),
-                false => consent::ask(self.context, name, all, &progress, &interrupted),
+                false => confirm::ask(self.context, name, all, &progress, &interrupted),
             },
             force: way.is_forced,
             except: way.except.to_vec(),
@@ -485,7 +491,7 @@ impl Job<'_> {
     }
 
     /// Returns the secrets that are needed, by name alone where no value will be.
-    fn secrets(&self, way: &Way<'_>, recipes: &Recipes) -> Result<BTreeMap<String, Secret>> {
+    fn secrets(&self, way: &RunOptions<'_>, recipes: &Recipes) -> Result<BTreeMap<String, Secret>> {
         match (way.is_by_journal, way.is_by_name) {
             (true, _) => Ok(BTreeMap::new()),
             (_, true) => secrets::named(self.project, self.environment, recipes),
@@ -511,7 +517,7 @@ impl Job<'_> {
     /// relative to the repository.
     fn open_log(&self) -> Result<(PathBuf, File)> {
         self.context.prepare_state()?;
-        let state_dir = Context::state_dir(self.root);
+        let state_dir = Workspace::state_dir(self.root);
         let path = log_path(&state_dir, &self.environment.name, self.params.values());
         let file = fs::create_own(&path).context("create", &path)?;
         let shown = path.strip_prefix(self.root).unwrap_or(&path);
@@ -553,7 +559,7 @@ impl Job<'_> {
             ui::print_line(url);
         }
         if !self.context.screen.is_quiet {
-            let line = ui::deploy::outcome_line(&self.environment.name, outcome);
+            let line = ui::plan_view::outcome_line(&self.environment.name, outcome);
             ui::tell(line);
         }
     }
