@@ -206,7 +206,7 @@ impl Runner {
 
     /// Runs a question and returns its standard output; the end of its standard error is returned
     /// second.
-    pub fn ask(&self, spec: &CommandSpec) -> (CommandExit, Vec<u8>, Vec<u8>) {
+    pub fn capture(&self, spec: &CommandSpec) -> (CommandExit, Vec<u8>, Vec<u8>) {
         let ask = || -> io::Result<(CommandExit, Vec<u8>, Vec<u8>)> {
             let answer = Answer::create()?;
             let expression = self.expression(spec).stdout_file(answer.out.try_clone()?);
@@ -512,7 +512,7 @@ mod tests {
     fn nor_does_one_that_a_question_started() {
         let started = Instant::now();
         let question = spec("setsid sleep 30 & echo answer; echo said >&2", None);
-        let (exit, out, err) = Runner::default().ask(&question);
+        let (exit, out, err) = Runner::default().capture(&question);
         let printed = (exit.shown(), out, err);
         let expected = ("exit status 0".into(), b"answer\n".into(), b"said\n".into());
         assert_eq!(printed, expected);

@@ -420,7 +420,7 @@ impl EnvironmentRun<'_> {
             saved: Some(saved),
             ..RunOptions::default()
         };
-        self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+        self.with_request(&roots, &made, way, |request, progress, interrupted| {
             if is_question {
                 let (plan, before) =
                     deploy::check_saved(request, saved, &NullProgress, interrupted)?;

@@ -28,7 +28,7 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
             ..RunOptions::default()
         };
         let (is_json, screen) = (job.context.json, job.context.screen);
-        job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+        job.with_request(&roots, &made, way, |request, progress, interrupted| {
             let line = |host: &str, step: &str, text: &[u8]| {
                 if !is_json {
                     ui::print(&ui::log_view::line(screen, host, step, 1, text));

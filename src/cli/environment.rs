@@ -261,7 +261,7 @@ impl EnvironmentRun<'_> {
             consent: Some(consent),
             ..RunOptions::default()
         };
-        self.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+        self.with_request(&roots, &made, way, |request, progress, interrupted| {
             let outcome = deploy::apply(request, progress, interrupted)?;
             self.tell_outcome(&outcome);
             Ok(EXIT_OK)
@@ -289,7 +289,7 @@ impl EnvironmentRun<'_> {
             is_forced,
             ..RunOptions::default()
         };
-        self.on_hosts(&roots, &made, way, |request, _, interrupted| {
+        self.with_request(&roots, &made, way, |request, _, interrupted| {
             let plan = match deploy::plan(request, &NullProgress, interrupted) {
                 Ok(plan) => plan,
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
@@ -321,7 +321,7 @@ impl EnvironmentRun<'_> {
             ..RunOptions::default()
         };
         let made = BTreeMap::new();
-        self.on_hosts(&[], &made, way, |request, progress, interrupted| {
+        self.with_request(&[], &made, way, |request, progress, interrupted| {
             let plan = deploy::plan_rollback(request, progress, interrupted)?;
             match self.context.json {
                 true => ui::print_json(&to_json(&plan)?),
@@ -344,7 +344,7 @@ impl EnvironmentRun<'_> {
             consent: Some(consent),
             ..RunOptions::default()
         };
-        self.on_hosts(
+        self.with_request(
             &[],
             &BTreeMap::new(),
             way,
@@ -376,7 +376,7 @@ impl EnvironmentRun<'_> {
             is_forced,
             ..RunOptions::default()
         };
-        self.on_hosts(&roots, &made, way, |request, _, interrupted| {
+        self.with_request(&roots, &made, way, |request, _, interrupted| {
             let mut plan = deploy::plan(request, &NullProgress, interrupted)?;
             // What this machine is asked may be about a file that is still to be made.
             if let Some(id) = roots.iter().find(|id| !made.contains_key(id)) {
@@ -417,7 +417,7 @@ impl EnvironmentRun<'_> {
     }
 
     /// Calls `work` with everything the hosts' side needs.
-    pub(super) fn on_hosts(
+    pub(super) fn with_request(
         &self,
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<TargetOutputs>>,

@@ -176,7 +176,7 @@ pub fn status(context: &mut Workspace, args: &StatusArgs) -> Result<u8> {
             is_question: true,
             ..RunOptions::default()
         };
-        job.on_hosts(&roots, &made, way, |request, _, interrupted| {
+        job.with_request(&roots, &made, way, |request, _, interrupted| {
             let hosts = deploy::status(request, args.deep, &NullProgress, interrupted)?;
             match job.context.json {
                 true => ui::print_json(&to_json(&hosts)?),
@@ -196,7 +196,7 @@ pub fn history(context: &mut Workspace, args: &HistoryArgs) -> Result<u8> {
             is_by_journal: true,
             ..RunOptions::default()
         };
-        job.on_hosts(&[], &nothing, way, |request, _, interrupted| {
+        job.with_request(&[], &nothing, way, |request, _, interrupted| {
             let mut history = deploy::history(request, args.limit, &NullProgress, interrupted)?;
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);

@@ -77,7 +77,7 @@ pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Re
         ..RunOptions::default()
     };
     let made = BTreeMap::new();
-    job.on_hosts(&[], &made, way, |request, progress, interrupted| {
+    job.with_request(&[], &made, way, |request, progress, interrupted| {
         let done = lease::abandon(request, scope, reason, progress, interrupted)?;
         if job.context.json {
             ui::print_json(&to_json(&done)?);
@@ -110,7 +110,7 @@ pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) 
     };
     let made = BTreeMap::new();
     let roots = job.needs()?;
-    job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+    job.with_request(&roots, &made, way, |request, progress, interrupted| {
         let ended = lease::remove_orphans(request, progress, interrupted)?;
         if job.context.json {
             ui::print_json(&to_json(&ended)?);
@@ -146,7 +146,7 @@ fn on_leases(
         ..RunOptions::default()
     };
     on_call(context, words, |job| {
-        job.on_hosts(
+        job.with_request(
             &[],
             &BTreeMap::new(),
             way,

@@ -133,7 +133,7 @@ fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
             is_question: true,
             ..RunOptions::default()
         };
-        job.on_hosts(&roots, &made, way, |request, progress, interrupted| {
+        job.with_request(&roots, &made, way, |request, progress, interrupted| {
             let (screen, is_json) = (job.context.screen, job.context.json);
             let tell = |line: &DedupLine| {
                 ui::print(&match is_json {

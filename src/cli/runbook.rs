@@ -27,7 +27,7 @@ pub fn runbook(context: &mut Workspace, args: &RunbookArgs) -> Result<u8> {
             is_by_name: true,
             ..RunOptions::default()
         };
-        job.on_hosts(&roots, &made, way, |request, _, interrupted| {
+        job.with_request(&roots, &made, way, |request, _, interrupted| {
             let mut book = deploy::runbook(request, args.offline, interrupted)?;
             let needs = roots.iter().map(|id| job.project.graph.target(*id));
             book.needs = needs.map(|t| (t.name.clone(), t.desc.clone())).collect();

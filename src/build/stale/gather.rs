@@ -371,7 +371,7 @@ impl StalenessChecker<'_> {
         };
         let (exit, out, _) = self
             .runner
-            .ask(&self.spec(argv, &target.dir, &gathered.env));
+            .capture(&self.spec(argv, &target.dir, &gathered.env));
         match exit {
             CommandExit::Code(0) => Ok(Some(out)),
             CommandExit::Interrupted => Err(interrupted()),
@@ -431,7 +431,7 @@ impl StalenessChecker<'_> {
         let shown = argv.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>();
         let answer = self
             .answers
-            .get(question.clone(), since, || self.runner.ask(&spec));
+            .get(question.clone(), since, || self.runner.capture(&spec));
         let (exit, out, err) = &*answer;
         match exit {
             CommandExit::Code(0) => Ok(out.clone()),

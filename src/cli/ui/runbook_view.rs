@@ -6,7 +6,7 @@ use crate::core::error::plural;
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::plan::use_on_host::RunsOn;
 use crate::deploy::protocol::words::age_of;
-use crate::deploy::report::runbook::{ApprovalDoc, Part, RoleDoc, RolloutDoc, Runbook, StepDoc};
+use crate::deploy::report::runbook::{ApprovalDoc, RoleDoc, RolloutDoc, Runbook, StepDoc, UseDoc};
 
 /// Returns the whole page.
 pub fn markdown(book: &Runbook) -> Text {
@@ -160,7 +160,7 @@ impl Page {
         }
     }
 
-    fn rollout(&mut self, purpose: &str, rollout: &RolloutDoc, part: &Part, is_gated: bool) {
+    fn rollout(&mut self, purpose: &str, rollout: &RolloutDoc, part: &UseDoc, is_gated: bool) {
         self.paragraph(format!("### Rollout `{}`", rollout.name));
         let until = match is_gated {
             true => "; the next one begins when the gates of the one before hold",
@@ -195,7 +195,7 @@ impl Page {
         }
     }
 
-    fn part(&mut self, number: usize, part: &Part) {
+    fn part(&mut self, number: usize, part: &UseDoc) {
         let kind = if part.is_gate { "Gate" } else { "Use" };
         let on = match (part.hosts.is_empty(), part.rollout) {
             (true, _) if !part.held.is_empty() => {

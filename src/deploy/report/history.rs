@@ -33,7 +33,7 @@ pub enum RunResult {
 
 /// One run over all hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct PastRun {
     /// Its id.
     pub run: String,
     /// When it began, by the clock of the host that knew first.
@@ -68,7 +68,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct History {
     /// All runs, newest first.
-    pub runs: Vec<Run>,
+    pub runs: Vec<PastRun>,
     /// Hosts that did not answer, with why: what ran there alone is not told.
     pub down: BTreeMap<String, String>,
     /// Whether any host answered.
@@ -91,8 +91,8 @@ struct Signs {
 }
 
 /// Returns all runs, newest first.
-pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<Run> {
-    let mut found: BTreeMap<String, (Run, Signs)> = BTreeMap::new();
+pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<PastRun> {
+    let mut found: BTreeMap<String, (PastRun, Signs)> = BTreeMap::new();
     for (host, seen) in seen {
         for line in seen.journal.recent() {
             if matches!(line.event.as_str(), "rolled-back" | "gone-back")
@@ -104,11 +104,11 @@ pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<Run> {
                 }
             }
             let (run, signs) = found.entry(line.run.clone()).or_insert_with(|| {
-                let run = Run {
+                let run = PastRun {
                     run: line.run.clone(),
                     begun: line.time,
                     who: line.who.clone(),
-                    ..Run::default()
+                    ..PastRun::default()
                 };
                 (run, Signs::default())
             });
@@ -130,7 +130,7 @@ pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<Run> {
         .collect()
 }
 
-fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
+fn note(run: &mut PastRun, signs: &mut Signs, host: &str, line: &Line) {
     match line.event.as_str() {
         "done" => {
             let label = line.id.split('/').next().unwrap_or_default();
@@ -170,7 +170,7 @@ fn note(run: &mut Run, signs: &mut Signs, host: &str, line: &Line) {
     }
 }
 
-fn ended(mut run: Run, signs: &Signs) -> Run {
+fn ended(mut run: PastRun, signs: &Signs) -> PastRun {
     run.end = match signs {
         Signs {
             rolled_back: true, ..

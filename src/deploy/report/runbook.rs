@@ -19,7 +19,7 @@ use crate::deploy::plan::use_on_host::{
 };
 use crate::deploy::protocol::detached::durations;
 use crate::deploy::protocol::words::NOT_MADE;
-use crate::deploy::report::history::{self, Run, RunResult};
+use crate::deploy::report::history::{self, PastRun, RunResult};
 
 /// The procedure of one environment.
 #[derive(Clone, Debug, Default)]
@@ -45,11 +45,11 @@ pub struct Runbook {
     /// Its rollouts.
     pub rollouts: Vec<RolloutDoc>,
     /// What is done, in order.
-    pub parts: Vec<Part>,
+    pub parts: Vec<UseDoc>,
     /// Secrets by name, with the uses that take them.
     pub secrets: BTreeMap<String, Vec<String>>,
     /// The last run that came to its end; `None` where no host knows of one.
-    pub last: Option<Run>,
+    pub last: Option<PastRun>,
     /// Hosts were asked.
     pub is_asked: bool,
     /// Hosts that did not answer, with why.
@@ -91,7 +91,7 @@ pub struct RolloutDoc {
 
 /// One use, on all its hosts.
 #[derive(Clone, Debug, Default)]
-pub struct Part {
+pub struct UseDoc {
     /// Name of the use.
     pub label: String,
     /// Name of the recipe.
@@ -213,7 +213,7 @@ fn roles(environment: &Environment, probes: &[Probe]) -> Vec<RoleDoc> {
 impl Runbook {
     fn add(&mut self, job: &UseOnHost, seen: &BTreeMap<String, HostState>) -> Result<()> {
         let rollout = job.wave.as_ref().map(|w| w.rollout);
-        let is_same = |p: &Part| p.label == job.label && p.rollout == rollout;
+        let is_same = |p: &UseDoc| p.label == job.label && p.rollout == rollout;
         let at = match self.parts.iter().position(is_same) {
             Some(at) => at,
             None => {
@@ -247,7 +247,7 @@ impl Runbook {
     }
 }
 
-impl Part {
+impl UseDoc {
     /// Adds the hosts of one job.
     fn place(&mut self, job: &UseOnHost) {
         let add = |to: &mut Vec<String>, name: &Option<String>| {
@@ -275,10 +275,10 @@ impl Part {
     }
 }
 
-fn part(job: &UseOnHost) -> Result<Part> {
+fn part(job: &UseOnHost) -> Result<UseDoc> {
     let steps = job.steps(RenderPhase::Symbolic)?;
     let guards = job.recipe.guards.iter();
-    Ok(Part {
+    Ok(UseDoc {
         label: job.label.clone(),
         recipe: job.recipe.name.clone(),
         desc: job.recipe.desc.clone(),
@@ -289,7 +289,7 @@ fn part(job: &UseOnHost) -> Result<Part> {
         is_gate: job.wave.as_ref().is_some_and(|w| w.is_gate),
         guards: guards.map(|g| g.name.clone()).collect(),
         steps: steps.iter().map(doing).collect(),
-        ..Part::default()
+        ..UseDoc::default()
     })
 }
 
