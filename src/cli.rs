@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::cli::ui::{ColorChoice, Text};
 use crate::core::error::{Error, Result};
@@ -97,7 +97,7 @@ struct Args {
     call: Option<environment_args::Call>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Subcommand {
     /// Bring targets up to date: only what is stale, in parallel
     Build(build::BuildArgs),

@@ -158,7 +158,7 @@ pub fn history(
         true => QueryScope::Past,
         false => QueryScope::Decide,
     };
-    let answers = host_pool.query_reachable(&[], depth, interrupted)?;
+    let answers = fleet.query_reachable(&[], depth, interrupted)?;
     Ok(history::History {
         is_any_up: !answers.seen.is_empty(),
         is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
@@ -174,17 +174,17 @@ pub fn runbook(
     interrupted: &AtomicBool,
 ) -> Result<runbook::Runbook> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    let roots = known_roots(request, &remote);
+    let roots = known_roots(request, &hosts);
     let anybody = world(request, &roots, None)?;
     let probes = anybody.probes()?;
     if is_offline {
-        return runbook::of(request, &remote, (&anybody.jobs()?, &probes), None);
+        return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
     }
     let fleet = open(request, &NullProgress, interrupted)?;
-    let roles = who_has_roles(request, &host_pool, interrupted)?;
-    let jobs = jobs(request, &host_pool, &roles)?;
-    let answers = host_pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
-    runbook::of(request, &remote, (&jobs, &probes), Some(&answers))
+    let roles = who_has_roles(request, &fleet, interrupted)?;
+    let jobs = jobs(request, &fleet, &roles)?;
+    let answers = fleet.query_reachable(&[], QueryScope::Decide, interrupted)?;
+    runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be; where `is_deep`, also
@@ -196,13 +196,13 @@ pub fn status(
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
     let fleet = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &host_pool, interrupted)?;
-    let jobs = jobs(request, &host_pool, &roles)?;
+    let roles = who_has_roles(request, &fleet, interrupted)?;
+    let jobs = jobs(request, &fleet, &roles)?;
     let depth = match is_deep {
         true => QueryScope::Deep,
         false => QueryScope::Decide,
     };
-    let answers = host_pool.query_reachable(&jobs, depth, interrupted)?;
+    let answers = fleet.query_reachable(&jobs, depth, interrupted)?;
     let now = PlanOptions {
         run_id: &request.run_id,
         is_forced: false,
@@ -222,9 +222,9 @@ pub fn check_saved(
     interrupted: &AtomicBool,
 ) -> Result<(Plan, Option<(u64, String)>)> {
     let looked = prepare(request, QueryScope::Show, progress, interrupted)?;
-    let before = plan_file::applied_before(plan_file, &looked.seen)?;
+    let before = plan_file::applied_before(saved, &looked.seen)?;
     if before.is_none() {
-        plan_file.check_unchanged(&looked.plan, &looked.seen)?;
+        saved.check_unchanged(&looked.plan, &looked.seen)?;
     }
     Ok((looked.plan, before))
 }
@@ -249,7 +249,7 @@ pub fn apply(
     };
     let mut looked = prepare(request, depth, progress, interrupted)?;
     if let Some(saved) = request.saved
-        && let Some(before) = plan_file::applied_before(plan_file, &looked.seen)?
+        && let Some(before) = plan_file::applied_before(saved, &looked.seen)?
     {
         return Ok(Outcome {
             applied_before: Some(before),
@@ -270,7 +270,7 @@ pub fn apply(
         let hosts = looked.plan.touched();
         looked
             .fleet
-            .append_journal(&remote, &plan_file.journal_lines(), interrupted)?;
+            .append_journal(&hosts, &saved.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
     let hands = Executor {
@@ -327,7 +327,7 @@ pub fn rollback(
 
 /// Returns the names of the hosts that are released to.
 fn hosts_of(fleet: &HostPool) -> Vec<String> {
-    let names = host_pool.names().filter(|name| *name != LOCALHOST);
+    let names = fleet.names().filter(|name| *name != LOCALHOST);
     names.map(str::to_owned).collect()
 }
 
@@ -369,20 +369,20 @@ fn open(
     interrupted: &AtomicBool,
 ) -> Result<HostPool> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    HostPool::open(request, &remote, progress, interrupted)
+    HostPool::open(request, &hosts, progress, interrupted)
 }
 
 /// Returns the roots of hosts as far as they are known before one is asked.
 fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
     let root = |host: &Host| (host.name.clone(), words::absolute_root(host, request.root));
-    remote.values().map(root).collect()
+    hosts.values().map(root).collect()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
 fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
-    let roots = host_pool.roots();
+    let roots = fleet.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
-    host_pool.hide(&Redactor::of(&jobs));
+    fleet.hide(&Redactor::of(&jobs));
     Ok(jobs)
 }
 
@@ -395,8 +395,8 @@ fn who_has_roles(
     if request.environment.roles.is_empty() {
         return Ok(Roles::new());
     }
-    let probes = world(request, &host_pool.roots(), None)?.probes()?;
-    let said = host_pool.probe(&probes, request.is_question, interrupted)?;
+    let probes = world(request, &fleet.roots(), None)?.probes()?;
+    let said = fleet.probe(&probes, request.is_question, interrupted)?;
     roles::settle(request.environment, &probes, &said, request.is_question)
 }
 

@@ -144,7 +144,7 @@ pub struct Environment {
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.
-    pub approval: Option<Approval>,
+    pub approval: Option<ApprovalRule>,
     /// How long its lease holds when nothing is heard of the run.
     pub lease: Option<Duration>,
     /// Connections that are opened at once through one jump host, or to one address.
@@ -207,7 +207,7 @@ pub enum SecretFrom {
 
 /// Who must have approved a plan before it is carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
+pub struct ApprovalRule {
     /// Users who may; anybody but the plan's maker where there are none.
     pub by: Vec<String>,
     /// How many of them must have.

@@ -425,13 +425,11 @@ pub fn fresh_outputs(
     let mut open = Vec::new();
     for answer in survey(context, project, root, roots, How::default())? {
         match &answer.verdict {
-            Ok(Verdict::Fresh(m)) => {
-                drop(fresh_outputs.insert(answer.id, m.clone().unwrap_or_default()))
-            }
+            Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
             _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
         }
     }
-    Ok((fresh_outputs, open))
+    Ok((made, open))
 }
 
 /// Returns what stands at the outputs of targets, whether they are fresh or not.
@@ -447,10 +445,10 @@ pub fn existing_outputs(
         let outputs = crate::build::outputs::digest_all(project.graph.target(*id), &digests)?;
         if !outputs.is_empty() {
             let product = None;
-            fresh_outputs.insert(*id, Arc::new(TargetOutputs { outputs, product }));
+            made.insert(*id, Arc::new(TargetOutputs { outputs, product }));
         }
     }
-    Ok(fresh_outputs)
+    Ok(made)
 }
 
 /// Returns the project's version.

@@ -305,7 +305,7 @@ impl Plan {
     /// Returns whether there is nothing that it could change: the environment only asks, by
     /// guards and by what is asked each time.
     pub fn only_asks(&self) -> bool {
-        let mut steps = self.jobs.iter().flat_map(|job| &use_on_host.steps);
+        let mut steps = self.jobs.iter().flat_map(|job| &job.steps);
         steps.all(|step| step.verdict == Verdict::Ask) && self.owed.is_empty()
     }
 }

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::node::{Mistakes, Node, Text};
 use super::scope::Scope;
-use crate::build::model::Approval;
+use crate::build::model::ApprovalRule;
 use crate::core::diagnostics::Diagnostic;
 
 /// Reads `approval by="alice bob" count=1`.
-pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Approval> {
+pub(super) fn approval_of(
+    node: &Node,
+    scope: &Scope,
+    found: &mut Mistakes,
+) -> Option<ApprovalRule> {
     node.only_props(&["by", "count"], found);
     node.only_children(&[], found);
     if let Some(extra) = node.args.first() {
@@ -43,7 +47,7 @@ pub(super) fn approval_of(node: &Node, scope: &Scope, found: &mut Mistakes) -> O
             "never so many",
         ));
     }
-    Some(Approval {
+    Some(ApprovalRule {
         by,
         count: count as usize,
         place,

@@ -98,7 +98,7 @@ impl HostPool {
                 text: "asks",
             });
             let header = session_header::of(request, host)?;
-            let mut session = Session::new(transport.clone(), gates.clone(), host, &session_header);
+            let mut session = Session::new(transport.clone(), gates.clone(), host, &header);
             session.known = request.machines.known(&host.name).cloned();
             let planned = request
                 .saved
@@ -107,7 +107,7 @@ impl HostPool {
             let member = HostConnection {
                 host: host.clone(),
                 session: Mutex::new(session),
-                session_header,
+                header,
             };
             members.insert(host.name.clone(), member);
         }
@@ -158,22 +158,20 @@ impl HostPool {
         let state = member.state();
         let forward = self.porters.open(&member.host, port, &state, interrupted)?;
         let is_local = member.host.reach == Reach::Local;
-        let note = is_local.then(|| port.note(&state, port_forward.pid()));
-        lock(&self.forwards).push(port_forward);
+        let note = is_local.then(|| port.note(&state, forward.pid()));
+        lock(&self.forwards).push(forward);
         Ok(note)
     }
 
     /// Closes the ports of some hosts.
     pub fn close_ports(&self, is_wanted: &dyn Fn(&str) -> bool) {
-        lock(&self.forwards).retain(|forward| !is_wanted(&port_forward.host));
+        lock(&self.forwards).retain(|forward| !is_wanted(&forward.host));
     }
 
     /// Returns the error for a port that did not stay open.
     pub fn lost_port(&self) -> Option<Box<Error>> {
         let mut forwards = lock(&self.forwards);
-        let closed = forwards
-            .iter_mut()
-            .position(|forward| !port_forward.is_open())?;
+        let closed = forwards.iter_mut().position(|forward| !forward.is_open())?;
         forwards.get(closed).map(port_forward::lost)
     }
 

@@ -278,8 +278,8 @@ impl Listener<'_> {
         let silent = crate::core::progress::NullProgress;
         let (request, gates) = (self.request, &self.gates);
         let fleet = HostPool::open_through(request, &hosts, gates, &silent, self.interrupted)?;
-        host_pool.hide(&self.hidden);
-        let member = host_pool.member(&self.host.name)?;
+        fleet.hide(&self.hidden);
+        let member = fleet.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {
             (None, true) => self.wanted.lines.saturating_add(BEFORE),
             _ => LOOKED_AT,

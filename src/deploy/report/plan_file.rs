@@ -269,16 +269,16 @@ impl PlanFile {
     pub fn check_inputs(&self, now: &PlanContents) -> Result<()> {
         let mut moved = Vec::new();
         compare(&self.body.files, &now.files, &mut |file, change| {
-            plan_changes.push((file.to_owned(), change.to_owned()));
+            moved.push((file.to_owned(), change.to_owned()));
         });
         compare(
             &self.body.artifacts,
             &now.artifacts,
             &mut |target, change| {
-                plan_changes.push((format!("artifact `{target}`"), change.to_owned()));
+                moved.push((format!("artifact `{target}`"), change.to_owned()));
             },
         );
-        self.refuse(plan_changes)
+        self.refuse(moved)
     }
 
     /// Compares it with what the hosts say now; an error says what moved, host by host.
@@ -287,15 +287,15 @@ impl PlanFile {
     }
 
     fn refuse(&self, moved: Vec<(String, String)>) -> Result<()> {
-        if plan_changes.is_empty() {
+        if moved.is_empty() {
             return Ok(());
         }
         let environment = &self.body.environment;
         let mut error = Error::host(format!(
             "the world has moved since this plan of `{environment}` was made"
         ));
-        let more = plan_changes.len().saturating_sub(MOVED_MAX);
-        for (whose, what) in plan_changes.into_iter().take(MOVED_MAX) {
+        let more = moved.len().saturating_sub(MOVED_MAX);
+        for (whose, what) in moved.into_iter().take(MOVED_MAX) {
             error = error.note(whose, what);
         }
         if more > 0 {
@@ -449,7 +449,7 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::model::Approval;
+    use crate::build::model::ApprovalRule;
     use crate::core::diagnostics::Span;
     use crate::deploy::protocol::journal::Journal;
 
@@ -457,7 +457,7 @@ mod tests {
         let by = by.iter().map(|b| (*b).to_owned()).collect();
         Environment {
             name: "production".into(),
-            approval: Some(Approval {
+            approval: Some(ApprovalRule {
                 by,
                 count,
                 place: Span::default(),

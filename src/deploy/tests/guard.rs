@@ -234,7 +234,7 @@ fn steps_of_several_runs_that_go_back_together_are_told_apart() {
     space.fails();
     assert_eq!(space.read("hosts/a/undone"), "new\nslow\n");
     let told = space.told();
-    let undone: Vec<&str> = report.iter().map(String::as_str).collect();
+    let undone: Vec<&str> = told.iter().map(String::as_str).collect();
     assert_eq!(
         undone.get(undone.len() - 2..),
         Some(&["r/new Undone", "r/slow Undone"][..]),

@@ -57,7 +57,7 @@ impl Progress for Log {
 impl Space {
     pub fn new(hosts: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let hosts = remote.iter().map(|name| {
+        let hosts = hosts.iter().map(|name| {
             let host = Host {
                 name: (*name).to_owned(),
                 reach: Reach::Local,
@@ -70,7 +70,7 @@ impl Space {
         });
         let project = Project {
             name: "karl".into(),
-            hosts: remote.collect(),
+            hosts: hosts.collect(),
             ..Project::default()
         };
         let environment = Environment {

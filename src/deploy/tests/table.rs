@@ -78,7 +78,7 @@ impl Table {
             run_id: &format!("run{}", self.run),
             is_forced: false,
         };
-        planner("e", &self.jobs, &self.seen, now).expect("decides")
+        decide("e", &self.jobs, &self.seen, now).expect("decides")
     }
 
     fn line(&mut self, event: &str, id: &str, key: &str, detail: &str) {
