@@ -102,7 +102,7 @@ impl SourceStamps {
 pub struct CachedManifest {
     /// Names this very graph: two that differ in anything have different ones.
     pub id: Checksum,
-    /// See [`SourceStamps::is_foreign_arch`].
+    /// See [`SourceStamps::is_foreign`].
     pub is_foreign: bool,
     file: File,
     project: Checksum,

@@ -101,12 +101,12 @@ fn every_file_says_what_it_is() {
 
 #[test]
 fn no_file_is_too_long() {
-    // The examples' tests are lists of texts; product code has a limit.
+    // The tests of examples are lists of texts. A file of the product may be long if it is one thing.
     let sources = files(&["src"], &["rs"]);
     let lines = |s: &Source| s.text.lines().count();
-    let long = sources.iter().filter(|s| !s.is_test() && lines(s) > 600);
+    let long = sources.iter().filter(|s| !s.is_test() && lines(s) > 800);
     none(
-        "files over 600 lines",
+        "files over 800 lines",
         long.map(|s| format!("{} {}", s.name, lines(s))).collect(),
     );
 }
@@ -127,7 +127,7 @@ fn no_function_is_too_long() {
                 .iter()
                 .position(|l| *l == end)
                 .map_or(0, |n| n + 1);
-            if length > 70 {
+            if length > 80 {
                 long.push(format!(
                     "{}:{} {} has {length} lines",
                     source.name,
@@ -137,7 +137,7 @@ fn no_function_is_too_long() {
             }
         }
     }
-    none("functions over 70 lines", long);
+    none("functions over 80 lines", long);
 }
 
 #[test]
@@ -230,56 +230,55 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let table = [
         // Layer 1, `core`.
         ("escape", ""),
-        ("error", "source escape"),
-        ("source", ""),
-        ("report", "source escape"),
-        ("kdl_text", "source"),
+        ("error", "diagnostics escape"),
+        ("diagnostics", "escape"),
+        ("kdl_text", "diagnostics"),
         ("fs", "error escape"),
         ("progress", "error printed"),
         ("printed", "fs"),
         ("process", ""),
         ("template", "fs"),
-        ("range", ""),
-        ("window", ""),
+        ("host_range", ""),
+        ("deploy_window", ""),
         ("trace", ""),
-        ("stored", "error fs"),
+        ("storage", "error fs"),
         // Layer 2, `build`: text -> model -> graph.
-        ("graph", "fs source template error"),
-        ("model", "graph fs source template window"),
-        ("glob", "graph fs error source"),
+        ("graph", "fs diagnostics template error"),
+        ("model", "graph fs diagnostics template deploy_window"),
+        ("glob", "graph fs error diagnostics"),
         (
             "releasefile",
-            "model graph glob range window fs error kdl_text source template",
+            "model graph glob host_range deploy_window fs error kdl_text diagnostics template",
         ),
         // Keys and work.
-        ("digest", "fs error glob stored"),
+        ("digest", "fs error glob storage"),
         ("depfile", ""),
         ("key", "graph digest fs"),
         ("command", "graph digest key glob fs error template"),
-        ("records", "key stored fs error"),
-        ("snapshot", "digest graph records stored fs error"),
+        ("build_log", "key storage fs error"),
+        ("snapshot", "digest graph build_log storage fs error"),
         ("sandbox", "process fs error"),
         ("runner", "sandbox printed process fs error"),
         (
             "stale",
-            "graph digest key glob command model outputs records runner snapshot fs error",
+            "graph digest key glob command model outputs build_log runner snapshot fs error",
         ),
         ("outputs", "graph digest key glob cache fs error"),
-        ("cache", "digest key printed stored fs error"),
+        ("cache", "digest key printed storage fs error"),
         ("scheduler", "graph"),
         (
             "builder",
-            "scheduler stale cache outputs records runner sandbox depfile key digest graph glob printed fs error progress trace",
+            "scheduler stale cache outputs build_log runner sandbox depfile key digest graph glob printed fs error progress trace",
         ),
-        ("compiled", "model digest stored fs glob error"),
+        ("manifest_cache", "model digest storage fs glob error"),
         // Layer 4, `cli`: the terminal.
-        ("ui", "printed progress error source report deploy escape"),
+        ("ui", "printed progress error diagnostics deploy escape"),
     ];
     let words = |text: &'static str| text.split(' ').filter(|w| !w.is_empty()).collect();
     let mut allowed: BTreeMap<&str, Vec<&str>> = table.map(|(r, w)| (r, words(w))).into();
     // Layer 3. It receives artifacts by digest; it does not know how they were built.
     let deploy = words(
-        "model graph digest fs error escape kdl_text process progress range source template window stored runner glob key",
+        "model graph digest fs error escape kdl_text process progress host_range diagnostics template deploy_window storage runner glob key",
     );
     allowed.insert("deploy", deploy);
     allowed
@@ -352,15 +351,15 @@ fn modules_use_only_what_the_table_allows() {
 fn allowed_in_deploy() -> [(&'static str, &'static [&'static str]); 4] {
     [
         ("recipe", &[]),
-        ("wire", &[]),
-        ("plan", &["recipe", "wire"]),
-        ("told", &["recipe", "plan", "wire"]),
+        ("protocol", &[]),
+        ("plan", &["recipe", "protocol"]),
+        ("report", &["recipe", "plan", "protocol"]),
     ]
 }
 
 #[test]
 fn modules_of_deploy_use_only_what_they_may() {
-    let used = Regex::new(r"\bdeploy::(recipe|plan|wire|hosts|told)::").expect("a pattern");
+    let used = Regex::new(r"\bdeploy::(recipe|plan|protocol|remote|report)::").expect("a pattern");
     let mut found = Vec::new();
     for (module, may) in allowed_in_deploy() {
         let dir = format!("src/deploy/{module}/");
@@ -385,7 +384,7 @@ fn modules_of_deploy_use_only_what_they_may() {
 #[test]
 fn pure_modules_do_no_io() {
     let pattern = Regex::new(
-        r"std::(fs|net|process|env::[avct][a-z_]+\(|io::std)|SystemTime|Instant|File::|Command::new|rustix::|duct::",
+        r"std::(fs|net|process|env::[avct][a-z_]+\(|io::std)|SystemTime|Instant|\bFile::|Command::new|rustix::|duct::",
     )
     .expect("a pattern");
     let pure = [
@@ -394,17 +393,16 @@ fn pure_modules_do_no_io() {
         "key",
         "depfile",
         "template",
-        "source",
-        "window",
+        "diagnostics",
+        "deploy_window",
         "model",
-        "report",
     ];
     let mut found = Vec::new();
     for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
         let file = source.name.trim_start_matches("src/");
         let is_pure_deploy = file.strip_prefix("deploy/").is_some_and(|below| {
-            !below.starts_with("hosts")
-                && !below.starts_with("http")
+            !below.starts_with("remote")
+                && !below.starts_with("health_check")
                 && below != "recipe/library.rs"
         });
         if is_pure_deploy || pure.contains(&source.module()) {
@@ -440,7 +438,7 @@ fn only_one_file_makes_text_for_a_terminal() {
             found.extend(hits(source, source.product(), &made));
         }
         // The door itself, and the log of a run beside the display.
-        if module == "ui" && !["src/cli/ui.rs", "src/cli/ui/kept.rs"].contains(&name) {
+        if module == "ui" && !["src/cli/ui.rs", "src/cli/ui/tee.rs"].contains(&name) {
             found.extend(hits(source, source.product(), &sent));
         }
     }
@@ -474,11 +472,11 @@ fn only_the_doors_open_files_by_name() {
     // What stands behind a name may be a pipe, a device or a link: `fs` looks first. These open
     // what they made or looked at themselves, or a file that the user named.
     let own = [
-        "src/cli/report.rs",
+        "src/cli/build_summary.rs",
         "src/cli/trust.rs",
         "src/build/outputs.rs",
-        "src/build/outputs/accept.rs",
-        "src/build/sandbox/stage.rs",
+        "src/build/outputs/export.rs",
+        "src/build/sandbox/sandbox_root.rs",
     ];
     let pattern = Regex::new(
         r"\b(File::(open|create)(_new)?\(|fs::(read|read_to_string|write|copy)\(|OpenOptions::new)",

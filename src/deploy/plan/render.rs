@@ -1,4 +1,4 @@
-//! Texts of a recipe -> the final texts of a step. Pure; a part of [`job`](crate::deploy::plan::job).
+//! Texts of a recipe -> the final texts of a step. Pure; a part of [`use_on_host`](super::use_on_host).
 //!
 //! Names are lexical. A text of the recipe, a default among them, sees the recipe's own names and
 //! the host's answers, never a variable of the Releasefile. A command that a `use` passes sees the

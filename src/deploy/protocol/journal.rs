@@ -5,7 +5,7 @@
 //! Records form a stack per step: a start covers what was known before, a `done`
 //! makes it good, and undoing a run uncovers the record that held before it.
 //!
-//! One that has become long is shortened (see [`shortened`](super::shortened)): its first line
+//! One that has become long is shortened (see [`journal_compaction`](super::journal_compaction)): its first line
 //! then says so, how many lines after it were picked out of older runs, and from which size on
 //! it is counted, so that no two states of a journal ever have one size.
 

@@ -1,6 +1,6 @@
 //! One connection to one host: a guard over there, frames coming back.
 //!
-//! How frames are told from output is the matter of [`frames`](crate::deploy::wire::frames).
+//! How frames are told from output is the matter of [`frames`](crate::deploy::protocol::frames).
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
 use std::sync::Arc;
