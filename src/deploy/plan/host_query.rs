@@ -21,7 +21,7 @@ use crate::deploy::protocol::detached::Detached;
 use crate::deploy::protocol::frames::{Reply, unanswered};
 use crate::deploy::protocol::journal::{JOURNAL_LINES_MAX, Journal};
 use crate::deploy::protocol::lease_status::LeaseHolder;
-use crate::deploy::protocol::program::{Header, SEALED, quote, strip_comments};
+use crate::deploy::protocol::program::{Header, MANIFEST, quote, strip_comments};
 use crate::deploy::protocol::words::hex;
 
 /// Longest journal, in bytes, that is read; with all that was put away when it was shortened.
@@ -136,7 +136,7 @@ impl HostQuery {
         if depth == QueryScope::Show {
             questions.look(QueryItem::Writable, WRITABLE);
         }
-        questions.look(QueryItem::Held, "rel_held\nrel_detached_list");
+        questions.look(QueryItem::Held, "rel_print_holder\nrel_detached_list");
         questions.look(QueryItem::Modes, MODES);
         let mut blobs = BTreeSet::new();
         let mut needed = RollbackNeeds::default();
@@ -212,7 +212,7 @@ impl HostQuery {
 
     fn about_edits(&mut self, draft: &ResolvedStep) {
         if let ResolvedAction::Symlink { path, .. } = &draft.act {
-            let script = format!("{}rel_edits {}/", strip_comments(SEALED), quote(path));
+            let script = format!("{}rel_edits {}/", strip_comments(MANIFEST), quote(path));
             self.look(QueryItem::Edits(draft.id.clone()), &script);
         }
     }

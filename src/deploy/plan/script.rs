@@ -5,7 +5,7 @@ use crate::deploy::plan::other_detached::does;
 use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
 use crate::deploy::protocol::detached::dir_name;
 use crate::deploy::protocol::journal::column;
-use crate::deploy::protocol::program::{KEEPER, PRELUDE, quote, seconds, strip_comments};
+use crate::deploy::protocol::program::{COMMON, SUPERVISOR, quote, seconds, strip_comments};
 use crate::deploy::recipe::UndoWhen;
 
 /// Returns the lines that carry a step out; `place_in_run` is where it stands in the run.
@@ -288,7 +288,7 @@ fn detached(draft: &ResolvedStep, place: &str) -> String {
         does(draft),
         draft.timeout.map_or(0, seconds).to_string(),
         draft.user.clone().unwrap_or_default(),
-        format!("{}\n{}", strip_comments(PRELUDE), strip_comments(KEEPER)),
+        format!("{}\n{}", strip_comments(COMMON), strip_comments(SUPERVISOR)),
         format!("{place}{}", text.trim_end()),
     ];
     let words = words.map(|word| quote(&word));

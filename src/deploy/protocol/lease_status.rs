@@ -215,7 +215,7 @@ mod tests {
             let text = error.expect("an error").to_string();
             assert_eq!(text.contains("then remove it"), expected, "{text}");
         }
-        assert!(crate::deploy::protocol::program::GROUND.contains(BELOW));
+        assert!(crate::deploy::protocol::program::SESSION_LIB.contains(BELOW));
     }
 
     #[test]

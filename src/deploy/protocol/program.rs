@@ -1,6 +1,6 @@
 //! What is sent to a host: one POSIX sh program, a text that can be read. Pure.
 //!
-//! A program is the prelude (`prelude.sh`) and then calls of its functions. Texts of the caller
+//! A program is the functions of `lib/` that it needs, and then calls of them. Texts of the caller
 //! go in as single-quoted words and are evaluated in a subshell: a syntax error in one of them
 //! ends that step and not the program.
 
@@ -12,34 +12,46 @@ use std::time::Duration;
 use crate::core::template::shell_quote;
 use crate::deploy::protocol::words::{hex, join_parts};
 
-/// The functions that programs and guards call.
-pub const PRELUDE: &str = include_str!("prelude.sh");
-/// Steps, services, scopes and ways back; the guard, which every question waits for, goes without.
-pub const STEPS: &str = include_str!("steps.sh");
-/// Directories that other users can change, and how files are made in them.
-pub const TRUST: &str = include_str!("trust.sh");
-/// The actions that make files; the guard goes without.
-pub const FILES: &str = include_str!("files.sh");
-/// Detached steps; the guard goes without.
-pub const DETACHED: &str = include_str!("detached.sh");
-/// What looks at ways back before they are gone; most programs go without.
-pub const PROVE: &str = include_str!("prove.sh");
-/// What tells whether a directory is as it was laid down; most programs go without.
-pub const SEALED: &str = include_str!("sealed.sh");
-/// What keeps a detached step; comes after the prelude.
-pub const KEEPER: &str = include_str!("keeper.sh");
-/// The guard's part that takes, renews and gives back the lease.
-pub const LEASE: &str = include_str!("lease.sh");
-/// The guard's part that answers questions.
-pub const ASKED: &str = include_str!("asked.sh");
-/// The guard's part that looks at directories before anything is done.
-pub const GROUND: &str = include_str!("ground.sh");
-/// The loop that starts programs and ends them with the connection.
-pub const GUARD: &str = include_str!("guard.sh");
-/// What a guard is seldom called for.
-const CALLED: &str = include_str!("called.sh");
-/// What shows and follows the logs of a host.
-pub const LOGS: &str = include_str!("logs.sh");
+/// Files of `lib/`, one after the other.
+macro_rules! lib {
+    ($($name:literal)*) => {
+        concat!($(include_str!(concat!("lib/", $name, ".sh"))),*)
+    };
+}
+
+/// The functions that sessions, programs and supervisors of detached steps have.
+pub const COMMON: &str = lib!(
+    "event" "clock" "fence" "journal" "facts" "users" "processes" "service_state" "scopes"
+    "detached_state"
+);
+/// Directories that other users can change, and how files are made in them: for sessions and
+/// programs.
+pub const FOREIGN: &str = lib!("foreign" "private_parts" "bases");
+/// Steps, their actions and their undo scripts: for programs.
+pub const STEPS: &str = lib!(
+    "step" "undo" "notes" "services" "scope_steps" "files" "secrets" "links" "artifacts"
+);
+/// Detached steps: for the programs that have some.
+pub const DETACHED: &str = lib!("detached");
+/// What a rollback would do: for the programs that ask.
+pub const ROLLBACK_CHECKS: &str = lib!("rollback_checks");
+/// Manifests of releases: for the programs and questions that need them.
+pub const MANIFEST: &str = lib!("manifest");
+/// The state directory, the lease, the program at work, transfers: for sessions.
+pub const SESSION_LIB: &str = lib!(
+    "foreign_checks" "state_dir" "lease" "freeze" "journal_file" "scopes_owed" "program"
+    "session_end" "watchdog" "transfer"
+);
+/// The part of a session that answers questions.
+pub const QUERY: &str = include_str!("query.sh");
+/// The main program of a session: starts programs, and ends them with the connection.
+pub const SESSION: &str = include_str!("session.sh");
+/// The supervisor of a detached step; comes after [`COMMON`].
+pub const SUPERVISOR: &str = include_str!("detached_supervisor.sh");
+/// Functions of a session that are seldom called.
+const ON_DEMAND: &str = lib!("on_demand");
+/// Shows and follows the logs of a host.
+pub const LOGS: &str = lib!("logs");
 
 /// Looks of a guard within the time of a lease; after half of them without a word it leaves.
 const LOOKS: u32 = 6;
@@ -89,10 +101,10 @@ impl Header {
             .map_or_else(String::new, |uid| uid.to_string());
         [
             ("rel_nonce", &self.nonce),
-            ("rel_room", &self.session_dir()),
+            ("rel_session_id", &self.session_id()),
             ("rel_salt", &self.salt()),
             ("rel_root", &self.root),
-            ("rel_name", &self.name),
+            ("rel_host_name", &self.name),
             ("rel_run", &self.run),
             ("rel_who", &self.who),
             ("rel_purpose", &self.purpose),
@@ -131,7 +143,7 @@ impl Header {
 
     /// Returns the name of the session's directory for temporary files, which many may see: it
     /// does not tell the nonce.
-    pub fn session_dir(&self) -> String {
+    pub fn session_id(&self) -> String {
         hex(self.nonce.as_bytes()).chars().take(12).collect()
     }
 
@@ -154,11 +166,11 @@ impl Header {
     /// It takes a process to read on behind the guard, which the first questions save.
     pub fn guard(&self, questions: &str) -> String {
         static WORDS: LazyLock<String> = LazyLock::new(|| {
-            [PRELUDE, TRUST, GROUND, LEASE, ASKED]
+            [COMMON, FOREIGN, SESSION_LIB, QUERY]
                 .map(strip_comments)
                 .concat()
         });
-        static LOOP: LazyLock<String> = LazyLock::new(|| strip_comments(GUARD));
+        static LOOP: LazyLock<String> = LazyLock::new(|| strip_comments(SESSION));
         let first = match questions {
             "" => String::from("rel_is_asked=\n"),
             questions => format!("rel_is_asked=1\nrel_first() {{\n{questions}\n}}\n"),
@@ -175,7 +187,7 @@ impl Header {
     pub fn program(&self, body: &str) -> String {
         // A host reads it all each time: no more than is needed.
         static WORDS: LazyLock<String> =
-            LazyLock::new(|| [PRELUDE, STEPS, TRUST, FILES].map(strip_comments).concat());
+            LazyLock::new(|| [COMMON, STEPS, FOREIGN].map(strip_comments).concat());
         let mut functions = WORDS.clone();
         // Scopes keep the functions that their way out may call.
         let may_owe = ["rel_scope", "rel_undo_step", "rel_enter_again"];
@@ -188,17 +200,17 @@ impl Header {
             functions.push_str(&strip_comments(DETACHED));
         }
         if body.contains("rel_prove_") || body.contains("rel_undo_step") {
-            functions.push_str(&strip_comments(PROVE));
+            functions.push_str(&strip_comments(ROLLBACK_CHECKS));
         }
         if ["rel_prove_", "rel_seal "]
             .iter()
             .any(|name| body.contains(name))
         {
-            functions.push_str(&strip_comments(SEALED));
+            functions.push_str(&strip_comments(MANIFEST));
         }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
-             rel_gid=$7 rel_state=$8\n: >\"$1/program\"\n{}\nrel_enter\n# --- program ---\n{body}\nrel_emit over\n}}\n",
+             rel_gid=$7 rel_state=$8\n: >\"$1/program\"\n{}\nrel_begin_program\n# --- program ---\n{body}\nrel_emit over\n}}\n",
             self.text(),
             functions,
         )
@@ -215,9 +227,9 @@ pub fn strip_comments(script: &str) -> String {
     })
 }
 
-/// Returns a call of the guard together with the functions of `called.sh`.
+/// Returns a call of the guard together with the functions of `lib/on_demand.sh`.
 pub fn call(call: &str) -> String {
-    format!("{}{call}\n", strip_comments(CALLED))
+    format!("{}{call}\n", strip_comments(ON_DEMAND))
 }
 
 /// Returns `text` as one word.

@@ -536,7 +536,7 @@ impl HostConnection {
     /// Lets the guard, which holds the lease, run a few lines itself: a program would be a
     /// shell more.
     pub fn call_locked(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
-        let call = format!("rel_acts() {{\n{body}:\n}}\nrel_act rel_acts\n");
+        let call = format!("rel_acts() {{\n{body}:\n}}\nrel_call_locked rel_acts\n");
         let told = self.session().call(&call, interrupted)?;
         self.expect_reply(&told, "acted").map(drop)
     }

@@ -138,7 +138,9 @@ pub fn abandon(
     fleet.lock(&wanted, progress, interrupted)?;
     let said = fleet.try_each(&|name, member| match hosts.contains(&name) {
         true => {
-            let told = member.session().call("rel_tell_abandoned\n", interrupted)?;
+            let told = member
+                .session()
+                .call("rel_report_abandoned\n", interrupted)?;
             member
                 .expect_reply(&told, "abandoned")
                 .map(|file| Some(file.to_owned()))

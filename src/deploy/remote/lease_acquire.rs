@@ -106,7 +106,7 @@ pub(super) fn of_one_name(fleet: &HostPool, name: &str, taken: LeaseResult) -> R
     };
     let is_holder = |other: &&str| {
         let other = fleet.member(other);
-        other.is_ok_and(|other| other.header.session_dir() == room)
+        other.is_ok_and(|other| other.header.session_id() == room)
     };
     let member = fleet.member(name)?;
     let mut holders = fleet.names().filter(|other| *other != name);

@@ -214,7 +214,7 @@ impl Executor<'_> {
             if !hosts.contains(name) || given_up.has(name) {
                 return Ok(None);
             }
-            let call = program::call("rel_tell_started");
+            let call = program::call("rel_report_started");
             let told = member.session().call(&call, self.interrupted)?;
             match told.split_once(' ') {
                 Some(("ended", words)) => Ok(Some(ended(name, words))),

@@ -79,7 +79,7 @@ pub struct PlanContents {
     pub plan: Plan,
 }
 
-/// Returns whether a text is the name of a run, as [`run_id`](crate::deploy::wire::words::run_id)
+/// Returns whether a text is the name of a run, as [`run_id`](crate::deploy::protocol::words::run_id)
 /// makes one.
 fn is_run_id(text: &str) -> bool {
     let is_hex = |part: &str| {

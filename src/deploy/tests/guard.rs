@@ -435,17 +435,19 @@ fn a_step_is_ended_by_its_own_number_only() {
 /// the next call would take for its answer.
 #[test]
 fn an_end_is_told_once() {
-    let guard = crate::deploy::protocol::program::GUARD;
-    let (_, text) = guard.split_once("rel_look_after() {").expect("is there");
+    let library = crate::deploy::protocol::program::SESSION_LIB;
+    let (_, text) = library
+        .split_once("rel_check_program() {")
+        .expect("is there");
     let (text, _) = text.split_once("\n}\n").expect("ends");
     let dir = tempfile::tempdir().expect("a directory");
     // It ends just when somebody looks whether it is there.
     let script = format!(
         "rel_tmp=$1 rel_at_work=questions rel_program=1\n\
          : >\"$rel_tmp/told\"\n\
-         rel_birth() {{ echo 0 >\"$rel_tmp/told\"; return 1; }}\n\
-         rel_tell_end() {{ echo \"ended $1\"; }}\n\
-         rel_look_after() {{{text}\n}}\nrel_look_after\n"
+         rel_read_birth() {{ echo 0 >\"$rel_tmp/told\"; return 1; }}\n\
+         rel_report_end() {{ echo \"ended $1\"; }}\n\
+         rel_check_program() {{{text}\n}}\nrel_check_program\n"
     );
     let output = std::process::Command::new("sh")
         .args(["-c", &script, "sh"])

@@ -5,6 +5,7 @@ mod docs;
 mod guard;
 mod names;
 mod release;
+mod shell;
 mod shipped;
 
 mod table;

@@ -5,7 +5,8 @@ use crate::deploy::plan::script;
 use std::os::unix::process::CommandExt;
 
 use crate::deploy::protocol::program::{
-    ASKED, DETACHED, GROUND, GUARD, Header, KEEPER, LEASE, LOGS, PRELUDE, SEALED, STEPS,
+    COMMON, DETACHED, FOREIGN, Header, LOGS, MANIFEST, QUERY, ROLLBACK_CHECKS, SESSION,
+    SESSION_LIB, STEPS, SUPERVISOR,
 };
 
 #[test]
@@ -123,18 +124,19 @@ fn every_shell_takes_the_prelude_and_the_guard() {
         &["sh"],
     ] {
         for text in [
-            PRELUDE,
+            COMMON,
+            FOREIGN,
             STEPS,
             DETACHED,
-            LEASE,
-            ASKED,
-            GROUND,
-            GUARD,
-            KEEPER,
+            ROLLBACK_CHECKS,
+            MANIFEST,
+            SESSION_LIB,
+            QUERY,
+            SESSION,
+            SUPERVISOR,
             LOGS,
-            SEALED,
             &header.guard(""),
-            &header.guard("rel_look 0 'rel_held'"),
+            &header.guard("rel_look 0 'rel_print_holder'"),
             &header.program(""),
             &header.program("rel_prove_run x"),
         ] {
@@ -208,7 +210,7 @@ fn a_way_back_of_an_earlier_try_is_one_whenever_it_comes() {
             }
         }
         let script = format!(
-            "{PRELUDE}\n{STEPS}\nrel_nonce=n rel_run=c rel_who=me rel_state=$1\n\
+            "{COMMON}\n{STEPS}\nrel_nonce=n rel_run=c rel_who=me rel_state=$1\n\
              rel_drop_back b 1 r/s '' a/1"
         );
         let dropped = match is_dropped {
@@ -245,7 +247,7 @@ fn a_way_back_of_an_earlier_try_is_one_whenever_it_comes() {
 #[test]
 fn births_tell_processes_of_one_number_apart() {
     let script = format!(
-        "{PRELUDE}\nsleep 5 & a=$!; rel_birth $a; b=$rel_b; rel_birth $a; c=$rel_b; test -n \"$b\" && test \"$b\" = \"$c\" || exit 1\nkill -9 $a; wait $a 2>/dev/null; rel_birth $a && exit 2; exit 0"
+        "{COMMON}\nsleep 5 & a=$!; rel_read_birth $a; b=$rel_birth; rel_read_birth $a; c=$rel_birth; test -n \"$b\" && test \"$b\" = \"$c\" || exit 1\nkill -9 $a; wait $a 2>/dev/null; rel_read_birth $a && exit 2; exit 0"
     );
     for shell in SHELLS {
         let output = std::process::Command::new(shell[0])
@@ -261,7 +263,7 @@ fn births_tell_processes_of_one_number_apart() {
 fn a_manifest_tells_what_was_edited_in_every_shell() {
     let script = |dir: &std::path::Path| {
         format!(
-            "set -u\n{PRELUDE}\n{SEALED}\nrel_tmp={dir}/tmp rel_uid=1\n\
+            "set -u\n{COMMON}\n{MANIFEST}\nrel_tmp={dir}/tmp rel_uid=1\n\
              rel_beside() {{ cat >\"$3\"; }}\nmkdir -p {dir}/tmp {dir}/r/a/b; cd {dir}/r || exit 1\n\
              umask 022; echo 1 >a/same; echo 1 >'a/b/with blank'; echo 1 >'a/back\\slash'\n\
              echo 1 >a/mode; ln -s to a/link; echo 1 >a/gone; rel_seal {dir}/r\n\

@@ -12,7 +12,7 @@ use crate::deploy::remote::transfer_target::{Chunks, UploadTarget};
 impl Session {
     /// Hands over what the step `seq` will write: a file of its own, named in no program.
     pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        let call = format!("rel_keep {seq} {}\n", bytes.len());
+        let call = format!("rel_receive_secret {seq} {}\n", bytes.len());
         self.order_with(&format!("call {}\n{call}", call.len()), bytes, interrupted)?;
         let answer = self.event(interrupted)?;
         match answer.split_once(' ') {

@@ -1,9 +1,11 @@
-# --- whether a directory is as it was laid down -------------------------------
-# A manifest, `.rel-manifest` in the directory, says what lay there: a line for the mode and owner
-# of each file and directory, for the digest of each file, for each link. Left out are `__pycache__`,
-# which Python keeps beside its sources, and at the top names that begin with `.rel-`.
+# The manifest of a release: whether a directory is as it was deployed.
+#
+# The manifest is the file `.rel-manifest` in the directory. It has a line for the mode and owner
+# of each file and directory, for the digest of each file, and for each link. It leaves out
+# `__pycache__`, which Python writes beside its sources, and names at the top that begin with
+# `.rel-`.
 
-# DIR: prints what lies in DIR, in the order of bytes.
+# DIR: prints the lines of a manifest of DIR, sorted by bytes.
 rel_list_sealed() (
     cd -- "$1" || exit 1
     LC_ALL=C
@@ -13,16 +15,16 @@ rel_list_sealed() (
         find . "$@" -type f -exec sha256sum -- {} + &&
             find . "$@" ! -type l -exec stat -c 'mode %a %u:%g %n' -- {} + &&
             find . "$@" -type l -exec sh -c \
-                'for rel_l; do rel_t=$(readlink -- "$rel_l") && printf "link %s -> %s\n" "$rel_l" "$rel_t" || exit 1; done' \
+                'for one; do to=$(readlink -- "$one") && printf "link %s -> %s\n" "$one" "$to" || exit 1; done' \
                 sh {} + && echo whole
     } 2>/dev/null | sort >"$rel_tmp/sealed" && grep -qxF whole "$rel_tmp/sealed" &&
         grep -vxF whole "$rel_tmp/sealed"
 )
 
-# DIR: writes its manifest. Where that can not be made there is none: it is no reason to fail.
+# DIR: writes its manifest. If that is not possible there is none, and the step does not fail.
 rel_seal() {
     local mode=0644
-    # What root can read others need not know by its digest.
+    # A digest tells others about files that only root can read.
     if [ "$rel_uid" = 0 ]; then mode=0600; fi
     if rel_list_sealed "$1" >"$rel_tmp/manifest"; then
         ( rel_foreign_ok=1; rel_beside "$1/.rel-manifest" rel_replace_there "$1/.rel-manifest" "$mode" ) \
@@ -30,10 +32,11 @@ rel_seal() {
     fi
 }
 
-# DIR: prints what was changed, removed and added there since its manifest was written, a line each.
-# What stands at the top under a name of its own belongs to whatever runs there. Fails where nothing
-# is known.
+# DIR: prints a line for each file that was changed, removed or added since its manifest was
+# written. A new name at the top is left out: the software that runs there made it. Fails without a
+# manifest.
 rel_edits() (
+    local one='' what
     if [ ! -f "$1/.rel-manifest" ] || [ ! -r "$1/.rel-manifest" ]; then exit 1; fi
     rel_list_sealed "$1" >"$rel_tmp/listed" || exit 1
     # Only the paths.
@@ -41,15 +44,15 @@ rel_edits() (
     LC_ALL=C comm -23 "$1/.rel-manifest" "$rel_tmp/listed" | sed "$2" | LC_ALL=C sort -u >"$rel_tmp/former"
     LC_ALL=C comm -13 "$1/.rel-manifest" "$rel_tmp/listed" | sed "$2" | LC_ALL=C sort -u |
         LC_ALL=C comm -13 "$rel_tmp/former" - >"$rel_tmp/new"
-    while IFS= read -r rel_f; do
-        rel_t=gone
+    while IFS= read -r one; do
+        what=gone
         # With a backslash it is written as sha256sum escapes it.
-        case $rel_f in *\\*) rel_t=changed ;; esac
-        if [ -e "$1/$rel_f" ] || [ -L "$1/$rel_f" ]; then rel_t=changed; fi
-        printf '%s %s\n' "$rel_t" "${rel_f#./}"
+        case $one in *\\*) what=changed ;; esac
+        if [ -e "$1/$one" ] || [ -L "$1/$one" ]; then what=changed; fi
+        printf '%s %s\n' "$what" "${one#./}"
     done <"$rel_tmp/former" | head -n 1000
-    while IFS= read -r rel_f; do
-        rel_f=${rel_f#./}
-        if grep -qF -- " ./${rel_f%%/*}/" "$1/.rel-manifest"; then printf 'new %s\n' "$rel_f"; fi
+    while IFS= read -r one; do
+        one=${one#./}
+        if grep -qF -- " ./${one%%/*}/" "$1/.rel-manifest"; then printf 'new %s\n' "$one"; fi
     done <"$rel_tmp/new" | head -n 1000
 )

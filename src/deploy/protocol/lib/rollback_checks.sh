@@ -1,43 +1,46 @@
-# --- the way back, looked at before it is gone -------------------------------
-# Prints what steps left for their way back, what would become of each thing, and what speaks
-# against it. Nothing is changed, and of a recipe's texts only those are run that ask. A line has columns with tabs
-# between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED; behind a file that
-# comes back stand the mode, user and group that it had.
+# What a rollback would do, before it does it.
+#
+# Prints a line for each thing that the undo scripts of steps would change, and for each objection.
+# It changes nothing, and runs no text of a recipe but `rollback-check`. A line has columns with
+# tabs between them, as plan/rollback.rs reads them: KIND RUN SEQ WHAT FOUND WANTED. For a file
+# that would be restored, mode, user and group follow.
 
-# KIND WHAT [FOUND [WANTED [ACCESS]]]: prints one line about the step at hand.
+rel_met=$rel_newline
+
+# KIND WHAT [FOUND [WANTED [ACCESS]]]: prints a line about the step rel_of_run, rel_of_seq.
 rel_say() {
     local line="$1$rel_tab$rel_of_run$rel_tab$rel_of_seq" one
     shift
     for one in "$@"; do
         rel_column "$one"
-        line=$line$rel_tab$rel_c
+        line=$line$rel_tab$rel_column_text
     done
     printf '%s\n' "$line"
 }
 
-# RUN: what a run left as a whole.
+# RUN: checks the undo directory of a run.
 rel_prove_run() {
     rel_of_run=$1 rel_of_seq=0
     if [ -d "$rel_state/undo/$1" ]; then return 0; fi
     rel_say missing "what run $1 left for its way back is gone: $rel_state/undo/$1"
 }
 
-# RUN: one of which the journal says nothing did nothing here.
+# RUN: checks that a run without lines in the journal has left no undo directory.
 rel_prove_no_run() {
     rel_of_run=$1 rel_of_seq=0
     if [ ! -d "$rel_state/undo/$1" ]; then return 0; fi
     rel_say missing "the journal does not know run $1, which left this for its way back: $rel_state/undo/$1"
 }
 
-# LINE: whether it is one call with words in single quotes, as rel_call writes them, and nothing
-# else. Older runs wrote `there` without quotes.
+# LINE: whether it is one call with words in single quotes, as rel_call writes it, and nothing else.
+# Older scripts have `there` without quotes.
 rel_is_call() {
     local rest="${1#"${1%% *}"}"
     while :; do
         case $rest in
         '' | ' there') return 0 ;;
         " '"*) rest=${rest#" '"} ;;
-        # A quote within a word: the word is closed before it, and opened again.
+        # A quote within a word: the quotes end before it, and begin again after it.
         "\\''"*) rest=${rest#"\\''"} ;;
         *) return 1 ;;
         esac
@@ -48,22 +51,28 @@ rel_is_call() {
     done
 }
 
-# RUN SEQ: the way back of one step. Given in the order in which they go back: only the step that
-# goes back first must find what it left, the others find what that one brings back.
+# RUN SEQ: checks the undo scripts of one step. Steps are given in the order of the rollback. Only
+# the first step for a file has to find what it left; the next ones find what that one restores.
 rel_prove_step() {
-    local suffix file own line
+    local suffix file own first line
     rel_of_run=$1
     for suffix in .last .late .start ''; do
         rel_of_seq=$2$suffix
         file=$rel_state/undo/$1/$2$suffix
         if [ ! -s "$file" ]; then continue; fi
         rel_say step -
-        own=1
+        own=1 first=1
         rel_allowed=${rel_foreign_ok:-}
         while IFS= read -r line; do
+            case $first$line in
+            "1$rel_undo_head") ;;
+            '1# rel undo '*) rel_say missing "$(rel_undo_is_newer "$file")" ;;
+            esac
+            first=
             case $line in
+            '# rel undo '*) ;;
             rel_foreign_ok=1) rel_allowed=1 ;;
-            # That is a recipe's text as well.
+            # Leaving a scope runs a text of a recipe.
             "rel_scope_leave '"*)
                 if [ -s "$file.enter" ]; then
                     rel_say scope 'leaves what it entered'
@@ -82,25 +91,25 @@ rel_prove_step() {
     done 2>/dev/null
 }
 
-# RUN SEQ: asks whether the way back of a step would lose anything, as the step says itself.
+# RUN SEQ: runs the `rollback-check` of a step: whether its rollback would lose anything.
 rel_prove_check() {
-    local file="$rel_state/undo/$1/$2" said
+    local rel_file="$rel_state/undo/$1/$2" rel_said
     rel_of_run=$1 rel_of_seq=$2
-    if [ ! -s "$file.check" ]; then return 0; fi
-    said=$( ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$file.check" ) </dev/null 2>&1 9>&-)
-    if [ "$?" -ne 0 ]; then rel_say refused "${said:-it does not say why}"; fi
+    if [ ! -s "$rel_file.check" ]; then return 0; fi
+    # shellcheck source=/dev/null
+    rel_said=$( ( unset rel_nonce; set -eu; umask "$rel_umask"; cd -- "$rel_root"; . "$rel_file.check" ) </dev/null 2>&1 9>&-)
+    if [ "$?" -ne 0 ]; then rel_say refused "${rel_said:-it does not say why}"; fi
 }
 
-# NAME: fails if another step, which goes back before, has spoken of it.
+# NAME: fails if a step that is rolled back before has named it.
 rel_is_first() {
     case $rel_met in
     *"$rel_newline$1$rel_newline"*) return 1 ;;
     esac
     rel_met=$rel_met$1$rel_newline
 }
-rel_met=$rel_newline
 
-# PATH: root goes back only where it may write.
+# PATH: reports a foreign directory, into which root does not write.
 rel_prove_dir() {
     rel_whoami
     if [ "$rel_uid" != 0 ] || [ -n "$rel_allowed" ]; then return 0; fi
@@ -108,22 +117,23 @@ rel_prove_dir() {
     if [ -n "$rel_foreign" ]; then rel_say missing "$(rel_explain_foreign "$1")"; fi
 }
 
-# NAME FORMER LEFT: of a step that goes back later than another one: whether what that one brings
-# back, rel_brought, is what this one left. Else somebody changed it between the two. FORMER, or
-# nothing, needs no change.
+# NAME FORMER LEFT: for a step that is rolled back after another one: whether the other one restores
+# what this one left. Otherwise something changed it between the two. FORMER, or nothing, is fine
+# as well.
 rel_prove_chain() {
-    rel_brought=${rel_met##*"$rel_newline$1$rel_tab"}
-    rel_brought=${rel_brought%%"$rel_newline"*}
+    local brought
+    brought=${rel_met##*"$rel_newline$1$rel_tab"}
+    brought=${brought%%"$rel_newline"*}
     rel_column "$3"
-    if [ -z "$3" ] || [ "$rel_brought" = "$rel_c" ] || [ -z "$rel_brought" ]; then return 0; fi
+    if [ -z "$3" ] || [ "$brought" = "$rel_column_text" ] || [ -z "$brought" ]; then return 0; fi
     rel_column "$2"
-    if [ "$rel_brought" != "$rel_c" ]; then rel_say between "${1#* }" "$rel_brought" "$3"; fi
+    if [ "$brought" != "$rel_column_text" ]; then rel_say between "${1#* }" "$brought" "$3"; fi
 }
 
-# NAME FORMER: what a step brings back.
+# NAME FORMER: remembers what a step restores.
 rel_brings() {
     rel_column "$2"
-    rel_met="$rel_met$1$rel_tab$rel_c$rel_newline"
+    rel_met="$rel_met$1$rel_tab$rel_column_text$rel_newline"
 }
 
 rel_prove_symlink_back() {
@@ -154,7 +164,7 @@ rel_prove_symlink_back() {
     fi
 }
 
-# PATH: sets rel_sum to the first digits of a file's digest, or to words.
+# PATH: sets rel_sum to the digest of a file, or to words.
 rel_sum_of() {
     if [ -L "$1" ]; then
         rel_sum='a link'
@@ -169,12 +179,13 @@ rel_sum_of() {
     fi
 }
 
-# PATH: what stands there is no directory, which nothing replaces.
+# PATH: reports a directory at that path, which is not replaced.
 rel_prove_way() {
     if [ -d "$1" ] && [ ! -L "$1" ]; then rel_say directory "$1 is a directory by now"; fi
 }
 
-# PATH FORMER LEFT ACCESS: a file that had this content, or none, before rel gave it this one.
+# PATH FORMER LEFT ACCESS: a file that had the content FORMER, or did not exist, before rel wrote
+# LEFT.
 rel_prove_file() {
     local found former
     rel_prove_dir "$1"
@@ -202,9 +213,10 @@ rel_prove_file() {
 }
 
 rel_prove_write_back() { rel_prove_file "$1" "$2" "${3:-}" "${4:-}"; }
+
 rel_prove_unwrite() { rel_prove_file "$1" '' "$2" ''; }
 
-# PATH MARK FORMER: of a secret nothing is said but whether it is there.
+# PATH MARK FORMER: a secret. Only its presence is reported.
 rel_prove_secret_back() {
     local found='no file' former='no file'
     rel_prove_dir "$1"
@@ -226,7 +238,7 @@ rel_prove_secret_back() {
     rel_say file "$1" "$found" "$former"
 }
 
-# NAME LEFT WANTED: a service that was started by the script with this digest.
+# NAME LEFT WANTED: a service that was started by a script with the digest LEFT.
 rel_prove_service() {
     local found=stopped
     if rel_service_alive "$1"; then
@@ -255,10 +267,10 @@ rel_prove_service_go() {
     rel_prove_service "$1" '' running
 }
 
-# RUN SEQ SUFFIX: after a way back, whether a look at each thing finds what it was to bring back.
-# Of what a recipe's own undo does nothing is known.
+# RUN SEQ SUFFIX: after an undo script, whether everything is as it should be. Fails for an undo
+# script of a recipe's own, of which nothing is known.
 rel_is_back() {
-    local kind run seq what found wanted access has rel_is_after=1
+    local rel_is_after=1 kind run seq what found wanted access has
     rel_prove_step "$1" "$2" >"$rel_tmp/proof"
     while IFS=$rel_tab read -r kind run seq what found wanted access; do
         case $seq:$kind:$found in
@@ -277,7 +289,7 @@ rel_is_back() {
             ;;
         esac
         if [ "$seq" = "$2$3" ] && [ -n "$access" ]; then
-            # Only root can give a file to somebody else.
+            # Only root can give a file to another user.
             rel_access_of "$what" has
             if [ "$has" != "$access" ]; then return 1; fi
         fi
