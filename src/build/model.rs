@@ -140,7 +140,7 @@ pub struct Environment {
     /// Hours in which a run may begin, and a wave; at any time where there are none.
     pub windows: Vec<Window>,
     /// Logs that are no service's.
-    pub logs: Vec<Log>,
+    pub logs: Vec<LogDecl>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
     /// Who must have approved a plan of it; without it anybody runs it.
@@ -178,7 +178,7 @@ pub struct Role {
 
 /// Files on hosts that are shown as logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Log {
+pub struct LogDecl {
     /// Path on the host; stars mean files.
     pub path: Template,
     /// The hosts; all where there are none.

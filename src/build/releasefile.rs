@@ -27,35 +27,35 @@ use crate::core::template::{LENGTH_MAX, TemplateError};
 
 mod around;
 mod axes;
-mod cache;
-mod check;
-mod declare;
-mod depfile;
-mod environment;
-mod hosts;
+mod cache_node;
+mod depfile_node;
+mod depth_limit;
+mod environment_node;
+mod host_nodes;
+mod instances;
 mod limits;
-mod logs;
-mod nesting;
+mod loader;
+mod log_nodes;
 mod node;
 mod pattern;
 mod platform;
-mod read;
+mod project_checks;
 mod role;
-mod rollout;
-mod sandbox;
+mod rollout_node;
+mod sandbox_node;
 mod scope;
-mod secret;
+mod secret_node;
 mod target;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod window;
 
-use declare::Names;
-pub use environment::COMMANDS;
+pub use environment_node::COMMANDS;
+use instances::DeclaredNames;
 use limits::Sums;
-use node::{Mistakes, Node, Text, unknown_node};
-use scope::{AxisValue, Never, Scope, Vars, World, bad_name};
+use node::{Diagnostics, Node, SpannedText, unknown_node};
+use scope::{AxisValue, EvalContext, NameScope, NoDeferred, Vars, bad_name};
 
 /// The nodes a Releasefile may have.
 const TOP: &[&str] = &[
@@ -142,8 +142,8 @@ const MISSING: [&str; 2] = ["missing_input", "empty_glob"];
 /// # Errors
 /// All mistakes found, or that the file can not be read.
 pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
-    let mut found = Mistakes::default();
-    let mut reader = read::Reader::new(&request.root);
+    let mut found = Diagnostics::default();
+    let mut reader = loader::FileLoader::new(&request.root);
     let nodes = read_file(&mut reader, &request.file, &mut found)?;
     let overrides = match &request.hosts_file {
         Some(file) => read_file(&mut reader, file, &mut found)?,
@@ -151,7 +151,7 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     };
     let (sources, read, absent) = (reader.sources, reader.read, reader.absent);
     let paths = read.iter().map(|file| &file.path);
-    let own = check::own_files(&request.root, paths.chain(&absent));
+    let own = project_checks::own_files(&request.root, paths.chain(&absent));
     if reader.has_syntax_errors {
         // Half a file would make every other name unknown.
         return Err(failure(found, sources));
@@ -160,11 +160,11 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let mut decoded = decode(&nodes, &overrides, request, &sources, &listing, &mut found);
     decoded.project.sources = sources;
     let project = decoded.project;
-    found.extend(check::own_outputs(&project.graph, &own));
-    found.extend(depfile::own(&project.graph, &own));
-    found.extend(check::detours(&project.graph, &request.root));
+    found.extend(project_checks::own_outputs(&project.graph, &own));
+    found.extend(depfile_node::own(&project.graph, &own));
+    found.extend(project_checks::detours(&project.graph, &request.root));
     let watched = listing.listed();
-    let missing = match check::inputs(&project.graph, &listing, &decoded.broken) {
+    let missing = match project_checks::inputs(&project.graph, &listing, &decoded.broken) {
         Ok(mistakes) => {
             let is_missing = |m: &Diagnostic| MISSING.contains(&m.code);
             let (missing, others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_missing);
@@ -192,9 +192,9 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
 }
 
 fn read_file(
-    reader: &mut read::Reader,
+    reader: &mut loader::FileLoader,
     path: &std::path::Path,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> Result<Vec<Node>, Box<LoadError>> {
     reader.file(path, found).map_err(|mut error| {
         // A name on the command line that leads nowhere is no fault of the disk.
@@ -203,7 +203,7 @@ fn read_file(
     })
 }
 
-fn failure(found: Mistakes, sources: SourceMap) -> Box<LoadError> {
+fn failure(found: Diagnostics, sources: SourceMap) -> Box<LoadError> {
     Box::new(LoadError {
         mistakes: found.into_sorted(),
         sources,
@@ -224,7 +224,7 @@ fn decode(
     request: &LoadRequest,
     sources: &SourceMap,
     listing: &dyn Listing,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> Decoded {
     for node in nodes
         .iter()
@@ -239,27 +239,27 @@ fn decode(
         }
     }
     let vars = vars(nodes, request, sources, found);
-    let world = World {
+    let world = EvalContext {
         vars: &vars,
         sources,
     };
     let (name, version) = project_node(nodes, world, found);
-    let mut names = Names {
+    let mut names = DeclaredNames {
         pools: pools(nodes, found),
         has_version: version.is_some(),
-        sandbox: sandbox::default(nodes, world, found),
-        ..Names::default()
+        sandbox: sandbox_node::default(nodes, world, found),
+        ..DeclaredNames::default()
     };
     let graph = graph(nodes, world, listing, &mut names, found);
     let is_whole = graph.is_some();
     let before = found.count();
-    let hosts = hosts::decode(nodes, overrides, world, found);
-    let known = environment::Known {
+    let hosts = host_nodes::decode(nodes, overrides, world, found);
+    let known = environment_node::Known {
         names: &names,
         hosts: &hosts,
     };
-    let secrets = secret::decode(nodes, world, found);
-    let environments = environment::decode(nodes, world, &known, found);
+    let secrets = secret_node::decode(nodes, world, found);
+    let environments = environment_node::decode(nodes, world, &known, found);
     let is_fit_for_recipes = is_whole && !found.since(before).iter().any(breeds_in_recipes);
     if !found.has_errors() {
         found.extend(vars.unused());
@@ -295,13 +295,13 @@ fn breeds_in_recipes(mistake: &Diagnostic) -> bool {
 /// Returns the graph; `None` if it would be too large.
 fn graph(
     nodes: &[Node],
-    world: World<'_>,
+    world: EvalContext<'_>,
     listing: &dyn Listing,
-    names: &mut Names,
-    found: &mut Mistakes,
+    names: &mut DeclaredNames,
+    found: &mut Diagnostics,
 ) -> Option<Graph> {
     let mut sums = Sums::default();
-    let declared = declare::targets(nodes, world, listing, names, &mut sums, found);
+    let declared = instances::targets(nodes, world, listing, names, &mut sums, found);
     if sums.are_over() {
         return None;
     }
@@ -314,7 +314,7 @@ fn graph(
             without_instances(one, world, names, found);
         }
         for (name, axes) in one.instances() {
-            let scope = Scope { world, axes };
+            let scope = NameScope { world, axes };
             let before = found.count();
             let decoded = target::decode(one, name, &scope, names, found);
             if !sums.add(one, &decoded, world.vars.text_bytes(), found) {
@@ -332,10 +332,14 @@ fn graph(
             places.push(decoded.need_places);
         }
     }
-    found.extend(check::outputs(&targets));
-    found.extend(check::each_over_outputs(&declared, &targets));
-    found.extend(depfile::clashes(&targets, &depfiles));
-    found.extend(check::cycles(&mut targets, &mut places, &mut names.broken));
+    found.extend(project_checks::outputs(&targets));
+    found.extend(project_checks::each_over_outputs(&declared, &targets));
+    found.extend(depfile_node::clashes(&targets, &depfiles));
+    found.extend(project_checks::cycles(
+        &mut targets,
+        &mut places,
+        &mut names.broken,
+    ));
     // Without cycles this can not fail; with more than are reported, nobody looks at it.
     Some(Graph::new(targets, names.pools.clone()).unwrap_or_default())
 }
@@ -343,10 +347,10 @@ fn graph(
 /// Looks into a target that stands for none at all, so that its mistakes do not wait
 /// until there is one.
 fn without_instances(
-    declared: &declare::Declared,
-    world: World<'_>,
-    names: &Names,
-    found: &mut Mistakes,
+    declared: &instances::TargetDecl,
+    world: EvalContext<'_>,
+    names: &DeclaredNames,
+    found: &mut Diagnostics,
 ) {
     let example = |is_files: bool| match is_files {
         true => AxisValue::File(RepoPath::new("example")),
@@ -354,7 +358,7 @@ fn without_instances(
     };
     let values: Vec<AxisValue> = declared.axes.iter().map(|a| example(a.is_files)).collect();
     let axes = declared.axes.iter().map(|a| a.name.text.as_str());
-    let scope = Scope {
+    let scope = NameScope {
         world,
         axes: axes.zip(&values).collect(),
     };
@@ -364,7 +368,12 @@ fn without_instances(
     found.retain_since(before, |m| m.code != "unknown_target");
 }
 
-fn vars(nodes: &[Node], request: &LoadRequest, sources: &SourceMap, found: &mut Mistakes) -> Vars {
+fn vars(
+    nodes: &[Node],
+    request: &LoadRequest,
+    sources: &SourceMap,
+    found: &mut Diagnostics,
+) -> Vars {
     let mut vars = Vars::default();
     for node in nodes.iter().filter(|n| n.is("var")) {
         node.is_plain(found);
@@ -387,7 +396,7 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &SourceMap, found: &mut 
                 Diagnostic::new("missing_argument", name.place, message, "no value follows");
             found.push(mistake.help(format!("write `var \"{}\" \"…\"`", name.text)));
         }
-        let scope = Scope::new(World {
+        let scope = NameScope::new(EvalContext {
             vars: &vars,
             sources,
         });
@@ -419,7 +428,7 @@ fn vars(nodes: &[Node], request: &LoadRequest, sources: &SourceMap, found: &mut 
 }
 
 /// Returns the values of a variable. Lists made of lists grow as fast as texts do.
-fn list(values: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<String> {
+fn list(values: &[SpannedText], scope: &NameScope, found: &mut Diagnostics) -> Vec<String> {
     let mut out = Vec::new();
     let mut len = 0;
     for text in values {
@@ -446,8 +455,8 @@ fn unknown_override(name: &str, vars: &Vars) -> Diagnostic {
 
 fn project_node(
     nodes: &[Node],
-    world: World<'_>,
-    found: &mut Mistakes,
+    world: EvalContext<'_>,
+    found: &mut Diagnostics,
 ) -> (Option<String>, Option<Version>) {
     let mut all = nodes.iter().filter(|n| n.is("project"));
     let Some(node) = all.next() else {
@@ -461,7 +470,7 @@ fn project_node(
     node.only_props(&[], found);
     node.only_children(&["version"], found);
     node.once(&["version"], found);
-    let scope = Scope::new(world);
+    let scope = NameScope::new(world);
     let name = node.only_text("the name of the project", found);
     let name = name.and_then(|n| scope.string(&n, found));
     let version = node.children.iter().find(|c| c.is("version"));
@@ -469,7 +478,7 @@ fn project_node(
     (name, version)
 }
 
-fn project_version(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Version> {
+fn project_version(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Option<Version> {
     node.is_plain(found);
     let arg = node.only_arg("the version, or `(command)\"…\"`", found)?;
     match arg.annotation.as_deref() {
@@ -480,7 +489,7 @@ fn project_version(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<V
             };
             let text = plain.text(found)?;
             let shell: Vec<String> = target::SHELL.iter().map(|s| (*s).to_owned()).collect();
-            target::shell_command(&text, &shell, scope, &Never, found).map(Version::Command)
+            target::shell_command(&text, &shell, scope, &NoDeferred, found).map(Version::Command)
         }
         Some(other) => {
             let message = format!("a version can not be marked `({other})`");
@@ -495,9 +504,9 @@ fn project_version(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<V
     }
 }
 
-fn pools(nodes: &[Node], found: &mut Mistakes) -> Vec<Pool> {
+fn pools(nodes: &[Node], found: &mut Diagnostics) -> Vec<Pool> {
     let mut out: Vec<Pool> = Vec::new();
-    let mut places: BTreeMap<String, Text> = BTreeMap::new();
+    let mut places: BTreeMap<String, SpannedText> = BTreeMap::new();
     for node in nodes.iter().filter(|n| n.is("pool")) {
         node.only_props(&["depth"], found);
         node.only_children(&[], found);

@@ -1,8 +1,8 @@
 //! `each` and `matrix`: the names that take several values, and the combinations.
 
-use super::node::{Mistakes, Node, Text};
+use super::node::{Diagnostics, Node, SpannedText};
 use super::pattern::patterns;
-use super::scope::{AxisValue, Scope, bad_name};
+use super::scope::{AxisValue, NameScope, bad_name};
 use crate::build::glob::{Listing, expand};
 use crate::build::graph::Input;
 use crate::core::diagnostics::Diagnostic;
@@ -13,8 +13,8 @@ const INSTANCES_MAX: usize = 200_000;
 
 /// A name with its values.
 #[derive(Clone, Debug)]
-pub(crate) struct Axis {
-    pub(crate) name: Text,
+pub(crate) struct AxisDecl {
+    pub(crate) name: SpannedText,
     pub(crate) values: Vec<AxisValue>,
     /// Its values are files, so `{name.stem}` is known.
     pub(crate) is_files: bool,
@@ -25,11 +25,11 @@ pub(crate) struct Axis {
 /// Returns the axes of a target or an environment, in the order written.
 pub(crate) fn axes(
     node: &Node,
-    scope: &Scope,
+    scope: &NameScope,
     listing: Option<&dyn Listing>,
-    found: &mut Mistakes,
-) -> Vec<Axis> {
-    let mut out: Vec<Axis> = Vec::new();
+    found: &mut Diagnostics,
+) -> Vec<AxisDecl> {
+    let mut out: Vec<AxisDecl> = Vec::new();
     for child in &node.children {
         match child.name.text.as_str() {
             "each" => out.extend(each(child, scope, listing, found)),
@@ -46,7 +46,7 @@ pub(crate) fn axes(
                 for line in &child.children {
                     line.is_plain(found);
                     let texts = line.texts("the values", found);
-                    out.push(Axis {
+                    out.push(AxisDecl {
                         values: listed(&texts, scope, found),
                         name: line.name.clone(),
                         is_files: false,
@@ -61,7 +61,7 @@ pub(crate) fn axes(
     out
 }
 
-fn report_names(axes: &[Axis], found: &mut Mistakes) {
+fn report_names(axes: &[AxisDecl], found: &mut Diagnostics) {
     for (i, axis) in axes.iter().enumerate() {
         found.extend(bad_name("an axis", &axis.name));
         if let Some(first) = axes[..i].iter().find(|a| a.name.text == axis.name.text) {
@@ -89,10 +89,10 @@ fn report_names(axes: &[Axis], found: &mut Mistakes) {
 
 fn each(
     node: &Node,
-    scope: &Scope,
+    scope: &NameScope,
     listing: Option<&dyn Listing>,
-    found: &mut Mistakes,
-) -> Option<Axis> {
+    found: &mut Diagnostics,
+) -> Option<AxisDecl> {
     let known: &[&str] = match listing {
         Some(_) => &["files", "optional"],
         None => &[],
@@ -104,7 +104,7 @@ fn each(
         return None;
     };
     let name = name.text(found)?;
-    let given: Vec<Text> = node.args[1..]
+    let given: Vec<SpannedText> = node.args[1..]
         .iter()
         .filter_map(|a| a.text(found))
         .collect();
@@ -132,7 +132,7 @@ fn each(
         }
         _ => listed(&given, scope, found),
     };
-    Some(Axis {
+    Some(AxisDecl {
         name,
         values,
         is_files: node.prop("files").is_some(),
@@ -140,7 +140,7 @@ fn each(
     })
 }
 
-fn listed(texts: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<AxisValue> {
+fn listed(texts: &[SpannedText], scope: &NameScope, found: &mut Diagnostics) -> Vec<AxisValue> {
     let mut out: Vec<AxisValue> = Vec::new();
     for text in texts {
         for value in scope.strings(text, found) {
@@ -161,7 +161,12 @@ fn listed(texts: &[Text], scope: &Scope, found: &mut Mistakes) -> Vec<AxisValue>
     out
 }
 
-fn inputs(text: &Text, is_optional: bool, scope: &Scope, found: &mut Mistakes) -> Vec<Input> {
+fn inputs(
+    text: &SpannedText,
+    is_optional: bool,
+    scope: &NameScope,
+    found: &mut Diagnostics,
+) -> Vec<Input> {
     let written = patterns(text, scope, found).into_iter();
     written
         .map(|written| Input {
@@ -174,10 +179,10 @@ fn inputs(text: &Text, is_optional: bool, scope: &Scope, found: &mut Mistakes) -
 }
 
 fn files(
-    text: &Text,
+    text: &SpannedText,
     inputs: &[Input],
     listing: &dyn Listing,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> Vec<AxisValue> {
     let Some(first) = inputs.first() else {
         return Vec::new();
@@ -202,14 +207,14 @@ fn files(
     }
 }
 
-fn empty_glob(text: &Text) -> Diagnostic {
+fn empty_glob(text: &SpannedText) -> Diagnostic {
     let message = format!("`{}` matches no file", text.text);
     Diagnostic::new("empty_glob", text.place, message, "no match")
         .help("correct the pattern, or allow none with `optional=#true`")
 }
 
 /// Returns all combinations, the last axis running fastest; one empty one without axes.
-pub(crate) fn combinations(axes: &[Axis]) -> Vec<Vec<(&str, &AxisValue)>> {
+pub(crate) fn combinations(axes: &[AxisDecl]) -> Vec<Vec<(&str, &AxisValue)>> {
     let mut out: Vec<Vec<(&str, &AxisValue)>> = vec![Vec::new()];
     for axis in axes {
         if out.len().saturating_mul(axis.values.len()) > INSTANCES_MAX {

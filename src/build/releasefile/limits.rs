@@ -1,7 +1,7 @@
 //! What all targets together may be: a text of a kilobyte can stand for more than any memory holds.
 
-use super::declare::Declared;
-use super::node::Mistakes;
+use super::instances::TargetDecl;
+use super::node::Diagnostics;
 use super::target::Decoded;
 use crate::core::diagnostics::Diagnostic;
 
@@ -28,7 +28,7 @@ impl Sums {
     }
 
     /// Adds the instances of a target; returns whether there is room for them.
-    pub(crate) fn declare(&mut self, declared: &Declared, found: &mut Mistakes) -> bool {
+    pub(crate) fn declare(&mut self, declared: &TargetDecl, found: &mut Diagnostics) -> bool {
         let (count, bytes) = declared.size();
         self.instances = self.instances.saturating_add(count);
         self.name_bytes = self.name_bytes.saturating_add(bytes);
@@ -49,10 +49,10 @@ impl Sums {
     /// room for more.
     pub(crate) fn add(
         &mut self,
-        declared: &Declared,
+        declared: &TargetDecl,
         decoded: &Decoded,
         text_bytes: usize,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) -> bool {
         self.needs = self.needs.saturating_add(decoded.need_places.len());
         let is_many = self.needs > NEEDS_MAX;
@@ -70,11 +70,11 @@ impl Sums {
 
     fn check(
         &mut self,
-        at: &Declared,
+        at: &TargetDecl,
         is_over: bool,
         most: usize,
         what: &str,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) {
         if !is_over || self.is_over {
             return;

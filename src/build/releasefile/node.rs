@@ -12,7 +12,7 @@ use crate::core::kdl_text::{BAD_NUMBER, MISSING_QUOTES, repr};
 
 /// A text and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Text {
+pub(crate) struct SpannedText {
     pub(crate) text: String,
     pub(crate) place: Span,
 }
@@ -31,14 +31,14 @@ pub(crate) struct Scalar {
 /// A property: its name, and the value.
 #[derive(Clone, Debug)]
 pub(crate) struct Property {
-    pub(crate) name: Text,
+    pub(crate) name: SpannedText,
     pub(crate) value: Scalar,
 }
 
 /// A node with its arguments, properties and children.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) name: Text,
+    pub(crate) name: SpannedText,
     pub(crate) args: Vec<Scalar>,
     pub(crate) props: Vec<Property>,
     pub(crate) children: Vec<Node>,
@@ -46,11 +46,11 @@ pub(crate) struct Node {
 
 /// The mistakes found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Mistakes {
+pub(crate) struct Diagnostics {
     found: Vec<Diagnostic>,
 }
 
-impl Mistakes {
+impl Diagnostics {
     pub(crate) fn push(&mut self, mistake: Diagnostic) {
         self.found.push(mistake);
     }
@@ -116,7 +116,7 @@ pub(crate) fn nodes(document: &KdlDocument, origin: Origin) -> Vec<Node> {
 
 fn node(node: &KdlNode, origin: Origin) -> Node {
     let mut out = Node {
-        name: Text {
+        name: SpannedText {
             text: node.name().value().to_owned(),
             place: place(origin, node.name().span()),
         },
@@ -129,7 +129,7 @@ fn node(node: &KdlNode, origin: Origin) -> Node {
         match entry.name() {
             None => out.args.push(value),
             Some(name) => out.props.push(Property {
-                name: Text {
+                name: SpannedText {
                     text: name.value().to_owned(),
                     place: place(origin, name.span()),
                 },
@@ -174,7 +174,7 @@ impl Scalar {
         }
     }
 
-    fn wrong(&self, expected: &str, found: &mut Mistakes) {
+    fn wrong(&self, expected: &str, found: &mut Diagnostics) {
         let mistake = Diagnostic::new(
             "wrong_type",
             self.place,
@@ -201,9 +201,9 @@ impl Scalar {
     }
 
     /// Returns the string.
-    pub(crate) fn text(&self, found: &mut Mistakes) -> Option<Text> {
+    pub(crate) fn text(&self, found: &mut Diagnostics) -> Option<SpannedText> {
         match (&self.value, self.annotation.as_deref()) {
-            (KdlValue::String(text), None) => Some(Text {
+            (KdlValue::String(text), None) => Some(SpannedText {
                 text: text.clone(),
                 place: self.place,
             }),
@@ -224,7 +224,7 @@ impl Scalar {
     }
 
     /// Returns a string, number or boolean as it would be written in quotes.
-    pub(crate) fn any_text(&self, found: &mut Mistakes) -> Option<Text> {
+    pub(crate) fn any_text(&self, found: &mut Diagnostics) -> Option<SpannedText> {
         let text = match &self.value {
             KdlValue::String(text) => text.clone(),
             KdlValue::Bool(value) => value.to_string(),
@@ -234,14 +234,14 @@ impl Scalar {
                 return None;
             }
         };
-        Some(Text {
+        Some(SpannedText {
             text,
             place: self.place,
         })
     }
 
     /// Returns the whole number, if it is at least `min`.
-    pub(crate) fn number(&self, min: u32, found: &mut Mistakes) -> Option<u32> {
+    pub(crate) fn number(&self, min: u32, found: &mut Diagnostics) -> Option<u32> {
         let KdlValue::Integer(value) = self.value else {
             self.wrong("a whole number", found);
             return None;
@@ -270,7 +270,7 @@ impl Scalar {
     }
 
     /// Returns the boolean.
-    pub(crate) fn boolean(&self, found: &mut Mistakes) -> Option<bool> {
+    pub(crate) fn boolean(&self, found: &mut Diagnostics) -> Option<bool> {
         match self.value {
             KdlValue::Bool(value) => Some(value),
             _ => {
@@ -281,7 +281,7 @@ impl Scalar {
     }
 
     /// Returns the duration: `30s`, `1h 30m`, `24h`.
-    pub(crate) fn duration(&self, found: &mut Mistakes) -> Option<Duration> {
+    pub(crate) fn duration(&self, found: &mut Diagnostics) -> Option<Duration> {
         let text = match &self.value {
             KdlValue::Integer(_) | KdlValue::Float(_) => self.source.clone(),
             _ => self.text(found)?.text,
@@ -327,18 +327,18 @@ impl Node {
     }
 
     /// Returns a property that is a string.
-    pub(crate) fn text_prop(&self, name: &str, found: &mut Mistakes) -> Option<Text> {
+    pub(crate) fn text_prop(&self, name: &str, found: &mut Diagnostics) -> Option<SpannedText> {
         self.prop(name)?.text(found)
     }
 
     /// Returns a property that is a boolean; `false` when it is left out.
-    pub(crate) fn flag(&self, name: &str, found: &mut Mistakes) -> bool {
+    pub(crate) fn flag(&self, name: &str, found: &mut Diagnostics) -> bool {
         let value = self.prop(name).and_then(|p| p.boolean(found));
         value.unwrap_or(false)
     }
 
     /// Reports every property that is not in `known`.
-    pub(crate) fn only_props(&self, known: &[&str], found: &mut Mistakes) {
+    pub(crate) fn only_props(&self, known: &[&str], found: &mut Diagnostics) {
         for prop in &self.props {
             let name = &prop.name.text;
             if known.contains(&name.as_str()) {
@@ -355,7 +355,7 @@ impl Node {
     }
 
     /// Reports every child that is not in `known`.
-    pub(crate) fn only_children(&self, known: &[&str], found: &mut Mistakes) {
+    pub(crate) fn only_children(&self, known: &[&str], found: &mut Diagnostics) {
         for child in &self.children {
             if !known.contains(&child.name.text.as_str()) {
                 found.push(unknown_node(child, &format!("`{}`", self.name.text), known));
@@ -364,7 +364,7 @@ impl Node {
     }
 
     /// Reports children that say the same thing twice.
-    pub(crate) fn once(&self, names: &[&str], found: &mut Mistakes) {
+    pub(crate) fn once(&self, names: &[&str], found: &mut Diagnostics) {
         for name in names {
             let mut same = self.children.iter().filter(|c| c.is(name));
             let Some(first) = same.next() else { continue };
@@ -377,7 +377,7 @@ impl Node {
     }
 
     /// Returns the only argument; one too few or too many is a mistake.
-    pub(crate) fn only_arg(&self, what: &str, found: &mut Mistakes) -> Option<&Scalar> {
+    pub(crate) fn only_arg(&self, what: &str, found: &mut Diagnostics) -> Option<&Scalar> {
         if let Some(extra) = self.args.get(1) {
             found.push(Diagnostic::new(
                 "extra_argument",
@@ -400,12 +400,12 @@ impl Node {
     }
 
     /// Returns the only argument, a string.
-    pub(crate) fn only_text(&self, what: &str, found: &mut Mistakes) -> Option<Text> {
+    pub(crate) fn only_text(&self, what: &str, found: &mut Diagnostics) -> Option<SpannedText> {
         self.only_arg(what, found)?.text(found)
     }
 
     /// Returns all arguments, strings; none at all is a mistake.
-    pub(crate) fn texts(&self, what: &str, found: &mut Mistakes) -> Vec<Text> {
+    pub(crate) fn texts(&self, what: &str, found: &mut Diagnostics) -> Vec<SpannedText> {
         if self.args.is_empty() {
             found.push(self.missing(what));
         }
@@ -413,7 +413,7 @@ impl Node {
     }
 
     /// Reports children and properties of a node that takes none.
-    pub(crate) fn is_plain(&self, found: &mut Mistakes) {
+    pub(crate) fn is_plain(&self, found: &mut Diagnostics) {
         self.only_props(&[], found);
         self.only_children(&[], found);
     }

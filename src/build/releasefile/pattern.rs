@@ -6,8 +6,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use super::node::{Mistakes, Text};
-use super::scope::{Never, Scope};
+use super::node::{Diagnostics, SpannedText};
+use super::scope::{NameScope, NoDeferred};
 use crate::build::glob::{self, Glob};
 use crate::build::graph::Pattern;
 use crate::core::diagnostics::Diagnostic;
@@ -23,8 +23,12 @@ pub(crate) struct Written {
 const WILDCARDS: [char; 4] = ['*', '?', '[', '{'];
 
 /// Returns the patterns a text stands for: one, or those of a list that stands alone.
-pub(crate) fn patterns(text: &Text, scope: &Scope, found: &mut Mistakes) -> Vec<Written> {
-    let Some(parsed) = scope.parse(text, Mode::Plain, &Never, found) else {
+pub(crate) fn patterns(
+    text: &SpannedText,
+    scope: &NameScope,
+    found: &mut Diagnostics,
+) -> Vec<Written> {
+    let Some(parsed) = scope.parse(text, Mode::Plain, &NoDeferred, found) else {
         return Vec::new();
     };
     let render = |axis: &dyn Fn(OsString) -> OsString| {
@@ -54,7 +58,7 @@ pub(crate) fn patterns(text: &Text, scope: &Scope, found: &mut Mistakes) -> Vec<
     out
 }
 
-fn unusable(text: &Text, raw: &OsString, parsed: &Template, why: &str) -> Diagnostic {
+fn unusable(text: &SpannedText, raw: &OsString, parsed: &Template, why: &str) -> Diagnostic {
     let message = format!("the pattern `{}` is unusable: {why}", shown(raw));
     let mistake = Diagnostic::new("bad_pattern", text.place, message, "not a pattern");
     match why {

@@ -3,8 +3,8 @@
 //! Two words for one platform would be two keys for one result, so the words are those that
 //! the key has for the machine itself.
 
-use super::node::{Mistakes, Node};
-use super::scope::Scope;
+use super::node::{Diagnostics, Node};
+use super::scope::NameScope;
 use crate::core::diagnostics::{Diagnostic, suggest};
 
 /// Operating systems, as Rust names them.
@@ -51,7 +51,7 @@ const ALIASES: [(&str, &str); 7] = [
 ];
 
 /// Returns the platform that a node names.
-pub(crate) fn platform(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<String> {
+pub(crate) fn platform(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Option<String> {
     let text = node.only_text("`\"any\"`, or what it is for: `\"linux-aarch64\"`", found)?;
     let value = scope.string(&text, found)?;
     if value == "any" {

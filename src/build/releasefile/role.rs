@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
-use super::environment::Inside;
-use super::hosts::Hosts;
-use super::node::{Mistakes, Node, Text};
-use super::scope::{OnHost, bad_name};
+use super::environment_node::Inside;
+use super::host_nodes::Hosts;
+use super::node::{Diagnostics, Node, SpannedText};
+use super::scope::{HostNames, bad_name};
 use crate::build::model::Role;
 use crate::core::diagnostics::Diagnostic;
 use crate::core::template::Mode;
@@ -18,7 +18,7 @@ impl Inside<'_> {
         &self,
         nodes: &[Node],
         hosts: &'h Hosts,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) -> (Vec<Role>, Cow<'h, Hosts>) {
         let mut roles: Vec<Role> = Vec::new();
         let mut known = Cow::Borrowed(hosts);
@@ -42,7 +42,7 @@ impl Inside<'_> {
                 found.push(mistake.help("a command that succeeds on the hosts that have it"));
             }
             let command =
-                command.and_then(|text| self.bind(&text, Mode::Shell, &OnHost(self), found));
+                command.and_then(|text| self.bind(&text, Mode::Shell, &HostNames(self), found));
             let members = self.members(&on, hosts);
             let known = known.to_mut();
             known.groups.insert(name.text.clone(), members);
@@ -58,7 +58,13 @@ impl Inside<'_> {
         (roles, known)
     }
 
-    fn report_taken(&self, name: &Text, roles: &[Role], hosts: &Hosts, found: &mut Mistakes) {
+    fn report_taken(
+        &self,
+        name: &SpannedText,
+        roles: &[Role],
+        hosts: &Hosts,
+        found: &mut Diagnostics,
+    ) {
         let is_known = |names: bool, what: &'static str| names.then_some(what);
         let taken = is_known(hosts.hosts.contains_key(&name.text), "a host")
             .or_else(|| is_known(hosts.groups.contains_key(&name.text), "a group"))

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
-use super::node::{Mistakes, Text};
+use super::node::{Diagnostics, SpannedText};
 use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::fs::{RepoPath, shown};
 use crate::core::template::{Mode, Template, TemplateError, Value};
@@ -123,20 +123,20 @@ impl AxisValue {
 
 /// What does not change while a file is decoded.
 #[derive(Clone, Copy)]
-pub(crate) struct World<'a> {
+pub(crate) struct EvalContext<'a> {
     pub(crate) vars: &'a Vars,
     pub(crate) sources: &'a SourceMap,
 }
 
 /// The names known early at some place: variables, and axes with one value each.
 #[derive(Clone)]
-pub(crate) struct Scope<'a> {
-    pub(crate) world: World<'a>,
+pub(crate) struct NameScope<'a> {
+    pub(crate) world: EvalContext<'a>,
     pub(crate) axes: Vec<(&'a str, &'a AxisValue)>,
 }
 
 /// What a later room will know.
-pub(crate) trait Late {
+pub(crate) trait DeferredNames {
     /// Returns whether the name will be known.
     fn is_known(&self, name: &str) -> bool;
     /// Returns all such names, for "did you mean".
@@ -146,9 +146,9 @@ pub(crate) trait Late {
 }
 
 /// What texts may name besides that are rendered for one host.
-pub(crate) struct OnHost<'a>(pub(crate) &'a dyn Late);
+pub(crate) struct HostNames<'a>(pub(crate) &'a dyn DeferredNames);
 
-impl Late for OnHost<'_> {
+impl DeferredNames for HostNames<'_> {
     fn is_known(&self, name: &str) -> bool {
         let is_built_in = ["project", "environment", "version"].contains(&name);
         is_built_in || name.starts_with("host.") || self.0.is_known(name)
@@ -166,9 +166,9 @@ impl Late for OnHost<'_> {
 }
 
 /// Nothing more will be known.
-pub(crate) struct Never;
+pub(crate) struct NoDeferred;
 
-impl Late for Never {
+impl DeferredNames for NoDeferred {
     fn is_known(&self, _: &str) -> bool {
         false
     }
@@ -183,8 +183,8 @@ impl Late for Never {
     }
 }
 
-impl<'a> Scope<'a> {
-    pub(crate) fn new(world: World<'a>) -> Self {
+impl<'a> NameScope<'a> {
+    pub(crate) fn new(world: EvalContext<'a>) -> Self {
         Self {
             world,
             axes: Vec::new(),
@@ -228,10 +228,10 @@ impl<'a> Scope<'a> {
     /// Parses a text and binds what is known; the rest must be known to `late`.
     pub(crate) fn bind(
         &self,
-        text: &Text,
+        text: &SpannedText,
         mode: Mode,
-        late: &dyn Late,
-        found: &mut Mistakes,
+        late: &dyn DeferredNames,
+        found: &mut Diagnostics,
     ) -> Option<Template> {
         let parsed = self.parse(text, mode, late, found)?;
         self.reported(parsed.bind(&|n| self.get(n)), text, found)
@@ -240,10 +240,10 @@ impl<'a> Scope<'a> {
     /// Parses a text and reports the names that nobody will know.
     pub(crate) fn parse(
         &self,
-        text: &Text,
+        text: &SpannedText,
         mode: Mode,
-        late: &dyn Late,
-        found: &mut Mistakes,
+        late: &dyn DeferredNames,
+        found: &mut Diagnostics,
     ) -> Option<Template> {
         let parsed = self.reported(Template::parse(&text.text, mode), text, found)?;
         let mut is_known = true;
@@ -262,8 +262,8 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the words a text stands for; all names must be known early.
-    pub(crate) fn words(&self, text: &Text, found: &mut Mistakes) -> Vec<OsString> {
-        let Some(parsed) = self.parse(text, Mode::Plain, &Never, found) else {
+    pub(crate) fn words(&self, text: &SpannedText, found: &mut Diagnostics) -> Vec<OsString> {
+        let Some(parsed) = self.parse(text, Mode::Plain, &NoDeferred, found) else {
             return Vec::new();
         };
         let words = parsed.render_words(&|n| self.get(n));
@@ -271,7 +271,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Like [`Self::words`], for what must be UTF-8.
-    pub(crate) fn strings(&self, text: &Text, found: &mut Mistakes) -> Vec<String> {
+    pub(crate) fn strings(&self, text: &SpannedText, found: &mut Diagnostics) -> Vec<String> {
         let words = self.words(text, found);
         let string = |w: OsString| match w.into_string() {
             Ok(text) => Some(text),
@@ -289,8 +289,8 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the one string a text stands for.
-    pub(crate) fn string(&self, text: &Text, found: &mut Mistakes) -> Option<String> {
-        let parsed = self.parse(text, Mode::Plain, &Never, found)?;
+    pub(crate) fn string(&self, text: &SpannedText, found: &mut Diagnostics) -> Option<String> {
+        let parsed = self.parse(text, Mode::Plain, &NoDeferred, found)?;
         let one = self.reported(parsed.render(&|n| self.get(n)), text, found)?;
         one.into_string().ok()
     }
@@ -298,8 +298,8 @@ impl<'a> Scope<'a> {
     pub(crate) fn reported<T>(
         &self,
         result: Result<T, TemplateError>,
-        text: &Text,
-        found: &mut Mistakes,
+        text: &SpannedText,
+        found: &mut Diagnostics,
     ) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -319,7 +319,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn unknown_name(&self, text: &Text, name: &str, late: &dyn Late) -> Diagnostic {
+    fn unknown_name(&self, text: &SpannedText, name: &str, late: &dyn DeferredNames) -> Diagnostic {
         let place = self.narrow(text, name);
         if let Some((message, help)) = late.why_not(name) {
             return Diagnostic::new("unknown_name", place, message, "not known here").help(help);
@@ -336,7 +336,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the place of the placeholder inside a string, or of the whole string
     /// where it is written with escapes.
-    pub(crate) fn narrow(&self, text: &Text, name: &str) -> Span {
+    pub(crate) fn narrow(&self, text: &SpannedText, name: &str) -> Span {
         let whole = text.place;
         let Some(file) = self.world.sources.get(whole) else {
             return whole;
@@ -356,7 +356,7 @@ impl<'a> Scope<'a> {
 }
 
 /// Returns a mistake if `name` can not stand between braces or means something else.
-pub(crate) fn bad_name(what: &str, name: &Text) -> Option<Diagnostic> {
+pub(crate) fn bad_name(what: &str, name: &SpannedText) -> Option<Diagnostic> {
     let text = &name.text;
     let has_head = RESERVED_HEADS.iter().any(|head| text.starts_with(head));
     if has_head || RESERVED.contains(&text.as_str()) {

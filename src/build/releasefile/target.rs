@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-use super::declare::{Declared, Names};
-use super::node::{Mistakes, Node, Text, with_suggestion};
+use super::instances::{DeclaredNames, TargetDecl};
+use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
 use super::pattern::patterns;
-use super::scope::{Late, Scope};
-use super::{cache, depfile, platform, sandbox};
+use super::scope::{DeferredNames, NameScope};
+use super::{cache_node, depfile_node, platform, sandbox_node};
 use crate::build::glob::{is_reserved, overlap};
 use crate::build::graph::{
     CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
@@ -40,7 +40,7 @@ pub(crate) struct Decoded {
 }
 
 /// Reports what is wrong with a target whatever the values of its axes are.
-pub(crate) fn check_shape(declared: &Declared, found: &mut Mistakes) {
+pub(crate) fn check_shape(declared: &TargetDecl, found: &mut Diagnostics) {
     let node = declared.node;
     node.only_props(&[], found);
     node.only_children(CHILDREN, found);
@@ -64,11 +64,11 @@ pub(crate) fn check_shape(declared: &Declared, found: &mut Mistakes) {
 
 /// Returns one instance of a target.
 pub(crate) fn decode(
-    declared: &Declared,
+    declared: &TargetDecl,
     name: String,
-    scope: &Scope,
-    names: &Names,
-    found: &mut Mistakes,
+    scope: &NameScope,
+    names: &DeclaredNames,
+    found: &mut Diagnostics,
 ) -> Decoded {
     let node = declared.node;
     let Needs {
@@ -103,9 +103,9 @@ pub(crate) fn decode(
         expect: Vec::new(),
         reject: Vec::new(),
     };
-    let late = LateNames::new(node, &target.needs, empty, names);
+    let late = RuntimeNames::new(node, &target.needs, empty, names);
     for child in &node.children {
-        one_child(child, &mut target, &shell, scope, names, &late, found);
+        decode_child(child, &mut target, &shell, scope, names, &late, found);
     }
     Decoded {
         target,
@@ -113,14 +113,14 @@ pub(crate) fn decode(
     }
 }
 
-fn one_child(
+fn decode_child(
     child: &Node,
     target: &mut Target,
     shell: &[String],
-    scope: &Scope,
-    names: &Names,
-    late: &LateNames,
-    found: &mut Mistakes,
+    scope: &NameScope,
+    names: &DeclaredNames,
+    late: &RuntimeNames,
+    found: &mut Diagnostics,
 ) {
     let early = late.before_the_run();
     let kind = child.name.text.as_str();
@@ -157,9 +157,9 @@ fn one_child(
             let arg = child.only_arg("a number", found);
             target.retries = arg.and_then(|a| a.number(0, found)).unwrap_or(0);
         }
-        "cache" => target.cache = cache::scope(child, found).unwrap_or_default(),
-        "sandbox" => target.sandbox = sandbox::sandbox(child, scope, found),
-        "depfile" => target.depfile = depfile::depfile(child, scope, found),
+        "cache" => target.cache = cache_node::scope(child, found).unwrap_or_default(),
+        "sandbox" => target.sandbox = sandbox_node::sandbox(child, scope, found),
+        "depfile" => target.depfile = depfile_node::depfile(child, scope, found),
         "platform" => target.platform = platform::platform(child, scope, found),
         "expect" => target.expect.extend(strings(child, "a text", scope, found)),
         "reject" => target.reject.extend(strings(child, "a text", scope, found)),
@@ -168,14 +168,14 @@ fn one_child(
     }
 }
 
-fn strings(node: &Node, what: &str, scope: &Scope, found: &mut Mistakes) -> Vec<String> {
+fn strings(node: &Node, what: &str, scope: &NameScope, found: &mut Diagnostics) -> Vec<String> {
     let texts = node.texts(what, found);
-    let strings = |t: &Text| scope.strings(t, found);
+    let strings = |t: &SpannedText| scope.strings(t, found);
     texts.iter().flat_map(strings).collect()
 }
 
 /// Returns the duration that is the node's only argument.
-pub(crate) fn duration(node: &Node, found: &mut Mistakes) -> Option<std::time::Duration> {
+pub(crate) fn duration(node: &Node, found: &mut Diagnostics) -> Option<std::time::Duration> {
     node.only_arg("a duration", found)?.duration(found)
 }
 
@@ -187,7 +187,13 @@ struct Needs {
     empty: Vec<Rc<str>>,
 }
 
-fn needs(node: &Node, name: &str, scope: &Scope, names: &Names, found: &mut Mistakes) -> Needs {
+fn needs(
+    node: &Node,
+    name: &str,
+    scope: &NameScope,
+    names: &DeclaredNames,
+    found: &mut Diagnostics,
+) -> Needs {
     let (mut ids, mut places, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for child in node.children.iter().filter(|c| c.is("needs")) {
@@ -217,14 +223,14 @@ fn needs(node: &Node, name: &str, scope: &Scope, names: &Names, found: &mut Mist
     Needs { ids, places, empty }
 }
 
-fn shell(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<String> {
+fn shell(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Vec<String> {
     match node.children.iter().find(|c| c.is("shell")) {
         Some(child) => strings(child, "a program and its options", scope, found),
         None => SHELL.iter().map(|s| (*s).to_owned()).collect(),
     }
 }
 
-fn inputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes) {
+fn inputs(node: &Node, target: &mut Target, scope: &NameScope, found: &mut Diagnostics) {
     node.only_props(&["optional"], found);
     let is_optional = node.flag("optional", found);
     for text in node.texts("a file, a directory (`src/`) or a glob", found) {
@@ -239,7 +245,7 @@ fn inputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes)
     }
 }
 
-fn outputs(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes) {
+fn outputs(node: &Node, target: &mut Target, scope: &NameScope, found: &mut Diagnostics) {
     node.only_props(&["count"], found);
     let count = node.prop("count");
     let number = count.and_then(|c| c.number(1, found));
@@ -306,7 +312,7 @@ pub(crate) fn outside(role: &str, pattern: &Pattern, place: Span) -> Option<Diag
     )
 }
 
-fn dir(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes) {
+fn dir(node: &Node, target: &mut Target, scope: &NameScope, found: &mut Diagnostics) {
     let Some(text) = node.only_text("a directory", found) else {
         return;
     };
@@ -321,8 +327,14 @@ fn dir(node: &Node, target: &mut Target, scope: &Scope, found: &mut Mistakes) {
     target.dir = path;
 }
 
-fn env(node: &Node, target: &mut Target, scope: &Scope, late: &LateNames, found: &mut Mistakes) {
-    let mut put = |name: &Text, value: EnvValue, found: &mut Mistakes| {
+fn env(
+    node: &Node,
+    target: &mut Target,
+    scope: &NameScope,
+    late: &RuntimeNames,
+    found: &mut Diagnostics,
+) {
+    let mut put = |name: &SpannedText, value: EnvValue, found: &mut Diagnostics| {
         let is_bad = name.text.is_empty() || name.text.contains(['=', '\0']);
         if is_bad || target.env.contains_key(&name.text) {
             let (code, message) = match is_bad {
@@ -360,7 +372,7 @@ fn env(node: &Node, target: &mut Target, scope: &Scope, late: &LateNames, found:
     }
 }
 
-fn pool(node: &Node, names: &Names, found: &mut Mistakes) -> Option<(PoolId, u32)> {
+fn pool(node: &Node, names: &DeclaredNames, found: &mut Diagnostics) -> Option<(PoolId, u32)> {
     node.only_props(&["weight"], found);
     let weight = node.prop("weight");
     let number = weight.map_or(Some(1), |w| w.number(1, found))?;
@@ -392,9 +404,9 @@ fn pool(node: &Node, names: &Names, found: &mut Mistakes) -> Option<(PoolId, u32
 pub(crate) fn command(
     node: &Node,
     shell: &[String],
-    scope: &Scope,
-    late: &dyn Late,
-    found: &mut Mistakes,
+    scope: &NameScope,
+    late: &dyn DeferredNames,
+    found: &mut Diagnostics,
 ) -> Option<Command> {
     if node.args.is_empty() {
         found.push(node.missing("a shell command, or a program and its arguments"));
@@ -422,11 +434,11 @@ pub(crate) fn command(
 
 /// Returns the command of one string: shell text.
 pub(crate) fn shell_command(
-    text: &Text,
+    text: &SpannedText,
     shell: &[String],
-    scope: &Scope,
-    late: &dyn Late,
-    found: &mut Mistakes,
+    scope: &NameScope,
+    late: &dyn DeferredNames,
+    found: &mut Diagnostics,
 ) -> Option<Command> {
     if text.text.trim().is_empty() {
         found.push(Diagnostic::new(
@@ -458,18 +470,18 @@ pub(crate) fn shell_command(
 
 /// The names that the builder will know when a command of this target runs.
 #[derive(Clone)]
-struct LateNames<'a> {
+struct RuntimeNames<'a> {
     has_inputs: bool,
     has_outputs: bool,
     has_version: bool,
     is_before_the_run: bool,
-    names: &'a Names,
+    names: &'a DeclaredNames,
     needs: Rc<HashSet<TargetId>>,
     needed_bases: Rc<HashSet<Rc<str>>>,
 }
 
-impl<'a> LateNames<'a> {
-    fn new(node: &Node, needs: &[TargetId], empty: Vec<Rc<str>>, names: &'a Names) -> Self {
+impl<'a> RuntimeNames<'a> {
+    fn new(node: &Node, needs: &[TargetId], empty: Vec<Rc<str>>, names: &'a DeclaredNames) -> Self {
         let has = |name: &str| node.children.iter().any(|c| c.is(name));
         let base = |id: &TargetId| Rc::clone(&names.bases[id.index()]);
         Self {
@@ -503,7 +515,7 @@ impl<'a> LateNames<'a> {
     }
 }
 
-impl Late for LateNames<'_> {
+impl DeferredNames for RuntimeNames<'_> {
     fn is_known(&self, name: &str) -> bool {
         match name {
             "out" => self.has_outputs && !self.is_before_the_run,

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::node::{Mistakes, Node, Text};
-use super::scope::Scope;
+use super::node::{Diagnostics, Node, SpannedText};
+use super::scope::NameScope;
 use crate::build::model::ApprovalRule;
 use crate::core::diagnostics::Diagnostic;
 
 /// Reads `approval by="alice bob" count=1`.
 pub(super) fn approval_of(
     node: &Node,
-    scope: &Scope,
-    found: &mut Mistakes,
+    scope: &NameScope,
+    found: &mut Diagnostics,
 ) -> Option<ApprovalRule> {
     node.only_props(&["by", "count"], found);
     node.only_children(&[], found);
@@ -23,7 +23,7 @@ pub(super) fn approval_of(
         );
     }
     let by = node.text_prop("by", found).map_or(Vec::new(), |text| {
-        let words = text.text.split_whitespace().map(|word| Text {
+        let words = text.text.split_whitespace().map(|word| SpannedText {
             text: word.to_owned(),
             place: text.place,
         });
@@ -55,7 +55,7 @@ pub(super) fn approval_of(
 }
 
 /// Reads `lease "60s"`: shorter than a second is no time for a line to be slow.
-pub(super) fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
+pub(super) fn lease_of(node: &Node, found: &mut Diagnostics) -> Option<Duration> {
     node.is_plain(found);
     let scalar = node.only_arg("how long it holds unheard of", found)?;
     let lease = scalar.duration(found)?;
@@ -74,7 +74,7 @@ pub(super) fn lease_of(node: &Node, found: &mut Mistakes) -> Option<Duration> {
 }
 
 /// Reads `connections 8`.
-pub(super) fn connections_of(node: &Node, found: &mut Mistakes) -> Option<usize> {
+pub(super) fn connections_of(node: &Node, found: &mut Diagnostics) -> Option<usize> {
     node.is_plain(found);
     let scalar = node.only_arg("how many are opened at once", found)?;
     let number = scalar.number(1, found)?;

@@ -1,6 +1,6 @@
 //! Windows: `window "Mon-Thu 09:00-16:00" tz="America/Montreal"`, of an environment or a rollout.
 
-use super::node::{Mistakes, Node};
+use super::node::{Diagnostics, Node};
 use crate::core::deploy_window::{Window, spans};
 use crate::core::diagnostics::Diagnostic;
 
@@ -8,12 +8,12 @@ use crate::core::diagnostics::Diagnostic;
 const LOCAL: &str = "local";
 
 /// Returns the windows among `nodes`.
-pub(crate) fn decode(nodes: &[Node], found: &mut Mistakes) -> Vec<Window> {
+pub(crate) fn decode(nodes: &[Node], found: &mut Diagnostics) -> Vec<Window> {
     let nodes = nodes.iter().filter(|n| n.is("window"));
     nodes.map(|node| one(node, found)).collect()
 }
 
-fn one(node: &Node, found: &mut Mistakes) -> Window {
+fn one(node: &Node, found: &mut Diagnostics) -> Window {
     node.only_props(&["tz"], found);
     node.only_children(&[], found);
     let mut all = Vec::new();

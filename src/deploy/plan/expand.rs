@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use crate::build::model::{
-    Arg, Artifact, Axis, Environment, Host, Log, Project, Role, Rollout, Use,
+    Arg, Artifact, Axis, Environment, Host, LogDecl, Project, Role, Rollout, Use,
 };
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::host_range;
@@ -484,7 +484,7 @@ impl EvalContext<'_> {
     }
 }
 
-fn wrong_log(log: &Log, message: String) -> Box<Error> {
+fn wrong_log(log: &LogDecl, message: String) -> Box<Error> {
     Error::new(ErrorKind::Releasefile, message).note("log", log.path.source())
 }
 

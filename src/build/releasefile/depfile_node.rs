@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::node::{Mistakes, Node};
+use super::node::{Diagnostics, Node};
 use super::pattern::patterns;
-use super::scope::Scope;
+use super::scope::NameScope;
 use super::target::outside;
 use crate::build::glob::{OutputIndex, is_named};
 use crate::build::graph::{Graph, Pattern, Target};
@@ -15,7 +15,7 @@ use crate::core::fs::RepoPath;
 const REPORTED_MAX: usize = 50;
 
 /// Returns the file that a node names.
-pub(crate) fn depfile(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<RepoPath> {
+pub(crate) fn depfile(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Option<RepoPath> {
     let text = node.only_text("the file, such as `\"build/x.d\"`", found)?;
     let written = patterns(&text, scope, found);
     let [one] = written.as_slice() else {

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
-use super::scope::{AxisValue, Scope, World};
+use super::node::{Diagnostics, Node, Scalar, SpannedText, with_suggestion};
+use super::scope::{AxisValue, EvalContext, NameScope};
 use crate::build::model::{Host, Reach};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::host_range;
@@ -81,12 +81,12 @@ pub(crate) fn bad_range(bad: host_range::BadRange, at: Span) -> Diagnostic {
 pub(crate) fn decode(
     nodes: &[Node],
     overrides: &[Node],
-    world: World<'_>,
-    found: &mut Mistakes,
+    world: EvalContext<'_>,
+    found: &mut Diagnostics,
 ) -> Hosts {
     let mut names: BTreeMap<String, Declared> = BTreeMap::new();
     let mut hosts = BTreeMap::new();
-    let mut group_nodes: BTreeMap<String, Text> = BTreeMap::new();
+    let mut group_nodes: BTreeMap<String, SpannedText> = BTreeMap::new();
     let both = nodes.iter().map(|n| (n, false));
     for (node, is_override) in both.chain(overrides.iter().map(|n| (n, true))) {
         if !node.is("host") && !node.is("group") {
@@ -150,7 +150,7 @@ fn claim<'a>(
     names: &mut BTreeMap<String, Declared<'a>>,
     name: &str,
     declared: Declared<'a>,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> bool {
     if let Some(first) = names.get(name)
         && first.is_override == declared.is_override
@@ -167,7 +167,7 @@ fn claim<'a>(
 }
 
 /// Reports what is wrong with a host whatever its name is.
-fn check_host(node: &Node, found: &mut Mistakes) {
+fn check_host(node: &Node, found: &mut Diagnostics) {
     let known = ["ssh", "port", "jump", "root", "local", "into-foreign"];
     node.only_props(&known, found);
     node.only_children(&["var", "option"], found);
@@ -209,15 +209,15 @@ fn host(
     node: &Node,
     name: &str,
     place: Span,
-    world: World<'_>,
-    found: &mut Mistakes,
+    world: EvalContext<'_>,
+    found: &mut Diagnostics,
 ) -> Option<Host> {
     let own = AxisValue::Text(name.to_owned());
-    let scope = Scope {
+    let scope = NameScope {
         world,
         axes: vec![("name", &own)],
     };
-    let text = |prop: &str, found: &mut Mistakes| -> Option<String> {
+    let text = |prop: &str, found: &mut Diagnostics| -> Option<String> {
         let text = node.text_prop(prop, found)?;
         scope.string(&text, found)
     };
@@ -250,7 +250,7 @@ fn host(
 }
 
 /// A destination with a leading dash would be an option of `ssh`.
-fn is_word(text: &str, node: &Node, found: &mut Mistakes) -> bool {
+fn is_word(text: &str, node: &Node, found: &mut Diagnostics) -> bool {
     let is_good = !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
     if !is_good {
         found.push(node.mistake(
@@ -262,7 +262,7 @@ fn is_word(text: &str, node: &Node, found: &mut Mistakes) -> bool {
     is_good
 }
 
-fn port(value: &Scalar, found: &mut Mistakes) -> Option<u16> {
+fn port(value: &Scalar, found: &mut Diagnostics) -> Option<u16> {
     let number = value.number(1, found)?;
     let port = u16::try_from(number).ok();
     if port.is_none() {
@@ -277,7 +277,12 @@ fn port(value: &Scalar, found: &mut Mistakes) -> Option<u16> {
 }
 
 /// Returns name and value of each child `kind`; an `option` has only a value.
-fn values(node: &Node, kind: &str, scope: &Scope, found: &mut Mistakes) -> Vec<(String, String)> {
+fn values(
+    node: &Node,
+    kind: &str,
+    scope: &NameScope,
+    found: &mut Diagnostics,
+) -> Vec<(String, String)> {
     let count = match kind {
         "var" => 2,
         _ => 1,
@@ -289,7 +294,7 @@ fn values(node: &Node, kind: &str, scope: &Scope, found: &mut Mistakes) -> Vec<(
             found.push(child.mistake("missing_argument", message, "number of arguments"));
             continue;
         }
-        let texts: Vec<Text> = child.args.iter().filter_map(|a| a.text(found)).collect();
+        let texts: Vec<SpannedText> = child.args.iter().filter_map(|a| a.text(found)).collect();
         let value = texts.last().and_then(|t| scope.string(t, found));
         if let (Some(name), Some(value)) = (texts.first(), value) {
             out.push((name.text.clone(), value));
@@ -300,11 +305,11 @@ fn values(node: &Node, kind: &str, scope: &Scope, found: &mut Mistakes) -> Vec<(
 
 struct Groups<'a> {
     names: &'a BTreeMap<String, Declared<'a>>,
-    group_nodes: &'a BTreeMap<String, Text>,
+    group_nodes: &'a BTreeMap<String, SpannedText>,
 }
 
 impl Groups<'_> {
-    fn flatten(&self, found: &mut Mistakes) -> BTreeMap<String, Vec<String>> {
+    fn flatten(&self, found: &mut Diagnostics) -> BTreeMap<String, Vec<String>> {
         let mut out = BTreeMap::new();
         for name in self.group_nodes.keys() {
             let mut members = Members::default();
@@ -314,13 +319,13 @@ impl Groups<'_> {
         out
     }
 
-    fn collect(&self, name: &str, into: &mut Members, found: &mut Mistakes) {
+    fn collect(&self, name: &str, into: &mut Members, found: &mut Diagnostics) {
         into.path.push(name.to_owned());
         let node = self.names[name].node;
         if node.args.len() == 1 {
             found.push(node.missing("the names of its members"));
         }
-        let texts: Vec<Text> = node.args[1..]
+        let texts: Vec<SpannedText> = node.args[1..]
             .iter()
             .filter_map(|a| a.text(found))
             .collect();
@@ -339,7 +344,13 @@ impl Groups<'_> {
         into.path.pop();
     }
 
-    fn member(&self, member: &str, text: &Text, into: &mut Members, found: &mut Mistakes) {
+    fn member(
+        &self,
+        member: &str,
+        text: &SpannedText,
+        into: &mut Members,
+        found: &mut Diagnostics,
+    ) {
         if self.group_nodes.contains_key(member) {
             if let Some(start) = into.path.iter().position(|p| p == member) {
                 let round = &into.path[start..];

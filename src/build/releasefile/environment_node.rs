@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use super::axes::{Axis, axes};
-use super::declare::Names;
-use super::hosts::Hosts;
-use super::node::{Mistakes, Node, Scalar, Text, with_suggestion};
-use super::rollout::gated;
-use super::scope::{AxisValue, Late, Scope, World, bad_name};
+use super::axes::{AxisDecl, axes};
+use super::host_nodes::Hosts;
+use super::instances::DeclaredNames;
+use super::node::{Diagnostics, Node, Scalar, SpannedText, with_suggestion};
+use super::rollout_node::gated;
+use super::scope::{AxisValue, DeferredNames, EvalContext, NameScope, bad_name};
 use super::terms::{approval_of, connections_of, lease_of};
-use super::{around, secret, window};
+use super::{around, secret_node, window};
 use crate::build::model::{self, Arg, Environment, Param, Rollout, Use};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template, Value};
@@ -78,16 +78,16 @@ const TRIED_MAX: usize = 1000;
 
 /// What environments may refer to.
 pub(crate) struct Known<'a> {
-    pub(crate) names: &'a Names,
+    pub(crate) names: &'a DeclaredNames,
     pub(crate) hosts: &'a Hosts,
 }
 
 /// Returns all environments, in the order written.
 pub(crate) fn decode(
     nodes: &[Node],
-    world: World<'_>,
+    world: EvalContext<'_>,
     known: &Known<'_>,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> Vec<Environment> {
     let mut out: Vec<Environment> = Vec::new();
     for node in nodes.iter().filter(|n| n.is("environment")) {
@@ -117,15 +117,15 @@ pub(crate) fn decode(
 
 fn one(
     node: &Node,
-    name: Text,
-    world: World<'_>,
+    name: SpannedText,
+    world: EvalContext<'_>,
     known: &Known<'_>,
-    found: &mut Mistakes,
+    found: &mut Diagnostics,
 ) -> Environment {
     node.only_props(&[], found);
     node.only_children(CHILDREN, found);
     node.once(&["desc", "approval", "lease", "connections"], found);
-    let scope = Scope::new(world);
+    let scope = NameScope::new(world);
     let axes = axes(node, &scope, None, found);
     let params = params(node, &scope, found);
     let desc = node.children.iter().find(|c| c.is("desc"));
@@ -168,7 +168,7 @@ fn one(
     });
     Environment {
         name: name.text,
-        desc: desc.and_then(|d| Scope::new(world).string(&d, found)),
+        desc: desc.and_then(|d| NameScope::new(world).string(&d, found)),
         axes: axes.collect(),
         params,
         needs,
@@ -177,7 +177,7 @@ fn one(
         roles,
         windows: window::decode(&node.children, found),
         logs,
-        secrets: secret::decode(&node.children, world, found),
+        secrets: secret_node::decode(&node.children, world, found),
         approval,
         lease,
         connections,
@@ -186,7 +186,7 @@ fn one(
 }
 
 /// Returns the recipe of a `verify`.
-fn verified(node: &Node, found: &mut Mistakes) -> String {
+fn verified(node: &Node, found: &mut Diagnostics) -> String {
     if let Some(extra) = node.args.first() {
         let message = "`verify` takes no argument, but `http=\"https://…\"`";
         found.push(Diagnostic::new(
@@ -209,7 +209,7 @@ fn text_of(value: &AxisValue) -> String {
     }
 }
 
-fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
+fn params(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Vec<Param> {
     let mut out: Vec<Param> = Vec::new();
     for child in node.children.iter().filter(|c| c.is("param")) {
         child.only_props(&["one-of", "default", "desc"], found);
@@ -227,7 +227,7 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
             continue;
         }
         let one_of = child.text_prop("one-of", found).map_or(Vec::new(), |text| {
-            let words = text.text.split_whitespace().map(|word| Text {
+            let words = text.text.split_whitespace().map(|word| SpannedText {
                 text: word.to_owned(),
                 place: text.place,
             });
@@ -258,12 +258,12 @@ fn params(node: &Node, scope: &Scope, found: &mut Mistakes) -> Vec<Param> {
 
 /// The names that texts of one environment may use.
 pub(super) struct Inside<'a> {
-    scope: Scope<'a>,
+    scope: NameScope<'a>,
     params: &'a [Param],
-    axes: &'a [Axis],
+    axes: &'a [AxisDecl],
 }
 
-impl Late for Inside<'_> {
+impl DeferredNames for Inside<'_> {
     fn is_known(&self, name: &str) -> bool {
         self.params.iter().any(|p| p.name == name) || self.axes.iter().any(|a| a.name.text == name)
     }
@@ -281,7 +281,7 @@ impl Late for Inside<'_> {
 }
 
 impl Inside<'_> {
-    fn report_clashes(&self, names: &Names, found: &mut Mistakes) {
+    fn report_clashes(&self, names: &DeclaredNames, found: &mut Diagnostics) {
         let params = self.params.iter().map(|p| (&p.name, p.place, "parameter"));
         let axes = self
             .axes
@@ -309,9 +309,9 @@ impl Inside<'_> {
     fn needs(
         &self,
         node: &Node,
-        environment: &Text,
-        names: &Names,
-        found: &mut Mistakes,
+        environment: &SpannedText,
+        names: &DeclaredNames,
+        found: &mut Diagnostics,
     ) -> Vec<(Template, Span)> {
         node.is_plain(found);
         let mut out = Vec::new();
@@ -380,7 +380,7 @@ impl Inside<'_> {
         node: &Node,
         before: &[Use],
         hosts: &Hosts,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) -> Option<Use> {
         let recipe = match node.name.text.as_str() {
             "verify" => verified(node, found),
@@ -407,7 +407,7 @@ impl Inside<'_> {
         })
     }
 
-    fn label(&self, node: &Node, recipe: &str, before: &[Use], found: &mut Mistakes) -> String {
+    fn label(&self, node: &Node, recipe: &str, before: &[Use], found: &mut Diagnostics) -> String {
         let given = node.text_prop("as", found);
         let is_taken = |label: &str| before.iter().find(|u| u.label == label);
         if let Some(given) = &given {
@@ -440,10 +440,10 @@ impl Inside<'_> {
     /// Binds a text of the environment to what is known.
     pub(super) fn bind(
         &self,
-        text: &Text,
+        text: &SpannedText,
         mode: Mode,
-        late: &dyn Late,
-        found: &mut Mistakes,
+        late: &dyn DeferredNames,
+        found: &mut Diagnostics,
     ) -> Option<Template> {
         self.scope.bind(text, mode, late, found)
     }
@@ -462,14 +462,14 @@ impl Inside<'_> {
         node: &Node,
         name: &str,
         hosts: &Hosts,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) -> Vec<Template> {
         let Some(text) = node.text_prop(name, found) else {
             return Vec::new();
         };
         let mut out = Vec::new();
         for word in text.text.split_whitespace() {
-            let word = Text {
+            let word = SpannedText {
                 text: word.to_owned(),
                 place: text.place,
             };
@@ -504,7 +504,7 @@ impl Inside<'_> {
         out
     }
 
-    fn after(&self, node: &Node, before: &[Use], found: &mut Mistakes) -> Vec<String> {
+    fn after(&self, node: &Node, before: &[Use], found: &mut Diagnostics) -> Vec<String> {
         let Some(text) = node.text_prop("after", found) else {
             return Vec::new();
         };
@@ -521,7 +521,7 @@ impl Inside<'_> {
     }
 
     /// Returns everything that is not ours: the recipe knows how it is to be read.
-    fn args(&self, node: &Node, found: &mut Mistakes) -> BTreeMap<String, Arg> {
+    fn args(&self, node: &Node, found: &mut Diagnostics) -> BTreeMap<String, Arg> {
         let mut out: BTreeMap<String, Arg> = BTreeMap::new();
         let props = node.props.iter().map(|p| (&p.name, Some(&p.value)));
         let children = node.children.iter().map(|child| {
@@ -537,7 +537,7 @@ impl Inside<'_> {
             }
             (&child.name, child.only_arg("the value", found))
         });
-        let children: Vec<(&Text, Option<&Scalar>)> = children.collect();
+        let children: Vec<(&SpannedText, Option<&Scalar>)> = children.collect();
         for (name, value) in props.chain(children) {
             if RESERVED.contains(&name.text.as_str()) {
                 continue;

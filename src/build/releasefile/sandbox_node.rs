@@ -1,12 +1,16 @@
 //! `sandbox`: in a target, or for all targets at the top.
 
-use super::node::{Mistakes, Node, Text, with_suggestion};
-use super::scope::{Scope, World};
+use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
+use super::scope::{EvalContext, NameScope};
 use crate::build::graph::Sandbox;
 use crate::core::diagnostics::Diagnostic;
 
 /// Returns what holds where a target says nothing.
-pub(crate) fn default(nodes: &[Node], world: World<'_>, found: &mut Mistakes) -> Option<Sandbox> {
+pub(crate) fn default(
+    nodes: &[Node],
+    world: EvalContext<'_>,
+    found: &mut Diagnostics,
+) -> Option<Sandbox> {
     let mut all = nodes.iter().filter(|n| n.is("sandbox"));
     let first = all.next()?;
     for again in all {
@@ -14,11 +18,11 @@ pub(crate) fn default(nodes: &[Node], world: World<'_>, found: &mut Mistakes) ->
         let mistake = again.mistake("duplicate_node", message, "given again");
         found.push(mistake.secondary(first.name.place, "first given here"));
     }
-    sandbox(first, &Scope::new(world), found)
+    sandbox(first, &NameScope::new(world), found)
 }
 
 /// Returns the sandbox that a node asks for; `None` for `"off"`.
-pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Option<Sandbox> {
+pub(crate) fn sandbox(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> Option<Sandbox> {
     const WORDS: [&str; 2] = ["strict", "off"];
     node.only_props(&[], found);
     node.only_children(&["read", "connect"], found);
@@ -52,7 +56,7 @@ pub(crate) fn sandbox(node: &Node, scope: &Scope, found: &mut Mistakes) -> Optio
 }
 
 /// Returns paths outside of the repository.
-fn far(text: &Text, scope: &Scope, what: &str, found: &mut Mistakes) -> Vec<String> {
+fn far(text: &SpannedText, scope: &NameScope, what: &str, found: &mut Diagnostics) -> Vec<String> {
     let mut far = Vec::new();
     for path in scope.strings(text, found) {
         if path.starts_with('/') || path.starts_with("~/") {

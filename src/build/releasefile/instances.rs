@@ -4,22 +4,22 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-use super::axes::{Axis, axes, combinations};
+use super::axes::{AxisDecl, axes, combinations};
 use super::limits::Sums;
-use super::node::{Mistakes, Node, Text, with_suggestion};
-use super::scope::{AxisValue, Scope, World, bad_name};
+use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
+use super::scope::{AxisValue, EvalContext, NameScope, bad_name};
 use crate::build::glob::Listing;
 use crate::build::graph::TargetId;
 use crate::core::diagnostics::Diagnostic;
 
 /// A target as declared, not yet looked into.
-pub(crate) struct Declared<'a> {
+pub(crate) struct TargetDecl<'a> {
     pub(crate) node: &'a Node,
-    pub(crate) name: Text,
-    pub(crate) axes: Vec<Axis>,
+    pub(crate) name: SpannedText,
+    pub(crate) axes: Vec<AxisDecl>,
 }
 
-impl Declared<'_> {
+impl TargetDecl<'_> {
     /// Returns how many instances there are, and how long all their names are in bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         let counts = self.axes.iter().map(|axis| axis.values.len());
@@ -52,16 +52,16 @@ impl Declared<'_> {
 
 /// What is known of a target by its base name.
 #[derive(Debug, Default)]
-pub(crate) struct Base {
+pub(crate) struct TargetFamily {
     pub(crate) ids: Vec<TargetId>,
     pub(crate) has_outputs: bool,
 }
 
 /// All names of targets.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct DeclaredNames {
     pub(crate) by_name: HashMap<String, TargetId>,
-    pub(crate) by_base: BTreeMap<String, Base>,
+    pub(crate) by_base: BTreeMap<String, TargetFamily>,
     /// The base name of each target, by number.
     pub(crate) bases: Vec<Rc<str>>,
     pub(crate) pools: Vec<crate::build::graph::Pool>,
@@ -72,7 +72,7 @@ pub(crate) struct Names {
     pub(crate) broken: HashSet<TargetId>,
 }
 
-impl Names {
+impl DeclaredNames {
     /// Returns the targets a name stands for; none for an `each` over nothing.
     pub(crate) fn find(&self, name: &str) -> Option<Vec<TargetId>> {
         match self.by_name.get(name) {
@@ -82,7 +82,7 @@ impl Names {
     }
 
     /// Returns the mistake of a name that no target has.
-    pub(crate) fn unknown(&self, who: &str, name: &str, at: &Text) -> Diagnostic {
+    pub(crate) fn unknown(&self, who: &str, name: &str, at: &SpannedText) -> Diagnostic {
         let message = format!("{who} needs `{name}`, which is no target");
         let mistake = Diagnostic::new("unknown_target", at.place, message, "not a target");
         let base = name.split('[').next().unwrap_or(name);
@@ -108,14 +108,14 @@ impl Names {
 /// Returns all targets with their axes, and enters them into `names`.
 pub(crate) fn targets<'a>(
     nodes: &'a [Node],
-    world: World<'_>,
+    world: EvalContext<'_>,
     listing: &dyn Listing,
-    names: &mut Names,
+    names: &mut DeclaredNames,
     sums: &mut Sums,
-    found: &mut Mistakes,
-) -> Vec<Declared<'a>> {
-    let mut out: Vec<Declared<'a>> = Vec::new();
-    let mut first: HashMap<String, Text> = HashMap::new();
+    found: &mut Diagnostics,
+) -> Vec<TargetDecl<'a>> {
+    let mut out: Vec<TargetDecl<'a>> = Vec::new();
+    let mut first: HashMap<String, SpannedText> = HashMap::new();
     let mut next = 0;
     for node in nodes.iter().filter(|n| n.is("target")) {
         let Some(name) = node.only_text("the name of the target", found) else {
@@ -135,8 +135,8 @@ pub(crate) fn targets<'a>(
             continue;
         }
         first.insert(name.text.clone(), name.clone());
-        let axes = axes(node, &Scope::new(world), Some(listing), found);
-        let declared = Declared { node, name, axes };
+        let axes = axes(node, &NameScope::new(world), Some(listing), found);
+        let declared = TargetDecl { node, name, axes };
         let shared: Rc<str> = declared.name.text.as_str().into();
         let base = names.by_base.entry(declared.name.text.clone()).or_default();
         base.has_outputs = node.children.iter().any(|c| c.is("outputs"));
@@ -162,7 +162,7 @@ pub(crate) fn targets<'a>(
 }
 
 /// Records, logs and commands know an instance by its name alone.
-fn same_name(name: &str, axis: &Axis) -> Diagnostic {
+fn same_name(name: &str, axis: &AxisDecl) -> Diagnostic {
     let message = format!("two instances are called `{name}`");
     Diagnostic::new(
         "duplicate_name",
@@ -175,10 +175,10 @@ fn same_name(name: &str, axis: &Axis) -> Diagnostic {
 
 /// A placeholder must not mean two things.
 fn report_clashes(
-    targets: &[Declared],
-    world: World<'_>,
-    names: &HashMap<String, Text>,
-    found: &mut Mistakes,
+    targets: &[TargetDecl],
+    world: EvalContext<'_>,
+    names: &HashMap<String, SpannedText>,
+    found: &mut Diagnostics,
 ) {
     let clash = |what: &str, name: &str, at, other: &str, there| {
         let message = format!("{what} `{name}` has the name of {other}");

@@ -15,7 +15,7 @@ const PART: usize = 64 * 1024;
 
 /// What braces tell of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Nesting {
+pub(crate) struct DepthLimit {
     /// The byte at which the text goes deeper than [`LEVELS_MAX`].
     pub(crate) too_deep: Option<usize>,
     /// Where the text can be cut into parts of some length: behind lines that end a node's
@@ -24,10 +24,10 @@ pub(crate) struct Nesting {
 }
 
 /// Follows the braces of a text.
-pub(crate) fn nesting(text: &str) -> Nesting {
+pub(crate) fn nesting(text: &str) -> DepthLimit {
     let bytes = text.as_bytes();
     let (mut depth, mut comments, mut at) = (0usize, 0usize, 0);
-    let mut found = Nesting::default();
+    let mut found = DepthLimit::default();
     let mut is_block_done = false;
     while at < bytes.len() {
         let rest = &bytes[at..];

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use kdl::{KdlDocument, KdlError};
 use rayon::prelude::*;
 
-use super::nesting::{LEVELS_MAX, nesting};
-use super::node::{Mistakes, Node, Origin, nodes};
+use super::depth_limit::{LEVELS_MAX, nesting};
+use super::node::{Diagnostics, Node, Origin, nodes};
 use crate::core::diagnostics::{Diagnostic, SourceMap, Span};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{ReadFile, read_described};
@@ -21,7 +21,7 @@ use crate::core::kdl_text::{self, Part};
 const DEPTH_MAX: usize = 64;
 
 /// Reads files, and remembers which.
-pub(crate) struct Reader<'a> {
+pub(crate) struct FileLoader<'a> {
     root: &'a Path,
     pub(crate) sources: SourceMap,
     pub(crate) read: Vec<ReadFile>,
@@ -32,7 +32,7 @@ pub(crate) struct Reader<'a> {
     open: Vec<PathBuf>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FileLoader<'a> {
     pub(crate) fn new(root: &'a Path) -> Self {
         Self {
             root,
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The file itself can not be read; a missing include is a mistake instead.
-    pub(crate) fn file(&mut self, path: &Path, found: &mut Mistakes) -> Result<Vec<Node>> {
+    pub(crate) fn file(&mut self, path: &Path, found: &mut Diagnostics) -> Result<Vec<Node>> {
         let read = read_described(path).context("read", path)?;
         Ok(self.text(path, read, found))
     }
@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         &mut self,
         path: &Path,
         (bytes, meta): (Vec<u8>, Metadata),
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) -> Vec<Node> {
         let shown = path.strip_prefix(self.root).unwrap_or(path).to_owned();
         self.read.push(ReadFile {
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Replaces each `include` by the nodes of its file.
-    fn follow(&mut self, nodes: Vec<Node>, from: &Path, found: &mut Mistakes) -> Vec<Node> {
+    fn follow(&mut self, nodes: Vec<Node>, from: &Path, found: &mut Diagnostics) -> Vec<Node> {
         let mut out = Vec::with_capacity(nodes.len());
         for node in nodes {
             match node.is("include") {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         out
     }
 
-    fn include(&mut self, node: &Node, from: &Path, found: &mut Mistakes) -> Vec<Node> {
+    fn include(&mut self, node: &Node, from: &Path, found: &mut Diagnostics) -> Vec<Node> {
         node.only_props(&["optional"], found);
         node.only_children(&[], found);
         let is_optional = node.flag("optional", found);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{Mistakes, Node};
-use super::scope::{Never, Scope, World, bad_name};
+use super::node::{Diagnostics, Node};
+use super::scope::{EvalContext, NameScope, NoDeferred, bad_name};
 use super::target::{SHELL, shell_command};
 use crate::build::model::{Secret, SecretFrom};
 use crate::core::diagnostics::Diagnostic;
@@ -14,8 +14,8 @@ const FROM: &[&str] = &["command", "env", "file"];
 /// Returns the secrets that are declared among `nodes`.
 pub(crate) fn decode(
     nodes: &[Node],
-    world: World<'_>,
-    found: &mut Mistakes,
+    world: EvalContext<'_>,
+    found: &mut Diagnostics,
 ) -> BTreeMap<String, Secret> {
     let mut out: BTreeMap<String, Secret> = BTreeMap::new();
     for node in nodes.iter().filter(|n| n.is("secret")) {
@@ -50,11 +50,11 @@ pub(crate) fn decode(
     out
 }
 
-fn from(node: &Node, world: World<'_>, found: &mut Mistakes) -> Option<SecretFrom> {
-    let scope = Scope::new(world);
+fn from(node: &Node, world: EvalContext<'_>, found: &mut Diagnostics) -> Option<SecretFrom> {
+    let scope = NameScope::new(world);
     if let Some(text) = node.text_prop("command", found) {
         let shell: Vec<String> = SHELL.iter().map(|s| (*s).to_owned()).collect();
-        return shell_command(&text, &shell, &scope, &Never, found).map(SecretFrom::Command);
+        return shell_command(&text, &shell, &scope, &NoDeferred, found).map(SecretFrom::Command);
     }
     if let Some(text) = node.text_prop("env", found) {
         return scope.string(&text, found).map(SecretFrom::Env);

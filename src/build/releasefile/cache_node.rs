@@ -1,11 +1,11 @@
 //! `cache`: who may use the results of a target.
 
-use super::node::{Mistakes, Node, with_suggestion};
+use super::node::{Diagnostics, Node, with_suggestion};
 use crate::build::graph::CacheScope;
 use crate::core::diagnostics::Diagnostic;
 
 /// Returns the scope that a node names.
-pub(crate) fn scope(node: &Node, found: &mut Mistakes) -> Option<CacheScope> {
+pub(crate) fn scope(node: &Node, found: &mut Diagnostics) -> Option<CacheScope> {
     const WORDS: [&str; 2] = ["here", "anywhere"];
     let arg = node.only_arg("`#true`, `#false`, `\"here\"` or `\"anywhere\"`", found)?;
     let Some(word) = arg.word() else {

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::declare::Declared;
+use super::instances::TargetDecl;
 use crate::build::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::build::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
 use crate::core::diagnostics::{Diagnostic, Span};
@@ -98,7 +98,10 @@ pub(crate) fn own_outputs(graph: &Graph, own: &[Pattern]) -> Vec<Diagnostic> {
 
 /// Reports `each files=` over what a target makes: which files there are is asked before anything
 /// runs, so that the instances would be those of the last build.
-pub(crate) fn each_over_outputs(declared: &[Declared<'_>], targets: &[Target]) -> Vec<Diagnostic> {
+pub(crate) fn each_over_outputs(
+    declared: &[TargetDecl<'_>],
+    targets: &[Target],
+) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let axes = declared
         .iter()

@@ -1,9 +1,9 @@
 //! Rollouts: hosts that move in waves, with the uses that are done on each wave and the
 //! gates that stand behind it.
 
-use super::environment::Inside;
-use super::hosts::Hosts;
-use super::node::{Mistakes, Node, Text, with_suggestion};
+use super::environment_node::Inside;
+use super::host_nodes::Hosts;
+use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
 use super::scope::bad_name;
 use super::window;
 use crate::build::model::{OnFailure, Rollout, Share, Use};
@@ -33,7 +33,7 @@ impl Inside<'_> {
         node: &Node,
         (rollouts, uses): (&mut Vec<Rollout>, &mut Vec<Use>),
         hosts: &Hosts,
-        found: &mut Mistakes,
+        found: &mut Diagnostics,
     ) {
         node.only_props(PROPS, found);
         node.only_children(&["use", "gate", "window"], found);
@@ -92,7 +92,7 @@ impl Inside<'_> {
 }
 
 /// Returns the recipe of a gate: the one that it names, or that of what it asks.
-pub(super) fn gated(node: &Node, found: &mut Mistakes) -> Option<String> {
+pub(super) fn gated(node: &Node, found: &mut Diagnostics) -> Option<String> {
     if !node.args.is_empty() {
         return Some(node.only_text("the name of a recipe", found)?.text);
     }
@@ -107,7 +107,7 @@ pub(super) fn gated(node: &Node, found: &mut Mistakes) -> Option<String> {
     recipe.map(|(_, recipe)| (*recipe).to_owned())
 }
 
-fn serial(node: &Node, found: &mut Mistakes) -> Vec<Share> {
+fn serial(node: &Node, found: &mut Diagnostics) -> Vec<Share> {
     let Some(value) = node.prop("serial") else {
         return Vec::new();
     };
@@ -128,7 +128,7 @@ fn serial(node: &Node, found: &mut Mistakes) -> Vec<Share> {
     shares
 }
 
-fn max_failures(node: &Node, found: &mut Mistakes) -> Share {
+fn max_failures(node: &Node, found: &mut Diagnostics) -> Share {
     let value = node.prop("max-failures").and_then(|p| p.any_text(found));
     let Some(text) = value else {
         return Share::Count(0);
@@ -139,7 +139,7 @@ fn max_failures(node: &Node, found: &mut Mistakes) -> Share {
     })
 }
 
-fn bad_share(text: &Text, word: &str, help: &str) -> Diagnostic {
+fn bad_share(text: &SpannedText, word: &str, help: &str) -> Diagnostic {
     let message = format!("`{word}` is no number of hosts");
     Diagnostic::new("bad_value", text.place, message, "expected `3` or `25%`").help(help)
 }
@@ -156,7 +156,7 @@ fn share(word: &str) -> Option<Share> {
     }
 }
 
-fn on_failure(node: &Node, found: &mut Mistakes) -> OnFailure {
+fn on_failure(node: &Node, found: &mut Diagnostics) -> OnFailure {
     let Some(text) = node.text_prop("on-failure", found) else {
         return OnFailure::default();
     };
