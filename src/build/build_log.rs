@@ -16,7 +16,7 @@ use crate::core::storage::AppendLog;
 
 /// The result of a target's last successful run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct TargetRecord {
     /// The action key it ran under.
     pub key: ActionKey,
     /// The fields of that key, to explain a later difference.
@@ -39,7 +39,7 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetState {
     /// Its last success.
-    pub record: Option<Record>,
+    pub record: Option<TargetRecord>,
     /// Its commands were started and have not come to a recorded end.
     pub is_unfinished: bool,
     /// Its last run failed.
@@ -97,7 +97,7 @@ impl BuildLog {
     }
 
     /// Returns the last success of a target.
-    pub fn get(&self, target: &str) -> Option<Record> {
+    pub fn get(&self, target: &str) -> Option<TargetRecord> {
         self.known(target).and_then(|k| k.record)
     }
 
@@ -141,7 +141,7 @@ impl BuildLog {
     }
 
     /// Records a success.
-    pub fn finish(&mut self, target: &str, record: Record) -> Result<()> {
+    pub fn finish(&mut self, target: &str, record: TargetRecord) -> Result<()> {
         let known = TargetState {
             record: Some(record),
             is_unfinished: false,

@@ -41,7 +41,7 @@ mod undeclared_access;
 mod undeclared_outputs;
 mod undeclared_state;
 
-pub use build_target::Outcome;
+pub use build_target::TargetOutcome;
 use jobserver::JobSlots;
 pub use undeclared_access::UndeclaredAccess;
 use undeclared_outputs::UndeclaredOutputs;
@@ -131,7 +131,7 @@ pub struct Builder<'a> {
 
 /// What a worker sends back.
 enum Message {
-    Settled(TargetId, Result<Outcome>, Duration),
+    Settled(TargetId, Result<TargetOutcome>, Duration),
     Token(std::io::Result<::jobserver::Acquired>),
 }
 
@@ -336,7 +336,7 @@ impl<'a> Builder<'a> {
     fn end(
         &self,
         id: TargetId,
-        result: Result<Outcome>,
+        result: Result<TargetOutcome>,
         took: Duration,
         scheduler: &mut Scheduler<'_>,
         summary: &mut Summary,
@@ -360,7 +360,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn tell_settled(&self, id: TargetId, outcome: Outcome, took: Duration, summary: &mut Summary) {
+    fn tell_settled(
+        &self,
+        id: TargetId,
+        outcome: TargetOutcome,
+        took: Duration,
+        summary: &mut Summary,
+    ) {
         summary.settled.insert(id, outcome.how);
         if outcome.attempts > 1 {
             summary.retried.insert(id, outcome.attempts);
@@ -394,7 +400,7 @@ impl<'a> Builder<'a> {
             let result =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.build_target(id)))
                     .unwrap_or_else(|_| Err(Error::internal("a worker panicked")));
-            let is_fresh = |outcome: &Outcome| outcome.how == Settled::Fresh;
+            let is_fresh = |outcome: &TargetOutcome| outcome.how == Settled::Fresh;
             self.leave(id, result.as_ref().is_ok_and(is_fresh));
             drop(span);
             if messages

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-use crate::build::glob::{Entry, Listing};
+use crate::build::glob::{DirListing, Entry};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath, Signature};
 
@@ -77,7 +77,7 @@ impl fmt::Debug for Digest {
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ContentKind {
     /// A regular file.
     File,
     /// A regular file that its owner may execute.
@@ -90,7 +90,7 @@ pub enum Kind {
     Directory,
 }
 
-impl Kind {
+impl ContentKind {
     /// Returns the word for people and keys.
     pub fn word(self) -> &'static str {
         match self {
@@ -106,14 +106,14 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// What it is.
-    pub kind: Kind,
+    pub kind: ContentKind,
     /// What is in it.
     pub digest: Digest,
 }
 
 /// How much looking and reading was done; asserted in tests, shown by `--stats`.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct HashCounters {
     /// `lstat` and `stat` calls.
     pub stats: AtomicU64,
     /// Files whose content was read.
@@ -163,7 +163,7 @@ pub struct FileHasher {
     /// When these answers were first asked for, by both clocks of this machine, to the nanosecond.
     taken: (Instant, i64),
     /// How much work was done.
-    pub counters: Counters,
+    pub counters: HashCounters,
 }
 
 impl FileHasher {
@@ -178,7 +178,7 @@ impl FileHasher {
             with_root: Mutex::default(),
             skew_ns: 0,
             taken: (Instant::now(), now_ns(ClockId::Realtime)),
-            counters: Counters::default(),
+            counters: HashCounters::default(),
         }
     }
 
@@ -262,7 +262,7 @@ impl FileHasher {
             size,
         };
         Ok(Some(Content {
-            kind: Kind::Link,
+            kind: ContentKind::Link,
             digest,
         }))
     }
@@ -339,7 +339,7 @@ impl FileHasher {
                 self.note_root(&digest);
             }
             return Ok(Some(Content {
-                kind: Kind::Link,
+                kind: ContentKind::Link,
                 digest,
             }));
         }
@@ -404,7 +404,7 @@ impl FileHasher {
     ) -> Result<Option<Content>> {
         if meta.is_dir() {
             return Ok(Some(Content {
-                kind: Kind::Directory,
+                kind: ContentKind::Directory,
                 digest: Digest::of(b""),
             }));
         }
@@ -414,8 +414,8 @@ impl FileHasher {
         }
         let signature = Signature::of(meta);
         let kind = match fs::is_executable(signature.mode) {
-            true => Kind::Executable,
-            false => Kind::File,
+            true => ContentKind::Executable,
+            false => ContentKind::File,
         };
         if let Some(known) = self.memory.file(path, signature.size)
             && known.signature == signature
@@ -472,7 +472,7 @@ impl FileHasher {
     }
 }
 
-impl Listing for FileHasher {
+impl DirListing for FileHasher {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         let absolute = dir.to_absolute(&self.root);
         let clock_ns = self.clock_ns();

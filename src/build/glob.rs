@@ -51,7 +51,7 @@ pub struct Entry {
 }
 
 /// Where directory listings come from: the disk, or a cache in front of it.
-pub trait Listing {
+pub trait DirListing {
     /// Returns the entries of a directory, sorted by name; none if it does not exist.
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>>;
 
@@ -97,7 +97,7 @@ impl DiskListing {
     }
 }
 
-impl Listing for DiskListing {
+impl DirListing for DiskListing {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         if let Some(entries) = self
             .seen

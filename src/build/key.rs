@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::digest::{Content, Digest, Kind, shown_size};
+use crate::build::digest::{Content, ContentKind, Digest, shown_size};
 use crate::build::graph::Target;
 use crate::core::fs::{RepoPath, shown};
 
@@ -161,7 +161,7 @@ impl DiscoveredInput {
         Self {
             path: RepoPath::root(),
             content: Some(Content {
-                kind: Kind::Directory,
+                kind: ContentKind::Directory,
                 digest: Digest::of(root.as_os_str().as_bytes()),
             }),
         }
@@ -394,7 +394,7 @@ pub fn shown_content(content: &Content) -> String {
     let digest = &content.digest;
     let value = format!("{} {}", &digest.hex()[..16], shown_size(digest.size));
     match content.kind {
-        Kind::File => value,
+        ContentKind::File => value,
         kind => format!("{value} {}", kind.word()),
     }
 }
@@ -407,7 +407,7 @@ mod tests {
 
     fn content(bytes: &[u8]) -> Content {
         Content {
-            kind: Kind::File,
+            kind: ContentKind::File,
             digest: Digest::of(bytes),
         }
     }
@@ -494,7 +494,7 @@ mod tests {
     fn an_executable_bit_changes_the_key() {
         let file = content(b"x");
         let executable = Content {
-            kind: Kind::Executable,
+            kind: ContentKind::Executable,
             ..file
         };
         let path = RepoPath::new("f");

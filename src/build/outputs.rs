@@ -12,22 +12,22 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::build::cache::Store;
-use crate::build::digest::{Content, Digest, FileHasher, Kind};
-use crate::build::glob::{self, Glob, Listing};
+use crate::build::digest::{Content, ContentKind, Digest, FileHasher};
+use crate::build::glob::{self, DirListing, Glob};
 use crate::build::graph::{Input, Output, Pattern, Target};
 use crate::build::key::OutputState;
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::{self, RepoPath};
 
 mod backup;
-mod depfile;
+mod depfile_output;
 mod export;
 mod permissions;
 mod restore;
 
 use backup::move_to_backup;
 pub use backup::tidy;
-pub use depfile::{make_room_for_depfile, take_depfile};
+pub use depfile_output::{make_room_for_depfile, take_depfile};
 pub use export::export_from_sandbox;
 use permissions::Made;
 pub use restore::{modes, restore};
@@ -217,7 +217,10 @@ fn directories_for_files(
     digests: &FileHasher,
 ) -> Result<Vec<RepoPath>> {
     let mut found = Vec::new();
-    for output in ours.iter().filter(|o| o.content.kind != Kind::Directory) {
+    for output in ours
+        .iter()
+        .filter(|o| o.content.kind != ContentKind::Directory)
+    {
         let meta = fs::lstat(&output.path.to_absolute(digests.root()))?;
         if meta.is_some_and(|m| m.is_dir()) && is_of_a_glob(target, &output.path) {
             found.push(output.path.clone());
@@ -233,7 +236,7 @@ fn remove_for_directory(ours: &OutputState, digests: &FileHasher) -> Result<()> 
     // Not through a link: that would be somebody else's file.
     make_parents(digests.root(), &ours.path, true)?;
     let is_ours = digests.digest_output(&ours.path)? == Some(ours.content);
-    match is_ours && ours.content.kind != Kind::Directory {
+    match is_ours && ours.content.kind != ContentKind::Directory {
         true => remove_file(&ours.path.to_absolute(digests.root())),
         false => Ok(()),
     }
@@ -393,7 +396,7 @@ fn check_promise(target: &Target, output: &Output, digests: &FileHasher) -> Resu
 pub fn put(outputs: &[OutputState], digests: &FileHasher, store: &dyn Store) -> Result<()> {
     let wanted: Vec<Digest> = outputs
         .iter()
-        .filter(|o| o.content.kind != Kind::Directory)
+        .filter(|o| o.content.kind != ContentKind::Directory)
         .map(|o| o.content.digest)
         .collect();
     let missing = store.find_missing(&wanted)?;
@@ -403,13 +406,13 @@ pub fn put(outputs: &[OutputState], digests: &FileHasher, store: &dyn Store) -> 
     {
         let absolute = output.path.to_absolute(digests.root());
         match output.content.kind {
-            Kind::Directory => {}
-            Kind::Link => {
+            ContentKind::Directory => {}
+            ContentKind::Link => {
                 let text = std::fs::read_link(&absolute).context("read link", &absolute);
                 let text = text.map_err(not_cached)?;
                 store.put(&output.content.digest, &mut text.as_os_str().as_bytes())?;
             }
-            Kind::File | Kind::Executable => {
+            ContentKind::File | ContentKind::Executable => {
                 let mut file = fs::open(&absolute).map_err(not_cached)?;
                 store.put(&output.content.digest, &mut file)?;
             }

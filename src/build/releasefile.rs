@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
-use crate::build::glob::{DiskListing, Listing};
+use crate::build::glob::{DirListing, DiskListing};
 use crate::build::graph::{Graph, Pool, Target, TargetId};
 use crate::build::model::{Project, Version};
 use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
@@ -223,7 +223,7 @@ fn decode(
     overrides: &[Node],
     request: &LoadRequest,
     sources: &SourceMap,
-    listing: &dyn Listing,
+    listing: &dyn DirListing,
     found: &mut Diagnostics,
 ) -> Decoded {
     for node in nodes
@@ -296,7 +296,7 @@ fn breeds_in_recipes(mistake: &Diagnostic) -> bool {
 fn graph(
     nodes: &[Node],
     world: EvalContext<'_>,
-    listing: &dyn Listing,
+    listing: &dyn DirListing,
     names: &mut DeclaredNames,
     found: &mut Diagnostics,
 ) -> Option<Graph> {

@@ -23,23 +23,23 @@ use crate::core::fs;
 use crate::core::process::{Family, Waiter, now_ticks, own_session};
 use rustix::process::{Pid, Signal};
 
+pub mod command_log;
 mod env;
 mod exit;
-pub mod log;
 mod pause;
 pub mod process_registry;
+mod process_session;
 mod programs;
-mod session;
 
+use command_log::{CapturedOutput, CommandLog, Looked};
 use env::jobserver_env;
 pub use env::{BASE_ENV, MARK, checkout_mark, command_env, mark};
 use exit::exit_of;
 pub use exit::{CommandExit, PROGRAM_MISSING};
-use log::{Answer, Log, Looked};
 use pause::Pause;
 use process_registry::ProcessRegistry;
+use process_session::{Leader, Start};
 use programs::Programs;
-use session::{Leader, Start};
 
 /// Time between the polite and the final signal, when a command's own time is over.
 const GRACE: Duration = Duration::from_secs(2);
@@ -153,14 +153,14 @@ impl Runner {
     }
 
     /// Runs a command to its end, with standard output and standard error in `log`.
-    pub fn run(&self, spec: &CommandSpec, log: &Log) -> CommandExit {
-        let file = match log.file().try_clone() {
+    pub fn run(&self, spec: &CommandSpec, log: &CommandLog) -> CommandExit {
+        let file = match command_log.file().try_clone() {
             Ok(file) => file,
             Err(e) => return CommandExit::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
         let start = || expression.start().map(Started::group);
-        self.wait_for(spec, start, &|| log.look(), |_| {})
+        self.wait_for(spec, start, &|| command_log.look(), |_| {})
     }
 
     /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
@@ -168,10 +168,10 @@ impl Runner {
     pub fn run_confined(
         &self,
         spec: &CommandSpec,
-        log: &Log,
+        log: &CommandLog,
         confinement: &Confinement,
     ) -> (CommandExit, AccessLog) {
-        let file = match log.file().try_clone() {
+        let file = match command_log.file().try_clone() {
             Ok(file) => file,
             Err(e) => return (CommandExit::NotStarted(e), AccessLog::default()),
         };
@@ -200,7 +200,7 @@ impl Runner {
             let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
             seen = watching.map_or_else(AccessLog::default, |w| w.finish(LEFT_GRACE, family));
         };
-        let exit = self.wait_for(spec, start, &|| log.look(), finish);
+        let exit = self.wait_for(spec, start, &|| command_log.look(), finish);
         (exit, seen)
     }
 
@@ -208,7 +208,7 @@ impl Runner {
     /// second.
     pub fn capture(&self, spec: &CommandSpec) -> (CommandExit, Vec<u8>, Vec<u8>) {
         let ask = || -> io::Result<(CommandExit, Vec<u8>, Vec<u8>)> {
-            let answer = Answer::create()?;
+            let answer = CapturedOutput::create()?;
             let expression = self.expression(spec).stdout_file(answer.out.try_clone()?);
             let expression = expression.stderr_file(answer.err.try_clone()?);
             let start = || expression.start().map(Started::group);
@@ -449,18 +449,18 @@ mod tests {
         }
     }
 
-    fn log() -> (tempfile::TempDir, Log) {
+    fn log() -> (tempfile::TempDir, CommandLog) {
         let dir = tempfile::tempdir().expect("a directory");
-        let log = Log::create(dir.path()).expect("a log");
-        (dir, log)
+        let log = CommandLog::create(dir.path()).expect("a log");
+        (dir, command_log)
     }
 
     #[track_caller]
     fn check(script: &str, timeout: Option<Duration>, expected: &str, printed: &str) {
-        let (_dir, log) = log();
-        let exit = Runner::default().run(&spec(script, timeout), &log);
+        let (_dir, log) = command_log();
+        let exit = Runner::default().run(&spec(script, timeout), &command_log);
         let mut text = String::new();
-        let (all, _) = log.printed().expect("reads");
+        let (all, _) = command_log.printed().expect("reads");
         all.reader().read_to_string(&mut text).expect("reads");
         assert_eq!((exit.shown().as_str(), text.as_str()), (expected, printed));
     }
@@ -496,8 +496,8 @@ mod tests {
     fn a_missing_program_is_not_started() {
         let mut missing = spec("", None);
         missing.argv = vec!["no-such-program".into()];
-        let (_dir, log) = log();
-        let exit = Runner::default().run(&missing, &log);
+        let (_dir, log) = command_log();
+        let exit = Runner::default().run(&missing, &command_log);
         assert_eq!(exit.shown(), "not started: no such file or directory");
     }
 
@@ -525,9 +525,9 @@ mod tests {
         let pid_file = dir.path().join("pid");
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
         let runner = Runner::default();
-        let (_dir, log) = log();
+        let (_dir, log) = command_log();
         let exit = std::thread::scope(|scope| {
-            let job = scope.spawn(|| runner.run(&spec(&script, None), &log));
+            let job = scope.spawn(|| runner.run(&spec(&script, None), &command_log));
             while std::fs::read_to_string(&pid_file).map_or(true, |t| !t.ends_with('\n')) {
                 std::thread::sleep(Duration::from_millis(5));
             }

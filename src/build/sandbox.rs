@@ -39,7 +39,7 @@ pub use access_log::{AccessLog, Accesses};
 use filter::Held;
 pub use reusable_files::ReusableFiles;
 pub use rules::{Rules, SystemPaths, tools};
-pub use sandbox_root::{Change, SandboxRoot, clear};
+pub use sandbox_root::{SandboxChange, SandboxRoot, clear};
 
 /// Time in which processes that were killed must be gone.
 const KILL_MAX: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub struct Confinement {
 }
 
 /// The watch over a command at work.
-pub struct Watch {
+pub struct SandboxWatch {
     seen: Receiver<AccessLog>,
     /// Closed to end the watch.
     stop: PipeWriter,
@@ -70,7 +70,7 @@ impl Confinement {
     pub fn start<T: Send + 'static>(
         &self,
         start: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<(T, Watch)> {
+    ) -> io::Result<(T, SandboxWatch)> {
         let (sender, receiver) = channel();
         let (connections, wanted) = channel();
         let (stopped, stop) = io::pipe()?;
@@ -104,7 +104,7 @@ impl Confinement {
             sockets::serve(&wanted);
         })?;
         let gone = |_| io::Error::other("the confined thread panicked");
-        Ok((started.recv().map_err(gone)??, Watch { seen, stop }))
+        Ok((started.recv().map_err(gone)??, SandboxWatch { seen, stop }))
     }
 }
 
@@ -122,7 +122,7 @@ fn enter(rules: &Rules, log: Option<&Path>) -> io::Result<Held> {
 }
 
 /// Puts the calling thread, and all that it starts, under watch.
-fn install(held: Option<Held>, listener: Sender<seccomp::Listener>) -> io::Result<()> {
+fn install(held: Option<Held>, listener: Sender<seccomp::SeccompListener>) -> io::Result<()> {
     let installed = seccomp::install(held).map_err(|e| {
         let why = match e.raw_os_error() {
             Some(libc::EBUSY) => "whoever started rel listens to system calls already",
@@ -188,7 +188,7 @@ pub fn close_inherited() {
     };
 }
 
-impl Watch {
+impl SandboxWatch {
     /// Waits until nobody of `family` is left to watch, but no longer than `grace`, and returns
     /// what was seen. Who is left then is ended.
     pub fn finish(self, grace: Duration, family: &Family) -> AccessLog {
@@ -231,7 +231,7 @@ mod tests {
     fn a_watcher_that_panicked_has_not_seen_all() {
         let (teller, seen) = channel();
         let (_stopped, stop) = io::pipe().expect("a pipe");
-        let watch = Watch { seen, stop };
+        let watch = SandboxWatch { seen, stop };
         let nobody = Family {
             leader: 0,
             since: u64::MAX,

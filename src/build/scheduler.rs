@@ -10,7 +10,7 @@ use crate::build::graph::{Graph, TargetId};
 
 /// Where a target stands. Every transition goes through `Scheduler::set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum QueueState {
     /// Not wanted in this run.
     Unknown,
     /// Wanted; something it needs is not done yet.
@@ -37,7 +37,7 @@ struct Candidate {
 /// Picks what runs next.
 pub struct Scheduler<'a> {
     graph: &'a Graph,
-    states: Vec<State>,
+    states: Vec<QueueState>,
     /// Needs of each wanted target that are not done yet.
     waiting_for: Vec<u32>,
     /// Time from the start of a target to the end of the run, along the longest path.
@@ -55,7 +55,7 @@ impl<'a> Scheduler<'a> {
     pub fn new(graph: &'a Graph, wanted: &[TargetId], cost_ms: impl Fn(TargetId) -> u64) -> Self {
         let mut scheduler = Self {
             graph,
-            states: vec![State::Unknown; graph.len()],
+            states: vec![QueueState::Unknown; graph.len()],
             waiting_for: vec![0; graph.len()],
             path_ms: vec![0; graph.len()],
             ready: BinaryHeap::new(),
@@ -64,7 +64,7 @@ impl<'a> Scheduler<'a> {
             open: wanted.len(),
         };
         for id in wanted {
-            scheduler.states[id.index()] = State::Want;
+            scheduler.states[id.index()] = QueueState::Want;
         }
         for id in wanted.iter().rev() {
             let after = graph.needed_by(*id).iter();
@@ -78,19 +78,19 @@ impl<'a> Scheduler<'a> {
             let needs = graph.needs(*id);
             let waiting = needs
                 .iter()
-                .filter(|n| scheduler.states[n.index()] == State::Want);
+                .filter(|n| scheduler.states[n.index()] == QueueState::Want);
             scheduler.waiting_for[id.index()] = waiting.count() as u32;
         }
         for id in wanted {
             if scheduler.waiting_for[id.index()] == 0 {
-                scheduler.set(*id, State::Ready);
+                scheduler.set(*id, QueueState::Ready);
             }
         }
         scheduler
     }
 
     /// Returns the state of a target.
-    pub fn state(&self, id: TargetId) -> State {
+    pub fn state(&self, id: TargetId) -> QueueState {
         self.states[id.index()]
     }
 
@@ -113,7 +113,7 @@ impl<'a> Scheduler<'a> {
         if let Some((pool, weight)) = self.graph.target(id).pool {
             self.pool_used[pool.0 as usize] += weight;
         }
-        self.set(id, State::Running);
+        self.set(id, QueueState::Running);
         Some(id)
     }
 
@@ -145,17 +145,17 @@ impl<'a> Scheduler<'a> {
         }
         self.open -= 1;
         if !is_ok {
-            self.set(id, State::Failed);
+            self.set(id, QueueState::Failed);
             return self.skip_dependents(id);
         }
-        self.set(id, State::Done);
+        self.set(id, QueueState::Done);
         for next in self.graph.needed_by(id) {
-            if self.states[next.index()] != State::Want {
+            if self.states[next.index()] != QueueState::Want {
                 continue;
             }
             self.waiting_for[next.index()] -= 1;
             if self.waiting_for[next.index()] == 0 {
-                self.set(*next, State::Ready);
+                self.set(*next, QueueState::Ready);
             }
         }
         Vec::new()
@@ -166,8 +166,8 @@ impl<'a> Scheduler<'a> {
         let mut stack = vec![failed];
         while let Some(id) = stack.pop() {
             for next in self.graph.needed_by(id) {
-                if self.states[next.index()] == State::Want {
-                    self.set(*next, State::Skipped);
+                if self.states[next.index()] == QueueState::Want {
+                    self.set(*next, QueueState::Skipped);
                     self.open -= 1;
                     skipped.push(*next);
                     stack.push(*next);
@@ -177,9 +177,9 @@ impl<'a> Scheduler<'a> {
         skipped
     }
 
-    fn set(&mut self, id: TargetId, state: State) {
+    fn set(&mut self, id: TargetId, state: QueueState) {
         self.states[id.index()] = state;
-        if state == State::Ready {
+        if state == QueueState::Ready {
             let path_ms = self.path_ms[id.index()];
             self.ready.push(Candidate {
                 path_ms,
@@ -283,7 +283,7 @@ mod tests {
         );
         scheduler.finish(TargetId(3), true);
         assert_eq!(scheduler.open(), 0);
-        assert_eq!(scheduler.state(TargetId(2)), State::Skipped);
+        assert_eq!(scheduler.state(TargetId(2)), QueueState::Skipped);
     }
 
     proptest! {
@@ -317,7 +317,7 @@ mod tests {
                 prop_assert!(rounds < 1000, "hangs");
                 while running.len() < jobs && let Some(id) = scheduler.next() {
                     for need in graph.needs(id) {
-                        prop_assert_eq!(scheduler.state(*need), State::Done);
+                        prop_assert_eq!(scheduler.state(*need), QueueState::Done);
                     }
                     running.push(id);
                 }

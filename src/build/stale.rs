@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::build::build_log::{BuildLog, TargetState};
 use crate::build::digest::observations::{self, FileObservation};
-use crate::build::digest::{Content, FileHasher, Kind};
+use crate::build::digest::{Content, ContentKind, FileHasher};
 use crate::build::graph::{Command, Graph, Target, TargetId};
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Version;
@@ -379,7 +379,8 @@ impl<'a> StalenessChecker<'a> {
         for recorded in &made.outputs {
             match find(&found, &recorded.path) {
                 // A directory that is no longer empty.
-                None if recorded.content.kind == Kind::Directory && has_within(&recorded.path) => {}
+                None if recorded.content.kind == ContentKind::Directory
+                    && has_within(&recorded.path) => {}
                 None => reasons.push(StaleReason::OutputMissing(recorded.path.clone())),
                 Some(content) if content != recorded.content => {
                     let shown = |c: Content| format!("{} {}", c.kind.word(), c.digest);

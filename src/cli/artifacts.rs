@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::build::command::named_outputs;
-use crate::build::digest::Kind;
+use crate::build::digest::ContentKind;
 use crate::build::graph::Target;
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::model::Artifact;
@@ -90,7 +90,7 @@ pub(super) fn artifact(target: &Target, made: &TargetOutputs, root: &Path) -> Re
     let paths = named_outputs(target, made);
     let paths: Vec<PathBuf> = paths.iter().map(|p| p.to_absolute(root)).collect();
     let outputs = made.outputs.iter();
-    let outputs = outputs.filter(|o| o.content.kind != Kind::Directory);
+    let outputs = outputs.filter(|o| o.content.kind != ContentKind::Directory);
     let hash = |o: &OutputState| (o.path.to_absolute(root), o.content.digest.hash);
     let contents = outputs.map(hash).collect();
     Ok(Artifact {

@@ -15,7 +15,7 @@ use crate::build::build_log::BuildLog;
 use crate::build::builder::{Builder, Options, Summary};
 use crate::build::cache::Store;
 use crate::build::cache::local::LocalStore;
-use crate::build::cache::metrics::{Counters, MeteredStore};
+use crate::build::cache::metrics::{CacheCounters, MeteredStore};
 use crate::build::digest::FileHasher;
 use crate::build::graph::TargetId;
 use crate::build::model::Project;
@@ -132,7 +132,7 @@ pub fn run(
     let mut inspector = StalenessChecker::new(graph, &digests, &runner, &env, version, now_s);
     inspector.seen = seen;
     let display = display(context, &project.sources);
-    let served = Counters::default();
+    let served = CacheCounters::default();
     let counts = || counts(&runner, &digests, &served);
     let tally = EventCounter::new(display.as_ref(), &counts);
     let display: &dyn Progress = &tally;
@@ -201,7 +201,7 @@ fn trace_file(context: &Workspace, options: &BuildOptions) -> Option<PathBuf> {
 }
 
 /// Returns how much was done so far.
-fn counts(runner: &Runner, digests: &FileHasher, served: &Counters) -> Counts {
+fn counts(runner: &Runner, digests: &FileHasher, served: &CacheCounters) -> Counts {
     let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
     let looked = &digests.counters;
     Counts::from([

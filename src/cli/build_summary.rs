@@ -146,7 +146,7 @@ pub fn write_trace(file: Option<&Path>, of: Option<(&Graph, &Summary)>) -> Resul
 
 /// Returns the targets that decided how long the run took: the one that ended last, then
 /// always the one among its needs that ended last.
-fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::Event]) -> Vec<String> {
+fn critical_path(graph: &Graph, summary: &Summary, events: &[trace::TraceEvent]) -> Vec<String> {
     let targets = events.iter().filter(|e| e.kind == "target");
     let ends: BTreeMap<&str, Duration> = targets
         .map(|e| (e.name.as_ref(), e.start + e.took))

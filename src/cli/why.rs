@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::query::{Names, TargetReport, known_digests, lines, painted, survey};
 use super::resolve_args::find;
 use super::workspace::Workspace;
-use crate::build::build_log::{BuildLog, Record};
+use crate::build::build_log::{BuildLog, TargetRecord};
 use crate::build::digest::FileHasher;
 use crate::build::graph::{CacheScope, Graph, Target};
 use crate::cli::ui::{self, DIM, NAME, Text, shown_time};
@@ -116,7 +116,7 @@ enum Shared {
 }
 
 impl Shared {
-    fn of(target: &Target, record: Option<&Record>, digests: &FileHasher) -> Result<Self> {
+    fn of(target: &Target, record: Option<&TargetRecord>, digests: &FileHasher) -> Result<Self> {
         let Some(record) = record else {
             return Ok(Self::Unknown);
         };

@@ -37,7 +37,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// Part of a week, in minutes since Monday, 00:00.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
+pub struct HourSpan {
     /// Its first minute.
     pub from: u32,
     /// So long.
@@ -48,7 +48,7 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// When it is open.
-    pub spans: Vec<Span>,
+    pub spans: Vec<HourSpan>,
     /// `UTC`, `local`, or a name such as `America/Montreal`.
     pub zone: String,
 }
@@ -78,7 +78,7 @@ impl Window {
 
 /// Reads `Mon-Thu 09:00-16:00`; days may be lists, and are all of them where none is said. An
 /// end that is not behind the start is on the next day.
-pub fn spans(text: &str) -> Result<Vec<Span>, String> {
+pub fn spans(text: &str) -> Result<Vec<HourSpan>, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (days, hours) = match words.as_slice() {
         [hours] => ((0..7).collect(), *hours),
@@ -94,7 +94,7 @@ pub fn spans(text: &str) -> Result<Vec<Span>, String> {
     } else {
         to + DAY - from
     };
-    let span = |day: u32| Span {
+    let span = |day: u32| HourSpan {
         from: (day * DAY + from) % WEEK,
         minutes,
     };

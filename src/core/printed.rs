@@ -93,12 +93,12 @@ impl Printed {
     }
 
     /// Returns a reader from the first byte on. Each has a place of its own.
-    pub fn reader(&self) -> Reader<'_> {
+    pub fn reader(&self) -> PrintedReader<'_> {
         self.reader_from(0)
     }
 
-    fn reader_from(&self, offset: u64) -> Reader<'_> {
-        Reader {
+    fn reader_from(&self, offset: u64) -> PrintedReader<'_> {
+        PrintedReader {
             printed: self,
             file: None,
             offset,
@@ -214,14 +214,14 @@ fn whole_characters(text: &[u8]) -> usize {
 }
 
 /// Reads what was printed.
-pub struct Reader<'a> {
+pub struct PrintedReader<'a> {
     printed: &'a Printed,
     /// Set when it was opened here.
     file: Option<File>,
     offset: u64,
 }
 
-impl Read for Reader<'_> {
+impl Read for PrintedReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let count = match &self.printed.0 {
             Kept::Memory(bytes) => {

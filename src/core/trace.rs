@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// Something that took time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TraceEvent {
     /// What it was.
     pub name: Cow<'static, str>,
     /// Its kind: a `phase` of the run, or a `target`.
@@ -30,7 +30,7 @@ pub struct Event {
 
 struct Trace {
     began: Instant,
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Vec<TraceEvent>>,
 }
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
@@ -52,7 +52,7 @@ pub fn start() {
 }
 
 /// Returns all events so far, in the order in which they began.
-pub fn events() -> Vec<Event> {
+pub fn events() -> Vec<TraceEvent> {
     let Some(trace) = TRACE.get() else {
         return Vec::new();
     };
@@ -74,29 +74,29 @@ fn row() -> u32 {
 }
 
 /// Notes an event when dropped.
-pub struct Span(Option<(Cow<'static, str>, &'static str, Instant)>);
+pub struct TraceSpan(Option<(Cow<'static, str>, &'static str, Instant)>);
 
 /// Begins a phase of the run.
-pub fn phase(name: &'static str) -> Span {
+pub fn phase(name: &'static str) -> TraceSpan {
     span("phase", || name.into())
 }
 
 /// Begins the work on a target.
-pub fn target(name: &str) -> Span {
+pub fn target(name: &str) -> TraceSpan {
     span("target", || name.to_owned().into())
 }
 
-fn span(kind: &'static str, name: impl FnOnce() -> Cow<'static, str>) -> Span {
+fn span(kind: &'static str, name: impl FnOnce() -> Cow<'static, str>) -> TraceSpan {
     let is_on = IS_ON.load(Ordering::Relaxed);
-    Span(is_on.then(|| (name(), kind, Instant::now())))
+    TraceSpan(is_on.then(|| (name(), kind, Instant::now())))
 }
 
-impl Drop for Span {
+impl Drop for TraceSpan {
     fn drop(&mut self) {
         let (Some((name, kind, began)), Some(trace)) = (self.0.take(), TRACE.get()) else {
             return;
         };
-        let event = Event {
+        let event = TraceEvent {
             name,
             kind,
             row: row(),
@@ -110,21 +110,21 @@ impl Drop for Span {
 
 /// Returns the events as a Chrome trace. The first row has the phases, then come the
 /// targets of `critical`, the path that decided how long the run took, then the threads.
-pub fn chrome(events: &[Event], critical: &[String]) -> Value {
+pub fn chrome(events: &[TraceEvent], critical: &[String]) -> Value {
     const PATH: u32 = 1;
-    let row_of = |event: &Event| match event.row {
+    let row_of = |event: &TraceEvent| match event.row {
         0 => 0,
         row => row + PATH,
     };
     let us = |d: Duration| d.as_nanos() as f64 / 1000.0;
-    let shown = |event: &Event, row: u32| {
+    let shown = |event: &TraceEvent, row: u32| {
         json!({
             "name": event.name, "cat": event.kind, "ph": "X", "pid": 1, "tid": row,
             "ts": us(event.start), "dur": us(event.took),
         })
     };
     let critical: HashSet<&str> = critical.iter().map(String::as_str).collect();
-    let is_critical = |e: &&Event| e.kind == "target" && critical.contains(e.name.as_ref());
+    let is_critical = |e: &&TraceEvent| e.kind == "target" && critical.contains(e.name.as_ref());
     let mut all: Vec<Value> = events.iter().map(|e| shown(e, row_of(e))).collect();
     all.extend(events.iter().filter(is_critical).map(|e| shown(e, PATH)));
     let last = events.iter().map(row_of).max().unwrap_or(0).max(PATH);
@@ -142,7 +142,7 @@ pub fn chrome(events: &[Event], critical: &[String]) -> Value {
 }
 
 /// Returns how long each phase took, in the order in which they began.
-pub fn phases(events: &[Event]) -> Vec<(&str, Duration)> {
+pub fn phases(events: &[TraceEvent]) -> Vec<(&str, Duration)> {
     let phases = events.iter().filter(|e| e.kind == "phase");
     phases.map(|e| (e.name.as_ref(), e.took)).collect()
 }

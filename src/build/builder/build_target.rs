@@ -11,14 +11,14 @@ use super::failed::{check_expectations, command_error, command_text, with_tail};
 use super::long_script::LongScript;
 use super::modified_inputs::InputStamps;
 use super::{Builder, first_reason, log_path};
-use crate::build::build_log::{Record, TargetState};
+use crate::build::build_log::{TargetRecord, TargetState};
 use crate::build::cache::inline_blobs::{InlinedReader, InliningStore};
 use crate::build::cache::{self, ActionResult, Store};
 use crate::build::digest::{RunStart, hash_reader, shown_size};
 use crate::build::graph::{CacheScope, Pattern, Target, TargetId};
 use crate::build::key::{ActionKey, DiscoveredInput, OutputState, TargetOutputs};
 use crate::build::outputs;
-use crate::build::runner::log::Log;
+use crate::build::runner::command_log::CommandLog;
 use crate::build::runner::{self, CommandExit, CommandSpec, command_env};
 use crate::build::stale::{self, GatheredInputs, StaleReason};
 use crate::core::error::{Error, ErrorKind, IoContext, Result, plural};
@@ -27,7 +27,7 @@ use crate::core::printed::Printed;
 use crate::core::progress::{Event, Settled};
 
 /// How a target was settled.
-pub struct Outcome {
+pub struct TargetOutcome {
     /// In which way.
     pub how: Settled,
     /// What it made.
@@ -80,7 +80,7 @@ struct Run {
 
 impl Builder<'_> {
     /// Settles one target, all of whose needs are settled.
-    pub(super) fn build_target(&self, id: TargetId) -> Result<Outcome> {
+    pub(super) fn build_target(&self, id: TargetId) -> Result<TargetOutcome> {
         if let Some(outcome) = self.restore_lost(id)? {
             return Ok(outcome);
         }
@@ -96,7 +96,7 @@ impl Builder<'_> {
         let former = known.as_ref().and_then(|k| k.record.as_ref());
         if reasons.is_empty() {
             let made = former.map(|r| r.made.clone()).unwrap_or_default();
-            return Ok(Outcome {
+            return Ok(TargetOutcome {
                 how: Settled::Fresh,
                 made,
                 log: Printed::default(),
@@ -121,7 +121,7 @@ impl Builder<'_> {
             let restored = self.restore(target, &gathered, key, &mut ours)?;
             if let Some((made, log)) = restored {
                 let reason = Some(reason);
-                return Ok(Outcome {
+                return Ok(TargetOutcome {
                     how: Settled::Restored,
                     made: made.into(),
                     log,
@@ -283,7 +283,7 @@ impl Builder<'_> {
         id: TargetId,
         job: StaleTarget,
         ours: &[OutputState],
-    ) -> Result<Outcome> {
+    ) -> Result<TargetOutcome> {
         let target = self.graph().target(id);
         self.progress.event(&Event::Started {
             target: &target.name,
@@ -342,7 +342,7 @@ impl Builder<'_> {
         } else {
             Settled::Ran
         };
-        Ok(Outcome {
+        Ok(TargetOutcome {
             how,
             made: made.into(),
             log,
@@ -444,7 +444,7 @@ impl Builder<'_> {
     ) -> Result<ActionOutcome> {
         let dir = self.state_dir.join("logs");
         // One for each attempt: what an earlier command left behind may still write to its own.
-        let log = Log::create(&dir).context("create a file in", &dir)?;
+        let log = CommandLog::create(&dir).context("create a file in", &dir)?;
         let mut place = self.workplace(target, gathered)?;
         let start = target
             .depfile
@@ -506,7 +506,7 @@ impl Builder<'_> {
         target: &Target,
         gathered: &GatheredInputs,
         place: &mut ExecRoot,
-        log: &Log,
+        log: &CommandLog,
     ) -> Result<Option<(usize, CommandExit, PathBuf)>> {
         let root = self.inspector.digests.root();
         for (i, argv) in gathered.commands.iter().enumerate() {
@@ -579,7 +579,7 @@ impl Builder<'_> {
         (made, (found, beside)): (&TargetOutputs, (Vec<DiscoveredInput>, Vec<RepoPath>)),
         run: Run,
     ) -> Result<()> {
-        let record = Record {
+        let record = TargetRecord {
             key,
             fields: gathered.fields(self.graph(), target),
             made: made.clone().into(),

@@ -10,10 +10,10 @@ use super::Builder;
 use super::exec_root::ExecRoot;
 use super::modified_inputs::{InputStamps, shown_in};
 use super::path_ancestors::AncestorStamps;
-use crate::build::build_log::Record;
+use crate::build::build_log::TargetRecord;
 use crate::build::cache::ActionResult;
 use crate::build::depfile::{self, Malformed};
-use crate::build::digest::{Digest, FileHasher, Kind, RunStart};
+use crate::build::digest::{ContentKind, Digest, FileHasher, RunStart};
 use crate::build::graph::Target;
 use crate::build::key::{ActionKey, DiscoveredInput, TargetOutputs};
 use crate::build::outputs;
@@ -147,8 +147,11 @@ impl Builder<'_> {
                 "`{name}` ran, but the clock was set back meanwhile: nobody can tell whether what it read has changed\n  help: outputs are kept but not cached; run `rel build {name}` again"
             ));
         }
-        let is_dir =
-            |found: &DiscoveredInput| found.content.is_some_and(|c| c.kind == Kind::Directory);
+        let is_dir = |found: &DiscoveredInput| {
+            found
+                .content
+                .is_some_and(|c| c.kind == ContentKind::Directory)
+        };
         let is_moved = |found: &&DiscoveredInput| match self.inspector.producer(&found.path) {
             // What matters of a directory that a target makes are the files in it.
             Some(_) if is_dir(found) => false,
@@ -184,7 +187,7 @@ impl Builder<'_> {
         let root = self.inspector.digests.root();
         let is_made = |path: &RepoPath| self.inspector.producer(path).is_some();
         let files = found.iter().filter(|f| !is_made(&f.path));
-        let files = files.map(|f| (&f.path, f.content.map_or(Kind::File, |c| c.kind)));
+        let files = files.map(|f| (&f.path, f.content.map_or(ContentKind::File, |c| c.kind)));
         let ways = AncestorStamps::to(files, root);
         let is_ours = |at: &Path| is_made(&RepoPath::new(at.strip_prefix(root).unwrap_or(at)));
         let mut moved = ways.moved_since(start);
@@ -255,7 +258,7 @@ impl Builder<'_> {
     }
 
     /// Returns the key under which the cache has what a record tells of.
-    pub(super) fn recorded_key(target: &Target, record: &Record) -> ActionKey {
+    pub(super) fn recorded_key(target: &Target, record: &TargetRecord) -> ActionKey {
         result_key(target, record.key, &record.found)
     }
 }

@@ -11,15 +11,15 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Builder;
-use super::undeclared_access::{Declared, UndeclaredAccess};
-use crate::build::digest::Kind;
+use super::undeclared_access::{DeclaredPaths, UndeclaredAccess};
+use crate::build::digest::ContentKind;
 use crate::build::graph::{Pattern, Sandbox, Target};
 use crate::build::key::DiscoveredInput;
 use crate::build::outputs;
-use crate::build::runner::log::Log;
+use crate::build::runner::command_log::CommandLog;
 use crate::build::runner::{CommandExit, CommandSpec, Runner};
 use crate::build::sandbox::{
-    self, AccessLog, Change, Confinement, ReusableFiles, Rules, SandboxRoot, SystemPaths,
+    self, AccessLog, Confinement, ReusableFiles, Rules, SandboxChange, SandboxRoot, SystemPaths,
 };
 use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
@@ -136,7 +136,7 @@ impl Builder<'_> {
         }
         for output in gathered.made() {
             match output.content.kind {
-                Kind::Directory => stage.place_dir(&output.path)?,
+                ContentKind::Directory => stage.place_dir(&output.path)?,
                 _ => stage.place_made(&output.path)?,
             }
         }
@@ -188,28 +188,28 @@ impl Builder<'_> {
         gathered: &GatheredInputs,
         stage: &SandboxRoot,
     ) -> Result<()> {
-        let declared = Declared::new(
+        let declared = DeclaredPaths::new(
             self.graph(),
             target,
             gathered,
             self.inspector.digests.root(),
         );
         let changes = stage.changes()?;
-        let is_wrong = |(path, change): &&(RepoPath, Change)| {
-            *change != Change::New || !declared.is_output(path)
+        let is_wrong = |(path, change): &&(RepoPath, SandboxChange)| {
+            *change != SandboxChange::New || !declared.is_output(path)
         };
         let wrong: Vec<_> = changes.iter().filter(is_wrong).collect();
         let Some((first, change)) = wrong.first() else {
             return Ok(());
         };
         let (verb, what, help) = match change {
-            Change::New => (
+            SandboxChange::New => (
                 "wrote",
                 "which it does not declare",
                 format!("add `outputs \"{first}\"`, or write it below `$TMPDIR`"),
             ),
-            Change::Changed => ("changed", "its input", "let it work on a copy".into()),
-            Change::Gone => ("removed", "its input", "let it work on a copy".into()),
+            SandboxChange::Changed => ("changed", "its input", "let it work on a copy".into()),
+            SandboxChange::Gone => ("removed", "its input", "let it work on a copy".into()),
         };
         let mut error = Error::failed(format!("`{}` {verb} `{first}`, {what}", target.name));
         for (path, _) in wrong.iter().skip(1).take(NAMED_MAX - 1) {
@@ -232,7 +232,7 @@ impl Builder<'_> {
         let Some(stage) = &place.stage else {
             return error;
         };
-        let declared = Declared::new(
+        let declared = DeclaredPaths::new(
             self.graph(),
             target,
             gathered,
@@ -262,7 +262,7 @@ impl Builder<'_> {
     ) {
         if self.is_traced(target) {
             let root = self.inspector.digests.root();
-            let mut declared = Declared::new(self.graph(), target, gathered, root);
+            let mut declared = DeclaredPaths::new(self.graph(), target, gathered, root);
             declared.may_read(found.iter().map(|f| &f.path));
             let found = declared.undeclared(&place.seen);
             self.findings().insert(target.name.clone(), found);
@@ -345,7 +345,7 @@ impl ExecRoot {
         target: &Target,
         runner: &Runner,
         spec: &CommandSpec,
-        log: &Log,
+        log: &CommandLog,
     ) -> Result<CommandExit> {
         let Some(held) = &self.held else {
             return Ok(runner.run(spec, log));

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::build_target::Outcome;
+use super::build_target::TargetOutcome;
 use super::{Builder, Summary};
-use crate::build::build_log::Record;
-use crate::build::digest::Kind;
+use crate::build::build_log::TargetRecord;
+use crate::build::digest::ContentKind;
 use crate::build::graph::{CacheScope, Target, TargetId};
 use crate::build::key::{OutputState, TargetOutputs};
 use crate::build::stale::StaleReason;
@@ -58,7 +58,7 @@ impl Builder<'_> {
 
     /// Restores one target, and says how long that took. What fails is tried again in its turn,
     /// where it is told.
-    fn try_lost(&self, id: TargetId) -> Option<(Outcome, Duration)> {
+    fn try_lost(&self, id: TargetId) -> Option<(TargetOutcome, Duration)> {
         if self.inspector.runner.is_interrupted() {
             return None;
         }
@@ -71,7 +71,7 @@ impl Builder<'_> {
 
     /// Restores a target that lost nothing but outputs, as its record has them; `None` when
     /// more than that has to be found out. The record stays as it is: it is true again.
-    pub(super) fn restore_lost(&self, id: TargetId) -> Result<Option<Outcome>> {
+    pub(super) fn restore_lost(&self, id: TargetId) -> Result<Option<TargetOutcome>> {
         let Some((lost, record)) = self.missing(id) else {
             return Ok(None);
         };
@@ -79,7 +79,7 @@ impl Builder<'_> {
         if !lost.iter().any(is_own) {
             // An input was gone, which is back. The cache need not have what was made of it.
             self.is_as_recorded[id.index()].store(true, Ordering::Relaxed);
-            return Ok(Some(Outcome {
+            return Ok(Some(TargetOutcome {
                 how: Settled::Fresh,
                 made: record.made,
                 log: Printed::default(),
@@ -103,7 +103,7 @@ impl Builder<'_> {
             .cloned()
             .map(StaleReason::OutputMissing)
             .collect();
-        Ok(Some(Outcome {
+        Ok(Some(TargetOutcome {
             how: Settled::Restored,
             made: record.made,
             log,
@@ -114,7 +114,7 @@ impl Builder<'_> {
 
     /// Returns what a target lost with its record, when all else is as that says: its own
     /// files, and what it needs.
-    fn missing(&self, id: TargetId) -> Option<(&[RepoPath], Record)> {
+    fn missing(&self, id: TargetId) -> Option<(&[RepoPath], TargetRecord)> {
         let seen = self.inspector.seen.as_ref()?;
         let lost = seen.missing(id)?;
         let target = self.graph().target(id);
@@ -134,10 +134,10 @@ impl Builder<'_> {
     }
 
     /// Returns whether a path is an output of a target, or of what it needs and what is back.
-    fn is_made(&self, target: &Target, record: &Record, path: &RepoPath) -> bool {
+    fn is_made(&self, target: &Target, record: &TargetRecord, path: &RepoPath) -> bool {
         // Of a link among what it needs it may also be missing what that leads to.
         let has_file = |made: &TargetOutputs| {
-            let is_it = |o: &OutputState| o.path == *path && o.content.kind != Kind::Link;
+            let is_it = |o: &OutputState| o.path == *path && o.content.kind != ContentKind::Link;
             made.outputs.iter().any(is_it)
         };
         has(&record.made, path) || target.needs.iter().any(|need| has_file(&self.made(*need)))

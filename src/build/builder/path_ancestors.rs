@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use crate::build::digest::{Kind, RunStart, latest_possible_ns};
+use crate::build::digest::{ContentKind, RunStart, latest_possible_ns};
 use crate::core::fs::{self, RepoPath, Signature};
 
 /// What stands on the ways to some files, each directory looked at once.
@@ -17,12 +17,15 @@ pub(super) struct AncestorStamps(BTreeMap<PathBuf, Metadata>);
 
 impl AncestorStamps {
     /// Looks at the ways to files below `root`.
-    pub(super) fn to<'a>(files: impl Iterator<Item = (&'a RepoPath, Kind)>, root: &Path) -> Self {
+    pub(super) fn to<'a>(
+        files: impl Iterator<Item = (&'a RepoPath, ContentKind)>,
+        root: &Path,
+    ) -> Self {
         let mut ways = Self(BTreeMap::new());
         for (path, kind) in files {
             let path = path.to_absolute(root);
             match (kind, path.parent()) {
-                (Kind::Link, _) => ways.stat_ancestors(&path, root, fs::LINKS_MAX),
+                (ContentKind::Link, _) => ways.stat_ancestors(&path, root, fs::LINKS_MAX),
                 (_, Some(dir)) => ways.stat_ancestors(dir, root, fs::LINKS_MAX),
                 (_, None) => {}
             }

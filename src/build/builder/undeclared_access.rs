@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::build::digest::Kind;
+use crate::build::digest::ContentKind;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Graph, Pattern, Target};
 use crate::build::sandbox::{AccessLog, Accesses, SandboxRoot};
@@ -35,7 +35,7 @@ impl fmt::Display for UndeclaredAccess {
 }
 
 /// What a target declares, in a form that paths can be held against.
-pub(super) struct Declared<'a> {
+pub(super) struct DeclaredPaths<'a> {
     graph: &'a Graph,
     target: &'a Target,
     root: &'a Path,
@@ -46,7 +46,7 @@ pub(super) struct Declared<'a> {
     outputs: Vec<Glob>,
 }
 
-impl<'a> Declared<'a> {
+impl<'a> DeclaredPaths<'a> {
     pub(super) fn new(
         graph: &'a Graph,
         target: &'a Target,
@@ -62,7 +62,7 @@ impl<'a> Declared<'a> {
         let linked = gathered.linked.iter().map(|(path, c)| (path, c.kind));
         for (path, kind) in inputs.chain(made).chain(linked) {
             let absolute = path.to_absolute(root);
-            if kind == Kind::Link {
+            if kind == ContentKind::Link {
                 files.extend(std::fs::canonicalize(&absolute));
             }
             files.insert(absolute);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Builder;
 use super::foreign_outputs::Others;
-use crate::build::glob::{self, EntryKind, Listing, OutputIndex};
+use crate::build::glob::{self, DirListing, EntryKind, OutputIndex};
 use crate::build::graph::{Output, Pattern, Target, TargetId};
 use crate::build::outputs::RESTORE_PREFIX;
 use crate::build::stale::GatheredInputs;
@@ -36,7 +36,7 @@ pub(super) const LISTED_FOR: Duration = Duration::from_millis(100);
 pub(super) const FEW: usize = 32;
 
 /// Where a target's commands are watched.
-pub(super) struct Watch {
+pub(super) struct OutputWatch {
     dirs: Vec<RepoPath>,
     /// Its turn among all, and in each directory that its outputs lie in.
     turn: Turn,
@@ -130,7 +130,7 @@ impl UndeclaredOutputs {
 
 impl Builder<'_> {
     /// Looks at the directories that `target` writes to, reads from and runs in.
-    pub(super) fn watch(&self, id: TargetId, gathered: &GatheredInputs) -> Watch {
+    pub(super) fn watch(&self, id: TargetId, gathered: &GatheredInputs) -> OutputWatch {
         self.watch_others(id);
         let target = self.graph().target(id);
         let mut dirs: BTreeSet<RepoPath> = output_dirs(target).collect();
@@ -162,7 +162,7 @@ impl Builder<'_> {
             let turn = work.entry(dir.clone()).or_default().begin();
             (dir, turn)
         });
-        Watch {
+        OutputWatch {
             dirs,
             turns: turns.collect(),
             turn: lock(&self.strays.all).begin(),
@@ -178,7 +178,7 @@ impl Builder<'_> {
 
     /// Tells of what is new in those directories, now that the commands have ended. Returns where
     /// no others ran meanwhile.
-    pub(super) fn report_undeclared_outputs(&self, id: TargetId, watch: Watch) -> Alone {
+    pub(super) fn report_undeclared_outputs(&self, id: TargetId, watch: OutputWatch) -> Alone {
         let is_alone = lock(&self.strays.all).end(&watch.turn);
         let within = {
             let mut work = lock(&self.strays.work);

@@ -17,7 +17,7 @@ use super::Builder;
 use super::undeclared_outputs::{Alone, output_dirs};
 use crate::build::build_log::TargetState;
 use crate::build::digest::RunStart;
-use crate::build::glob::{self, EntryKind, Listing};
+use crate::build::glob::{self, DirListing, EntryKind};
 use crate::build::graph::{CacheScope, Output, Pattern, Target};
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::progress::Event;

@@ -10,7 +10,7 @@ use crate::core::error::Result;
 
 /// How much a store was used.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct CacheCounters {
     /// Results that were there.
     pub hits: AtomicU64,
     /// Results that were not.
@@ -24,12 +24,12 @@ pub struct Counters {
 /// A store that counts in front of another.
 pub struct MeteredStore<'a> {
     store: &'a dyn Store,
-    counters: &'a Counters,
+    counters: &'a CacheCounters,
 }
 
 impl<'a> MeteredStore<'a> {
     /// Returns `store`, counted.
-    pub fn new(store: &'a dyn Store, counters: &'a Counters) -> Self {
+    pub fn new(store: &'a dyn Store, counters: &'a CacheCounters) -> Self {
         Self { store, counters }
     }
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{ByBase, Entry, EntryKind, Glob, Listing, State, compile, is_hidden_from_walks, parts};
+use super::{
+    ByBase, DirListing, Entry, EntryKind, Glob, State, compile, is_hidden_from_walks, parts,
+};
 use crate::build::graph::{Input, Pattern};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs::RepoPath;
@@ -37,7 +39,7 @@ pub struct Named {
 ///
 /// Symbolic links are files. A directory under a literal name is no match: it is
 /// written with a trailing slash.
-pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
+pub fn expand(inputs: &[Input], listing: &dyn DirListing) -> Result<Expanded> {
     let named = name(inputs, listing)?;
     let mut files: BTreeSet<RepoPath> = named.walked.into_iter().collect();
     let mut unmatched = named.unmatched;
@@ -57,7 +59,7 @@ pub fn expand(inputs: &[Input], listing: &dyn Listing) -> Result<Expanded> {
 
 /// Returns what `inputs` name, leaving it to the caller to look whether literal names
 /// are there: one that wants their contents looks anyway.
-pub fn name(inputs: &[Input], listing: &dyn Listing) -> Result<Named> {
+pub fn name(inputs: &[Input], listing: &dyn DirListing) -> Result<Named> {
     if inputs.iter().all(is_literal) {
         let literals = inputs.iter().enumerate();
         let path = |(i, input): (usize, &Input)| match &input.pattern {
@@ -125,7 +127,7 @@ fn unusable(pattern: &Pattern, why: &str) -> Box<Error> {
 struct Walk<'a> {
     inputs: &'a [Input],
     globs: &'a [Glob],
-    listing: &'a dyn Listing,
+    listing: &'a dyn DirListing,
     files: BTreeSet<RepoPath>,
     matched: Vec<bool>,
 }

@@ -1,13 +1,13 @@
 //! What to say of an input that is not there.
 
-use super::{EntryKind, Listing};
+use super::{DirListing, EntryKind};
 use crate::build::graph::{Input, Pattern};
 use crate::core::diagnostics::{Diagnostic, suggest};
 use crate::core::error::Result;
 use crate::core::fs::RepoPath;
 
 /// Returns the mistake of an input of `target` that matches nothing.
-pub fn missing_input(target: &str, input: &Input, listing: &dyn Listing) -> Result<Diagnostic> {
+pub fn missing_input(target: &str, input: &Input, listing: &dyn DirListing) -> Result<Diagnostic> {
     let pattern = &input.pattern;
     let mistake = |code, message: String, label| Diagnostic::new(code, input.place, message, label);
     let of = format!("the input `{pattern}` of `{target}`");
@@ -46,7 +46,7 @@ pub fn missing_input(target: &str, input: &Input, listing: &dyn Listing) -> Resu
 }
 
 /// Returns a file beside the missing one with a similar name.
-fn near(path: &RepoPath, listing: &dyn Listing) -> Result<Option<String>> {
+fn near(path: &RepoPath, listing: &dyn DirListing) -> Result<Option<String>> {
     let Some((parent, name)) = path.as_path().parent().zip(path.as_path().file_name()) else {
         return Ok(None);
     };

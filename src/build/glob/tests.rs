@@ -32,7 +32,7 @@ impl Tree {
     }
 }
 
-impl Listing for Tree {
+impl DirListing for Tree {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
         self.listed.lock().expect("lock").push(dir.to_string());
         let is_child = |p: &&(RepoPath, EntryKind)| {

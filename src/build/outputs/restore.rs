@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{is_declared, make_parents, not_used, permissions, persist, temporary_in};
 use crate::build::cache::Store;
-use crate::build::digest::{Content, Digest, FileHasher, Kind};
+use crate::build::digest::{Content, ContentKind, Digest, FileHasher};
 use crate::build::graph::{Pattern, Target};
 use crate::build::key::OutputState;
 use crate::core::error::{IoContext, Result};
@@ -26,7 +26,9 @@ pub fn modes(target: &Target, outputs: &[OutputState], digests: &FileHasher) -> 
             modes.push((path.clone(), mode));
         }
     };
-    let files = outputs.iter().filter(|o| o.content.kind != Kind::Directory);
+    let files = outputs
+        .iter()
+        .filter(|o| o.content.kind != ContentKind::Directory);
     files.for_each(|output| look(&output.path));
     for output in &target.outputs {
         let Pattern::Dir(dir) = &output.pattern else {
@@ -64,7 +66,7 @@ pub fn restore(
 ) -> Result<bool> {
     let of: BTreeMap<&RepoPath, u32> = modes.iter().map(|(path, mode)| (path, *mode)).collect();
     for output in outputs {
-        let is_file = output.content.kind != Kind::Directory;
+        let is_file = output.content.kind != ContentKind::Directory;
         make_parents(digests.root(), &output.path, is_file).map_err(not_used)?;
         let mode = of.get(&output.path).copied().unwrap_or(0o777);
         if is_file && !restore_one(output, mode, digests, store)? {
@@ -97,7 +99,7 @@ fn restore_one(
 ) -> Result<bool> {
     let Content { kind, digest } = output.content;
     let absolute = output.path.to_absolute(digests.root());
-    if kind == Kind::Link {
+    if kind == ContentKind::Link {
         // No link is longer than a path; one that says so is not read.
         let is_short = digest.size <= LINK_BYTES_MAX;
         let text = is_short.then(|| crate::build::cache::fetch_bytes(store, &digest));
@@ -117,7 +119,7 @@ fn restore_one(
     // Made with the mode that it will have, so that it need not be set: the process's mask counts,
     // but nobody else may write to it whatever that says.
     let usual = match kind {
-        Kind::Executable => permissions::USUAL_RUN,
+        ContentKind::Executable => permissions::USUAL_RUN,
         _ => permissions::USUAL,
     };
     let mode = Permissions::from_mode(usual & mode);

@@ -3,7 +3,7 @@
 use super::node::{Diagnostics, Node, SpannedText};
 use super::pattern::patterns;
 use super::scope::{AxisValue, NameScope, bad_name};
-use crate::build::glob::{Listing, expand};
+use crate::build::glob::{DirListing, expand};
 use crate::build::graph::Input;
 use crate::core::diagnostics::Diagnostic;
 use crate::core::fs::RepoPath;
@@ -26,7 +26,7 @@ pub(crate) struct AxisDecl {
 pub(crate) fn axes(
     node: &Node,
     scope: &NameScope,
-    listing: Option<&dyn Listing>,
+    listing: Option<&dyn DirListing>,
     found: &mut Diagnostics,
 ) -> Vec<AxisDecl> {
     let mut out: Vec<AxisDecl> = Vec::new();
@@ -90,7 +90,7 @@ fn report_names(axes: &[AxisDecl], found: &mut Diagnostics) {
 fn each(
     node: &Node,
     scope: &NameScope,
-    listing: Option<&dyn Listing>,
+    listing: Option<&dyn DirListing>,
     found: &mut Diagnostics,
 ) -> Option<AxisDecl> {
     let known: &[&str] = match listing {
@@ -181,7 +181,7 @@ fn inputs(
 fn files(
     text: &SpannedText,
     inputs: &[Input],
-    listing: &dyn Listing,
+    listing: &dyn DirListing,
     found: &mut Diagnostics,
 ) -> Vec<AxisValue> {
     let Some(first) = inputs.first() else {

@@ -8,7 +8,7 @@ use super::axes::{AxisDecl, axes, combinations};
 use super::limits::Sums;
 use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
 use super::scope::{AxisValue, EvalContext, NameScope, bad_name};
-use crate::build::glob::Listing;
+use crate::build::glob::DirListing;
 use crate::build::graph::TargetId;
 use crate::core::diagnostics::Diagnostic;
 
@@ -109,7 +109,7 @@ impl DeclaredNames {
 pub(crate) fn targets<'a>(
     nodes: &'a [Node],
     world: EvalContext<'_>,
-    listing: &dyn Listing,
+    listing: &dyn DirListing,
     names: &mut DeclaredNames,
     sums: &mut Sums,
     found: &mut Diagnostics,

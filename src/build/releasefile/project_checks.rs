@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::instances::TargetDecl;
-use crate::build::glob::{Listing, OutputIndex, covers, expand, missing_input, overlap};
+use crate::build::glob::{DirListing, OutputIndex, covers, expand, missing_input, overlap};
 use crate::build::graph::{Graph, Input, Output, Pattern, Target, TargetId, topological};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::error::Result;
@@ -231,7 +231,7 @@ pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Diagnostic> {
 /// look missing.
 pub(crate) fn inputs(
     graph: &Graph,
-    listing: &dyn Listing,
+    listing: &dyn DirListing,
     broken: &HashSet<TargetId>,
 ) -> Result<Vec<Diagnostic>> {
     let mut is_skipped = vec![false; graph.len()];
@@ -260,7 +260,7 @@ pub(crate) fn inputs(
 
 struct InputCheck<'a> {
     graph: &'a Graph,
-    listing: &'a dyn Listing,
+    listing: &'a dyn DirListing,
     index: OutputIndex,
     made: Vec<(TargetId, &'a Output)>,
     /// Which outputs a pattern overlaps, by the pattern's text: many targets share them.

@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::Confinement;
-use super::accesses::{Access, AccessKind, DirFd, touches};
+use super::accesses::{AccessKind, DirFd, FileAccess, touches};
 use super::others;
 use super::path_walk::{End, in_real_parent, may_be_link, own_view, resolve};
 use super::rules::Rules;
-use super::seccomp::{Answer, Call, Listener, Notification, read_bytes, read_path};
-use super::sockets::{self, ADDRESS_BYTES_MAX, Name, Request};
+use super::seccomp::{
+    Notification, SeccompListener, Syscall, SyscallAnswer, read_bytes, read_path,
+};
+use super::sockets::{self, ADDRESS_BYTES_MAX, Name, SocketRequest};
 use super::syscalls_in_stead::{self, Object};
 use crate::core::error::os_text;
 use crate::core::process::{Process, birth};
@@ -99,10 +101,10 @@ type Asked = (PathBuf, AccessKind, bool);
 /// Answers calls until nobody is left to make one, or `stop` is closed. Connections are made by
 /// whoever hears of them through `connections`.
 pub(super) fn watch(
-    listener: &Arc<Listener>,
+    listener: &Arc<SeccompListener>,
     stop: &PipeReader,
     held: &Confinement,
-    connections: &Sender<Request>,
+    connections: &Sender<SocketRequest>,
 ) -> AccessLog {
     listener.take_turns();
     let mut notes = Notes {
@@ -150,13 +152,13 @@ struct Notes<'a> {
     known_bytes: usize,
     processes_max: usize,
     held: &'a Confinement,
-    listener: &'a Arc<Listener>,
-    connections: &'a Sender<Request>,
+    listener: &'a Arc<SeccompListener>,
+    connections: &'a Sender<SocketRequest>,
 }
 
 impl Notes<'_> {
     /// Notes a call; returns its answer, unless somebody else gives that.
-    fn note(&mut self, call: &Call) -> Option<Answer> {
+    fn note(&mut self, call: &Syscall) -> Option<SyscallAnswer> {
         // Whoever asks moves itself, or a child, which may never ask for anything.
         let other = call.args[0] as u32;
         let is_child = || {
@@ -178,8 +180,8 @@ impl Notes<'_> {
             self.seen.error.get_or_insert_with(|| os_text(&error));
             // Who cannot be looked at does nothing.
             Some(match &self.held.rules {
-                Some(_) => Answer::Fail(libc::EPERM),
-                None => Answer::GoOn,
+                Some(_) => SyscallAnswer::Fail(libc::EPERM),
+                None => SyscallAnswer::GoOn,
             })
         })
     }
@@ -195,14 +197,14 @@ impl Notes<'_> {
         processes.entry(pid).or_insert_with(born);
     }
 
-    fn answer(&mut self, call: &Call) -> io::Result<Answer> {
+    fn answer(&mut self, call: &Syscall) -> io::Result<SyscallAnswer> {
         if matches!(call.number, libc::SYS_setsid | libc::SYS_setpgid) {
-            return Ok(Answer::GoOn);
+            return Ok(SyscallAnswer::GoOn);
         }
         if let Some(is_own) = others::is_own(call.number, &call.args, call.pid, &self.seen) {
             return Ok(match is_own {
-                true => Answer::GoOn,
-                false => Answer::Fail(libc::EPERM),
+                true => SyscallAnswer::GoOn,
+                false => SyscallAnswer::Fail(libc::EPERM),
             });
         }
         if let Some(rules) = self
@@ -218,7 +220,7 @@ impl Notes<'_> {
             let how = read_bytes(call.pid, call.args[2], 24)?;
             let resolve = how.get(16..24).and_then(|b| b.try_into().ok());
             if resolve.map_or(0, u64::from_ne_bytes) & libc::RESOLVE_IN_ROOT != 0 {
-                return Ok(Answer::Fail(libc::ENOSYS));
+                return Ok(SyscallAnswer::Fail(libc::ENOSYS));
             }
         }
         let mut refused = None;
@@ -232,7 +234,7 @@ impl Notes<'_> {
             }
             refused = refused.or(answer);
         }
-        Ok(refused.map_or(Answer::GoOn, Answer::Fail))
+        Ok(refused.map_or(SyscallAnswer::GoOn, SyscallAnswer::Fail))
     }
 
     /// Notes a path, once; returns the error with which asking for it must fail.
@@ -260,77 +262,77 @@ impl Notes<'_> {
     }
 
     /// Changes a file in the command's stead.
-    fn change(&mut self, call: &Call, rules: &Rules) -> io::Result<Answer> {
+    fn change(&mut self, call: &Syscall, rules: &Rules) -> io::Result<SyscallAnswer> {
         let [Some(touch), _] = touches(call)? else {
-            return Ok(Answer::Fail(libc::ENOSYS));
+            return Ok(SyscallAnswer::Fail(libc::ENOSYS));
         };
         let written = match touch.at {
             Some(address) => match read_path(call.pid, address)? {
                 Some(path) => PathBuf::from(path),
-                None => return Ok(Answer::Fail(libc::EFAULT)),
+                None => return Ok(SyscallAnswer::Fail(libc::EFAULT)),
             },
             None => PathBuf::new(),
         };
         let object = match (written.as_os_str().is_empty(), touch.from) {
             (true, DirFd::Descriptor(number)) => Object::Open(number),
-            (true, DirFd::Here) => return Ok(Answer::Fail(libc::ENOENT)),
+            (true, DirFd::Here) => return Ok(SyscallAnswer::Fail(libc::ENOENT)),
             _ => match absolute(written.clone(), call.pid, touch.from) {
                 Some(path) => Object::At(path, touch.follows),
-                None => return Ok(Answer::Fail(libc::ENOTDIR)),
+                None => return Ok(SyscallAnswer::Fail(libc::ENOTDIR)),
             },
         };
         if let Some(path) = absolute(written, call.pid, touch.from)
             && let Some(error) = self.asked((path, touch.what, touch.follows), call.pid)
         {
-            return Ok(Answer::Fail(error));
+            return Ok(SyscallAnswer::Fail(error));
         }
         let is_waiting = || self.listener.is_waiting(call);
         Ok(
             match syscalls_in_stead::change(call, &object, rules, is_waiting) {
-                Ok(()) => Answer::Done,
-                Err(error) => Answer::Fail(error.raw_os_error()),
+                Ok(()) => SyscallAnswer::Done,
+                Err(error) => SyscallAnswer::Fail(error.raw_os_error()),
             },
         )
     }
 
     /// Notes what is connected to, and has it done if the rules allow it.
-    fn connect(&mut self, call: &Call) -> io::Result<Option<Answer>> {
+    fn connect(&mut self, call: &Syscall) -> io::Result<Option<SyscallAnswer>> {
         let len = call.args[2] as usize;
         let address = read_bytes(call.pid, call.args[1], len.min(ADDRESS_BYTES_MAX))?;
         if self.seen.addresses.len() < TOLD_MAX {
             self.seen.addresses.extend(shown_address(&address));
         }
         let Some(rules) = &self.held.rules else {
-            return Ok(Some(Answer::GoOn));
+            return Ok(Some(SyscallAnswer::GoOn));
         };
         if len > ADDRESS_BYTES_MAX || address.len() != len {
-            return Ok(Some(Answer::Fail(match len {
+            return Ok(Some(SyscallAnswer::Fail(match len {
                 ..=ADDRESS_BYTES_MAX => libc::EFAULT,
                 _ => libc::EINVAL,
             })));
         }
         if !sockets::is_connected_to(&address) {
-            return Ok(Some(Answer::Fail(libc::EAFNOSUPPORT)));
+            return Ok(Some(SyscallAnswer::Fail(libc::EAFNOSUPPORT)));
         }
         let file = match sockets::name(&address) {
             Some(Name::Abstract(name)) if !self.held.machine.scopes_signals() => {
                 let name = format!("@{}", String::from_utf8_lossy(name));
                 self.add_socket(name.into());
-                return Ok(Some(Answer::Fail(libc::ECONNREFUSED)));
+                return Ok(Some(SyscallAnswer::Fail(libc::ECONNREFUSED)));
             }
             Some(Name::Path(written)) => match self.socket(written, call.pid, rules) {
                 Ok(file) => Some(file),
-                Err(error) => return Ok(Some(Answer::Fail(error))),
+                Err(error) => return Ok(Some(SyscallAnswer::Fail(error))),
             },
             _ => None,
         };
-        let request = match Request::new(call, self.listener, address) {
-            Ok(request) => Request { file, ..request },
-            Err(error) => return Ok(Some(Answer::Fail(error.raw_os_error()))),
+        let request = match SocketRequest::new(call, self.listener, address) {
+            Ok(request) => SocketRequest { file, ..request },
+            Err(error) => return Ok(Some(SyscallAnswer::Fail(error.raw_os_error()))),
         };
         // Somebody listens as long as this thread does.
         let is_sent = self.connections.send(request).is_ok();
-        Ok((!is_sent).then_some(Answer::Fail(libc::ECONNREFUSED)))
+        Ok((!is_sent).then_some(SyscallAnswer::Fail(libc::ECONNREFUSED)))
     }
 
     /// Opens a socket that the rules let a command connect to.
@@ -362,7 +364,7 @@ impl Notes<'_> {
     }
 
     /// Returns the absolute path as it was written; `None` for what is of no interest.
-    fn written(&self, pid: u32, touch: &Access) -> io::Result<Option<PathBuf>> {
+    fn written(&self, pid: u32, touch: &FileAccess) -> io::Result<Option<PathBuf>> {
         let written = match touch.at {
             Some(address) => match read_path(pid, address)? {
                 Some(path) => PathBuf::from(path),

@@ -4,7 +4,7 @@ use std::ffi::c_long;
 use std::io;
 
 use super::filter::late;
-use super::seccomp::{Call, read_bytes};
+use super::seccomp::{Syscall, read_bytes};
 
 /// What a call does with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ pub enum DirFd {
 }
 
 /// A path in the memory of a process; without an address it is the descriptor's own.
-pub struct Access {
+pub struct FileAccess {
     pub from: DirFd,
     pub at: Option<u64>,
     pub what: AccessKind,
@@ -48,7 +48,7 @@ impl AccessKind {
 }
 
 /// Returns the paths that a call touches.
-pub fn touches(call: &Call) -> io::Result<[Option<Access>; 2]> {
+pub fn touches(call: &Syscall) -> io::Result<[Option<FileAccess>; 2]> {
     let a = call.args;
     let with = |dir: usize, path: usize, what, follows| {
         let from = match a[dir] as i32 {
@@ -56,7 +56,7 @@ pub fn touches(call: &Call) -> io::Result<[Option<Access>; 2]> {
             _ => DirFd::Descriptor(a[dir]),
         };
         let at = Some(a[path]);
-        Some(Access {
+        Some(FileAccess {
             from,
             at,
             what,
@@ -67,7 +67,7 @@ pub fn touches(call: &Call) -> io::Result<[Option<Access>; 2]> {
         |what, flags: usize| with(0, 1, what, a[flags] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0);
     let itself = |dir, path, what| with(dir, path, what, false);
     let opened = |flags: i32| with(0, 1, of_flags(flags), follows(flags));
-    let own = Some(Access {
+    let own = Some(FileAccess {
         from: DirFd::Descriptor(a[0]),
         at: None,
         what: AccessKind::Write,
@@ -126,7 +126,7 @@ pub fn touches(call: &Call) -> io::Result<[Option<Access>; 2]> {
 }
 
 /// Returns the path of a call that has no descriptor beside it.
-fn simple_touch(number: c_long, a: [u64; 6]) -> Option<Access> {
+fn simple_touch(number: c_long, a: [u64; 6]) -> Option<FileAccess> {
     match number {
         libc::SYS_inotify_add_watch => here(
             a[1],
@@ -146,9 +146,9 @@ fn simple_touch(number: c_long, a: [u64; 6]) -> Option<Access> {
 }
 
 /// Returns a path that starts at the directory of the process.
-fn here(address: u64, what: AccessKind, follows: bool) -> Option<Access> {
+fn here(address: u64, what: AccessKind, follows: bool) -> Option<FileAccess> {
     let (from, at) = (DirFd::Here, Some(address));
-    Some(Access {
+    Some(FileAccess {
         from,
         at,
         what,
@@ -158,7 +158,7 @@ fn here(address: u64, what: AccessKind, follows: bool) -> Option<Access> {
 
 /// Returns the paths of the calls that only older architectures have.
 #[cfg(target_arch = "x86_64")]
-fn old_touches(number: c_long, a: [u64; 6]) -> [Option<Access>; 2] {
+fn old_touches(number: c_long, a: [u64; 6]) -> [Option<FileAccess>; 2] {
     let one = match number {
         libc::SYS_open => here(a[0], of_flags(a[1] as i32), follows(a[1] as i32)),
         libc::SYS_stat | libc::SYS_access => here(a[0], AccessKind::Look, true),
@@ -190,7 +190,7 @@ fn old_touches(number: c_long, a: [u64; 6]) -> [Option<Access>; 2] {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn old_touches(_number: c_long, _args: [u64; 6]) -> [Option<Access>; 2] {
+fn old_touches(_number: c_long, _args: [u64; 6]) -> [Option<FileAccess>; 2] {
     [None, None]
 }
 

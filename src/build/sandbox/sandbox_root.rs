@@ -24,7 +24,7 @@ const PRIVATE: &str = ".rel-private";
 
 /// What a command did on the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SandboxChange {
     /// Made a file, or a link.
     New,
     /// Changed a file that was placed: its content, mode, owner, times or links.
@@ -267,7 +267,7 @@ impl SandboxRoot {
     }
 
     /// Returns every file that is not as it was placed, in order.
-    pub fn changes(&self) -> Result<Vec<(RepoPath, Change)>> {
+    pub fn changes(&self) -> Result<Vec<(RepoPath, SandboxChange)>> {
         let mut left = self.placed.clone();
         let mut found = Vec::new();
         let private = self.private();
@@ -287,13 +287,14 @@ impl SandboxRoot {
                 continue;
             };
             match left.remove(path) {
-                None => found.push((path.to_owned(), Change::New)),
+                None => found.push((path.to_owned(), SandboxChange::New)),
                 Some(placed) if placed == Signature::of(&meta) => {}
-                Some(_) => found.push((path.to_owned(), Change::Changed)),
+                Some(_) => found.push((path.to_owned(), SandboxChange::Changed)),
             }
         }
-        found.extend(left.into_keys().map(|path| (path, Change::Gone)));
-        let named = |(path, change): (PathBuf, Change)| Some((self.in_repository(&path)?, change));
+        found.extend(left.into_keys().map(|path| (path, SandboxChange::Gone)));
+        let named =
+            |(path, change): (PathBuf, SandboxChange)| Some((self.in_repository(&path)?, change));
         let mut changes: Vec<_> = found.into_iter().filter_map(named).collect();
         changes.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(changes)

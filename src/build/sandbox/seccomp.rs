@@ -25,7 +25,7 @@ const PATH_BYTES_MAX: usize = 4096;
 
 /// A call that waits for its answer.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct Syscall {
     id: u64,
     /// The thread that made it.
     pub pid: u32,
@@ -36,11 +36,11 @@ pub struct Call {
 }
 
 /// The end at which watched calls arrive.
-pub struct Listener(OwnedFd);
+pub struct SeccompListener(OwnedFd);
 
 /// What is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum SyscallAnswer {
     /// The kernel does what the call says.
     GoOn,
     /// It was done.
@@ -52,7 +52,7 @@ pub enum Answer {
 /// What a listener heard.
 pub enum Notification {
     /// A call.
-    Call(Call),
+    Call(Syscall),
     /// A call whose process was killed meanwhile.
     Nothing,
     /// Nobody is left to make a call.
@@ -66,7 +66,7 @@ pub enum Notification {
 ///
 /// # Errors
 /// The kernel has no listeners, or there is one already.
-pub fn install(held: Option<Held>) -> io::Result<Listener> {
+pub fn install(held: Option<Held>) -> io::Result<SeccompListener> {
     /// While a call is answered only a signal that kills interrupts it: what is done in its stead
     /// is not done twice. Since Linux 5.19.
     const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
@@ -100,10 +100,10 @@ pub fn install(held: Option<Held>) -> io::Result<Listener> {
     // SAFETY: the kernel has just made this descriptor, for us alone.
     #[expect(unsafe_code, reason = "the call returns a number")]
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    Ok(Listener(fd))
+    Ok(SeccompListener(fd))
 }
 
-impl Listener {
+impl SeccompListener {
     /// Waits for the next call, or until the other end of `stop` is closed.
     pub fn next(&self, stop: &impl AsFd) -> io::Result<Notification> {
         let mut fds = [
@@ -129,7 +129,7 @@ impl Listener {
         #[expect(unsafe_code, reason = "a plain struct of the kernel's")]
         let mut told: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut told) {
-            Ok(()) => Ok(Notification::Call(Call {
+            Ok(()) => Ok(Notification::Call(Syscall {
                 id: told.id,
                 pid: told.pid,
                 number: c_long::from(told.data.nr),
@@ -143,17 +143,17 @@ impl Listener {
     }
 
     /// Answers a call.
-    pub fn answer(&self, call: &Call, answer: Answer) {
+    pub fn answer(&self, call: &Syscall, answer: SyscallAnswer) {
         let mut answer = libc::seccomp_notif_resp {
             id: call.id,
             val: 0,
             error: match answer {
-                Answer::Fail(number) => -number,
-                Answer::GoOn | Answer::Done => 0,
+                SyscallAnswer::Fail(number) => -number,
+                SyscallAnswer::GoOn | SyscallAnswer::Done => 0,
             },
             flags: match answer {
-                Answer::GoOn => libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-                Answer::Done | Answer::Fail(_) => 0,
+                SyscallAnswer::GoOn => libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+                SyscallAnswer::Done | SyscallAnswer::Fail(_) => 0,
             },
         };
         // Fails only when the process was killed meanwhile.
@@ -162,7 +162,7 @@ impl Listener {
 
     /// Returns whether the call still waits: then its thread had this number all the time, and what
     /// was read out of its memory was its own.
-    pub fn is_waiting(&self, call: &Call) -> bool {
+    pub fn is_waiting(&self, call: &Syscall) -> bool {
         let mut id = call.id;
         self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw mut id)
             .is_ok()

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::rights::{Rights, of_thread};
-use super::seccomp::{Answer, Call, Listener};
+use super::seccomp::{SeccompListener, Syscall, SyscallAnswer};
 
 /// The longest address that the kernel takes.
 pub const ADDRESS_BYTES_MAX: usize = 128;
@@ -74,11 +74,11 @@ pub fn is_connected_to(address: &[u8]) -> bool {
 }
 
 /// A connection that is to be made.
-pub struct Request {
+pub struct SocketRequest {
     /// Whom to answer, and through what.
-    pub call: Call,
+    pub call: Syscall,
     /// Where the answer goes.
-    pub listener: Arc<Listener>,
+    pub listener: Arc<SeccompListener>,
     /// The socket of the process.
     pub socket: OwnedFd,
     /// Those of the thread that connects.
@@ -89,12 +89,16 @@ pub struct Request {
     pub file: Option<OwnedFd>,
 }
 
-impl Request {
+impl SocketRequest {
     /// Takes over the socket that a call connects.
     ///
     /// # Errors
     /// The number with which the call fails.
-    pub fn new(call: &Call, listener: &Arc<Listener>, address: Vec<u8>) -> Result<Self, Errno> {
+    pub fn new(
+        call: &Syscall,
+        listener: &Arc<SeccompListener>,
+        address: Vec<u8>,
+    ) -> Result<Self, Errno> {
         // A thread has no descriptor of its own before Linux 6.9.
         let (leader, rights) = of_thread(call.pid).ok_or(Errno::PERM)?;
         let process = pidfd_open(leader, PidfdFlags::empty())?;
@@ -118,8 +122,8 @@ impl Request {
             Some(file) => address_of(file),
         };
         let answer = match self.rights.lend(|| connect(&self.socket, &address)) {
-            Ok(()) => Answer::Done,
-            Err(error) => Answer::Fail(error.raw_os_error()),
+            Ok(()) => SyscallAnswer::Done,
+            Err(error) => SyscallAnswer::Fail(error.raw_os_error()),
         };
         self.listener.answer(&self.call, answer);
     }
@@ -154,7 +158,7 @@ fn connect(socket: &OwnedFd, address: &[u8]) -> Result<(), Errno> {
 }
 
 /// Makes connections until nobody asks for one any more.
-pub fn serve(requests: &Receiver<Request>) {
+pub fn serve(requests: &Receiver<SocketRequest>) {
     let waited_for = Arc::new(AtomicUsize::new(0));
     for request in requests {
         // One may take minutes, and the next one must not wait for it.
@@ -162,7 +166,7 @@ pub fn serve(requests: &Receiver<Request>) {
             waited_for.fetch_sub(1, Ordering::SeqCst);
             request
                 .listener
-                .answer(&request.call, Answer::Fail(libc::EAGAIN));
+                .answer(&request.call, SyscallAnswer::Fail(libc::EAGAIN));
             continue;
         }
         let (listener, call) = (request.listener.clone(), request.call.clone());
@@ -173,7 +177,7 @@ pub fn serve(requests: &Receiver<Request>) {
         };
         if std::thread::Builder::new().spawn(answer).is_err() {
             waited_for.fetch_sub(1, Ordering::SeqCst);
-            listener.answer(&call, Answer::Fail(libc::EAGAIN));
+            listener.answer(&call, SyscallAnswer::Fail(libc::EAGAIN));
         }
     }
 }

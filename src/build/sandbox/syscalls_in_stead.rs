@@ -21,7 +21,7 @@ use super::filter::late;
 use super::path_walk::resolve;
 use super::rights::of_thread;
 use super::rules::Rules;
-use super::seccomp::{Call, read_bytes, read_path};
+use super::seccomp::{Syscall, read_bytes, read_path};
 use crate::core::process::namespace;
 
 /// The largest value of an extended attribute (xattr(7)).
@@ -117,7 +117,7 @@ pub fn is_one(number: c_long) -> bool {
 /// # Errors
 /// The number with which the call fails.
 pub fn change(
-    call: &Call,
+    call: &Syscall,
     object: &Object,
     rules: &Rules,
     is_waiting: impl Fn() -> bool,
@@ -168,7 +168,7 @@ fn is_writable(file: &OwnedFd, rules: &Rules) -> Result<bool, Errno> {
 
 /// Reads what a call says out of its arguments and the memory that these point to. The outer
 /// error is that of a memory that must not be read.
-fn read(call: &Call) -> io::Result<Result<Change, Errno>> {
+fn read(call: &Syscall) -> io::Result<Result<Change, Errno>> {
     let a = call.args;
     let change = match call.number {
         libc::SYS_fchmod => Change::Mode(a[1]),
@@ -198,7 +198,7 @@ fn read(call: &Call) -> io::Result<Result<Change, Errno>> {
     Ok(Ok(change))
 }
 
-fn attribute(call: &Call) -> io::Result<Result<Change, Errno>> {
+fn attribute(call: &Syscall) -> io::Result<Result<Change, Errno>> {
     let a = call.args;
     if a[3] > VALUE_BYTES_MAX {
         return Ok(Err(Errno::TOOBIG));

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::probe_cache::{Generation, ProbeCommand};
 use super::{QUESTION_TIMEOUT, StalenessChecker, interrupted, text};
 use crate::build::command::{self, RuntimeVars};
-use crate::build::digest::{Content, Digest, Kind};
+use crate::build::digest::{Content, ContentKind, Digest};
 use crate::build::glob::{self, OutputIndex};
 use crate::build::graph::{Command, EnvValue, Graph, Output, Pattern, Target, TargetId};
 use crate::build::key::{
@@ -178,7 +178,7 @@ impl StalenessChecker<'_> {
             let gathered = self.gather_from(*id, &known, Some(&all_made))?;
             let key = gathered.key(self.graph, target);
             let content = Content {
-                kind: Kind::File,
+                kind: ContentKind::File,
                 digest: Digest {
                     hash: key.0,
                     size: 0,
@@ -262,10 +262,12 @@ impl StalenessChecker<'_> {
             }
             match content(&path)? {
                 // What lies below would not count.
-                Some(c) if c.kind == Kind::Link && self.must_be_file(target, i, &path) => {
+                Some(c) if c.kind == ContentKind::Link && self.must_be_file(target, i, &path) => {
                     unmatched.push(i);
                 }
-                Some(content) if content.kind != Kind::Directory => inputs.push((path, content)),
+                Some(content) if content.kind != ContentKind::Directory => {
+                    inputs.push((path, content))
+                }
                 None if self.digests.is_directory(&path)?.is_some() => {
                     return Err(self.unreadable(target, &path));
                 }

@@ -23,10 +23,10 @@ pub(super) struct Generation(u64);
 pub(super) type ProbeCommand = (Vec<OsString>, RepoPath, Vec<(String, Option<OsString>)>);
 
 /// How a question's process ended, and what it wrote to standard output and standard error.
-pub(super) type Answer = (CommandExit, Vec<u8>, Vec<u8>);
+pub(super) type ProbeAnswer = (CommandExit, Vec<u8>, Vec<u8>);
 
 /// An answer that several targets may wait for.
-type Slot = Arc<OnceLock<Arc<Answer>>>;
+type Slot = Arc<OnceLock<Arc<ProbeAnswer>>>;
 
 /// All answers of one run.
 pub(super) struct ProbeCache {
@@ -66,8 +66,8 @@ impl ProbeCache {
         &self,
         question: ProbeCommand,
         since: Generation,
-        ask: impl FnOnce() -> Answer,
-    ) -> Arc<Answer> {
+        ask: impl FnOnce() -> ProbeAnswer,
+    ) -> Arc<ProbeAnswer> {
         let now = Generation(self.now.load(Ordering::Acquire));
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,8 +5,8 @@
 //! it is made again would be luck.
 
 use super::{StaleReason, StalenessChecker};
-use crate::build::digest::{Content, Digest, Kind};
-use crate::build::glob::{Listing, OutputIndex};
+use crate::build::digest::{Content, ContentKind, Digest};
+use crate::build::glob::{DirListing, OutputIndex};
 use crate::build::graph::{Graph, Pattern, Target, TargetId};
 use crate::build::key::{DiscoveredInput, FieldKind, shown_content};
 use crate::core::error::Result;
@@ -38,7 +38,7 @@ impl StalenessChecker<'_> {
             return Ok(DiscoveredInput::checkout(self.digests.root()).content);
         }
         let content = self.digests.digest_input(path)?;
-        if content.is_none_or(|c| c.kind != Kind::Directory) {
+        if content.is_none_or(|c| c.kind != ContentKind::Directory) {
             return Ok(content);
         }
         let mut names = Vec::new();
@@ -47,7 +47,7 @@ impl StalenessChecker<'_> {
             names.push(0);
         }
         Ok(Some(Content {
-            kind: Kind::Directory,
+            kind: ContentKind::Directory,
             digest: Digest::of(&names),
         }))
     }

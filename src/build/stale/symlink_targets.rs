@@ -7,7 +7,7 @@
 use std::sync::PoisonError;
 
 use super::StalenessChecker;
-use crate::build::digest::{Content, Kind};
+use crate::build::digest::{Content, ContentKind};
 use crate::build::glob::{self, OutputIndex};
 use crate::build::graph::{Input, Pattern, Target};
 use crate::build::key::OutputState;
@@ -23,7 +23,7 @@ impl StalenessChecker<'_> {
         made: impl Iterator<Item = &'a OutputState>,
     ) -> Result<Vec<(RepoPath, Content)>> {
         let mut linked = Vec::new();
-        for output in made.filter(|o| o.content.kind == Kind::Link) {
+        for output in made.filter(|o| o.content.kind == ContentKind::Link) {
             let path = &output.path;
             let real = self.digests.resolve_symlink(path);
             if let Some(real) = real.as_ref().filter(|real| real.is_inside()) {
@@ -73,7 +73,7 @@ impl StalenessChecker<'_> {
         target: &Target,
         inputs: &[(RepoPath, Content)],
     ) -> Result<()> {
-        for (path, _) in inputs.iter().filter(|(_, c)| c.kind == Kind::Link) {
+        for (path, _) in inputs.iter().filter(|(_, c)| c.kind == ContentKind::Link) {
             if let Some(real) = self.digests.canonicalize(path) {
                 self.check_name(target, path, &real)?;
             }

@@ -213,7 +213,7 @@ mod tests {
     use super::super::tests::{put, result_with, space};
     use super::*;
     use crate::build::cache::Store;
-    use crate::build::digest::{Content, Kind};
+    use crate::build::digest::{Content, ContentKind};
     use crate::build::key::{ActionKey, OutputState, TargetOutputs};
 
     fn set_age(path: &Path, age: Duration) {
@@ -327,7 +327,7 @@ mod tests {
         let output = |path: &str| OutputState {
             path: fs::RepoPath::new(path),
             content: Content {
-                kind: Kind::File,
+                kind: ContentKind::File,
                 digest,
             },
         };

@@ -42,7 +42,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 const SHORT_GLANCE: Duration = Duration::from_millis(5);
 
 /// The log of a command at work.
-pub struct Log {
+pub struct CommandLog {
     file: File,
     dir: PathBuf,
     moved: Mutex<Option<Moved>>,
@@ -59,7 +59,7 @@ struct Moved {
 /// When to look again at what is printed, or the limit that it is over.
 pub type Looked = Result<Duration, u64>;
 
-impl Log {
+impl CommandLog {
     /// Returns a new log; what does not fit into memory goes to a file without a name in `dir`.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let mut file = nameless("rel-log", || tempfile::tempfile_in(dir))?;
@@ -172,14 +172,14 @@ impl Log {
 }
 
 /// What a question prints.
-pub struct Answer {
+pub struct CapturedOutput {
     /// Its standard output.
     pub out: File,
     /// Its standard error.
     pub err: File,
 }
 
-impl Answer {
+impl CapturedOutput {
     /// Returns two new files.
     pub fn create() -> io::Result<Self> {
         let file = || nameless("rel-answer", tempfile::tempfile);
