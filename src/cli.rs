@@ -16,11 +16,11 @@ use crate::core::fs;
 use crate::deploy::remote::port_forwarder;
 
 mod apply_plan;
-mod artifacts;
 mod attach;
-mod build;
+mod build_command;
 mod build_summary;
-mod cache;
+mod built_artifacts;
+mod cache_command;
 mod check;
 mod confirm;
 mod environment;
@@ -33,7 +33,7 @@ mod null_build;
 mod promote;
 mod query;
 mod resolve_args;
-mod runbook;
+mod runbook_command;
 mod secrets;
 mod signals;
 mod state_dir;
@@ -94,13 +94,13 @@ struct Args {
     command: Option<Subcommand>,
     /// The arguments of an environment, once they are parsed.
     #[arg(skip)]
-    call: Option<environment_args::Call>,
+    call: Option<environment_args::EnvironmentCall>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
     /// Bring targets up to date: only what is stale, in parallel
-    Build(build::BuildArgs),
+    Build(build_command::BuildArgs),
     /// Show targets and environments, described, fresh or stale
     List(query::How),
     /// Show what is stale, and why; of an environment: what is live on each host
@@ -120,7 +120,7 @@ enum Subcommand {
     /// Follow what goes on detached on an environment's hosts, to its end; or end it
     Attach(attach::AttachArgs),
     /// Write down in words how an environment is released to, as Markdown
-    Runbook(runbook::RunbookArgs),
+    Runbook(runbook_command::RunbookArgs),
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
@@ -132,7 +132,7 @@ enum Subcommand {
     /// Give an environment back, or break somebody else's hold
     Unlock(lock::UnlockArgs),
     /// Look at or clean the local cache
-    Cache(cache::CacheArgs),
+    Cache(cache_command::CacheArgs),
     /// Report every mistake in the Releasefile and recipes
     Check(check::CheckArgs),
     /// Allow a checkout or a cache that belongs to somebody else
@@ -192,7 +192,7 @@ fn parse(args: &[OsString]) -> Result<Args, clap::Error> {
     let mut parsed = Args::from_arg_matches(&matches)?;
     if let Some(Subcommand::Environment(words)) = &parsed.command {
         // Behind an environment's name, too, `-C`, `--json` and the like are for `rel`.
-        let call = environment_args::Call::parse(words)?;
+        let call = environment_args::EnvironmentCall::parse(words)?;
         parsed.global = parsed.global.merged(call.global.clone());
         parsed.call = Some(call);
     }
@@ -277,7 +277,7 @@ fn run(args: Args, context: &mut Workspace) -> Result<u8> {
         Some(Subcommand::Build(args)) if args.dry_run => {
             query::plan_targets(context, &args.targets, query::How::default())
         }
-        Some(Subcommand::Build(args)) => build::build(context, &args),
+        Some(Subcommand::Build(args)) => build_command::build(context, &args),
         Some(Subcommand::Status(args)) => hosts::status(context, &args),
         Some(Subcommand::Why(args)) => why::why(context, &args),
         Some(Subcommand::Hash(args)) => query::hash(context, &args),
@@ -286,13 +286,13 @@ fn run(args: Args, context: &mut Workspace) -> Result<u8> {
         Some(Subcommand::Hosts(args)) => hosts::hosts(context, &args),
         Some(Subcommand::History(args)) => hosts::history(context, &args),
         Some(Subcommand::Attach(args)) => attach::attach(context, &args),
-        Some(Subcommand::Runbook(args)) => runbook::runbook(context, &args),
+        Some(Subcommand::Runbook(args)) => runbook_command::runbook(context, &args),
         Some(Subcommand::Promote(args)) => promote::promote(context, &args),
         Some(Subcommand::Apply(args)) => apply_plan::apply(context, &args),
         Some(Subcommand::Approve(args)) => apply_plan::approve(context, &args),
         Some(Subcommand::Lock(args)) => lock::lock(context, &args),
         Some(Subcommand::Unlock(args)) => lock::unlock(context, &args),
-        Some(Subcommand::Cache(args)) => cache::cache(context, &args),
+        Some(Subcommand::Cache(args)) => cache_command::cache(context, &args),
         Some(Subcommand::Check(args)) => check::check(context, &args),
         Some(Subcommand::Trust(args)) => trust::trust(context, &args),
         Some(Subcommand::Init(args)) => init::init(context, &args),

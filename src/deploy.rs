@@ -23,14 +23,14 @@ use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::expand::EvalContext;
+use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards::{Overrides, WINDOW};
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::planner::PlanOptions;
 use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback_plan::RollbackPlan;
-use crate::deploy::plan::secret::{Redactor, Secret};
+use crate::deploy::plan::secret::{Redactor, SecretValue};
 use crate::deploy::plan::use_on_host::UseOnHost;
 use crate::deploy::plan::{orphans, planner, roles};
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
@@ -46,14 +46,14 @@ use crate::deploy::remote::rollback_command::look_back;
 use crate::deploy::report::plan_file::PlanFile;
 use crate::deploy::report::{history, plan_file, runbook, status};
 
-pub use crate::deploy::plan::expand::needed_targets;
-pub use crate::deploy::plan::promote::Promoted;
+pub use crate::deploy::plan::expand_uses::needed_targets;
+pub use crate::deploy::plan::promotion::Promoted;
 pub use crate::deploy::plan::use_checks::{check_call, check_uses};
-pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
+pub use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, StepVerdict};
 pub use crate::deploy::recipe::library::Recipes;
 
 /// What is asked for.
-pub struct Request<'a> {
+pub struct DeployRequest<'a> {
     /// The Releasefile.
     pub project: &'a Project,
     /// The environment.
@@ -70,7 +70,7 @@ pub struct Request<'a> {
     /// All recipes.
     pub recipes: &'a Recipes,
     /// The secrets that its uses name, with their values.
-    pub secrets: &'a BTreeMap<String, Secret>,
+    pub secrets: &'a BTreeMap<String, SecretValue>,
     /// Variables of our own environment that hold secrets: no process gets them.
     pub secret_vars: Vec<OsString>,
     /// `user@machine`, for journals and leases.
@@ -109,7 +109,7 @@ pub struct Request<'a> {
 
 /// What a run or a rollback did.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Outcome {
+pub struct DeployOutcome {
     /// The plan that was carried out; empty for a rollback.
     pub plan: Plan,
     /// Steps that ran.
@@ -138,7 +138,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// Returns what [`apply()`] would do. Changes nothing anywhere.
 pub fn plan(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Plan> {
@@ -148,7 +148,7 @@ pub fn plan(
 /// Returns the runs that the journals of an environment's hosts know, newest first. Where so
 /// many are wanted, also what was put away when a journal was shortened.
 pub fn history(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     wanted: usize,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -169,7 +169,7 @@ pub fn history(
 
 /// Returns the procedure in words; with what the hosts know of former runs, unless `is_offline`.
 pub fn runbook(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     is_offline: bool,
     interrupted: &AtomicBool,
 ) -> Result<runbook::Runbook> {
@@ -190,7 +190,7 @@ pub fn runbook(
 /// Returns what is live on each host, and whether it is as it should be; where `is_deep`, also
 /// whether live releases are as they were installed.
 pub fn status(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     is_deep: bool,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -216,7 +216,7 @@ pub fn status(
 /// Asks the hosts whether a saved plan still holds, and changes nothing. Returns the plan as it is
 /// now; and when and for whom it was carried out, if it was.
 pub fn check_saved(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     saved: &PlanFile,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -237,10 +237,10 @@ pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
 
 /// Brings the hosts to what the environment says.
 pub fn apply(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<DeployOutcome> {
     plan_file::is_allowed(request.environment, request.saved)?;
     // What a saved plan shows is compared, differences of files as well.
     let depth = match request.saved {
@@ -251,10 +251,10 @@ pub fn apply(
     if let Some(saved) = request.saved
         && let Some(before) = plan_file::applied_before(saved, &looked.seen)?
     {
-        return Ok(Outcome {
+        return Ok(DeployOutcome {
             applied_before: Some(before),
             hosts: hosts_of(&looked.fleet),
-            ..Outcome::default()
+            ..DeployOutcome::default()
         });
     }
     if let Some(target) = looked.jobs.iter().find_map(UseOnHost::missing_artifact) {
@@ -288,7 +288,7 @@ pub fn apply(
         interrupted,
     };
     let done = hands.all(&looked.plan, &looked.jobs)?;
-    Ok(Outcome {
+    Ok(DeployOutcome {
         ran: looked.plan.to_run,
         fresh: looked.plan.fresh,
         undone: 0,
@@ -309,7 +309,7 @@ pub fn apply(
 
 /// Returns what [`rollback`] would do. Changes nothing anywhere.
 pub fn plan_rollback(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<RollbackPlan> {
@@ -318,10 +318,10 @@ pub fn plan_rollback(
 
 /// Goes back to what was there before the last run that was not rolled back.
 pub fn rollback(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Outcome> {
+) -> Result<DeployOutcome> {
     look_back(request, progress, interrupted)?.carry_out(request, progress, interrupted)
 }
 
@@ -332,10 +332,10 @@ fn hosts_of(fleet: &HostPool) -> Vec<String> {
 }
 
 fn world<'a>(
-    request: &'a Request<'a>,
+    request: &'a DeployRequest<'a>,
     roots: &'a BTreeMap<String, String>,
     holders: Option<&'a Roles>,
-) -> Result<EvalContext<'a>> {
+) -> Result<PlanContext<'a>> {
     if let Some(param) = request
         .environment
         .params
@@ -348,7 +348,7 @@ fn world<'a>(
             param.name
         )));
     }
-    Ok(EvalContext {
+    Ok(PlanContext {
         project: request.project,
         environment: request.environment,
         params: &request.params,
@@ -364,7 +364,7 @@ fn world<'a>(
 
 /// Opens all hosts of the environment.
 fn open(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<HostPool> {
@@ -373,13 +373,16 @@ fn open(
 }
 
 /// Returns the roots of hosts as far as they are known before one is asked.
-fn known_roots(request: &Request<'_>, hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
+fn known_roots(
+    request: &DeployRequest<'_>,
+    hosts: &BTreeMap<String, Host>,
+) -> BTreeMap<String, String> {
     let root = |host: &Host| (host.name.clone(), words::absolute_root(host, request.root));
     hosts.values().map(root).collect()
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
-fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
+fn jobs(request: &DeployRequest<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
     let roots = fleet.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
     fleet.hide(&Redactor::of(&jobs));
@@ -388,7 +391,7 @@ fn jobs(request: &Request<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<
 
 /// Asks open hosts who has which role; a round trip of its own, where there are roles.
 fn who_has_roles(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     fleet: &HostPool,
     interrupted: &AtomicBool,
 ) -> Result<Roles> {

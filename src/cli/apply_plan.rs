@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::artifacts::Artifacts;
+use super::built_artifacts::Artifacts;
 use super::confirm::{Confirmations, ConsentArgs};
 use super::environment::{EnvironmentRun, RunOptions, find_environment, params, to_json};
 use super::workspace::Workspace;
@@ -21,12 +21,12 @@ use crate::cli::ui::approval_view::{ApprovalView, ArtifactCheck};
 use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
-use crate::deploy::plan::expand::EvalContext;
+use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards::Overrides;
 use crate::deploy::report::approval_check::{self, mismatch};
 use crate::deploy::report::plan_changes;
 use crate::deploy::report::plan_file::{PlanContents, PlanFile, is_allowed};
-use crate::deploy::{self, Plan, Promoted, Request, Verdict};
+use crate::deploy::{self, DeployRequest, Plan, Promoted, StepVerdict};
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
@@ -231,11 +231,11 @@ impl EnvironmentRun<'_> {
         roots: &[TargetId],
         is_open: bool,
         consent: &Confirmations,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         plan: Plan,
     ) -> Result<()> {
         let steps = plan.jobs.iter().flat_map(|j| &j.steps);
-        let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
+        let unknown = steps.filter(|s| s.verdict == StepVerdict::Unknown).count();
         if is_open || unknown > 0 {
             let names = roots
                 .iter()
@@ -305,7 +305,7 @@ impl EnvironmentRun<'_> {
         for (target, _, artifact) in &artifacts {
             all.insert(target, Some(artifact.clone()));
         }
-        let world = EvalContext {
+        let world = PlanContext {
             project: self.project,
             environment: self.environment,
             params: &self.params,

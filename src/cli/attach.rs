@@ -6,7 +6,7 @@ use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Result};
 use crate::core::progress::Progress;
-use crate::deploy::remote::attach::{self, Attached};
+use crate::deploy::remote::attach_detached::{self, Attached};
 
 #[derive(Debug, clap::Args)]
 pub struct AttachArgs {
@@ -36,8 +36,8 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
             };
             let progress: &dyn Progress = progress;
             let attached = match args.stop {
-                true => attach::stop(request, progress, interrupted)?,
-                false => attach::follow(request, &line, progress, interrupted)?,
+                true => attach_detached::stop(request, progress, interrupted)?,
+                false => attach_detached::follow(request, &line, progress, interrupted)?,
             };
             match is_json {
                 true => ui::print_json(&to_json(&attached.endings)?),

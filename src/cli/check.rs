@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::build::{self, BuildOptions};
+use super::build_command::{self, BuildOptions};
 use super::query;
 use super::resolve_args::find;
 use super::workspace::Workspace;
@@ -34,7 +34,7 @@ fn trace(context: &mut Workspace, targets: &[String]) -> Result<u8> {
         is_traced: true,
         ..BuildOptions::default()
     };
-    let report = build::run(context, project, root, &roots, &options, None)?;
+    let report = build_command::run(context, project, root, &roots, &options, None)?;
     let summary = &report.summary;
     match context.json {
         true => ui::print_json(&answer(summary)),

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::artifacts::{self, Artifacts};
-use super::build::{BuildOptions, display};
+use super::build_command::{BuildOptions, display};
+use super::built_artifacts::{self, Artifacts};
 use super::confirm::{self, Confirmations};
-use super::environment_args::{Call, command, usage_of};
+use super::environment_args::{EnvironmentCall, command, usage_of};
 use super::lock;
 use super::query;
 use super::resolve_args::{find, unknown_name, usage};
 use super::secrets;
-use super::signals::Listener;
+use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::graph::TargetId;
 use crate::build::key::TargetOutputs;
@@ -28,13 +28,13 @@ use crate::cli::ui::tee::TeeProgress;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
-use crate::deploy::plan::secret::Secret;
+use crate::deploy::plan::secret::SecretValue;
 use crate::deploy::protocol::words::run_id;
 use crate::deploy::remote::deploy_windows::ZoneClock;
 use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::unanswered;
 use crate::deploy::report::plan_file::{PlanFile, is_allowed};
-use crate::deploy::{self, Promoted, Recipes, Request, Verdict};
+use crate::deploy::{self, DeployRequest, Promoted, Recipes, StepVerdict};
 
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
@@ -46,7 +46,7 @@ pub struct PlanArgs {
 }
 
 /// Runs `rel ENVIRONMENT …`.
-pub fn environment(context: &mut Workspace, call: &Call) -> Result<u8> {
+pub fn environment(context: &mut Workspace, call: &EnvironmentCall) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let environment = find_environment(project, &call.name)?;
@@ -152,7 +152,7 @@ pub fn plan(context: &mut Workspace, args: &PlanArgs) -> Result<u8> {
         .iter()
         .map(OsString::from)
         .chain([OsString::from("--plan")]);
-    let call = Call::parse(&words.collect::<Vec<_>>()).map_err(|e| usage_of(&e))?;
+    let call = EnvironmentCall::parse(&words.collect::<Vec<_>>()).map_err(|e| usage_of(&e))?;
     environment(context, &call)
 }
 
@@ -238,7 +238,7 @@ impl EnvironmentRun<'_> {
                 tells_made: true,
                 ..options.clone()
             };
-            let report = super::build::run(
+            let report = super::build_command::run(
                 self.context,
                 self.project,
                 self.root.to_owned(),
@@ -297,16 +297,18 @@ impl EnvironmentRun<'_> {
                 Err(_) => return Err(refused),
             };
             let steps = plan.jobs.iter().flat_map(|job| &job.steps);
-            let is_known = steps.clone().all(|step| step.verdict != Verdict::Unknown);
+            let is_known = steps
+                .clone()
+                .all(|step| step.verdict != StepVerdict::Unknown);
             if plan.to_run > 0 || !is_known || plan.only_asks() || !plan.owed.is_empty() {
                 return Err(refused);
             }
-            self.tell_outcome(&deploy::Outcome {
+            self.tell_outcome(&deploy::DeployOutcome {
                 fresh: plan.fresh,
                 round_trips: plan.round_trips,
                 hosts: plan.hosts.keys().cloned().collect(),
                 plan,
-                ..deploy::Outcome::default()
+                ..deploy::DeployOutcome::default()
             });
             Ok(EXIT_OK)
         })
@@ -422,13 +424,17 @@ impl EnvironmentRun<'_> {
         roots: &[TargetId],
         made: &BTreeMap<TargetId, Arc<TargetOutputs>>,
         way: RunOptions<'_>,
-        work: impl FnOnce(&Request<'_>, &dyn crate::core::progress::Progress, &AtomicBool) -> Result<u8>,
+        work: impl FnOnce(
+            &DeployRequest<'_>,
+            &dyn crate::core::progress::Progress,
+            &AtomicBool,
+        ) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
         let secrets = self.secrets(&way, &recipes)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        let _listener = Listener::start(interrupted.clone(), || {}, unanswered::abandon)?;
+        let _listener = SignalListener::start(interrupted.clone(), || {}, unanswered::abandon)?;
         let display = display(self.context, &self.project.sources);
         let log = match way.is_logged {
             true => Some(self.open_log()?),
@@ -440,7 +446,7 @@ impl EnvironmentRun<'_> {
         let name = &self.environment.name;
         let saved = way.saved.map(|s| &s.body);
         let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());
-        let request = Request {
+        let request = DeployRequest {
             project: self.project,
             environment: self.environment,
             params: self.params.clone(),
@@ -491,7 +497,11 @@ impl EnvironmentRun<'_> {
     }
 
     /// Returns the secrets that are needed, by name alone where no value will be.
-    fn secrets(&self, way: &RunOptions<'_>, recipes: &Recipes) -> Result<BTreeMap<String, Secret>> {
+    fn secrets(
+        &self,
+        way: &RunOptions<'_>,
+        recipes: &Recipes,
+    ) -> Result<BTreeMap<String, SecretValue>> {
         match (way.is_by_journal, way.is_by_name) {
             (true, _) => Ok(BTreeMap::new()),
             (_, true) => secrets::named(self.project, self.environment, recipes),
@@ -535,7 +545,7 @@ impl EnvironmentRun<'_> {
             let target = self.project.graph.target(*id);
             let artifact = match made.get(id) {
                 Some(made) if !target.outputs.is_empty() => {
-                    Some(artifacts::artifact(target, made, self.root)?)
+                    Some(built_artifacts::artifact(target, made, self.root)?)
                 }
                 _ => None,
             };
@@ -548,7 +558,7 @@ impl EnvironmentRun<'_> {
         query::version(self.context, self.project, self.root.to_owned())
     }
 
-    pub(super) fn tell_outcome(&self, outcome: &deploy::Outcome) {
+    pub(super) fn tell_outcome(&self, outcome: &deploy::DeployOutcome) {
         if self.context.json {
             if let Ok(json) = to_json(outcome) {
                 ui::print_json(&json);

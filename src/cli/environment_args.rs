@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, Parser as _};
 
-use super::build::BuildOptions;
+use super::build_command::BuildOptions;
 use super::confirm::ConsentArgs;
 use crate::build::model::Environment;
 use crate::core::error::Error;
@@ -83,7 +83,7 @@ fn command_with(environment: &Environment, shown: &dyn Fn(&str) -> Option<String
 /// A call of an environment: `staging branch2 --plan`.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(disable_help_flag = true)]
-pub struct Call {
+pub struct EnvironmentCall {
     #[command(flatten)]
     pub(super) global: super::Global,
     #[command(flatten)]
@@ -99,7 +99,7 @@ pub struct Call {
     pub(super) name: String,
 }
 
-impl Call {
+impl EnvironmentCall {
     /// Parses the words from the environment's name on.
     pub fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
         let mut call = Self::try_parse_from(words)?;

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::environment::{RunOptions, on_call, to_json};
-use super::query::{self, Names};
+use super::query::{self, TargetArgs};
 use super::resolve_args::unknown_name;
 use super::secrets;
-use super::signals::Listener;
+use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::model::{Host, Project};
 use crate::cli::ui;
@@ -77,7 +77,7 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
         hosts.extend(host.filter(|host| !hosts.iter().any(|h| h.name == host.name)));
     }
     let interrupted = Arc::new(AtomicBool::new(false));
-    let _listener = Listener::start(interrupted.clone(), || {}, unanswered::abandon)?;
+    let _listener = SignalListener::start(interrupted.clone(), || {}, unanswered::abandon)?;
     if args.accept {
         context.prepare_state()?;
     }
@@ -147,7 +147,7 @@ pub(super) fn named<'a>(project: &'a Project, names: &[String]) -> Result<Vec<&'
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    names: Names,
+    names: TargetArgs,
     /// Of an environment: also compare what is live on its hosts with what was installed there
     #[arg(long)]
     deep: bool,

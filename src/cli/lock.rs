@@ -12,7 +12,7 @@ use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::progress::Progress;
-use crate::deploy::Request;
+use crate::deploy::DeployRequest;
 use crate::deploy::remote::lease::{self, Locked};
 
 #[derive(Debug, clap::Args)]
@@ -139,7 +139,7 @@ pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) 
 fn on_leases(
     context: &mut Workspace,
     words: &[String],
-    act: impl FnOnce(&Request<'_>, &dyn Progress, &AtomicBool) -> Result<(Locked, String)>,
+    act: impl FnOnce(&DeployRequest<'_>, &dyn Progress, &AtomicBool) -> Result<(Locked, String)>,
 ) -> Result<u8> {
     let way = RunOptions {
         is_by_journal: true,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::build::BuildOptions;
+use super::build_command::BuildOptions;
 use super::confirm::ConsentArgs;
 use super::environment::{EnvironmentRun, on_call};
 use super::hosts::named;

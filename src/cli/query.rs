@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::resolve_args::{find, usage};
-use super::signals::Listener;
+use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::build_log::BuildLog;
 use crate::build::digest::FileHasher;
@@ -25,7 +25,7 @@ use crate::core::fs;
 
 /// Targets named on the command line, or an environment with its parameters.
 #[derive(Debug, clap::Args)]
-pub struct Names {
+pub struct TargetArgs {
     /// Targets; all when none is named. For `status` also an environment
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
@@ -118,7 +118,7 @@ fn inspect<T>(
     let digests = known_digests(context, &root);
     let runner = Arc::new(Runner::default());
     let flag = Arc::new(AtomicBool::new(false));
-    let _listener = Listener::of_runner(&runner, flag.clone())?;
+    let _listener = SignalListener::of_runner(&runner, flag.clone())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
     let mut inspector = StalenessChecker::new(
@@ -228,7 +228,7 @@ fn environment_json(environment: &crate::build::model::Environment) -> Value {
 }
 
 /// Runs `rel status`.
-pub fn status(context: &mut Workspace, names: &Names) -> Result<u8> {
+pub fn status(context: &mut Workspace, names: &TargetArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let roots = find(project, &names.targets)?;

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 
-use super::signals::Listener;
+use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::command::render_plain;
 use crate::build::graph::Command;
@@ -24,8 +24,8 @@ use crate::core::error::{Error, ErrorKind, IoContext, Result, os_text};
 use crate::core::fs;
 use crate::core::process::Process;
 use crate::deploy::Recipes;
-use crate::deploy::plan::secret::{Secret, SecretHasher};
-use crate::deploy::recipe::Kind;
+use crate::deploy::plan::secret::{SecretHasher, SecretValue};
+use crate::deploy::recipe::ParamKind;
 
 /// What the command of a secret may print.
 const SECRET_BYTES_MAX: usize = 1 << 20;
@@ -40,7 +40,7 @@ pub fn load(
     environment: &Environment,
     root: &Path,
     recipes: &Recipes,
-) -> Result<BTreeMap<String, Secret>> {
+) -> Result<BTreeMap<String, SecretValue>> {
     let wanted = wanted(project, environment, recipes);
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
@@ -53,7 +53,7 @@ pub fn load(
             let at = project.sources.locate(secret.place);
             error.note("declared", at)
         })?;
-        found.insert(name.clone(), Secret::new(name, value, &seal)?);
+        found.insert(name.clone(), SecretValue::new(name, value, &seal)?);
     }
     Ok(found)
 }
@@ -64,11 +64,16 @@ pub fn named(
     project: &Project,
     environment: &Environment,
     recipes: &Recipes,
-) -> Result<BTreeMap<String, Secret>> {
+) -> Result<BTreeMap<String, SecretValue>> {
     let names = wanted(project, environment, recipes).into_keys();
     let nothing = SecretHasher::new([0; 32]);
     names
-        .map(|name| Ok((name.clone(), Secret::new(name, b"-".to_vec(), &nothing)?)))
+        .map(|name| {
+            Ok((
+                name.clone(),
+                SecretValue::new(name, b"-".to_vec(), &nothing)?,
+            ))
+        })
         .collect()
 }
 
@@ -80,7 +85,7 @@ fn wanted<'a>(
     let mut wanted = BTreeMap::new();
     for one in &environment.uses {
         let params = recipes.get(&one.recipe).map_or(&[][..], |r| &r.params);
-        for param in params.iter().filter(|p| p.kind == Kind::Secret) {
+        for param in params.iter().filter(|p| p.kind == ParamKind::Secret) {
             let name = one.args.get(&param.name).map(|arg| &arg.text);
             let of = |name| {
                 let own = environment.secrets.get(name);
@@ -176,7 +181,7 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
         }
     };
     let flag = Arc::new(AtomicBool::new(false));
-    let _listener = Listener::start(flag.clone(), end(Signal::TERM), end(Signal::KILL))?;
+    let _listener = SignalListener::start(flag.clone(), end(Signal::TERM), end(Signal::KILL))?;
     let mut child = match program.stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(Err(error)),

@@ -35,11 +35,11 @@ struct AtWork {
     is_interrupted: Arc<AtomicBool>,
     interrupt: Box<dyn Fn() + Send + Sync>,
     kill: Box<dyn Fn() + Send + Sync>,
-    pause: Option<Pause>,
+    pause: Option<PauseHook>,
 }
 
 /// Stops what is at work, and lets it go on.
-pub type Pause = [Box<dyn Fn() + Send + Sync>; 2];
+pub type PauseHook = [Box<dyn Fn() + Send + Sync>; 2];
 
 struct State {
     is_listening: bool,
@@ -60,11 +60,11 @@ fn state() -> MutexGuard<'static, State> {
 }
 
 /// Ends something at work when a signal comes, until it is dropped.
-pub struct Listener {
+pub struct SignalListener {
     id: u64,
 }
 
-impl Listener {
+impl SignalListener {
     /// Listens for a runner: its commands are interrupted, killed, and stopped with `rel`.
     /// `is_interrupted` is set before.
     ///
@@ -72,7 +72,7 @@ impl Listener {
     /// Signals cannot be listened for.
     pub fn of_runner(runner: &Arc<Runner>, is_interrupted: Arc<AtomicBool>) -> Result<Self> {
         let [interrupt, kill, pause, go_on] = std::array::from_fn(|_| runner.clone());
-        let pause: Pause = [
+        let pause: PauseHook = [
             Box::new(move || pause.pause()),
             Box::new(move || go_on.go_on()),
         ];
@@ -97,7 +97,7 @@ impl Listener {
         is_interrupted: Arc<AtomicBool>,
         interrupt: impl Fn() + Send + Sync + 'static,
         kill: impl Fn() + Send + Sync + 'static,
-        pause: Option<Pause>,
+        pause: Option<PauseHook>,
     ) -> Result<Self> {
         listen()?;
         let mut state = state();
@@ -116,7 +116,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for SignalListener {
     fn drop(&mut self) {
         state().at_work.retain(|work| work.id != self.id);
     }

@@ -44,7 +44,7 @@ const LASTING: [&str; 2] = ["aside", "hosts"];
 
 /// Whose directories are used.
 #[derive(Clone, Copy)]
-pub struct Access<'a> {
+pub struct StateDirAccess<'a> {
     /// The users that count as this one.
     pub owners: Owners,
     /// Says whether the user has allowed the checkout with `rel trust`.
@@ -62,7 +62,7 @@ impl StateDir {
     ///
     /// # Errors
     /// It is not used; exit code 2.
-    pub fn find(root: &Path, access: &Access<'_>) -> Result<Self> {
+    pub fn find(root: &Path, access: &StateDirAccess<'_>) -> Result<Self> {
         let path = root.join(fs::STATE_DIR);
         let Some(meta) = fs::lstat(&path)? else {
             return Ok(Self {
@@ -94,7 +94,7 @@ impl StateDir {
     ///
     /// # Errors
     /// It is not used, or can not be made.
-    pub(super) fn make(&self, access: &Access<'_>) -> Result<Option<Identity>> {
+    pub(super) fn make(&self, access: &StateDirAccess<'_>) -> Result<Option<Identity>> {
         let meta = fs::make_dir(&self.path)?;
         match unsafe_for(&meta, access) {
             None => {}
@@ -219,7 +219,7 @@ fn is_made_here(path: &Path, meta: &Metadata) -> bool {
 }
 
 /// Returns why a state directory is not used, unless the user trusts the checkout.
-fn unsafe_for(meta: &Metadata, access: &Access<'_>) -> Option<Unsafe> {
+fn unsafe_for(meta: &Metadata, access: &StateDirAccess<'_>) -> Option<Unsafe> {
     let why = Unsafe::of(meta, |uid| access.owners.are_ours(uid))?;
     let may_be_trusted = matches!(why, Unsafe::Owner(_) | Unsafe::Writable(_));
     (!may_be_trusted || !(access.is_trusted)()).then_some(why)
@@ -259,8 +259,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn access() -> Access<'static> {
-        Access {
+    fn access() -> StateDirAccess<'static> {
+        StateDirAccess {
             owners: Owners::new(None),
             is_trusted: &|| false,
         }
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_link_and_a_file_are_refused_whoever_trusts_them() {
-        let trusting = Access {
+        let trusting = StateDirAccess {
             is_trusted: &|| true,
             ..access()
         };

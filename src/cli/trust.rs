@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::state_dir::Access;
+use super::state_dir::StateDirAccess;
 use super::workspace::Workspace;
 use crate::build::cache::local::LocalStore;
 use crate::cli::ui;
@@ -170,8 +170,8 @@ impl Workspace {
     }
 
     /// Calls `act` with whose state directories are used in the checkout `root`.
-    pub fn with_access<T>(&self, root: &Path, act: impl FnOnce(&Access<'_>) -> T) -> T {
-        act(&Access {
+    pub fn with_access<T>(&self, root: &Path, act: impl FnOnce(&StateDirAccess<'_>) -> T) -> T {
+        act(&StateDirAccess {
             owners: self.owners,
             is_trusted: &|| self.is_trusted(root),
         })

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::query::{Names, TargetReport, known_digests, lines, painted, survey};
+use super::query::{TargetArgs, TargetReport, known_digests, lines, painted, survey};
 use super::resolve_args::find;
 use super::workspace::Workspace;
 use crate::build::build_log::{BuildLog, TargetRecord};
@@ -19,7 +19,7 @@ const FILES_MAX: usize = 5;
 #[derive(Debug, clap::Args)]
 pub struct WhyArgs {
     #[command(flatten)]
-    names: Names,
+    names: TargetArgs,
     /// Tell who may use what they made: this checkout or every one, and which files are the reason
     #[arg(long)]
     cache: bool,

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::state_dir::{Access, StateDir};
+use super::state_dir::{StateDir, StateDirAccess};
 use crate::build::digest::coarse_now_ns;
 use crate::cli::ui;
 use crate::core::error::{Error, IoContext, Result};
@@ -31,7 +31,7 @@ const TRIES: usize = 20;
 impl WorkspaceLock {
     /// Takes the lock, waiting for another `rel` and saying for whom. From then on the state
     /// directory is there, and what is in it is believed.
-    pub fn take(state: &StateDir, access: &Access<'_>) -> Result<Self> {
+    pub fn take(state: &StateDir, access: &StateDirAccess<'_>) -> Result<Self> {
         let state_dir = state.path();
         let path = state_dir.join("lock");
         let mut tries = 0;
@@ -114,7 +114,7 @@ fn place_of(meta: std::fs::Metadata) -> (u64, u64) {
 
 /// Makes sure that the state directory is there and is believed. The lock is taken only where
 /// something has to be removed first.
-pub fn prepare(state: &StateDir, access: &Access<'_>) -> Result<()> {
+pub fn prepare(state: &StateDir, access: &StateDirAccess<'_>) -> Result<()> {
     match state.make(access)? {
         Some(_) => furnish(state.path()),
         None => WorkspaceLock::take(state, access).map(drop),
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     fn take(root: &Path) -> Result<WorkspaceLock> {
-        let access = Access {
+        let access = StateDirAccess {
             owners: fs::Owners::new(None),
             is_trusted: &|| false,
         };

@@ -4,7 +4,7 @@
 //! judged, not what a log-in page or a proxy says in its place. Each try has its own
 //! time limit inside the whole one.
 
-mod trust;
+mod tls_trust;
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -17,7 +17,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
-use self::trust::Trust;
+use self::tls_trust::Trust;
 use crate::core::error::{Error, ErrorKind, Result, plural};
 
 /// No single try takes longer.

@@ -7,7 +7,7 @@ pub mod dependencies;
 pub mod destroy;
 pub mod diff;
 pub mod drift;
-pub mod expand;
+pub mod expand_uses;
 pub mod guards;
 pub mod host_query;
 pub mod job_place;
@@ -17,8 +17,8 @@ pub mod other_detached;
 pub mod planner;
 pub mod port;
 pub mod preconditions;
-pub mod promote;
-pub mod render;
+pub mod promotion;
+pub mod render_step;
 pub mod roles;
 pub mod rollback_checks;
 pub mod rollback_plan;
@@ -107,7 +107,7 @@ pub struct StepProbe {
 /// What is to be done about a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum StepVerdict {
     /// The journal has it, and nothing speaks against it.
     Fresh,
     /// Never done by `rel`, but found done.
@@ -122,7 +122,7 @@ pub enum Verdict {
     Held,
 }
 
-impl Verdict {
+impl StepVerdict {
     /// Returns the word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -146,7 +146,7 @@ pub struct PlannedStep {
     /// Host that carries it out; `None` for this machine.
     pub host: Option<String>,
     /// What is to be done about it.
-    pub verdict: Verdict,
+    pub verdict: StepVerdict,
     /// Why.
     pub reason: String,
     /// What it does, in one line.
@@ -216,12 +216,12 @@ impl PlannedJob {
 
     /// Returns whether any of its steps would run.
     pub fn is_changing(&self) -> bool {
-        self.steps.iter().any(|s| s.verdict == Verdict::Run)
+        self.steps.iter().any(|s| s.verdict == StepVerdict::Run)
     }
 
     /// Returns whether it starts a service that rel itself watches.
     pub fn starts_service(&self) -> bool {
-        let mut running = self.steps.iter().filter(|s| s.verdict == Verdict::Run);
+        let mut running = self.steps.iter().filter(|s| s.verdict == StepVerdict::Run);
         running.any(|s| matches!(s.draft.act, ResolvedAction::Service(_)))
     }
 }
@@ -283,10 +283,11 @@ impl Plan {
     pub fn sum_up(&mut self) {
         self.destructive = destroy::destructions(&self.jobs);
         let steps = || self.jobs.iter().flat_map(|j| &j.steps);
-        self.to_run = steps().filter(|s| s.verdict == Verdict::Run).count();
-        let is_done = |s: &&PlannedStep| matches!(s.verdict, Verdict::Fresh | Verdict::Adopt);
+        self.to_run = steps().filter(|s| s.verdict == StepVerdict::Run).count();
+        let is_done =
+            |s: &&PlannedStep| matches!(s.verdict, StepVerdict::Fresh | StepVerdict::Adopt);
         self.fresh = steps().filter(is_done).count();
-        let held = steps().filter(|s| s.verdict == Verdict::Held);
+        let held = steps().filter(|s| s.verdict == StepVerdict::Held);
         self.held_back = held.filter_map(|s| s.host.clone()).collect();
     }
 
@@ -306,7 +307,7 @@ impl Plan {
     /// guards and by what is asked each time.
     pub fn only_asks(&self) -> bool {
         let mut steps = self.jobs.iter().flat_map(|job| &job.steps);
-        steps.all(|step| step.verdict == Verdict::Ask) && self.owed.is_empty()
+        steps.all(|step| step.verdict == StepVerdict::Ask) && self.owed.is_empty()
     }
 }
 

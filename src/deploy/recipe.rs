@@ -9,7 +9,7 @@ pub mod driver;
 pub mod effects;
 pub mod library;
 pub mod names;
-pub mod parse;
+pub mod parser;
 pub mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub struct Recipe {
     /// One line for people.
     pub desc: Option<String>,
     /// What a `use` passes.
-    pub params: Vec<Param>,
+    pub params: Vec<RecipeParam>,
     /// Names derived from parameters, in order.
     pub lets: Vec<Let>,
     /// What the host is asked before the first step.
@@ -49,7 +49,7 @@ pub const DUE: &str = "due";
 
 /// How the value of a parameter is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum ParamKind {
     /// A text.
     #[default]
     Text,
@@ -65,11 +65,11 @@ pub enum Kind {
 
 /// A parameter of a recipe.
 #[derive(Clone, Debug)]
-pub struct Param {
+pub struct RecipeParam {
     /// Name, used as `{name}`.
     pub name: String,
     /// How its value is read.
-    pub kind: Kind,
+    pub kind: ParamKind,
     /// Value where the `use` gives none; without it the parameter must be given.
     pub default: Option<String>,
     /// For a command: the names of the recipe that the text of a `use` may mention.
@@ -249,7 +249,7 @@ pub enum Action {
         /// Address on the host.
         listen: Template,
         /// What is found there.
-        leads: Leads,
+        leads: PortTarget,
     },
     /// Waits until something holds.
     Wait(Wait),
@@ -257,7 +257,7 @@ pub enum Action {
 
 /// What is found at a port that is open while a run lasts.
 #[derive(Clone, Debug)]
-pub enum Leads {
+pub enum PortTarget {
     /// An address as the operator's machine sees it.
     To(Template),
     /// One answer to whatever is asked over HTTP.
@@ -295,7 +295,7 @@ pub enum WaitFor {
 
 impl Recipe {
     /// Returns the parameter of that name.
-    pub fn param(&self, name: &str) -> Option<&Param> {
+    pub fn param(&self, name: &str) -> Option<&RecipeParam> {
         self.params.iter().find(|p| p.name == name)
     }
 
@@ -308,8 +308,8 @@ impl Recipe {
     }
 
     /// Returns the parameter that names a driver.
-    pub fn driver_param(&self) -> Option<&Param> {
-        self.params.iter().find(|p| p.kind == Kind::Driver)
+    pub fn driver_param(&self) -> Option<&RecipeParam> {
+        self.params.iter().find(|p| p.kind == ParamKind::Driver)
     }
 
     /// Returns whether anything is taken from a `from` host.

@@ -1,7 +1,7 @@
 //! The hands: everything that connects, asks, sends, waits and carries out.
 
 pub mod archive;
-pub mod attach;
+pub mod attach_detached;
 pub mod delta;
 pub mod deploy_windows;
 pub mod destination;

@@ -8,7 +8,7 @@ use super::plan_view::{
 use super::{DIM, ERROR, NAME, TermOptions, Text, WARN};
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::use_on_host::ResolvedAction;
-use crate::deploy::plan::{Plan, PlannedStep, Verdict};
+use crate::deploy::plan::{Plan, PlannedStep, StepVerdict};
 use crate::deploy::report::plan_file::PlanFile;
 
 /// An artifact of a plan, held against what stands in the checkout.
@@ -106,7 +106,7 @@ fn steps_text(screen: TermOptions, plan: &Plan) -> Text {
 }
 
 fn is_due(step: &PlannedStep) -> bool {
-    matches!(step.verdict, Verdict::Run | Verdict::Ask)
+    matches!(step.verdict, StepVerdict::Run | StepVerdict::Ask)
 }
 
 /// Returns the lines of a command, or of a file that is written, that its step does not name.

@@ -6,7 +6,7 @@ use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words::age_of;
 use crate::deploy::remote::ping::HostFacts;
 use crate::deploy::report::history::{History, RunResult};
-use crate::deploy::report::status::{HostStatus, State};
+use crate::deploy::report::status::{HostStanding, HostStatus};
 
 /// So many edits of a release are shown.
 const EDITS_SHOWN: usize = 10;
@@ -49,12 +49,12 @@ pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
     let mut text = Text::new();
     for host in hosts {
         let (style, word) = match host.state {
-            State::Fresh => (OK, "fresh"),
-            State::Drifted => (ERROR, "drifted"),
-            State::Stale => (WARN, "stale"),
-            State::Held => (NAME, "held back"),
-            State::Unknown => (WARN, "unknown"),
-            State::Down => (ERROR, "down"),
+            HostStanding::Fresh => (OK, "fresh"),
+            HostStanding::Drifted => (ERROR, "drifted"),
+            HostStanding::Stale => (WARN, "stale"),
+            HostStanding::Held => (NAME, "held back"),
+            HostStanding::Unknown => (WARN, "unknown"),
+            HostStanding::Down => (ERROR, "down"),
         };
         let word = screen.paint(style, format_args!("{word:>7}"));
         let name = screen.paint(NAME, format_args!("{:names$}", host.host));
@@ -71,7 +71,7 @@ pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
                 let time = shown_date(since);
                 said.push(format!("since {time} by {by}"));
             }
-            _ if host.state == State::Down => said.extend(host.reason.clone()),
+            _ if host.state == HostStanding::Down => said.extend(host.reason.clone()),
             // Somebody else has changed it, nobody knows when.
             _ if host.is_released => {}
             _ => said.push("never released to".into()),
@@ -79,7 +79,11 @@ pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
         let ages = host.age.iter();
         said.extend(ages.map(|(use_, age)| format!("{use_} is {} old", age_of(*age))));
         text.line(word + "  " + name + "  " + said.join(", "));
-        if let Some(reason) = host.reason.as_ref().filter(|_| host.state != State::Down) {
+        if let Some(reason) = host
+            .reason
+            .as_ref()
+            .filter(|_| host.state != HostStanding::Down)
+        {
             let more = match host.more {
                 0 => String::new(),
                 n => format!("  (and {n} more {})", plural(n, "step")),

@@ -1,8 +1,8 @@
 //! What hosts print, as lines: whose, how often, and the text.
 
 use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN};
-use crate::deploy::protocol::detached::State;
-use crate::deploy::remote::attach::Attached;
+use crate::deploy::protocol::detached::DetachedState;
+use crate::deploy::remote::attach_detached::Attached;
 use crate::deploy::report::log_dedup::{DedupLine, together};
 
 /// Returns one line of hosts: `web1..web3  app  3x  text`.
@@ -53,11 +53,13 @@ pub fn attached_text(screen: TermOptions, purpose: &str, attached: &Attached) ->
                 WARN,
                 format!("stopped, exit status {}", status.unwrap_or(137)),
             ),
-            (_, State::Ended, Some(0)) => {
+            (_, DetachedState::Ended, Some(0)) => {
                 (OK, format!("ended well: `rel {purpose}` goes on behind it"))
             }
-            (_, State::Ended, Some(status)) => (ERROR, format!("ended with exit status {status}")),
-            (_, State::Restarted, _) => (
+            (_, DetachedState::Ended, Some(status)) => {
+                (ERROR, format!("ended with exit status {status}"))
+            }
+            (_, DetachedState::Restarted, _) => (
                 ERROR,
                 String::from("died with its host, which was started anew"),
             ),

@@ -3,12 +3,12 @@
 use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN};
 use crate::core::error::plural;
 use crate::deploy::plan::destroy::Destruction;
-use crate::deploy::plan::diff::{Change, Difference};
+use crate::deploy::plan::diff::{Difference, FileChange};
 use crate::deploy::plan::guards::{CheckKind, FailedCheck};
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::protocol::words::age_of;
-use crate::deploy::{Outcome, Plan, PlannedJob, PlannedStep, Verdict};
+use crate::deploy::{DeployOutcome, Plan, PlannedJob, PlannedStep, StepVerdict};
 
 /// Returns a plan use by use, host by host: what would run and why. What is fresh is only
 /// counted, unless the screen is verbose.
@@ -72,7 +72,7 @@ pub(super) fn counts(plan: &Plan) -> String {
         .filter(|h| *h != LOCALHOST)
         .collect();
     let steps = plan.jobs.iter().flat_map(|j| &j.steps);
-    let unknown = steps.filter(|s| s.verdict == Verdict::Unknown).count();
+    let unknown = steps.filter(|s| s.verdict == StepVerdict::Unknown).count();
     let counts = match (plan.to_run, unknown) {
         (0, 0) if plan.only_asks() && !plan.blocked.is_empty() => {
             let count = plan.blocked.len();
@@ -136,7 +136,7 @@ pub(super) const INDENT: &str = "           ";
 pub(super) fn ways_back(screen: TermOptions, plan: &Plan) -> Text {
     let mut uses: Vec<(&str, [Vec<&str>; 2])> = Vec::new();
     for job in &plan.jobs {
-        let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
+        let steps = job.steps.iter().filter(|s| s.verdict == StepVerdict::Run);
         for step in steps {
             let index = match step.way_back {
                 Reversibility::Known => 0,
@@ -173,7 +173,7 @@ pub(super) fn losses(screen: TermOptions, all: &[Destruction]) -> Text {
     let mut text = Text::new();
     for one in all {
         let word = match one.verdict {
-            Verdict::Unknown => "would destroy, if it runs:",
+            StepVerdict::Unknown => "would destroy, if it runs:",
             _ => "destroys:",
         };
         let host = screen.paint(NAME, &one.host) + "  " + &one.step;
@@ -226,7 +226,7 @@ pub(super) fn roles_text(screen: TermOptions, plan: &Plan) -> Text {
 
 fn job_text(screen: TermOptions, job: &PlannedJob) -> Text {
     let is_shown = |s: &&PlannedStep| {
-        screen.is_verbose || !matches!(s.verdict, Verdict::Fresh | Verdict::Adopt)
+        screen.is_verbose || !matches!(s.verdict, StepVerdict::Fresh | StepVerdict::Adopt)
     };
     let shown: Vec<&PlannedStep> = job.steps.iter().filter(is_shown).collect();
     let mut text = Text::new();
@@ -243,7 +243,7 @@ fn job_text(screen: TermOptions, job: &PlannedJob) -> Text {
         };
         // What depends on an artifact that is still to be made may have no words yet.
         let what = match step.verdict {
-            Verdict::Unknown if step.draft.marks.desc.is_none() || step.what.is_empty() => {
+            StepVerdict::Unknown if step.draft.marks.desc.is_none() || step.what.is_empty() => {
                 String::new()
             }
             _ => format!("{}  ", step.what),
@@ -259,11 +259,11 @@ fn job_text(screen: TermOptions, job: &PlannedJob) -> Text {
 }
 
 /// Returns the word at the begin of a step's line.
-fn verdict_text(screen: TermOptions, verdict: Verdict) -> Text {
+fn verdict_text(screen: TermOptions, verdict: StepVerdict) -> Text {
     let style = match verdict {
-        Verdict::Fresh | Verdict::Adopt => OK,
-        Verdict::Run | Verdict::Unknown => WARN,
-        Verdict::Ask | Verdict::Held => NAME,
+        StepVerdict::Fresh | StepVerdict::Adopt => OK,
+        StepVerdict::Run | StepVerdict::Unknown => WARN,
+        StepVerdict::Ask | StepVerdict::Held => NAME,
     };
     screen.paint(style, format_args!("{:>9}", verdict.word()))
 }
@@ -286,7 +286,7 @@ pub(super) fn difference_text(screen: TermOptions, difference: &Difference) -> T
     };
     let mut text = Text::new();
     let said = match &difference.change {
-        Change::Text { unified } => {
+        FileChange::Text { unified } => {
             for line in unified.lines() {
                 let style = match line.as_bytes().first() {
                     Some(b'+') => OK,
@@ -297,19 +297,19 @@ pub(super) fn difference_text(screen: TermOptions, difference: &Difference) -> T
             }
             return text;
         }
-        Change::Same => String::from("its content stays"),
-        Change::Binary { old, new } => format!("not text: {}", sizes(old, new)),
-        Change::Large { old, new } => format!("too large to be shown: {}", sizes(old, new)),
-        Change::Secret => String::from("a secret, which is not shown"),
-        Change::Unknown => String::from("what stands there could not be asked"),
-        Change::Other => String::from("what stands there is no file"),
+        FileChange::Same => String::from("its content stays"),
+        FileChange::Binary { old, new } => format!("not text: {}", sizes(old, new)),
+        FileChange::Large { old, new } => format!("too large to be shown: {}", sizes(old, new)),
+        FileChange::Secret => String::from("a secret, which is not shown"),
+        FileChange::Unknown => String::from("what stands there could not be asked"),
+        FileChange::Other => String::from("what stands there is no file"),
     };
     text.line(Text::from(INDENT) + screen.paint(DIM, said));
     text
 }
 
 /// Returns the one line at the end of a run: `3 steps ran, 20 fresh, on 2 hosts`.
-pub fn outcome_line(environment: &str, outcome: &Outcome) -> String {
+pub fn outcome_line(environment: &str, outcome: &DeployOutcome) -> String {
     if let Some((_, who)) = &outcome.applied_before {
         return format!(
             "{environment}: this plan was carried out already, by {who}; nothing was done"

@@ -3,7 +3,7 @@
 use super::plan_view::{INDENT, blocked_text};
 use super::{DIM, ERROR, NAME, TermOptions, Text};
 use crate::core::error::plural;
-use crate::deploy::plan::rollback_plan::{Kind, RollbackPlan, short};
+use crate::deploy::plan::rollback_plan::{RollbackChangeKind, RollbackPlan, short};
 
 /// Returns a rollback wave by wave and host by host, in its order: what is there, and what will be
 /// there.
@@ -19,7 +19,7 @@ pub fn text(screen: TermOptions, plan: &RollbackPlan, is_forced: bool) -> Text {
         wave.clone_from(&change.wave);
         let host = screen.paint(NAME, &change.host) + "  " + &change.step + "  ";
         let what = match change.kind {
-            Kind::Command | Kind::Scope => change.what.clone(),
+            RollbackChangeKind::Command | RollbackChangeKind::Scope => change.what.clone(),
             _ => format!(
                 "{}: {} -> {}",
                 change.what,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, plural};
-use crate::deploy::plan::{PlannedJob, Verdict};
+use crate::deploy::plan::{PlannedJob, StepVerdict};
 
 /// A step that destroys something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,13 +15,13 @@ pub struct Destruction {
     /// What is lost.
     pub lost: String,
     /// `unknown` where it depends on what is not made yet.
-    pub verdict: Verdict,
+    pub verdict: StepVerdict,
 }
 
 /// Returns the steps that would destroy something, in the order in which they run.
 pub fn destructions(jobs: &[PlannedJob]) -> Vec<Destruction> {
     let steps = jobs.iter().flat_map(|j| &j.steps);
-    let due = steps.filter(|s| matches!(s.verdict, Verdict::Run | Verdict::Unknown));
+    let due = steps.filter(|s| matches!(s.verdict, StepVerdict::Run | StepVerdict::Unknown));
     due.filter_map(|step| {
         Some(Destruction {
             host: step.host.clone()?,

@@ -31,13 +31,13 @@ pub struct Difference {
     pub path: String,
     /// What changes.
     #[serde(flatten)]
-    pub change: Change,
+    pub change: FileChange,
 }
 
 /// What changes about a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Change {
+pub enum FileChange {
     /// Text: a unified difference.
     Text {
         /// Old on the host -> new.
@@ -128,7 +128,7 @@ pub fn difference(
 ) -> Option<Difference> {
     let path = draft.writes()?.to_owned();
     if draft.sealed.is_some() {
-        let change = Change::Secret;
+        let change = FileChange::Secret;
         return Some(Difference { path, change });
     }
     let (size, new) = match &draft.act {
@@ -138,9 +138,9 @@ pub fn difference(
         _ => put?,
     };
     let change = match standing {
-        None => Change::Unknown,
-        Some(RemoteFile::Same) => Change::Same,
-        Some(RemoteFile::Other) => Change::Other,
+        None => FileChange::Unknown,
+        Some(RemoteFile::Same) => FileChange::Same,
+        Some(RemoteFile::Other) => FileChange::Other,
         Some(RemoteFile::Nothing) => change(host, &path, None, (size, &new)),
         Some(RemoteFile::File(old, bytes)) => {
             change(host, &path, Some((*old, bytes)), (size, &new))
@@ -149,20 +149,20 @@ pub fn difference(
     Some(Difference { path, change })
 }
 
-fn change(host: &str, path: &str, old: Option<(u64, &[u8])>, new: (u64, &[u8])) -> Change {
+fn change(host: &str, path: &str, old: Option<(u64, &[u8])>, new: (u64, &[u8])) -> FileChange {
     let sizes = (old.map(|(size, _)| size), new.0);
     let is_large = |size: u64| size > SHOWN_MAX as u64;
     let before = old.map_or(&[][..], |(_, bytes)| bytes);
     let (Some(before), Some(after)) = (text(before), text(new.1)) else {
         let (old, new) = sizes;
-        return Change::Binary { old, new };
+        return FileChange::Binary { old, new };
     };
     if is_large(new.0) || sizes.0.is_some_and(is_large) {
         let (old, new) = sizes;
-        return Change::Large { old, new };
+        return FileChange::Large { old, new };
     }
     if old.is_some() && before == after {
-        return Change::Same;
+        return FileChange::Same;
     }
     let from = match old {
         Some(_) => format!("{host}:{path}"),
@@ -173,7 +173,7 @@ fn change(host: &str, path: &str, old: Option<(u64, &[u8])>, new: (u64, &[u8])) 
         .context_radius(3)
         .header(&from, &format!("{host}:{path}"))
         .to_string();
-    Change::Text { unified }
+    FileChange::Text { unified }
 }
 
 /// Returns bytes as text; a character that was cut off at the end does not make it binary.
@@ -212,7 +212,7 @@ mod tests {
         let found = difference("h1", &write(content), standing.as_ref(), None).expect("one");
         assert_eq!(found.path, "/srv/app.ini");
         let found = match found.change {
-            Change::Text { unified } => unified,
+            FileChange::Text { unified } => unified,
             other => format!("{other:?}"),
         };
         assert_eq!(found, expected);
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_secret_is_never_shown() {
         let seal = crate::deploy::plan::secret::SecretHasher::new([0; 32]);
-        let secret = crate::deploy::plan::secret::Secret::new("x", b"sesame".to_vec(), &seal);
+        let secret = crate::deploy::plan::secret::SecretValue::new("x", b"sesame".to_vec(), &seal);
         let sealed = secret.expect("a secret").seal("sesame\n".into());
         let draft = ResolvedStep {
             sealed: Some(sealed),
@@ -260,7 +260,7 @@ mod tests {
         };
         let standing = RemoteFile::File(5, b"open\n".to_vec());
         let found = difference("h1", &draft, Some(&standing), None).expect("one");
-        assert_eq!(found.change, Change::Secret);
+        assert_eq!(found.change, FileChange::Secret);
         let text = serde_json::to_string(&found).expect("writes");
         assert!(!text.contains("sesame") && !text.contains("open"), "{text}");
     }

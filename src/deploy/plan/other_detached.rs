@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::error::{Error, Result};
 use crate::deploy::plan::use_on_host::ResolvedStep;
-use crate::deploy::plan::{HostState, Plan, PlannedStep, Verdict};
-use crate::deploy::protocol::detached::{Detached, State};
+use crate::deploy::plan::{HostState, Plan, PlannedStep, StepVerdict};
+use crate::deploy::protocol::detached::{Detached, DetachedState};
 use crate::deploy::protocol::words::{age_of, hex, push_field};
 
 /// Work that is going on on a host and is not what a plan would do there.
@@ -43,7 +43,7 @@ pub fn does(draft: &ResolvedStep) -> String {
 
 /// Makes a planned step join what is going on, or tell what became of it.
 pub fn join(step: &mut PlannedStep, seen: Option<&HostState>) {
-    let is_open = !matches!(step.verdict, Verdict::Unknown | Verdict::Held);
+    let is_open = !matches!(step.verdict, StepVerdict::Unknown | StepVerdict::Held);
     let Some(seen) = seen.filter(|_| is_open && step.draft.is_detached) else {
         return;
     };
@@ -53,21 +53,24 @@ pub fn join(step: &mut PlannedStep, seen: Option<&HostState>) {
     if found.key != step.key || found.does != does(&step.draft) || found.is_told(&seen.journal) {
         return;
     }
-    step.verdict = Verdict::Run;
+    step.verdict = StepVerdict::Run;
     step.is_joined = true;
     step.reason = found.reason(&seen.journal, seen.now);
 }
 
 /// Returns what goes on on `host` and is no step of `plan`.
 pub fn foreign(plan: &Plan, host: &str, seen: &HostState) -> Vec<OtherDetached> {
-    let running = seen.detached.iter().filter(|d| d.state == State::Running);
+    let running = seen
+        .detached
+        .iter()
+        .filter(|d| d.state == DetachedState::Running);
     let here = || {
         let steps = plan.jobs.iter().flat_map(|j| &j.steps);
         steps.filter(|s| s.host.as_deref() == Some(host))
     };
     let is_same = |d: &Detached, s: &PlannedStep| {
         s.id == d.id
-            && (s.verdict == Verdict::Unknown
+            && (s.verdict == StepVerdict::Unknown
                 || s.key == d.key && s.draft.is_detached && does(&s.draft) == d.does)
     };
     running

@@ -24,8 +24,8 @@ use crate::deploy::plan::use_on_host::{
 };
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::wrapping::{FirstPass, Labels, WrappedUses};
-use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
-use crate::deploy::protocol::journal::{Attempt, Line, Record};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, StepVerdict};
+use crate::deploy::protocol::journal::{Attempt, JournalLine, JournalRecord};
 use crate::deploy::protocol::words::{hex, push_field};
 use crate::deploy::recipe::DUE;
 
@@ -150,7 +150,8 @@ impl<'a> Planner<'a> {
         let told = told.map(|l| format!("`{}`: {l}", job.label));
         let mut told: Vec<String> = told.collect();
         let mut planned = self.steps(&ground, &symbolic, &ground.attempt, false)?;
-        let is_changing = |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == Verdict::Run);
+        let is_changing =
+            |steps: &[PlannedStep]| steps.iter().any(|s| s.verdict == StepVerdict::Run);
         let mut attempt = ground.attempt.clone();
         let mut is_new_attempt = false;
         let inner = match self.now.is_forced {
@@ -168,8 +169,8 @@ impl<'a> Planner<'a> {
             }
         // What comes before may lay down what is due then.
         } else if ground.is_nothing_due() && !self.now.is_forced && ground.follows.is_none() {
-            for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
-                step.verdict = Verdict::Fresh;
+            for step in planned.iter_mut().filter(|s| s.verdict == StepVerdict::Run) {
+                step.verdict = StepVerdict::Fresh;
                 step.reason = String::from("nothing is due");
             }
         } else if !ground.is_resumed && (is_changing(&planned) || ground.due.is_some()) {
@@ -185,7 +186,7 @@ impl<'a> Planner<'a> {
             hold(&mut planned);
             is_new_attempt = false;
         }
-        for step in planned.iter_mut().filter(|s| s.verdict == Verdict::Run) {
+        for step in planned.iter_mut().filter(|s| s.verdict == StepVerdict::Run) {
             self.seq += 1;
             step.seq = self.seq;
             told.extend(self.changes_access(step));
@@ -193,7 +194,7 @@ impl<'a> Planner<'a> {
         if is_changing(&planned) {
             self.changing.insert((job.label.clone(), job.host.clone()));
         }
-        if planned.iter().any(|s| s.verdict == Verdict::Unknown) {
+        if planned.iter().any(|s| s.verdict == StepVerdict::Unknown) {
             self.unknown.insert(job.label.clone());
         }
         Ok(PlannedJob {
@@ -330,7 +331,7 @@ impl<'a> Planner<'a> {
         let max = job.max_age?;
         symbolic.iter().find_map(|draft| {
             let seen = self.seen(host_of(job, draft.seat))?;
-            let Some(Record::Done(line)) = seen.journal.record(&draft.id) else {
+            let Some(JournalRecord::Done(line)) = seen.journal.record(&draft.id) else {
                 return None;
             };
             match seen.now.checked_sub(line.time) {
@@ -377,10 +378,10 @@ impl<'a> Planner<'a> {
             };
             let (verdict, reason) = match is_all {
                 _ if draft.marks.is_once && self.is_done(&draft, host) => {
-                    ground.settled(Verdict::Fresh, "done once")
+                    ground.settled(StepVerdict::Fresh, "done once")
                 }
-                true if self.now.is_forced => (Verdict::Run, "forced".into()),
-                true => (Verdict::Run, self.reason_for_all(ground)),
+                true if self.now.is_forced => (StepVerdict::Run, "forced".into()),
+                true => (StepVerdict::Run, self.reason_for_all(ground)),
                 false => self.verdict(ground, &draft, host, (&key, &former_key), &planned),
             };
             let mut step = PlannedStep {
@@ -400,7 +401,7 @@ impl<'a> Planner<'a> {
                 is_joined: false,
                 draft,
             };
-            if verdict == Verdict::Unknown && ground.missing.is_some() {
+            if verdict == StepVerdict::Unknown && ground.missing.is_some() {
                 step.forget(&job.label);
             }
             planned.push(step);
@@ -430,7 +431,7 @@ impl<'a> Planner<'a> {
             };
             let seen = self.seen(step.host.as_deref().or(host));
             let run = match step.verdict {
-                Verdict::Run => self.now.run_id.to_owned(),
+                StepVerdict::Run => self.now.run_id.to_owned(),
                 _ => match seen.and_then(|s| s.journal.record(&step.id)) {
                     Some(record) => record.line().run.clone(),
                     None => String::from("-"),
@@ -447,7 +448,7 @@ impl<'a> Planner<'a> {
         ground: &UseState<'_>,
         draft: &ResolvedStep,
         host: &str,
-    ) -> Option<Record<'_>> {
+    ) -> Option<JournalRecord<'_>> {
         let seen = self.seen.get(host);
         let record = seen.and_then(|s| s.journal.record(&draft.id));
         let is_over = matches!(
@@ -476,7 +477,7 @@ impl<'a> Planner<'a> {
             let probe = seen.probes.get(&draft.id);
             probe.is_some_and(|probe| drifted(draft, probe).is_some())
         };
-        matches!(seen.journal.record(&draft.id), Some(Record::Done(_))) && !is_drifted()
+        matches!(seen.journal.record(&draft.id), Some(JournalRecord::Done(_))) && !is_drifted()
     }
 
     fn verdict(
@@ -486,15 +487,15 @@ impl<'a> Planner<'a> {
         host: Option<&str>,
         (key, former_key): (&str, &dyn Fn() -> String),
         planned: &[PlannedStep],
-    ) -> (Verdict, String) {
-        let run = |why: String| (Verdict::Run, why);
+    ) -> (StepVerdict, String) {
+        let run = |why: String| (StepVerdict::Run, why);
         let host = match host {
             Some(host) if !ground.is_asking => host,
-            _ => return (Verdict::Ask, "asked each time".into()),
+            _ => return (StepVerdict::Ask, "asked each time".into()),
         };
         if let Some(target) = &ground.missing {
             return (
-                Verdict::Unknown,
+                StepVerdict::Unknown,
                 format!("unknown until `{target}` is made"),
             );
         }
@@ -506,7 +507,7 @@ impl<'a> Planner<'a> {
         }
         let follows = planned
             .iter()
-            .find(|p| p.verdict == Verdict::Run && draft.on_change.contains(&p.name));
+            .find(|p| p.verdict == StepVerdict::Run && draft.on_change.contains(&p.name));
         if let Some(step) = follows {
             return run(format!("`{}` runs", step.name));
         }
@@ -527,17 +528,17 @@ impl<'a> Planner<'a> {
             None if (ground.follows.is_none() || draft.marks.is_once)
                 && probe.is_some_and(|p| adopts(draft, p)) =>
             {
-                ground.settled(Verdict::Adopt, "found done")
+                ground.settled(StepVerdict::Adopt, "found done")
             }
             None => run("never done here".into()),
-            Some(Record::Unfinished(_)) => run("did not finish last time".into()),
-            Some(Record::Done(line)) if line.key == key => {
+            Some(JournalRecord::Unfinished(_)) => run("did not finish last time".into()),
+            Some(JournalRecord::Done(line)) if line.key == key => {
                 match probe.and_then(|p| drifted(draft, p)) {
                     Some(why) => run(why),
-                    None => ground.settled(Verdict::Fresh, ""),
+                    None => ground.settled(StepVerdict::Fresh, ""),
                 }
             }
-            Some(Record::Done(line)) => run(ground.why_other(line, former_key)),
+            Some(JournalRecord::Done(line)) => run(ground.why_other(line, former_key)),
         }
     }
 }
@@ -545,7 +546,7 @@ impl<'a> Planner<'a> {
 impl UseState<'_> {
     /// Returns why a step has another key than its record. `former_key` is the one that it has if
     /// no use that it comes after changes.
-    fn why_other(&self, line: &Line, former_key: &dyn Fn() -> String) -> String {
+    fn why_other(&self, line: &JournalLine, former_key: &dyn Fn() -> String) -> String {
         match &self.follows {
             Some(label) if line.key == former_key() => format!("`{label}` changes"),
             _ => format!("changed since run {}", line.run),
@@ -553,9 +554,9 @@ impl UseState<'_> {
     }
 
     /// Nothing is to be done, unless a use before it may still change something.
-    fn settled(&self, verdict: Verdict, reason: &str) -> (Verdict, String) {
+    fn settled(&self, verdict: StepVerdict, reason: &str) -> (StepVerdict, String) {
         match &self.waits_for {
-            Some(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
+            Some(label) => (StepVerdict::Unknown, format!("unknown until `{label}` is")),
             None => (verdict, reason.to_owned()),
         }
     }
@@ -564,8 +565,8 @@ impl UseState<'_> {
 /// Keeps a host as it is.
 fn hold(planned: &mut [PlannedStep]) {
     for step in planned {
-        if matches!(step.verdict, Verdict::Run | Verdict::Ask) {
-            step.verdict = Verdict::Held;
+        if matches!(step.verdict, StepVerdict::Run | StepVerdict::Ask) {
+            step.verdict = StepVerdict::Held;
         }
     }
 }

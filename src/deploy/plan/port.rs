@@ -16,21 +16,21 @@ pub struct Port {
     /// Address on the host: `127.0.0.1:8081`.
     pub listen: String,
     /// What is found there.
-    pub leads: Leads,
+    pub leads: ForwardTarget,
 }
 
 /// What is found at a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Leads {
+pub enum ForwardTarget {
     /// An address as the operator's machine sees it.
     To(String),
     /// One answer to whatever is asked over HTTP.
-    Answer(Answer),
+    Answer(MaintenanceReply),
 }
 
 /// What the responder says to everybody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct MaintenanceReply {
     /// Status, as it is written: three digits once it is checked.
     pub status: String,
     /// Headers.
@@ -44,8 +44,8 @@ impl Port {
     pub fn check(&self) -> Result<()> {
         is_address(&self.listen)?;
         match &self.leads {
-            Leads::To(to) => is_address(to),
-            Leads::Answer(answer) => answer.check(),
+            ForwardTarget::To(to) => is_address(to),
+            ForwardTarget::Answer(answer) => answer.check(),
         }
     }
 
@@ -53,8 +53,8 @@ impl Port {
     pub fn key_fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![("port", self.name.clone()), ("listen", self.listen.clone())];
         match &self.leads {
-            Leads::To(to) => fields.push(("to", to.clone())),
-            Leads::Answer(answer) => {
+            ForwardTarget::To(to) => fields.push(("to", to.clone())),
+            ForwardTarget::Answer(answer) => {
                 fields.push(("status", answer.status.clone()));
                 let headers = answer.headers.iter();
                 fields.extend(headers.map(|(n, v)| ("header", format!("{n}: {v}"))));
@@ -68,8 +68,8 @@ impl Port {
     pub fn describe(&self) -> String {
         let listen = &self.listen;
         match &self.leads {
-            Leads::To(to) => format!("until the run ends: {listen} leads to {to} here"),
-            Leads::Answer(answer) => {
+            ForwardTarget::To(to) => format!("until the run ends: {listen} leads to {to} here"),
+            ForwardTarget::Answer(answer) => {
                 format!("until the run ends: {listen} answers {}", answer.status)
             }
         }
@@ -100,8 +100,8 @@ impl Port {
     /// kept must not lead anybody to other addresses of this machine.
     pub fn again(&self) -> Option<String> {
         match self.leads {
-            Leads::Answer(_) => serde_json::to_string(self).ok(),
-            Leads::To(_) => None,
+            ForwardTarget::Answer(_) => serde_json::to_string(self).ok(),
+            ForwardTarget::To(_) => None,
         }
     }
 
@@ -132,7 +132,7 @@ const BORN: &str = "born() {\ns=\n\
                     { while IFS= read -r l; do s=$s$l; done <\"/proc/$1/stat\"; } 2>/dev/null || return 0\n\
                     set -f\nset -- ${s##*) }\nset +f\nprintf %s \"${20}\"\n}\n";
 
-impl Answer {
+impl MaintenanceReply {
     fn check(&self) -> Result<()> {
         let status: Option<u16> = self.status.parse().ok();
         if !status.is_some_and(|s| (200..=599).contains(&s)) {
@@ -194,7 +194,7 @@ mod tests {
             listen: listen.into(),
             leads,
         };
-        let answer = Leads::Answer(Answer {
+        let answer = ForwardTarget::Answer(MaintenanceReply {
             status: "503".into(),
             headers: Vec::new(),
             body: "away\tfor a while\n".into(),
@@ -204,7 +204,7 @@ mod tests {
         // One column and one line of what a host tells.
         assert!(!text.contains(['\t', '\n']), "{text}");
         assert_eq!(Port::read(&text), Some(good));
-        let elsewhere = port("127.0.0.1:8081", Leads::To("127.0.0.1:22".into()));
+        let elsewhere = port("127.0.0.1:8081", ForwardTarget::To("127.0.0.1:22".into()));
         assert_eq!(elsewhere.again(), None);
         let text = serde_json::to_string(&elsewhere).expect("writes");
         assert_eq!(Port::read(&text), None);
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn an_answer_has_a_status_and_headers_of_one_line() {
         let check = |status: &str, value: &str| {
-            let answer = Answer {
+            let answer = MaintenanceReply {
                 status: status.into(),
                 headers: vec![("A".into(), value.into())],
                 body: String::new(),

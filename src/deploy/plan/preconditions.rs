@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::plan::{HostState, Plan, StepProbe, Verdict};
+use crate::deploy::plan::{HostState, Plan, StepProbe, StepVerdict};
 use crate::deploy::protocol::host_identity::HostIdentity;
 
 /// What a host said that the plan rests on.
@@ -45,7 +45,7 @@ impl Plan {
     pub fn touched(&self) -> Vec<&str> {
         let mut hosts: Vec<&str> = Vec::new();
         for job in &self.jobs {
-            let steps = job.steps.iter().filter(|s| s.verdict == Verdict::Run);
+            let steps = job.steps.iter().filter(|s| s.verdict == StepVerdict::Run);
             for host in steps.filter_map(|s| s.host.as_deref()) {
                 // The journal of the host that receives also has the attempt.
                 for host in [Some(host), job.host.as_deref()].into_iter().flatten() {
@@ -68,9 +68,9 @@ impl Plan {
                     .filter(move |s| here || s.host.as_deref() == Some(host))
             });
             steps.any(|s| match s.verdict {
-                Verdict::Run => true,
+                StepVerdict::Run => true,
                 // Nothing was ever done there: something will be.
-                Verdict::Unknown => basis.journal_lines == 0,
+                StepVerdict::Unknown => basis.journal_lines == 0,
                 _ => false,
             })
         };

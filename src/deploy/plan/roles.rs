@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::build::model::{Environment, Project};
 use crate::core::error::{Error, Result, plural};
-use crate::deploy::plan::expand::EvalContext;
-use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::expand_uses::PlanContext;
+use crate::deploy::plan::promotion::Promoted;
 use crate::deploy::protocol::words::absolute_root;
 use crate::deploy::recipe::library::Recipes;
 
@@ -30,7 +30,7 @@ pub struct Probe {
 /// What a host said to a probe: exit status, and what was printed.
 pub type ProbeReply = (i32, String);
 
-impl EvalContext<'_> {
+impl PlanContext<'_> {
     /// Returns the probes of all roles.
     pub fn probes(&self) -> Result<Vec<Probe>> {
         let mut probes = Vec::new();
@@ -63,7 +63,7 @@ pub fn probes_of(project: &Project, environment: &Environment, root: &Path) -> V
     };
     let hosts = project.hosts.iter();
     let roots = hosts.map(|(name, host)| (name.clone(), absolute_root(host, root)));
-    let world = EvalContext {
+    let world = PlanContext {
         project,
         environment,
         params: &params,

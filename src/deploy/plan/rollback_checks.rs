@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::deploy::plan::guards::{CheckKind, FailedCheck, USER};
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
-use crate::deploy::plan::{HostState, PlannedJob, Verdict};
+use crate::deploy::plan::{HostState, PlannedJob, StepVerdict};
 use crate::deploy::protocol::journal::Journal;
 use crate::deploy::protocol::program::quote;
 
@@ -196,7 +196,7 @@ pub fn undo_check(draft: &ResolvedStep, is_late: &dyn Fn(&str) -> bool) -> Optio
 pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, HostState>) -> Vec<FailedCheck> {
     let mut found = Vec::new();
     for job in jobs {
-        for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
+        for step in job.steps.iter().filter(|s| s.verdict == StepVerdict::Run) {
             let Some(host) = &step.host else { continue };
             let Some(seen) = seen.get(host) else {
                 continue;

@@ -19,13 +19,13 @@ const IN_THE_WAY: &str = "in the way";
 
 /// What becomes of one thing on the way back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct RollbackChange {
     /// Where.
     pub host: String,
     /// The step whose way back it is, as journals name it.
     pub step: String,
     /// Of which kind the thing is.
-    pub kind: Kind,
+    pub kind: RollbackChangeKind,
     /// The path of a link or file, or the service.
     pub what: String,
     /// What is there now; a file is told by its SHA-256.
@@ -40,7 +40,7 @@ pub struct Change {
 /// What a way back brings back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum RollbackChangeKind {
     /// A symbolic link.
     Link,
     /// A file.
@@ -53,7 +53,7 @@ pub enum Kind {
     Scope,
 }
 
-impl Kind {
+impl RollbackChangeKind {
     /// Returns whether nothing is known of it but that it is done.
     pub fn has_no_state(self) -> bool {
         matches!(self, Self::Command | Self::Scope)
@@ -122,7 +122,7 @@ pub struct RollbackPlan {
     /// How many steps have a way back.
     pub steps: usize,
     /// In the order in which it is done.
-    pub changes: Vec<Change>,
+    pub changes: Vec<RollbackChange>,
     /// Guards that do not succeed.
     pub blocked: Vec<FailedCheck>,
     /// What somebody else has changed since.
@@ -161,17 +161,17 @@ impl RollbackPlan {
             let get = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
             let step = || step(run, number).unwrap_or_default();
             let kind = match *kind {
-                "link" => Kind::Link,
-                "file" => Kind::File,
-                "service" => Kind::Service,
-                "command" => Kind::Command,
-                "scope" => Kind::Scope,
+                "link" => RollbackChangeKind::Link,
+                "file" => RollbackChangeKind::File,
+                "service" => RollbackChangeKind::Service,
+                "command" => RollbackChangeKind::Command,
+                "scope" => RollbackChangeKind::Scope,
                 _ => {
                     self.note(host, kind, &step, (what, rest));
                     continue;
                 }
             };
-            let change = Change {
+            let change = RollbackChange {
                 host: host.to_owned(),
                 step: step(),
                 kind,
@@ -195,7 +195,7 @@ impl RollbackPlan {
 
     /// Orders the changes as they are done, by the part to which each step belongs.
     pub fn order(&mut self, parts: &Parts<'_>) {
-        let part_of = |change: &Change| {
+        let part_of = |change: &RollbackChange| {
             let part = parts.get(&(&change.host, &change.step));
             part.copied().unwrap_or_default()
         };
@@ -209,12 +209,20 @@ impl RollbackPlan {
 
     /// A scope is entered again only where the rest of its use has nothing that goes back.
     fn tell_modes(&mut self) {
-        let use_of = |change: &Change| (change.host.clone(), label_of(&change.step).to_owned());
-        let others = self.changes.iter().filter(|c| c.kind != Kind::Scope);
+        let use_of =
+            |change: &RollbackChange| (change.host.clone(), label_of(&change.step).to_owned());
+        let others = self
+            .changes
+            .iter()
+            .filter(|c| c.kind != RollbackChangeKind::Scope);
         let others: BTreeSet<_> = others.map(use_of).collect();
-        for change in self.changes.iter_mut().filter(|c| c.kind == Kind::Scope) {
+        for change in self
+            .changes
+            .iter_mut()
+            .filter(|c| c.kind == RollbackChangeKind::Scope)
+        {
             match others.contains(&use_of(change)) {
-                true => change.kind = Kind::Command,
+                true => change.kind = RollbackChangeKind::Command,
                 false => change.what = String::from(MODE),
             }
         }
@@ -441,7 +449,7 @@ mod tests {
     }
 
     fn told(plan: &RollbackPlan) -> Vec<String> {
-        let line = |c: &Change| format!("{} {} {} {}", c.step, c.what, c.from, c.to);
+        let line = |c: &RollbackChange| format!("{} {} {} {}", c.step, c.what, c.from, c.to);
         plan.changes.iter().map(line).collect()
     }
 
@@ -512,10 +520,10 @@ mod tests {
         assert_eq!(
             shown.collect::<Vec<_>>(),
             [
-                ("b/1", Kind::Link, wave),
+                ("b/1", RollbackChangeKind::Link, wave),
                 // Its use does more: the scope is a part of that.
-                ("b/3", Kind::Command, wave),
-                ("c/2", Kind::Scope, None),
+                ("b/3", RollbackChangeKind::Command, wave),
+                ("c/2", RollbackChangeKind::Scope, None),
             ]
         );
         assert_eq!(found.changes[2].what, MODE);

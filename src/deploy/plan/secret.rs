@@ -49,13 +49,13 @@ impl fmt::Debug for SecretHasher {
 
 /// A secret with its value.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret {
+pub struct SecretValue {
     name: String,
     value: String,
     seal: SecretHasher,
 }
 
-impl Secret {
+impl SecretValue {
     /// Returns a secret; an error if it can not be written into a text.
     pub fn new(name: &str, bytes: Vec<u8>, seal: &SecretHasher) -> Result<Self> {
         let value = String::from_utf8(bytes).map_err(|_| {
@@ -97,7 +97,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({})", self.name)
     }
@@ -189,8 +189,8 @@ impl Redactor {
 mod tests {
     use super::*;
 
-    fn secret(value: &str, key: u8) -> Secret {
-        Secret::new("db", value.into(), &SecretHasher::new([key; 32])).expect("a text")
+    fn secret(value: &str, key: u8) -> SecretValue {
+        SecretValue::new("db", value.into(), &SecretHasher::new([key; 32])).expect("a text")
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
             one.reference()
         );
         assert!(!shown.contains("sesame"), "{shown}");
-        assert!(Secret::new("db", Vec::new(), &SecretHasher::new([0; 32])).is_err());
-        assert!(Secret::new("db", vec![0xff], &SecretHasher::new([0; 32])).is_err());
+        assert!(SecretValue::new("db", Vec::new(), &SecretHasher::new([0; 32])).is_err());
+        assert!(SecretValue::new("db", vec![0xff], &SecretHasher::new([0; 32])).is_err());
     }
 
     #[test]

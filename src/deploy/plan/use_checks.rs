@@ -11,11 +11,11 @@ use crate::core::error::{Error, Result};
 use crate::core::host_range;
 use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
-use crate::deploy::plan::expand::base_vars;
+use crate::deploy::plan::expand_uses::base_vars;
 use crate::deploy::plan::localhost;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;
-use crate::deploy::recipe::{Kind, Param, Recipe};
+use crate::deploy::recipe::{ParamKind, Recipe, RecipeParam};
 
 /// Returns the mistakes in what environments pass to recipes.
 pub fn check_uses(project: &Project, recipes: &Recipes) -> Vec<Diagnostic> {
@@ -162,7 +162,10 @@ impl<'a> Checker<'a, '_> {
     /// Without its driver a recipe lacks so much that only the driver is worth a word.
     fn lacks_driver(&mut self, recipe: &Recipe) -> bool {
         let is_given = |name: &str| self.one.args.contains_key(name);
-        let lacking = recipe.params.iter().filter(|p| p.kind == Kind::Command);
+        let lacking = recipe
+            .params
+            .iter()
+            .filter(|p| p.kind == ParamKind::Command);
         let lacking = lacking.filter(|p| p.default.is_none() && !is_given(&p.name));
         let lacking: Vec<&str> = lacking.map(|p| p.name.as_str()).collect();
         let is_lacking = match recipe.driver_param() {
@@ -268,17 +271,17 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
-    fn argument(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
+    fn argument(&mut self, recipe: &Recipe, param: &RecipeParam, arg: &Arg) {
         let kind = param.kind;
         match kind {
-            Kind::Artifact => return self.artifact(recipe, param, arg),
+            ParamKind::Artifact => return self.artifact(recipe, param, arg),
             // Found, or it would not have been read together with the recipe.
-            Kind::Driver => return,
-            Kind::Secret => return self.secret(&param.name, arg),
-            Kind::Text | Kind::Command => {}
+            ParamKind::Driver => return,
+            ParamKind::Secret => return self.secret(&param.name, arg),
+            ParamKind::Text | ParamKind::Command => {}
         }
         let mode = match kind {
-            Kind::Command => Mode::Shell,
+            ParamKind::Command => Mode::Shell,
             _ => Mode::Plain,
         };
         let template = match Template::parse(&arg.text, mode) {
@@ -293,7 +296,10 @@ impl<'a> Checker<'a, '_> {
         };
         for used in template.names() {
             if !self.is_known(used, param) {
-                if recipe.param(used).is_some_and(|p| p.kind == Kind::Secret) {
+                if recipe
+                    .param(used)
+                    .is_some_and(|p| p.kind == ParamKind::Secret)
+                {
                     let (message, help) = only_in_files(used);
                     let mistake = Diagnostic::new("unknown_name", arg.place, message, "here");
                     self.mistakes.push(mistake.help(help.unwrap_or_default()));
@@ -357,7 +363,7 @@ impl<'a> Checker<'a, '_> {
         hosts.flatten().collect()
     }
 
-    fn unknown_name(&mut self, used: &str, recipe: &Recipe, param: &Param, arg: &Arg) {
+    fn unknown_name(&mut self, used: &str, recipe: &Recipe, param: &RecipeParam, arg: &Arg) {
         let message = format!("`{{{used}}}` is not known here");
         let mistake = Diagnostic::new("unknown_name", arg.place, message, "here");
         let no_file = self.no_file(used);
@@ -379,7 +385,7 @@ impl<'a> Checker<'a, '_> {
         Some(base.to_owned())
     }
 
-    fn artifact(&mut self, recipe: &Recipe, param: &Param, arg: &Arg) {
+    fn artifact(&mut self, recipe: &Recipe, param: &RecipeParam, arg: &Arg) {
         let name = &param.name;
         let reference = match Template::parse(arg.target_text(), Mode::Plain) {
             Ok(reference) => reference,
@@ -487,7 +493,7 @@ impl<'a> Checker<'a, '_> {
             .collect()
     }
 
-    fn is_known(&self, name: &str, param: &Param) -> bool {
+    fn is_known(&self, name: &str, param: &RecipeParam) -> bool {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         let is_artifact = |tail: &str| matches!(tail, "sha256" | "id" | "name");
         let is_needed = |(target, tail): (&str, &str)| {
@@ -497,17 +503,17 @@ impl<'a> Checker<'a, '_> {
             || (head == "host" && !self.one.on.is_empty() && !tail.is_empty())
             || (head == "from" && self.one.from.is_some() && !tail.is_empty())
             || (name.rsplit_once('.').is_some_and(is_needed) && self.no_file(name).is_none())
-            || (param.kind == Kind::Command && head == "notes" && !tail.is_empty())
+            || (param.kind == ParamKind::Command && head == "notes" && !tail.is_empty())
     }
 
-    fn known(&self, param: &Param) -> Vec<String> {
+    fn known(&self, param: &RecipeParam) -> Vec<String> {
         let mut known: Vec<String> = ["project", "environment", "version", "use"]
             .map(String::from)
             .to_vec();
         known.extend(self.project.vars.keys().cloned());
         known.extend(self.environment.params.iter().map(|p| p.name.clone()));
         known.extend(self.environment.axes.iter().map(|a| a.name.clone()));
-        if param.kind == Kind::Command {
+        if param.kind == ParamKind::Command {
             known.extend(param.gives.iter().cloned());
             known.push("run-id".into());
         }
@@ -516,14 +522,14 @@ impl<'a> Checker<'a, '_> {
 }
 
 /// Says which names of a recipe a text may use, for one that uses another.
-fn not_given(recipe: &Recipe, param: &Param) -> String {
+fn not_given(recipe: &Recipe, param: &RecipeParam) -> String {
     let given: Vec<String> = param
         .gives
         .iter()
         .map(|name| format!("`{{{name}}}`"))
         .collect();
     match (param.kind, given.as_slice()) {
-        (Kind::Command, []) | (Kind::Text | Kind::Artifact, _) => format!(
+        (ParamKind::Command, []) | (ParamKind::Text | ParamKind::Artifact, _) => format!(
             "it is a name of recipe `{}`, which gives none of its names to `{}`",
             recipe.name, param.name
         ),

@@ -14,8 +14,8 @@ use crate::core::error::Result;
 use crate::core::template::Value;
 use crate::deploy::health_check::HealthCheck;
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::render::Scope;
-use crate::deploy::plan::secret::{Secret, SecretContent};
+use crate::deploy::plan::render_step::RenderScope;
+use crate::deploy::plan::secret::{SecretContent, SecretValue};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::recipe::effects::StepEffects;
@@ -66,7 +66,7 @@ pub enum ArgValue {
     /// A needed target, with its files if it has been made.
     Artifact(String, Option<Artifact>),
     /// A secret.
-    Secret(Secret),
+    Secret(SecretValue),
 }
 
 /// What is known when texts are rendered.
@@ -213,7 +213,7 @@ pub struct ResolvedService {
 impl UseOnHost {
     /// Returns the questions that the host answers before the first step.
     pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
-        let scope = Scope::new(self, RenderPhase::Symbolic)?;
+        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
         self.recipe
             .facts
             .iter()
@@ -223,7 +223,7 @@ impl UseOnHost {
 
     /// Returns the questions that must succeed before anything is changed: name and command.
     pub fn guards(&self) -> Result<Vec<(String, String)>> {
-        let scope = Scope::new(self, RenderPhase::Symbolic)?;
+        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
         let guards = self.recipe.guards.iter();
         guards
             .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
@@ -257,7 +257,7 @@ impl UseOnHost {
 
     /// Returns the steps that exist, with their texts.
     pub fn steps(&self, late: RenderPhase<'_>) -> Result<Vec<ResolvedStep>> {
-        let scope = Scope::new(self, late)?;
+        let scope = RenderScope::new(self, late)?;
         self.recipe
             .steps
             .iter()

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::deploy::plan::dependencies::{is_in_reach, is_named};
 use crate::deploy::plan::use_on_host::UseOnHost;
-use crate::deploy::plan::{PlannedStep, Verdict};
+use crate::deploy::plan::{PlannedStep, StepVerdict};
 
 /// Labels and hosts of jobs.
 pub(in crate::deploy) type Labels = BTreeSet<(String, Option<String>)>;
@@ -67,8 +67,10 @@ impl WrappedUses {
     pub(in crate::deploy) fn suppress(&self, planned: &mut [PlannedStep]) {
         for step in planned.iter_mut() {
             (step.verdict, step.reason) = match self {
-                Self::Unknown(label) => (Verdict::Unknown, format!("unknown until `{label}` is")),
-                _ => (Verdict::Fresh, "nothing changes within it".into()),
+                Self::Unknown(label) => {
+                    (StepVerdict::Unknown, format!("unknown until `{label}` is"))
+                }
+                _ => (StepVerdict::Fresh, "nothing changes within it".into()),
             };
         }
     }

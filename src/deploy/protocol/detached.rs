@@ -6,13 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::protocol::journal::{Journal, Record};
+use crate::deploy::protocol::journal::{Journal, JournalRecord};
 use crate::deploy::protocol::words::{age_of, join_parts};
 
 /// How a detached step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum DetachedState {
     /// At work.
     Running,
     /// It came to its end, with an exit status.
@@ -41,7 +41,7 @@ pub struct Detached {
     /// When it began, by the host's clock.
     pub since: u64,
     /// How it stands.
-    pub state: State,
+    pub state: DetachedState,
     /// Exit status and time of its end.
     pub end: Option<(i32, u64)>,
 }
@@ -75,10 +75,10 @@ impl Detached {
             seq: seq.parse().ok()?,
             since: since.parse().ok()?,
             state: match *state {
-                "running" => State::Running,
-                "ended" => State::Ended,
-                "restarted" => State::Restarted,
-                _ => State::Killed,
+                "running" => DetachedState::Running,
+                "ended" => DetachedState::Ended,
+                "restarted" => DetachedState::Restarted,
+                _ => DetachedState::Killed,
             },
             end: code.parse().ok().zip(end.parse().ok()),
         })
@@ -87,30 +87,30 @@ impl Detached {
     /// Returns whether its end has come into the journal all the same: whoever wrote that was
     /// cut off before the rest was tidied.
     pub fn is_told(&self, journal: &Journal) -> bool {
-        let Some(Record::Done(line)) = journal.record(&self.id) else {
+        let Some(JournalRecord::Done(line)) = journal.record(&self.id) else {
             return false;
         };
         let end = self.end.map_or(u64::MAX, |(_, time)| time);
-        self.state == State::Ended && line.key == self.key && line.time >= end
+        self.state == DetachedState::Ended && line.key == self.key && line.time >= end
     }
 
     /// Returns what is said of it: how it stands and how long it may take.
     pub fn reason(&self, journal: &Journal, now: u64) -> String {
         let age = now.saturating_sub(self.since);
         match (self.state, self.end) {
-            (State::Running, _) => format!(
+            (DetachedState::Running, _) => format!(
                 "runs detached since {}, {}",
                 age_of(age),
                 rest(journal, &self.id, age)
             ),
-            (State::Ended, Some((code, end))) => format!(
+            (DetachedState::Ended, Some((code, end))) => format!(
                 "ended detached {} ago, exit status {code}",
                 age_of(now.saturating_sub(end))
             ),
-            (State::Restarted, _) => {
+            (DetachedState::Restarted, _) => {
                 String::from("died with its host, which was started anew: runs again")
             }
-            (State::Killed | State::Ended, _) => {
+            (DetachedState::Killed | DetachedState::Ended, _) => {
                 String::from("was killed on its host, nobody knows how far it came: runs again")
             }
         }

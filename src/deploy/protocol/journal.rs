@@ -23,7 +23,7 @@ pub const JOURNAL_LINES_MAX: usize = 400_000;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct JournalLine {
     /// Its number in the journal, from 1.
     pub number: usize,
     /// What happened.
@@ -46,11 +46,11 @@ pub struct Line {
 
 /// How far a step got when it was last touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record<'a> {
+pub enum JournalRecord<'a> {
     /// It was started and did not end well: its state is not known.
-    Unfinished(&'a Line),
+    Unfinished(&'a JournalLine),
     /// It was done.
-    Done(&'a Line),
+    Done(&'a JournalLine),
 }
 
 /// A try to carry out one use: its run id and facts hold until it has ended, however
@@ -89,7 +89,7 @@ pub struct Run {
 /// A parsed journal.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
-    lines: Vec<Line>,
+    lines: Vec<JournalLine>,
     /// How many of these were picked out of runs that are too old to be told of.
     picked: usize,
     /// There is a NUL in it: a disk that lost power may leave some.
@@ -107,7 +107,7 @@ impl Journal {
     pub fn parse(bytes: &[u8]) -> Self {
         let mut lines = numbered(bytes);
         let (mut picked, mut before) = (0, 0);
-        let is_head = |l: &Line| l.event == SHORTENED && l.number == 1;
+        let is_head = |l: &JournalLine| l.event == SHORTENED && l.number == 1;
         if lines.first().is_some_and(is_head) {
             let head = lines.remove(0);
             let older = head.detail.parse().unwrap_or(0);
@@ -149,7 +149,7 @@ impl Journal {
     }
 
     /// Returns all lines that make sense, oldest first.
-    pub fn lines(&self) -> &[Line] {
+    pub fn lines(&self) -> &[JournalLine] {
         &self.lines
     }
 
@@ -165,12 +165,12 @@ impl Journal {
 
     /// Returns the lines of the runs that can be told of, oldest first; all that is known of older
     /// ones is what still holds.
-    pub fn recent(&self) -> &[Line] {
+    pub fn recent(&self) -> &[JournalLine] {
         self.lines.get(self.picked..).unwrap_or_default()
     }
 
     /// Returns what is known of a step.
-    pub fn record(&self, id: &str) -> Option<Record<'_>> {
+    pub fn record(&self, id: &str) -> Option<JournalRecord<'_>> {
         self.stack(id).pop()
     }
 
@@ -178,28 +178,29 @@ impl Journal {
     /// was.
     pub fn left_out(&self, id: &str) -> Option<&str> {
         let label = id.split('/').next().unwrap_or(id);
-        let Some(Record::Done(done)) = self.record(id) else {
+        let Some(JournalRecord::Done(done)) = self.record(id) else {
             return None;
         };
-        let is_left = |l: &Line| l.event == "left-out" && l.id == label && l.key == done.run;
+        let is_left = |l: &JournalLine| l.event == "left-out" && l.id == label && l.key == done.run;
         self.lines.iter().any(is_left).then_some(done.run.as_str())
     }
 
     /// Returns the records of a step, each of which holds when all after it were undone.
-    pub(super) fn stack(&self, id: &str) -> Vec<Record<'_>> {
-        let mut stack: Vec<Record<'_>> = Vec::new();
+    pub(super) fn stack(&self, id: &str) -> Vec<JournalRecord<'_>> {
+        let mut stack: Vec<JournalRecord<'_>> = Vec::new();
         for line in self.lines.iter().filter(|l| l.id == id) {
             match line.event.as_str() {
-                "start" => stack.push(Record::Unfinished(line)),
+                "start" => stack.push(JournalRecord::Unfinished(line)),
                 "done" => {
-                    if matches!(stack.last(), Some(Record::Unfinished(l)) if l.run == line.run) {
+                    if matches!(stack.last(), Some(JournalRecord::Unfinished(l)) if l.run == line.run)
+                    {
                         stack.pop();
                     }
-                    stack.push(Record::Done(line));
+                    stack.push(JournalRecord::Done(line));
                 }
                 // The run that was undone stands in the key's column.
                 "undone" => stack.retain(|r| r.line().run != line.key),
-                "undo-failed" => stack.push(Record::Unfinished(line)),
+                "undo-failed" => stack.push(JournalRecord::Unfinished(line)),
                 _ => {}
             }
         }
@@ -219,8 +220,8 @@ impl Journal {
 
     /// Returns the lines that begin the attempts at a use, each the last one when all after it
     /// were rolled back, and those that end them.
-    pub(super) fn attempts(&self, label: &str) -> Vec<(&Line, Option<&Line>)> {
-        let mut attempts: Vec<(&Line, Option<&Line>)> = Vec::new();
+    pub(super) fn attempts(&self, label: &str) -> Vec<(&JournalLine, Option<&JournalLine>)> {
+        let mut attempts: Vec<(&JournalLine, Option<&JournalLine>)> = Vec::new();
         for (at, line) in self.lines.iter().enumerate() {
             match line.event.as_str() {
                 "begin" if line.id == label => attempts.push((line, None)),
@@ -256,8 +257,8 @@ impl Journal {
     }
 
     /// Returns the lines of the notes that hold, oldest first.
-    pub(super) fn noted(&self, label: &str) -> Vec<&Line> {
-        let mut noted: Vec<&Line> = Vec::new();
+    pub(super) fn noted(&self, label: &str) -> Vec<&JournalLine> {
+        let mut noted: Vec<&JournalLine> = Vec::new();
         for line in self.lines.iter().filter(|l| l.id == label) {
             let is_note = line.event == "note";
             if is_note || line.event == "drop" {
@@ -274,8 +275,12 @@ impl Journal {
     pub fn last_run(&self, label: &str) -> Option<String> {
         let lines = self.lines.iter().filter(|l| is_step_of(&l.id, label));
         let ids: BTreeSet<&str> = lines.map(|l| l.id.as_str()).collect();
-        let records: Vec<Record<'_>> = ids.into_iter().filter_map(|id| self.record(id)).collect();
-        let last = records.iter().map(Record::line).max_by_key(|l| l.number)?;
+        let records: Vec<JournalRecord<'_>> =
+            ids.into_iter().filter_map(|id| self.record(id)).collect();
+        let last = records
+            .iter()
+            .map(JournalRecord::line)
+            .max_by_key(|l| l.number)?;
         Some(last.run.clone())
     }
 
@@ -289,7 +294,7 @@ impl Journal {
     }
 
     /// Returns the first line of each run that can be told of.
-    fn firsts(&self) -> VecDeque<&Line> {
+    fn firsts(&self) -> VecDeque<&JournalLine> {
         let mut met = BTreeSet::new();
         let lines = self.recent().iter();
         lines.filter(|l| met.insert(l.run.as_str())).collect()
@@ -341,7 +346,8 @@ impl Journal {
 /// A host's journal is the order of what ran there, whatever its clock says and however many
 /// runs began in one second; clocks decide only between runs that share no host.
 pub fn in_order<'a>(journals: impl IntoIterator<Item = &'a Journal>) -> Vec<String> {
-    let mut queues: Vec<VecDeque<&Line>> = journals.into_iter().map(Journal::firsts).collect();
+    let mut queues: Vec<VecDeque<&JournalLine>> =
+        journals.into_iter().map(Journal::firsts).collect();
     let mut behind: BTreeMap<&str, usize> = BTreeMap::new();
     for line in queues.iter().flatten() {
         *behind.entry(&line.run).or_default() += 1;
@@ -349,7 +355,7 @@ pub fn in_order<'a>(journals: impl IntoIterator<Item = &'a Journal>) -> Vec<Stri
     let mut runs = Vec::new();
     loop {
         let heads = || queues.iter().filter_map(|q| q.front().copied());
-        let waits = |line: &Line| {
+        let waits = |line: &JournalLine| {
             let at_front = heads().filter(|l| l.run == line.run).count();
             behind
                 .get(line.run.as_str())
@@ -371,11 +377,11 @@ pub fn in_order<'a>(journals: impl IntoIterator<Item = &'a Journal>) -> Vec<Stri
     }
 }
 
-impl Record<'_> {
+impl JournalRecord<'_> {
     /// Returns the journal's line.
-    pub fn line(&self) -> &Line {
+    pub fn line(&self) -> &JournalLine {
         match self {
-            Record::Unfinished(line) | Record::Done(line) => line,
+            JournalRecord::Unfinished(line) | JournalRecord::Done(line) => line,
         }
     }
 }
@@ -385,14 +391,14 @@ fn is_step_of(id: &str, label: &str) -> bool {
     id.strip_prefix(label).is_some_and(|r| r.starts_with('/'))
 }
 
-fn numbered(bytes: &[u8]) -> Vec<Line> {
+fn numbered(bytes: &[u8]) -> Vec<JournalLine> {
     let lines = bytes.split(|b| *b == b'\n').enumerate();
     lines
         .filter_map(|(at, line)| parse_line(at + 1, std::str::from_utf8(line).ok()?))
         .collect()
 }
 
-fn parse_line(number: usize, text: &str) -> Option<Line> {
+fn parse_line(number: usize, text: &str) -> Option<JournalLine> {
     let columns: Vec<&str> = text.split('\t').collect();
     let [version, event, time, run, seq, id, key, who, detail] = columns.as_slice() else {
         return None;
@@ -400,7 +406,7 @@ fn parse_line(number: usize, text: &str) -> Option<Line> {
     if *version != VERSION {
         return None;
     }
-    Some(Line {
+    Some(JournalLine {
         number,
         event: (*event).to_owned(),
         time: time.parse().ok()?,
@@ -459,8 +465,8 @@ mod tests {
     fn check(lines: &[&str], expected: Option<&str>) {
         let journal = journal(lines);
         let found = journal.record("web/switch").map(|r| match r {
-            Record::Done(l) => l.key.clone(),
-            Record::Unfinished(_) => String::from("?"),
+            JournalRecord::Done(l) => l.key.clone(),
+            JournalRecord::Unfinished(_) => String::from("?"),
         });
         assert_eq!(found.as_deref(), expected, "{lines:?}");
     }

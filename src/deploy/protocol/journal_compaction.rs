@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::protocol::journal::{Journal, Line};
+use crate::deploy::protocol::journal::{Journal, JournalLine};
 
 /// So many runs that still say something stay whole. A way back is kept for a fifth of them; both
 /// count what [`Journal::runs`] returns, so that runs which went back push none out.
@@ -67,12 +67,12 @@ impl Journal {
                 picked.insert(line.number);
                 // What is done took some time.
                 let is_start =
-                    |l: &&Line| l.event == "start" && l.id == line.id && l.run == line.run;
+                    |l: &&JournalLine| l.event == "start" && l.id == line.id && l.run == line.run;
                 let start = before.lines().iter().take_while(|l| l.number < line.number);
                 picked.extend(start.filter(is_start).last().map(|l| l.number));
             }
             let attempts = before.attempts(id);
-            let begun: Vec<&Line> = attempts.iter().map(|(begun, _)| *begun).collect();
+            let begun: Vec<&JournalLine> = attempts.iter().map(|(begun, _)| *begun).collect();
             let top = top(&begun, &rolled_back).len();
             for (begun, ended) in attempts.iter().rev().take(top) {
                 picked.insert(begun.number);
@@ -89,7 +89,7 @@ impl Journal {
 
 /// Returns the end of a stack that begins with the last line whose run is not among those that
 /// were taken back since.
-fn top<'a, 'b>(stack: &'b [&'a Line], back: &BTreeSet<&str>) -> &'b [&'a Line] {
+fn top<'a, 'b>(stack: &'b [&'a JournalLine], back: &BTreeSet<&str>) -> &'b [&'a JournalLine] {
     let lowest = stack.iter().rposition(|l| !back.contains(l.run.as_str()));
     stack.get(lowest.unwrap_or(0)..).unwrap_or_default()
 }
@@ -186,7 +186,10 @@ mod tests {
         let mut all = Vec::new();
         for id in STEPS {
             let record = journal.record(id).map(|record| {
-                let is_done = matches!(record, crate::deploy::protocol::journal::Record::Done(_));
+                let is_done = matches!(
+                    record,
+                    crate::deploy::protocol::journal::JournalRecord::Done(_)
+                );
                 (
                     is_done,
                     record.line().run.clone(),

@@ -13,7 +13,7 @@ use crate::deploy::protocol::frames::Frame;
 /// What holds an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum HolderKind {
     /// A run, as long as it is at work.
     Run,
     /// A person, across runs: `rel lock`.
@@ -24,7 +24,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseHolder {
     /// What holds it.
-    pub kind: Kind,
+    pub kind: HolderKind,
     /// The fencing token under which it was taken.
     pub token: u64,
     /// `user@machine`.
@@ -48,8 +48,8 @@ impl LeaseHolder {
         };
         Some(Self {
             kind: match *kind {
-                "run" => Kind::Run,
-                "freeze" => Kind::Freeze,
+                "run" => HolderKind::Run,
+                "freeze" => HolderKind::Freeze,
                 _ => return None,
             },
             token: token.parse().ok()?,
@@ -68,8 +68,8 @@ impl LeaseHolder {
     /// Returns one line for people: who, since when, what for.
     pub fn line(&self) -> String {
         let (verb, purpose) = match self.kind {
-            Kind::Run => ("is at work", &self.purpose),
-            Kind::Freeze => ("holds it", &self.purpose),
+            HolderKind::Run => ("is at work", &self.purpose),
+            HolderKind::Freeze => ("holds it", &self.purpose),
         };
         let rest = match self.rest {
             Some(rest) => format!(", {} more", span(rest)),
@@ -85,15 +85,15 @@ impl LeaseHolder {
     fn facts(&self, mut error: Box<Error>) -> Box<Error> {
         error = error.note("who", self.who.clone());
         error = match self.kind {
-            Kind::Run => error.note("doing", self.purpose.clone()),
-            Kind::Freeze => error.note("reason", self.purpose.clone()),
+            HolderKind::Run => error.note("doing", self.purpose.clone()),
+            HolderKind::Freeze => error.note("reason", self.purpose.clone()),
         };
         if let Some(run) = &self.run {
             error = error.note("run", run.clone());
         }
         error = error.note("since", format!("{} ago", span(self.age)));
         match (self.kind, self.rest) {
-            (Kind::Run, _) => error,
+            (HolderKind::Run, _) => error,
             (_, Some(rest)) => error.note("until", format!("{} from now", span(rest))),
             (_, None) => error.note("until", "it is given back"),
         }
@@ -107,12 +107,12 @@ pub fn lease_refused_error(host: &str, words: &str, says: &str) -> Box<Error> {
         return Error::host(format!("somebody else is at work on host `{host}`"));
     };
     let error = match held.kind {
-        Kind::Run => Error::host(format!("somebody else is at work on host `{host}`")),
-        Kind::Freeze => Error::host(format!("somebody holds `{words}` on host `{host}`")),
+        HolderKind::Run => Error::host(format!("somebody else is at work on host `{host}`")),
+        HolderKind::Freeze => Error::host(format!("somebody holds `{words}` on host `{host}`")),
     };
     let help = match held.kind {
-        Kind::Run => "run the same command again when they are done".to_owned(),
-        Kind::Freeze => {
+        HolderKind::Run => "run the same command again when they are done".to_owned(),
+        HolderKind::Freeze => {
             format!("ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly")
         }
     };

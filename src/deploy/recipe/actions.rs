@@ -10,8 +10,8 @@ use kdl::{KdlDocument, KdlNode, KdlValue};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template};
 use crate::deploy::recipe::names::NameRules;
-use crate::deploy::recipe::reader::{Reader, text_of};
-use crate::deploy::recipe::{Action, Kind, Leads, Wait, WaitFor};
+use crate::deploy::recipe::reader::{NodeReader, text_of};
+use crate::deploy::recipe::{Action, ParamKind, PortTarget, Wait, WaitFor};
 
 /// Lets root write into a directory that another user of the host can change.
 pub const INTO_FOREIGN: &str = "into-foreign";
@@ -24,7 +24,7 @@ const HTTP_PROPERTIES: [&str; 7] = [
     "status", "contains", "header", "login", "user", "password", "ca",
 ];
 
-impl Reader {
+impl NodeReader {
     pub(in crate::deploy) fn action(&mut self, node: &KdlNode) -> Option<Action> {
         let name = node.name().value();
         let allowed: &[&str] = match name {
@@ -102,7 +102,7 @@ impl Reader {
         Some(Action::Port {
             name: self.template(&name, Mode::Plain, NameRules::Late, place),
             listen: self.required(node, "listen", Mode::Plain)?,
-            leads: Leads::To(self.required(node, "to", Mode::Plain)?),
+            leads: PortTarget::To(self.required(node, "to", Mode::Plain)?),
         })
     }
 
@@ -145,7 +145,7 @@ impl Reader {
         Some(Action::Port {
             name,
             listen,
-            leads: Leads::Answer {
+            leads: PortTarget::Answer {
                 status,
                 headers,
                 body,
@@ -166,7 +166,7 @@ impl Reader {
             return Some(Action::Fetch { path, to });
         }
         let name = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
-        match name.filter(|n| self.names.params.get(*n) == Some(&Kind::Artifact)) {
+        match name.filter(|n| self.names.params.get(*n) == Some(&ParamKind::Artifact)) {
             Some(name) => Some(Action::Put {
                 artifact: name.to_owned(),
                 to,
@@ -218,7 +218,7 @@ impl Reader {
 
     /// Permission bits: a file with a secret in it is nobody else's, unless it is said whose.
     fn mode(&mut self, node: &KdlNode, content: &Template) -> String {
-        let is_secret = |name: &str| self.names.params.get(name) == Some(&Kind::Secret);
+        let is_secret = |name: &str| self.names.params.get(name) == Some(&ParamKind::Secret);
         let is_secret = content.names().any(is_secret);
         let usual = if is_secret { "0600" } else { "0644" };
         let mode = node.entry("mode").and_then(text_of);

@@ -7,7 +7,7 @@ use kdl::KdlNode;
 use crate::core::template::Mode;
 use crate::deploy::recipe::Step;
 use crate::deploy::recipe::names::NameRules;
-use crate::deploy::recipe::reader::{Reader, text_of};
+use crate::deploy::recipe::reader::{NodeReader, text_of};
 
 /// The marks of a step, as templates or as texts.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,7 @@ impl<T> Default for StepEffects<T> {
     }
 }
 
-impl Reader {
+impl NodeReader {
     /// Reads the marks among the properties of a step.
     pub(in crate::deploy) fn marks(&mut self, node: &KdlNode, step: &mut Step) {
         if node.get("destructive").and_then(|v| v.as_bool()) != Some(false) {

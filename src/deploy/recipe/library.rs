@@ -13,7 +13,7 @@ use crate::build::model::{Arg, Use};
 use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, ReadFile};
-use crate::deploy::recipe::{Recipe, driver, parse};
+use crate::deploy::recipe::{Recipe, driver, parser};
 
 /// The recipes that ship inside the binary.
 const SHIPPED: &[(&str, &str)] = &[
@@ -147,7 +147,7 @@ impl Recipes {
 
     /// Reads a recipe of the project.
     fn add(&mut self, name: &str, text: String, file: u16) {
-        match parse::recipe(name, &text, file) {
+        match parser::recipe(name, &text, file) {
             Ok(recipe) => {
                 let text = Text::new(Cow::Owned(text), file);
                 text.recipe.get_or_init(|| Some(Arc::new(recipe)));
@@ -164,7 +164,7 @@ impl Recipes {
     pub fn get(&self, name: &str) -> Option<&Arc<Recipe>> {
         let text = self.texts.get(name)?;
         let read = || {
-            parse::recipe(name, &text.text, text.file)
+            parser::recipe(name, &text.text, text.file)
                 .ok()
                 .map(Arc::new)
         };
@@ -198,7 +198,7 @@ impl Recipes {
             }));
         };
         let base = (&*base.text, base.file);
-        let read = parse::with_driver(&recipe.name, base, &arg.text, (&driver.text, driver.file));
+        let read = parser::with_driver(&recipe.name, base, &arg.text, (&driver.text, driver.file));
         match read.map(Arc::new) {
             Ok(recipe) => {
                 driven.insert(names, recipe.clone());

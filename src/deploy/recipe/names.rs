@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::template::{Mode, Template};
-use crate::deploy::recipe::Kind;
+use crate::deploy::recipe::ParamKind;
 
 /// Names that every recipe has.
 const BUILT_IN: [&str; 9] = [
@@ -46,16 +46,16 @@ pub fn only_in_files(name: &str) -> (String, Option<String>) {
 
 /// The names that one recipe declares.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct RecipeNames {
     /// Parameters with the way they are read.
-    pub params: BTreeMap<String, Kind>,
+    pub params: BTreeMap<String, ParamKind>,
     /// Facts.
     pub facts: BTreeSet<String>,
     lets: BTreeSet<String>,
     late_lets: BTreeSet<String>,
 }
 
-impl Names {
+impl RecipeNames {
     /// Declares a derived name; it is late when its value is.
     pub fn declare_let(&mut self, name: &str, value: &Template) {
         if value.names().any(|n| self.is_late(n)) {
@@ -100,9 +100,9 @@ impl Names {
         let (head, tail) = name.split_once('.').unwrap_or((name, ""));
         let kind = self.params.get(name).or_else(|| self.params.get(head));
         match kind {
-            Some(Kind::Text | Kind::Driver) if tail.is_empty() => {}
-            Some(Kind::Command) if tail == "id" => {}
-            Some(Kind::Command) if tail.is_empty() => {
+            Some(ParamKind::Text | ParamKind::Driver) if tail.is_empty() => {}
+            Some(ParamKind::Command) if tail == "id" => {}
+            Some(ParamKind::Command) if tail.is_empty() => {
                 if mode == Mode::Plain {
                     return Err((
                         format!("the command `{{{name}}}` stands where no shell reads it"),
@@ -112,10 +112,10 @@ impl Names {
                     ));
                 }
             }
-            Some(Kind::Artifact) if matches!(tail, "sha256" | "id" | "name") => {}
-            Some(Kind::Secret) if tail.is_empty() && allow == NameRules::Content => {}
-            Some(Kind::Secret) => return Err(only_in_files(name)),
-            Some(Kind::Artifact) => {
+            Some(ParamKind::Artifact) if matches!(tail, "sha256" | "id" | "name") => {}
+            Some(ParamKind::Secret) if tail.is_empty() && allow == NameRules::Content => {}
+            Some(ParamKind::Secret) => return Err(only_in_files(name)),
+            Some(ParamKind::Artifact) => {
                 return Err((
                     format!("the artifact `{{{name}}}` can not stand in a text"),
                     Some(format!(

@@ -11,7 +11,7 @@ use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use crate::core::diagnostics::{Diagnostic, Span, suggest};
 use crate::core::kdl_text::{self, Part};
 use crate::core::template::{Mode, Template};
-use crate::deploy::recipe::names::{NameRules, Names};
+use crate::deploy::recipe::names::{NameRules, RecipeNames};
 
 /// Parses the text of file number `file`; with the mistakes in it that the parser takes.
 pub(in crate::deploy) fn document(
@@ -45,20 +45,20 @@ pub fn text_of(entry: &KdlEntry) -> Option<String> {
 }
 
 /// A file being read.
-pub(in crate::deploy) struct Reader {
+pub(in crate::deploy) struct NodeReader {
     pub(in crate::deploy) file: u16,
     pub(in crate::deploy) mistakes: Vec<Diagnostic>,
-    pub(in crate::deploy) names: Names,
+    pub(in crate::deploy) names: RecipeNames,
     /// Values of hosts that were named since these were taken.
     pub(in crate::deploy) host_names: BTreeSet<String>,
 }
 
-impl Reader {
+impl NodeReader {
     pub(in crate::deploy) fn new(file: u16) -> Self {
         Self {
             file,
             mistakes: Vec::new(),
-            names: Names::default(),
+            names: RecipeNames::default(),
             host_names: BTreeSet::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::deploy::remote::archive::{Item, ItemKind};
 
 /// What lies in the last release, as the host's `rel_base` tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
+pub struct ArtifactListing {
     /// Mode and SHA-256 of files that could be linked, by name.
     files: HashMap<Vec<u8>, (u32, Vec<u8>)>,
     /// All the rest but directories.
@@ -29,7 +29,7 @@ pub struct Delta {
     kept: HashSet<Vec<u8>>,
 }
 
-impl Listing {
+impl ArtifactListing {
     /// Reads what a host told, in parts: files of mode 0644, files of mode 0755 (as `sha256sum`
     /// prints them), others, directories. `None` if there is nothing, or a name that lines can
     /// not hold.
@@ -116,7 +116,7 @@ mod tests {
             sum("a"),
             sum("e")
         );
-        let listing = Listing::parse(listing.as_bytes()).expect("reads");
+        let listing = ArtifactListing::parse(listing.as_bytes()).expect("reads");
         let items = crate::deploy::remote::archive::list(&[dir.path().to_owned()]).expect("lists");
         let digest = |item: &Item| std::fs::read_to_string(&item.path).map(|text| sum(&text));
         let delta = listing.delta(&items, &digest).expect("compares");
@@ -145,13 +145,13 @@ mod tests {
             "x\n--\n--\n--\n--\n",
             "--\n--\n./a\nb\n--\n--\n",
         ] {
-            assert_eq!(Listing::parse(text.as_bytes()), None, "{text:?}");
+            assert_eq!(ArtifactListing::parse(text.as_bytes()), None, "{text:?}");
         }
-        let whole = Listing::parse(b"--\n--\n--\n.\n--\n");
-        assert_eq!(whole, Some(Listing::default()));
+        let whole = ArtifactListing::parse(b"--\n--\n--\n.\n--\n");
+        assert_eq!(whole, Some(ArtifactListing::default()));
         // The same mode is asked for.
         let sum = "a".repeat(64);
-        let listing = Listing::parse(format!("--\n{sum}  ./f\n--\n--\n--\n").as_bytes());
+        let listing = ArtifactListing::parse(format!("--\n{sum}  ./f\n--\n--\n--\n").as_bytes());
         let file = |mode| Item::file("f", mode);
         let digest = |_: &Item| Ok(sum.clone());
         let delta = |mode| {

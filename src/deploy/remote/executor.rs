@@ -14,7 +14,7 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress, StepStatus};
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::plan::use_on_host::{ResolvedAction, RunsOn, UseOnHost};
-use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, StepVerdict};
 use crate::deploy::protocol::journal::Run;
 use crate::deploy::protocol::program;
 use crate::deploy::remote::deploy_windows::DeployWindows;
@@ -252,7 +252,7 @@ impl Executor<'_> {
             self.progress.event(&Event::Warning { text });
         }
         let mut line = StepBatch::new(self, planned, done);
-        if planned.steps.iter().any(|s| s.verdict == Verdict::Run) {
+        if planned.steps.iter().any(|s| s.verdict == StepVerdict::Run) {
             self.send_artifacts(planned, job)?;
             if planned.is_new_attempt
                 && let Some(host) = &planned.host
@@ -268,16 +268,16 @@ impl Executor<'_> {
         }
         for step in &planned.steps {
             match (step.verdict, &step.host) {
-                (Verdict::Ask, _) => self.ask_here(planned, step, done)?,
-                (Verdict::Run, Some(host)) if step.draft.seat == RunsOn::Operator => {
+                (StepVerdict::Ask, _) => self.ask_here(planned, step, done)?,
+                (StepVerdict::Run, Some(host)) if step.draft.seat == RunsOn::Operator => {
                     line.at(host)?;
                     line.run_local_step(step, host)?;
                 }
-                (Verdict::Run, Some(host)) => {
+                (StepVerdict::Run, Some(host)) => {
                     line.at(host)?;
                     line.push_step(step)?;
                 }
-                (Verdict::Held, _) => {}
+                (StepVerdict::Held, _) => {}
                 _ => self.tell_fresh(step),
             }
         }
@@ -305,7 +305,7 @@ impl Executor<'_> {
         let base_of = |artifact: &Artifact| {
             planned.steps.iter().find_map(|s| match &s.draft.act {
                 ResolvedAction::Put { sha256, base, .. }
-                    if s.verdict == Verdict::Run && *sha256 == artifact.sha256 =>
+                    if s.verdict == StepVerdict::Run && *sha256 == artifact.sha256 =>
                 {
                     Some(base.as_str())
                 }

@@ -12,7 +12,7 @@ use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::random;
 use crate::core::progress::{Event, Progress};
-use crate::deploy::Request;
+use crate::deploy::DeployRequest;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::guards::foreign_help;
 use crate::deploy::plan::host_query::{ANSWER_MAX, HostQuery, HostReports, QueryScope};
@@ -58,7 +58,7 @@ impl HostPool {
     ///
     /// Absolute roots are known beforehand: then nothing is waited for here.
     pub fn open(
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         hosts: &BTreeMap<String, Host>,
         progress: &dyn Progress,
         interrupted: &AtomicBool,
@@ -67,13 +67,13 @@ impl HostPool {
     }
 
     /// Returns the gates that connections of an environment go through.
-    pub fn gates(request: &Request<'_>) -> Arc<Gates> {
+    pub fn gates(request: &DeployRequest<'_>) -> Arc<Gates> {
         Gates::new(request.environment.connections.unwrap_or(gates::EACH))
     }
 
     /// Does as [`HostPool::open`], through gates that other fleets go through as well.
     pub fn open_through(
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         hosts: &BTreeMap<String, Host>,
         gates: &Arc<Gates>,
         progress: &dyn Progress,
@@ -123,7 +123,7 @@ impl HostPool {
     }
 
     /// Asks hosts for their roots, where these are not absolute.
-    fn find_roots(&mut self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+    fn find_roots(&mut self, request: &DeployRequest<'_>, interrupted: &AtomicBool) -> Result<()> {
         let mut all = self.members.values();
         if all.all(|member| member.header.root.starts_with('/')) {
             return Ok(());

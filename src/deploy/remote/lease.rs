@@ -20,7 +20,7 @@ use crate::deploy::remote::deploy_windows::DeployWindows;
 use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::lease_acquire::{self, LeaseMode, LeaseRequest};
 use crate::deploy::remote::step_batch::first_bytes;
-use crate::deploy::{Request, jobs, open, who_has_roles};
+use crate::deploy::{DeployRequest, jobs, open, who_has_roles};
 
 /// What `rel lock` and `rel unlock` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,7 +34,7 @@ pub struct Locked {
 /// Holds an environment for a person, on all its hosts once all their leases are had. Where one of
 /// them can not write it down after that, an error names it, and the others are held.
 pub fn freeze(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     reason: &str,
     span: Option<Duration>,
     progress: &dyn Progress,
@@ -55,7 +55,7 @@ pub fn freeze(
 
 /// Ends a person's hold: one's own, or with a reason anybody's, and a run's that is at work.
 pub fn unfreeze(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     reason: Option<&str>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -91,7 +91,7 @@ pub fn unfreeze(
 
 /// What became of a scope that was to be given up, by host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Abandoned {
+pub struct AbandonedScopes {
     /// Files with the ways out of what was given up.
     pub abandoned: BTreeMap<String, String>,
     /// Hosts where it could be left after all.
@@ -104,12 +104,12 @@ pub struct Abandoned {
 /// # Errors
 /// No host owes it; or a host owes another one, which is to be left first.
 pub fn abandon(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     scope: &str,
     reason: &str,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
-) -> Result<Abandoned> {
+) -> Result<AbandonedScopes> {
     let fleet = open(request, progress, interrupted)?;
     let seen = fleet.query(&[], QueryScope::Decide, interrupted)?;
     let owes = |name: &&str| {
@@ -132,7 +132,7 @@ pub fn abandon(
         });
     }
     let wanted = LeaseRequest {
-        abandoned: Some(lease_acquire::Abandoned { scope, reason }),
+        abandoned: Some(lease_acquire::ScopeToAbandon { scope, reason }),
         ..LeaseRequest::new(&hosts, &seen, LeaseMode::Run)
     };
     fleet.lock(&wanted, progress, interrupted)?;
@@ -147,7 +147,7 @@ pub fn abandon(
         }
         false => Ok(None),
     })?;
-    let mut done = Abandoned::default();
+    let mut done = AbandonedScopes::default();
     for (host, file) in said {
         match file {
             None => {}
@@ -165,7 +165,7 @@ pub fn abandon(
 /// The environment is outside of its window, a host is held by somebody else, or a service does not
 /// end.
 pub fn remove_orphans(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<BTreeMap<String, Vec<OrphanService>>> {
@@ -224,7 +224,7 @@ pub fn remove_orphans(
 
 /// Opens all hosts of an environment and takes their leases.
 fn all_hosts(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     mode: LeaseMode,
     progress: &dyn Progress,
     interrupted: &AtomicBool,

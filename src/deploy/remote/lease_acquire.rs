@@ -18,11 +18,11 @@ pub struct LeaseRequest<'a> {
     /// Directories, by host, that are written into: no lease if root must not.
     pub directories: BTreeMap<String, Directories>,
     /// A scope that is given up where it can not be left.
-    pub abandoned: Option<Abandoned<'a>>,
+    pub abandoned: Option<ScopeToAbandon<'a>>,
 }
 
 /// A scope that a person gives up.
-pub struct Abandoned<'a> {
+pub struct ScopeToAbandon<'a> {
     /// Its name.
     pub scope: &'a str,
     /// Why; for the journal.

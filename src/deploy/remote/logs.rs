@@ -20,7 +20,7 @@ use crate::deploy::remote::gates::Gates;
 use crate::deploy::remote::host_pool::{self, HostPool};
 use crate::deploy::report::log_dedup::{DedupLine, LogDedup, LogLine, unseen};
 use crate::deploy::report::log_timestamps::{StampClock, stamp};
-use crate::deploy::{Request, known_roots, world};
+use crate::deploy::{DeployRequest, known_roots, world};
 
 /// So long a line waits for others like it, while logs are followed.
 const WINDOW: Duration = Duration::from_millis(500);
@@ -78,7 +78,7 @@ enum Came {
 
 /// Tells the logs of all hosts.
 pub fn tell(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     wanted: Wanted,
     tell: &dyn Fn(&DedupLine),
     progress: &dyn Progress,
@@ -201,7 +201,7 @@ fn in_order(mut lines: Vec<LogLine>, fold: &mut LogDedup, now: u64) {
 
 /// Listens to one host.
 struct Listener<'a> {
-    request: &'a Request<'a>,
+    request: &'a DeployRequest<'a>,
     wanted: Wanted,
     host: &'a Host,
     /// Those of all hosts.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::deploy::plan::port::Answer;
+use crate::deploy::plan::port::MaintenanceReply;
 
 /// Clients at a time.
 const CLIENTS_MAX: usize = 512;
@@ -27,7 +27,7 @@ const TICK: Timespec = Timespec {
 };
 
 /// Answers until the process ends.
-pub fn serve(listener: &TcpListener, answer: &Answer) -> std::io::Result<()> {
+pub fn serve(listener: &TcpListener, answer: &MaintenanceReply) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut clients: Vec<Client> = Vec::new();
     loop {
@@ -61,7 +61,7 @@ fn wait(listener: &TcpListener, clients: &[Client]) -> std::io::Result<Vec<bool>
     Ok(wanted.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-fn accept(listener: &TcpListener, clients: &mut Vec<Client>, answer: &Answer) {
+fn accept(listener: &TcpListener, clients: &mut Vec<Client>, answer: &MaintenanceReply) {
     // Any error but "nobody is there" is that of one client, or passes: out of descriptors.
     while let Ok((stream, _)) = listener.accept() {
         if stream.set_nonblocking(true).is_err() {
@@ -125,14 +125,14 @@ impl Client {
     }
 
     /// Reads and writes what can be without waiting.
-    fn go_on(&mut self, answer: &Answer) {
+    fn go_on(&mut self, answer: &MaintenanceReply) {
         if self.output.is_empty() {
             self.read(answer);
         }
         self.write();
     }
 
-    fn read(&mut self, answer: &Answer) {
+    fn read(&mut self, answer: &MaintenanceReply) {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
@@ -160,7 +160,7 @@ impl Client {
     }
 
     /// Answers all requests whose heads are there.
-    fn answer_all(&mut self, answer: &Answer) {
+    fn answer_all(&mut self, answer: &MaintenanceReply) {
         while self.stage == Stage::Open {
             let request = match head_end(&self.input) {
                 Some(end) => Request::read(&self.input.drain(..end).collect::<Vec<u8>>()),
@@ -243,7 +243,7 @@ impl Request {
     }
 }
 
-fn response(answer: &Answer, request: Request) -> Vec<u8> {
+fn response(answer: &MaintenanceReply, request: Request) -> Vec<u8> {
     let has_no_body = matches!(answer.status.as_str(), "204" | "304");
     let mut text = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(&answer.status));
     for (name, value) in &answer.headers {

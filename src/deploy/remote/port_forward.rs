@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::plan::port::Port;
-use crate::deploy::remote::port_forwarder::{ARG, ForwardRequest, Line, STOP};
+use crate::deploy::remote::port_forwarder::{ARG, ForwardRequest, ForwarderLifeline, STOP};
 use crate::deploy::remote::transport::{self, System};
 
 /// A porter that has not said a word by then is given up.
@@ -56,7 +56,7 @@ impl ForwarderProcesses {
     ) -> Result<Forward> {
         let line = match host.reach {
             Reach::Local => None,
-            Reach::Ssh { .. } => Some(Line {
+            Reach::Ssh { .. } => Some(ForwarderLifeline {
                 words: self.system.line(host)?,
                 input: transport::first_input(&port.host_end(state)),
             }),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::plan::port::Leads;
+use crate::deploy::plan::port::ForwardTarget;
 use crate::deploy::remote::maintenance_server;
 
 /// The argument that makes `rel` a porter; no command of a person.
@@ -37,14 +37,14 @@ pub struct ForwardRequest {
     /// Address to open.
     pub listen: String,
     /// What is found there.
-    pub leads: Leads,
+    pub leads: ForwardTarget,
     /// What opens the port on the host; nothing on this machine.
-    pub line: Option<Line>,
+    pub line: Option<ForwarderLifeline>,
 }
 
 /// A line to a host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Line {
+pub struct ForwarderLifeline {
     /// The `ssh` with its arguments.
     pub words: Vec<String>,
     /// What the host reads first.
@@ -70,8 +70,8 @@ pub fn serve(mut input: impl BufRead + Send + 'static, mut output: impl Write) -
     };
     if writeln!(output, "up").and_then(|()| output.flush()).is_ok() {
         let linger = match order.leads {
-            Leads::Answer(_) => LINGER,
-            Leads::To(_) => Duration::ZERO,
+            ForwardTarget::Answer(_) => LINGER,
+            ForwardTarget::To(_) => Duration::ZERO,
         };
         opened.wait(input, linger);
     }
@@ -93,10 +93,10 @@ fn open(order: &ForwardRequest) -> Result<Opened, String> {
             )
         })
     };
-    let served = |listener: TcpListener, leads: Leads| {
+    let served = |listener: TcpListener, leads: ForwardTarget| {
         std::thread::spawn(move || match leads {
-            Leads::To(to) => relay(&listener, &to),
-            Leads::Answer(answer) => drop(maintenance_server::serve(&listener, &answer)),
+            ForwardTarget::To(to) => relay(&listener, &to),
+            ForwardTarget::Answer(answer) => drop(maintenance_server::serve(&listener, &answer)),
         });
     };
     let Some(line) = &order.line else {
@@ -104,8 +104,8 @@ fn open(order: &ForwardRequest) -> Result<Opened, String> {
         return Ok(Opened { line: None });
     };
     let target = match &order.leads {
-        Leads::To(to) => to.clone(),
-        Leads::Answer(_) => {
+        ForwardTarget::To(to) => to.clone(),
+        ForwardTarget::Answer(_) => {
             let listener = bind("127.0.0.1:0")?;
             let address = listener.local_addr();
             let address = address.map_err(|e| crate::core::error::os_text(&e))?;
@@ -119,7 +119,7 @@ fn open(order: &ForwardRequest) -> Result<Opened, String> {
 
 /// Starts `ssh` and waits until the host's end says that the port is open: with
 /// `ExitOnForwardFailure` it says nothing otherwise.
-fn open_line(line: &Line, spec: &str) -> Result<Child, String> {
+fn open_line(line: &ForwarderLifeline, spec: &str) -> Result<Child, String> {
     let failed =
         |e: std::io::Error| format!("cannot start ssh: {}", crate::core::error::os_text(&e));
     let (program, words) = line.words.split_first().ok_or("there is no ssh")?;

@@ -21,12 +21,12 @@ use crate::deploy::plan::planner;
 use crate::deploy::plan::planner::PlanOptions;
 use crate::deploy::plan::roles::{self, Roles};
 use crate::deploy::plan::use_on_host::{ResolvedAction, UseOnHost};
-use crate::deploy::plan::{HostState, Plan, Verdict};
+use crate::deploy::plan::{HostState, Plan, StepVerdict};
 use crate::deploy::remote::deploy_windows::DeployWindows;
 use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::lease_acquire::{Directories, LeaseMode, LeaseRequest};
 use crate::deploy::remote::roll_back;
-use crate::deploy::{Request, jobs, who_has_roles, world};
+use crate::deploy::{DeployRequest, jobs, who_has_roles, world};
 
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct PreparedRun<'a> {
@@ -42,7 +42,7 @@ pub(in crate::deploy) struct PreparedRun<'a> {
 
 /// Opens all hosts, asks them, and decides what is to be done.
 pub(in crate::deploy) fn prepare<'a>(
-    request: &'a Request<'a>,
+    request: &'a DeployRequest<'a>,
     depth: QueryScope,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -91,7 +91,7 @@ impl PreparedRun<'_> {
     /// Asks once more who has which role, under the leases: from here on that holds.
     pub(in crate::deploy) fn recheck_roles(
         &self,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         interrupted: &AtomicBool,
     ) -> Result<()> {
         if self.plan.to_run == 0 || self.roles.is_empty() {
@@ -107,7 +107,7 @@ impl PreparedRun<'_> {
     /// Takes the leases of the hosts that will change, for a plan that holds under them.
     pub(in crate::deploy) fn take_leases(
         &mut self,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         progress: &dyn Progress,
         interrupted: &AtomicBool,
     ) -> Result<()> {
@@ -138,7 +138,7 @@ impl PreparedRun<'_> {
         }
     }
 
-    fn decide(&mut self, request: &Request<'_>) -> Result<()> {
+    fn decide(&mut self, request: &DeployRequest<'_>) -> Result<()> {
         let now = PlanOptions {
             run_id: &request.run_id,
             is_forced: request.force,
@@ -161,7 +161,7 @@ impl PreparedRun<'_> {
     }
 
     /// Guards stop what would change anything, and an environment that does nothing but ask.
-    fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
+    fn is_let_through(&self, request: &DeployRequest<'_>) -> Result<()> {
         let blocked = match self.plan.to_run {
             0 if !self.plan.only_asks() => &[],
             _ => self.plan.blocked.as_slice(),
@@ -182,7 +182,7 @@ impl PreparedRun<'_> {
         let roots = self.fleet.roots();
         let mut found: BTreeMap<String, Directories> = BTreeMap::new();
         let steps = self.plan.jobs.iter().flat_map(|job| &job.steps);
-        for step in steps.filter(|step| step.verdict == Verdict::Run) {
+        for step in steps.filter(|step| step.verdict == StepVerdict::Run) {
             let Some(host) = &step.host else { continue };
             let root = roots.get(host).map_or("", String::as_str);
             let dirs = step.draft.writes_into(root);
@@ -197,9 +197,9 @@ impl PreparedRun<'_> {
     }
 
     /// Asks whether what is lost for good may be lost: once, unless it is another loss by now.
-    fn confirm(&self, request: &Request<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
+    fn confirm(&self, request: &DeployRequest<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
         let due = self.plan.destructive.iter();
-        let due = due.filter(|one| one.verdict == Verdict::Run);
+        let due = due.filter(|one| one.verdict == StepVerdict::Run);
         let due: Vec<Destruction> = due.cloned().collect();
         if due.iter().any(|one| !confirmed.contains(one)) {
             (request.confirm)(&due)?;
@@ -211,7 +211,7 @@ impl PreparedRun<'_> {
     /// Tells the journals of the hosts that are changed which guards were gone over, and why.
     pub(in crate::deploy) fn note_overrides(
         &self,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         interrupted: &AtomicBool,
     ) -> Result<()> {
         if request.overrides.guards.is_empty() {
@@ -232,7 +232,7 @@ impl PreparedRun<'_> {
         for (planned, job) in self.plan.jobs.iter_mut().zip(&self.jobs) {
             for step in planned.steps.iter_mut() {
                 let Some(host) = &step.host else { continue };
-                if step.verdict != Verdict::Run {
+                if step.verdict != StepVerdict::Run {
                     continue;
                 }
                 let put = match &step.draft.act {

@@ -10,12 +10,14 @@ use std::sync::atomic::AtomicBool;
 use crate::build::model::Environment;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
-use crate::deploy::plan::expand::EvalContext;
+use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards;
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::localhost::{LOCALHOST, this_machine};
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::rollback_plan::{Kind, Parts, Refused, RollbackPlan, label_of, waits};
+use crate::deploy::plan::rollback_plan::{
+    Parts, Refused, RollbackChangeKind, RollbackPlan, label_of, waits,
+};
 use crate::deploy::plan::use_on_host::UseOnHost;
 use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::frames::{Frame, unanswered};
@@ -25,7 +27,7 @@ use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::lease_acquire::{LeaseMode, LeaseRequest};
 use crate::deploy::remote::roll_back::{self, ExecutedStep, RunToUndo};
 use crate::deploy::remote::step_batch::first_bytes;
-use crate::deploy::{Outcome, Request, hosts_of, who_has_roles, world};
+use crate::deploy::{DeployOutcome, DeployRequest, hosts_of, who_has_roles, world};
 
 /// Most lines that one host may say of what it would take back.
 const LINES_MAX: usize = 100_000;
@@ -47,7 +49,7 @@ pub(in crate::deploy) struct PreparedRollback {
 
 /// Opens the hosts, and asks them what would go back.
 pub(in crate::deploy) fn look_back(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<PreparedRollback> {
@@ -80,7 +82,7 @@ pub(in crate::deploy) fn look_back(
 }
 
 /// Returns the environment with only those uses whose guards are asked on the way back.
-fn asking(request: &Request<'_>, progress: &dyn Progress) -> Environment {
+fn asking(request: &DeployRequest<'_>, progress: &dyn Progress) -> Environment {
     let mut environment = request.environment.clone();
     environment
         .uses
@@ -100,12 +102,12 @@ fn asking(request: &Request<'_>, progress: &dyn Progress) -> Environment {
 }
 
 fn of<'a>(
-    request: &'a Request<'a>,
+    request: &'a DeployRequest<'a>,
     environment: &'a Environment,
     roots: &'a BTreeMap<String, String>,
     holders: Option<&'a Roles>,
-) -> Result<EvalContext<'a>> {
-    Ok(EvalContext {
+) -> Result<PlanContext<'a>> {
+    Ok(PlanContext {
         environment,
         ..world(request, roots, holders)?
     })
@@ -113,7 +115,7 @@ fn of<'a>(
 
 impl PreparedRollback {
     /// Finds the last release that left a way back, and asks what it would change.
-    fn find(&mut self, request: &Request<'_>, interrupted: &AtomicBool) -> Result<()> {
+    fn find(&mut self, request: &DeployRequest<'_>, interrupted: &AtomicBool) -> Result<()> {
         self.passed.clear();
         loop {
             self.back = roll_back::last_release(&self.seen, &self.passed);
@@ -176,7 +178,7 @@ impl PreparedRollback {
     /// Asks the hosts what steps left for their way back, and what would become of each thing.
     fn check_rollback(
         &self,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         interrupted: &AtomicBool,
     ) -> Result<RollbackPlan> {
         let order = roll_back::backwards(&self.back.ran);
@@ -248,7 +250,11 @@ impl PreparedRollback {
 
     /// Says to which release, copy or whatever links name each host goes.
     fn tell(&self, progress: &dyn Progress) {
-        let links = self.plan.changes.iter().filter(|c| c.kind == Kind::Link);
+        let links = self
+            .plan
+            .changes
+            .iter()
+            .filter(|c| c.kind == RollbackChangeKind::Link);
         for change in links.filter(|change| change.from != change.to) {
             progress.event(&Event::Back {
                 host: &change.host,
@@ -258,7 +264,7 @@ impl PreparedRollback {
     }
 
     /// Stops it before its first change where a guard says no.
-    fn is_let_through(&self, request: &Request<'_>) -> Result<()> {
+    fn is_let_through(&self, request: &DeployRequest<'_>) -> Result<()> {
         if self.plan.blocked.is_empty() && request.overrides.guards.is_empty() {
             return Ok(());
         }
@@ -269,10 +275,10 @@ impl PreparedRollback {
     /// Takes the leases, and goes back.
     pub(in crate::deploy) fn carry_out(
         mut self,
-        request: &Request<'_>,
+        request: &DeployRequest<'_>,
         progress: &dyn Progress,
         interrupted: &AtomicBool,
-    ) -> Result<Outcome> {
+    ) -> Result<DeployOutcome> {
         self.is_let_through(request)?;
         let names = hosts_of(&self.fleet);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -331,11 +337,11 @@ impl PreparedRollback {
         note("rolling-back")?;
         let undone = roll_back::roll_back(&hands, &self.back.ran)?;
         note("rolled-back")?;
-        Ok(Outcome {
+        Ok(DeployOutcome {
             undone: undone.steps.len(),
             round_trips: self.fleet.round_trips(),
             hosts: self.plan.hosts(),
-            ..Outcome::default()
+            ..DeployOutcome::default()
         })
     }
 }

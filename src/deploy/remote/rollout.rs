@@ -13,7 +13,7 @@ use crate::core::progress::Event;
 use crate::deploy::plan::job_place::JobPlace;
 use crate::deploy::plan::use_on_host::ResolvedAction;
 use crate::deploy::plan::waves::{self, Wave};
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, StepVerdict};
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::{Executor, RunState};
 
@@ -177,7 +177,11 @@ impl Executor<'_> {
             let Some(host) = job.host.as_deref().filter(|host| !given_up.has(host)) else {
                 continue;
             };
-            for step in job.steps.iter().filter(|step| step.verdict == Verdict::Run) {
+            for step in job
+                .steps
+                .iter()
+                .filter(|step| step.verdict == StepVerdict::Run)
+            {
                 if let ResolvedAction::Scope { name, .. } = &step.draft.act {
                     scopes.entry(host).or_default().push(name);
                 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::build::model::{Host, Reach};
 use crate::core::error::Result;
 use crate::core::fs::STATE_DIR;
-use crate::deploy::Request;
+use crate::deploy::DeployRequest;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::{Header, LEASE_TIME};
 use crate::deploy::protocol::words::{absolute_root, join_parts};
@@ -16,7 +16,7 @@ use crate::deploy::remote::host_pool::nonce;
 ///
 /// # Errors
 /// The system gives no random numbers.
-pub fn of(request: &Request<'_>, host: &Host) -> Result<Header> {
+pub fn of(request: &DeployRequest<'_>, host: &Host) -> Result<Header> {
     let root = absolute_root(host, request.root);
     let is_local = host.reach == Reach::Local;
     Ok(Header {
@@ -43,7 +43,7 @@ pub fn of(request: &Request<'_>, host: &Host) -> Result<Header> {
 
 /// Returns the usual directory for the state of an environment on a host with this root: its name
 /// is the environment with its parameters.
-pub fn state_in(request: &Request<'_>, root: &str) -> String {
+pub fn state_in(request: &DeployRequest<'_>, root: &str) -> String {
     let params = request.environment.params.iter();
     let values = params.map(|p| request.params.get(&p.name).map_or("", String::as_str));
     let parts: Vec<&str> = std::iter::once(request.environment.name.as_str())

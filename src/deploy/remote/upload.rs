@@ -10,7 +10,7 @@ use crate::build::model::Artifact;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::protocol::words::lower_hex;
 use crate::deploy::remote::archive;
-use crate::deploy::remote::delta::Listing;
+use crate::deploy::remote::delta::ArtifactListing;
 use crate::deploy::remote::session::Session;
 use crate::deploy::remote::transfer_target::UploadTarget;
 
@@ -69,7 +69,11 @@ pub fn upload(
 }
 
 /// Asks what the last directory of a kind holds.
-fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<Option<Listing>> {
+fn last(
+    session: &mut Session,
+    base: &str,
+    interrupted: &AtomicBool,
+) -> Result<Option<ArtifactListing>> {
     if base.is_empty() {
         return Ok(None);
     }
@@ -83,7 +87,7 @@ fn last(session: &mut Session, base: &str, interrupted: &AtomicBool) -> Result<O
             Ok(())
         },
     )?;
-    Ok(Listing::parse(&text))
+    Ok(ArtifactListing::parse(&text))
 }
 
 /// Returns the SHA-256 of a file in lower-case hex, as `sha256sum` prints it. Where `built` is

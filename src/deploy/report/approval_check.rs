@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::expand::EvalContext;
+use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::use_on_host::{RenderPhase, RunsOn, UseOnHost};
-use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, Verdict};
+use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, StepVerdict};
 use crate::deploy::report::plan_changes::other_field;
 use crate::deploy::report::plan_file::PlanFile;
 
@@ -19,7 +19,7 @@ use crate::deploy::report::plan_file::PlanFile;
 ///
 /// # Errors
 /// When its uses, steps, hosts or roles are not those of the checkout.
-pub fn computed(saved: &PlanFile, world: &EvalContext<'_>) -> Result<Plan> {
+pub fn computed(saved: &PlanFile, world: &PlanContext<'_>) -> Result<Plan> {
     let claimed = &saved.body.plan;
     roles(claimed, world)?;
     let jobs = world.jobs()?;
@@ -55,7 +55,7 @@ pub fn computed(saved: &PlanFile, world: &EvalContext<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-fn known_host(world: &EvalContext<'_>, host: &str) -> Result<()> {
+fn known_host(world: &PlanContext<'_>, host: &str) -> Result<()> {
     match world.project.hosts.contains_key(host)
         || host == crate::deploy::plan::localhost::LOCALHOST
     {
@@ -65,7 +65,7 @@ fn known_host(world: &EvalContext<'_>, host: &str) -> Result<()> {
 }
 
 /// Checks that roles are with hosts that may have them.
-fn roles(claimed: &Plan, world: &EvalContext<'_>) -> Result<()> {
+fn roles(claimed: &Plan, world: &PlanContext<'_>) -> Result<()> {
     let roles = &world.environment.roles;
     let names: Vec<&String> = claimed.roles.keys().collect();
     let mut known: Vec<&String> = roles.iter().map(|role| &role.name).collect();
@@ -133,7 +133,7 @@ fn computed_job(job: &UseOnHost, claimed: &PlannedJob) -> Result<PlannedJob> {
             let what = format!("step `{}` is on another host in the file", draft.name);
             return Err(mismatch(&whose, what));
         }
-        let is_due = matches!(theirs.verdict, Verdict::Run | Verdict::Ask);
+        let is_due = matches!(theirs.verdict, StepVerdict::Run | StepVerdict::Ask);
         job_here.steps.push(PlannedStep {
             name: draft.name.clone(),
             id: draft.id.clone(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::deploy::plan::HostState;
-use crate::deploy::protocol::journal::{Line, in_order};
+use crate::deploy::protocol::journal::{JournalLine, in_order};
 
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -130,7 +130,7 @@ pub fn runs(seen: &BTreeMap<String, HostState>) -> Vec<PastRun> {
         .collect()
 }
 
-fn note(run: &mut PastRun, signs: &mut Signs, host: &str, line: &Line) {
+fn note(run: &mut PastRun, signs: &mut Signs, host: &str, line: &JournalLine) {
     match line.event.as_str() {
         "done" => {
             let label = line.id.split('/').next().unwrap_or_default();

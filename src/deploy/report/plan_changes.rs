@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::core::error::{Error, Result};
 use crate::deploy::plan::roles::differences;
-use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, Verdict};
+use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, StepVerdict};
 
 /// Stands for how long a detached step has been at work: that changes every second.
 const JOINED: &str = "goes on without `rel`, or has ended";
@@ -31,12 +31,12 @@ pub fn saved_form(plan: &Plan) -> Plan {
     let mut seq = 0;
     for step in plan.jobs.iter_mut().flat_map(|job| &mut job.steps) {
         step.seq = 0;
-        if step.verdict == Verdict::Run {
+        if step.verdict == StepVerdict::Run {
             seq += 1;
             step.seq = seq;
         }
         // Its texts may hold answers that nothing depends on.
-        if !matches!(step.verdict, Verdict::Run | Verdict::Ask) {
+        if !matches!(step.verdict, StepVerdict::Run | StepVerdict::Ask) {
             step.what.clear();
             step.does.clear();
             step.destroys = None;
@@ -144,7 +144,8 @@ fn steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
                 )
             }
             Some(is)
-                if is.verdict == Verdict::Run && (&is.does, &is.key) != (&was.does, &was.key) =>
+                if is.verdict == StepVerdict::Run
+                    && (&is.does, &is.key) != (&was.does, &was.key) =>
             {
                 format!("`{id}` would do something else")
             }

@@ -13,7 +13,7 @@ use crate::build::model::Environment;
 use crate::core::error::{Error, Result, plural};
 use crate::core::escape;
 use crate::deploy::plan::guards::Overrides;
-use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::promotion::Promoted;
 use crate::deploy::plan::use_on_host::ResolvedStep;
 use crate::deploy::plan::{HostState, Plan};
 use crate::deploy::protocol::journal::column;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::build::model::{Environment, Host, OnFailure, Role};
 use crate::core::deploy_window::Window;
 use crate::core::error::Result;
-use crate::deploy::Request;
+use crate::deploy::DeployRequest;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::host_query::HostReports;
 use crate::deploy::plan::roles::Probe;
@@ -153,7 +153,7 @@ pub struct StepDoc {
 
 /// Puts the runbook together.
 pub fn of(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     hosts: &BTreeMap<String, Host>,
     (jobs, probes): (&[UseOnHost], &[Probe]),
     answers: Option<&HostReports>,

@@ -11,13 +11,13 @@ use crate::deploy::plan::host_query::HostReports;
 use crate::deploy::plan::orphans::OrphanService;
 use crate::deploy::plan::roles::of_host;
 use crate::deploy::plan::use_on_host::{ResolvedAction, UseOnHost};
-use crate::deploy::plan::{HostState, Plan, PlannedStep, Verdict};
-use crate::deploy::protocol::journal::{Line, Record};
+use crate::deploy::plan::{HostState, Plan, PlannedStep, StepVerdict};
+use crate::deploy::protocol::journal::{JournalLine, JournalRecord};
 
 /// How a host stands to what the environment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum HostStanding {
     /// As it should be.
     Fresh,
     /// Somebody changed what was done there.
@@ -56,7 +56,7 @@ pub struct HostStatus {
     #[serde(skip)]
     pub is_released: bool,
     /// How it stands.
-    pub state: State,
+    pub state: HostStanding,
     /// Services that run and whose use the environment does not have any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<OrphanService>,
@@ -81,7 +81,7 @@ pub fn of(plan: &Plan, jobs: &[UseOnHost], answers: &HostReports) -> Vec<HostSta
         .collect();
     all.extend(answers.down.iter().map(|(host, why)| HostStatus {
         reason: Some(why.clone()),
-        ..HostStatus::new(host, State::Down)
+        ..HostStatus::new(host, HostStanding::Down)
     }));
     all.sort_by(|a, b| a.host.cmp(&b.host));
     all
@@ -92,7 +92,7 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
         now: seen.now,
         roles: of_host(&plan.roles, host),
         orphans: plan.orphans.get(host).cloned().unwrap_or_default(),
-        ..HostStatus::new(host, State::Fresh)
+        ..HostStatus::new(host, HostStanding::Fresh)
     };
     for one in &seen.services {
         let own = status.running.entry(one.label.clone()).or_default();
@@ -101,7 +101,7 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
     let runs = seen.journal.runs();
     if let Some(run) = runs.iter().rfind(|r| r.is_ok && !r.is_rolled_back) {
         status.is_released = true;
-        let is_end = |l: &&Line| l.event == "ok" && l.run == run.id;
+        let is_end = |l: &&JournalLine| l.event == "ok" && l.run == run.id;
         status.set_since(seen.journal.lines().iter().rfind(is_end));
     }
     let mut links = Vec::new();
@@ -131,7 +131,7 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
                 .steps
                 .iter()
                 .filter_map(|s| match seen.journal.record(&s.id) {
-                    Some(Record::Done(line)) => Some(line.time),
+                    Some(JournalRecord::Done(line)) => Some(line.time),
                     _ => None,
                 });
             // Of a time that is yet to come no age is known.
@@ -140,12 +140,13 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
             }
         }
     }
-    if !status.edits.is_empty() && status.state == State::Fresh {
-        status.state = State::Drifted;
+    if !status.edits.is_empty() && status.state == HostStanding::Fresh {
+        status.state = HostStanding::Drifted;
     }
     // Since when the last of the links is as it is: not when some other thing was done.
     if !links.is_empty() {
-        let since: Option<Vec<&Line>> = links.iter().map(|link| changed(seen, link)).collect();
+        let since: Option<Vec<&JournalLine>> =
+            links.iter().map(|link| changed(seen, link)).collect();
         status.set_since(since.and_then(|all| all.into_iter().max_by_key(|line| line.number)));
     }
     status
@@ -153,18 +154,19 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
 
 /// Returns the line of the journal that says when a link became what it is; `None` where somebody
 /// else has changed it.
-fn changed<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a Line> {
+fn changed<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a JournalLine> {
     if is_drifted(seen, step) {
         return None;
     }
-    let is_change = |l: &&Line| l.id == step.id && ["done", "undone"].contains(&l.event.as_str());
+    let is_change =
+        |l: &&JournalLine| l.id == step.id && ["done", "undone"].contains(&l.event.as_str());
     seen.journal.lines().iter().rfind(is_change)
 }
 
 /// Returns whether the journal says that this very thing was done, and it did not stay so.
 fn is_drifted(seen: &HostState, step: &PlannedStep) -> bool {
-    let is_so = |record| matches!(record, Record::Done(line) if line.key == step.key);
-    step.verdict == Verdict::Run && seen.journal.record(&step.id).is_some_and(is_so)
+    let is_so = |record| matches!(record, JournalRecord::Done(line) if line.key == step.key);
+    step.verdict == StepVerdict::Run && seen.journal.record(&step.id).is_some_and(is_so)
 }
 
 fn found<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a str> {
@@ -173,7 +175,7 @@ fn found<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a str> {
 }
 
 impl HostStatus {
-    fn new(host: &str, state: State) -> Self {
+    fn new(host: &str, state: HostStanding) -> Self {
         Self {
             host: host.to_owned(),
             roles: Vec::new(),
@@ -193,7 +195,7 @@ impl HostStatus {
         }
     }
 
-    fn set_since(&mut self, line: Option<&Line>) {
+    fn set_since(&mut self, line: Option<&JournalLine>) {
         self.since = line.map(|l| l.time);
         self.by = line.map(|l| l.who.clone());
         self.run = line.map(|l| l.run.clone());
@@ -211,11 +213,11 @@ impl HostStatus {
 
     fn add(&mut self, seen: &HostState, step: &PlannedStep) {
         let state = match step.verdict {
-            Verdict::Run if is_drifted(seen, step) => State::Drifted,
-            Verdict::Run => State::Stale,
-            Verdict::Unknown => State::Unknown,
-            Verdict::Held => State::Held,
-            Verdict::Fresh | Verdict::Adopt | Verdict::Ask => return,
+            StepVerdict::Run if is_drifted(seen, step) => HostStanding::Drifted,
+            StepVerdict::Run => HostStanding::Stale,
+            StepVerdict::Unknown => HostStanding::Unknown,
+            StepVerdict::Held => HostStanding::Held,
+            StepVerdict::Fresh | StepVerdict::Adopt | StepVerdict::Ask => return,
         };
         if self.reason.is_some() {
             self.more += 1;

@@ -83,7 +83,7 @@ fn a_mode_around_what_is_not_known_yet_is_not_known_either() {
     space.needs("wheel");
     let plan = space.plan();
     let step = &plan.jobs[0].steps[0];
-    assert_eq!(step.verdict, Verdict::Unknown);
+    assert_eq!(step.verdict, StepVerdict::Unknown);
     assert_eq!(step.reason, "unknown until `lay` is");
     space.artifact("wheel", "wheel", "1");
     space.apply();

@@ -1,7 +1,7 @@
 //! Every example of recipes and their uses in `docs/` is read, so that none of them lies.
 
 use super::*;
-use crate::deploy::recipe::{parse, reader};
+use crate::deploy::recipe::{parser, reader};
 use kdl::KdlDocument;
 
 /// The pages with such examples.
@@ -32,7 +32,7 @@ fn every_example_is_right() {
                 .and_then(|v| v.as_string())
                 .unwrap_or("http-check");
             if node.name().value() == "recipe" {
-                let found = parse::recipe(name, &block, 0).map(drop);
+                let found = parser::recipe(name, &block, 0).map(drop);
                 assert_eq!(found, Ok(()), "{block}");
                 continue;
             }

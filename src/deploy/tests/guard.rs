@@ -318,8 +318,8 @@ fn what_is_found_done_is_adopted() {
     std::fs::write(space.path("hosts/a/there"), "").expect("writes");
     std::os::unix::fs::symlink("x", space.path("hosts/a/l")).expect("links");
     let plan = space.plan();
-    let verdicts: Vec<Verdict> = plan.jobs[0].steps.iter().map(|s| s.verdict).collect();
-    assert_eq!(verdicts, [Verdict::Adopt, Verdict::Adopt]);
+    let verdicts: Vec<StepVerdict> = plan.jobs[0].steps.iter().map(|s| s.verdict).collect();
+    assert_eq!(verdicts, [StepVerdict::Adopt, StepVerdict::Adopt]);
     assert_eq!(space.apply().ran, 0);
 }
 

@@ -198,7 +198,7 @@ impl Space {
         }
     }
 
-    pub fn with<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
+    pub fn with<T>(&self, act: impl FnOnce(&DeployRequest<'_>) -> T) -> T {
         let (recipes, sources) =
             Recipes::load(Some(&self.path("recipes"))).expect("recipes are read");
         let mistakes: Vec<String> = recipes
@@ -208,7 +208,7 @@ impl Space {
             .collect();
         assert_eq!(mistakes, Vec::<String>::new());
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
-        act(&Request {
+        act(&DeployRequest {
             project: &self.project,
             environment: &self.environment,
             params: self.params.clone(),
@@ -248,11 +248,11 @@ impl Space {
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
-    pub fn try_apply(&self) -> Result<Outcome> {
+    pub fn try_apply(&self) -> Result<DeployOutcome> {
         self.with(|r| apply(r, &*self.log, &self.interrupted))
     }
 
-    pub fn apply(&self) -> Outcome {
+    pub fn apply(&self) -> DeployOutcome {
         self.try_apply().unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -263,7 +263,7 @@ impl Space {
         }
     }
 
-    pub fn rollback(&self) -> Outcome {
+    pub fn rollback(&self) -> DeployOutcome {
         self.with(|r| rollback(r, &*self.log, &self.interrupted))
             .unwrap_or_else(|e| panic!("{e}"))
     }

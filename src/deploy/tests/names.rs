@@ -1,11 +1,11 @@
 //! Names are lexical: a variable of the Releasefile never means anything in a recipe's own text.
 
 use super::*;
-use crate::deploy::plan::expand::EvalContext;
-use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::expand_uses::PlanContext;
+use crate::deploy::plan::promotion::Promoted;
 use crate::deploy::plan::use_on_host::RenderPhase;
 use crate::deploy::recipe::library::DRIVERS;
-use crate::deploy::recipe::{Kind, Recipe};
+use crate::deploy::recipe::{ParamKind, Recipe};
 
 /// What a hostile variable says: no text of a recipe may have it.
 const HOSTILE: &str = "HOSTILE";
@@ -16,19 +16,19 @@ fn give(space: &mut Space, recipe: &Recipe, driver: &str) {
     let mut args = vec![("driver".to_owned(), driver.to_owned())];
     args.retain(|_| !driver.is_empty());
     let open = recipe.params.iter().filter(|param| match param.kind {
-        Kind::Command => param.default.is_none() || !param.gives.is_empty(),
+        ParamKind::Command => param.default.is_none() || !param.gives.is_empty(),
         _ => param.default.is_none(),
     });
     for param in open {
         let text = match param.kind {
             // What looks like an address, for recipes that want one.
-            Kind::Text => format!("127.0.0.1:{}", 8000 + args.len()),
-            Kind::Artifact => "{wheel}".to_owned(),
-            Kind::Command => {
+            ParamKind::Text => format!("127.0.0.1:{}", 8000 + args.len()),
+            ParamKind::Artifact => "{wheel}".to_owned(),
+            ParamKind::Command => {
                 let given = param.gives.iter().map(|name| format!("{{{name}}}"));
                 format!("echo {}", given.collect::<Vec<_>>().join(" "))
             }
-            Kind::Driver | Kind::Secret => continue,
+            ParamKind::Driver | ParamKind::Secret => continue,
         };
         args.push((param.name.clone(), text));
     }
@@ -39,7 +39,7 @@ fn give(space: &mut Space, recipe: &Recipe, driver: &str) {
 /// Returns all final texts of the only use, as a host that answers would be given them.
 fn texts(space: &Space) -> String {
     space.with(|request| {
-        let world = EvalContext {
+        let world = PlanContext {
             project: request.project,
             environment: request.environment,
             params: &request.params,

@@ -168,7 +168,7 @@ fn a_service_that_died_is_started_again() {
     let reasons: Vec<String> = plan.jobs[0]
         .steps
         .iter()
-        .filter(|s| s.verdict == Verdict::Run)
+        .filter(|s| s.verdict == StepVerdict::Run)
         .map(|s| format!("{}: {}", s.name, s.reason))
         .collect();
     assert_eq!(reasons, ["start: not running", "health: `start` runs"]);
@@ -267,7 +267,7 @@ fn what_another_environment_laid_down_is_taken_as_it_is() {
     let runs: Vec<&str> = plan.jobs[0]
         .steps
         .iter()
-        .filter(|s| s.verdict == Verdict::Run)
+        .filter(|s| s.verdict == StepVerdict::Run)
         .map(|s| s.name.as_str())
         .collect();
     assert_eq!(runs, ["announce", "prune"]);

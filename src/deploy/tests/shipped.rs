@@ -95,7 +95,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
     // Copies are pruned, the links go on.
     for _ in 0..3 {
         space.with(|r| {
-            let request = Request {
+            let request = DeployRequest {
                 confirm: &|_| Ok(()),
                 overrides: Default::default(),
                 force: true,

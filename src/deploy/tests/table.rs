@@ -32,7 +32,7 @@ struct Table {
 impl Table {
     fn new(recipe: &str) -> Self {
         let recipe =
-            Arc::new(crate::deploy::recipe::parse::recipe("r", recipe, 0).expect("parses"));
+            Arc::new(crate::deploy::recipe::parser::recipe("r", recipe, 0).expect("parses"));
         let args = recipe.params.iter().map(|p| {
             let text = p.default.clone().unwrap_or_default();
             (
@@ -96,14 +96,14 @@ impl Table {
                 let facts = serde_json::to_string(&job.attempt.facts).expect("json");
                 self.line("begin", &job.label, &job.attempt.key, &facts);
             }
-            for step in job.steps.iter().filter(|s| s.verdict == Verdict::Run) {
+            for step in job.steps.iter().filter(|s| s.verdict == StepVerdict::Run) {
                 self.line("start", &step.id, &step.key, "-");
                 if until == Some(step.name.as_str()) {
                     return;
                 }
                 self.line("done", &step.id, &step.key, "-");
             }
-            if job.steps.iter().any(|s| s.verdict == Verdict::Run) {
+            if job.steps.iter().any(|s| s.verdict == StepVerdict::Run) {
                 self.line("end", &job.label, "-", "-");
             }
         }
@@ -116,9 +116,9 @@ impl Table {
             .jobs
             .iter()
             .flat_map(|j| j.steps.iter().map(move |s| (j, s)))
-            .filter(|(_, s)| s.verdict != Verdict::Fresh)
+            .filter(|(_, s)| s.verdict != StepVerdict::Fresh)
             .map(|(j, s)| match s.verdict {
-                Verdict::Run => format!("{}/{}: {}", j.label, s.name, s.reason),
+                StepVerdict::Run => format!("{}/{}: {}", j.label, s.name, s.reason),
                 other => format!("{}/{}: {other:?} {}", j.label, s.name, s.reason),
             })
             .collect();
@@ -266,7 +266,7 @@ fn a_use_follows_the_uses_it_comes_after() {
     let runs: Vec<bool> = plan
         .jobs
         .iter()
-        .map(|j| j.steps.iter().any(|s| s.verdict == Verdict::Run))
+        .map(|j| j.steps.iter().any(|s| s.verdict == StepVerdict::Run))
         .collect();
     assert_eq!(runs, [false, true]);
 }
@@ -389,7 +389,7 @@ fn what_is_found_done_is_done_again_behind_a_use_that_changes() {
     let mut stop = table.jobs[0].clone();
     let recipe = r#"recipe "stop" { step "down" { run "go-down" } }"#;
     stop.recipe =
-        Arc::new(crate::deploy::recipe::parse::recipe("stop", recipe, 0).expect("parses"));
+        Arc::new(crate::deploy::recipe::parser::recipe("stop", recipe, 0).expect("parses"));
     stop.label = "stop".into();
     table.jobs[0].after.push("stop".into());
     table.jobs.insert(0, stop);

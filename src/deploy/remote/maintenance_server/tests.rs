@@ -7,8 +7,8 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn answer(status: &str, body: &str) -> Answer {
-    Answer {
+fn answer(status: &str, body: &str) -> MaintenanceReply {
+    MaintenanceReply {
         status: status.into(),
         headers: vec![("X-Weave-Backoff".into(), "600".into())],
         body: body.into(),
@@ -16,7 +16,7 @@ fn answer(status: &str, body: &str) -> Answer {
 }
 
 /// Starts a responder that lives as long as the tests.
-fn start(answer: Answer) -> SocketAddr {
+fn start(answer: MaintenanceReply) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || serve(&listener, &answer));

@@ -15,18 +15,18 @@ use crate::core::template::{Mode, Template, Value};
 use crate::deploy::plan::artifacts;
 use crate::deploy::plan::guards;
 use crate::deploy::plan::localhost;
-use crate::deploy::plan::promote::Promoted;
+use crate::deploy::plan::promotion::Promoted;
 use crate::deploy::plan::roles::Roles;
-use crate::deploy::plan::secret::Secret;
+use crate::deploy::plan::secret::SecretValue;
 use crate::deploy::plan::use_on_host::{ArgValue, UseOnHost};
 use crate::deploy::plan::waves::{self, Wave};
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::protocol::words::artifact_names;
 use crate::deploy::recipe::library::Recipes;
-use crate::deploy::recipe::{Kind, Param, Recipe};
+use crate::deploy::recipe::{ParamKind, Recipe, RecipeParam};
 
 /// Everything that texts may depend on.
-pub struct EvalContext<'a> {
+pub struct PlanContext<'a> {
     /// The Releasefile.
     pub project: &'a Project,
     /// The environment.
@@ -40,7 +40,7 @@ pub struct EvalContext<'a> {
     /// All recipes.
     pub recipes: &'a Recipes,
     /// Values of the secrets that are used.
-    pub secrets: &'a BTreeMap<String, Secret>,
+    pub secrets: &'a BTreeMap<String, SecretValue>,
     /// Absolute roots of the hosts, by name.
     pub roots: &'a BTreeMap<String, String>,
     /// Which of the hosts that are held back move all the same.
@@ -51,7 +51,7 @@ pub struct EvalContext<'a> {
 
 type Scope = BTreeMap<String, Value>;
 
-impl EvalContext<'_> {
+impl PlanContext<'_> {
     /// Returns all jobs, in the order in which they are done.
     pub fn jobs(&self) -> Result<Vec<UseOnHost>> {
         let mut jobs = Vec::new();
@@ -388,7 +388,7 @@ impl EvalContext<'_> {
                 Some(arg) => self.resolve_arg(one, (recipe, param), arg, &caller)?,
                 // A default is the recipe's own text: it sees what stands before it.
                 None => match (&param.default, param.kind) {
-                    (Some(text), Kind::Command) => ArgValue::Default(text.clone()),
+                    (Some(text), ParamKind::Command) => ArgValue::Default(text.clone()),
                     (Some(text), _) => {
                         let mut scope = built_in.clone();
                         for (name, bound) in &args {
@@ -437,19 +437,19 @@ impl EvalContext<'_> {
     fn resolve_arg(
         &self,
         one: &Use,
-        (recipe, param): (&Recipe, &Param),
+        (recipe, param): (&Recipe, &RecipeParam),
         arg: &Arg,
         caller: &Scope,
     ) -> Result<ArgValue> {
         Ok(match param.kind {
-            Kind::Text => ArgValue::Text(render(one, &arg.text, caller)?),
-            Kind::Driver => ArgValue::Text(arg.text.clone()),
-            Kind::Command => ArgValue::Command(arg.text.clone()),
-            Kind::Secret => match self.secrets.get(&arg.text) {
+            ParamKind::Text => ArgValue::Text(render(one, &arg.text, caller)?),
+            ParamKind::Driver => ArgValue::Text(arg.text.clone()),
+            ParamKind::Command => ArgValue::Command(arg.text.clone()),
+            ParamKind::Secret => match self.secrets.get(&arg.text) {
                 Some(secret) => ArgValue::Secret(secret.clone()),
                 None => return Err(wrong(one, format!("there is no secret `{}`", arg.text))),
             },
-            Kind::Artifact => {
+            ParamKind::Artifact => {
                 let target = render(one, arg.target_text(), caller)?;
                 let names = artifacts::targets(self.environment, &target, caller);
                 if names.is_empty() {

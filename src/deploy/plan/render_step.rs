@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::template::{Mode, Template, TemplateError, Value};
 use crate::deploy::health_check::{HealthCheck, HttpCheck};
-use crate::deploy::plan::port::{Answer, Leads, Port};
+use crate::deploy::plan::port::{ForwardTarget, MaintenanceReply, Port};
 use crate::deploy::plan::secret::SecretContent;
 use crate::deploy::plan::use_on_host::{
     ArgValue, RenderPhase, ResolvedAction, ResolvedService, ResolvedStep, RunsOn, UseOnHost,
@@ -19,10 +19,10 @@ use crate::deploy::plan::use_on_host::{
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::protocol::words::{artifact_names, hex};
 use crate::deploy::recipe::effects::StepEffects;
-use crate::deploy::recipe::{Action, Leads as Written, Step, WaitFor};
+use crate::deploy::recipe::{Action, PortTarget as Written, Step, WaitFor};
 
 /// All names, for one rendering.
-pub(in crate::deploy) struct Scope<'a> {
+pub(in crate::deploy) struct RenderScope<'a> {
     job: &'a UseOnHost,
     late: RenderPhase<'a>,
     names: BTreeMap<String, Value>,
@@ -33,7 +33,7 @@ pub(in crate::deploy) struct Scope<'a> {
 /// Commands may name commands, so deep.
 const DEPTH_MAX: usize = 8;
 
-impl<'a> Scope<'a> {
+impl<'a> RenderScope<'a> {
     /// Returns all names that texts of `job` have.
     pub(in crate::deploy) fn new(job: &'a UseOnHost, late: RenderPhase<'a>) -> Result<Self> {
         let mut scope = Self {
@@ -77,7 +77,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-impl Scope<'_> {
+impl RenderScope<'_> {
     fn get(&self, name: &str) -> Option<Value> {
         if let Some(value) = self.names.get(name) {
             return Some(value.clone());
@@ -370,9 +370,9 @@ impl Scope<'_> {
         Ok(port)
     }
 
-    fn leads(&self, leads: &Written) -> Result<Leads> {
+    fn leads(&self, leads: &Written) -> Result<ForwardTarget> {
         Ok(match leads {
-            Written::To(to) => Leads::To(self.render(to)?),
+            Written::To(to) => ForwardTarget::To(self.render(to)?),
             Written::Answer {
                 status,
                 headers,
@@ -385,7 +385,7 @@ impl Scope<'_> {
                     }
                 }
                 let body = body.as_ref().map(|body| self.render(body)).transpose()?;
-                Leads::Answer(Answer {
+                ForwardTarget::Answer(MaintenanceReply {
                     status: self.render(status)?,
                     headers: texts,
                     body: body.unwrap_or_default(),

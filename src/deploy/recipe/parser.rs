@@ -14,9 +14,9 @@ use crate::deploy::recipe::actions::INTO_FOREIGN;
 use crate::deploy::recipe::driver::{is_declared, of_kind};
 use crate::deploy::recipe::effects::StepEffects;
 use crate::deploy::recipe::names::NameRules;
-use crate::deploy::recipe::reader::{self, Reader, text_of};
+use crate::deploy::recipe::reader::{self, NodeReader, text_of};
 use crate::deploy::recipe::{
-    Action, DUE, Fact, Guard, Kind, Let, Param, Recipe, Step, UndoWhen, WaitFor,
+    Action, DUE, Fact, Guard, Let, ParamKind, Recipe, RecipeParam, Step, UndoWhen, WaitFor,
 };
 
 /// Nodes of a step that are its action.
@@ -71,7 +71,7 @@ const STEP_PROPERTIES: [&str; 11] = [
 /// Parses the text of the file `name.kdl`, which is number `file` of its sources.
 pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Diagnostic>> {
     let (document, mistakes) = reader::document(text, file)?;
-    let mut reader = Reader::new(file);
+    let mut reader = NodeReader::new(file);
     reader.mistakes = mistakes;
     let recipe = reader.file(name, &document, None);
     match reader.mistakes.is_empty() {
@@ -91,7 +91,7 @@ pub fn with_driver(
 ) -> Result<Recipe, Vec<Diagnostic>> {
     let (document, mistakes) = reader::document(text, file)?;
     let (driver_document, of_driver) = reader::document(driver_text, driver_file)?;
-    let mut reader = Reader::new(driver_file);
+    let mut reader = NodeReader::new(driver_file);
     reader.mistakes = [mistakes, of_driver].concat();
     let nodes = reader.heading("driver", driver, &driver_document);
     reader.file = file;
@@ -107,7 +107,7 @@ fn is_variable(name: &str) -> bool {
     name.chars().all(is_word) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-impl Reader {
+impl NodeReader {
     fn file(
         &mut self,
         name: &str,
@@ -203,10 +203,10 @@ impl Reader {
             match node.name().value() {
                 "param" => {
                     let kind = match node.get("type").and_then(KdlValue::as_string) {
-                        Some("command") => Kind::Command,
-                        Some("artifact") => Kind::Artifact,
-                        Some("secret") => Kind::Secret,
-                        _ => Kind::Text,
+                        Some("command") => ParamKind::Command,
+                        Some("artifact") => ParamKind::Artifact,
+                        Some("secret") => ParamKind::Secret,
+                        _ => ParamKind::Text,
                     };
                     self.names.params.insert(name.to_owned(), kind);
                 }
@@ -279,7 +279,7 @@ impl Reader {
         let mut at = 0;
         while let Some(name) = names.get(at).copied() {
             let head = name.split_once('.').map_or(name, |(head, _)| head);
-            if self.names.params.get(head) == Some(&Kind::Artifact) {
+            if self.names.params.get(head) == Some(&ParamKind::Artifact) {
                 let message = format!("a guard with `back=#true` can not ask about `{{{name}}}`");
                 self.wrong(
                     "wrong_value",
@@ -319,15 +319,15 @@ impl Reader {
             return;
         };
         let kind = match node.get("type").and_then(KdlValue::as_string) {
-            None | Some("text") => Kind::Text,
-            Some("command") => Kind::Command,
-            Some("artifact") => Kind::Artifact,
-            Some("driver") => Kind::Driver,
-            Some("secret") => Kind::Secret,
+            None | Some("text") => ParamKind::Text,
+            Some("command") => ParamKind::Command,
+            Some("artifact") => ParamKind::Artifact,
+            Some("driver") => ParamKind::Driver,
+            Some("secret") => ParamKind::Secret,
             Some(other) => {
                 let known = ["text", "command", "artifact", "driver", "secret"];
                 self.unknown("type", other, &known, place);
-                Kind::Text
+                ParamKind::Text
             }
         };
         if recipe.param(&name).is_some() {
@@ -338,7 +338,7 @@ impl Reader {
                 "again here",
             );
         }
-        if kind == Kind::Secret && node.get("default").is_some() {
+        if kind == ParamKind::Secret && node.get("default").is_some() {
             let message = format!("the secret `{name}` can have no default");
             self.wrong(
                 "wrong_value",
@@ -350,13 +350,13 @@ impl Reader {
         let named = std::mem::take(&mut self.host_names);
         let default = node.entry("default").and_then(text_of).inspect(|text| {
             let (mode, allow) = match kind {
-                Kind::Command => (Mode::Shell, NameRules::Late),
+                ParamKind::Command => (Mode::Shell, NameRules::Late),
                 _ => (Mode::Plain, NameRules::Early),
             };
             // Checked here, read again where it is used: there it may be empty or not.
             self.template(text, mode, allow, place);
         });
-        recipe.params.push(Param {
+        recipe.params.push(RecipeParam {
             gives: self.gives(node, kind, place),
             is_own: self.flag(node, "own"),
             name,
@@ -369,11 +369,11 @@ impl Reader {
     }
 
     /// Returns the names that a command parameter gives to the text of a `use`.
-    fn gives(&mut self, node: &KdlNode, kind: Kind, place: Span) -> Vec<String> {
+    fn gives(&mut self, node: &KdlNode, kind: ParamKind, place: Span) -> Vec<String> {
         let Some(text) = node.entry("gives").and_then(text_of) else {
             return Vec::new();
         };
-        if kind != Kind::Command {
+        if kind != ParamKind::Command {
             let message = "only a command can be given names of the recipe".to_owned();
             self.wrong("wrong_value", place, message, "add type=\"command\"");
         }

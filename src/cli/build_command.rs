@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::build_summary::{BuildSummary, Counts, EventCounter, tell_all_fresh, write_trace};
 use super::null_build::{WorkspaceSnapshot, cores};
 use super::resolve_args::find;
-use super::signals::Listener;
+use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::build_log::BuildLog;
 use crate::build::builder::{Builder, Options, Summary};
@@ -233,10 +233,10 @@ fn start_runner(
     root: &Path,
     state_dir: &Path,
     jobserver: Option<&jobserver::Client>,
-) -> Result<(Arc<Runner>, Listener)> {
+) -> Result<(Arc<Runner>, SignalListener)> {
     let register = ProcessRegistry::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
-    let listener = Listener::of_runner(&runner, Arc::default())?;
+    let listener = SignalListener::of_runner(&runner, Arc::default())?;
     Ok((runner, listener))
 }
 

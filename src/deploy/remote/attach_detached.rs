@@ -14,13 +14,13 @@ use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::secret::Redactor;
-use crate::deploy::protocol::detached::{Detached, State};
+use crate::deploy::protocol::detached::{Detached, DetachedState};
 use crate::deploy::protocol::frames::{Frame, unanswered};
 use crate::deploy::protocol::program::quote;
 use crate::deploy::remote::host_pool::{HostConnection, HostPool};
 use crate::deploy::remote::lease_acquire::{LeaseMode, LeaseRequest};
 use crate::deploy::remote::lock;
-use crate::deploy::{Request, open, world};
+use crate::deploy::{DeployRequest, open, world};
 
 /// How one detached step ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +34,7 @@ pub struct Ending {
     /// Its exit status; `None` where nobody wrote one down.
     pub status: Option<i32>,
     /// In a word how it stands.
-    pub state: State,
+    pub state: DetachedState,
 }
 
 /// What became of what goes on detached.
@@ -56,7 +56,7 @@ type Work<'a> = &'a (dyn Fn(&str, &HostConnection, &Detached) -> Result<Ending> 
 
 /// Follows all that goes on until it has ended; what ended and nobody has heard of is told too.
 pub fn follow(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     lines: Lines<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -79,7 +79,7 @@ pub fn follow(
 
 /// Ends all that goes on, under the leases.
 pub fn stop(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Attached> {
@@ -100,7 +100,7 @@ pub fn stop(
 /// Returns the hosts that answer and have something detached, with what they say, and which hosts
 /// do not answer.
 fn ask(
-    request: &Request<'_>,
+    request: &DeployRequest<'_>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<(HostPool, BTreeMap<String, HostState>, Attached)> {
@@ -167,9 +167,9 @@ fn told(
                     ending.is_stopped = *state == "stopped";
                     ending.status = code.parse().ok();
                     ending.state = match *state {
-                        "ended" | "stopped" => State::Ended,
-                        "restarted" => State::Restarted,
-                        _ => State::Killed,
+                        "ended" | "stopped" => DetachedState::Ended,
+                        "restarted" => DetachedState::Restarted,
+                        _ => DetachedState::Killed,
                     };
                 }
             }
