@@ -154,13 +154,13 @@ impl Runner {
 
     /// Runs a command to its end, with standard output and standard error in `log`.
     pub fn run(&self, spec: &CommandSpec, log: &CommandLog) -> CommandExit {
-        let file = match command_log.file().try_clone() {
+        let file = match log.file().try_clone() {
             Ok(file) => file,
             Err(e) => return CommandExit::NotStarted(e),
         };
         let expression = self.expression(spec).stderr_to_stdout().stdout_file(file);
         let start = || expression.start().map(Started::group);
-        self.wait_for(spec, start, &|| command_log.look(), |_| {})
+        self.wait_for(spec, start, &|| log.look(), |_| {})
     }
 
     /// Runs a command like [`Runner::run`], but confined and watched. Nothing that it started
@@ -171,7 +171,7 @@ impl Runner {
         log: &CommandLog,
         confinement: &Confinement,
     ) -> (CommandExit, AccessLog) {
-        let file = match command_log.file().try_clone() {
+        let file = match log.file().try_clone() {
             Ok(file) => file,
             Err(e) => return (CommandExit::NotStarted(e), AccessLog::default()),
         };
@@ -200,7 +200,7 @@ impl Runner {
             let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
             seen = watching.map_or_else(AccessLog::default, |w| w.finish(LEFT_GRACE, family));
         };
-        let exit = self.wait_for(spec, start, &|| command_log.look(), finish);
+        let exit = self.wait_for(spec, start, &|| log.look(), finish);
         (exit, seen)
     }
 
@@ -452,15 +452,15 @@ mod tests {
     fn log() -> (tempfile::TempDir, CommandLog) {
         let dir = tempfile::tempdir().expect("a directory");
         let log = CommandLog::create(dir.path()).expect("a log");
-        (dir, command_log)
+        (dir, log)
     }
 
     #[track_caller]
     fn check(script: &str, timeout: Option<Duration>, expected: &str, printed: &str) {
-        let (_dir, log) = command_log();
-        let exit = Runner::default().run(&spec(script, timeout), &command_log);
+        let (_dir, log) = log();
+        let exit = Runner::default().run(&spec(script, timeout), &log);
         let mut text = String::new();
-        let (all, _) = command_log.printed().expect("reads");
+        let (all, _) = log.printed().expect("reads");
         all.reader().read_to_string(&mut text).expect("reads");
         assert_eq!((exit.shown().as_str(), text.as_str()), (expected, printed));
     }
@@ -496,8 +496,8 @@ mod tests {
     fn a_missing_program_is_not_started() {
         let mut missing = spec("", None);
         missing.argv = vec!["no-such-program".into()];
-        let (_dir, log) = command_log();
-        let exit = Runner::default().run(&missing, &command_log);
+        let (_dir, log) = log();
+        let exit = Runner::default().run(&missing, &log);
         assert_eq!(exit.shown(), "not started: no such file or directory");
     }
 
@@ -525,9 +525,9 @@ mod tests {
         let pid_file = dir.path().join("pid");
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
         let runner = Runner::default();
-        let (_dir, log) = command_log();
+        let (_dir, log) = log();
         let exit = std::thread::scope(|scope| {
-            let job = scope.spawn(|| runner.run(&spec(&script, None), &command_log));
+            let job = scope.spawn(|| runner.run(&spec(&script, None), &log));
             while std::fs::read_to_string(&pid_file).map_or(true, |t| !t.ends_with('\n')) {
                 std::thread::sleep(Duration::from_millis(5));
             }
