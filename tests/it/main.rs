@@ -58,6 +58,7 @@ mod order;
 mod other_users;
 mod outputs;
 mod overview;
+mod pages;
 mod plans;
 mod processes;
 mod projects;
