@@ -1,7 +1,7 @@
 //! Ctrl-C and friends: the first asks what runs to end, and `rel` is gone within a second; the
 //! second ends all at once. Ctrl-Z stops what is at work as well.
 //!
-//! Nobody who waits has to look up for that. Where no [`SeccompListener`] is, nothing is at work, and a
+//! Nobody who waits has to look up for that. Where no [`SignalListener`] is, nothing is at work, and a
 //! signal ends `rel` there and then. Else what is at work is asked to end and `rel` comes to its
 //! own end; if that takes too long (a disk, a pipe or a terminal that takes nothing, a host that
 //! cleans up), it is ended as by `kill -9`, which loses nothing.

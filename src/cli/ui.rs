@@ -28,6 +28,7 @@ pub mod live;
 pub mod log_view;
 pub mod plain;
 pub mod plan_view;
+pub mod recipe_view;
 pub mod rollback_view;
 pub mod runbook_view;
 pub mod tee;

@@ -510,6 +510,16 @@ impl Workspace {
         Recipes::load(dir.is_dir().then_some(dir.as_path()))
     }
 
+    /// Returns the recipes to read about: as [`Self::load_recipes`] where there is a Releasefile,
+    /// whether or not it is sound, and the shipped ones where there is none.
+    pub fn recipes_here(&self) -> Result<(Recipes, SourceMap)> {
+        match self.find_file() {
+            Ok(_) => self.load_recipes(&self.locate()?.root),
+            Err(error) if self.file.is_some() => Err(error),
+            Err(_) => Recipes::load(None),
+        }
+    }
+
     /// Returns a short directory for the sockets of kept SSH connections: a socket's path
     /// may not be longer than about 100 bytes.
     pub fn control_dir(&self) -> Result<PathBuf> {

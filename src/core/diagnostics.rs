@@ -1,6 +1,6 @@
 //! Places in source files, and the mistakes found at them.
 //!
-//! Every value of a Releasefile or recipe keeps its [`TraceSpan`], so that a mistake
+//! Every value of a Releasefile or recipe keeps its [`Span`], so that a mistake
 //! found late (a missing input, a clash of outputs) still shows its line and an
 //! arrow. Nothing here reads files or prints.
 
@@ -19,7 +19,7 @@ pub struct SourceFile {
     pub text: std::sync::Arc<str>,
 }
 
-/// All files that a Releasefile was put together from; a [`TraceSpan`] points into one.
+/// All files that a Releasefile was put together from; a [`Span`] points into one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceMap {
     files: Vec<SourceFile>,

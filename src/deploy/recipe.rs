@@ -63,6 +63,19 @@ pub enum ParamKind {
     Secret,
 }
 
+impl ParamKind {
+    /// Returns the word for it in `type=`; `text` where that is left out.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Command => "command",
+            Self::Driver => "driver",
+            Self::Artifact => "artifact",
+            Self::Secret => "secret",
+        }
+    }
+}
+
 /// A parameter of a recipe.
 #[derive(Clone, Debug)]
 pub struct RecipeParam {

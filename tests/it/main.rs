@@ -65,6 +65,7 @@ mod projects;
 mod promises;
 mod promoted;
 mod questions;
+mod recipe_command;
 mod relay;
 mod restarts;
 mod restored;

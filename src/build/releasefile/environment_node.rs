@@ -29,6 +29,7 @@ pub const COMMANDS: &[&str] = &[
     "log",
     "attach",
     "runbook",
+    "recipe",
     "promote",
     "apply",
     "approve",

@@ -1,4 +1,4 @@
-//! A step in the words of a program: calls of the prelude's functions. Pure.
+//! A step in the words of a program: calls of the functions of `lib/`. Pure.
 
 use crate::deploy::plan::PlannedStep;
 use crate::deploy::plan::other_detached::does;

@@ -8,7 +8,7 @@ use crate::deploy::protocol::words::hex;
 
 /// Stands for "whatever the step does" where a step only says that it destroys.
 const YES: &str = "true";
-/// Functions of the prelude that leave a way back of their own.
+/// Functions of `lib/` that leave an undo of their own.
 const UNDOING: [&str; 3] = ["rel_undo", "rel_retire", "rel_scope_owe"];
 
 /// How what a step did is taken back.

@@ -1,4 +1,4 @@
-//! The actions of a step, as text -> [`Action`]. Pure; a part of [`parse`](crate::deploy::recipe::parse).
+//! The actions of a step, as text -> [`Action`]. Pure; a part of [`parser`](crate::deploy::recipe::parser).
 //!
 //! One node of a step is what it does. Which properties and children each has, and in which
 //! of them the host's answers may stand, is known here and nowhere else.

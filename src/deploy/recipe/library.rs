@@ -87,6 +87,15 @@ pub struct Recipes {
     pub mistakes: Vec<Diagnostic>,
 }
 
+/// The drivers of a project, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Drivers {
+    /// Their names, in order.
+    pub names: Vec<String>,
+    /// Parameters of recipes that at least one of them gives.
+    pub params: BTreeSet<String>,
+}
+
 /// A file, and what was read from it, once that was asked for.
 #[derive(Debug)]
 struct Text {
@@ -233,6 +242,15 @@ impl Recipes {
     /// Returns whether a recipe of that name is there, but can not be read.
     pub fn is_broken(&self, name: &str) -> bool {
         self.broken.contains(name)
+    }
+
+    /// Returns the drivers that a parameter may name.
+    pub fn drivers(&self) -> Drivers {
+        let params = self.drivers.values().flat_map(|d| driver::params(&d.text));
+        Drivers {
+            names: self.drivers.keys().cloned().collect(),
+            params: params.collect(),
+        }
     }
 
     /// Returns the names of all recipes.

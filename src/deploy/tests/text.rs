@@ -1,4 +1,4 @@
-//! The program as a text, and the prelude in every shell at hand.
+//! The program as a text, and its functions in every shell at hand.
 
 use super::*;
 use crate::deploy::plan::script;
@@ -114,7 +114,7 @@ fn header() -> Header {
 }
 
 #[test]
-fn every_shell_takes_the_prelude_and_the_guard() {
+fn every_shell_takes_all_texts() {
     let header = header();
     let mut tried = 0;
     for shell in [
