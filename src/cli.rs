@@ -32,7 +32,7 @@ mod log;
 mod null_build;
 mod promote;
 mod query;
-mod recipe;
+mod recipe_command;
 mod resolve_args;
 mod runbook_command;
 mod secrets;
@@ -123,7 +123,7 @@ enum Subcommand {
     /// Write down in words how an environment is released to, as Markdown
     Runbook(runbook_command::RunbookArgs),
     /// Show the recipes that a `use` may name, or what one of them takes and does
-    Recipe(recipe::RecipeArgs),
+    Recipe(recipe_command::RecipeArgs),
     /// Let hosts that were held back follow the others
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
@@ -290,7 +290,7 @@ fn run(args: Args, context: &mut Workspace) -> Result<u8> {
         Some(Subcommand::History(args)) => hosts::history(context, &args),
         Some(Subcommand::Attach(args)) => attach::attach(context, &args),
         Some(Subcommand::Runbook(args)) => runbook_command::runbook(context, &args),
-        Some(Subcommand::Recipe(args)) => recipe::recipe(context, &args),
+        Some(Subcommand::Recipe(args)) => recipe_command::recipe(context, &args),
         Some(Subcommand::Promote(args)) => promote::promote(context, &args),
         Some(Subcommand::Apply(args)) => apply_plan::apply(context, &args),
         Some(Subcommand::Approve(args)) => apply_plan::approve(context, &args),

@@ -283,6 +283,7 @@ fn help_names_the_commands() {
       history      Show the runs of an environment that its hosts know of
       attach       Follow what goes on detached on an environment's hosts, to its end; or end it
       runbook      Write down in words how an environment is released to, as Markdown
+      recipe       Show the recipes that a `use` may name, or what one of them takes and does
       promote      Let hosts that were held back follow the others
       apply        Carry out a saved plan: exactly that, or nothing
       approve      Approve a saved plan that somebody else made

@@ -225,6 +225,29 @@ fn no_program_enters_what_stands_at_a_name_of_others() {
     none("use rel_rename or rel_link", found.collect());
 }
 
+/// Somebody who looks for a type or a file finds one of that name.
+#[test]
+fn no_two_public_types_or_files_share_a_name() {
+    let declared = r"(?m)^ *pub(?:\([^)]*\))? (?:struct|enum|trait|type|union) (\w+)";
+    let declared = Regex::new(declared).expect("a pattern");
+    let mut types = BTreeMap::<String, Vec<String>>::new();
+    let mut names = BTreeMap::<String, Vec<String>>::new();
+    for source in files(&["src"], &["rs"]).iter().filter(|s| !s.is_test()) {
+        let file = source.path.file_name().expect("a name").to_string_lossy();
+        let known = names.entry(file.into_owned()).or_default();
+        known.push(source.name.clone());
+        for found in declared.captures_iter(source.product()) {
+            let known = types.entry(found[1].to_owned()).or_default();
+            known.push(source.name.clone());
+        }
+    }
+    assert!(types.len() > 300 && names.len() > 200);
+    let all = types.into_iter().chain(names);
+    let shared = all.filter(|(_, places)| places.len() > 1);
+    let shared = shared.map(|(name, places)| format!("{name}: {}", places.join(" ")));
+    none("names of several things", shared.collect());
+}
+
 /// What a module may use, apart from itself: the table of `ARCHITECTURE.md`.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let table = [
