@@ -275,7 +275,8 @@ fn what_a_link_of_another_user_leads_to_is_not_copied() {
 /// How a run may fail whose files the other user replaces meanwhile.
 const SPOILED: [&str; 6] = [
     "`e` stopped: step `u/",
-    "`e` is stopped by the way back of `u/w`",
+    // Before its first change: no step of the use can keep the former state there.
+    "`e` is stopped by the way back of `u/",
     "host `h` could not take ",
     "the way back failed as well",
     "`e` can not go back on host `h`",
