@@ -1,7 +1,7 @@
 //! The command line: arguments in, exit code out.
 //!
 //! clap's arguments are turned into a `Workspace` (where things are, how to talk) and a
-//! call into the rooms below. The environment, the current directory and signals are read
+//! call into the layers below. The environment, the current directory and signals are read
 //! here and nowhere else. Each environment of the Releasefile is a command of its own.
 
 use std::collections::BTreeMap;

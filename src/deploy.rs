@@ -153,12 +153,12 @@ pub fn history(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<history::History> {
-    let fleet = open(request, progress, interrupted)?;
+    let pool = open(request, progress, interrupted)?;
     let depth = match wanted > RUNS_KEPT {
         true => QueryScope::Past,
         false => QueryScope::Decide,
     };
-    let answers = fleet.query_reachable(&[], depth, interrupted)?;
+    let answers = pool.query_reachable(&[], depth, interrupted)?;
     Ok(history::History {
         is_any_up: !answers.seen.is_empty(),
         is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
@@ -180,10 +180,10 @@ pub fn runbook(
     if is_offline {
         return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
     }
-    let fleet = open(request, &NullProgress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
-    let jobs = jobs(request, &fleet, &roles)?;
-    let answers = fleet.query_reachable(&[], QueryScope::Decide, interrupted)?;
+    let pool = open(request, &NullProgress, interrupted)?;
+    let roles = who_has_roles(request, &pool, interrupted)?;
+    let jobs = jobs(request, &pool, &roles)?;
+    let answers = pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
     runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
@@ -195,14 +195,14 @@ pub fn status(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Vec<status::HostStatus>> {
-    let fleet = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
-    let jobs = jobs(request, &fleet, &roles)?;
+    let pool = open(request, progress, interrupted)?;
+    let roles = who_has_roles(request, &pool, interrupted)?;
+    let jobs = jobs(request, &pool, &roles)?;
     let depth = match is_deep {
         true => QueryScope::Deep,
         false => QueryScope::Decide,
     };
-    let answers = fleet.query_reachable(&jobs, depth, interrupted)?;
+    let answers = pool.query_reachable(&jobs, depth, interrupted)?;
     let now = PlanOptions {
         run_id: &request.run_id,
         is_forced: false,
@@ -253,7 +253,7 @@ pub fn apply(
     {
         return Ok(DeployOutcome {
             applied_before: Some(before),
-            hosts: hosts_of(&looked.fleet),
+            hosts: hosts_of(&looked.pool),
             ..DeployOutcome::default()
         });
     }
@@ -269,15 +269,15 @@ pub fn apply(
     if let Some(saved) = request.saved {
         let hosts = looked.plan.touched();
         looked
-            .fleet
+            .pool
             .append_journal(&hosts, &saved.journal_lines(), interrupted)?;
     }
     looked.note_overrides(request, interrupted)?;
-    let hands = Executor {
+    let executor = Executor {
         environment: request.environment,
         run_id: &request.run_id,
         purpose: &request.purpose,
-        fleet: &looked.fleet,
+        pool: &looked.pool,
         seen: &looked.seen,
         hours: looked
             .hours
@@ -287,7 +287,7 @@ pub fn apply(
         progress,
         interrupted,
     };
-    let done = hands.all(&looked.plan, &looked.jobs)?;
+    let done = executor.all(&looked.plan, &looked.jobs)?;
     Ok(DeployOutcome {
         ran: looked.plan.to_run,
         fresh: looked.plan.fresh,
@@ -296,8 +296,8 @@ pub fn apply(
             true => looked.jobs.iter().map(|job| job.recipe.guards.len()).sum(),
             false => 0,
         },
-        round_trips: looked.fleet.round_trips(),
-        hosts: hosts_of(&looked.fleet),
+        round_trips: looked.pool.round_trips(),
+        hosts: hosts_of(&looked.pool),
         urls: done
             .urls
             .into_inner()
@@ -326,8 +326,8 @@ pub fn rollback(
 }
 
 /// Returns the names of the hosts that are released to.
-fn hosts_of(fleet: &HostPool) -> Vec<String> {
-    let names = fleet.names().filter(|name| *name != LOCALHOST);
+fn hosts_of(pool: &HostPool) -> Vec<String> {
+    let names = pool.names().filter(|name| *name != LOCALHOST);
     names.map(str::to_owned).collect()
 }
 
@@ -382,24 +382,24 @@ fn known_roots(
 }
 
 /// Returns what is to be done on open hosts. From here on their secrets are shown nowhere.
-fn jobs(request: &DeployRequest<'_>, fleet: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
-    let roots = fleet.roots();
+fn jobs(request: &DeployRequest<'_>, pool: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
+    let roots = pool.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
-    fleet.hide(&Redactor::of(&jobs));
+    pool.hide(&Redactor::of(&jobs));
     Ok(jobs)
 }
 
 /// Asks open hosts who has which role; a round trip of its own, where there are roles.
 fn who_has_roles(
     request: &DeployRequest<'_>,
-    fleet: &HostPool,
+    pool: &HostPool,
     interrupted: &AtomicBool,
 ) -> Result<Roles> {
     if request.environment.roles.is_empty() {
         return Ok(Roles::new());
     }
-    let probes = world(request, &fleet.roots(), None)?.probes()?;
-    let said = fleet.probe(&probes, request.is_question, interrupted)?;
+    let probes = world(request, &pool.roots(), None)?.probes()?;
+    let said = pool.probe(&probes, request.is_question, interrupted)?;
     roles::settle(request.environment, &probes, &said, request.is_question)
 }
 

@@ -1,6 +1,6 @@
 //! The graph: targets and the edges between them. No I/O.
 //!
-//! A graph is made by the Releasefile room, checked there, and never changes
+//! A graph is made by `releasefile`, checked there, and never changes
 //! afterwards. Loops (`each`, `matrix`) are already expanded: `thumbnail` over two
 //! files is the two targets `thumbnail[a.png]` and `thumbnail[b.png]`. Names that
 //! are known beforehand are already bound in the templates; what is left (`{out}`,
@@ -499,28 +499,8 @@ pub(crate) mod tests {
         Target {
             name: name.into(),
             base: name.split('[').next().unwrap_or(name).into(),
-            desc: None,
-            place: Span::default(),
             needs: needs.iter().copied().map(TargetId).collect(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            not_outputs: Vec::new(),
-            product: None,
-            run: Vec::new(),
-            dir: RepoPath::root(),
-            env: BTreeMap::new(),
-            tools: Vec::new(),
-            probes: Vec::new(),
-            pool: None,
-            timeout: None,
-            retries: 0,
-            max_age: None,
-            cache: CacheScope::Checked,
-            sandbox: None,
-            depfile: None,
-            platform: None,
-            expect: Vec::new(),
-            reject: Vec::new(),
+            ..Target::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a Releasefile says, checked: the graph, the hosts, the environments.
 //!
-//! Made by the Releasefile room, read by all others. An environment keeps its texts
+//! Made by `releasefile`, read by all other modules. An environment keeps its texts
 //! as templates, because its parameters are known only on the command line; what a
 //! `use` passes to its recipe is kept as written, because only the recipe knows
 //! whether a parameter is a word, a command or an artifact.

@@ -5,7 +5,7 @@
 //! leniently: what is half wrong still counts as declared, so that one mistake does not
 //! breed others.
 //!
-//! | Step                | Room inside               |
+//! | Step                | Module                    |
 //! |---------------------|---------------------------|
 //! | text, includes      | `read`, `nesting`, `node` |
 //! | variables, names    | `scope`                   |

@@ -7,7 +7,7 @@
 //! command: one that watches; one that is held by Landlock only, has no more capabilities than
 //! the command, and connects in its stead; and, started by that one, one that is held by both and starts the command.
 //!
-//! This room knows paths, not targets: what is declared is the builder's business.
+//! This module knows paths, not targets: what is declared is the builder's business.
 
 use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //!
 //! A target is fresh when today's action key equals the recorded one and its outputs
 //! (files and product) are still the recorded ones. Asking changes nothing. The questions
-//! of `tool`, `probe` and `product` are the only processes started; how often, `stale/answers.rs`
+//! of `tool`, `probe` and `product` are the only processes started; how often, `stale/probe_cache.rs`
 //! says.
 
 use std::collections::{HashMap, HashSet};

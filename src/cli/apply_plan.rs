@@ -1,6 +1,6 @@
 //! Saved plans: `--plan-out`, `rel approve FILE`, `rel apply FILE`.
 //!
-//! What a plan holds and when it is refused is the deploy room's matter; here it is read
+//! What a plan holds and when it is refused is decided in `deploy`; here it is read
 //! and written, and held against the files of this machine.
 
 use std::collections::{BTreeMap, BTreeSet};

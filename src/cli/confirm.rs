@@ -1,6 +1,6 @@
 //! What a person lets through: guards that say no, steps that destroy.
 //!
-//! Whether it must be asked is the deploy room's matter; here is whom to ask: the command
+//! Whether it must be asked is decided in `deploy`; here is whom to ask: the command
 //! line, the plan that was read, or the person at the terminal.
 
 use std::sync::atomic::AtomicBool;

@@ -15,30 +15,30 @@ pub struct RecipeArgs {
 /// Runs `rel recipe`. It needs no Releasefile: without one, the shipped recipes are shown.
 pub fn recipe(context: &mut Workspace, args: &RecipeArgs) -> Result<u8> {
     let (recipes, sources) = context.recipes_here()?;
+    let found = |name: &str| Some((&**recipes.get(name)?, recipes.own_file(name, &sources)));
     let (text, json) = match &args.name {
         None => {
-            let all: Vec<_> = recipes
-                .names()
-                .filter_map(|name| recipes.get(name))
-                .collect();
-            let text = recipe_view::list_text(context.screen, &all, &sources);
-            (text, recipe_view::list_json(&all, &sources))
+            let names = recipes.names().filter(|name| !recipes.is_broken(name));
+            let all: Vec<_> = names.filter_map(found).collect();
+            let broken: Vec<&str> = recipes.broken().collect();
+            let text = recipe_view::list_text(context.screen, &all, &broken);
+            (text, recipe_view::list_json(&all, &broken))
         }
         Some(name) if recipes.is_broken(name) => {
             let error = Error::usage(format!("the recipe `{name}` has errors"));
             return Err(error.help("`rel check` shows them"));
         }
         Some(name) => {
-            let Some(recipe) = recipes.get(name) else {
+            let Some(recipe) = found(name) else {
                 let error = Error::usage(format!("there is no recipe `{name}`"));
                 return Err(match suggest(name, recipes.names()) {
                     Some(near) => error.help(format!("did you mean `{near}`?")),
                     None => error.help("`rel recipe` shows all recipes"),
                 });
             };
-            let drivers = recipes.drivers();
-            let text = recipe_view::text(context.screen, recipe, &drivers, &sources);
-            (text, recipe_view::json(recipe, &drivers, &sources))
+            let drivers = recipes.with_drivers(recipe.0);
+            let text = recipe_view::text(context.screen, recipe, &drivers);
+            (text, recipe_view::json(recipe, &drivers))
         }
     };
     match context.json {

@@ -513,11 +513,10 @@ impl Workspace {
     /// Returns the recipes to read about: as [`Self::load_recipes`] where there is a Releasefile,
     /// whether or not it is sound, and the shipped ones where there is none.
     pub fn recipes_here(&self) -> Result<(Recipes, SourceMap)> {
-        match self.find_file() {
-            Ok(_) => self.load_recipes(&self.locate()?.root),
-            Err(error) if self.file.is_some() => Err(error),
-            Err(_) => Recipes::load(None),
+        if self.file.is_none() && self.find_file().is_err() {
+            return Recipes::load(None);
         }
+        self.load_recipes(&self.locate()?.root)
     }
 
     /// Returns a short directory for the sockets of kept SSH connections: a socket's path

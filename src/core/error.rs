@@ -1,6 +1,6 @@
 //! Errors as data: what happened, the facts, and one thing to do.
 //!
-//! A room that fails says *what kind* of failure it is and fills in a message,
+//! A module that fails says *what kind* of failure it is and fills in a message,
 //! aligned facts and a hint; the sentences are laid out in one place, here.
 //! Callers branch on [`ErrorKind`], never on the text. The three-part shape is
 //! that of Shake's structured errors.

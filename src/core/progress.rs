@@ -1,6 +1,6 @@
 //! What happens, told as events: the core never prints.
 //!
-//! The builder and the deployer call a [`Progress`]; the screen room implements it
+//! The builder and the deployer call a [`Progress`]; `ui` implements it
 //! as plain lines, as a live display, or as JSON.
 
 use std::time::Duration;

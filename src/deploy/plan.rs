@@ -1,5 +1,5 @@
 //! The plan: what hosts said, and what is to be done about each step. Plain data; how it is
-//! decided stands in `plan/decide.rs`.
+//! decided stands in `plan/planner.rs`.
 
 pub mod access;
 pub mod artifacts;

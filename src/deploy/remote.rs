@@ -1,4 +1,4 @@
-//! The hands: everything that connects, asks, sends, waits and carries out.
+//! Everything that connects, asks, sends, waits and carries out.
 
 pub mod archive;
 pub mod attach_detached;

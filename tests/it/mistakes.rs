@@ -1,6 +1,6 @@
 //! Mistakes in a Releasefile and on the command line, as a person meets them.
 //!
-//! The text of each kind of mistake is snapshotted beside the room that finds it;
+//! The text of each kind of mistake is snapshotted beside the module that finds it;
 //! `every_code_is_shown` keeps that list complete. Here the whole program answers: all
 //! mistakes in one run, exit code 2, nothing started.
 

@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use regex::Regex;
 
+use crate::tidy::{none, root};
+
 /// Columns of a line of prose. Tables, code and links can not be wrapped.
 const COLUMNS_MAX: usize = 100;
 
@@ -32,10 +34,6 @@ struct Page {
     /// Relative to the repository.
     name: PathBuf,
     text: String,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Returns all pages for people: those at the top, and below `docs`, `benches` and `examples`.
@@ -111,11 +109,6 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-#[track_caller]
-fn none(what: &str, found: &[String]) {
-    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
-}
-
 #[test]
 fn every_link_leads_somewhere() {
     let link = Regex::new(r"\]\(([^)\s]+)\)").expect("a pattern");
@@ -149,7 +142,7 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(count > 100, "only {count} links");
-    none("links that lead nowhere", &dead);
+    none("links that lead nowhere", dead);
 }
 
 #[test]
@@ -163,7 +156,7 @@ fn prose_is_wrapped() {
             }
         }
     }
-    none("lines over 100 columns", &long);
+    none("lines over 100 columns", long);
 }
 
 #[test]
@@ -183,5 +176,5 @@ fn pages_use_the_words_of_the_field() {
             }
         }
     }
-    none("words that a reader has to guess", &found);
+    none("words that a reader has to guess", found);
 }

@@ -88,6 +88,11 @@ fn recipes_of_the_project_win_and_name_their_file() {
         line.is_some_and(|line| line.ends_with("our own  (recipes/backup.kdl)")),
         "{told}"
     );
+    let line = told.lines().find(|line| line.starts_with("broken"));
+    assert!(
+        line.is_some_and(|line| line.ends_with("has errors: `rel check` shows them")),
+        "{told}"
+    );
     let told = space.run(["recipe", "backup"]).ok().stdout;
     assert!(told.contains("from recipes/backup.kdl"), "{told}");
     assert_snapshot!(space.run(["recipe", "broken"]).fails(2).stderr, @"
@@ -102,6 +107,25 @@ fn recipes_of_the_project_win_and_name_their_file() {
     error: there is no recipe `something-else`
       help: `rel recipe` shows all recipes
     ");
+}
+
+/// The `use` at the end of each description is one that `rel check` takes.
+#[test]
+fn the_examples_are_right() {
+    let listed = Space::empty().ask(["recipe"]);
+    for recipe in listed.as_array().expect("a list") {
+        let name = recipe["name"].as_str().expect("a name");
+        let told = Space::empty().ask(["recipe", name]);
+        let example = told["example"].as_str().expect("a text");
+        let space = Space::new(&format!(
+            "project \"p\" {{ version \"1\" }}\nhost \"HOST\" local=#true\n\
+             target \"TARGET\" {{ outputs \"out\"; run \"touch out\" }}\n\
+             secret \"SECRET\" env=\"HOME\"\n\
+             environment \"e\" {{\nneeds \"TARGET\"\n{example}\n}}\n"
+        ));
+        let output = space.run(["check"]);
+        assert_eq!(output.code, 0, "{example}\n{output}");
+    }
 }
 
 /// What the page says of a parameter: its type and its default.

@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -77,7 +77,7 @@ fn files(dirs: &[&str], endings: &[&str]) -> Vec<Source> {
 }
 
 #[track_caller]
-fn none(what: &str, found: Vec<String>) {
+pub fn none(what: &str, found: Vec<String>) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }
 
@@ -313,12 +313,21 @@ fn used_modules(used: &Regex, code: &str) -> Vec<String> {
     let module = |hit: regex::Captures<'_>| {
         let (layer, below) = (&hit[1], hit.get(2).map_or("", |m| m.as_str()));
         match (layer, below) {
-            ("core" | "build", below) => below.to_owned(),
-            ("cli", "ui") => below.to_owned(),
+            ("core" | "build", _) | ("cli", "ui") => below.to_owned(),
             _ => layer.to_owned(),
         }
     };
     hits.map(module).collect()
+}
+
+/// The tests below read one path a line.
+#[test]
+fn no_use_has_several_modules_of_the_crate() {
+    let grouped = Regex::new(r"\bcrate::\{|\bcrate::(core|build)::\{").expect("a pattern");
+    let sources = files(&["src"], &["rs"]);
+    let product = sources.iter().filter(|s| !s.is_test());
+    let found = product.flat_map(|s| hits(s, s.product(), &grouped));
+    none("use one line for each module", found.collect());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! its record says, and is restored or made anew, each time. So the outputs of targets are looked
 //! at before commands run and after: the directories among them with the names in them, and files.
 //! While a target's own outputs are written it is left out, and looked at anew afterwards. What
-//! commands add to outputs that they need is told by `within.rs`, and what they do to what they
+//! commands add to outputs that they need is told by `left_in_outputs.rs`, and what they do to what they
 //! need directly as an input that changed. It is a warning, never a failure.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};

@@ -1,4 +1,4 @@
-//! Tests of the glob room: tables of patterns against paths, and walks over a tree in memory.
+//! Tests of globs: tables of patterns against paths, and walks over a tree in memory.
 
 use super::*;
 use crate::build::graph::Input;

@@ -1,4 +1,4 @@
-//! The shelf: targets that are taken out of their stored form one by one.
+//! Targets that are taken out of their stored form one by one.
 //!
 //! Most runs want one target of thousands in full, and of the others only names and needs.
 //! So those lie apart, and the rest of a target is decoded when somebody asks for it.
@@ -43,7 +43,7 @@ fn part(ends: &[u32], i: usize) -> std::ops::Range<usize> {
 }
 
 impl TargetTable {
-    /// Returns a shelf of targets that are all there.
+    /// Returns a table of targets that are all there.
     pub fn new(targets: Vec<Target>) -> Self {
         let mut stored = EncodedTargets::default();
         for (i, target) in targets.iter().enumerate() {

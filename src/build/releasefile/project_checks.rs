@@ -2,7 +2,7 @@
 //! and inputs that nothing provides.
 //!
 //! Nothing here compares all targets with all others: clashes are found through the
-//! index of the glob room.
+//! index of `glob`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -135,7 +135,7 @@ pub(crate) struct NameScope<'a> {
     pub(crate) axes: Vec<(&'a str, &'a AxisValue)>,
 }
 
-/// What a later room will know.
+/// Names whose values only a later module knows.
 pub(crate) trait DeferredNames {
     /// Returns whether the name will be known.
     fn is_known(&self, name: &str) -> bool;

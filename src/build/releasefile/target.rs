@@ -1,7 +1,7 @@
 //! One target: from its node to the graph's [`Target`], with everything bound that is
 //! known before any command has run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::instances::{DeclaredNames, TargetDecl};
@@ -10,9 +10,7 @@ use super::pattern::patterns;
 use super::scope::{DeferredNames, NameScope};
 use super::{cache_node, depfile_node, platform, sandbox_node};
 use crate::build::glob::{is_reserved, overlap};
-use crate::build::graph::{
-    CacheScope, Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId,
-};
+use crate::build::graph::{Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::fs::{RepoPath, shown};
 use crate::core::template::{self, Mode, Template, Value};
@@ -80,28 +78,10 @@ pub(crate) fn decode(
     let mut target = Target {
         name,
         base: declared.name.text.clone(),
-        desc: None,
         place: declared.name.place,
         needs,
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        not_outputs: Vec::new(),
-        product: None,
-        run: Vec::new(),
-        dir: RepoPath::root(),
-        env: BTreeMap::new(),
-        tools: Vec::new(),
-        probes: Vec::new(),
-        pool: None,
-        timeout: None,
-        retries: 0,
-        max_age: None,
-        cache: CacheScope::Checked,
         sandbox: names.sandbox.clone(),
-        depfile: None,
-        platform: None,
-        expect: Vec::new(),
-        reject: Vec::new(),
+        ..Target::default()
     };
     let late = RuntimeNames::new(node, &target.needs, empty, names);
     for child in &node.children {

@@ -1,4 +1,4 @@
-//! Tests of the Releasefile room: what a file says, and the text of every mistake.
+//! Tests of the Releasefile: what a file says, and the text of every mistake.
 
 use super::*;
 use crate::core::diagnostics::render::report as render;

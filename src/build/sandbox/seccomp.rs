@@ -9,7 +9,7 @@
 //! A call that goes on after a look goes on as it was made: a program that changes what stands at
 //! an address meanwhile deceives whoever looked. So only calls go on that Landlock refuses itself
 //! or that tell something; those that change something are done by the listener in the program's
-//! stead (`deeds.rs`).
+//! stead (`syscalls_in_stead.rs`).
 
 use std::ffi::{OsString, c_long};
 use std::io;

@@ -1,57 +1,64 @@
 //! Recipes as reference: a list with one line each, and all that one of them takes and does.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{DIM, NAME, TermOptions, Text};
-use crate::core::diagnostics::SourceMap;
-use crate::deploy::recipe::library::Drivers;
+use super::{DIM, ERROR, NAME, TermOptions, Text};
 use crate::deploy::recipe::{Guard, ParamKind, Recipe, RecipeParam, Step};
 
-/// Returns all recipes, a line each.
-pub fn list_text(screen: TermOptions, recipes: &[&Arc<Recipe>], sources: &SourceMap) -> Text {
-    let width = width(recipes.iter().map(|r| r.name.as_str()));
+/// A recipe, and the file of the project that holds it; `None` for a shipped one.
+pub type ShownRecipe<'a> = (&'a Recipe, Option<&'a Path>);
+
+/// A recipe read together with each driver that fits it, by the driver's name.
+pub type Drivers<'a> = &'a [(&'a str, Recipe)];
+
+/// Returns all recipes, a line each, and the names of those that cannot be read.
+pub fn list_text(screen: TermOptions, recipes: &[ShownRecipe<'_>], broken: &[&str]) -> Text {
+    let names = recipes.iter().map(|(recipe, _)| recipe.name.as_str());
+    let width = width(names.chain(broken.iter().copied()));
     let mut text = Text::new();
-    for recipe in recipes {
+    for (recipe, file) in recipes {
         let desc = recipe.desc.as_deref().unwrap_or_default();
         let mut line = screen.paint(NAME, format_args!("{:width$}", recipe.name)) + "  " + desc;
-        if let Some(file) = own_file(recipe, sources) {
-            line += screen.paint(DIM, format_args!("  ({file})"));
+        if let Some(file) = file {
+            line += screen.paint(DIM, format_args!("  ({})", file.display()));
         }
         text.line(line.trimmed());
+    }
+    for name in broken {
+        let name = screen.paint(NAME, format_args!("{name:width$}"));
+        text.line(name + "  " + screen.paint(ERROR, "has errors: `rel check` shows them"));
     }
     text.line("`rel recipe NAME` shows parameters, guards and steps");
     text
 }
 
 /// Returns all recipes as JSON: name, description, and the project's file that holds it.
-pub fn list_json(recipes: &[&Arc<Recipe>], sources: &SourceMap) -> Value {
-    let one = |recipe: &&Arc<Recipe>| json!({ "name": recipe.name, "desc": recipe.desc, "file": own_file(recipe, sources) });
-    recipes.iter().map(one).collect()
+pub fn list_json(recipes: &[ShownRecipe<'_>], broken: &[&str]) -> Value {
+    let one = |(recipe, file): &ShownRecipe<'_>| json!({ "name": recipe.name, "desc": recipe.desc, "file": file, "has_errors": false });
+    let of_broken =
+        |name: &&str| json!({ "name": name, "desc": null, "file": null, "has_errors": true });
+    let all = recipes.iter().map(one);
+    all.chain(broken.iter().map(of_broken)).collect()
 }
 
 /// Returns the parameters, guards and steps of a recipe, and a `use` of it to start from.
-pub fn text(screen: TermOptions, recipe: &Recipe, drivers: &Drivers, sources: &SourceMap) -> Text {
+pub fn text(screen: TermOptions, (recipe, file): ShownRecipe<'_>, drivers: Drivers<'_>) -> Text {
     let mut text = Text::new();
     text.line(screen.paint(NAME, &recipe.name) + "  " + recipe.desc.as_deref().unwrap_or_default());
-    match own_file(recipe, sources) {
-        Some(file) => text.line(format_args!("from {file}")),
+    match file {
+        Some(file) => text.line(format_args!("from {}", file.display())),
         None => text.line("shipped with rel"),
     }
     if recipe.has_due {
         text.line("does nothing while its question `due` says that nothing is due");
     }
-    if !recipe.params.is_empty() {
-        text.line("");
-        text.line("Parameters");
-        let names = width(recipe.params.iter().map(|p| p.name.as_str()));
-        let types = width(recipe.params.iter().map(|p| p.kind.word()));
-        for param in &recipe.params {
-            let name = screen.paint(NAME, format_args!("  {:names$}", param.name));
-            let about = param_about(recipe, param, drivers);
-            text.line(name + format_args!("  {:types$}  {about}", param.kind.word()));
-        }
+    let params: Vec<&RecipeParam> = recipe.params.iter().collect();
+    text += params_text(screen, "Parameters", &params, drivers);
+    for (name, driven) in drivers {
+        let own = own_params(recipe, driven);
+        text += params_text(screen, &format!("Parameters of driver `{name}`"), &own, &[]);
     }
     if !recipe.guards.is_empty() {
         text.line("");
@@ -82,13 +89,14 @@ pub fn text(screen: TermOptions, recipe: &Recipe, drivers: &Drivers, sources: &S
 }
 
 /// Returns the same as JSON.
-pub fn json(recipe: &Recipe, drivers: &Drivers, sources: &SourceMap) -> Value {
+pub fn json((recipe, file): ShownRecipe<'_>, drivers: Drivers<'_>) -> Value {
     let param = |p: &RecipeParam| {
-        let allowed = (p.kind == ParamKind::Driver).then_some(&drivers.names);
+        let names: Vec<&str> = drivers.iter().map(|(name, _)| *name).collect();
+        let allowed = (p.kind == ParamKind::Driver).then_some(names);
         json!({
             "name": p.name, "type": p.kind.word(), "default": p.default, "desc": p.desc,
             "gives": p.gives, "own": p.is_own, "allowed": allowed,
-            "from_driver": is_driven(recipe, p, drivers),
+            "from_driver": is_driven(p, drivers),
         })
     };
     let guard = |g: &Guard| json!({ "name": g.name, "before_rollback": g.is_back });
@@ -98,32 +106,69 @@ pub fn json(recipe: &Recipe, drivers: &Drivers, sources: &SourceMap) -> Value {
             "from": s.is_from, "detached": s.is_detached,
         })
     };
+    let of_drivers = drivers.iter().map(|(name, driven)| {
+        let own = own_params(recipe, driven);
+        (
+            (*name).to_owned(),
+            own.into_iter().map(param).collect::<Value>(),
+        )
+    });
     json!({
         "name": recipe.name,
         "desc": recipe.desc,
-        "file": own_file(recipe, sources),
+        "file": file,
         "due": recipe.has_due,
         "params": recipe.params.iter().map(param).collect::<Vec<_>>(),
+        "driver_params": of_drivers.collect::<serde_json::Map<_, _>>(),
         "guards": recipe.guards.iter().map(guard).collect::<Vec<_>>(),
         "steps": recipe.steps.iter().map(step).collect::<Vec<_>>(),
         "example": example(recipe, drivers).join("\n"),
     })
 }
 
-/// Returns the file of the project that holds a recipe; `None` for one that is shipped.
-fn own_file(recipe: &Recipe, sources: &SourceMap) -> Option<String> {
-    let file = sources.get(recipe.place)?.path.display().to_string();
-    (!file.starts_with("(shipped)")).then_some(file)
+fn params_text(
+    screen: TermOptions,
+    title: &str,
+    params: &[&RecipeParam],
+    drivers: Drivers<'_>,
+) -> Text {
+    let mut text = Text::new();
+    if params.is_empty() {
+        return text;
+    }
+    text.line("");
+    text.line(title);
+    let names = width(params.iter().map(|p| p.name.as_str()));
+    let types = width(params.iter().map(|p| p.kind.word()));
+    for param in params {
+        let name = screen.paint(NAME, format_args!("  {:names$}", param.name));
+        let about = param_about(param, drivers);
+        text.line(name + format_args!("  {:types$}  {about}", param.kind.word()));
+    }
+    text
 }
 
-/// Returns whether a driver that the `use` names gives a parameter.
-fn is_driven(recipe: &Recipe, param: &RecipeParam, drivers: &Drivers) -> bool {
-    recipe.driver_param().is_some() && drivers.params.contains(&param.name)
+/// Returns whether a driver sets a parameter, so that a `use` that names one need not.
+fn is_driven(param: &RecipeParam, drivers: Drivers<'_>) -> bool {
+    let of_driver = |(_, driven): &(&str, Recipe)| {
+        let set = driven.param(&param.name);
+        set.is_some_and(|set| set.default != param.default)
+    };
+    drivers.iter().any(of_driver)
 }
 
-fn param_about(recipe: &Recipe, param: &RecipeParam, drivers: &Drivers) -> String {
+/// Returns the parameters that a driver adds for the `use`: not the commands that it sets.
+fn own_params<'a>(recipe: &Recipe, driven: &'a Recipe) -> Vec<&'a RecipeParam> {
+    let is_own = |p: &&RecipeParam| {
+        let is_set = p.kind == ParamKind::Command && p.default.is_some();
+        recipe.param(&p.name).is_none() && !is_set
+    };
+    driven.params.iter().filter(is_own).collect()
+}
+
+fn param_about(param: &RecipeParam, drivers: Drivers<'_>) -> String {
     let value = match &param.default {
-        _ if is_driven(recipe, param, drivers) => "from the driver".to_owned(),
+        _ if is_driven(param, drivers) => "from the driver".to_owned(),
         None => "required".to_owned(),
         Some(text) if text.is_empty() => "optional".to_owned(),
         Some(text) => format!("default `{text}`"),
@@ -131,7 +176,8 @@ fn param_about(recipe: &Recipe, param: &RecipeParam, drivers: &Drivers) -> Strin
     let mut about = vec![value];
     about.extend(param.desc.clone());
     if param.kind == ParamKind::Driver {
-        about.push(format!("one of {}", drivers.names.join(" ")));
+        let names: Vec<&str> = drivers.iter().map(|(name, _)| *name).collect();
+        about.push(format!("one of {}", names.join(" ")));
     }
     if !param.gives.is_empty() {
         let names = param.gives.iter().map(|name| format!("{{{name}}}"));
@@ -162,22 +208,25 @@ fn step_about(step: &Step) -> String {
 }
 
 /// Returns a `use` with the parameters that must be given.
-fn example(recipe: &Recipe, drivers: &Drivers) -> Vec<String> {
+fn example(recipe: &Recipe, drivers: Drivers<'_>) -> Vec<String> {
     let from = match recipe.needs_from() {
         true => " from=\"HOST\"",
         false => "",
     };
     let is_given = |p: &&RecipeParam| match p.kind {
         ParamKind::Driver => true,
-        _ => p.default.is_none() && !is_driven(recipe, p, drivers),
+        _ => p.default.is_none() && !is_driven(p, drivers),
     };
-    let required = recipe.params.iter().filter(is_given);
+    let first = drivers.first();
+    let of_driver = first.map(|(_, driven)| own_params(recipe, driven));
+    let of_driver = of_driver.into_iter().flatten();
+    let required = recipe.params.iter().chain(of_driver).filter(is_given);
     let lines: Vec<String> = required
         .map(|param| {
             let value = match param.kind {
                 ParamKind::Text => "TEXT",
                 ParamKind::Command => "COMMAND",
-                ParamKind::Driver => drivers.names.first().map_or("DRIVER", String::as_str),
+                ParamKind::Driver => first.map_or("DRIVER", |(name, _)| *name),
                 ParamKind::Artifact => "{TARGET}",
                 ParamKind::Secret => "SECRET",
             };

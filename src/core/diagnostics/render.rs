@@ -1,6 +1,6 @@
 //! Mistakes as text: each with its line, an arrow at the place, and a hint.
 //!
-//! The only room that knows miette's renderer. It returns text and prints nothing.
+//! The only module that knows miette's renderer. It returns text and prints nothing.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Are all uses of a project right? Recipes, parameters, names and hosts. Pure.
 //!
-//! Called by the Releasefile room when the rest of the file is sound, so that a
+//! Called when the rest of the file is sound, so that a
 //! mistake in an environment is reported with all others and before any host is asked.
 
 use std::collections::{BTreeMap, BTreeSet};

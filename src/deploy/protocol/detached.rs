@@ -1,6 +1,6 @@
 //! Steps that go on without `rel`: what a host says of them, and what that means. Pure.
 //!
-//! A detached step runs under a keeper of its own on the host (`keeper.sh`). Until its end is in
+//! A detached step runs under a supervisor of its own on the host (`detached_supervisor.sh`). Until its end is in
 //! the journal it is told with the facts: a run whose plan has that very step joins it, and
 //! nothing else may change a host on which one is at work.
 

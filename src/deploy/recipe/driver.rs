@@ -12,15 +12,6 @@ pub fn is_driver(text: &str) -> bool {
     })
 }
 
-/// Returns the names of the parameters that a driver gives a recipe.
-pub(in crate::deploy) fn params(text: &str) -> Vec<String> {
-    let document = KdlDocument::parse(text).unwrap_or_default();
-    let drivers = document.nodes().iter().filter_map(KdlNode::children);
-    let nodes = drivers.flat_map(|children| of_kind(children.nodes(), &["param"]));
-    let names = nodes.filter_map(|node| Some(node.get(0)?.as_string()?.to_owned()));
-    names.collect()
-}
-
 /// Returns the nodes of these kinds, in order.
 pub(in crate::deploy) fn of_kind<'n>(
     nodes: &'n [KdlNode],

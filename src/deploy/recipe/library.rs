@@ -87,15 +87,6 @@ pub struct Recipes {
     pub mistakes: Vec<Diagnostic>,
 }
 
-/// The drivers of a project, for people.
-#[derive(Clone, Debug, Default)]
-pub struct Drivers {
-    /// Their names, in order.
-    pub names: Vec<String>,
-    /// Parameters of recipes that at least one of them gives.
-    pub params: BTreeSet<String>,
-}
-
 /// A file, and what was read from it, once that was asked for.
 #[derive(Debug)]
 struct Text {
@@ -244,13 +235,32 @@ impl Recipes {
         self.broken.contains(name)
     }
 
-    /// Returns the drivers that a parameter may name.
-    pub fn drivers(&self) -> Drivers {
-        let params = self.drivers.values().flat_map(|d| driver::params(&d.text));
-        Drivers {
-            names: self.drivers.keys().cloned().collect(),
-            params: params.collect(),
-        }
+    /// Returns the names of the recipes that are there and cannot be read.
+    pub fn broken(&self) -> impl Iterator<Item = &str> {
+        self.broken.iter().map(String::as_str)
+    }
+
+    /// Returns the file of the project that holds a recipe; `None` for a shipped one.
+    pub fn own_file<'s>(&self, name: &str, sources: &'s SourceMap) -> Option<&'s Path> {
+        let text = self.texts.get(name)?;
+        let is_own = matches!(text.text, Cow::Owned(_));
+        let file = sources.files().get(usize::from(text.file))?;
+        is_own.then_some(file.path.as_path())
+    }
+
+    /// Returns a recipe as it is read together with each driver that fits it, by the driver's name;
+    /// none where it takes no driver.
+    pub fn with_drivers(&self, recipe: &Recipe) -> Vec<(&str, Recipe)> {
+        let base = self.texts.get(&recipe.name);
+        let base = base.filter(|_| recipe.driver_param().is_some());
+        let read = |(name, driver): (&'_ String, &Text)| {
+            let base = base?;
+            let base = (&*base.text, base.file);
+            parser::with_driver(&recipe.name, base, name, (&driver.text, driver.file)).ok()
+        };
+        let all = self.drivers.iter();
+        all.filter_map(|(name, driver)| Some((name.as_str(), read((name, driver))?)))
+            .collect()
     }
 
     /// Returns the names of all recipes.

@@ -61,8 +61,8 @@ pub fn follow(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Attached> {
-    let (fleet, seen, attached) = ask(request, progress, interrupted)?;
-    let endings = each(&fleet, &seen, &|host, member, one| {
+    let (pool, seen, attached) = ask(request, progress, interrupted)?;
+    let endings = each(&pool, &seen, &|host, member, one| {
         let body = format!("rel_detached_attach {}\n", quote(&one.dir));
         told(host, member, one, &body, lines, interrupted)
     });
@@ -70,7 +70,7 @@ pub fn follow(
         ErrorKind::Interrupted => error.help("it goes on on the hosts"),
         _ => error,
     })?;
-    note_ends(&fleet, &seen, progress, interrupted)?;
+    note_ends(&pool, &seen, progress, interrupted)?;
     Ok(Attached {
         endings,
         ..attached
@@ -83,11 +83,11 @@ pub fn stop(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Attached> {
-    let (fleet, seen, attached) = ask(request, progress, interrupted)?;
+    let (pool, seen, attached) = ask(request, progress, interrupted)?;
     let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
     let wanted = LeaseRequest::new(&hosts, &seen, LeaseMode::Run);
-    fleet.lock(&wanted, progress, interrupted)?;
-    let endings = each(&fleet, &seen, &|host, member, one| {
+    pool.lock(&wanted, progress, interrupted)?;
+    let endings = each(&pool, &seen, &|host, member, one| {
         let body = format!("rel_detached_halt {}\n", quote(&one.dir));
         told(host, member, one, &body, &|_, _, _| {}, interrupted)
     })?;
@@ -104,11 +104,11 @@ fn ask(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<(HostPool, BTreeMap<String, HostState>, Attached)> {
-    let fleet = open(request, progress, interrupted)?;
+    let pool = open(request, progress, interrupted)?;
     // Their secrets are shown nowhere.
-    let jobs = world(request, &fleet.roots(), None)?.jobs()?;
-    fleet.hide(&Redactor::of(&jobs));
-    let answers = fleet.query_reachable(&[], QueryScope::Decide, interrupted)?;
+    let jobs = world(request, &pool.roots(), None)?.jobs()?;
+    pool.hide(&Redactor::of(&jobs));
+    let answers = pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");
         progress.event(&Event::Warning { text: &text });
@@ -120,16 +120,16 @@ fn ask(
         is_any_up: !seen.is_empty(),
     };
     seen.retain(|_, s| s.open_detached().next().is_some());
-    Ok((fleet, seen, attached))
+    Ok((pool, seen, attached))
 }
 
 /// Goes through what is detached, on all hosts at once, on each in order.
 fn each(
-    fleet: &HostPool,
+    pool: &HostPool,
     seen: &BTreeMap<String, HostState>,
     work: Work<'_>,
 ) -> Result<Vec<Ending>> {
-    let all = fleet.try_each(&|host, member| {
+    let all = pool.try_each(&|host, member| {
         let own = seen
             .get(host)
             .into_iter()
@@ -186,7 +186,7 @@ fn told(
 
 /// Writes the ends down where nobody else is at work; else whoever is there does it.
 fn note_ends(
-    fleet: &HostPool,
+    pool: &HostPool,
     seen: &BTreeMap<String, HostState>,
     progress: &dyn Progress,
     interrupted: &AtomicBool,
@@ -194,7 +194,7 @@ fn note_ends(
     for (host, seen_there) in seen {
         let hosts = [host.as_str()];
         let wanted = LeaseRequest::new(&hosts, seen, LeaseMode::Run);
-        if let Err(error) = fleet.lock(&wanted, progress, interrupted) {
+        if let Err(error) = pool.lock(&wanted, progress, interrupted) {
             match error.kind {
                 ErrorKind::Interrupted => return Err(error),
                 _ => {
@@ -208,7 +208,7 @@ fn note_ends(
             .open_detached()
             .map(|one| format!("rel_detached_note {}\n", quote(&one.dir)))
             .collect();
-        let member = fleet.member(host)?;
+        let member = pool.member(host)?;
         let program = member.header.program(&body);
         let status = member.session().run(&program, interrupted, &mut |_| None)?;
         if status != 0 {

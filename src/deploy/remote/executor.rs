@@ -1,4 +1,4 @@
-//! The hands: carry out a plan, and go back when a step fails.
+//! Carries out a plan, and rolls back when a step fails.
 //!
 //! Uses are done in the order written; the hosts of one use at the same time. Steps
 //! of a host that follow each other go over in one program; what is done from here (a
@@ -43,7 +43,7 @@ pub struct Executor<'a> {
     /// The words of the command.
     pub purpose: &'a str,
     /// The hosts.
-    pub fleet: &'a HostPool,
+    pub pool: &'a HostPool,
     /// What they said.
     pub seen: &'a BTreeMap<String, HostState>,
     /// The hours in which waves may begin; none where that was gone over.
@@ -191,7 +191,7 @@ impl Executor<'_> {
             let own = &jobs[at..at + together.len()];
             self.end_wave(plan, at, together, (done, &mut given_up))?;
             at += together.len();
-            if let Some(lost) = self.fleet.lost_port() {
+            if let Some(lost) = self.pool.lost_port() {
                 return Err(self.go_back(done, &|_| true, lost));
             }
             self.start_wave(together, &mut told)?;
@@ -206,7 +206,7 @@ impl Executor<'_> {
             self.handle_failures(plan, together, failed, (done, &mut given_up))?;
         }
         // During the last use as well.
-        if let Some(lost) = self.fleet.lost_port() {
+        if let Some(lost) = self.pool.lost_port() {
             return Err(self.go_back(done, &|_| true, lost));
         }
         self.end_wave(plan, at, &[], (done, &mut given_up))?;
@@ -317,7 +317,7 @@ impl Executor<'_> {
                 .get(host)
                 .is_some_and(|s| s.blobs.contains(&a.sha256))
         };
-        let member = self.fleet.member(host)?;
+        let member = self.pool.member(host)?;
         for artifact in job.artifacts().filter(|a| !has(a)) {
             let Some(base) = base_of(artifact) else {
                 continue;
@@ -391,7 +391,7 @@ impl Executor<'_> {
             self.journal_rollback("gone-back", &ran)?;
             Ok(undone)
         });
-        self.fleet.close_ports(is_wanted);
+        self.pool.close_ports(is_wanted);
         match undone {
             Ok(undone) => went_back(cause, &ran, &undone, &done.stays(&ran, &undone)),
             Err(error) if error.kind == ErrorKind::Interrupted => {
@@ -428,7 +428,7 @@ impl Executor<'_> {
                 own.push(line);
             }
         }
-        self.fleet
+        self.pool
             .try_each(&|name, member| match lines.get(name) {
                 Some(lines) => member.call_locked(&lines.concat(), self.interrupted),
                 None => Ok(()),
@@ -438,7 +438,7 @@ impl Executor<'_> {
 
     /// Says on each host that the run came to its end, and tidies what it left.
     fn finish(&self, hosts: &[&str], jobs: &[UseOnHost]) -> Result<()> {
-        self.fleet.try_each(&|name, member| {
+        self.pool.try_each(&|name, member| {
             if !hosts.contains(&name) {
                 return Ok(());
             }

@@ -71,7 +71,7 @@ impl HostPool {
         Gates::new(request.environment.connections.unwrap_or(gates::EACH))
     }
 
-    /// Does as [`HostPool::open`], through gates that other fleets go through as well.
+    /// Does as [`HostPool::open`], through gates that other pools go through as well.
     pub fn open_through(
         request: &DeployRequest<'_>,
         hosts: &BTreeMap<String, Host>,
@@ -112,14 +112,14 @@ impl HostPool {
             members.insert(host.name.clone(), member);
         }
         let program = request.program.clone();
-        let mut fleet = Self {
+        let mut pool = Self {
             members,
             porters: ForwarderProcesses { program, system },
             machines: request.machines.clone(),
             forwards: Mutex::default(),
         };
-        fleet.find_roots(request, interrupted)?;
-        Ok(fleet)
+        pool.find_roots(request, interrupted)?;
+        Ok(pool)
     }
 
     /// Asks hosts for their roots, where these are not absolute.
@@ -352,7 +352,7 @@ impl HostPool {
     /// those that were read.
     ///
     /// The first by name, then all others at once: of two that want the same hosts, who has
-    /// the first gets all. What was taken is given back when the fleet is dropped.
+    /// the first gets all. What was taken is given back when the pool is dropped.
     pub fn lock(
         &self,
         wanted: &LeaseRequest<'_>,

@@ -40,10 +40,10 @@ pub fn freeze(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<Locked> {
-    let fleet = all_hosts(request, LeaseMode::Run, progress, interrupted)?;
+    let pool = all_hosts(request, LeaseMode::Run, progress, interrupted)?;
     let span = span.map_or_else(|| String::from("-"), |s| seconds(s).to_string());
     let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
-    let said = fleet.try_each(&|_, member| {
+    let said = pool.try_each(&|_, member| {
         let told = member.session().call(&call, interrupted)?;
         member.expect_reply(&told, "frozen").map(drop)
     })?;
@@ -64,11 +64,11 @@ pub fn unfreeze(
         Some(_) => LeaseMode::Break,
         None => LeaseMode::Any,
     };
-    let fleet = all_hosts(request, mode, progress, interrupted)?;
+    let pool = all_hosts(request, mode, progress, interrupted)?;
     let reason = reason.map(column).unwrap_or_default();
     let call = format!("rel_unfreeze {}\n", quote(&reason));
     let words = request.purpose.as_str();
-    let said = fleet.try_each(&|name, member| {
+    let said = pool.try_each(&|name, member| {
         let answer = member.session().call(&call, interrupted)?;
         match answer.split_once(' ') {
             Some(("locked", held)) => Err(lease_refused_error(name, words, held)),
@@ -110,13 +110,13 @@ pub fn abandon(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<AbandonedScopes> {
-    let fleet = open(request, progress, interrupted)?;
-    let seen = fleet.query(&[], QueryScope::Decide, interrupted)?;
+    let pool = open(request, progress, interrupted)?;
+    let seen = pool.query(&[], QueryScope::Decide, interrupted)?;
     let owes = |name: &&str| {
         seen.get(*name)
             .is_some_and(|s| s.scopes.iter().any(|s| s == scope))
     };
-    let hosts: Vec<&str> = fleet.names().filter(owes).collect();
+    let hosts: Vec<&str> = pool.names().filter(owes).collect();
     if hosts.is_empty() {
         let purpose = &request.purpose;
         let error = Error::usage(format!("no host of `{purpose}` owes the scope `{scope}`"));
@@ -135,8 +135,8 @@ pub fn abandon(
         abandoned: Some(lease_acquire::ScopeToAbandon { scope, reason }),
         ..LeaseRequest::new(&hosts, &seen, LeaseMode::Run)
     };
-    fleet.lock(&wanted, progress, interrupted)?;
-    let said = fleet.try_each(&|name, member| match hosts.contains(&name) {
+    pool.lock(&wanted, progress, interrupted)?;
+    let said = pool.try_each(&|name, member| match hosts.contains(&name) {
         true => {
             let told = member
                 .session()
@@ -169,11 +169,11 @@ pub fn remove_orphans(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<BTreeMap<String, Vec<OrphanService>>> {
-    let fleet = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
-    let jobs = jobs(request, &fleet, &roles)?;
+    let pool = open(request, progress, interrupted)?;
+    let roles = who_has_roles(request, &pool, interrupted)?;
+    let jobs = jobs(request, &pool, &roles)?;
     let ask = || {
-        let seen = fleet.query(&[], QueryScope::Decide, interrupted)?;
+        let seen = pool.query(&[], QueryScope::Decide, interrupted)?;
         Ok::<_, Box<Error>>((orphans::of(request.environment, &jobs, &seen), seen))
     };
     let (mut found, seen) = ask()?;
@@ -186,7 +186,7 @@ pub fn remove_orphans(
     }
     let hosts: Vec<String> = found.keys().cloned().collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let is_same = fleet.lock(
+    let is_same = pool.lock(
         &LeaseRequest::new(&hosts, &seen, LeaseMode::Run),
         progress,
         interrupted,
@@ -196,7 +196,7 @@ pub fn remove_orphans(
         found = ask()?.0;
         found.retain(|host, _| hosts.contains(&host.as_str()));
     }
-    fleet.try_each(&|host, member| {
+    pool.try_each(&|host, member| {
         let own = found.get(host).into_iter().flatten();
         let body: String = own
             .map(|one| program::end_orphan(&one.service, &one.label))
@@ -229,10 +229,10 @@ fn all_hosts(
     progress: &dyn Progress,
     interrupted: &AtomicBool,
 ) -> Result<HostPool> {
-    let fleet = open(request, progress, interrupted)?;
-    let names: Vec<&str> = fleet.names().collect();
+    let pool = open(request, progress, interrupted)?;
+    let names: Vec<&str> = pool.names().collect();
     let nothing = BTreeMap::new();
     let wanted = LeaseRequest::new(&names, &nothing, mode);
-    fleet.lock(&wanted, progress, interrupted)?;
-    Ok(fleet)
+    pool.lock(&wanted, progress, interrupted)?;
+    Ok(pool)
 }

@@ -99,17 +99,17 @@ impl LeaseMode {
 /// Returns how the lease of the host `name` was had.
 ///
 /// # Errors
-/// Another host of the fleet has it: both are one. Or it is held by the same run of another `rel`.
-pub(super) fn of_one_name(fleet: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
+/// Another host of the pool has it: both are one. Or it is held by the same run of another `rel`.
+pub(super) fn of_one_name(pool: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
     let LeaseResult::Twin { room, held } = taken else {
         return Ok(taken);
     };
     let is_holder = |other: &&str| {
-        let other = fleet.member(other);
+        let other = pool.member(other);
         other.is_ok_and(|other| other.header.session_id() == room)
     };
-    let member = fleet.member(name)?;
-    let mut holders = fleet.names().filter(|other| *other != name);
+    let member = pool.member(name)?;
+    let mut holders = pool.names().filter(|other| *other != name);
     let Some(other) = holders.find(is_holder) else {
         return Err(lease_refused_error(name, &member.header.purpose, &held));
     };

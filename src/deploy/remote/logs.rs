@@ -1,7 +1,7 @@
 //! The logs that an environment keeps on its hosts, from all of them at once.
 //!
 //! One connection and one thread a host. Hosts send lines with a tag before each; here they are
-//! put in order and folded (`fold.rs`). A host that goes away is told, and tried again where its
+//! put in order and folded (`log_dedup.rs`). A host that goes away is told, and tried again where its
 //! logs are followed. Nothing is left over there: the guard ends it with the connection.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -277,9 +277,9 @@ impl Listener<'_> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
         let silent = crate::core::progress::NullProgress;
         let (request, gates) = (self.request, &self.gates);
-        let fleet = HostPool::open_through(request, &hosts, gates, &silent, self.interrupted)?;
-        fleet.hide(&self.hidden);
-        let member = fleet.member(&self.host.name)?;
+        let pool = HostPool::open_through(request, &hosts, gates, &silent, self.interrupted)?;
+        pool.hide(&self.hidden);
+        let member = pool.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {
             (None, true) => self.wanted.lines.saturating_add(BEFORE),
             _ => LOOKED_AT,

@@ -31,7 +31,7 @@ use crate::deploy::{DeployRequest, jobs, who_has_roles, world};
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct PreparedRun<'a> {
     pub(in crate::deploy) jobs: Vec<UseOnHost>,
-    pub(in crate::deploy) fleet: HostPool,
+    pub(in crate::deploy) pool: HostPool,
     pub(in crate::deploy) roles: Roles,
     pub(in crate::deploy) hours: Option<DeployWindows<'a>>,
     pub(in crate::deploy) seen: BTreeMap<String, HostState>,
@@ -65,14 +65,14 @@ pub(in crate::deploy) fn prepare<'a>(
     if anywhere.asks_here()? {
         hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
-    let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
-    let roles = who_has_roles(request, &fleet, interrupted)?;
+    let pool = HostPool::open(request, &hosts, progress, interrupted)?;
+    let roles = who_has_roles(request, &pool, interrupted)?;
     let held_back = is_wrong(Some(&roles))?;
-    let jobs = jobs(request, &fleet, &roles)?;
-    let seen = fleet.query(&jobs, depth, interrupted)?;
+    let jobs = jobs(request, &pool, &roles)?;
+    let seen = pool.query(&jobs, depth, interrupted)?;
     let mut looked = PreparedRun {
         jobs,
-        fleet,
+        pool,
         roles,
         hours,
         seen,
@@ -97,7 +97,7 @@ impl PreparedRun<'_> {
         if self.plan.to_run == 0 || self.roles.is_empty() {
             return Ok(());
         }
-        let now = who_has_roles(request, &self.fleet, interrupted)?;
+        let now = who_has_roles(request, &self.pool, interrupted)?;
         match roles::moved(&request.environment.name, &self.roles, &now) {
             None => Ok(()),
             Some(error) => Err(error),
@@ -129,11 +129,11 @@ impl PreparedRun<'_> {
                 directories: self.directories(),
                 ..LeaseRequest::new(&hosts, &self.seen, LeaseMode::Run)
             };
-            if hosts.is_empty() || self.fleet.lock(&wanted, progress, interrupted)? {
+            if hosts.is_empty() || self.pool.lock(&wanted, progress, interrupted)? {
                 return Ok(());
             }
             // Somebody was there between the question and the lock: ask again, under it.
-            self.seen = self.fleet.query(&self.jobs, self.depth, interrupted)?;
+            self.seen = self.pool.query(&self.jobs, self.depth, interrupted)?;
             self.decide(request)?;
         }
     }
@@ -152,8 +152,8 @@ impl PreparedRun<'_> {
                 self.plan.closed_later = hours.closed_later(&self.plan);
             }
         }
-        self.plan.notes = self.fleet.notes();
-        self.plan.round_trips = self.fleet.round_trips();
+        self.plan.notes = self.pool.notes();
+        self.plan.round_trips = self.pool.round_trips();
         if self.depth == QueryScope::Show {
             self.compare()?;
         }
@@ -179,7 +179,7 @@ impl PreparedRun<'_> {
     /// Returns, by host, the directories that steps which run write into, without those where
     /// root may write although another user can change them.
     fn directories(&self) -> BTreeMap<String, Directories> {
-        let roots = self.fleet.roots();
+        let roots = self.pool.roots();
         let mut found: BTreeMap<String, Directories> = BTreeMap::new();
         let steps = self.plan.jobs.iter().flat_map(|job| &job.steps);
         for step in steps.filter(|step| step.verdict == StepVerdict::Run) {
@@ -221,7 +221,7 @@ impl PreparedRun<'_> {
         for host in &hosts {
             let lines = request.overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {
-                self.fleet.append_journal(&[host], &lines, interrupted)?;
+                self.pool.append_journal(&[host], &lines, interrupted)?;
             }
         }
         Ok(())

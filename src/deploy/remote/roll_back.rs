@@ -72,11 +72,11 @@ impl RollbackOutcome {
 /// Undoes steps, given in the order in which they ran.
 ///
 /// All of them are tried, also when one fails: the more goes back, the better.
-pub fn roll_back(hands: &Executor<'_>, ran: &[ExecutedStep]) -> Result<RollbackOutcome> {
+pub fn roll_back(executor: &Executor<'_>, ran: &[ExecutedStep]) -> Result<RollbackOutcome> {
     let back = RollbackRun {
-        hands,
+        executor,
         ran,
-        left: Left::ask(hands, ran),
+        left: Left::ask(executor, ran),
         undone: Mutex::default(),
     };
     let mut failed: Vec<String> = back.left.gone().collect();
@@ -94,7 +94,7 @@ pub fn roll_back(hands: &Executor<'_>, ran: &[ExecutedStep]) -> Result<RollbackO
 
 /// A way back at work. What failed is returned, in words.
 struct RollbackRun<'a> {
-    hands: &'a Executor<'a>,
+    executor: &'a Executor<'a>,
     /// All that goes back, in the order in which it was done.
     ran: &'a [ExecutedStep],
     left: Left,
@@ -151,7 +151,7 @@ impl RollbackRun<'_> {
                 let hosts: BTreeSet<&str> = steps.iter().map(|step| step.host.as_str()).collect();
                 let hosts: Vec<&str> = hosts.into_iter().collect();
                 let text = format!("{wave} goes back: {}", hosts.join(" "));
-                self.hands.progress.event(&Event::Wave { text: &text });
+                self.executor.progress.event(&Event::Wave { text: &text });
             }
             self.enter_again(modes)?;
         }
@@ -181,10 +181,10 @@ impl RollbackRun<'_> {
         let steps: Vec<&ExecutedStep> = steps.iter().copied().filter(|s| may_have(s)).collect();
         let mut failed = Vec::new();
         for part in at_once(&steps) {
-            let on_hosts = self.hands.fleet.try_each(&|host, _| {
+            let on_hosts = self.executor.pool.try_each(&|host, _| {
                 let own: Vec<&ExecutedStep> =
                     part.iter().filter(|r| r.host == host).copied().collect();
-                one_host(self.hands, &own, (suffixes, self.ran), &self.undone)
+                one_host(self.executor, &own, (suffixes, self.ran), &self.undone)
             })?;
             failed.extend(on_hosts.into_values().flatten());
         }
@@ -238,7 +238,7 @@ pub fn in_waves<'r, 's>(
 
 /// Returns the calls that undo steps of one host.
 fn body(
-    hands: &Executor<'_>,
+    executor: &Executor<'_>,
     part: &[&ExecutedStep],
     (suffixes, ran): (&[&str], &[ExecutedStep]),
 ) -> String {
@@ -251,7 +251,7 @@ fn body(
         lines.collect::<String>()
     };
     let mut body = String::new();
-    if hands.overwrites {
+    if executor.overwrites {
         body.push_str(program::overwrite());
     }
     body.extend(part.iter().map(undo));
@@ -265,17 +265,17 @@ fn told<'a>(part: &[&'a ExecutedStep], run: &str, seq: &str) -> Option<&'a Execu
     steps.find(|step| step.run == run && Some(step.seq) == seq)
 }
 
-fn tell_kept(hands: &Executor<'_>, first: &ExecutedStep, event: &str) {
+fn tell_kept(executor: &Executor<'_>, first: &ExecutedStep, event: &str) {
     let saved = event.trim_start_matches("kept ");
     let text = format!(
         "a file on host `{}` was changed after rel wrote it: its content is kept as `{saved}`",
         first.host
     );
-    hands.progress.event(&Event::Warning { text: &text });
+    executor.progress.event(&Event::Warning { text: &text });
 }
 
 fn one_host(
-    hands: &Executor<'_>,
+    executor: &Executor<'_>,
     part: &[&ExecutedStep],
     within: (&[&str], &[ExecutedStep]),
     undone: &Mutex<RollbackOutcome>,
@@ -283,13 +283,13 @@ fn one_host(
     let Some(first) = part.first() else {
         return Ok(Vec::new());
     };
-    let member = hands.fleet.member(&first.host)?;
-    let text = member.header.program(&body(hands, part, within));
+    let member = executor.pool.member(&first.host)?;
+    let text = member.header.program(&body(executor, part, within));
     let mut failed = Vec::new();
     let mut at: Option<(&ExecutedStep, Instant)> = None;
     let mut last = String::new();
     let tell = |step: &ExecutedStep, how: StepStatus, start: Instant| {
-        hands.progress.event(&Event::StepFinished {
+        executor.progress.event(&Event::StepFinished {
             host: &step.host,
             step: &step.id,
             how,
@@ -298,10 +298,10 @@ fn one_host(
     };
     let status = member
         .session()
-        .run(&text, hands.interrupted, &mut |frame| {
+        .run(&text, executor.interrupted, &mut |frame| {
             match frame {
                 Frame::Output(line) => last = first_bytes(line),
-                Frame::Event(text) if text.starts_with("kept ") => tell_kept(hands, first, text),
+                Frame::Event(text) if text.starts_with("kept ") => tell_kept(executor, first, text),
                 Frame::Event(text) => {
                     let words: Vec<&str> = text.split(' ').collect();
                     match (words.as_slice(), at) {

@@ -34,7 +34,7 @@ const LINES_MAX: usize = 100_000;
 
 /// What is known of a rollback before it begins.
 pub(in crate::deploy) struct PreparedRollback {
-    fleet: HostPool,
+    pool: HostPool,
     /// Those whose guards are asked on the way back.
     jobs: Vec<UseOnHost>,
     seen: BTreeMap<String, HostState>,
@@ -60,17 +60,17 @@ pub(in crate::deploy) fn look_back(
     if has_guards && of(request, &asking, &no_roots, None)?.asks_here()? {
         hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
-    let fleet = HostPool::open(request, &hosts, progress, interrupted)?;
+    let pool = HostPool::open(request, &hosts, progress, interrupted)?;
     let jobs = match has_guards {
         true => {
-            let roles = who_has_roles(request, &fleet, interrupted)?;
-            of(request, &asking, &fleet.roots(), Some(&roles))?.jobs()?
+            let roles = who_has_roles(request, &pool, interrupted)?;
+            of(request, &asking, &pool.roots(), Some(&roles))?.jobs()?
         }
         false => Vec::new(),
     };
     let mut looked = PreparedRollback {
-        seen: fleet.query(&jobs, QueryScope::Back, interrupted)?,
-        fleet,
+        seen: pool.query(&jobs, QueryScope::Back, interrupted)?,
+        pool,
         jobs,
         back: RunToUndo::default(),
         passed: BTreeSet::new(),
@@ -182,7 +182,7 @@ impl PreparedRollback {
         interrupted: &AtomicBool,
     ) -> Result<RollbackPlan> {
         let order = roll_back::backwards(&self.back.ran);
-        let said = self.fleet.try_each(&|host, member| {
+        let said = self.pool.try_each(&|host, member| {
             let own: Vec<&&ExecutedStep> = order.iter().filter(|r| r.host == host).collect();
             let unknown = self.unknown_to(host);
             if own.is_empty() && unknown.is_empty() {
@@ -280,13 +280,11 @@ impl PreparedRollback {
         interrupted: &AtomicBool,
     ) -> Result<DeployOutcome> {
         self.is_let_through(request)?;
-        let names = hosts_of(&self.fleet);
+        let names = hosts_of(&self.pool);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let wanted = LeaseRequest::new(&names, &self.seen, LeaseMode::Run);
-        if !self.fleet.lock(&wanted, progress, interrupted)? {
-            self.seen = self
-                .fleet
-                .query(&self.jobs, QueryScope::Back, interrupted)?;
+        if !self.pool.lock(&wanted, progress, interrupted)? {
+            self.seen = self.pool.query(&self.jobs, QueryScope::Back, interrupted)?;
         }
         // What others do to the same files has no lease of ours: looked at once more under it.
         self.find(request, interrupted)?;
@@ -300,13 +298,13 @@ impl PreparedRollback {
         for host in &names {
             let lines = request.overrides.journal_lines(host, &plan);
             if !lines.is_empty() {
-                self.fleet.append_journal(&[*host], &lines, interrupted)?;
+                self.pool.append_journal(&[*host], &lines, interrupted)?;
             }
         }
         let note = |event: &str| {
             let runs = self.passed.iter().chain(&self.back.runs);
             let lines: String = runs.map(|run| program::back(event, run)).collect();
-            self.fleet.append_journal(&names, &lines, interrupted)
+            self.pool.append_journal(&names, &lines, interrupted)
         };
         for host in &names {
             let own = self.left.iter().filter(|ran| ran.host == *host);
@@ -318,14 +316,14 @@ impl PreparedRollback {
                 .map(|(label, run)| program::left(label, run))
                 .collect();
             if !lines.is_empty() {
-                self.fleet.append_journal(&[*host], &lines, interrupted)?;
+                self.pool.append_journal(&[*host], &lines, interrupted)?;
             }
         }
-        let hands = Executor {
+        let executor = Executor {
             environment: request.environment,
             run_id: &request.run_id,
             purpose: &request.purpose,
-            fleet: &self.fleet,
+            pool: &self.pool,
             seen: &self.seen,
             hours: None,
             overwrites: request.force,
@@ -335,11 +333,11 @@ impl PreparedRollback {
         self.tell(progress);
         // Said first: cut off after its last step, it must not look like another release's.
         note("rolling-back")?;
-        let undone = roll_back::roll_back(&hands, &self.back.ran)?;
+        let undone = roll_back::roll_back(&executor, &self.back.ran)?;
         note("rolled-back")?;
         Ok(DeployOutcome {
             undone: undone.steps.len(),
-            round_trips: self.fleet.round_trips(),
+            round_trips: self.pool.round_trips(),
             hosts: self.plan.hosts(),
             ..DeployOutcome::default()
         })

@@ -190,12 +190,10 @@ impl Executor<'_> {
         if scopes.is_empty() {
             return Ok(Vec::new());
         }
-        let left = self
-            .fleet
-            .try_each(&|name, member| match scopes.get(name) {
-                Some(scopes) => member.leave(name, scopes, self.interrupted),
-                None => Ok(None),
-            })?;
+        let left = self.pool.try_each(&|name, member| match scopes.get(name) {
+            Some(scopes) => member.leave(name, scopes, self.interrupted),
+            None => Ok(None),
+        })?;
         let owed = left.into_iter();
         Ok(owed
             .filter_map(|(host, error)| Some((Some(host), error?)))
@@ -214,7 +212,7 @@ impl Executor<'_> {
         if hosts.is_empty() {
             return Ok(Vec::new());
         }
-        let said = self.fleet.try_each(&|name, member| {
+        let said = self.pool.try_each(&|name, member| {
             if !hosts.contains(name) || given_up.has(name) {
                 return Ok(None);
             }

@@ -56,7 +56,7 @@ pub struct Failure {
 
 /// Follows one program's events.
 struct BatchMonitor<'a> {
-    hands: &'a Executor<'a>,
+    executor: &'a Executor<'a>,
     host: &'a str,
     planned: &'a PlannedJob,
     steps: &'a [&'a PlannedStep],
@@ -81,7 +81,7 @@ impl<'a> BatchMonitor<'a> {
                     self.last.pop_front();
                 }
                 self.last.push_back(first_bytes(line));
-                self.hands.progress.event(&Event::StepOutput {
+                self.executor.progress.event(&Event::StepOutput {
                     host: self.host,
                     step: self.at.map_or("", |s| &s.id),
                     line,
@@ -148,14 +148,14 @@ impl<'a> BatchMonitor<'a> {
         self.last.clear();
         lock(&self.done.ran).push(ExecutedStep {
             host: self.host.to_owned(),
-            run: self.hands.run_id.to_owned(),
+            run: self.executor.run_id.to_owned(),
             seq,
             id: step.id.clone(),
             is_done: false,
-            place: self.hands.place_of(self.planned, step),
+            place: self.executor.place_of(self.planned, step),
         });
         tracing::debug!(host = self.host, step = %step.id, what = %step.what, "begins");
-        self.hands.progress.event(&Event::StepStarted {
+        self.executor.progress.event(&Event::StepStarted {
             host: self.host,
             step: &step.id,
             reason: &step.reason,
@@ -165,7 +165,7 @@ impl<'a> BatchMonitor<'a> {
 
     fn ended(&mut self, how: StepStatus) {
         if let Some(step) = self.at.take() {
-            self.hands.progress.event(&Event::StepFinished {
+            self.executor.progress.event(&Event::StepFinished {
                 host: self.host,
                 step: &step.id,
                 how,
@@ -181,7 +181,9 @@ impl<'a> BatchMonitor<'a> {
         };
         self.warnings += 1;
         let text = format!("{} on host `{}`: {text}", step.id, self.host);
-        self.hands.progress.event(&Event::Warning { text: &text });
+        self.executor
+            .progress
+            .event(&Event::Warning { text: &text });
     }
 
     fn failed(&mut self, status: i32, is_verify: bool) {
@@ -221,7 +223,7 @@ impl<'a> BatchMonitor<'a> {
 
 /// The steps of one job that wait to be sent to one host.
 pub struct StepBatch<'a> {
-    hands: &'a Executor<'a>,
+    executor: &'a Executor<'a>,
     planned: &'a PlannedJob,
     done: &'a RunState,
     host: String,
@@ -231,9 +233,9 @@ pub struct StepBatch<'a> {
 
 impl<'a> StepBatch<'a> {
     /// Returns an empty line for the steps of `planned`.
-    pub fn new(hands: &'a Executor<'a>, planned: &'a PlannedJob, done: &'a RunState) -> Self {
+    pub fn new(executor: &'a Executor<'a>, planned: &'a PlannedJob, done: &'a RunState) -> Self {
         Self {
-            hands,
+            executor,
             planned,
             done,
             host: String::new(),
@@ -262,14 +264,14 @@ impl<'a> StepBatch<'a> {
 
     /// Adds a step to what waits.
     pub fn push_step(&mut self, step: &'a PlannedStep) -> Result<(), JobError> {
-        let member = self.hands.fleet.member(&self.host)?;
+        let member = self.executor.pool.member(&self.host)?;
         if let Some(sealed) = &step.draft.sealed {
             // Not earlier than it must: what waits goes before it.
             self.flush()?;
             let mut session = member.session();
-            session.keep(step.seq, sealed.bytes(), self.hands.interrupted)?;
+            session.keep(step.seq, sealed.bytes(), self.executor.interrupted)?;
         }
-        let place = self.hands.place_of(self.planned, step).to_string();
+        let place = self.executor.place_of(self.planned, step).to_string();
         self.push(&script::step(step, &place, &member.header.root));
         self.steps.push(step);
         Ok(())
@@ -280,7 +282,7 @@ impl<'a> StepBatch<'a> {
         if self.host.is_empty() || self.body.is_empty() {
             return Ok(());
         }
-        let member = self.hands.fleet.member(&self.host)?;
+        let member = self.executor.pool.member(&self.host)?;
         let body = std::mem::take(&mut self.body);
         let steps = std::mem::take(&mut self.steps);
         match self.run(member, &body, &steps)? {
@@ -299,7 +301,7 @@ impl<'a> StepBatch<'a> {
         let mut session = member.session();
         let host = session.name().to_owned();
         let mut follow = BatchMonitor {
-            hands: self.hands,
+            executor: self.executor,
             host: &host,
             planned: self.planned,
             steps,
@@ -313,7 +315,7 @@ impl<'a> StepBatch<'a> {
             failure: None,
         };
         let text = member.header.program(body);
-        let status = session.run(&text, self.hands.interrupted, &mut |frame| {
+        let status = session.run(&text, self.executor.interrupted, &mut |frame| {
             follow.frame(frame)
         });
         let status = match status {
@@ -324,7 +326,7 @@ impl<'a> StepBatch<'a> {
                     (_, Some(_)) if follow.is_away => {
                         error.note("host", host.clone()).help(format!(
                             "it goes on there: `rel attach {0}` follows it, and `rel {0}` joins it",
-                            self.hands.purpose
+                            self.executor.purpose
                         ))
                     }
                     (true, Some(_)) => error
@@ -342,7 +344,7 @@ impl<'a> StepBatch<'a> {
     }
 
     fn error(&self, failure: Failure) -> Box<Error> {
-        let (environment, host) = (&self.hands.environment.name, &self.host);
+        let (environment, host) = (&self.executor.environment.name, &self.host);
         let mut error = Error::host(match &failure.step {
             Some(step) if failure.is_verify => {
                 format!(
@@ -372,12 +374,12 @@ impl<'a> StepBatch<'a> {
 
     /// Carries out a step from here, with the host's journal open for it.
     pub fn run_local_step(&mut self, step: &'a PlannedStep, host: &str) -> Result<(), JobError> {
-        let root = &self.hands.fleet.member(host)?.header.root;
-        let place = self.hands.place_of(self.planned, step).to_string();
+        let root = &self.executor.pool.member(host)?.header.root;
+        let place = self.executor.place_of(self.planned, step).to_string();
         self.push(&script::open_step(step, &place, root));
         if let ResolvedAction::Port(port) = &step.draft.act {
             // Owed before it is open, like any scope.
-            let leave = port.leave(&self.hands.fleet.member(host)?.state());
+            let leave = port.leave(&self.executor.pool.member(host)?.state());
             let again = port.again();
             self.push(&program::owe(&port.name, &leave, again.as_deref()));
         }
@@ -387,8 +389,8 @@ impl<'a> StepBatch<'a> {
         let result = self.act(step, host);
         let took = start.elapsed();
         let is_lost = |name: &str| {
-            self.hands
-                .fleet
+            self.executor
+                .pool
                 .member(name)
                 .is_ok_and(|m| m.session().is_gone())
         };
@@ -396,7 +398,7 @@ impl<'a> StepBatch<'a> {
             // Nobody can go back for a host that is lost, whichever of the two it is.
             Err(error)
                 if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
-                    || self.hands.interrupted.load(Ordering::SeqCst)
+                    || self.executor.interrupted.load(Ordering::SeqCst)
                     || is_lost(host)
                     || self.planned.from.as_deref().is_some_and(is_lost) =>
             {
@@ -411,7 +413,7 @@ impl<'a> StepBatch<'a> {
             None => StepStatus::Done,
             Some(_) => StepStatus::Failed(1),
         };
-        self.hands.progress.event(&Event::StepFinished {
+        self.executor.progress.event(&Event::StepFinished {
             host,
             step: &step.id,
             how,
@@ -429,7 +431,7 @@ impl<'a> StepBatch<'a> {
     fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
         match &step.draft.act {
             ResolvedAction::Ask(wait) => {
-                wait.wait_until_ok(self.hands.interrupted)?;
+                wait.wait_until_ok(self.executor.interrupted)?;
                 if let Some(url) = wait.url() {
                     lock(&self.done.urls).push(url.to_owned());
                 }
@@ -444,8 +446,8 @@ impl<'a> StepBatch<'a> {
                 self.fetch(path, &landing, host)
             }
             ResolvedAction::Port(port) => {
-                let fleet = self.hands.fleet;
-                let note = fleet.open_port(host, port, self.hands.interrupted)?;
+                let pool = self.executor.pool;
+                let note = pool.open_port(host, port, self.executor.interrupted)?;
                 self.push(&note.unwrap_or_default());
                 Ok(())
             }
@@ -469,15 +471,15 @@ impl<'a> StepBatch<'a> {
             )
         };
         let mut kept = Spool::new().map_err(spool)?;
-        self.hands.fleet.member(from)?.session().fetch_archive(
+        self.executor.pool.member(from)?.session().fetch_archive(
             path,
-            self.hands.interrupted,
+            self.executor.interrupted,
             &mut |bytes| kept.write_all(bytes),
         )?;
-        let member = self.hands.fleet.member(host)?;
+        let member = self.executor.pool.member(host)?;
         let sent = member
             .session()
-            .send_archive(landing, self.hands.interrupted, &mut |out| {
+            .send_archive(landing, self.executor.interrupted, &mut |out| {
                 kept.relay(out).map_err(|e| match e.kind() {
                     // Not the host that it is sent to.
                     io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {

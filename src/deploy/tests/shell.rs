@@ -14,34 +14,43 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::deploy::protocol::program::{
     COMMON, DETACHED, FOREIGN, LOGS, MANIFEST, QUERY, ROLLBACK_CHECKS, SESSION, SESSION_LIB, STEPS,
     SUPERVISOR, call, quote, strip_comments,
 };
 
-const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
+/// Shells that hosts have, as a command and its arguments. `tests/run` installs them.
+pub(super) const SHELLS: [&[&str]; 3] = [&["dash"], &["bash"], &["busybox", "sh"]];
+
+/// All texts of `protocol/` that hosts get.
+pub(super) const TEXTS: [&str; 11] = [
+    COMMON,
+    FOREIGN,
+    STEPS,
+    DETACHED,
+    ROLLBACK_CHECKS,
+    MANIFEST,
+    SESSION_LIB,
+    QUERY,
+    SESSION,
+    SUPERVISOR,
+    LOGS,
+];
 
 /// A script that waits for something waits no longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// All functions of sessions and programs.
 static LIBRARY: LazyLock<String> = LazyLock::new(|| {
-    let parts = [
-        COMMON,
-        FOREIGN,
-        STEPS,
-        DETACHED,
-        ROLLBACK_CHECKS,
-        MANIFEST,
-        SESSION_LIB,
-        QUERY,
-    ];
-    parts.map(strip_comments).concat() + &call("")
+    let is_main = |text: &&&str| [SESSION, SUPERVISOR, LOGS].contains(text);
+    let parts = TEXTS.iter().filter(|text| !is_main(text));
+    parts.map(|text| strip_comments(text)).collect::<String>() + &call("")
 });
 
 /// Runs a script after the library and `shell/begin.sh`; returns what it prints, and its errors.
-fn run(shell: &[&str], script: &str) -> Option<(String, String)> {
+fn run(shell: &[&str], script: &str) -> (String, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().canonicalize().expect("is there");
     let files = tempfile::tempdir().expect("a directory");
@@ -63,28 +72,39 @@ fn run(shell: &[&str], script: &str) -> Option<(String, String)> {
         .stdout(file("out"))
         .stderr(file("err"))
         .spawn();
-    let mut child = started.ok()?;
+    let mut child = started.unwrap_or_else(|e| panic!("{shell:?}: {e}; `tests/run` installs it"));
+    let group = Pid::from_child(&child);
     let end = Instant::now() + LIMIT;
+    let mut is_late = false;
     while child.try_wait().expect("waits").is_none() {
-        if Instant::now() > end {
-            let _ = child.kill();
+        is_late = Instant::now() > end;
+        if is_late {
+            let _ = kill_process_group(group, Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    // What the script left in the background.
+    let _ = kill_process_group(group, Signal::KILL);
+    assert!(!is_late, "{shell:?} took over {LIMIT:?}: {script}");
     let read =
         |path: &Path| String::from_utf8_lossy(&std::fs::read(path).expect("reads")).into_owned();
     let out = read(&at("out")).replace("\u{1e}n ", "! ");
     let here = root.to_str().expect("text");
-    Some((out.replace(here, "~"), read(&at("err"))))
+    (out.replace(here, "~"), read(&at("err")))
 }
 
-/// Runs a script in all shells at once; those that are on this machine.
+/// Runs a script in all shells at once.
 fn run_all(script: &str) -> Vec<(&'static str, String, String)> {
     std::thread::scope(|scope| {
-        let runs = SHELLS.map(|shell| scope.spawn(move || (shell[0], run(shell, script))));
-        let ended = runs.into_iter().map(|run| run.join().expect("ends"));
-        ended
-            .filter_map(|(shell, said)| said.map(|(out, errors)| (shell, out, errors)))
+        let one = |shell: &'static [&str]| {
+            scope.spawn(move || {
+                let (out, errors) = run(shell, script);
+                (shell[0], out, errors)
+            })
+        };
+        let runs = SHELLS.map(one);
+        runs.into_iter()
+            .map(|run| run.join().expect("ends"))
             .collect()
     })
 }
@@ -106,7 +126,7 @@ fn check(table: &str) {
             }
         }
     }
-    assert!(tried > 0, "no shell of the list is on this machine");
+    assert!(tried >= SHELLS.len(), "the table has no case");
     assert!(wrong.is_empty(), "{wrong}");
 }
 
@@ -165,42 +185,24 @@ fn functions(text: &str) -> Vec<(String, String)> {
     let head = Regex::new(r"^(rel_[a-z0-9_]+)\(\)(.*)$").expect("a pattern");
     let mut found: Vec<(String, String)> = Vec::new();
     let mut is_open = false;
-    for line in lean_keeping_indent(text) {
-        if let Some(head) = head.captures(&line) {
+    for line in text.lines().filter(|l| !l.trim_start().starts_with('#')) {
+        if let Some(head) = head.captures(line) {
             is_open = head[2].ends_with(" {") || head[2].ends_with(" (");
             found.push((head[1].to_owned(), head[2].to_owned()));
         } else if is_open {
             is_open = !line.starts_with(['}', ')']);
             let (_, body) = found.last_mut().expect("a head");
             body.push('\n');
-            body.push_str(&line);
+            body.push_str(line);
         }
     }
     found
 }
 
-fn lean_keeping_indent(text: &str) -> Vec<String> {
-    let lines = text.lines().filter(|l| !l.trim_start().starts_with('#'));
-    lines.map(str::to_owned).collect()
-}
-
 /// All texts that hosts get, with their functions.
 fn everything() -> Vec<(String, String)> {
     let on_demand = call("");
-    let texts = [
-        COMMON,
-        FOREIGN,
-        STEPS,
-        DETACHED,
-        ROLLBACK_CHECKS,
-        MANIFEST,
-        SESSION_LIB,
-        QUERY,
-        SESSION,
-        SUPERVISOR,
-        LOGS,
-    ];
-    let mut all: Vec<(String, String)> = texts.iter().flat_map(|t| functions(t)).collect();
+    let mut all: Vec<(String, String)> = TEXTS.iter().flat_map(|t| functions(t)).collect();
     // Without indentation it has no ends of functions: names only.
     all.extend(
         functions(&on_demand)

@@ -17,7 +17,7 @@ rel_begin_program() {
 }
 
 # SEQ ID KEY PLACE: begins a step, which rel_do ends. A step is not begun if the journal cannot be
-# written. PLACE is the position of the step in the run (see undo.rs).
+# written. PLACE is the position of the step in the run (see remote/roll_back.rs).
 rel_step() {
     rel_must_hold
     rel_seq=$1 rel_id=$2 rel_key=$3 rel_failed_part=

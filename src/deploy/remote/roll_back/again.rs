@@ -18,9 +18,9 @@ impl RollbackRun<'_> {
     pub(super) fn enter_again(&self, scopes: &[&ExecutedStep]) -> Result<()> {
         let scopes: Vec<&ExecutedStep> = scopes.iter().rev().copied().collect();
         for part in at_once(&scopes) {
-            self.hands.fleet.try_each(&|host, member| {
+            self.executor.pool.try_each(&|host, member| {
                 let mut own = part.iter().filter(|step| step.host == host);
-                own.try_for_each(|step| enter(self.hands, member, step, self.left.port(step)))
+                own.try_for_each(|step| enter(self.executor, member, step, self.left.port(step)))
             })?;
         }
         Ok(())
@@ -37,14 +37,14 @@ enum Entered {
 }
 
 fn enter(
-    hands: &Executor<'_>,
+    executor: &Executor<'_>,
     member: &HostConnection,
     step: &ExecutedStep,
     port: Option<&Port>,
 ) -> Result<()> {
     let start = Instant::now();
-    let entered = match (run(hands, member, step)?, port) {
-        (Entered::Now, Some(port)) => open(hands, member, step, port)?,
+    let entered = match (run(executor, member, step)?, port) {
+        (Entered::Now, Some(port)) => open(executor, member, step, port)?,
         (entered, _) => entered,
     };
     let (how, why) = match entered {
@@ -52,7 +52,7 @@ fn enter(
         Entered::Now => (StepStatus::Done, None),
         Entered::Not(why) => (StepStatus::Failed(1), Some(why)),
     };
-    hands.progress.event(&Event::StepFinished {
+    executor.progress.event(&Event::StepFinished {
         host: &step.host,
         step: &step.id,
         how,
@@ -63,21 +63,21 @@ fn enter(
             "{} could not be entered again on host `{}`, which goes back without it: {why}",
             step.id, step.host
         );
-        hands.progress.event(&Event::Warning { text: &text });
+        executor.progress.event(&Event::Warning { text: &text });
     }
     Ok(())
 }
 
-fn run(hands: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) -> Result<Entered> {
+fn run(executor: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) -> Result<Entered> {
     let body = program::enter_again(&step.run, step.seq, &step.id);
     let (mut entered, mut last) = (Entered::Before, String::new());
     let text = member.header.program(&body);
     let mut session = member.session();
-    let status = session.run(&text, hands.interrupted, &mut |frame| {
+    let status = session.run(&text, executor.interrupted, &mut |frame| {
         match frame {
             Frame::Output(line) => last = first_bytes(line),
             Frame::Event(text) => match text.split(' ').collect::<Vec<_>>().as_slice() {
-                ["start", ..] => hands.progress.event(&Event::StepStarted {
+                ["start", ..] => executor.progress.event(&Event::StepStarted {
                     host: &step.host,
                     step: &step.id,
                     reason: "entered again for the way back",
@@ -101,17 +101,20 @@ fn run(hands: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) -> Re
 
 /// Opens the port of a scope that is owed from now on.
 fn open(
-    hands: &Executor<'_>,
+    executor: &Executor<'_>,
     member: &HostConnection,
     step: &ExecutedStep,
     port: &Port,
 ) -> Result<Entered> {
-    match hands.fleet.open_port(&step.host, port, hands.interrupted) {
+    match executor
+        .pool
+        .open_port(&step.host, port, executor.interrupted)
+    {
         Ok(None) => Ok(Entered::Now),
         Ok(Some(note)) => {
             let text = member.header.program(&note);
             let mut session = member.session();
-            let status = session.run(&text, hands.interrupted, &mut |_| None)?;
+            let status = session.run(&text, executor.interrupted, &mut |_| None)?;
             Ok(match status {
                 0 => Entered::Now,
                 _ => Entered::Not("its process could not be written down".into()),

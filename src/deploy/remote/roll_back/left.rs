@@ -26,15 +26,17 @@ pub struct Left {
 impl Left {
     /// Asks the hosts. One that does not answer is met again when something is undone there, which
     /// tells more.
-    pub fn ask(hands: &Executor<'_>, ran: &[ExecutedStep]) -> Self {
-        let said = hands.fleet.try_each(&|host, member| {
+    pub fn ask(executor: &Executor<'_>, ran: &[ExecutedStep]) -> Self {
+        let said = executor.pool.try_each(&|host, member| {
             let own = ran.iter().filter(|r| r.host == host);
             let mut own = own.map(|r| (r.run.as_str(), r.seq)).peekable();
             if own.peek().is_none() {
                 return Ok(None);
             }
             let call = program::left_for_back(own);
-            Ok(Some(member.session().call(&call, hands.interrupted).ok()))
+            Ok(Some(
+                member.session().call(&call, executor.interrupted).ok(),
+            ))
         });
         let mut left = Self::default();
         for (host, told) in said.unwrap_or_default() {
