@@ -65,16 +65,16 @@ pub struct Global {
     /// Colour: `NO_COLOR` is honoured.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
     color: ColorChoice,
-    /// Say only what went wrong.
+    /// Print errors only.
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Also say what is fresh; twice: log what `rel` does.
+    /// Also print what is up to date; -vv: programs, queries and replies; -vvv: frames.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Answer as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
-    /// Say at the end how much was looked at, read and run.
+    /// Print statistics at the end: files checked, bytes read, commands run.
     #[arg(long, global = true)]
     stats: bool,
 }
@@ -116,29 +116,29 @@ enum Subcommand {
     Log(log::LogArgs),
     /// Show hosts: how they are reached, whether they answer, system and free disk
     Hosts(hosts::HostsArgs),
-    /// Show the runs of an environment that its hosts know of
+    /// Show the runs of an environment that are recorded on its hosts
     History(hosts::HistoryArgs),
-    /// Follow what goes on detached on an environment's hosts, to its end; or end it
+    /// Follow the detached steps on an environment's hosts, or end them
     Attach(attach::AttachArgs),
-    /// Write down in words how an environment is released to, as Markdown
+    /// Write the release procedure of an environment as Markdown
     Runbook(runbook_command::RunbookArgs),
     /// Show the recipes that a `use` may name, or what one of them takes and does
     Recipe(recipe_command::RecipeArgs),
-    /// Let hosts that were held back follow the others
+    /// Release to the hosts that were held back
     Promote(promote::PromoteArgs),
     /// Carry out a saved plan: exactly that, or nothing
     Apply(apply_plan::ApplyArgs),
-    /// Approve a saved plan that somebody else made
+    /// Approve a saved plan that another user made
     Approve(apply_plan::ApproveArgs),
-    /// Hold an environment: nobody else's run begins there
+    /// Lock an environment: runs of other users are refused
     Lock(lock::LockArgs),
-    /// Give an environment back, or break somebody else's hold
+    /// Unlock an environment, or break the lock of another user
     Unlock(lock::UnlockArgs),
     /// Look at or clean the local cache
     Cache(cache_command::CacheArgs),
-    /// Report every mistake in the Releasefile and recipes
+    /// Report every error in the Releasefile and recipes
     Check(check::CheckArgs),
-    /// Allow a checkout or a cache that belongs to somebody else
+    /// Trust a checkout or a cache that belongs to another user
     Trust(trust::TrustArgs),
     /// Write a starting Releasefile for the project in this directory
     Init(init::InitArgs),

@@ -1,7 +1,7 @@
 //! From an environment to its hosts: facts, then a plan, then the run.
 //!
 //! [`plan()`] asks and changes nothing; [`apply()`] asks, plans and carries the plan out;
-//! [`rollback`] goes back to what the journals say was there before. Artifacts come by
+//! [`rollback`] is rolled back to what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
 pub mod health_check;
@@ -89,7 +89,7 @@ pub struct DeployRequest<'a> {
     pub machines: Arc<KnownMachines>,
     /// This program: it starts itself to keep ports of hosts open.
     pub program: PathBuf,
-    /// Guards that are gone over.
+    /// Guards that are overridden.
     pub overrides: Overrides,
     /// The clock of this machine.
     pub clock: ZoneClock<'a>,
@@ -175,10 +175,10 @@ pub fn runbook(
 ) -> Result<runbook::Runbook> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
     let roots = known_roots(request, &hosts);
-    let anybody = world(request, &roots, None)?;
-    let probes = anybody.probes()?;
+    let candidates = world(request, &roots, None)?;
+    let probes = candidates.probes()?;
     if is_offline {
-        return runbook::of(request, &hosts, (&anybody.jobs()?, &probes), None);
+        return runbook::of(request, &hosts, (&candidates.jobs()?, &probes), None);
     }
     let pool = open(request, &NullProgress, interrupted)?;
     let roles = who_has_roles(request, &pool, interrupted)?;
@@ -260,7 +260,7 @@ pub fn apply(
     if let Some(target) = looked.jobs.iter().find_map(UseOnHost::missing_artifact) {
         let name = &request.environment.name;
         return Err(Error::usage(format!(
-            "`{target}` is not made, or is no target that `{name}` needs"
+            "`{target}` is not built, or `{name}` does not need it"
         ))
         .help(format!("add `needs \"{target}\"` to the environment")));
     }
@@ -316,7 +316,7 @@ pub fn plan_rollback(
     Ok(look_back(request, progress, interrupted)?.plan)
 }
 
-/// Goes back to what was there before the last run that was not rolled back.
+/// Restores what was there before the last run that was not rolled back.
 pub fn rollback(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,

@@ -43,7 +43,7 @@ class Lab:
                 raise Failed(f"{side.argv[0]} did not lay down on {name} what it should")
 
     def peer(self, site: Site, name: str, current: str) -> Side | None:
-        """Returns a peer that has deployed this site, or nothing if it is not here or can not."""
+        """Returns a peer that has deployed this site, or nothing if it is not here or cannot."""
         if name not in self.programs:
             return None
         side = getattr(sides, name)(site, self.programs[name])

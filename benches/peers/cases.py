@@ -25,7 +25,7 @@ def null_copies(lab: Lab) -> Iterator[Row]:
         rel = lab.project("rel", work)
         for tool in COPYING:
             enough = MOST_TARGETS.get(tool, 100_000)
-            # The smallest size is there only for those that can not do the next.
+            # The smallest size is there only for those that cannot do the next.
             if count > enough or (count <= 100 < enough):
                 continue
             if peer := lab.project(tool, work):

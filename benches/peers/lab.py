@@ -104,7 +104,7 @@ class Lab:
         self._projects: dict[tuple[str, str], Project | None] = {}
 
     def project(self, tool: str, work: Workload) -> Project | None:
-        """Returns a project that is built and checked, or nothing if the tool can not."""
+        """Returns a project that is built and checked, or nothing if the tool cannot."""
         key = (tool, work.name)
         if key not in self._projects:
             self._projects[key] = self._make(tool, work) if tool in self.tools else None
@@ -125,7 +125,7 @@ class Lab:
             if tool == "rel":
                 raise
             self.failures.append(f"{tool}, {work.name}: {str(failure).strip()[:300]}")
-            self.say(f"{tool} can not do {work.name}: {failure}")
+            self.say(f"{tool} cannot do {work.name}: {failure}")
             return None
         self.say(f"{tool} has built {work.name} ({time.monotonic() - begun:.0f} s)")
         return project

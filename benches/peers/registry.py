@@ -1,4 +1,4 @@
-"""Where the peers come from. One that can not be had is told with the reason, never left out."""
+"""Where the peers come from. One that cannot be had is reported with the reason, never left out."""
 
 import os
 import re

@@ -12,7 +12,7 @@ JOBS = 2
 
 
 class Tool:
-    """How one tool is used. What it is told stands in `write`."""
+    """How one tool is used. What it is reported stands in `write`."""
 
     name = ""
     options: list[str] = []

@@ -45,7 +45,7 @@ pub struct TargetState {
     /// Its last run failed.
     pub failed: bool,
     /// What a run that did not end in a success left at its outputs: `rel` made it, so
-    /// `rel` may delete it. Anything else there is somebody's work.
+    /// `rel` may delete it. Anything else there is the user's work.
     pub mess: Vec<OutputState>,
     /// What its runs left beside its outputs and no target declares.
     pub undeclared: Vec<RepoPath>,
@@ -89,7 +89,7 @@ impl BuildLog {
     pub fn load(state_dir: &Path) -> Result<Self> {
         let ledger = AppendLog::load(path(state_dir)).map_err(|error| {
             error.help(
-                "it tells what past runs made: try again; if it stays unreadable, remove it, and \
+                "it records the results of past runs: try again; if it stays unreadable, remove it, and \
                  targets are restored from the cache or run anew",
             )
         })?;

@@ -69,7 +69,7 @@ pub struct Summary {
     pub settled: BTreeMap<TargetId, Settled>,
     /// How many attempts it took where the first one failed.
     pub retried: BTreeMap<TargetId, u32>,
-    /// What each of the targets asked for made, if that is to be told.
+    /// What each of the targets asked for made, if that is to be reported.
     pub made: BTreeMap<TargetId, Arc<TargetOutputs>>,
     /// Errors, in the order they happened.
     pub errors: Vec<(TargetId, Box<Error>)>,
@@ -111,13 +111,13 @@ pub struct Builder<'a> {
     pub progress: &'a dyn Progress,
     /// How.
     pub options: Options,
-    /// Set once the cache could not be read: one warning, then the build goes on without.
+    /// Set once the cache could not be read: one warning, then the build continues without it.
     is_cache_unreadable: AtomicBool,
-    /// Set once it could not be written. One that is full, or somebody else's, still gives.
+    /// Set once it could not be written. One that is full, or another user's, still gives.
     is_cache_unwritable: AtomicBool,
-    /// Set once something was moved aside.
-    has_moved_aside: AtomicBool,
-    /// Set once a result was told of that names this checkout.
+    /// Set once a backup was made.
+    has_backups: AtomicBool,
+    /// Set once a result was reported of that names this checkout.
     is_bound_told: AtomicBool,
     made: Vec<OnceLock<Arc<TargetOutputs>>>,
     /// What stands as its record says, for each target.
@@ -157,7 +157,7 @@ impl<'a> Builder<'a> {
             options,
             is_cache_unreadable: AtomicBool::new(false),
             is_cache_unwritable: AtomicBool::new(false),
-            has_moved_aside: AtomicBool::new(false),
+            has_backups: AtomicBool::new(false),
             is_bound_told: AtomicBool::new(false),
             made: (0..count).map(|_| OnceLock::new()).collect(),
             is_as_recorded: (0..count).map(|_| AtomicBool::new(false)).collect(),
@@ -189,7 +189,7 @@ impl<'a> Builder<'a> {
                 self.note_left_within(&summary);
                 ended?;
             }
-            self.tidy_aside();
+            self.tidy_backups();
         }
         for id in roots.iter().filter(|_| self.options.tells_made) {
             let how = summary.settled.get(id);
@@ -275,7 +275,7 @@ impl<'a> Builder<'a> {
             }
             let tokens = JobSlots::new(self.jobserver.clone(), {
                 let sender = sender.clone();
-                // Nobody listens any more once the loop has ended: the token goes back.
+                // The receiver is gone once the loop has ended: the token is rolled back.
                 move |token| drop(sender.send(Message::Token(token)))
             });
             let done = self.dispatch(
@@ -442,16 +442,16 @@ impl<'a> Builder<'a> {
         self.options.forced.contains(&id)
     }
 
-    /// Asks the store. That it can not be read is told once; then it is left alone.
+    /// Asks the store. That it cannot be read is reported once; then it is left alone.
     fn ask_store<T>(&self, ask: impl FnOnce(&dyn Store) -> Result<T>) -> Option<T> {
-        let text = "going on without the cache";
+        let text = "continuing without the cache";
         self.with_store(&self.is_cache_unreadable, text, ask)
     }
 
-    /// Puts something into the store. That it can not be written is told once; it goes on being
+    /// Puts something into the store. That it cannot be written is reported once; it goes on being
     /// asked.
     fn fill_store(&self, put: impl FnOnce(&dyn Store) -> Result<()>) {
-        let text = "nothing more is put into the cache";
+        let text = "no more results are cached";
         if !self.is_cache_unreadable.load(Ordering::Relaxed) {
             let _ = self.with_store(&self.is_cache_unwritable, text, put);
         }

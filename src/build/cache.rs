@@ -3,7 +3,7 @@
 //! A [`Store`] is one place that keeps both; its words are those of Bazel's Remote
 //! Execution API. Blobs are put before the result that names them, so that a result is
 //! never there without its blobs; a blob that has gone missing since makes a miss, never
-//! an error. Whoever fetches verifies.
+//! an error. The reader verifies.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
     fn put(&self, digest: &Digest, from: &mut dyn Read) -> Result<()>;
 
     /// Takes note that a blob's bytes are not what its digest says, so that the next `put`
-    /// replaces it. A store that can not do anything about it does nothing.
+    /// replaces it. A store that cannot do anything about it does nothing.
     fn evict(&self, digest: &Digest);
 }
 
@@ -124,6 +124,8 @@ pub fn fetch_printed(store: &dyn Store, digest: &Digest, dir: &Path) -> Result<O
 fn digest_mismatch(expected: &Digest, found: &Digest) -> Box<Error> {
     Error::new(
         ErrorKind::Cache,
-        format!("a result is not cached: a file changed on the way, from {expected} to {found}"),
+        format!(
+            "a result is not cached: a file changed during the copy, from {expected} to {found}"
+        ),
     )
 }

@@ -129,7 +129,7 @@ pub struct HashCounters {
 const TICK: Duration = Duration::from_millis(20);
 const TICK_NS: i64 = TICK.as_nanos() as i64;
 
-/// When commands started, by the file system's clock and by one that nobody sets.
+/// When commands started, by the file system's clock and by one that cannot be set.
 #[derive(Clone, Copy, Debug)]
 pub struct RunStart {
     /// Nanoseconds since 1970.
@@ -143,7 +143,7 @@ impl RunStart {
         latest_possible_ns(ctime_ns) >= self.ns
     }
 
-    /// Returns whether it was changed in a later tick of the kernel's clock: not by whoever ran
+    /// Returns whether it was changed in a later tick of the kernel's clock: not by a process that ran
     /// right before.
     pub fn is_ticks_before(&self, ctime_ns: i64) -> bool {
         latest_possible_ns(ctime_ns) > self.ns
@@ -190,7 +190,7 @@ impl FileHasher {
 
     /// Returns the file system time before which a change time is certainly past; to be
     /// asked before looking. A clock that is set forward meanwhile does not count, one that is
-    /// set back does. Times from the future (a clock set back) can not be trusted at all.
+    /// set back does. Times from the future (a clock set back) cannot be trusted at all.
     fn clock_ns(&self) -> i64 {
         let (taken, at_ns) = &self.taken;
         let elapsed_ns = i64::try_from(taken.elapsed().as_nanos()).unwrap_or(0);
@@ -308,7 +308,7 @@ impl FileHasher {
         self.canonicalize(path)
     }
 
-    /// Returns the same without taking note of it, where somebody looks at the path anyway.
+    /// Returns the same without taking note of it, where a caller looks at the path anyway.
     pub fn canonicalize(&self, path: &RepoPath) -> Option<RepoPath> {
         let real = std::fs::canonicalize(path.to_absolute(&self.root)).ok()?;
         let inside = real.strip_prefix(&self.root);

@@ -178,7 +178,7 @@ pub enum CacheScope {
     /// Every checkout, except for results that name the path of this one (`cache #true`).
     #[default]
     Checked,
-    /// Nobody: nothing enters the cache (`cache #false`).
+    /// No checkout: nothing enters the cache (`cache #false`).
     Off,
     /// Checkouts at this very path (`cache "here"`).
     Here,

@@ -3,14 +3,14 @@
 //! | Value                          | In the key | Why                                          |
 //! |--------------------------------|------------|----------------------------------------------|
 //! | format version                 | yes        | another `rel` makes other results            |
-//! | platform, declared or this one | yes        | so does another machine, unless it is said   |
+//! | platform, declared or this one | yes        | so does another machine, unless it is stated   |
 //! | commands after interpolation   | yes        | they are the action                          |
 //! | directory, shell               | yes        | the same words mean something else there     |
 //! | declared environment           | yes        | name and value; unset differs from empty     |
 //! | output of each tool and probe  | yes        | that is what they are declared for           |
 //! | inputs: path, kind, content    | yes        | sorted by path, so listing order is free     |
 //! | outputs of needed targets      | yes        | their *contents*, not keys: early cutoff     |
-//! | what links among those lead to | yes        | whoever reads the link reads that            |
+//! | what links among those lead to | yes        | a read of the link reads that                |
 //! | output patterns, product       | yes        | a moved output is another result             |
 //! | `expect`, `reject`             | yes        | they decide what counts as success           |
 //! | `sandbox "strict"`             | yes        | its results are proven, others are believed  |
@@ -24,7 +24,7 @@
 //! | mtime, host name, user, `PATH` | no         | another machine would never hit              |
 //!
 //! The fields are written once, by [`write_key`], for two readers: [`HashKey`] makes the
-//! digest and [`ExplainKey`] the text of `rel why`, so that the two can not drift.
+//! digest and [`ExplainKey`] the text of `rel why`, so that the two cannot drift.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -145,7 +145,7 @@ pub struct OutputState {
 }
 
 /// A file that the commands read and no one declared: a depfile named it. It is part of no
-/// key, because nobody knows it before the run, but a result is one of a key *and* of what
+/// key, because it is not known before the run, but a result is one of a key *and* of what
 /// was found. The root stands for the path of the checkout, which a result may name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiscoveredInput {

@@ -143,7 +143,7 @@ pub struct Environment {
     pub logs: Vec<LogDecl>,
     /// Secrets of its own, over those of the project.
     pub secrets: BTreeMap<String, Secret>,
-    /// Who must have approved a plan of it; without it anybody runs it.
+    /// Who must have approved a plan of it; without it any user runs it.
     pub approval: Option<ApprovalRule>,
     /// How long its lease holds when nothing is heard of the run.
     pub lease: Option<Duration>,
@@ -170,7 +170,7 @@ pub struct Role {
     pub on: Vec<Template>,
     /// Succeeds on those that have it.
     pub command: Template,
-    /// So many may have it; any number where it is not said.
+    /// So many may have it; any number where it is not stated.
     pub count: Option<u32>,
     /// Where the name is written.
     pub place: Span,
@@ -208,7 +208,7 @@ pub enum SecretFrom {
 /// Who must have approved a plan before it is carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRule {
-    /// Users who may; anybody but the plan's maker where there are none.
+    /// Users who may; any user but the plan's maker where there are none.
     pub by: Vec<String>,
     /// How many of them must have.
     pub count: usize,
@@ -254,7 +254,7 @@ pub struct Use {
     /// Uses that must be done before, and whose change makes this one stale.
     pub after: Vec<String>,
     /// Uses further down: it is done when one of them will change something, and only then.
-    pub around: Vec<String>,
+    pub wraps: Vec<String>,
     /// Age at which it is done again.
     pub max_age: Option<Duration>,
     /// root may write into directories that other users of the host can change.
@@ -284,7 +284,7 @@ pub struct Rollout {
     pub hold_back: Vec<Template>,
     /// So many hosts may fail before the rollout does.
     pub max_failures: Share,
-    /// What goes back when it fails.
+    /// What is rolled back when it fails.
     pub on_failure: OnFailure,
     /// Hours in which its waves may begin; at any time where there are none.
     pub windows: Vec<Window>,
@@ -301,7 +301,7 @@ pub enum Share {
     Percent(u32),
 }
 
-/// What goes back when a step of a rollout fails.
+/// What is rolled back when a step of a rollout fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnFailure {
     /// All that the run did.

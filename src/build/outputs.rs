@@ -2,7 +2,7 @@
 //!
 //! Nothing else writes into the working tree on behalf of a cache. Only declared paths are
 //! touched, no link is followed on the way, and nothing that `rel` did not make itself is
-//! deleted: what stands in the way is moved to `.rel/aside/`.
+//! deleted: what stands in the way is moved to `.rel/backup/`.
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -152,7 +152,7 @@ fn matches(target: &Target, output: &Output, digests: &FileHasher) -> Result<Vec
 /// directories among them neither. One that the commands run in is there, as no command could
 /// make it.
 ///
-/// What is byte for byte one of `owned_outputs` is deleted; all else is somebody's work and moved
+/// What is byte for byte one of `owned_outputs` is deleted; all else is the user's work and moved
 /// aside. Returns where to, when anything was moved.
 pub fn make_room(
     target: &Target,
@@ -160,7 +160,7 @@ pub fn make_room(
     digests: &FileHasher,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
-    let mut aside = None;
+    let mut backup = None;
     // What a damaged record says of other places is not acted on.
     let ours = ours.iter().filter(|o| o.path.is_inside());
     let ours: Vec<OutputState> = ours.cloned().collect();
@@ -188,14 +188,14 @@ pub fn make_room(
         };
         let is_real_dir = meta.is_dir();
         match () {
-            // An empty directory goes silently; a full one is somebody's work.
+            // An empty directory goes silently; a full one is the user's work.
             () if is_real_dir && std::fs::remove_dir(&absolute).is_ok() => {}
-            // It can not be moved; what is in it was.
+            // It cannot be moved; what is in it was.
             () if is_real_dir && fs::is_mount(&absolute) => {}
             // One of an output directory that holds only what is excluded stays as it is.
             () if is_real_dir && is_in_directory(target, &path) => {}
             () if is_ours && !is_real_dir => remove_file(&absolute)?,
-            () => move_to_backup(&path, digests.root(), state_dir, &mut aside)?,
+            () => move_to_backup(&path, digests.root(), state_dir, &mut backup)?,
         }
     }
     for output in &target.outputs {
@@ -206,10 +206,10 @@ pub fn make_room(
             }
         }
     }
-    Ok(aside)
+    Ok(backup)
 }
 
-/// Returns directories that somebody put where a glob had a file. A glob names files only, so
+/// Returns directories that a user put where a glob had a file. A glob names files only, so
 /// that they are not among what is present.
 fn directories_for_files(
     target: &Target,
@@ -233,7 +233,7 @@ fn directories_for_files(
 
 /// Removes what an earlier run made where there has to be a directory now.
 fn remove_for_directory(ours: &OutputState, digests: &FileHasher) -> Result<()> {
-    // Not through a link: that would be somebody else's file.
+    // Not through a link: that would be a file of another user.
     make_parents(digests.root(), &ours.path, true)?;
     let is_ours = digests.digest_output(&ours.path)? == Some(ours.content);
     match is_ours && ours.content.kind != ContentKind::Directory {
@@ -296,7 +296,7 @@ fn make_parents(root: &Path, path: &RepoPath, is_file: bool) -> Result<()> {
             Some(meta) if meta.is_dir() => {}
             Some(meta) if meta.is_symlink() => {
                 return Err(Error::failed(format!(
-                    "output `{path}` leads through the link `{}`",
+                    "output `{path}` goes through the link `{}`",
                     fs::shown(at.strip_prefix(root).unwrap_or(&at).as_os_str())
                 ))
                 .help("remove the link: outputs are only written inside the repository"));
@@ -344,10 +344,10 @@ pub fn collect(target: &Target, digests: &FileHasher) -> Result<Vec<OutputState>
         close(&absolute)?;
         match digests.made_output(path)? {
             None if fs::lstat(&absolute)?.is_some() => Err(Error::failed(format!(
-                "`{}` made `{path}`, which is no file",
+                "`{}` made `{path}`, which is not a file",
                 target.name
             ))
-            .help("a pipe, a socket or a device can not be kept: let the command remove it")),
+            .help("a pipe, a socket or a device cannot be an output: let the command remove it")),
             content => Ok(content),
         }
     })?;
@@ -426,7 +426,7 @@ fn not_cached(error: Box<Error>) -> Box<Error> {
     of_one_result("a result is not cached", error)
 }
 
-/// Says the same of a result that can not be restored.
+/// Says the same of a result that cannot be restored.
 fn not_used(error: Box<Error>) -> Box<Error> {
     of_one_result("a result in the cache is not used", error)
 }

@@ -25,7 +25,6 @@ use crate::core::error::{Error, ErrorKind};
 use crate::core::fs::{ReadFile, RepoPath};
 use crate::core::template::{LENGTH_MAX, TemplateError};
 
-mod around;
 mod axes;
 mod cache_node;
 mod depfile_node;
@@ -50,6 +49,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod window;
+mod wraps;
 
 pub use environment_node::COMMANDS;
 use instances::DeclaredNames;
@@ -140,7 +140,7 @@ const MISSING: [&str; 2] = ["missing_input", "empty_glob"];
 /// Reads and checks a Releasefile with its includes.
 ///
 /// # Errors
-/// All mistakes found, or that the file can not be read.
+/// All mistakes found, or that the file cannot be read.
 pub fn load(request: &LoadRequest) -> Result<Loaded, Box<LoadError>> {
     let mut found = Diagnostics::default();
     let mut reader = loader::FileLoader::new(&request.root);
@@ -340,7 +340,7 @@ fn graph(
         &mut places,
         &mut names.broken,
     ));
-    // Without cycles this can not fail; with more than are reported, nobody looks at it.
+    // Without cycles this cannot fail; with more than are reported, it is not used.
     Some(Graph::new(targets, names.pools.clone()).unwrap_or_default())
 }
 
@@ -492,7 +492,7 @@ fn project_version(node: &Node, scope: &NameScope, found: &mut Diagnostics) -> O
             target::shell_command(&text, &shell, scope, &NoDeferred, found).map(Version::Command)
         }
         Some(other) => {
-            let message = format!("a version can not be marked `({other})`");
+            let message = format!("a version cannot be marked `({other})`");
             let mistake = Diagnostic::new("wrong_type", arg.place, message, "not known here");
             found.push(mistake.help("write `(command)\"…\"`, or the version itself"));
             None

@@ -183,7 +183,7 @@ impl Runner {
         let mut seen = AccessLog::default();
         let start = || {
             let (started, watching) = match &confinement.rules {
-                // Whoever is kept from all else has no terminal either.
+                // A command without all else has no terminal either.
                 Some(_) => {
                     let command = self.session(spec, file);
                     confinement.start(move || command.start().map(Started::Session))?

@@ -66,7 +66,7 @@ impl Confinement {
     /// Calls `start` on a thread that is confined; what it starts is confined and watched.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel can not do it, and whatever `start` says.
+    /// `Unsupported` where the kernel cannot do it, and whatever `start` says.
     pub fn start<T: Send + 'static>(
         &self,
         start: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -79,7 +79,7 @@ impl Confinement {
         let (teller, seen) = channel();
         std::thread::Builder::new().spawn(move || {
             if let Ok(listener) = receiver.recv() {
-                // Nobody asks any more when the start has failed.
+                // There is no sender any more when the start has failed.
                 let listener = Arc::new(listener);
                 let _ = teller.send(access_log::watch(&listener, &stopped, &held, &connections));
             }
@@ -99,7 +99,7 @@ impl Confinement {
             let started = std::thread::Builder::new().spawn(confined);
             let panicked = |_| Err(io::Error::other("the starting thread panicked"));
             let started = started.and_then(|thread| thread.join().unwrap_or_else(panicked));
-            // Whoever asked has gone only if it panicked.
+            // The receiver is gone only if it panicked.
             let _ = done.send(started);
             sockets::serve(&wanted);
         })?;
@@ -125,12 +125,12 @@ fn enter(rules: &Rules, log: Option<&Path>) -> io::Result<Held> {
 fn install(held: Option<Held>, listener: Sender<seccomp::SeccompListener>) -> io::Result<()> {
     let installed = seccomp::install(held).map_err(|e| {
         let why = match e.raw_os_error() {
-            Some(libc::EBUSY) => "whoever started rel listens to system calls already",
+            Some(libc::EBUSY) => "a parent process of rel already listens to system calls",
             _ => "this kernel has no seccomp listeners",
         };
         io::Error::new(io::ErrorKind::Unsupported, format!("{why} ({e})"))
     })?;
-    // Nobody listens only if the watcher panicked; then every call fails by itself.
+    // There is no receiver only if the watcher panicked; then every call fails by itself.
     drop(listener.send(installed));
     Ok(())
 }
@@ -173,7 +173,7 @@ fn leave_shared_memory() -> bool {
     left == 0
 }
 
-/// Keeps from all that this process starts what whoever started it left open: no key holds
+/// Keeps from all that this process starts what its parent left open: no key holds
 /// that, and no rule.
 pub fn close_inherited() {
     // SAFETY: no descriptor is closed; those that are marked go on being used here.
@@ -189,7 +189,7 @@ pub fn close_inherited() {
 }
 
 impl SandboxWatch {
-    /// Waits until nobody of `family` is left to watch, but no longer than `grace`, and returns
+    /// Waits until no process of `family` is left to watch, but no longer than `grace`, and returns
     /// what was seen. Who is left then is ended.
     pub fn finish(self, grace: Duration, family: &Family) -> AccessLog {
         if let Ok(seen) = self.seen.recv_timeout(grace) {
@@ -232,7 +232,7 @@ mod tests {
         let (teller, seen) = channel();
         let (_stopped, stop) = io::pipe().expect("a pipe");
         let watch = SandboxWatch { seen, stop };
-        let nobody = Family {
+        let no_family = Family {
             leader: 0,
             since: u64::MAX,
             noted: 0,
@@ -241,7 +241,7 @@ mod tests {
             known: std::sync::Mutex::default(),
         };
         drop::<Sender<AccessLog>>(teller);
-        let seen = watch.finish(Duration::from_secs(60), &nobody);
+        let seen = watch.finish(Duration::from_secs(60), &no_family);
         assert_eq!(seen.error.as_deref(), Some("its watcher panicked"));
     }
 }

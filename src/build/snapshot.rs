@@ -3,7 +3,7 @@
 //! A target's verdict rests on what was seen in the file system (its *looks*), on the
 //! graph, on declared variables and on the records. While all of these are what they
 //! were, the verdict is too, and neither graph nor records nor digests need to be read: a
-//! build with nothing to do is one `stat` for each file. A look holds only what can not
+//! build with nothing to do is one `stat` for each file. A look holds only what cannot
 //! change unseen, so this is no less careful than looking at contents (see *racy* in
 //! `digest.rs`). Targets that ask processes or the clock are never in a snapshot.
 //!
@@ -237,7 +237,7 @@ impl Snapshot {
         let bytes = fs::read_own(&path).ok()?;
         let found = Self::validate(bytes, root, state_dir, graph, env);
         if found.is_none() {
-            // Where it can not be removed, nothing can be recorded either.
+            // Where it cannot be removed, nothing can be recorded either.
             let _ = std::fs::remove_file(&path);
         }
         found

@@ -50,7 +50,7 @@ pub enum Verdict {
 /// The verdicts so far of one survey.
 struct Survey<'a> {
     verdicts: Vec<Option<Result<Verdict>>>,
-    /// What fresh targets made, where somebody asked.
+    /// What fresh targets made, where that was asked for.
     made: Vec<OnceLock<Arc<TargetOutputs>>>,
     records: &'a BuildLog,
 }

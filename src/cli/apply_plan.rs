@@ -56,7 +56,7 @@ pub struct ApproveArgs {
     digest: Option<String>,
 }
 
-/// So many digits of a digest name a plan in a sentence. They are no proof: whoever makes plans can
+/// So many digits of a digest name a plan in a sentence. They are no proof: the maker of plans can
 /// make two that share them.
 const DIGITS_SHOWN: usize = 12;
 
@@ -98,7 +98,7 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
     let job = job(context, project, &root, &saved)?;
     let user = Workspace::user();
     if !args.plan {
-        // Said before anybody reads on.
+        // Printed before the rest is read.
         saved.may_approve(job.environment, &user)?;
     }
     let (plan, given) = job.computed(&saved)?;
@@ -115,7 +115,7 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
         if args.digest.is_none() && ui::is_person() && !context.json {
             ask(&saved)?;
         }
-        // Somebody else may have approved it meanwhile; it is still what was shown.
+        // Another user may have approved it meanwhile; it is still what was shown.
         let shown = saved.digest.clone();
         saved = read(context, &args.saved)?;
         is_wanted(&saved, Some(&shown))?;
@@ -145,14 +145,14 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
     Ok(EXIT_OK)
 }
 
-/// Checks that a plan has the digest that somebody read.
+/// Checks that a plan has the digest that the user read.
 fn is_wanted(saved: &PlanFile, digest: Option<&str>) -> Result<()> {
     match digest {
         Some(digest) if saved.digest.len() > digest.len() => Err(Error::usage(format!(
             "`{digest}` is too short for a digest: it takes all {} digits",
             saved.digest.len()
         ))
-        .help("part of a digest can be that of another plan")),
+        .help("a short digest can match another plan")),
         Some(digest) if saved.digest != digest => {
             Err(Error::usage("this is not the plan that was shown")
                 .note("shown", digest)
@@ -208,10 +208,18 @@ fn job<'a>(
     let given: Option<Vec<String>> = given.map(Option::<&String>::cloned).collect();
     let params = match given {
         Some(values) => params(environment, &values)?,
-        None => return Err(mismatch("params", "are others in the file than here")),
+        None => {
+            return Err(mismatch(
+                "params",
+                "differ between the file and this checkout",
+            ));
+        }
     };
     if params != body.params {
-        return Err(mismatch("params", "are others in the file than here"));
+        return Err(mismatch(
+            "params",
+            "differ between the file and this checkout",
+        ));
     }
     Ok(EnvironmentRun {
         context,
@@ -241,7 +249,8 @@ impl EnvironmentRun<'_> {
                 .iter()
                 .map(|id| self.project.graph.target(*id).name.as_str());
             let names: Vec<&str> = names.collect();
-            let mut error = Error::usage("a plan is saved when all that it needs is made");
+            let mut error =
+                Error::usage("a plan can be saved once everything that it needs is built");
             if unknown > 0 {
                 let steps = format!("{unknown} {}", plural(unknown, "step"));
                 error = error.note("not known yet", steps);
@@ -253,7 +262,7 @@ impl EnvironmentRun<'_> {
             let text = String::from_utf8_lossy(&bytes);
             if !PlanFile::is_one(&text) {
                 return Err(Error::usage(format!(
-                    "`{}` is there and is no saved plan",
+                    "`{}` exists and is not a saved plan",
                     out.display()
                 ))
                 .help("name another file, or remove it first"));
@@ -295,7 +304,7 @@ impl EnvironmentRun<'_> {
         let body = &saved.body;
         let files = self.files()?;
         if let Some(file) = plan_changes::other_field(&body.files, &files) {
-            return Err(mismatch("file", format!("`{file}` is another one here")));
+            return Err(mismatch("file", format!("`{file}` differs here")));
         }
         let roots = self.needs()?;
         let artifacts = self.seen_artifacts(body, &roots)?;
@@ -343,7 +352,7 @@ impl EnvironmentRun<'_> {
         if names != body.artifacts.keys().collect() {
             return Err(mismatch(
                 "artifacts",
-                "are of other targets in the file than here",
+                "belong to other targets in the file than here",
             ));
         }
         let seen = targets.into_iter().filter_map(|target| {
@@ -483,7 +492,7 @@ fn inputs(saved: &PlanFile, root: &Path) -> Vec<(String, String)> {
         add("force", String::from("all steps run"));
     }
     if body.is_confirmed {
-        add("confirm", String::from("what is destroyed may be lost"));
+        add("confirm", String::from("data may be lost"));
     }
     let Overrides { guards, reason } = &body.overrides;
     if !guards.is_empty() {

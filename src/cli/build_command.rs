@@ -245,13 +245,13 @@ fn store(context: &Workspace, display: &dyn Progress) -> Option<LocalStore> {
     context
         .store()
         .inspect_err(|error| {
-            let text = format!("going on without the cache: {error}");
+            let text = format!("continuing without the cache: {error}");
             display.event(&Event::Warning { text: &text });
         })
         .ok()
 }
 
-/// Returns the display for this screen: live on a terminal, else lines. The context is told what
+/// Returns the display for this screen: live on a terminal, else lines. The context is reported what
 /// was started.
 pub fn display(context: &Workspace, sources: &SourceMap) -> Box<dyn Progress> {
     let (screen, sources) = (context.screen, sources.clone());

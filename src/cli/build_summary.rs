@@ -215,7 +215,7 @@ impl BuildSummary {
     }
 }
 
-/// Returns `2 ran, 1 restored, 10 fresh in 1.3 s`.
+/// Returns `2 ran, 1 restored, 10 up to date in 1.3 s`.
 pub fn summary_line(summary: &Summary) -> String {
     let count = |how| summary.count(how);
     let ran = count(Settled::Ran) + count(Settled::RanSame);
@@ -241,11 +241,14 @@ pub fn summary_line(summary: &Summary) -> String {
     };
     match parts.is_empty() {
         true => prefix.to_owned() + &nothing_to_do(fresh, summary.took),
-        false => format!("{prefix}{}, {fresh} fresh, in {took}", parts.join(", ")),
+        false => format!(
+            "{prefix}{}, {fresh} up to date, in {took}",
+            parts.join(", ")
+        ),
     }
 }
 
 fn nothing_to_do(fresh: usize, took: Duration) -> String {
     let (targets, took) = (plural(fresh, "target"), shown_time(took));
-    format!("nothing to do, {fresh} {targets} fresh, in {took}")
+    format!("nothing to do, {fresh} {targets} up to date, in {took}")
 }

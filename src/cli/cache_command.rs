@@ -41,8 +41,7 @@ fn check_owner(store: &LocalStore, dir: &Path) -> Result<()> {
     let dir = dir.display();
     let message = format!("files in `{dir}` are not removed: others can change it");
     Err(Error::usage(message).help(
-        "let the user do that whose cache it is; if it is yours, close it to others \
-         (`chmod -R go-w`) and take it from the list (`rel trust --remove`)",
+        "let the owner of the cache do that; if it is yours, make it private (`chmod -R go-w`) and remove it from the list (`rel trust --remove`)",
     ))
 }
 
@@ -76,7 +75,7 @@ pub fn cache(context: &Workspace, args: &CacheArgs) -> Result<u8> {
             let age = older_than.as_deref().map(parse_age).transpose()?;
             let size = max_size.as_deref().map(parse_size).transpose()?;
             if age.is_none() && size.is_none() {
-                return Err(Error::usage("`rel cache prune` needs to know what may go")
+                return Err(Error::usage("`rel cache prune` needs a limit")
                     .help("for example: rel cache prune --older-than 30d"));
             }
             let gone = store.prune(age, size)?;
@@ -96,7 +95,7 @@ pub fn cache(context: &Workspace, args: &CacheArgs) -> Result<u8> {
         CacheVerb::Verify => {
             let (read, bad) = store.verify()?;
             let text = match bad.len() {
-                0 => format!("{read} {} read, all sound", plural(read as usize, "file")),
+                0 => format!("{read} {} read, all intact", plural(read as usize, "file")),
                 n => format!(
                     "{read} {} read, {n} corrupt and removed",
                     plural(read as usize, "file")

@@ -1,5 +1,5 @@
 //! `rel check`, and `rel check --trace TARGET`: targets are run watched, and what they touch
-//! and do not declare is told.
+//! and do not declare is reported.
 
 use serde_json::{Value, json};
 
@@ -69,12 +69,12 @@ fn told(screen: TermOptions, summary: &Summary) -> Text {
     for (name, found) in &summary.findings {
         let name = screen.paint(NAME, name);
         if found.is_empty() {
-            text.line(name + " touches only what it declares");
+            text.line(name + " accesses only declared files");
             continue;
         }
         let count = found.len();
         let things = plural(count, "thing");
-        text.line(name + format_args!(" does {count} {things} undeclared:"));
+        text.line(name + format_args!(" has {count} undeclared {things}:"));
         for finding in found {
             text.line(format_args!("  {finding}"));
             text.line(format_args!("      {}", finding.help));

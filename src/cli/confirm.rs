@@ -13,10 +13,10 @@ use crate::core::progress::Progress;
 use crate::deploy::plan::destroy::{Destruction, unconfirmed};
 use crate::deploy::plan::guards::Overrides;
 
-/// Guards that are gone over, and what may be lost.
+/// Guards that are overridden, and what may be lost.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConsentArgs {
-    /// Go on although this guard says no, or this step's way back would not work; with `--reason`
+    /// Go on although this guard says no, or this step's rollback would not work; with `--reason`
     #[arg(
         long = "override",
         value_name = "GUARD",
@@ -35,7 +35,7 @@ pub(super) struct ConsentArgs {
 /// What was let through.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Confirmations {
-    /// Guards that are gone over.
+    /// Guards that are overridden.
     pub(super) overrides: Overrides,
     /// What steps destroy may be lost.
     pub(super) is_confirmed: bool,
@@ -46,10 +46,10 @@ impl ConsentArgs {
     pub(super) fn of(&self, environment: &Environment) -> Result<Confirmations> {
         if let Some(other) = self.confirm.as_ref().filter(|n| **n != environment.name) {
             let name = &environment.name;
-            return Err(Error::usage(format!(
-                "`--confirm {other}` does not confirm what `{name}` destroys"
-            ))
-            .help(format!("`--confirm {name}`, if that is meant")));
+            return Err(
+                Error::usage(format!("`--confirm {other}` does not confirm `{name}`"))
+                    .help(format!("`--confirm {name}`, if that is meant")),
+            );
         }
         Ok(Confirmations {
             overrides: Overrides {

@@ -104,7 +104,7 @@ pub(super) fn params(
             }
         };
         if !param.one_of.is_empty() && !param.one_of.contains(&value) {
-            let error = Error::usage(format!("`{}` can not be `{value}`", param.name))
+            let error = Error::usage(format!("`{}` cannot be `{value}`", param.name))
                 .note("known", param.one_of.join(" "));
             let near =
                 crate::core::diagnostics::suggest(&value, param.one_of.iter().map(String::as_str));
@@ -165,7 +165,7 @@ pub(super) fn find_environment<'a>(project: &'a Project, name: &str) -> Result<&
             Some(_) => Error::usage(format!("`{name}` is a target, not a command"))
                 .help(format!("rel build {name}")),
             None if name == "rollback" => Error::usage(format!("there is no command `{name}`"))
-                .help("`rel ENVIRONMENT --rollback` goes back to what was live before"),
+                .help("`rel ENVIRONMENT --rollback` restores the former release"),
             None => unknown_name("command or environment", name, &known),
         }
     })
@@ -277,7 +277,7 @@ impl EnvironmentRun<'_> {
         let refused = match (self.promoted.is_none(), refused) {
             (true, refused) => refused,
             (false, refused) => refused.help(format!(
-                "save one: `rel promote {} --plan-out plan.json`; somebody else: `rel approve \
+                "save one: `rel promote {} --plan-out plan.json`; another user: `rel approve \
                  plan.json --reason …`; then `rel apply plan.json`",
                 self.purpose()
             )),

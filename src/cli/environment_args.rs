@@ -29,7 +29,7 @@ pub(super) struct EnvironmentArgs {
     /// End services of uses that are not in the Releasefile any more, and do nothing else
     #[arg(long, conflicts_with_all = ["plan", "plan_out", "rollback"])]
     pub(super) remove_orphans: bool,
-    /// Give up a scope that can not be left, and do nothing else; with `--reason`
+    /// Give up a scope that cannot be left, and do nothing else; with `--reason`
     #[arg(long, value_name = "SCOPE", requires = "reason", group = "reasoned")]
     #[arg(conflicts_with_all = ["plan", "plan_out", "rollback", "remove_orphans"])]
     pub(super) abandon: Option<String>,

@@ -52,7 +52,7 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
         .ok()
         .filter(|t| *t > Duration::ZERO)
         .ok_or_else(|| {
-            Error::usage(format!("`{}` is no time to wait", args.within))
+            Error::usage(format!("`{}` is not a duration", args.within))
                 .help("for example: --within 30s")
         })?;
     let probes = probes(project, &root);

@@ -24,7 +24,7 @@ pub fn init(context: &Workspace, args: &InitArgs) -> Result<u8> {
     }
     let path = context.dir.join(RELEASEFILE);
     if path.exists() {
-        return Err(Error::usage(format!("there is a {RELEASEFILE} already"))
+        return Err(Error::usage(format!("{RELEASEFILE} exists already"))
             .help("`rel init --print` shows what would be written"));
     }
     fs::write_atomically(&path, text.as_bytes())?;

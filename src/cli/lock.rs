@@ -20,7 +20,7 @@ pub struct LockArgs {
     /// An environment with its parameters
     #[arg(value_name = "ENVIRONMENT", required = true)]
     words: Vec<String>,
-    /// Why; others are told
+    /// Why; others are reported
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Give it back by itself after this time, such as `30m`; else `rel unlock` does
@@ -33,7 +33,7 @@ pub struct UnlockArgs {
     /// An environment with its parameters
     #[arg(value_name = "ENVIRONMENT", required = true)]
     words: Vec<String>,
-    /// End somebody else's hold, and a run that is at work
+    /// Break the lock of another user, and end an active run
     #[arg(long = "break", requires = "reason")]
     is_broken: bool,
     /// Why it is broken; the journals of the hosts keep it
@@ -61,15 +61,15 @@ pub fn unlock(context: &mut Workspace, args: &UnlockArgs) -> Result<u8> {
     on_leases(context, &args.words, |request, progress, interrupted| {
         let done = lease::unfreeze(request, reason, progress, interrupted)?;
         let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
-            (true, _) => "nobody held it".to_owned(),
-            (false, []) => "given back".to_owned(),
-            (false, whose) => format!("broken, it was held by {}", whose.join(", ")),
+            (true, _) => "it was not locked".to_owned(),
+            (false, []) => "released".to_owned(),
+            (false, whose) => format!("broken: it was locked by {}", whose.join(", ")),
         };
         Ok((done, what))
     })
 }
 
-/// Gives up a scope that can not be left (`rel ENVIRONMENT --abandon`).
+/// Gives up a scope that cannot be left (`rel ENVIRONMENT --abandon`).
 pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Result<u8> {
     let reason = not_empty(reason)?;
     let way = RunOptions {
@@ -84,7 +84,7 @@ pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Re
         } else if !job.context.screen.is_quiet {
             for (host, file) in &done.abandoned {
                 ui::tell(format!(
-                    "{}: `{scope}` is given up on host `{host}`, as it is; its way out is kept in {file}",
+                    "{}: `{scope}` is abandoned on host `{host}`; its `leave` command is kept in {file}",
                     request.purpose
                 ));
             }
@@ -174,7 +174,10 @@ fn tell(context: &Workspace, done: &Locked, line: &str) -> Result<u8> {
 
 fn not_empty(reason: &str) -> Result<&str> {
     match reason.trim() {
-        "" => Err(Error::usage("`--reason` says nothing").help("say why: others are told")),
+        "" => {
+            Err(Error::usage("`--reason` says nothing")
+                .help("say why: the reason is shown to others"))
+        }
         reason => Ok(reason),
     }
 }

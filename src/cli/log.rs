@@ -90,8 +90,8 @@ pub fn log(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
     if args.follow || args.since.is_some() || args.run {
         let name = first.map_or("", String::as_str);
         return Err(Error::usage(match name {
-            "" => String::from("name the environment whose logs are wanted"),
-            name => format!("`{name}` is no environment: it has no logs on hosts"),
+            "" => String::from("name an environment"),
+            name => format!("`{name}` is not an environment: it has no logs on hosts"),
         })
         .help("rel log ENVIRONMENT --follow"));
     }
@@ -118,7 +118,7 @@ fn of_last_run(context: &mut Workspace, words: &[String]) -> Result<u8> {
 fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
     let since = args.since.as_deref().map(|text| {
         crate::core::deploy_window::duration(text).map_err(|_| {
-            Error::usage(format!("`{text}` is no time")).help("for example: --since 10m")
+            Error::usage(format!("`{text}` is not a time")).help("for example: --since 10m")
         })
     });
     let wanted = Wanted {

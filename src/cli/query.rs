@@ -50,13 +50,13 @@ pub struct How {
 }
 
 impl How {
-    /// Refuses what can not be answered so.
+    /// Refuses what cannot be answered so.
     pub fn must_run(self) -> Result<()> {
         match self.no_commands {
             false => Ok(()),
             true => Err(
                 Error::usage("`--no-commands` is for targets, not for environments")
-                    .help("hosts are asked by commands"),
+                    .help("hosts are queried by commands"),
             ),
         }
     }
@@ -86,7 +86,10 @@ impl TargetReport {
             Ok(Verdict::Stale(reasons)) => reasons.iter().map(StaleReason::to_string).collect(),
             Ok(Verdict::Pending(needs)) => {
                 let name = |id: &TargetId| {
-                    format!("needs `{}`, which is not fresh", graph.target(*id).name)
+                    format!(
+                        "needs `{}`, which is not up to date",
+                        graph.target(*id).name
+                    )
                 };
                 needs.iter().map(name).collect()
             }
@@ -254,7 +257,9 @@ pub fn status(context: &mut Workspace, names: &TargetArgs) -> Result<u8> {
         count => format!(", {count} unknown"),
     };
     let targets = plural(fresh, "target");
-    text.line(format_args!("{fresh} {targets} fresh, {stale} not{rest}"));
+    text.line(format_args!(
+        "{fresh} {targets} up to date, {stale} not{rest}"
+    ));
     ui::print(&text);
     Ok(EXIT_OK)
 }
@@ -373,11 +378,16 @@ pub fn plan_targets(context: &mut Workspace, targets: &[String], how: How) -> Re
     };
     text.line(match counts {
         [0, 0] if unknown == 0 => {
-            format!("nothing to do, {fresh} {} fresh", plural(fresh, "target"))
+            format!(
+                "nothing to do, {fresh} {} up to date",
+                plural(fresh, "target")
+            )
         }
-        [run, 0] => format!("{run} would run, {fresh} fresh{rest}"),
+        [run, 0] => format!("{run} would run, {fresh} up to date{rest}"),
         [run, may] => {
-            format!("{run} would run, {may} more if what they need changes, {fresh} fresh{rest}")
+            format!(
+                "{run} would run, {may} more if what they need changes, {fresh} up to date{rest}"
+            )
         }
     });
     ui::print(&text);
@@ -394,7 +404,7 @@ pub fn check(context: &mut Workspace) -> Result<u8> {
             ui::print_json(&json!({ "ok": true, "targets": targets, "environments": environments }))
         }
         false => ui::print_line(format!(
-            "{} is sound: {targets} {}, {environments} {}",
+            "{} has no errors: {targets} {}, {environments} {}",
             file_name(project),
             plural(targets, "target"),
             plural(environments, "environment"),

@@ -144,7 +144,7 @@ fn value(
             bytes
         }
     };
-    // Whoever writes a line ends it.
+    // A line that is written has an end.
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -156,7 +156,7 @@ fn value(
 fn program(command: &Command, root: &Path, vars: &[OsString]) -> Result<std::process::Command> {
     let words = render_plain(command)?;
     let Some((first, rest)) = words.split_first() else {
-        return Err(Error::internal("a command without words"));
+        return Err(Error::internal("the command is empty"));
     };
     let mut program = std::process::Command::new(first);
     program
@@ -217,7 +217,7 @@ fn seal(context: &Workspace) -> Result<SecretHasher> {
         make_key(&path, &dir)?;
     }
     let wrong = || {
-        Error::usage(format!("`{}` is no key of yours alone", path.display())).help(
+        Error::usage(format!("`{}` is not private to you", path.display())).help(
             "remove it: a new one is made, and every step that writes a secret runs once more",
         )
     };
@@ -230,7 +230,7 @@ fn seal(context: &Workspace) -> Result<SecretHasher> {
     }
 }
 
-/// Makes the key whole or not at all; one that somebody else made meanwhile stays.
+/// Makes the key whole or not at all; one that another process made meanwhile stays.
 fn make_key(path: &Path, dir: &Path) -> Result<()> {
     let key = fs::random::<32>()?;
     let mut file = tempfile::NamedTempFile::new_in(dir).context("create a file in", dir)?;

@@ -1,7 +1,7 @@
 //! Ctrl-C and friends: the first asks what runs to end, and `rel` is gone within a second; the
 //! second ends all at once. Ctrl-Z stops what is at work as well.
 //!
-//! Nobody who waits has to look up for that. Where no [`SignalListener`] is, nothing is at work, and a
+//! No waiting thread has to poll for that. Where no [`SignalListener`] is, nothing is at work, and a
 //! signal ends `rel` there and then. Else what is at work is asked to end and `rel` comes to its
 //! own end; if that takes too long (a disk, a pipe or a terminal that takes nothing, a host that
 //! cleans up), it is ended as by `kill -9`, which loses nothing.
@@ -132,7 +132,7 @@ fn listen() -> Result<()> {
     let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     // Else the one that is set now would be called as well.
     set_action(libc::SIG_DFL);
-    // A shell without job control has nobody who would let it go on.
+    // A shell without job control cannot continue it.
     let stop = (!is_ignored(SIGTSTP)).then_some(SIGTSTP);
     let others = hang_up.into_iter().chain(stop);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(others))
@@ -150,7 +150,7 @@ fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Stops with all that is at work, until somebody lets `rel` go on. Commands are in groups of
+/// Stops with all that is at work, until a user lets `rel` go on. Commands are in groups of
 /// their own, which the terminal's signal does not reach.
 fn stop_here() {
     let at_work = state().at_work.clone();
@@ -164,7 +164,7 @@ fn stop_here() {
     all(1);
 }
 
-/// Does what SIGTSTP does by default; returns when `rel` goes on. Where nobody could let it go on
+/// Does what SIGTSTP does by default; returns when `rel` goes on. Where no shell could let it go on
 /// (an orphaned process group) the kernel does nothing.
 #[expect(
     unsafe_code,
@@ -230,7 +230,7 @@ fn within(time: Duration, act: impl Fn(&AtWork) + Send + 'static) {
     let (done, is_done) = channel();
     beside(move || {
         at_work.iter().for_each(|work| act(work));
-        // Nobody may wait any more.
+        // No thread may wait any more.
         let _ = done.send(());
     });
     let _ = is_done.recv_timeout(time);
@@ -273,7 +273,7 @@ extern "C" fn quit(_signal: libc::c_int) -> ! {
 }
 
 /// Lets INT and TERM end `rel` at once with its own exit code, until something is at work. Both
-/// are sent by somebody who means it, also to what a script has started with `&`, where Ctrl-C
+/// are sent on purpose, also to what a script has started with `&`, where Ctrl-C
 /// is ignored.
 pub fn end_at_once() {
     set_action(quit as *const () as libc::sighandler_t);

@@ -1,11 +1,11 @@
 //! The state directory of a checkout, `.rel`: whether it is used, and whether it is believed.
 //!
-//! It is *used* if it is a directory, no link, that belongs to the user and that nobody else may
+//! It is *used* if it is a directory, no link, that belongs to the user and that no other user may
 //! write to; otherwise the command is refused. What is in it is *believed* if `rel` made the
 //! directory where it is now. A repository, an archive or a copy can bring a `.rel` along, with
 //! records of what was never built here; no check of its contents would find that out. So `rel`
 //! writes into `.rel/identity` which directory that is: its inode number and its time of
-//! birth, which the kernel sets and nobody can choose. Where they are others, nothing is known,
+//! birth, which the kernel sets and no user can choose. Where they are others, nothing is known,
 //! and the next run that takes the lock removes what it would otherwise believe.
 
 use std::fs::{File, Metadata};
@@ -39,8 +39,9 @@ const CONTENTS: [&str; 10] = [
     "sandbox",
 ];
 
-/// What was moved aside, and the roots of local hosts: a person may want them back.
-const LASTING: [&str; 2] = ["aside", "hosts"];
+/// Backups of files that were in the way of outputs, and the roots of local hosts: a person may
+/// want them back. A former `rel` called the backups `aside`.
+const LASTING: [&str; 3] = ["backup", "aside", "hosts"];
 
 /// Whose directories are used.
 #[derive(Clone, Copy)]
@@ -93,7 +94,7 @@ impl StateDir {
     /// Makes the directory, or closes it to others, and returns its identity if it is believed.
     ///
     /// # Errors
-    /// It is not used, or can not be made.
+    /// It is not used, or cannot be made.
     pub(super) fn make(&self, access: &StateDirAccess<'_>) -> Result<Option<Identity>> {
         let meta = fs::make_dir(&self.path)?;
         match unsafe_for(&meta, access) {
@@ -234,7 +235,7 @@ fn close_to_others(path: &Path) -> Result<Metadata> {
         .custom_flags(flags.bits() as i32)
         .open(path);
     let dir = dir.context("open", path)?;
-    // Where that is refused the mode is as it was, which is told.
+    // Where that is refused the mode is as it was, which is reported.
     let _ = dir.set_permissions(PermissionsExt::from_mode(PRIVATE_DIR));
     dir.metadata().context("look at", path)
 }
@@ -292,7 +293,7 @@ mod tests {
         assert!(!take(&first) && take(&first));
         assert!(find(&first).known().is_some());
         std::fs::write(first.join(".rel/records.v1"), "kept").expect("writes");
-        std::fs::create_dir_all(first.join(".rel/aside/x")).expect("makes");
+        std::fs::create_dir_all(first.join(".rel/backup/x")).expect("makes");
 
         let copy = |to: &Path| {
             let mut cp = std::process::Command::new("cp");
@@ -308,7 +309,7 @@ mod tests {
         );
         assert!(!take(&second) && find(&second).known().is_some());
         assert!(!second.join(".rel/records.v1").exists());
-        assert!(second.join(".rel/aside/x").exists());
+        assert!(second.join(".rel/backup/x").exists());
         assert!(first.join(".rel/records.v1").exists() && take(&first));
     }
 

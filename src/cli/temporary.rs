@@ -1,4 +1,4 @@
-//! The directory for temporary files, `TMPDIR`: one that can not be used is reported once, and
+//! The directory for temporary files, `TMPDIR`: one that cannot be used is reported once, and
 //! the system's is used instead.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub fn with_usable_dir(
              temporary files go to `{FALLBACK}`"
         ));
     }
-    // Nothing else sets it, and whoever did so first chose the same.
+    // Nothing else sets it, and the one that did so first chose the same.
     let _ = tempfile::env::override_temp_dir(Path::new(FALLBACK));
     env.insert(NAME.into(), FALLBACK.into());
     env

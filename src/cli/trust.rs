@@ -25,7 +25,7 @@ use crate::core::fs::{self, ReadFile, Unsafe};
 const LOCK_TRIES: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// What to do where the user's state would lie in a directory of somebody else.
+/// What to do where the user's state would lie in a directory of another user.
 const NO_HOME: &str = "set `XDG_STATE_HOME` or `HOME` to a directory of your own";
 
 /// Name of the file, below the directory of the user's state.
@@ -74,7 +74,7 @@ pub fn trust(context: &Workspace, args: &TrustArgs) -> Result<u8> {
     }
     if dir.as_os_str().as_bytes().contains(&b'\n') {
         return Err(
-            Error::usage("a directory with a line end in its name can not be kept")
+            Error::usage("a directory with a line end in its name cannot be kept")
                 .help("name its Releasefile with `-f`"),
         );
     }
@@ -130,7 +130,7 @@ fn locked(state: &Path) -> Result<File> {
     ))
 }
 
-/// Returns the directories that are allowed; none where somebody else may have written the list.
+/// Returns the directories that are allowed; none where another user may have written the list.
 fn load(context: &Workspace, state: &Path) -> BTreeSet<PathBuf> {
     let is_user = |uid| context.owners.is_user(uid);
     let is_private = |dir: &Path| {
@@ -177,7 +177,7 @@ impl Workspace {
         })
     }
 
-    /// Refuses a Releasefile of somebody else that was found at `found`, is `file`, and was not
+    /// Refuses a Releasefile of another user that was found at `found`, is `file`, and was not
     /// named.
     pub(super) fn check_owner(&self, found: &Path, file: &Path) -> Result<()> {
         let root = file.parent().unwrap_or(file);
@@ -185,7 +185,7 @@ impl Workspace {
             let owner = meta.context("look at", path)?.uid();
             Ok::<_, Box<Error>>((!self.owners.are_trusted(owner)).then_some(owner))
         };
-        // A link is a decision of whoever made it.
+        // A link is a decision of its maker.
         let link = (found != file).then_some(found);
         for path in link.into_iter().chain([file]) {
             let owner = owner(std::fs::symlink_metadata(path), path)?;
@@ -200,8 +200,8 @@ impl Workspace {
     }
 
     /// Returns whether one of the files that a Releasefile was put together from belongs to
-    /// somebody else; refuses it where the Releasefile was not named. A file of hosts outside of
-    /// the checkout that nobody but a saved plan names is refused at all times.
+    /// another user; refuses it where the Releasefile was not named. A file of hosts outside of
+    /// the checkout that only a saved plan names is refused at all times.
     pub(super) fn check_owners<'a>(
         &self,
         files: impl Iterator<Item = &'a ReadFile>,
@@ -229,7 +229,7 @@ impl Workspace {
     /// Makes the directory of the user's state for the user alone.
     ///
     /// # Errors
-    /// Somebody else owns it or may write to it.
+    /// Another user owns it or may write to it.
     pub(super) fn make_user_state_dir(&self, dir: &Path) -> Result<()> {
         self.check_way(dir, NO_HOME)?;
         if let Some(parent) = dir.parent() {
@@ -250,7 +250,7 @@ impl Workspace {
         }
     }
 
-    /// Refuses a directory if somebody else can replace it, or something on the way to it.
+    /// Refuses a directory if another user can replace it, or something on the way to it.
     pub(super) fn check_way(&self, dir: &Path, help: &str) -> Result<()> {
         match fs::unsafe_way(dir, |uid| self.owners.are_trusted(uid))? {
             None => Ok(()),
@@ -267,7 +267,7 @@ impl Workspace {
     }
 }
 
-/// Refuses a cache that somebody else may write to: who writes a result chooses what is restored.
+/// Refuses a cache that another user may write to: who writes a result chooses what is restored.
 /// One of root's is as good as one's own. Returns `false` for one that the user trusts all the
 /// same.
 pub(super) fn check_cache(context: &Workspace, dir: &Path) -> Result<bool> {
@@ -292,7 +292,7 @@ pub(super) fn check_cache(context: &Workspace, dir: &Path) -> Result<bool> {
         let Some(why) = Unsafe::of(&meta, is_owner) else {
             continue;
         };
-        // In a directory like `/tmp` nobody can take away what is made there in time.
+        // In a directory like `/tmp` no user can take away what is made there in time.
         if number == 0 && matches!(why, Unsafe::Writable(mode) if mode & fs::STICKY != 0) {
             fs::make_dir(&dirs[1])?;
             continue;

@@ -54,7 +54,7 @@ pub struct TermOptions {
     pub color: bool,
     /// A live display can be drawn on standard error.
     pub is_live: bool,
-    /// Say only what went wrong.
+    /// Print errors only.
     pub is_quiet: bool,
     /// Also say what is fresh, and all reasons.
     pub is_verbose: bool,
@@ -139,7 +139,7 @@ fn rustix_width() -> Option<usize> {
 /// Why something did not get to standard output, the first time.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Writes to standard output; a closed pipe (`rel list | head`) is no error. Any other is told
+/// Writes to standard output; a closed pipe (`rel list | head`) is no error. Any other is reported
 /// by [`unwritten`]: an answer that did not arrive must not look like an empty one.
 pub fn print(text: &Text) {
     print_bytes(text.as_str().as_bytes());
@@ -222,7 +222,7 @@ pub fn eprint_line(line: impl Into<Text>) {
     eprint(&text);
 }
 
-/// Says something in one line on standard error: `rel: 3 targets fresh`.
+/// Says something in one line on standard error: `rel: 3 targets up to date`.
 pub fn tell(line: impl Into<Text>) {
     eprint_line(Text::from("rel: ") + line);
 }

@@ -103,8 +103,8 @@ fn fresh_line(
 enum Shared {
     /// There is none.
     Unknown,
-    /// Nobody: `cache #false`.
-    Nobody,
+    /// No checkout: `cache #false`.
+    Off,
     /// Checkouts at this path, because the Releasefile says so.
     Declared,
     /// Checkouts at this path, because these files, or the product, name it.
@@ -122,7 +122,7 @@ impl Shared {
         };
         let is_bound = record.found.iter().any(|f| f.path.is_root());
         Ok(match target.cache {
-            CacheScope::Off => Self::Nobody,
+            CacheScope::Off => Self::Off,
             _ if !record.beside.is_empty() => Self::Beside(record.beside.clone()),
             CacheScope::Here => Self::Declared,
             CacheScope::Checked if is_bound => {
@@ -146,7 +146,7 @@ impl Shared {
         };
         match self {
             Self::Unknown => "no result is recorded".into(),
-            Self::Nobody => "its result is not in the cache: `cache #false`".into(),
+            Self::Off => "its result is not in the cache: `cache #false`".into(),
             Self::Declared => format!("{}: `cache \"here\"`", here()),
             Self::Named(names) if names.is_empty() => format!("{}: its product names it", here()),
             Self::Named(names) => {
@@ -164,7 +164,7 @@ impl Shared {
     fn json(&self) -> Value {
         let (word, names) = match self {
             Self::Unknown => ("unknown", None),
-            Self::Nobody => ("none", None),
+            Self::Off => ("none", None),
             Self::Declared => ("here", None),
             Self::Named(names) => ("here", Some(names)),
             Self::Beside(paths) => ("none", Some(paths)),

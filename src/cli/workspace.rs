@@ -124,8 +124,12 @@ impl Workspace {
                 .with_writer(move || ui::Events { color })
                 .with_ansi(color)
                 .without_time();
+            let level = match global.verbose {
+                2 => tracing::Level::DEBUG,
+                _ => tracing::Level::TRACE,
+            };
             // A second subscriber can only come from a test; the first one stays.
-            let _ = log.with_max_level(tracing::Level::DEBUG).try_init();
+            let _ = log.with_max_level(level).with_target(false).try_init();
         }
         Ok(Self {
             file: global.file.as_ref().map(|f| dir.join(f)),
@@ -266,7 +270,7 @@ impl Workspace {
     /// Returns the local store.
     ///
     /// # Errors
-    /// Somebody else chooses what is in it; exit code 2.
+    /// Another user chooses what is in it; exit code 2.
     pub fn store(&self) -> Result<LocalStore> {
         let dir = self.cache_dir()?;
         let is_safe = trust::check_cache(self, &dir)?;
@@ -303,7 +307,7 @@ impl Workspace {
         Self::id(&["-un"]).unwrap_or_else(number)
     }
 
-    /// Returns what `id` prints; `None` where it knows nobody.
+    /// Returns what `id` prints; `None` where it knows no user.
     pub(super) fn id(args: &[&str]) -> Option<String> {
         // It needs no variable, and one may hold a secret.
         let mut id = std::process::Command::new("id");
@@ -353,7 +357,7 @@ impl Workspace {
     fn loaded(&mut self) -> Result<&Loaded> {
         if self.loaded.get().is_none() {
             let (loaded, _) = self.load(true)?;
-            // Nobody else can have set it: there is one thread here.
+            // No other thread can have set it: there is one thread here.
             let _ = self.loaded.set(loaded);
         }
         self.loaded
@@ -459,7 +463,7 @@ impl Workspace {
         };
         let files = loaded.read.iter().chain(&recipes.files);
         let is_foreign = self.check_owners(files, &root, located.is_named)?;
-        // Not even when no use names it: a recipe that can not be read might have been
+        // Not even when no use names it: a recipe that cannot be read might have been
         // meant to stand in for a shipped one.
         if !recipes.mistakes.is_empty() {
             self.broken = Some(recipe_sources);
@@ -572,7 +576,7 @@ impl Workspace {
 
     fn state(&self) -> Result<&StateDir> {
         let state = self.state.get();
-        state.ok_or_else(|| Error::internal("the state was not looked at"))
+        state.ok_or_else(|| Error::internal("the state was not checked"))
     }
 
     /// Takes the lock of the checkout, waiting for another `rel` and saying for whom. From

@@ -22,7 +22,7 @@ pub struct WorkspaceLock {
     skew_ns: i64,
 }
 
-/// Bytes of a lock that are read: the words of whoever holds it.
+/// Bytes of a lock that are read: the words of its holder.
 const WORDS_MAX: u64 = 64 * 1024;
 
 /// How often a lock may have lost its name before the file system is not believed.
@@ -89,7 +89,7 @@ impl WorkspaceLock {
     }
 
     /// Returns whether the lock still keeps others out: the file may be removed with all of the
-    /// state, and whoever comes then makes another one.
+    /// state, and the next process makes another one.
     pub fn is_held(&self) -> bool {
         let named = || std::fs::symlink_metadata(&self.path).ok().map(place_of);
         self.place.is_none_or(|place| named() == Some(place))
@@ -134,7 +134,7 @@ fn open_lock(path: &Path, is_believed: bool) -> Result<File> {
     if !is_other || is_believed {
         let error = Err(error).context("open", path);
         return error.map_err(|e: Box<Error>| match is_other {
-            true => e.help("remove it: it only says who works here"),
+            true => e.help("remove it: it is only the lock of this checkout"),
             false => e,
         });
     }
@@ -172,18 +172,18 @@ fn wait_for_lock(file: &mut File, path: &Path) -> Result<()> {
     let is_here = process::place().is_some_and(|here| here == place);
     if is_here && pid.parse().is_ok_and(is_ancestor) {
         return Err(Error::usage(format!(
-            "{words} (pid {pid}) works in this checkout and has started this `rel`"
+            "{words} (pid {pid}) is running in this checkout and has started this `rel`"
         ))
         .help("let the target declare `needs` instead of calling `rel`"));
     }
     ui::eprint_line(format_args!(
-        "waiting for {words} (pid {pid}), which works in this checkout"
+        "waiting for {words} (pid {pid}), which is running in this checkout"
     ));
     file.lock().context("lock", path)
 }
 
 /// Returns whether a process is this one's parent, or the parent's parent, and so on.
-/// Where there is no /proc nobody is.
+/// Where there is no /proc no process is.
 fn is_ancestor(pid: u32) -> bool {
     let parent = |of: u32| -> Option<u32> {
         let status = std::fs::read_to_string(format!("/proc/{of}/status")).ok()?;

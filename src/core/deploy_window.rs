@@ -23,7 +23,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 /// No wait and no limit is longer: a clock that such a time is added to must not run over.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// What is said of a time that is longer.
+/// What is stated of a time that is longer.
 pub const TOO_LONG: &str = "it is longer than 100 years";
 
 /// Reads how long something takes, as people write it: `30s`, `1h 30m`.
@@ -76,7 +76,7 @@ impl Window {
     }
 }
 
-/// Reads `Mon-Thu 09:00-16:00`; days may be lists, and are all of them where none is said. An
+/// Reads `Mon-Thu 09:00-16:00`; days may be lists, and are all of them where none is stated. An
 /// end that is not behind the start is on the next day.
 pub fn spans(text: &str) -> Result<Vec<HourSpan>, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -87,7 +87,7 @@ pub fn spans(text: &str) -> Result<Vec<HourSpan>, String> {
     };
     let (from, to) = hours
         .split_once('-')
-        .ok_or_else(|| format!("`{hours}` is no span of hours"))?;
+        .ok_or_else(|| format!("`{hours}` is not a range of hours"))?;
     let (from, to) = (minutes(from)?, minutes(to)?);
     let minutes = if to > from {
         to - from
@@ -105,7 +105,7 @@ fn days_of(text: &str) -> Result<Vec<u32>, String> {
     let day = |name: &str| {
         let found = DAYS.iter().position(|d| d.eq_ignore_ascii_case(name));
         let found = found.and_then(|d| u32::try_from(d).ok());
-        found.ok_or_else(|| format!("`{name}` is no day: there are {}", DAYS.join(" ")))
+        found.ok_or_else(|| format!("`{name}` is not a day: there are {}", DAYS.join(" ")))
     };
     let mut all = Vec::new();
     for part in text.split(',') {
@@ -122,7 +122,7 @@ fn days_of(text: &str) -> Result<Vec<u32>, String> {
 }
 
 fn minutes(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{text}` is no time of a day, like `09:00`");
+    let wrong = || format!("`{text}` is not a time of day, such as `09:00`");
     let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
     let number = |t: &str| match t.len() {
         1 | 2 if t.bytes().all(|b| b.is_ascii_digit()) => t.parse::<u32>().ok(),

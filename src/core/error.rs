@@ -23,9 +23,9 @@ pub enum ErrorKind {
     Failed,
     /// A host could not be reached or a step on it failed; what was live before still is.
     Host,
-    /// A step failed after something had been switched, and the way back failed as well.
+    /// A step failed after something had been switched, and the rollback failed as well.
     NotRolledBack,
-    /// Somebody else holds the environment now: nothing more was changed.
+    /// Another run holds the environment now: nothing more was changed.
     Fenced,
     /// A cache is unusable. Never fatal: turned into a warning by the builder.
     Cache,
@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Bytes of a message or of a fact that are shown; whoever fills one in shows less.
+/// Bytes of a message or of a fact that are shown; most callers show less.
 const VALUE_BYTES_MAX: usize = 20 * 1024;
 
 /// Exit code of a run that did what was asked.
@@ -46,7 +46,7 @@ pub const EXIT_OK: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code for a wrong command line, Releasefile or recipe; nothing was started.
 pub const EXIT_USAGE: u8 = 2;
-/// Exit code when a deployment failed and its way back failed too: look at the hosts.
+/// Exit code when a deployment failed and its rollback failed too: look at the hosts.
 pub const EXIT_NOT_ROLLED_BACK: u8 = 4;
 /// Exit code for a bug of `rel` (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_INTERNAL: u8 = 70;
@@ -190,7 +190,7 @@ pub fn shortened(command: &str) -> Cow<'_, str> {
 }
 
 /// Returns a text of which, if it has more than `max` bytes, the rest is only counted. What is
-/// told in megabytes is read by nobody.
+/// printed in megabytes is not read.
 fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);

@@ -1,7 +1,7 @@
 //! Text from outside, made safe for a terminal.
 //!
 //! A terminal obeys control characters: they move the cursor, erase lines, rename the window,
-//! answer as if somebody typed. Characters that turn the direction of text, or have no width,
+//! answer as if a person typed. Characters that turn the direction of text, or have no width,
 //! make a text look like another one. Here they become visible escapes such as `\u{1b}`.
 //!
 //! [`line()`] is for names and messages, [`output`] for a line that a command printed (its colours

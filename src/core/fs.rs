@@ -304,7 +304,7 @@ pub fn remove_leftovers(dir: &Path) {
             .as_bytes()
             .starts_with(TEMPORARY.as_bytes())
         {
-            // One that can not be removed is in nobody's way.
+            // One that cannot be removed is in no one's way.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -361,7 +361,7 @@ pub fn is_absent(error: &std::io::Error) -> bool {
     )
 }
 
-/// Opens a file below `dir` to hash it, without waiting for whoever may write to it.
+/// Opens a file below `dir` to hash it, without waiting for a writer.
 ///
 /// Where that is allowed its access time stays as it was: after a `touch` the kernel would write
 /// to the inode of each file that is read, which costs as much as reading a small one.
@@ -377,7 +377,7 @@ pub fn open_to_hash(dir: impl AsFd, name: impl rustix::path::Arg + Copy) -> std:
     Ok(openat(&dir, name, flags, Mode::empty())?.into())
 }
 
-/// Returns bytes that nobody can guess.
+/// Returns bytes that cannot be guessed.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; N];

@@ -63,7 +63,7 @@ fn choices(inside: &str) -> Result<Vec<String>, BadRange> {
                 return Err(bad(format!("`[{inside}]` is not a range of numbers")));
             }
             None if part.is_empty() => {
-                return Err(bad(format!("`[{inside}]` has an empty place")));
+                return Err(bad(format!("`[{inside}]` has an empty item")));
             }
             None => out.push((*part).to_owned()),
         }
@@ -94,7 +94,7 @@ fn numbers(from: &str, to: &str) -> Result<Vec<String>, BadRange> {
     let last: u64 = to.parse().map_err(too_large)?;
     if first > last {
         return Err(BadRange {
-            message: format!("`[{from}-{to}]` goes backwards"),
+            message: format!("`[{from}-{to}]` is in descending order"),
             help: Some(format!("did you mean `[{to}-{from}]`?")),
         });
     }
@@ -149,10 +149,13 @@ mod tests {
             "px[5678]",
             "`[5678]` is neither a range nor a list | did you mean `[5,6,7,8]`?",
         );
-        check("px[8-1]", "`[8-1]` goes backwards | did you mean `[1-8]`?");
+        check(
+            "px[8-1]",
+            "`[8-1]` is in descending order | did you mean `[1-8]`?",
+        );
         check("px[1-8", "`px[1-8` has a `[` without its `]` | ");
         check("px1-8]", "`px1-8]` has a `]` without its `[` | ");
-        check("px[1,,2]", "`[1,,2]` has an empty place | ");
+        check("px[1,,2]", "`[1,,2]` has an empty item | ");
         check("px[a-c]", "`[a-c]` is not a range of numbers | ");
         check(
             "px[1-99999]",

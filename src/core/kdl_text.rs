@@ -1,4 +1,4 @@
-//! Text of KDL: what the parser takes though nobody means it, and what it refuses, in words.
+//! Text of KDL: what the parser accepts by mistake, and what it refuses, in words.
 //!
 //! KDL ends a bare word at `//` and `/*` and goes on with a comment, lets the last of two equal
 //! properties win, and knows numbers that are none. Each of these is a mistake in every node,
@@ -153,7 +153,7 @@ impl Fault {
 /// `inf` and the like are neither numbers nor, without quotes, texts.
 fn word_fault(word: &str) -> Option<Fault> {
     matches!(word, "inf" | "-inf" | "nan").then(|| Fault {
-        message: format!("`{word}` is no number"),
+        message: format!("`{word}` is not a number"),
         label: "not a number, and not in quotes",
         help: format!("write a number; a text stands in quotes: `\"{word}\"`"),
     })
@@ -163,8 +163,8 @@ fn word_fault(word: &str) -> Option<Fault> {
 fn number_fault(word: &str) -> Option<Fault> {
     if matches!(word, "#inf" | "#-inf" | "#nan") {
         return Some(Fault {
-            message: format!("`{word}` is no finite number"),
-            label: "no finite number",
+            message: format!("`{word}` is not a finite number"),
+            label: "not a finite number",
             help: "write a number".into(),
         });
     }
@@ -175,7 +175,7 @@ fn number_fault(word: &str) -> Option<Fault> {
     }
     let fault = |help: String| {
         Some(Fault {
-            message: format!("`{word}` is no number"),
+            message: format!("`{word}` is not a number"),
             label: "begins like a number",
             help,
         })
@@ -255,7 +255,7 @@ fn is_decimal(body: &str) -> bool {
 
 /// Returns the mistakes in a text that the parser refused.
 ///
-/// Where a word without quotes is the cause, that is said, and not what the parser made of it.
+/// Where a word without quotes is the cause, that is stated, and not what the parser made of it.
 pub(crate) fn syntax(error: &KdlError, text: &str, file: u16) -> Vec<Diagnostic> {
     let part = Part {
         text,
@@ -480,29 +480,35 @@ mod tests {
     #[test]
     fn numbers_that_are_none_have_words_of_their_own() {
         for (word, expected) in [
-            ("0XFF", "`0XFF` is no number @0XFF (write `0xFF`)"),
-            ("-0XFF", "`-0XFF` is no number @-0XFF (write `-0xFF`)"),
-            ("0B10", "`0B10` is no number @0B10 (write `0b10`)"),
-            (".5", "`.5` is no number @.5 (write `0.5`)"),
+            ("0XFF", "`0XFF` is not a number @0XFF (write `0xFF`)"),
+            ("-0XFF", "`-0XFF` is not a number @-0XFF (write `-0xFF`)"),
+            ("0B10", "`0B10` is not a number @0B10 (write `0b10`)"),
+            (".5", "`.5` is not a number @.5 (write `0.5`)"),
             (
                 "5s",
-                "`5s` is no number @5s (write it in quotes, if it is a text: `\"5s\"`)",
+                "`5s` is not a number @5s (write it in quotes, if it is a text: `\"5s\"`)",
             ),
-            ("0o9", "`0o9` is no number @0o9 (write it in quotes"),
-            ("0x", "`0x` is no number @0x (write it in quotes"),
+            ("0o9", "`0o9` is not a number @0o9 (write it in quotes"),
+            ("0x", "`0x` is not a number @0x (write it in quotes"),
             (
                 "10.0.0.1",
-                "`10.0.0.1` is no number @10.0.0.1 (write it in quotes",
+                "`10.0.0.1` is not a number @10.0.0.1 (write it in quotes",
             ),
-            ("-inf", "`-inf` is no number @-inf (write a number"),
-            ("inf", "`inf` is no number @inf (write a number"),
-            ("nan", "`nan` is no number @nan (write a number"),
-            ("#inf", "`#inf` is no finite number @#inf (write a number"),
+            ("-inf", "`-inf` is not a number @-inf (write a number"),
+            ("inf", "`inf` is not a number @inf (write a number"),
+            ("nan", "`nan` is not a number @nan (write a number"),
+            (
+                "#inf",
+                "`#inf` is not a finite number @#inf (write a number",
+            ),
             (
                 "#-inf",
-                "`#-inf` is no finite number @#-inf (write a number",
+                "`#-inf` is not a finite number @#-inf (write a number",
             ),
-            ("#nan", "`#nan` is no finite number @#nan (write a number"),
+            (
+                "#nan",
+                "`#nan` is not a finite number @#nan (write a number",
+            ),
             ("1e999", "`1e999` is too large for a number @1e999 ("),
             ("-1e999", "`-1e999` is too large for a number @-1e999 ("),
             (

@@ -1,6 +1,6 @@
 //! What a command printed: a little in memory, much of it in a file.
 //!
-//! A command may print hundreds of megabytes. Nobody who shows, searches, keeps or copies them
+//! A command may print hundreds of megabytes. Code that shows, searches, keeps or copies them never
 //! has them in memory at once.
 
 use std::fs::File;
@@ -30,7 +30,7 @@ enum Kept {
         skipped: u64,
         len: u64,
     },
-    /// A file that is opened by whoever reads it: there may be more of them than a process may
+    /// A file that is opened by its reader: there may be more of them than a process may
     /// have open.
     At(PathBuf, u64),
 }
@@ -54,7 +54,7 @@ impl From<&[u8]> for Printed {
 }
 
 impl Printed {
-    /// Returns what is in a file that nobody writes to any more, without its first bytes.
+    /// Returns what is in a file that is no longer written to, without its first bytes.
     ///
     /// # Errors
     /// The file cannot be asked how long it is.

@@ -26,7 +26,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 pub struct Process {
     /// Its number.
     pub pid: i32,
-    /// The number of its parent, or of whoever has adopted it.
+    /// The number of its parent, or of the process that has adopted it.
     pub parent: i32,
     /// Its process group.
     pub group: i32,
@@ -69,9 +69,9 @@ impl Process {
         };
         let is_it = || Self::at(self.pid).is_some_and(|now| now.birth == self.birth);
         match pidfd_open(pid, PidfdFlags::empty()) {
-            // The descriptor is of whoever had the number when it was opened.
+            // The descriptor is of the process that had the number when it was opened.
             Ok(process) => is_it() && pidfd_send_signal(&process, signal).is_ok(),
-            // A kernel before 5.3, or a filter of whoever started us.
+            // A kernel before 5.3, or a filter of our parent.
             Err(Errno::NOSYS | Errno::PERM) => is_it() && kill_process(pid, signal).is_ok(),
             Err(_) => false,
         }
@@ -136,7 +136,7 @@ pub fn marked(name: &str) -> Vec<(i32, String)> {
 }
 
 /// Waits for a child without reaping it: until that is done its number, and that of its group,
-/// is nobody else's.
+/// is of no other process.
 pub struct Waiter {
     pid: Pid,
     descriptor: Option<OwnedFd>,
@@ -218,7 +218,7 @@ impl Family {
         let all = all();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ours: BTreeSet<i32> = BTreeSet::new();
-        // Nobody of them is older than the first.
+        // None of them is older than the first.
         let young = || all.values().filter(|p| p.birth >= self.since);
         let is_leader = |p: &Process| p.pid == self.leader && p.birth <= self.noted;
         let mark = self.proving_mark(&all);
@@ -235,7 +235,7 @@ impl Family {
         }
         loop {
             let is_ours = |pid: i32| all.get(&pid).filter(|_| ours.contains(&pid));
-            // As long as somebody is in the group, its number is not given again.
+            // As long as a process is in the group, its number is not given again.
             let mut there = ours.iter().filter_map(|pid| all.get(pid));
             let has_group = there.any(|p| p.pid == self.leader || p.group == self.leader);
             // A session is entered by being born in it only, and who began it is known.
@@ -263,7 +263,7 @@ impl Family {
         found
     }
 
-    /// Returns the mark, if it proves something: nobody who is older than this command has it. The
+    /// Returns the mark, if it proves something: no process that is older than this command has it. The
     /// mark is the same in every run, and a daemon that an earlier one left on purpose hands it on
     /// to all that it starts.
     fn proving_mark(&self, all: &BTreeMap<i32, Process>) -> Option<(&'static str, &str)> {
@@ -273,7 +273,7 @@ impl Family {
         is_proof.then_some((*name, value.as_str()))
     }
 
-    /// Sends a signal to all of them; returns whether anybody was there.
+    /// Sends a signal to all of them; returns whether a process was there.
     pub fn signal(&self, signal: Signal) -> bool {
         let sent = self.members().iter().filter(|p| p.signal(signal)).count();
         sent > 0
@@ -285,7 +285,7 @@ impl Family {
         // Before: who ends first leaves children without a parent.
         let members = self.members();
         if let Some(group) = Pid::from_raw(self.leader).filter(|_| self.leader > 1) {
-            // An error means that nobody is left in the group.
+            // An error means that no process is left in the group.
             let _ = kill_process_group(group, signal);
         }
         for process in members.iter().filter(|p| p.group != self.leader) {
@@ -293,7 +293,7 @@ impl Family {
         }
     }
 
-    /// Waits until nobody of them is there; returns whether that is so.
+    /// Waits until none of them is there; returns whether that is so.
     pub fn is_gone_by(&self, end: Instant) -> bool {
         loop {
             if self.members().is_empty() {

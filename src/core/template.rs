@@ -124,7 +124,7 @@ pub struct Template {
     pieces: Vec<Piece>,
 }
 
-/// Why a text is not a template, or can not be rendered.
+/// Why a text is not a template, or cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateError {
     /// A `{` without its `}`.

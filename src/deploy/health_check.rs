@@ -439,7 +439,7 @@ mod tests {
         let wait = HealthCheck::port(address, Duration::from_millis(1), Duration::from_millis(10));
         let error = wait
             .wait_until_ok(&AtomicBool::new(false))
-            .expect_err("nobody listens");
+            .expect_err("no server listens");
         let tried = ("tried".to_owned(), "1 time".to_owned());
         assert!(error.facts.contains(&tried), "{:?}", error.facts);
     }

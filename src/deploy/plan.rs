@@ -110,13 +110,13 @@ pub struct StepProbe {
 pub enum StepVerdict {
     /// The journal has it, and nothing speaks against it.
     Fresh,
-    /// Never done by `rel`, but found done.
+    /// Never done by `rel`, but already done.
     Adopt,
     /// It will run.
     Run,
     /// Asked from here each time.
     Ask,
-    /// Can not be known before something else is made.
+    /// Cannot be known before something else is made.
     Unknown,
     /// It would run, but its host is held back.
     Held,
@@ -127,7 +127,7 @@ impl StepVerdict {
     pub fn word(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
-            Self::Adopt => "adopt",
+            Self::Adopt => "done",
             Self::Run => "run",
             Self::Ask => "ask",
             Self::Unknown => "unknown",
@@ -165,7 +165,7 @@ pub struct PlannedStep {
     /// plans only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<String>,
-    /// How it is taken back.
+    /// How it is rolled back.
     #[serde(default)]
     pub way_back: Reversibility,
     /// Position in the run, over all hosts; 0 for what does not run.

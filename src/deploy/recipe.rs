@@ -19,7 +19,7 @@ use crate::core::diagnostics::Span;
 use crate::core::template::Template;
 use crate::deploy::recipe::effects::StepEffects;
 
-/// Remote work that can be reused: what to ask, what to do, how to go back.
+/// Remote work that can be reused: what to ask, what to do, how to be rolled back.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// Name, as `use` says it.
@@ -126,7 +126,7 @@ pub struct Guard {
     pub is_back: bool,
 }
 
-/// When the way back of a step runs, on the way back of a whole run.
+/// When the rollback of a step runs, during the rollback of a whole run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UndoWhen {
     /// In its turn: in the reverse order of the steps.
@@ -134,7 +134,7 @@ pub enum UndoWhen {
     InTurn,
     /// With the services that restart, in the order of the steps; in its turn where none does.
     WithRestarts,
-    /// When everything else has gone back, services included.
+    /// When everything else was rolled back, services included.
     Last,
 }
 
@@ -151,9 +151,9 @@ pub struct Step {
     pub on_change: Vec<String>,
     /// Done on the `from` host.
     pub is_from: bool,
-    /// It goes on when the connection ends, and the next run joins it.
+    /// It continues when the connection ends, and the next run joins it.
     pub is_detached: bool,
-    /// The user that its commands run as; without it whoever logs in.
+    /// The user that its commands run as; without it the login user.
     pub user: Option<Template>,
     /// Done before the action, each time: the ground that it starts from.
     pub prepare: Option<Template>,
@@ -163,7 +163,7 @@ pub struct Step {
     pub check: Option<Template>,
     /// Must succeed afterwards.
     pub verify: Vec<Template>,
-    /// The way back.
+    /// The rollback.
     pub undo: Option<Template>,
     /// When that runs.
     pub undo_when: UndoWhen,
@@ -173,7 +173,7 @@ pub struct Step {
     pub env: Vec<(String, Template)>,
     /// Ended when it takes longer.
     pub timeout: Option<Duration>,
-    /// What it destroys, and how its way back stands.
+    /// What it destroys, and how its rollback stands.
     pub marks: StepEffects<Template>,
     /// Values of hosts that its texts name: `host.port`.
     pub host_names: BTreeSet<String>,
@@ -210,7 +210,7 @@ pub enum Action {
         content: Template,
         /// Permission bits, octal.
         mode: String,
-        /// User, with a group behind a colon; else whoever logs in.
+        /// User, with a group behind a colon; else the login user.
         owner: Option<Template>,
     },
     /// Points a symbolic link somewhere.
@@ -241,7 +241,7 @@ pub enum Action {
         start: Template,
         /// Succeeds while it is up.
         status: Template,
-        /// The way back of a first start.
+        /// The rollback of a first start.
         stop: Option<Template>,
         /// How long it may take to come up.
         within: Template,

@@ -150,10 +150,10 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
         .ok();
     assert_snapshot!(shown(&read), @r"
     plan [DIGEST] of `staging main`
-      made by     [ME], [WHEN] (nobody has checked that)
+      made by     [ME], [WHEN] (not verified)
       version     1.4
       override    clean: a hot fix
-      artifact    page  [DIGEST]  is not made here: nobody has checked its content
+      artifact    page  [DIGEST]  is not built here: its content was not checked
     steps that are due; the text is computed from this checkout, `{...}` is a host's answer:
     a  front (front)
           log         write hosts/a/log.conf ...
@@ -163,11 +163,11 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
     b  site (site)
           page        put [DIGEST] to hosts/b/page
           reload      echo '1.4' >> 'hosts/b'/reloads
-    front  way back: log db
-    old  no way back: drop
-    site  no way back: page reload
+    front  rollback: log db
+    old  no rollback: drop
+    site  no rollback: page reload
     a  old/drop  destroys: the tables of main
-    what hosts said, by the file; `rel apply` asks them again and refuses what is not so:
+    answers of hosts, according to the file; `rel apply` asks again and stops at a difference:
     a  has the role `active`
     a  front/log  run  never done here
                --- a:[work]/hosts/a/log.conf
@@ -176,7 +176,7 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
                -level=debug
                +level=info
     a  front/db  run  never done here
-               a secret, which is not shown
+               secret, not shown
     note: `old`: late.sql was applied
     a  old/drop  run  never done here
     b  site/page  run  never done here
@@ -187,7 +187,7 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
                +new
     b  site/reload  run  `page` runs
     a  `clean` of `front` stops it
-    staging: 5 steps would run, 1 fresh, on 3 hosts; held back: c
+    staging: 5 steps would run, 1 up to date, on 3 hosts; held back: c
     --- stderr
     rel: to approve it: `rel approve FILE --digest [SHA256] --reason ...`
     ");
@@ -198,12 +198,12 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
     for made in [".rel", "version-ran", "vault"] {
         assert!(!own.join(made).exists(), "{made} is there");
     }
-    // Here the artifact stands, and can be told by its digest.
+    // Here the artifact stands, and can be reported by its digest.
     let here = approve(&space, &["--plan"]).ok();
-    assert!(here.stdout.contains("is what stands here"), "{here}");
+    assert!(here.stdout.contains("is the same here"), "{here}");
     space.write("build/page", "another\n");
     let other = approve(&space, &["--plan"]).ok();
-    assert!(other.stdout.contains("is not what stands here"), "{other}");
+    assert!(other.stdout.contains("differs here"), "{other}");
     // Another commit is not what it was made of.
     fs::write(
         own.join("recipes/site.kdl"),
@@ -215,8 +215,8 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
         .fails(2);
     assert_snapshot!(shown(&refused), @r"
     --- stderr
-    error: this plan is not what this checkout makes
-      file  `recipes/site.kdl` is another one here
+    error: this checkout makes another plan
+      file  `recipes/site.kdl` differs here
       help: approve it in a checkout of the commit that it was made of, or ask its maker for a new one
     --- exit code 2
     ");
@@ -367,7 +367,7 @@ impl Edit {
 }
 
 /// What a colleague may edit, each in turn, with the digest that belongs to it. An approver sees
-/// the truth, or the word of the file as such; and whoever applies it is told which field it is.
+/// the truth, or the word of the file as such; and whoever applies it is reported which field it is.
 #[test]
 fn a_field_that_was_edited_is_not_believed() {
     let space = shop();
@@ -380,7 +380,7 @@ fn a_field_that_was_edited_is_not_believed() {
         "kind": "run", "token": 1, "who": "LIE", "run": null, "purpose": "LIE", "age": 1, "rest": null,
     }]});
     let foreign = json!([{"host": "a", "step": "LIE", "age": 1, "is_changed": false}]);
-    // What the one who applies it is told, and the edit.
+    // What the one who applies it is reported, and the edit.
     let table: Vec<(&str, Edit)> = vec![
         // Texts of steps.
         ("`what` of `front/log`", set("jobs/0/steps/0/what", lie())),
@@ -428,18 +428,18 @@ fn a_field_that_was_edited_is_not_believed() {
             remove("jobs/1/steps/0", "destroys"),
         ),
         ("`name` of `front/log`", set("jobs/0/steps/0/name", lie())),
-        ("`LIE` is no step any more", set("jobs/0/steps/0/id", lie())),
+        ("`LIE` is no longer a step", set("jobs/0/steps/0/id", lie())),
         (
-            "`front/log` would do something else",
+            "`front/log` would run another action",
             set("jobs/0/steps/0/key", lie()),
         ),
         (
-            "`front/log` would do something else",
+            "`front/log` would run another action",
             set("jobs/0/steps/0/does", lie()),
         ),
         ("steps[0].seq", set("jobs/0/steps/0/seq", json!(7))),
         (
-            "`front/log` is no step any more",
+            "`front/log` is no longer a step",
             set("jobs/0/steps/0/host", json!("b")),
         ),
         (
@@ -447,7 +447,7 @@ fn a_field_that_was_edited_is_not_believed() {
             set("jobs/0/steps/0/verdict", json!("fresh")),
         ),
         (
-            "`front/mode`: run -> adopt",
+            "`front/mode`: run -> done",
             set("jobs/0/steps/1/verdict", json!("run")),
         ),
         ("steps[1].what", set("jobs/0/steps/1/what", lie())),
@@ -479,23 +479,26 @@ fn a_field_that_was_edited_is_not_believed() {
         // What hosts said.
         ("role `active`  b -> a", set("roles/active", json!(["b"]))),
         ("role `active`  c -> a", set("roles/active", json!(["c"]))),
-        ("role `active`  nobody -> a", remove("/body/plan", "roles")),
+        ("role `active`  no host -> a", remove("/body/plan", "roles")),
         ("`owed.a`", set("owed", json!({"a": ["LIE"]}))),
         ("`blocked`", remove("/body/plan", "blocked")),
         ("`blocked[0].guard`", set("blocked/0/guard", lie())),
         ("`blocked[0].host`", set("blocked/0/host", json!("b"))),
         ("blocked[0].evidence", set("blocked/0/evidence", lie())),
         (
-            "its journal is another one",
+            "its journal was replaced",
             set("hosts/a/journal_sha256", lie()),
         ),
         (
             "`hosts.a.journal_lines`",
             set("hosts/a/journal_lines", json!(3)),
         ),
-        ("finds something else", set("hosts/a/probes", json!({}))),
+        (
+            "the state on the host has changed",
+            set("hosts/a/probes", json!({})),
+        ),
         ("`hosts.a.unwritable`", add("hosts/a", "unwritable", lie())),
-        ("takes part now", set("hosts", json!({}))),
+        ("is new", set("hosts", json!({}))),
         // What changes with the clock is not in a saved plan.
         ("plan.round_trips", set("round_trips", json!(1))),
         ("plan.closed", add("/body/plan", "closed", lie())),
@@ -507,23 +510,23 @@ fn a_field_that_was_edited_is_not_believed() {
         ("project  `LIE` in the file", set("/body/project", lie())),
         ("`old/drop`", set("/body/params/branch", json!("next"))),
         (
-            "`branch` can not be `LIE`",
+            "`branch` cannot be `LIE`",
             set("/body/params/branch", lie()),
         ),
-        ("params  are others", set("/body/params", json!({}))),
-        ("params  are others", add("/body/params", "more", lie())),
+        ("params  differ between", set("/body/params", json!({}))),
+        ("params  differ between", add("/body/params", "more", lie())),
         (
-            "`front/log` would do something else",
+            "`front/log` would run another action",
             set("/body/vars", json!({"level": "LIE"})),
         ),
         ("LIE", set("/body/vars", json!({"LIE": "x"}))),
         ("LIE", set("/body/hosts_file", lie())),
         (
-            "`front/mode`: adopt -> run",
+            "`front/mode`: done -> run",
             set("/body/is_forced", json!(true)),
         ),
         (
-            "`site/reload` would do something else",
+            "`site/reload` would run another action",
             set("/body/version", lie()),
         ),
         ("body.run_id", set("/body/run_id", json!("../../LIE"))),
@@ -580,7 +583,7 @@ fn a_field_that_was_edited_is_not_believed() {
     assert!(space.has("hosts/a/dropped") && !space.has("hosts/c/page"));
 }
 
-/// Has a plan approved and applied, which must be refused, and returns what was told then.
+/// Has a plan approved and applied, which must be refused, and returns what was reported then.
 #[track_caller]
 fn is_refused(space: &Space, lied: &Value) -> String {
     space.write("plan.json", lied.to_string());
@@ -589,7 +592,7 @@ fn is_refused(space: &Space, lied: &Value) -> String {
     let boundary = "steps that are due";
     let (_, ours) = read.stdout.split_once(boundary).unwrap_or_default();
     let (ours, _) = ours
-        .split_once("what hosts said, by the file")
+        .split_once("answers of hosts, according to the file")
         .unwrap_or((ours, ""));
     let chosen = &lied["body"];
     let is_chosen = chosen["version"] == "LIE" || chosen["vars"].to_string().contains("LIE");
@@ -628,7 +631,7 @@ fn a_saved_plan_is_replaced_whatever_its_version() {
     space.write("plan.json", "{\"format\": \"rel plan 1\", \"body\": 1}");
     let old = space.run(["apply", "plan.json"]).fails(2);
     assert_snapshot!(old.stderr, @r"
-    error: `plan.json` is no saved plan
+    error: `plan.json` is not a saved plan
       found     rel plan 1
       expected  rel plan 2
       help: `rel ENVIRONMENT --plan-out FILE` saves one
@@ -645,16 +648,8 @@ fn what_its_maker_chose_is_shown() {
     let plan: Value = serde_json::from_str(&space.read("plan.json")).expect("JSON");
     for (field, value, expected) in [
         ("made_by", json!("somebody"), "made by     somebody, "),
-        (
-            "made_at",
-            json!(0),
-            "1970-01-01 00:00 UTC (nobody has checked that)",
-        ),
-        (
-            "is_confirmed",
-            json!(true),
-            "confirm     what is destroyed may be lost",
-        ),
+        ("made_at", json!(0), "1970-01-01 00:00 UTC (not verified)"),
+        ("is_confirmed", json!(true), "confirm     data may be lost"),
         ("is_forced", json!(true), "force       all steps run"),
         ("version", json!("9"), "version     9"),
         ("vars", json!({"level": "trace"}), "var         level=trace"),

@@ -1,4 +1,4 @@
-//! The way back, proven on every host before the first change on any; and the users that a
+//! The rollback, proven on every host before the first change on any; and the users that a
 //! recipe names.
 
 use std::fs;
@@ -50,9 +50,9 @@ fn a_way_back_that_would_not_work_on_one_host_stops_all() {
     let stopped = space.run(["e"]);
     assert_snapshot!(stopped, @r#"
     --- stderr
-    error: `e` is stopped by the way back of `r/switch`, which would not work, on host `b`
+    error: `e` is stopped by the rollback of `r/switch`, which would fail, on host `b`
       evidence  there is no former
-      help: nothing was changed; to go on all the same: `--override switch --reason "…"`
+      help: nothing was changed; to continue anyway: `--override switch --reason "…"`
     --- exit code 1
     "#);
     assert!(!space.has("srv/a/first") && !space.has("srv/a/.rel") && !space.has("srv/b/first"));
@@ -60,10 +60,10 @@ fn a_way_back_that_would_not_work_on_one_host_stops_all() {
     let end: Vec<&str> = plan.stdout.lines().rev().take(4).collect();
     let end: Vec<&str> = end.into_iter().rev().collect();
     assert_snapshot!(end.join("\n"), @"
-    r  way back: first switch; no way back: note
-    b  the way back of `r/switch` would not work
+    r  rollback: first switch; no rollback: note
+    b  the rollback of `r/switch` would fail
                there is no former
-    e: 8 steps would run, 0 fresh, on 2 hosts
+    e: 8 steps would run, 0 up to date, on 2 hosts
     ");
     let told = space.ask(["e", "--plan"]);
     assert_eq!(told["blocked"][0]["stopping"], "way-back");
@@ -78,7 +78,7 @@ fn a_way_back_that_would_not_work_on_one_host_stops_all() {
     let line = journal.lines().find(|l| l.contains("\toverridden\t"));
     assert!(line.expect("a line").ends_with("\tthere is none yet"));
     assert!(!space.read("srv/a/.rel/e/journal").contains("overridden"));
-    // What does not run needs no way back.
+    // What does not run needs no rollback.
     let _ = space.run(["e"]).ok();
     space.write("srv/b/sub/former", "");
     let _ = space.run(["e", "--var", "word=2"]).ok();
@@ -101,9 +101,9 @@ fn what_rel_takes_back_itself_is_proven_as_well() {
         exec "$REL" e --var word=2"#;
     let stopped = space.finish(&mut space.with_mounts(script)).fails(1);
     assert_snapshot!(stopped.stderr, @r#"
-    error: `e` is stopped by the way back of `r/conf`, which would not work, on host `b`
-      evidence  [work]/srv/b/etc can not be written: nothing could be brought back there
-      help: nothing was changed; to go on all the same: `--override conf --reason "…"`
+    error: `e` is stopped by the rollback of `r/conf`, which would fail, on host `b`
+      evidence  [work]/srv/b/etc cannot be written: nothing could be brought back there
+      help: nothing was changed; to continue anyway: `--override conf --reason "…"`
     "#);
     assert_eq!(space.read("srv/a/etc/conf"), "1");
     let _ = space.run(["e", "--var", "word=2"]).ok();
@@ -124,11 +124,11 @@ fn a_user_that_a_host_does_not_know_stops_a_run() {
       user on a  there is no group rel-no-such-group
       user on b  there is no user rel-nobody-knows
       user on b  there is no group rel-no-such-group
-      help: nothing was changed; to go on all the same: `--override user --reason "…"`
+      help: nothing was changed; to continue anyway: `--override user --reason "…"`
     --- exit code 1
     "#);
     assert!(!space.has("srv/a/first") && !space.has("srv/b/first"));
-    // Who is made by a step before can not be asked for.
+    // Who is made by a step before cannot be asked for.
     let space = app(r#"
     step "user" { run "echo useradd rel-nobody-knows >made"; }
     step "as" as="rel-nobody-knows" { run "true"; }
@@ -163,9 +163,9 @@ fn a_rollback_that_lacks_something_on_one_host_changes_none() {
     let refused = space.run(["e", "--rollback"]);
     assert_snapshot!(refused, @"
     --- stderr
-    error: `e` can not go back on host `b`
+    error: `e` cannot be rolled back on host `b`
       missing  [work]/srv/b/dir-1, to which [work]/srv/b/link would point again, is gone
-      help: nothing was changed; bring it back there, or release the former version anew; where only a link would point to nothing, `--rollback --force` goes back all the same
+      help: nothing was changed; restore it there, or release the former version again; if only a link would dangle, `--rollback --force` rolls back anyway
     --- exit code 1
     ");
     untouched();
@@ -188,11 +188,11 @@ fn a_rollback_that_lacks_something_on_one_host_changes_none() {
     );
     untouched();
     fs::rename(space.path("kept"), &old).expect("moves");
-    // The whole way back was pruned.
+    // The whole rollback was pruned.
     fs::rename(&last, space.path("kept")).expect("moves");
     let refused = space.run(["e", "--rollback"]).fails(1);
     assert!(
-        refused.stderr.contains("left for its way back is gone"),
+        refused.stderr.contains("the rollback data of run "),
         "{refused}"
     );
     untouched();
@@ -253,7 +253,7 @@ fn a_release_is_not_begun_where_the_former_one_could_not_come_back() {
     let stopped = |words: &str| {
         let output = version(&space, 2).fails(1);
         assert!(
-            output.stderr.contains("the way back of `web/switch`"),
+            output.stderr.contains("the rollback of `web/switch`"),
             "{output}"
         );
         assert!(output.stderr.contains(words), "{output}");
@@ -293,10 +293,10 @@ fn what_a_run_that_was_cut_off_has_broken_does_not_stop_the_one_that_mends_it() 
     let _ = job.finish();
     assert!(!space.has("srv/b/site/current/serve"));
     space.shell("rm srv/b/site/hang");
-    let mended = wait_until("the guard has left", || {
+    let fixed = wait_until("the guard has left", || {
         let output = space.run(["live", "--force"]);
-        assert!(!output.stderr.contains("the way back"), "{output}");
+        assert!(!output.stderr.contains("the rollback"), "{output}");
         (output.code == 0).then_some(output)
     });
-    assert!(space.has("srv/b/site/current/serve"), "{mended}");
+    assert!(space.has("srv/b/site/current/serve"), "{fixed}");
 }

@@ -131,7 +131,7 @@ fn a_line_that_is_cut_ends_the_step_and_the_next_run_goes_on() {
       status  255
       step    before/slow
       log     .rel/logs/staging.log
-      help: run the same command again: it asks the host what was done and goes on
+      help: run the same command again: it checks what was done on the host and continues
     --- exit code 1
     ");
     ended(&space, &hosts);
@@ -153,7 +153,7 @@ fn a_line_that_dies_without_a_word_is_noticed() {
       status  255
       step    before/slow
       log     .rel/logs/staging.log
-      help: run the same command again: it asks the host what was done and goes on
+      help: run the same command again: it checks what was done on the host and continues
     --- exit code 1
     ");
     ended(&space, &hosts);
@@ -174,7 +174,7 @@ fn a_host_that_goes_down_in_the_middle_is_named_and_gone_on_with() {
       status  255
       step    before/slow
       log     .rel/logs/staging.log
-      help: run the same command again: it asks the host what was done and goes on
+      help: run the same command again: it checks what was done on the host and continues
     --- exit code 1
     ");
     let down = space.run(["-q", "staging"]).fails(1);
@@ -200,19 +200,19 @@ fn a_host_on_which_nothing_can_be_written() {
     assert_snapshot!(shown(&hosts, &plan), @"
     h1  say (say)
           run  say         echo hello  never done here
-    say  no way back: say
-    staging: 1 step would run, 0 fresh, on 1 host
+    say  no rollback: say
+    staging: 1 step would run, 0 up to date, on 1 host
     --- stderr
-    error: host `h1` can not keep a journal
+    error: the journal of host `h1` cannot be written
       says  no file can be made in /proc
     --- exit code 1
     ");
     let output = space.run(["-q", "staging"]).fails(1);
     assert_snapshot!(shown(&hosts, &output), @"
     --- stderr
-    error: host `h1` can not keep a journal
+    error: the journal of host `h1` cannot be written
       directory  /proc/site/.rel/staging
-      says       it can not be made
+      says       it cannot be made
     --- exit code 1
     ");
 }
@@ -239,7 +239,7 @@ environment "staging" { use "say" on="a"; }
     let output = space.finish(space.rel(["-q", "staging"]).env("PATH", &bin));
     assert_snapshot!(output, @"
     --- stderr
-    error: host `a` lacks what programs of rel need
+    error: host `a` lacks programs that rel needs
       missing  setsid
       help: install the core utilities, util-linux, tar and sed there
     --- exit code 1
@@ -280,7 +280,7 @@ fn a_host_without_room_for_temporary_files_is_told() {
         XDG_CACHE_HOME=$PWD/cache ./program e
         "#;
     let output = space.finish(&mut space.with_mounts(script)).fails(1);
-    let words = "host `h` has no place for the temporary files of rel";
+    let words = "host `h` has no directory for temporary files";
     assert!(output.stderr.contains(words), "{output}");
     assert!(output.stderr.contains("is full"), "{output}");
 }
@@ -337,7 +337,7 @@ environment "staging" {
 }
 "#,
     );
-    // What is mounted can not be removed, not even by root.
+    // What is mounted cannot be removed, not even by root.
     let script = r#"
         release() { echo "$1" >page.in; "$REL" -q staging; cat hosts/a/site/current/artifact/page; }
         release one
@@ -401,15 +401,15 @@ recipe "say" {
                @@ -1 +1 @@
                -one
                +two
-    say  way back: say
-    staging: 1 step would run, 0 fresh, on 1 host
+    say  rollback: say
+    staging: 1 step would run, 0 up to date, on 1 host
     exit code 1
     exit code 1
     one
     --- stderr
-    error: host `a` can not keep a journal
-      says  [work]/hosts/a/.rel/staging can not be written
-    error: host `a` can not keep a journal
+    error: the journal of host `a` cannot be written
+      says  [work]/hosts/a/.rel/staging cannot be written
+    error: the journal of host `a` cannot be written
       directory  [work]/hosts/a/.rel/staging
       says       nothing can be written there
     ");

@@ -105,7 +105,7 @@ fn it_is_said_once_and_explained() {
     assert_snapshot!(space.run(["-q", "build"]).ok(), @r#"
     --- stderr
     warning: `env` made `env/where`, which names this checkout, `[work]`: the result is kept for this checkout alone
-      help: add `cache "here"` if that is meant, `cache "anywhere"` if nobody follows that path; `rel why --cache` tells it of all targets
+      help: add `cache "here"` if that is meant, `cache "anywhere"` if no process uses that path; `rel why --cache` tells it of all targets
     "#);
     let quiet = |args: &[&str]| assert_eq!(space.run(args).ok().to_string(), "");
     quiet(&["-q", "build", "--force"]);

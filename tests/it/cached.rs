@@ -35,7 +35,7 @@ fn deleted_outputs_are_restored_with_their_log() {
     --- stderr
     restored upper  output `build/out.txt` is missing  (and 4 more)
     restored size  output `build/size` is missing
-    rel: 2 restored from the cache, 0 fresh, in [TIME]
+    rel: 2 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(space.run(["log", "upper"]).ok().stdout, "made\n");
     assert_eq!(space.read("build/tree/link"), "HELLO\n");
@@ -102,10 +102,10 @@ fn a_target_may_stay_out_of_the_cache() {
 fn size_prune_and_verify() {
     let space = upper();
     assert_snapshot!(space.run(["cache", "size"]).ok(), @"[space]/cache  9.4 kB in 1 blob, 2 results");
-    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, all sound");
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, none corrupt");
     assert_snapshot!(space.run(["cache", "prune"]).fails(2), @"
     --- stderr
-    error: `rel cache prune` needs to know what may go
+    error: `rel cache prune` needs a limit
       help: for example: rel cache prune --older-than 30d
     --- exit code 2
     ");
@@ -154,11 +154,11 @@ fn corrupt_blobs_are_misses() {
         same upper  [TIME]
              | made
     restored size  output `build/size` is missing
-    rel: 1 ran, 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 ran, 1 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(space.read("build/out.txt"), "HELLO\n");
     // What was found to be wrong has been replaced; `verify` finds the rest.
-    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, all sound");
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, none corrupt");
     space.remove("build");
     let _ = space.build([]).ok();
     space.remove("build");
@@ -239,7 +239,7 @@ fn results_of_another_target_are_refused() {
          run upper  output `build/out.txt` is missing  (and 4 more)
         same upper  [TIME]
              | made
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     assert!(!space.has("build/size"));
 }
@@ -255,13 +255,13 @@ fn a_full_cache_is_done_without() {
     assert_snapshot!(full, @"
     --- stderr
          run upper  never built here
-    warning: nothing more is put into the cache: cannot write `[space]/cache/v1/cas/[HEX]`: no space left on device
+    warning: no more results are cached: cannot write `[space]/cache/v1/cas/[HEX]`: no space left on device
       help: free some space there and run the same command again
         done upper  [TIME]
              | made
          run size  never built here
         done size  [TIME]
-    rel: 2 ran, 0 fresh, in [TIME]
+    rel: 2 ran, 0 up to date, in [TIME]
     ");
     assert_eq!(space.read("build/size"), "600000\n");
     space.build([]).ok().is("size fresh, upper fresh");
@@ -276,7 +276,7 @@ fn a_read_only_cache_is_read_and_not_written() {
     --- stderr
     restored upper  output `build/out.txt` is missing  (and 4 more)
     restored size  output `build/size` is missing
-    rel: 2 restored from the cache, 0 fresh, in [TIME]
+    rel: 2 restored from the cache, 0 up to date, in [TIME]
     ");
     // What is made anew comes out as before: what needs it is restored, though nothing was put.
     space.write("in.txt", "Hello\n");
@@ -284,12 +284,12 @@ fn a_read_only_cache_is_read_and_not_written() {
     assert_snapshot!(space.build_with_mounts(read_only).ok(), @"
     --- stderr
          run upper  input `in.txt` changed  8e4c7c1b99dbfd50 6 B -> 38d5445421bfd60d 6 B
-    warning: nothing more is put into the cache: cannot create directory `[space]/cache/v1/ac/[HEX]`: read-only file system
+    warning: no more results are cached: cannot create directory `[space]/cache/v1/ac/[HEX]`: read-only file system
       help: check who owns it and whether it may be written
         same upper  [TIME]
              | made
     restored size  output `build/size` is missing
-    rel: 1 ran, 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 ran, 1 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(space.read("build/out.txt"), "HELLO\n");
 }
@@ -301,14 +301,14 @@ fn a_cache_that_is_no_directory_is_done_without() {
     fs::write(space.cache(), "a file").expect("writes");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
-    warning: going on without the cache: `[space]/cache` is not used: it is not a directory
+    warning: continuing without the cache: `[space]/cache` is not used: it is not a directory
       help: remove it, or set `REL_CACHE_DIR`
          run upper  never built here
         done upper  [TIME]
              | made
          run size  never built here
         done size  [TIME]
-    rel: 2 ran, 0 fresh, in [TIME]
+    rel: 2 ran, 0 up to date, in [TIME]
     ");
 }
 
@@ -323,7 +323,7 @@ target "b" { needs "a"; outputs "b.out"; run "echo b > b.out"; }
     let _ = space.build([]).ok();
     space.shell("rm -r out b.out && mkdir out && echo mine > out/sub");
     let output = space.run(["build", "-k"]).fails(1);
-    let is_given_up = output.stderr.contains("going on without the cache");
+    let is_given_up = output.stderr.contains("continuing without the cache");
     assert!(!is_given_up, "{output}");
     space.shell("rm out/sub");
     let told = space.build([]).ok();
@@ -340,7 +340,7 @@ target "b" { outputs "b.out"; run "echo b > b.out"; }
     );
     let _ = space.build(["a"]);
     let output = space.run(["build", "-j1"]);
-    let is_given_up = output.stderr.contains("nothing more is put into the cache");
+    let is_given_up = output.stderr.contains("no more results are cached");
     assert!(!is_given_up, "{output}");
     space.remove("b.out");
     assert_eq!(space.build(["b"]).ok().how("b"), "restored");

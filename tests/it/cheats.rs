@@ -2,7 +2,7 @@
 //! a result into the records or the cache by it.
 //!
 //! The table says what catches each of them. `fails` is an error of the target, `hidden` a
-//! command that may go on because it was told that there is nothing: its result then does
+//! command that may go on because it was reported that there is nothing: its result then does
 //! not depend on what it was after, which is tried by changing that.
 
 use std::os::unix::fs::PermissionsExt;
@@ -326,7 +326,7 @@ fn secrets(space: &Space, word: &str) {
     }
 }
 
-/// Returns what was told of a target's failure: the error and the lines that belong to it.
+/// Returns what was reported of a target's failure: the error and the lines that belong to it.
 fn error_of(told: &str, target: &str) -> String {
     let start = format!("error: `{target}` ");
     let mut lines = told.lines().skip_while(|l| !l.starts_with(&start));

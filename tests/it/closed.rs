@@ -1044,7 +1044,7 @@ fn a_relative_socket_is_a_mistake() {
     let space = Space::new(r#"target "t" { sandbox "strict" { connect "a.sock" }; run "true"; }"#);
     let told = space.run(["check"]).fails(2).stderr;
     assert!(
-        told.contains("`a.sock` is no socket of this machine: it is relative"),
+        told.contains("`a.sock` is not a socket of this machine: it is relative"),
         "{told}"
     );
 }

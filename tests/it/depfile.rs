@@ -81,7 +81,7 @@ fn what_a_depfile_names_makes_stale() {
       command  ./cc out/main.o dep/main.d main.c
       printed  cat: inc/a.h: No such file or directory
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     space.write("main.c", "#include inc/b.h\n");
     space.build([]).ok().is("obj ran");
@@ -258,9 +258,9 @@ fn a_depfile_that_can_not_be_read_fails_the_target() {
     error: `obj` wrote a depfile `d`, but it has no rule `target: file file`
       key  [KEY]
       help: it is read as ninja does, from what `cc -MD` writes
-    error: the depfile `d` is no regular file
+    error: the depfile `d` is not a regular file
       key  [KEY]
-    error: `obj` wrote a depfile `d`, but it is no text
+    error: `obj` wrote a depfile `d`, but it is not text
       key  [KEY]
       help: it is read as ninja does, from what `cc -MD` writes
     ");
@@ -273,10 +273,10 @@ fn what_stands_at_a_depfile_is_moved_aside() {
     space.write("dep/main.d", "mine\n");
     let stderr = space.run(["build", "-q"]).ok().stderr;
     assert!(
-        stderr.contains("they were moved to `.rel/aside/"),
+        stderr.contains("they were moved to `.rel/backup/"),
         "{stderr}"
     );
-    assert_eq!(space.shell("cat .rel/aside/*/dep/main.d"), "mine\n");
+    assert_eq!(space.shell("cat .rel/backup/*/dep/main.d"), "mine\n");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_header_that_is_moved_by_what_leads_to_it_is_told_and_not_kept() {
         space.write("go", "");
         let stderr = job.finish().ok().stderr;
         let told = format!(
-            "warning: `obj` ran, but `{what}`, which leads to what its depfile names, was moved meanwhile"
+            "warning: `obj` ran, but `{what}`, a directory above files of its depfile, was moved meanwhile"
         );
         assert!(stderr.contains(&told), "{way}: {stderr}");
         space.build([]).ok().is("obj ran");
@@ -365,7 +365,7 @@ fn depfiles_of_others_are_no_strays() {
     let output = space.run(["build", "-j4"]).ok();
     assert!(!output.stderr.contains("warning"), "{output}");
     let output = space.run(["build"]).ok();
-    assert!(output.stderr.contains("8 targets fresh"), "{output}");
+    assert!(output.stderr.contains("8 targets up to date"), "{output}");
 }
 
 /// In a sandbox a command finds what is declared, so that there is nothing more to find.

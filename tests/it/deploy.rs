@@ -83,7 +83,7 @@ fn a_release_goes_to_three_hosts_and_back() {
       unknown  health      unknown until `page` is made
       unknown  switch      unknown until `page` is made
       unknown  prune       removes releases beyond the 5 that stay  unknown until `page` is made
-    staging: 18 steps not known yet, 0 fresh, on 3 hosts
+    staging: 18 steps not known yet, 0 up to date, on 3 hosts
     ");
     assert_eq!(served(&hosts), ["nothing", "nothing", "nothing"]);
     let first = space.run(["staging"]).ok();
@@ -127,14 +127,14 @@ fn a_release_goes_to_three_hosts_and_back() {
         done h3  site/upload[575ae46f5d42]  [TIME]
         done page  [TIME]
     --- stderr
-    rel: 1 ran, 0 fresh, in [TIME]
-    rel: staging: 18 steps ran, 0 fresh, on 3 hosts
+    rel: 1 ran, 0 up to date, in [TIME]
+    rel: staging: 18 steps ran, 0 up to date, on 3 hosts
     ");
     assert_eq!(served(&hosts), ["good 1", "good 1", "good 1"]);
     assert_snapshot!(space.run(["staging"]).ok(), @"
     --- stderr
-    rel: nothing to do, 1 target fresh, in [TIME]
-    rel: staging: nothing to do, 18 steps fresh, on 3 hosts, 3 round trips
+    rel: nothing to do, 1 target up to date, in [TIME]
+    rel: staging: nothing to do, 18 steps up to date, on 3 hosts, 3 round trips
     ");
 
     space.write("page.in", "good 2\n");
@@ -149,7 +149,7 @@ fn a_release_goes_to_three_hosts_and_back() {
       undone h2  site/switch
       undone h3  site/switch
     --- stderr
-    rel: staging: went back, 3 steps undone, on 3 hosts
+    rel: staging: rolled back, 3 steps undone, on 3 hosts
     ");
     assert_eq!(served(&hosts), ["good 1", "good 1", "good 1"]);
 }
@@ -191,13 +191,13 @@ fn a_failing_health_check_leaves_the_old_release_serving() {
         done page  [TIME]
       failed h1  site/health[3f69d0882558]  exit status 1
       failed h2  site/health[3f69d0882558]  exit status 1
-      help: nothing had been switched; mend it and run the same command again
+      help: nothing had been switched; fix the error and run the same command again
       output  it did not hold within 1 s: tried [TIMES], last exit status 1
       status  1
     --- exit code 1
     --- stderr
     error: `staging` stopped: step `site/health[3f69d0882558]` failed on host `h1`
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     space.write("page.in", "good 3\n");
     let _ = space.run(["staging"]).ok();
@@ -210,7 +210,7 @@ fn a_step_that_fails_on_one_host_takes_the_others_back() {
     let space = site(&hosts, &hosts.kdl());
     let _ = space.run(["staging"]).ok();
     space.write("page.in", "good 2\n");
-    // One host can not take the new release.
+    // One host cannot take the new release.
     let releases = hosts.all[1].srv("site/releases");
     let aside = hosts.all[1].srv("site/aside");
     fs::rename(&releases, &aside).expect("renames");
@@ -275,7 +275,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
         done h2  site/upload[b5dfa1fac337]  [TIME]
         done page  [TIME]
       failed h2  gate/command  exit status 1
-      help: what was live on `h1` and `h2` is live there again; mend it and run the same command again
+      help: what was live on `h1` and `h2` is live there again; fix the error and run the same command again
       output  it did not hold within 1 s: tried [TIMES], last exit status 1
       status  1
       undone  2 steps
@@ -284,7 +284,7 @@ fn what_was_switched_goes_back_when_a_later_step_fails() {
     --- exit code 1
     --- stderr
     error: `staging` stopped: step `gate/command` failed on host `h2`
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     assert_eq!(failed.code, 1);
     assert_eq!(served(&hosts), ["good 1", "good 1"]);
@@ -363,7 +363,7 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
             --- stderr
                  run page  never built here
                 done page  [TIME]
-            rel: 1 ran, 0 fresh, in [TIME]
+            rel: 1 ran, 0 up to date, in [TIME]
                  run h1  site/announce  never done here
                 done h1  site/announce  [TIME]
                  run h1  site/upload[ID]  never done here
@@ -383,7 +383,7 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
     assert_eq!(served(&hosts), ["good 1"]);
     assert_snapshot!(plain(&resumed), @"
     --- stderr
-    rel: nothing to do, 1 target fresh, in [TIME]
+    rel: nothing to do, 1 target up to date, in [TIME]
          run h1  site/install[ID]  did not finish last time
         done h1  site/install[ID]  [TIME]
          run h1  site/health[ID]  `install` runs
@@ -392,7 +392,7 @@ fn a_run_that_ends_early_ends_on_the_host_too_and_is_resumed() {
         done h1  site/switch  [TIME]
          run h1  site/prune  `switch` runs
         done h1  site/prune  [TIME]
-    rel: staging: 4 steps ran, 2 fresh, on 1 host
+    rel: staging: 4 steps ran, 2 up to date, on 1 host
     ");
     // A host that starts anew knows what was done.
     hosts.reboot(0);
@@ -412,7 +412,7 @@ fn a_host_with_a_changed_key_is_not_talked_to() {
     --- stderr
          run page  input `page.in` changed  570fa968671266cc 7 B -> f7c60320e43ed1ba 7 B
         done page  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: cannot reach host `h2`
       says  [FINGERPRINT]
             Please contact your system administrator.
@@ -438,7 +438,7 @@ fn a_host_that_refuses() {
     --- stderr
          run page  never built here
         done page  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: cannot reach host `h2`
       says  ssh: connect to host 127.0.0.1 port [PORT]: Connection refused
       help: try `ssh -o IdentityFile=[hosts]/id -o IdentitiesOnly=yes -o UserKnownHostsFile=[hosts]/known_hosts -o GlobalKnownHostsFile=/dev/null -p [PORT] [USER]@127.0.0.1 true`
@@ -466,7 +466,7 @@ fn a_host_that_is_silent() {
     --- stderr
          run page  never built here
         done page  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: cannot reach host `h9`
       says  Connection timed out during banner exchange
             Connection to 127.0.0.1 port [PORT] timed out
@@ -494,7 +494,7 @@ fn a_host_that_nobody_knows() {
     --- stderr
          run page  never built here
         done page  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: cannot reach host `h9`
       says  ssh: Could not resolve hostname no-such-host.invalid: Name or service not known
       help: try `ssh -p [PORT] nobody@no-such-host.invalid true`
@@ -515,7 +515,7 @@ fn a_key_that_the_host_does_not_take() {
     --- stderr
          run page  never built here
         done page  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: cannot reach host `h1`
       says  no such identity: [hosts]/none: No such file or directory
             [USER]@127.0.0.1: Permission denied (publickey,keyboard-interactive).

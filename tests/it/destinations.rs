@@ -111,7 +111,7 @@ impl Ground {
     }
 }
 
-/// How the ways are told apart: lines of `ssh_config`, and the hosts `eu` and `us`.
+/// How the ways are reported apart: lines of `ssh_config`, and the hosts `eu` and `us`.
 const WAYS: [(&str, &str, &str, &str); 4] = [
     (
         "aliases with a command",
@@ -284,7 +284,7 @@ fn a_name_that_leads_to_another_machine_is_refused_until_it_is_accepted() {
     }
     lead_to(1);
     let refused = space.run(["e"]).fails(1);
-    let message = "host `h` leads to another machine than before";
+    let message = "host `h` is another machine than before";
     assert!(refused.stderr.contains(message), "{refused}");
     assert!(
         refused
@@ -333,7 +333,7 @@ fn the_state_of_another_host_is_refused_also_by_a_new_checkout() {
     );
     space.remove(".rel");
     let refused = space.run(["e"]).fails(1);
-    let message = "host `h1` leads to the state of host `h2`";
+    let message = "host `h1` has the state directory of host `h2`";
     assert!(refused.stderr.contains(message), "{refused}");
     assert_eq!(site(0).expect("a file"), "h1");
     // They were renamed, and that is meant.
@@ -374,7 +374,7 @@ fn a_machine_that_is_refused_is_not_changed() {
     space.remove(".rel");
     for args in CHANGING {
         let refused = space.run(args).fails(1);
-        let message = "host `h` leads to the state of host `db`";
+        let message = "host `h` has the state directory of host `db`";
         assert!(refused.stderr.contains(message), "{args:?} {refused}");
         let is = |file: &str| fs::read_to_string(state(file)).unwrap_or_default();
         assert_eq!(is("host"), signed, "{args:?}");
@@ -393,7 +393,7 @@ fn another_machine_gets_no_state_before_it_is_refused() {
     fs::remove_dir_all(&state).expect("removes");
     for args in CHANGING {
         let refused = space.run(args).fails(1);
-        let message = "host `h` leads to another machine than before";
+        let message = "host `h` is another machine than before";
         assert!(refused.stderr.contains(message), "{args:?} {refused}");
         assert!(!state.exists(), "{args:?}");
     }
@@ -414,15 +414,15 @@ fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
     fs::remove_file(&site).expect("removes");
     let refused = space.run(["e"]).fails(1);
     for words in [
-        "host `h` leads to another machine than before",
+        "host `h` is another machine than before",
         "machine-id 0123456789abcdef0123456789abcdef, host key ",
         "machine-id none, host key none",
-        "the machine-id is not told",
+        "the machine-id is unknown",
         "`rel hosts --accept h`",
     ] {
         assert!(refused.stderr.contains(words), "{words}: {refused}");
     }
-    // A new checkout is told by the state of the host.
+    // A new checkout is reported by the state of the host.
     let known = space.path(".rel");
     fs::rename(&known, space.path("former")).expect("renames");
     let refused = space.run(["e"]).fails(1);
@@ -482,7 +482,7 @@ fn a_saved_plan_is_for_the_machines_that_it_was_made_of() {
     ] {
         let refused = rel(args).fails(1);
         for words in [
-            "host `h` leads to another machine than when this plan was made",
+            "host `h` is another machine than when this plan was made",
             "known ",
             "found     machine-id 0123456789abcdef0123456789abcdef, host key ",
         ] {

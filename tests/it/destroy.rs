@@ -66,11 +66,11 @@ fn nothing_is_destroyed_that_nobody_has_confirmed() {
           run  delete      echo '1' >>queues  never done here
     b  queues (queues)
           run  delete      echo '1' >>queues  never done here
-    settings  way back: w
-    queues  no way back: delete
+    settings  rollback: w
+    queues  no rollback: delete
     a  queues/delete  destroys: the queues of a
     b  queues/delete  destroys: the queues of b
-    ops: 4 steps would run, 0 fresh, on 2 hosts
+    ops: 4 steps would run, 0 up to date, on 2 hosts
     ");
     let plan = space.ask(["ops", "--plan"]);
     assert_eq!(plan["destructive"][0]["step"], "queues/delete");
@@ -79,16 +79,16 @@ fn nothing_is_destroyed_that_nobody_has_confirmed() {
     let refused = space.run(["ops"]);
     assert_snapshot!(refused, @"
     --- stderr
-    error: `ops` would do 2 destructive steps, and nobody has confirmed them
+    error: `ops` would do 2 destructive steps, which are not confirmed
       queues/delete on a  the queues of a
       queues/delete on b  the queues of b
-      help: nothing was changed; if that is to be lost: `--confirm ops`
+      help: nothing was changed; if this data may be lost: `--confirm ops`
     --- exit code 2
     ");
     assert!(!space.has("srv/a/conf") && !space.has("srv/b/conf") && !space.has("srv/a/.rel"));
     let other = space.run(["ops", "--confirm", "dev"]).fails(2);
     assert_snapshot!(other.stderr, @"
-    error: `--confirm dev` does not confirm what `ops` destroys
+    error: `--confirm dev` does not confirm `ops`
       help: `--confirm ops`, if that is meant
     ");
     assert!(!space.has("srv/a/conf"));
@@ -99,7 +99,7 @@ fn nothing_is_destroyed_that_nobody_has_confirmed() {
     space.remove("srv/b/conf");
     let _ = space.run(["ops"]).ok();
     assert_eq!(space.read("srv/b/conf"), "1");
-    // A run that goes back asks nobody: what is lost is lost already.
+    // A run that is rolled back asks nobody: what is lost is lost already.
     let _ = space.run(["ops", "--rollback"]).ok();
 }
 
@@ -147,13 +147,16 @@ fn a_step_can_only_say_what_it_destroys() {
     let undone = recipe("step \"delete\" undo=#true { run \"true\"; }").fails(2);
     assert!(undone.stderr.contains("can only be #false"), "{undone}");
     let both = recipe("step \"delete\" undo=#false { run \"true\"; undo \"true\"; }").fails(2);
-    assert!(both.stderr.contains("says it needs none"), "{both}");
+    assert!(
+        both.stderr.contains("has a rollback, and `undo=#false`"),
+        "{both}"
+    );
     let own =
         recipe("step \"delete\" undo=#false { service \"s\" run=\"true\" log=\"l\"; }").fails(2);
-    assert!(own.stderr.contains("has a way back of its own"), "{own}");
+    assert!(own.stderr.contains("has a rollback of its own"), "{own}");
     let _ = recipe("step \"delete\" destructive=#false { run \"true\"; }").ok();
     let _ = space.run(["ops"]).ok();
-    // Without words it is told as what the step does.
+    // Without words it is reported as what the step does.
     let _ = recipe("step \"delete\" destructive=#true { run \"rm -f all\"; }").ok();
     let plan = space.ask(["ops", "--plan"]);
     assert_eq!(plan["destructive"][0]["lost"], "rm -f all");
@@ -181,7 +184,7 @@ fn a_person_at_a_terminal_is_asked_once_for_all_of_it() {
     assert_eq!(deleted(&space), [["1"], ["1"]]);
     assert_eq!(yes.stdout.matches("[y/N]").count(), 1, "{yes}");
     for words in [
-        "2 destructive steps: what they destroy is lost for good. Go on?",
+        "2 destructive steps: the data is lost for good. Continue?",
         "the queues of a",
         "the queues of b",
     ] {

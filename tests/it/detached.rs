@@ -1,5 +1,5 @@
 //! Steps that go on without `rel`: joined by the next run, never begun twice, their log and
-//! exit code never lost; ended by a person, by a time limit, by a way back.
+//! exit code never lost; ended by a person, by a time limit, by a rollback.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -147,7 +147,7 @@ fn a_saved_plan_joins_what_goes_on_meanwhile() {
     assert!(
         space
             .read("plan.json")
-            .contains("goes on without `rel`, or has ended")
+            .contains("runs detached, or has ended")
     );
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let held = space.run(["apply", "plan.json", "--plan"]).ok();
@@ -167,10 +167,10 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     assert_eq!(told(host, "copy/copy"), ["start", "detached"]);
     assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok().stdout), @"
     h1  copy (copy)
-          run  copy        echo begun; echo begun >> tried  runs detached since [TIME], no estimate: never ran to its end before
+          run  copy        echo begun; echo begun >> tried  runs detached since [TIME], no estimate: it never finished before
           run  after       echo after >> '/srv'/order  `copy` runs
-    copy  way back: copy; no way back: after
-    staging: 2 steps would run, 1 fresh, on 1 host
+    copy  rollback: copy; no rollback: after
+    staging: 2 steps would run, 1 up to date, on 1 host
     ");
     let job = space.begin(["staging"]);
     wait_until("the log from its begin", || {
@@ -179,14 +179,14 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
     go(host);
     let output = job.finish().ok();
     assert_snapshot!(shown(&output.stderr), @"
-         run h1  copy/copy  runs detached since [TIME], no estimate: never ran to its end before
+         run h1  copy/copy  runs detached since [TIME], no estimate: it never finished before
              h1 copy/copy
              | begun
              | ended
         done h1  copy/copy  [TIME]
          run h1  copy/after  `copy` runs
         done h1  copy/after  [TIME]
-    rel: staging: 2 steps ran, 1 fresh, on 1 host
+    rel: staging: 2 steps ran, 1 up to date, on 1 host
     ");
     assert_eq!(lines(host, "tried"), ["begun"]);
     assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
@@ -265,8 +265,8 @@ fn an_exit_code_is_not_lost() {
       output       begun
                    ended
       undone       1 step
-      no way back  copy/before on h1
-      help: the other steps were taken back; mend it and run the same command again
+      no rollback  copy/before on h1
+      help: the other steps were rolled back; fix the error and run the same command again
     ");
     assert_eq!(
         told(host, "copy/copy"),
@@ -277,7 +277,7 @@ fn an_exit_code_is_not_lost() {
     assert_eq!(lines(host, "order"), ["before", "undone"]);
     assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
     --- stderr
-    rel: nothing goes on detached on the hosts of `staging`
+    rel: no detached step runs on the hosts of `staging`
     ");
     // And then it is done anew.
     fs::write(host.srv("code"), "0\n").expect("writes");
@@ -300,7 +300,10 @@ fn a_host_that_is_started_anew_takes_it_with_it() {
     let plan = space.run(["staging", "--plan"]).ok().stdout;
     assert!(plan.contains("runs again"), "{plan}");
     if hosts.is_private() {
-        assert!(plan.contains("died with its host"), "{plan}");
+        assert!(
+            plan.contains("was ended by a restart of its host"),
+            "{plan}"
+        );
     }
     let attached = space.run(["attach", "staging"]).fails(1);
     assert!(attached.stderr.contains("copy/copy"), "{attached}");
@@ -319,12 +322,10 @@ fn what_a_killed_keeper_leaves_is_ended_before_it_begins_anew() {
     let root = hosts.root(host);
     let script = format!("read -r p b <{root}/.rel/staging/detached/copy*/pid && kill -KILL $p");
     let _ = hosts.ssh(&space, host, &script).ok();
-    // Whoever looks on is told, and the way back ends what was left.
+    // Whoever looks on is reported, and the rollback ends what was left.
     let output = job.finish().fails(1);
     assert!(
-        output
-            .stderr
-            .contains("it was killed, and nobody knows how far it came"),
+        output.stderr.contains("it was killed, at an unknown point"),
         "{output}"
     );
     let job = at_work(&space, &hosts);
@@ -384,13 +385,13 @@ fn nothing_else_is_done_on_its_host() {
     let other = COPY.replace("echo ended", "echo ended otherwise");
     space.write("recipes/copy.kdl", recipe(&other, ""));
     assert_snapshot!(shown(&space.run(["staging"]).fails(1).stderr), @"
-    error: `copy/copy` runs detached on host `h1`, and is something else than it would do now
+    error: `copy/copy` runs detached on host `h1`, and differs from the action that would run now
       since  [TIME] ago
       help: `rel attach staging` waits for its end, `rel attach staging --stop` ends it; then run the same command again
     ");
     let plan = shown(&space.run(["staging", "--plan"]).ok().stdout);
     assert!(
-        plan.contains("nothing is changed there before its end"),
+        plan.contains("nothing is changed there before it ends"),
         "{plan}"
     );
     // A step of another name is another change, too.
@@ -401,9 +402,7 @@ fn nothing_else_is_done_on_its_host() {
     );
     let output = space.run(["staging"]).fails(1);
     assert!(
-        output
-            .stderr
-            .contains("is no step of what would be done now"),
+        output.stderr.contains("is not a step of the current plan"),
         "{output}"
     );
     assert_snapshot!(space.run(["attach", "staging", "--stop"]).ok(), @"
@@ -432,7 +431,7 @@ fn a_way_back_ends_it_first() {
     assert_eq!(told(host, "copy/copy"), ["start", "detached", "undone"]);
     assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
     --- stderr
-    rel: nothing goes on detached on the hosts of `staging`
+    rel: no detached step runs on the hosts of `staging`
     ");
 }
 
@@ -496,16 +495,16 @@ fn only_commands_can_be_detached() {
     assert_snapshot!(space.run(["check"]).fails(2).stderr, @r#"
     rel::build::releasefile::detached_step
 
-      × step `link` can not be detached
+      × step `link` cannot be detached
        ╭─[recipes/copy.kdl:2:10]
      2 │     step "link" detach=#true {
        ·          ───┬──
-       ·             ╰── only `run` goes on alone
+       ·             ╰── only `run` can be detached
        ╰────
     "#);
 }
 
-/// A host that does not answer may have something at work: nobody may be told that it has not.
+/// A host that does not answer may have something at work: nobody may be reported that it has not.
 #[test]
 fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
     let hosts = Hosts::start(2);
@@ -523,15 +522,12 @@ fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
         (!lines(&hosts.all[0], "pids").is_empty()).then_some(())
     });
     killed(job, &hosts.all[0]);
-    let unknown = "rel: h1  does not answer: nobody knows what goes on there";
+    let unknown = "rel: h1  does not answer: its detached steps are unknown";
     for (text, others) in [
-        (
-            away(&one, 0),
-            "rel: nothing is known of what goes on detached",
-        ),
+        (away(&one, 0), "rel: detached steps are unknown"),
         (
             away(&there, 0),
-            "rel: nothing goes on detached on the other hosts of `staging`",
+            "rel: no detached step runs on the other hosts of `staging`",
         ),
     ] {
         space.write("Releasefile.kdl", text);
@@ -539,12 +535,15 @@ fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
             let told = space.run(args).fails(1);
             assert!(told.stderr.contains(unknown), "{told}");
             assert!(told.stderr.contains(others), "{told}");
-            let nothing = "nothing goes on detached on the hosts";
+            let nothing = "no detached step runs on the hosts";
             assert!(!told.stderr.contains(nothing), "{told}");
         }
         let told = space.run(["history", "staging"]).fails(1);
         assert!(told.stdout.contains("down  h1  "), "{told}");
-        assert!(!told.stdout.contains("the hosts know of no run"), "{told}");
+        assert!(
+            !told.stdout.contains("no run is recorded on the hosts"),
+            "{told}"
+        );
         let told = space.run(["--json", "attach", "staging"]).fails(1);
         assert_eq!(told.stdout.trim(), "[]", "{told}");
         assert!(told.stderr.contains("host `h1` does not answer"), "{told}");
@@ -553,7 +552,7 @@ fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
     space.write("Releasefile.kdl", away(&there, 1));
     go(&hosts.all[0]);
     let told = space.run(["attach", "staging"]).fails(1);
-    assert!(told.stderr.contains("h1  copy/copy  ended well"), "{told}");
+    assert!(told.stderr.contains("h1  copy/copy  succeeded"), "{told}");
     assert!(told.stderr.contains("rel: h2  does not answer"), "{told}");
     let told = space.run(["history", "staging"]).ok();
     assert!(told.stdout.contains("down  h2  "), "{told}");

@@ -89,7 +89,7 @@ impl Disturbance {
     }
 
     /// Puts an end to it, when the run has ended.
-    pub fn mend(self, hosts: &Hosts, number: usize) {
+    pub fn fix(self, hosts: &Hosts, number: usize) {
         if self == Link {
             hosts.line(number, End::Near, true);
             hosts.line(number, End::Far, true);

@@ -54,7 +54,7 @@ fn an_edit_in_the_live_release_is_drift_to_who_looks_deep() {
     let sound = deep(&space);
     assert!(sound.starts_with("  fresh  h  app"), "{sound}");
     space
-        .write("h/app/current/venv/lib", "mended by hand\n")
+        .write("h/app/current/venv/lib", "fixed by hand\n")
         .write("h/app/current/venv/more/new", "")
         .remove("h/app/current/venv/bin/sh");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -85,28 +85,28 @@ fn a_rollback_leads_to_no_release_that_was_edited_since() {
     let space = site();
     let one = release(&space, "1");
     let two = release(&space, "2");
-    space.write(format!("h/app/{one}/venv/lib"), "mended by hand\n");
+    space.write(format!("h/app/{one}/venv/lib"), "fixed by hand\n");
     space.write(format!("h/app/{one}/artifact/b.txt"), "");
     let refused = space.run(["live", "--rollback"]).fails(1);
     assert_snapshot!(shown(&refused.to_string(), &[&one, &two]), @"
     --- stderr
-    error: `live` can not go back on host `h`
+    error: `live` cannot be rolled back on host `h`
       edited  [work]/h/app/releases/[1] is not as it was installed: changed venv/lib, new artifact/b.txt
-      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+      help: nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)
     --- exit code 1
     ");
     let plan = space.run(["live", "--rollback", "--plan"]);
     assert_snapshot!(shown(&plan.to_string(), &[&one, &two]), @"
     h  app/switch  [work]/h/app/current: releases/[2] -> releases/[1]
-    h  stopped: it was edited since
+    h  stopped: it was edited afterwards
                [work]/h/app/releases/[1] is not as it was installed: changed venv/lib, new artifact/b.txt
-    live: 1 step would go back, on 1 host  run [RUN]
+    live: 1 step would be rolled back, on 1 host  run [RUN]
     ");
-    // A release goes on: where it goes back by itself, that release is what was live.
+    // A release goes on: where it is rolled back by itself, that release is what was live.
     let three = release(&space, "3");
     let _ = space.run(["-q", "live", "--rollback"]).ok();
     let _ = space.run(["-q", "live", "--rollback", "--force"]).ok();
-    assert_eq!(space.read("h/app/current/venv/lib"), "mended by hand\n");
+    assert_eq!(space.read("h/app/current/venv/lib"), "fixed by hand\n");
     assert_ne!(three, one);
 }
 

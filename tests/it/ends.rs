@@ -46,13 +46,13 @@ fn ctrl_c_ends_whole_groups() {
     assert_snapshot!(output, @"
     --- stderr
          run slow  never built here
-    rel: interrupted; 1 failed, 1 not tried, 0 fresh, in [TIME]
+    rel: interrupted; 1 failed, 1 not tried, 0 up to date, in [TIME]
     --- exit code 130
     ");
     assert!(!space.has("log"));
     assert_snapshot!(space.run(["status", "slow"]).ok(), @"
       stale  slow  its last run was not recorded as a whole
-    0 targets fresh, 1 not
+    0 targets up to date, 1 not
     ");
 }
 
@@ -152,8 +152,8 @@ fn two_at_once_wait_for_each_other() {
     let _ = first.finish().ok();
     assert_snapshot!(second.finish().ok(), @"
     --- stderr
-    waiting for `rel build a` (pid [PID]), which works in this checkout
-    rel: nothing to do, 1 target fresh, in [TIME]
+    waiting for `rel build a` (pid [PID]), which is running in this checkout
+    rel: nothing to do, 1 target up to date, in [TIME]
     ");
     assert_eq!(space.lines("log").len(), 1);
 }
@@ -237,9 +237,9 @@ fn what_runs_in_a_checkout_whose_state_was_removed_is_neither_recorded_nor_cache
       help: outputs are kept but neither recorded nor cached; run `rel build wait[1]` again
         done wait[1]  [TIME]
          run wait[2]  never built here
-    error: `wait[2]` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now
+    error: `wait[2]` is not made: `.rel` was removed while `rel` was at work, and another `rel` may be running here by now
       help: run the same command again
-    rel: 1 failed, 1 ran, 0 fresh, in [TIME]
+    rel: 1 failed, 1 ran, 0 up to date, in [TIME]
     --- exit code 1
     ");
     assert!(!space.has("2.started"));

@@ -35,7 +35,7 @@ fn recipe(space: &Space, name: &str, body: &str) {
     space.write(format!("recipes/{name}.kdl"), text);
 }
 
-/// Runs with `--json`, which must succeed, and returns what machines are told.
+/// Runs with `--json`, which must succeed, and returns what machines are reported.
 #[track_caller]
 fn told(space: &Space, args: &[&str]) -> Value {
     let output = space.run([&["--json", "staging"], args].concat()).ok();

@@ -73,9 +73,9 @@ fn a_file_of_another_mode_is_told_before_it_is_replaced_and_comes_back() {
     note: `[work]/hosts/h/file`: mode 0640 -> 0644
     h  r (r)
           run  file        write [work]/hosts/h/file  never done here
-               its content stays
-    r  way back: file
-    e: 1 step would run, 0 fresh, on 1 host
+               content unchanged
+    r  rollback: file
+    e: 1 step would run, 0 up to date, on 1 host
     ");
     let ran = space.run(["e"]).ok();
     assert!(ran.stderr.contains("mode 0640 -> 0644"), "{ran}");
@@ -96,9 +96,9 @@ fn a_file_of_another_owner_is_told_and_comes_back() {
 file=hosts/h/file
 chown 1:1 $file
 "$REL" e --plan >plan
-grep -qF -- '-> whoever logs in' plan
+grep -qF -- '-> the login user' plan
 "$REL" e 2>ran
-grep -qF -- '-> whoever logs in' ran
+grep -qF -- '-> the login user' ran
 test "$(stat -c %u:%g $file)" = 0:0
 # Whose it is counts only where the step says so.
 chown 1:1 $file

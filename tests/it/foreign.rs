@@ -131,7 +131,7 @@ fn root_writes_where_another_user_can_change_files_only_if_it_is_allowed() {
                 "{action}: {output}"
             );
             assert!(
-                output.stdout.contains("writes where others can: "),
+                output.stdout.contains("writes where other users can: "),
                 "{action}: {output}"
             );
         }
@@ -237,7 +237,7 @@ fn links_of_another_user_lead_root_nowhere() {
         let script = format!(
             "{SETUP}mkdir precious; echo root >precious/victim; chmod 600 precious/victim
             other sh -c '{trap}'; rel -q e; cat app/conf
-            # The way back: what is kept beside follows no link, to a file or to a directory.
+            # The rollback: what is kept beside follows no link, to a file or to a directory.
             other sh -c 'echo edited >app/conf; ln -s ../precious/victim app/conf.rel-saved
                 ln -s ../precious app/conf.rel-saved.2'
             rel -q e --rollback --force 2>/dev/null || test $? = 2
@@ -276,11 +276,11 @@ fn what_a_link_of_another_user_leads_to_is_not_copied() {
 const SPOILED: [&str; 6] = [
     "`e` stopped: step `u/",
     // Before its first change: no step of the use can keep the former state there.
-    "`e` is stopped by the way back of `u/",
+    "`e` is stopped by the rollback of `u/",
     "host `h` could not take ",
-    "the way back failed as well",
-    "`e` can not go back on host `h`",
-    "the journals of `e` have nothing to go back from",
+    "the rollback failed as well",
+    "`e` cannot be rolled back on host `h`",
+    "the journals of `e` have nothing to roll back",
 ];
 
 #[test]
@@ -539,8 +539,8 @@ fn a_link_hides_no_foreign_directory() {
             "{on_use}: {output}"
         );
         assert!(output.stdout.ends_with("left:\n"), "{on_use}: {output}");
-        // What is said to do helps: nothing allows it.
-        let help = "`into-foreign` cannot make safe";
+        // What is stated to do helps: nothing allows it.
+        let help = "`into-foreign` cannot make these commands safe";
         assert!(output.stderr.contains(help), "{on_use}: {output}");
     }
 }

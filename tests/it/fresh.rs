@@ -56,10 +56,10 @@ fn a_second_build_runs_nothing() {
     });
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
-    rel: nothing to do, 2 targets fresh, in [TIME]
+    rel: nothing to do, 2 targets up to date, in [TIME]
     ");
     assert_snapshot!(why(&space, "count"), @"  fresh  count  built [TIME] ago, key [KEY]");
-    assert_snapshot!(space.run(["status"]).ok(), @"2 targets fresh, 0 not");
+    assert_snapshot!(space.run(["status"]).ok(), @"2 targets up to date, 0 not");
     assert_snapshot!(space.run(["list"]).ok(), @"
     fresh  words
     fresh  count
@@ -78,12 +78,12 @@ fn a_changed_file() {
       stale  words
              input `src/a.txt` changed  e0e63aa4c8e1ed79 4 B -> 86c85be5c8ddc480 9 B
     pending  count
-             needs `words`, which is not fresh
+             needs `words`, which is not up to date
     ");
     assert_snapshot!(space.run(["build", "-n"]).ok(), @"
          run words  input `src/a.txt` changed  e0e63aa4c8e1ed79 4 B -> 86c85be5c8ddc480 9 B
-     may run count  needs `words`, which is not fresh
-    1 would run, 1 more if what they need changes, 0 fresh
+     may run count  needs `words`, which is not up to date
+    1 would run, 1 more if what they need changes, 0 up to date
     ");
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
@@ -91,7 +91,7 @@ fn a_changed_file() {
         done words  [TIME]
          run count  needed output `build/words` changed  04d2649eb72531af 8 B -> 49e66d490cce6399 13 B
         done count  [TIME]
-    rel: 2 ran, 0 fresh, in [TIME]
+    rel: 2 ran, 0 up to date, in [TIME]
     ");
 }
 
@@ -197,7 +197,7 @@ fn a_probe_that_fails_stops_only_its_target() {
     error: probe of `words` failed: exit status 1
       command  sh -eu -c cat outside
       printed  cat: outside: No such file or directory
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     ");
 }

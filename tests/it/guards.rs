@@ -50,7 +50,7 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
     error: `e` is stopped by the guard `clean-checkout` on host `h2`
       evidence   M a
                 ?? new
-      help: nothing was changed; to go on all the same: `--override clean-checkout --reason "…"`
+      help: nothing was changed; to continue anyway: `--override clean-checkout --reason "…"`
     --- exit code 1
     "#);
     assert!(!hosts.all[0].srv("file").exists() && !hosts.all[0].srv(".rel").exists());
@@ -70,11 +70,11 @@ fn what_nobody_committed_stops_a_run_until_somebody_says_why() {
                @@ -0,0 +1 @@
                +x
                \ No newline at end of file
-    file  way back: w
+    file  rollback: w
     h2  stopped by the guard `clean-checkout`
                 M a
                ?? new
-    e: 2 steps would run, 0 fresh, on 2 hosts
+    e: 2 steps would run, 0 up to date, on 2 hosts
     ");
 
     // Overriding takes a reason, and the guard's name.
@@ -191,7 +191,7 @@ fn a_host_without_room_or_with_what_is_forbidden_stops_a_run() {
     error: `e` is stopped by the guard `version` on host `h1`
       evidence       old
       version on h2  old
-      help: nothing was changed; to go on all the same: `--override version --reason "…"`
+      help: nothing was changed; to continue anyway: `--override version --reason "…"`
     --- exit code 1
     "#);
     fs::write(
@@ -205,7 +205,7 @@ fn a_host_without_room_or_with_what_is_forbidden_stops_a_run() {
     --- stderr
     error: `e` is stopped by the guard `forbidden-pattern` on host `h1`
       evidence  2:host = smtp.example.org
-      help: nothing was changed; to go on all the same: `--override forbidden-pattern --reason "…"`
+      help: nothing was changed; to continue anyway: `--override forbidden-pattern --reason "…"`
     --- exit code 1
     "#);
     fs::write(hosts.all[0].srv("a.ini"), "[mail]\nhost = localhost\n").expect("writes");
@@ -274,7 +274,7 @@ fn a_version_whose_tag_is_not_what_is_released_stops_a_run() {
     space.shell("git push -qf origin v1.2; mv ../up ../away");
     let unreachable = stopped();
     assert!(
-        unreachable.starts_with("the remote origin can not be asked:\n"),
+        unreachable.starts_with("the remote origin cannot be asked:\n"),
         "{unreachable}"
     );
     assert!(unreachable.contains("up"), "{unreachable}");
@@ -288,7 +288,8 @@ fn a_version_whose_tag_is_not_what_is_released_stops_a_run() {
     ];
     let over = space.run(args).ok();
     assert!(
-        over.stderr.contains("2 steps ran, 0 fresh, on 2 hosts"),
+        over.stderr
+            .contains("2 steps ran, 0 up to date, on 2 hosts"),
         "{over}"
     );
     for host in ["a", "b"] {
@@ -301,7 +302,7 @@ fn a_version_whose_tag_is_not_what_is_released_stops_a_run() {
     // One that is not annotated is as good.
     space.shell("rm -r srv; git tag -f v1.2 >/dev/null; git push -qf origin v1.2");
     let _ = space.run(["e"]).ok();
-    // Questions to journals, and the way back, go without this machine.
+    // Questions to journals, and the rollback, go without this machine.
     let history = space.run(["history", "e"]).ok();
     assert!(!history.to_string().contains("this machine"), "{history}");
     let status = space.run(["status", "e"]).ok();
@@ -372,7 +373,7 @@ fn an_environment_that_only_asks_is_stopped_by_what_it_asks() {
         .write("CHANGELOG.md", "nothing of that\n");
     let plan = space.run(["e", "--plan"]).ok();
     assert!(
-        plan.stdout.contains("e: stopped by 1 guard, 0 fresh"),
+        plan.stdout.contains("e: stopped by 1 guard, 0 up to date"),
         "{plan}"
     );
     // It might be about what the target makes.
@@ -386,7 +387,7 @@ fn an_environment_that_only_asks_is_stopped_by_what_it_asks() {
     space.write("CHANGELOG.md", "## 1.2\n");
     let passed = space.run(["e"]).ok();
     assert!(
-        passed.stderr.contains("e: 1 guard asked, nothing to do"),
+        passed.stderr.contains("e: 1 guard checked, nothing to do"),
         "{passed}"
     );
     // On a host as well, and with what is asked each time beside it.
@@ -446,7 +447,7 @@ fn a_guard_with_after_looks_at_what_the_run_made() {
     let _ = space.run(["e"]).fails(1);
     space.write("srv/a/a.ini", "host = local\n");
     let _ = space.run(["e"]).ok();
-    // Asked on this machine, it can not be asked behind something.
+    // Asked on this machine, it cannot be asked behind something.
     let here = local(
         "use \"ini\" on=\"a\" text=\"x\"; \
          use \"forbidden-pattern\" after=\"ini\" file=\"in\" pattern=\"x\"",

@@ -33,7 +33,7 @@ const MEANT: &[(&[&str], &str)] = &[
     ),
     (
         &["rollback", "staging"],
-        "error: there is no command `rollback`\n  help: `rel ENVIRONMENT --rollback` goes back",
+        "error: there is no command `rollback`\n  help: `rel ENVIRONMENT --rollback` restores the former release",
     ),
     (
         &["staging", "main", "rollback"],
@@ -61,7 +61,7 @@ fn check_names_the_file_that_it_read() {
     let space = Space::new("");
     space.write("other.kdl", PROJECT);
     let told = space.run(["-f", "other.kdl", "check"]).ok().stdout;
-    assert_eq!(told, "other.kdl is sound: 1 target, 1 environment\n");
+    assert_eq!(told, "other.kdl has no errors: 1 target, 1 environment\n");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn who_holds_an_environment_is_known_without_user_and_is_no_run() {
     let _ = space.finish(unlock.env_remove("USER")).ok();
     assert_eq!(
         space.run(["history", "staging"]).ok().stdout,
-        "the hosts know of no run\n"
+        "no run is recorded on the hosts\n"
     );
     let _ = space.run(["staging"]).ok();
     assert_eq!(
@@ -128,7 +128,7 @@ fn twice_verbose_logs_what_rel_does() {
         &["build", "--force"],
         "command=sh -eu -c echo hello | tee 'page'\n",
     );
-    logged(&["staging", "--force"], "step=service/start what=true\n");
+    logged(&["staging", "--force"], "h: step service/start: true\n");
 }
 
 /// An environment that only shows logs has no use on the hosts of these.
@@ -164,7 +164,7 @@ environment "e" {
     let book = space.run(["runbook", "e"]).ok().stdout;
     assert!(book.contains("Use `b`, on `h2`, held back\n"), "{book}");
     assert!(
-        !book.contains("0 waves") && !book.contains("whoever runs it"),
+        !book.contains("0 waves") && !book.contains("machine of the operator"),
         "{book}"
     );
 }

@@ -32,7 +32,7 @@ fn nothing_known() {
     space.build([]).ok().is("hello ran");
     assert_snapshot!(space.run(["init"]).fails(2), @"
     --- stderr
-    error: there is a Releasefile.kdl already
+    error: Releasefile.kdl exists already
       help: `rel init --print` shows what would be written
     --- exit code 2
     ");

@@ -1,4 +1,4 @@
-//! Tools that keep state of their own beside outputs: it is told each time, and what was made
+//! Tools that keep state of their own beside outputs: it is reported each time, and what was made
 //! beside it is not shared.
 
 use insta::assert_snapshot;

@@ -5,7 +5,7 @@ use std::fs;
 use crate::hosts::Hosts;
 use crate::space::Space;
 
-/// So many runs that are told of, each of so many steps.
+/// So many runs that are reported of, each of so many steps.
 const OLD_RUNS: usize = 150;
 const OLD_STEPS: usize = 6;
 
@@ -47,7 +47,7 @@ environment "staging" {{
     let _ = space.run(["staging"]).ok();
     let path = host.srv(".rel/staging/journal");
     let journal = || fs::read_to_string(&path).expect("a journal");
-    // The first release is older than all that is told of.
+    // The first release is older than all that is reported of.
     let long = journal() + &old_runs();
     fs::write(&path, &long).expect("writes");
     space.write("page.in", "second\n");
@@ -68,21 +68,18 @@ environment "staging" {{
     assert!(again.contains("nothing to do"), "{again}");
     let history = space.run(["history", "staging", "-n", "3"]).ok().stdout;
     let last: Vec<&str> = history.lines().skip(3).collect();
-    let more = [
-        "and 48 older runs",
-        "what ran before these is told with `-n 51` or more",
-    ];
+    let more = ["and 48 older runs", "`-n 51` or more shows earlier runs"];
     assert_eq!(last, more, "{history}");
     let all = space.run(["history", "staging", "-n", "1000"]).ok().stdout;
     assert_eq!(all.lines().count(), OLD_RUNS + 2, "{all}");
     assert!(!all.contains("not ended"), "{all}");
 
-    // The way back leads to what is known by picked lines alone.
+    // The rollback leads to what is known by picked lines alone.
     assert_eq!(live(), "second\n");
     let _ = space.run(["staging", "--rollback"]).ok();
     assert_eq!(live(), "first\n");
     space.write("page.in", "first\n");
     // What a release notes and prunes stays so: these steps alone are of the second one.
     let back = space.run(["staging"]).ok().to_string();
-    assert!(back.contains("2 steps ran, 2 fresh"), "{back}");
+    assert!(back.contains("2 steps ran, 2 up to date"), "{back}");
 }

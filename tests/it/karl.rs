@@ -1,4 +1,4 @@
-//! `examples/karl` as it is: staged, asked, broken, mended, rolled back.
+//! `examples/karl` as it is: staged, asked, broken, fixed, rolled back.
 //!
 //! The ground of the modules below: a copy of the example with ports of its own, a browser
 //! that logs in, and a prober that asks both customers' sites all the time. Whatever runs

@@ -50,7 +50,7 @@ fn live(hosts: &Hosts) -> Vec<String> {
 }
 
 /// How often the journal of a host has steps whose name begins so as done, by their keys; those
-/// that were taken back, for a step after them had failed, left out.
+/// that were rolled back, for a step after them had failed, left out.
 fn done(host: &Host, step: &str) -> BTreeMap<String, usize> {
     let journal = fs::read_to_string(host.srv(".rel/production/journal")).expect("reads");
     let lines: Vec<Vec<&str>> = journal.lines().map(|l| l.split('\t').collect()).collect();
@@ -100,7 +100,7 @@ fn a_rollout_that_is_disturbed_ends_where_an_undisturbed_one_does() {
             std::thread::sleep(part_of(RELEASE));
             disturbance.strike(&space, &job, &mut hosts, struck);
             let first = job.finish();
-            disturbance.mend(&hosts, struck);
+            disturbance.fix(&hosts, struck);
             tally.add(disturbance, first.code != 0);
             // A host that restarts may still do so; then the run after it.
             wait_until("a run that comes to its end", || {

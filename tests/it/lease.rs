@@ -139,7 +139,7 @@ fn of_two_that_race_one_holds_all_hosts_at_a_time() {
             match output.code {
                 0 => done += 1,
                 137 => killed += 1,
-                1 if output.stderr.contains("somebody else is at work") => refused += 1,
+                1 if output.stderr.contains("another run is active") => refused += 1,
                 _ => panic!("{output}"),
             }
         }
@@ -150,7 +150,7 @@ fn of_two_that_race_one_holds_all_hosts_at_a_time() {
     assert!(done >= races - killed, "{done} of {races}");
 }
 
-/// Kills, when a lease is given back: itself and, where it is told to, who does that.
+/// Kills, when a lease is released: itself and, where it is told to, who does that.
 const KILLER: &str = r#"#!/bin/sh
 case $* in
 *lease.last)
@@ -202,7 +202,7 @@ environment "staging" { lease "3s"; use "mode" on="here"; }
     let recipe = r#"
 recipe "mode" {
     step "mode" {
-        scope "mode" enter="touch {host.root}/in" leave="test -e {host.root}/mended || sleep 1000"
+        scope "mode" enter="touch {host.root}/in" leave="test -e {host.root}/fixed || sleep 1000"
     }
     step "work" { run "date +%s%N >{host.root}/work"; }
 }
@@ -210,7 +210,7 @@ recipe "mode" {
     space.write("recipes/mode.kdl", recipe);
     let _ = space.run(["staging"]);
     assert!(space.has(".rel/hosts/here/work"));
-    space.write(".rel/hosts/here/mended", "");
+    space.write(".rel/hosts/here/fixed", "");
     wait_until("a run that takes the host over", || {
         (space.run(["staging", "--force"]).code == 0).then_some(())
     });
@@ -250,14 +250,14 @@ fn a_holder_that_sleeps_over_its_end_changes_nothing_when_it_wakes() {
     let output = first.finish().fails(1);
     assert_snapshot!(shown(&output), @"
     --- stderr
-    error: this run does not hold host `h1` any more: fenced
+    error: this run has lost the lease of host `h1`: fenced
       who    bob@[HERE]
       doing  staging
       run    [RUN]
       since  [TIME] ago
       step   work/work
       log    .rel/logs/staging.log
-      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+      help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
     assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
@@ -288,11 +288,11 @@ fn a_run_that_is_not_heard_of_is_ended_before_its_lease_is() {
     let output = first.finish().fails(1);
     assert_snapshot!(shown(&output), @"
     --- stderr
-    error: host `h1` gave the lease of this run up: fenced
-      why   it had heard nothing from here for too long
+    error: host `h1` revoked the lease of this run: fenced
+      why   it received no heartbeat from here for too long
       step  work/work
       log   .rel/logs/staging.log
-      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+      help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
     assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
@@ -316,22 +316,22 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     ");
     assert_snapshot!(shown(&run(&bob, "bob", &["staging"]).fails(1)), @r#"
     --- stderr
-    error: somebody holds `staging` on host `h1`
+    error: `staging` is locked on host `h1`
       who     ann@[HERE]
       reason  no releases today
       since   [TIME] ago
       until   [TIME] from now
-      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+      help: ask them; `rel unlock staging --break --reason "…"` breaks the lock
     --- exit code 1
     "#);
     assert_snapshot!(shown(&run(&bob, "bob", &["lock", "staging", "--reason", "x"]).fails(1)), @r#"
     --- stderr
-    error: somebody holds `staging` on host `h1`
+    error: `staging` is locked on host `h1`
       who     ann@[HERE]
       reason  no releases today
       since   [TIME] ago
       until   [TIME] from now
-      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+      help: ask them; `rel unlock staging --break --reason "…"` breaks the lock
     --- exit code 1
     "#);
     assert_snapshot!(shown(&run(&bob, "bob", &["staging", "--plan"]).ok()), @"
@@ -339,14 +339,14 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
           run  work        echo $rel_token begin >> log  never done here
     h2  work (work)
           run  work        echo $rel_token begin >> log  never done here
-    work  no way back: work
+    work  no rollback: work
     h1  ann@[HERE] holds it since [TIME]: no releases today
     h2  ann@[HERE] holds it since [TIME]: no releases today
-    staging: 2 steps would run, 0 fresh, on 2 hosts
+    staging: 2 steps would run, 0 up to date, on 2 hosts
     ");
     let own = shown(&run(&ann, "ann", &["staging"]).ok());
     assert!(
-        own.contains("you hold this environment yourself: no releases today"),
+        own.contains("you have locked this environment yourself: no releases today"),
         "{own}"
     );
     // With nothing to do, nobody needs to hold anything.
@@ -354,12 +354,12 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     assert!(null.stderr.contains("2 round trips"), "{null}");
     assert_snapshot!(shown(&run(&bob, "bob", &["unlock", "staging"]).fails(1)), @r#"
     --- stderr
-    error: somebody holds `staging` on host `h1`
+    error: `staging` is locked on host `h1`
       who     ann@[HERE]
       reason  no releases today
       since   [TIME] ago
       until   [TIME] from now
-      help: ask them; `rel unlock staging --break --reason "…"` ends it knowingly
+      help: ask them; `rel unlock staging --break --reason "…"` breaks the lock
     --- exit code 1
     "#);
     let broken = [
@@ -371,14 +371,14 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     ];
     assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"
     --- stderr
-    rel: staging: broken, it was held by ann@[HERE], on 2 hosts
+    rel: staging: broken: it was locked by ann@[HERE], on 2 hosts
     ");
     for host in &hosts.all {
         let lines = lines(host, ".rel/staging/journal");
         let line = lines
             .iter()
             .find(|l| l.contains("\tlock-broken\t"))
-            .expect("is told");
+            .expect("is reported");
         let columns: Vec<&str> = line.split('\t').collect();
         assert!(columns[6].starts_with("ann@"), "{line}");
         assert!(columns[7].starts_with("bob@"), "{line}");
@@ -388,11 +388,11 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     let _ = run(&ann, "ann", &["lock", "staging", "--reason", "again"]).ok();
     assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"
     --- stderr
-    rel: staging: given back, on 2 hosts
+    rel: staging: released, on 2 hosts
     ");
     assert_snapshot!(shown(&run(&ann, "ann", &["unlock", "staging"]).ok()), @"
     --- stderr
-    rel: staging: nobody held it
+    rel: staging: it was not locked
     ");
     // One that has expired holds nobody up.
     let _ = run(
@@ -416,19 +416,19 @@ fn a_run_at_work_is_broken_off_and_says_so() {
     let broken = ["unlock", "staging", "--break", "--reason", "it hangs"];
     assert_snapshot!(shown(&run(&bob, "bob", &broken).ok()), @"
     --- stderr
-    rel: staging: broken, it was held by ann@[HERE], on 1 host
+    rel: staging: broken: it was locked by ann@[HERE], on 1 host
     ");
     let output = first.finish().fails(1);
     assert_snapshot!(shown(&output), @"
     --- stderr
-    error: this run does not hold host `h1` any more: fenced
+    error: this run has lost the lease of host `h1`: fenced
       who    bob@[HERE]
       doing  rel unlock staging --break
       run    [RUN]
       since  [TIME] ago
       step   work/work
       log    .rel/logs/staging.log
-      help: nothing more was changed there; when they are done, the same command asks what was done and goes on
+      help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
     assert_eq!(lines(host, "log"), ["1 begin"]);
@@ -516,7 +516,7 @@ fn two_names_of_one_state_are_told_apart_from_somebody_else() {
             assert_eq!(
                 refused.stderr.split("error: ").nth(1).unwrap_or_default(),
                 format!(
-                    "hosts `h1` and `h2` lead to the same state directory of the same machine\n  \
+                    "hosts `h1` and `h2` have the same state directory on the same machine\n  \
                      directory  {state}\n  help: give one of them another `root`, or remove one\n"
                 ),
                 "{refused}"

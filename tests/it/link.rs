@@ -1,5 +1,5 @@
 //! Lines to hosts that go away because an interface is taken down: for a moment, which nobody
-//! should notice, or for good, which must be told in bounded time and leave nothing at work.
+//! should notice, or for good, which must be reported in bounded time and leave nothing at work.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,7 +145,7 @@ fn an_interface_that_goes_down_in_a_step_and_stays_down() {
     for words in [
         "error: the connection to host `h2` ended",
         "step    work/slow",
-        "help: run the same command again: it asks the host what was done and goes on",
+        "help: run the same command again: it checks what was done on the host and continues",
     ] {
         assert!(cut.stderr.contains(words), "no `{words}` in {cut}");
     }
@@ -201,7 +201,7 @@ fn a_step_that_talks_all_the_time_is_ended_as_well_when_nobody_listens() {
         cut.stderr.contains("the connection to host `h1` ended"),
         "{cut}"
     );
-    // While the line is down: what waits to be said there waits for nobody.
+    // While the line is down: what waits to be stated there waits for nobody.
     left(&hosts, 0);
     hosts.line(0, End::Near, true);
     go(&hosts.all[0]);

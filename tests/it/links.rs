@@ -240,7 +240,7 @@ fn a_link_to_a_directory_is_written_with_a_slash_as_an_input() {
         link.stderr.contains("write `l/` for everything below it"),
         "{link}"
     );
-    // It is told as for a directory itself.
+    // It is reported as for a directory itself.
     space.remove("l").write("l/a", "1\n");
     assert_eq!(space.run(["build"]).stderr, link.stderr);
     space.remove("l").shell("ln -s data l");

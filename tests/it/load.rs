@@ -116,7 +116,7 @@ target "site" {{
 environment "production" {{
     needs "site"
     rollout "upgrade" on="h[1-{SERVERS}]" serial="1" {{
-        use "drained" around="app nginx"
+        use "drained" wraps="app nginx"
         use "versioned-release" as="app" artifact="{{site}}" root="{{host.root}}/app"
         use "service" as="nginx" after="app" run="exec nginx -p {{host.root}}/ -c nginx.conf -e nginx.error" ready="python3 up.py"
         gate command="test ! -e broken" within="1ms"
@@ -273,7 +273,7 @@ fn a_run_that_is_killed_in_a_wave_then_resumed_and_fails_fails_no_request() {
             assert!(
                 failed
                     .stderr
-                    .contains(&format!("wave {wave} of 3 of `upgrade` goes back")),
+                    .contains(&format!("wave {wave} of 3 of `upgrade` is rolled back")),
                 "{failed}"
             );
         }

@@ -51,7 +51,7 @@ fn append(host: &Host, text: &str) {
     file.write_all(text.as_bytes()).expect("writes");
 }
 
-/// Waits until a line was told.
+/// Waits until a line was reported.
 #[track_caller]
 fn heard(job: &Job<'_>, text: &str) {
     wait_until(text, || job.stdout().contains(text).then_some(()));
@@ -92,7 +92,7 @@ fn logs_of_all_hosts_are_put_in_order_and_folded() {
         &hosts.all[1],
         "2021-01-09 10:00:01Z error\n2021-01-09 10:00:02Z error\n",
     );
-    // What a terminal would obey is not told to it.
+    // What a terminal would obey is unknown to it.
     append(
         &hosts.all[2],
         "2021-01-09 10:00:03Z \x1b[2J\n2021-01-09 10:00:04Z no end",
@@ -147,7 +147,9 @@ fn logs_are_followed_through_rotation_and_absence() {
     heard(&job, "h1  web.log  third\n");
     hosts.all[1].stop();
     wait_until("the host to be missed", || {
-        job.stderr().contains("host `h2` is away").then_some(())
+        job.stderr()
+            .contains("host `h2` does not answer")
+            .then_some(())
     });
     append(&hosts.all[1], "while it was away\n");
     append(&hosts.all[0], "fourth\n");
@@ -156,7 +158,7 @@ fn logs_are_followed_through_rotation_and_absence() {
     heard(&job, "h2  web.log  while it was away\n");
     wait_until("the host to be back", || {
         job.stderr()
-            .contains("host `h2` is there again")
+            .contains("host `h2` answers again")
             .then_some(())
     });
     append(&hosts.all[1], "fifth\n");
@@ -202,7 +204,7 @@ fn names_decide_whose_logs_are_meant() {
     let _ = space.run(["build"]).ok();
     assert_eq!(space.run(["log", "a"]).ok().stdout, "made\n");
     assert_snapshot!(space.run(["log", "a", "-f"]).fails(2).stderr, @"
-    error: `a` is no environment: it has no logs on hosts
+    error: `a` is not an environment: it has no logs on hosts
       help: rel log ENVIRONMENT --follow
     ");
     assert_snapshot!(space.run(["log", "b"]).fails(2).stderr, @"

@@ -1,4 +1,4 @@
-//! Ways back when something was lost or moved in between: what a host kept, an instance, a place.
+//! Rollbacks when something was lost or moved in between: what a host kept, an instance, a place.
 
 use std::fs;
 
@@ -103,13 +103,13 @@ fn a_run_that_fails_says_where_an_earlier_attempt_can_not_go_back() {
     job.signal(Signal::KILL);
     let _ = job.finish();
     space.remove("hosts/h/slow").write("hosts/h/bad", "");
-    // Somebody removes what the attempt has left for its way back.
+    // Somebody removes what the attempt has left for its rollback.
     let journal = space.read("hosts/h/.rel/e/journal");
     let last = journal.lines().last().expect("a line");
     let run = last.split('\t').nth(3).expect("a run").to_owned();
     fs::remove_dir_all(space.path(format!("hosts/h/.rel/e/undo/{run}"))).expect("removes");
     let output = later(&space, &["e", "--var", "v=2"]).fails(4);
-    let words = "run [RUN] on h: what it left for its way back is gone";
+    let words = "run [RUN] on h: the data for its rollback is gone";
     assert!(output.stderr.contains(words), "{output}");
     assert!(
         !output.stderr.contains("nothing had been switched"),
@@ -140,7 +140,7 @@ environment "e" { use "r" on="all" v="{v}"; }
     space.write("hosts/b/.rel/e/journal", &before);
     let refused = space.run(["e", "--rollback"]).fails(1).stderr;
     assert!(
-        refused.contains("`e` can not go back on host `b`"),
+        refused.contains("`e` cannot be rolled back on host `b`"),
         "{refused}"
     );
     assert!(
@@ -151,7 +151,7 @@ environment "e" { use "r" on="all" v="{v}"; }
     space.write("hosts/b/.rel/e/journal", &after);
     let _ = space.run(["-q", "e", "--rollback"]).ok();
     assert_eq!(space.read("hosts/b/file"), "1\n");
-    // A release that changed one host says so on the way back.
+    // A release that changed one host says so during the rollback.
     space.write("hosts/a/file", "edited\n");
     let _ = release(&space, "1").ok();
     let back = space.run(["e", "--rollback"]).ok().stderr;
@@ -207,9 +207,9 @@ environment "e" { use "u" on="h" s="s"; }
     let refused = space.run(["e", "--rollback"]).fails(1);
     assert_snapshot!(refused, @"
     --- stderr
-    error: `e` can not go back on host `h`
+    error: `e` cannot be rolled back on host `h`
       differs  [work]/hosts/h/w is now `another file`; the last run left `the secret that rel wrote`
-      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+      help: nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)
     --- exit code 1
     ");
     let _ = space.run(["-q", "e", "--rollback", "--force"]).ok();
@@ -229,17 +229,17 @@ fn an_interrupted_way_back_is_no_failure_that_left_all_as_it_was() {
     let _ = release(&space, "1").ok();
     space.write("hosts/h/bad", "").write("hosts/h/slow", "");
     let job = space.begin(["e", "--var", "v=2"]);
-    wait_until("it goes back", || {
+    wait_until("it is rolled back", || {
         space.has("hosts/h/in-undo").then_some(())
     });
     job.signal(Signal::INT);
     let output = job.finish().fails(130);
     assert!(
-        output.stderr.contains("interrupted on the way back"),
+        output.stderr.contains("interrupted during the rollback"),
         "{output}"
     );
     assert!(
-        output.stderr.contains("`--rollback` goes on with it"),
+        output.stderr.contains("`--rollback` continues it"),
         "{output}"
     );
     assert_eq!(space.read("hosts/h/file"), "2\n");

@@ -166,7 +166,7 @@ fn much_that_is_printed_costs_no_memory() {
     assert!(told.is_empty(), "{}", told.join("\n"));
 }
 
-/// What is asked for is needed as a whole; so it has a limit, which is told.
+/// What is asked for is needed as a whole; so it has a limit, which is reported.
 #[test]
 fn answers_have_a_limit() {
     let questions = [
@@ -239,7 +239,7 @@ fn a_log_has_a_limit() {
                 .contains("`t` failed: printed more than 1024 MiB"),
             "{told}"
         );
-        assert!(told.stderr.contains("let it print less"), "{told}");
+        assert!(told.stderr.contains("make it print less"), "{told}");
         let kept = space.shell("stat -c %s .rel/logs/*");
         assert_eq!(kept.trim(), ((16 << 20) - 8).to_string());
     }

@@ -84,7 +84,7 @@ impl Site {
 var "v" "1"
 environment "site" {{
     {nodes}
-    use "maintenance" on="h1" around="work app" listen="127.0.0.1:{away}" {{
+    use "maintenance" on="h1" wraps="work app" listen="127.0.0.1:{away}" {{
         retry-after "600"
         backoff 1800
         body "back soon\n"
@@ -238,7 +238,7 @@ fn a_site_says_that_it_is_being_changed_and_nobody_sees_anything_else() {
     let again = site.run(2).ok();
     assert!(again.stderr.contains("nothing to do"), "{again}");
     assert_snapshot!(prober.end("200 | app 2"), @"200 | app 2");
-    // Nor does anybody see anything else when it goes back.
+    // Nor does anybody see anything else when it is rolled back.
     let prober = Prober::start(site.front);
     prober.wait_for("200 | app 2");
     let back = site.space.run(["site", "--rollback"]).ok();
@@ -414,11 +414,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       undone h1  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `h1`
       says     Error: remote port forwarding failed for listen port [PORT]
-      perhaps  it is taken there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)
+      perhaps  it is in use there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)
       step     pull/line
       undone   1 step
       log      .rel/logs/e.log
-      help: each way back came to its end; mend it and run the same command again
+      help: all steps were rolled back; fix the error and run the same command again
     ");
     let refused = space.run(["l"]).fails(1);
     assert_snapshot!(shown(&refused), @"
@@ -427,11 +427,11 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
       undone here  pull/line
     error: cannot open the port `127.0.0.1:[PORT]` on host `here`
       says     cannot listen on 127.0.0.1:[PORT]: address already in use
-      perhaps  it is taken by something else
+      perhaps  it is in use
       step     pull/line
       undone   1 step
       log      .rel/logs/l.log
-      help: each way back came to its end; mend it and run the same command again
+      help: all steps were rolled back; fix the error and run the same command again
     ");
     drop(taken);
     hosts.configure(0, "AllowTcpForwarding no");
@@ -445,7 +445,9 @@ fn a_port_that_can_not_be_had_is_a_step_that_failed() {
     let nonsense = pulling(&hosts, port, "nowhere");
     let wrong = nonsense.run(["e", "--plan"]).fails(2);
     assert!(
-        wrong.stderr.contains("`nowhere` is no address with a port"),
+        wrong
+            .stderr
+            .contains("`nowhere` is not an address with a port"),
         "{wrong}"
     );
 }
@@ -475,7 +477,7 @@ environment "wrong" { use "away" on="here" status=99; }
         .replace("PORT", &port.to_string()),
     );
     let wrong = space.run(["wrong"]).fails(2);
-    assert!(wrong.stderr.contains("`99` is no status"), "{wrong}");
+    assert!(wrong.stderr.contains("`99` is not a status"), "{wrong}");
     for signal in [Some(Signal::KILL), Some(Signal::INT), None] {
         let job = space.begin(["e", "--force"]);
         let there = space.path("here/there");
@@ -497,7 +499,7 @@ environment "wrong" { use "away" on="here" status=99; }
 fn a_port_that_closes_during_the_last_use_fails_the_run() {
     let port = free_port();
     let space = Space::new(
-        "host \"here\" local=#true root=\"here\"\nenvironment \"e\" { use \"away\" on=\"here\" around=\"work\"; use \"work\" on=\"here\"; }\n",
+        "host \"here\" local=#true root=\"here\"\nenvironment \"e\" { use \"away\" on=\"here\" wraps=\"work\"; use \"work\" on=\"here\"; }\n",
     );
     let away = "recipe \"away\" { step \"up\" { responder \"away\" listen=\"127.0.0.1:PORT\"; } }";
     space.write("recipes/away.kdl", away.replace("PORT", &port.to_string()));

@@ -43,7 +43,7 @@ fn what_a_needed_target_made_is_an_input_like_any_other() {
       after   3714a3af  11 B
       help: outputs are kept but not cached; run `rel build b` again
         done b  [TIME]
-    rel: 2 ran, 0 fresh, in [TIME]
+    rel: 2 ran, 0 up to date, in [TIME]
     ");
     let _ = space.build([]).ok();
     assert_eq!(space.read("y"), "1\n");
@@ -72,7 +72,7 @@ fn an_input_that_changes_and_changes_back_is_noticed() {
     warning: `t` ran, but its input `in` was written to meanwhile, and is now what it was before
       help: outputs are kept but not cached; run `rel build t` again
         done t  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     let _ = space.build([]).ok();
     assert_eq!(space.read("out"), "9\n");
@@ -165,7 +165,8 @@ fn inputs_that_are_moved_by_what_leads_to_them_are_noticed() {
         space.write("end", "");
         let text = job.finish().ok().stderr;
         assert_eq!(space.read("out"), "two\n", "{there}");
-        let told = format!("`t` ran, but `{what}`, which leads to its inputs, was moved meanwhile");
+        let told =
+            format!("`t` ran, but `{what}`, a directory above its inputs, was moved meanwhile");
         assert!(text.contains(&told), "{there}: {text}");
         let _ = space.build([]).ok().is("t ran");
         assert_eq!(space.read("out"), "one\n", "{there}");
@@ -271,7 +272,7 @@ fn only_what_rel_made_itself_is_deleted() {
         .write("dist/hand.txt", "by hand\n")
         .write("in", "ok\n");
     let _ = space.build([]).ok().is("t ran");
-    let aside = walkdir::WalkDir::new(space.path(".rel/aside"));
+    let aside = walkdir::WalkDir::new(space.path(".rel/backup"));
     let saved: Vec<String> = aside
         .into_iter()
         .flatten()
@@ -288,7 +289,7 @@ fn a_command_that_always_fails_never_costs_a_file() {
         space.write("doc/a.md", "mine\n");
         let _ = space.run(["build"]).fails(1);
     }
-    let aside = walkdir::WalkDir::new(space.path(".rel/aside"));
+    let aside = walkdir::WalkDir::new(space.path(".rel/backup"));
     let files = aside
         .into_iter()
         .flatten()
@@ -306,11 +307,11 @@ fn without_a_home_it_builds_without_a_cache() {
         .env_remove("XDG_CACHE_HOME");
     let output = space.finish(&mut command).ok();
     assert_snapshot!(output.stderr, @r"
-    warning: going on without the cache: there is no home directory to keep a cache in
+    warning: continuing without the cache: there is no home directory to keep a cache in
       help: set `REL_CACHE_DIR` or `HOME`
          run t  never built here
         done t  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
 }
 

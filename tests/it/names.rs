@@ -101,7 +101,7 @@ fn names_are_shown_on_one_line() {
       stale  copy[in/with space]  input `in/with space` changed  b454631b06533256 10 B -> 6a9f75eec6464a34 7 B
       stale  copy[in/{brace}*[a]?!]  input `in/{brace}*[a]?!` changed  7119aac28fd176b3 13 B -> 6a9f75eec6464a34 7 B
       stale  copy[in/\xff\xfe not text]  input `in/\xff\xfe not text` changed  0344e4a2841e6663 11 B -> 6a9f75eec6464a34 7 B
-    0 targets fresh, 12 not
+    0 targets up to date, 12 not
     "#);
 }
 

@@ -92,7 +92,7 @@ fn a_failure_stops_what_has_not_started() {
     error: `bad` failed: exit status 1
       command  echo bad >> log; exit 1
       key      [KEY]
-    rel: 1 failed, 1 not tried, 1 ran, 0 fresh, in [TIME]
+    rel: 1 failed, 1 not tried, 1 ran, 0 up to date, in [TIME]
     --- exit code 1
     ");
     assert!(!space.lines("log").contains(&"after".to_owned()));
@@ -113,7 +113,7 @@ fn keep_going_does_all_that_can_be_done() {
         done good  [TIME]
          run late  never built here
         done late  [TIME]
-    rel: 1 failed, 1 not tried, 3 ran, 0 fresh, in [TIME]
+    rel: 1 failed, 1 not tried, 3 ran, 0 up to date, in [TIME]
     --- exit code 1
     ");
     let told = space.build(["-k"]);
@@ -143,9 +143,9 @@ fn a_dry_run_and_questions_change_nothing() {
     let before = everything(&space);
     assert_snapshot!(space.run(["build", "-n", "late"]).ok(), @"
          run base  output `base` is missing
-     may run good  needs `base`, which is not fresh
-     may run late  needs `good`, which is not fresh
-    1 would run, 2 more if what they need changes, 0 fresh
+     may run good  needs `base`, which is not up to date
+     may run late  needs `good`, which is not up to date
+    1 would run, 2 more if what they need changes, 0 up to date
     ");
     for question in ["list", "status", "why", "hash", "plan", "log", "check"] {
         let _ = space.run([question]).ok();
@@ -185,7 +185,7 @@ fn force_runs_what_is_named_and_nothing_else() {
     --- stderr
          run good  forced
         done good  [TIME]
-    rel: 1 ran, 1 fresh, in [TIME]
+    rel: 1 ran, 1 up to date, in [TIME]
     ");
 }
 

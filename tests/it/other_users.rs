@@ -93,7 +93,7 @@ fn a_failing_step_of_another_user_is_told() {
         "{output}"
     );
     let space = app(&hosts, r#"step "y" as="no-such-user" { run "true" }"#);
-    // Told before anything is changed; and in the end, where somebody goes on all the same.
+    // Told before anything is changed; and in the end, where somebody overrides it.
     let output: Output = space.run(["e"]).fails(1);
     let words = "there is no user no-such-user";
     assert!(output.stderr.contains(words), "{output}");

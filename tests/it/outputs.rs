@@ -35,7 +35,7 @@ fn after(space: &Space) -> String {
 
 /// Returns the files that were moved aside, with their content.
 fn aside(space: &Space) -> Vec<(String, String)> {
-    let dir = space.path(".rel/aside");
+    let dir = space.path(".rel/backup");
     let entries = walkdir::WalkDir::new(&dir).into_iter().flatten();
     let files = entries.filter(|e| !e.file_type().is_dir());
     let mut found: Vec<_> = files
@@ -62,7 +62,7 @@ fn deleted() {
              output `build/x` is missing
     --- stderr
     restored a  output `build/x` is missing
-    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(aside(&space), []);
 }
@@ -75,9 +75,9 @@ fn edited_by_hand() {
       stale  a
              output `build/x` was changed  file 21b779b0 -> file 2ea04527
     --- stderr
-    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/backup/[BACKUP]`
     restored a  output `build/x` was changed  file 21b779b0 -> file 2ea04527
-    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 restored from the cache, 0 up to date, in [TIME]
     ");
     // Nothing that `rel` did not make is destroyed.
     assert_eq!(aside(&space), [("build/x".into(), "my own work\n".into())]);
@@ -91,9 +91,9 @@ fn replaced_by_a_directory() {
       stale  a
              output `build/x` was changed  file 21b779b0 -> directory af1349b9
     --- stderr
-    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/backup/[BACKUP]`
     restored a  output `build/x` was changed  file 21b779b0 -> directory af1349b9
-    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(aside(&space), [("build/x/y".into(), "mine\n".into())]);
 }
@@ -110,9 +110,9 @@ fn replaced_by_a_link_out_of_the_tree() {
       stale  a
              output `build/x` was changed  file 21b779b0 -> link d6e70c4e
     --- stderr
-    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/backup/[BACKUP]`
     restored a  output `build/x` was changed  file 21b779b0 -> link d6e70c4e
-    rel: 1 restored from the cache, 0 fresh, in [TIME]
+    rel: 1 restored from the cache, 0 up to date, in [TIME]
     ");
     assert_eq!(fs::read_to_string(&outside).expect("reads"), "precious\n");
 }
@@ -127,9 +127,9 @@ fn its_directory_replaced_by_a_link_out_of_the_tree() {
     symlink(&outside, space.path("build")).expect("links");
     assert_snapshot!(space.run(["build"]).fails(1), @"
     --- stderr
-    error: output `build/x` leads through the link `build`
+    error: output `build/x` goes through the link `build`
       help: remove the link: outputs are only written inside the repository
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     ");
     assert_eq!(
@@ -148,7 +148,7 @@ fn its_directory_replaced_by_a_file() {
     --- stderr
     error: output `build/x` needs the directory `build`, but a file is there
       help: move that file away
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     ");
     assert_eq!(space.read("build"), "a file");
@@ -163,9 +163,9 @@ fn an_output_directory_with_somebody_elses_file() {
     assert_snapshot!(space.run(["build"]).ok(), @"
     --- stderr
          run a  never built here
-    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[ASIDE]`
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/backup/[BACKUP]`
         done a  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     assert_eq!(aside(&space), [("tree/mine".into(), "mine\n".into())]);
     space.write("tree/mine", "mine again\n");
@@ -305,7 +305,7 @@ target "dir" { outputs "d/"; run "mkdir -p d/e; mkfifo d/e/p"; }
     for (target, path) in [("file", "p"), ("glob", "gg/p"), ("dir", "d/e/p")] {
         for _ in 0..2 {
             let told = space.run(["build", target]).fails(1).stderr;
-            let said = format!("error: `{target}` made `{path}`, which is no file\n");
+            let said = format!("error: `{target}` made `{path}`, which is not a file\n");
             assert!(told.contains(&said), "{told}");
         }
     }
@@ -469,7 +469,7 @@ target "none" {{ outputs "none/"; run "echo > none/f" }}
     }
 }
 
-/// Nobody said so with a `!`: it is told once, and no reason to restore the directory each time.
+/// Nobody said so with a `!`: it is reported once, and no reason to restore the directory each time.
 #[test]
 fn what_others_leave_in_an_output_directory_is_told_once() {
     let space = Space::new(
@@ -482,8 +482,8 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
     space.write("in", "1\n").write("t", "1\n");
     let told = space.run(["-q", "build"]).ok().stderr;
     assert_snapshot!(told, @"
-    warning: commands that need `venv` left `venv/empty/state`, `venv/lib/__pycache__/m.pyc` among its outputs: no part of its result, and left there
-      help: say so with `!**/__pycache__/**` in the `outputs` of `venv`, or let them write it elsewhere
+    warning: commands that need `venv` left `venv/empty/state`, `venv/lib/__pycache__/m.pyc` among its outputs: they are not part of its result, and were left there
+      help: declare it with `!**/__pycache__/**` in the `outputs` of `venv`, or let them write it elsewhere
     ");
     for t in ["2\n", "3\n"] {
         space.write("t", t);
@@ -491,7 +491,7 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
         space.build([]).ok().is("all fresh, test fresh, venv fresh");
     }
     assert_eq!(aside(&space), []);
-    // A file that was made is restored all the same, and what nobody's command wrote is told.
+    // A file that was made is restored all the same, and what nobody's command wrote is reported.
     space.write("venv/lib/m.py", "edited\n");
     space
         .build([])
@@ -506,18 +506,18 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
         .ok()
         .is("all fresh, test fresh, venv restored");
     // What is made anew begins without it. What no tool is known to keep may be somebody's: it is
-    // kept for him, and he is told.
+    // kept for him, and he is reported.
     for t in ["4\n", "5\n"] {
         space.write("t", t);
         let _ = space.run(["build"]).ok();
     }
-    space.shell("rm -r .rel/aside");
+    space.shell("rm -r .rel/backup");
     space.write("in", "2\n");
     let told = space.run(["-q", "build", "venv"]).ok().stderr;
-    assert!(told.contains("they were moved to `.rel/aside/"), "{told}");
+    assert!(told.contains("they were moved to `.rel/backup/"), "{told}");
     assert!(!space.has("venv/lib/__pycache__") && !space.has("venv/empty/state"));
     assert_eq!(
-        space.shell("cd .rel/aside/*; find . -type f"),
+        space.shell("cd .rel/backup/*; find . -type f"),
         "./venv/empty/state\n"
     );
 }
@@ -538,15 +538,15 @@ target "app" { needs "lib"; inputs "t"; run "mkdir -p lib/__pycache__; echo > li
     assert!(told.contains("left `lib/mine` among its outputs"), "{told}");
     space.write("in", "2\n");
     let _ = space.run(["build", "lib"]).ok();
-    assert_eq!(space.shell("cat .rel/aside/*/lib/mine"), "mine\n");
+    assert_eq!(space.shell("cat .rel/backup/*/lib/mine"), "mine\n");
 }
 
 #[test]
 fn what_was_moved_aside_is_removed_after_a_while() {
     let space = built();
     for (heap, days) in [("recent", 29), ("old", 31)] {
-        space.write(format!(".rel/aside/{heap}/f"), "mine\n");
-        space.shell(&format!("touch -d '{days} days ago' .rel/aside/{heap}"));
+        space.write(format!(".rel/backup/{heap}/f"), "mine\n");
+        space.shell(&format!("touch -d '{days} days ago' .rel/backup/{heap}"));
     }
     space.remove("build/x");
     let told = space.run(["build"]).ok().stderr;
@@ -554,7 +554,7 @@ fn what_was_moved_aside_is_removed_after_a_while() {
         told.contains("warning: 1 heap of files that had been moved"),
         "{told}"
     );
-    assert_eq!(space.shell("ls .rel/aside"), "recent\n");
+    assert_eq!(space.shell("ls .rel/backup"), "recent\n");
 }
 
 #[test]
@@ -568,7 +568,7 @@ fn a_mount_point_is_told() {
         "{told}"
     );
     assert_eq!(aside(&space), [("out/mine".into(), "mine\n".into())]);
-    // A file can not be replaced there.
+    // A file cannot be replaced there.
     space.write(
         "Releasefile.kdl",
         r#"target "a" { outputs "f"; run "echo x > f"; }"#,

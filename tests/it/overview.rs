@@ -131,14 +131,14 @@ fn what_is_live_is_told_host_by_host() {
     assert!(told[0]["live"]["site"].is_string(), "{told:#}");
     assert!(told[0]["age"]["note"].is_u64(), "{told:#}");
     // Targets are asked as before.
-    assert_snapshot!(space.run(["status", "page"]).ok(), @"1 target fresh, 0 not");
+    assert_snapshot!(space.run(["status", "page"]).ok(), @"1 target up to date, 0 not");
 }
 
 #[test]
 fn what_ran_is_told_out_of_all_journals() {
     let mut hosts = Hosts::start(2);
     let space = site(&hosts, "");
-    assert_snapshot!(shown(&hosts, &space.run(["history", "staging"]).ok()), @"the hosts know of no run");
+    assert_snapshot!(shown(&hosts, &space.run(["history", "staging"]).ok()), @"no run is recorded on the hosts");
     let _ = space.run(["staging"]).ok();
     space.write("page.in", "bad\n");
     let _ = space.run(["staging"]).fails(1);
@@ -149,14 +149,14 @@ fn what_ran_is_told_out_of_all_journals() {
     assert_snapshot!(shown(&hosts, &output), @"
        rollback  [DATE]  tester@[MACHINE]  [RUN]  2 steps undone on h1 h2
     rolled back  [DATE]  tester@[MACHINE]  [RUN]  10 steps of site on h1 h2
-      went back  [DATE]  tester@[MACHINE]  [RUN]  4 steps of site on h1 h2, stopped at site/health[[DIGEST]] on h1
+         undone  [DATE]  tester@[MACHINE]  [RUN]  4 steps of site on h1 h2, stopped at site/health[[DIGEST]] on h1
              ok  [DATE]  tester@[MACHINE]  [RUN]  11 steps of note site on h1 h2
     ");
     let told = space.run(["--json", "history", "staging", "-n", "1"]).ok();
     let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!(told["runs"].as_array().map(Vec::len), Some(1), "{told:#}");
     assert_eq!(told["runs"][0]["end"], "rollback", "{told:#}");
-    // What one host knows is told when the other is down.
+    // What one host knows is reported when the other is down.
     hosts.all[1].stop();
     let output = space.run(["history", "staging", "-n", "1"]).ok();
     assert_snapshot!(shown(&hosts, &output), @"
@@ -171,7 +171,7 @@ fn what_ran_is_told_out_of_all_journals() {
     ");
 }
 
-/// What is live is so since its link was switched or taken back, whatever else was done since.
+/// What is live is so since its link was switched or rolled back, whatever else was done since.
 #[test]
 fn since_is_that_of_what_is_live() {
     let space = Space::new(

@@ -1,5 +1,5 @@
-//! The pages: each link leads somewhere, lines can be read in one look, and the words are those of
-//! the field.
+//! The pages: each link leads somewhere, lines can be read in one look. The words of pages, messages,
+//! comments and recipes are those of the field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::tidy::{none, root};
 /// Columns of a line of prose. Tables, code and links can not be wrapped.
 const COLUMNS_MAX: usize = 100;
 
-/// Words of which a reader would have to guess the meaning, and what the pages say instead.
+/// Words of which a reader would have to guess the meaning, and what is written instead.
 const BANNED: [(&str, &str); 12] = [
     (r"(?i)\bwhoever\b", "the person, the user, the process"),
     (r"(?i)\bway back\b|\bgoes back\b", "rollback, roll back"),
@@ -176,5 +176,55 @@ fn pages_use_the_words_of_the_field() {
             }
         }
     }
+    for (at, line) in texts() {
+        for (word, instead) in &banned {
+            if word.is_match(&line) {
+                found.push(format!("{at}: {line}\n    say: {instead}"));
+            }
+        }
+    }
     none("words that a reader has to guess", found);
+}
+
+/// Returns what the sources and the shipped recipes say to people, line by line and with its
+/// place: comments, messages of more than one word, and descriptions.
+fn texts() -> Vec<(String, String)> {
+    let message = Regex::new(r#""(?:[^"\\]|\\.)* (?:[^"\\]|\\.)*""#).expect("a pattern");
+    let mut found = Vec::new();
+    for dir in ["src", "recipes"] {
+        for entry in walkdir::WalkDir::new(root().join(dir)) {
+            let path = entry.expect("lists").into_path();
+            let kind = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+            let is_test = path.iter().any(|part| part == "tests") || path.ends_with("tests.rs");
+            let (comment, says): (&str, &[&str]) = match kind {
+                "rs" => ("//", &[]),
+                "sh" => (
+                    "#",
+                    &["printf '", "echo ", "rel_say ", "rel_emit ", "rel_warn "],
+                ),
+                "kdl" => ("//", &["desc=\"", "desc \""]),
+                _ => continue,
+            };
+            if is_test {
+                continue;
+            }
+            let name = path
+                .strip_prefix(root())
+                .expect("below")
+                .display()
+                .to_string();
+            let text = std::fs::read_to_string(&path).expect("is text");
+            for (number, line) in (1..).zip(text.lines()) {
+                let at = || format!("{name}:{number}");
+                if line.trim_start().starts_with(comment) || says.iter().any(|s| line.contains(s)) {
+                    found.push((at(), line.trim().to_owned()));
+                } else if kind == "rs" {
+                    let texts = message.find_iter(line).map(|m| m.as_str());
+                    found.extend(texts.map(|text| (at(), text.to_owned())));
+                }
+            }
+        }
+    }
+    assert!(found.len() > 5000, "{}", found.len());
+    found
 }

@@ -132,9 +132,9 @@ fn a_plan_shows_how_files_would_differ() {
                @@ -0,0 +1 @@
                +level=info
           run  reload      echo 'worker' >> '[work]/hosts/a'/reloads  `log` runs
-    web  way back: log; no way back: ini reload
-    worker  way back: log; no way back: reload
-    staging: 7 steps would run, 5 fresh, on 2 hosts
+    web  rollback: log; no rollback: ini reload
+    worker  rollback: log; no rollback: reload
+    staging: 7 steps would run, 5 up to date, on 2 hosts
     ");
     let plan = told(&space, &["staging", "--plan"]);
     let first = &plan["jobs"][0]["steps"][0]["difference"];
@@ -161,11 +161,11 @@ fn what_is_not_text_or_too_large_is_said_so() {
           run  reload      echo 'web' >> '[work]/hosts/b'/reloads  `ini` runs
     a  worker (configured)
           run  ini         put [DIGEST] to [work]/hosts/a/worker.ini  `[work]/hosts/a/worker.ini` is gone
-               what stands there is no file
+               the current path is not a file
           run  reload      echo 'worker' >> '[work]/hosts/a'/reloads  `ini` runs
-    web  no way back: ini reload
-    worker  no way back: ini reload
-    staging: 6 steps would run, 6 fresh, on 2 hosts
+    web  no rollback: ini reload
+    worker  no rollback: ini reload
+    staging: 6 steps would run, 6 up to date, on 2 hosts
     ");
 }
 
@@ -181,8 +181,8 @@ fn a_file_is_not_laid_into_a_directory_that_stands_in_its_place() {
     error: `staging` stopped: step `worker/ini` failed on host `a`
       status       1
       output       [work]/hosts/a/worker.ini is a directory
-      no way back  worker/ini on a
-      help: nothing was taken back: look at what these steps did, and run the same command again
+      no rollback  worker/ini on a
+      help: nothing was rolled back: check what these steps did, and run the same command again
     --- exit code 1
     ");
     let there = fs::read_dir(space.path("hosts/a/worker.ini")).expect("lists");
@@ -228,7 +228,7 @@ environment "staging" {
       unknown  note        unknown until `page` is made
     a  last (note)
       unknown  note        unknown until `site` is
-    staging: 6 steps not known yet, 0 fresh, on 1 host
+    staging: 6 steps not known yet, 0 up to date, on 1 host
     ");
     let plan = told(&space, &["staging", "--plan"]);
     for job in plan["jobs"].as_array().expect("jobs") {
@@ -245,7 +245,7 @@ environment "staging" {
         }
     }
     assert_eq!(to_run(&plan), Vec::<String>::new());
-    // And the run does more than nothing, as it was said.
+    // And the run does more than nothing, as it was stated.
     assert!(told(&space, &["staging"])["ran"].as_u64() > Some(3));
 }
 
@@ -306,7 +306,7 @@ fn a_saved_plan_is_carried_out_as_it_was_read() {
     let space = app();
     let early = space.run(["staging", "--plan-out", "plan.json"]).fails(2);
     assert_snapshot!(early.stderr, @"
-    error: a plan is saved when all that it needs is made
+    error: a plan can be saved once everything that it needs is built
       not known yet  12 steps
       help: first: `rel build ini[web] ini[worker]`
     ");
@@ -341,7 +341,7 @@ fn a_saved_plan_is_carried_out_as_it_was_read() {
     let _ = space.run(["staging", "--rollback"]).ok();
     assert_snapshot!(shown(&space.run(["apply", "plan.json"]).fails(1)), @"
     --- stderr
-    error: this plan of `staging` was carried out and taken back
+    error: this plan of `staging` was carried out and rolled back
       who  tester@[MACHINE]
       help: save a new plan with `--plan-out`
     --- exit code 1
@@ -362,8 +362,8 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     space.write("hosts/a/web.ini", "by hand\n");
     assert_snapshot!(refused(), @"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
-      a  `web/ini` finds something else than it did
+    error: the state has changed since this plan of `staging` was made
+      a  `web/ini`: the state on the host has changed
       b  `worker/log`: fresh -> run  `[work]/hosts/b/worker.log.conf` was changed
       b  `worker/reload`: fresh -> run  `log` runs
       help: nothing was done; save a new plan with `--plan-out`
@@ -375,7 +375,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     space.write("build/web.ini", "another\n");
     assert_snapshot!(refused(), @"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
+    error: the state has changed since this plan of `staging` was made
       artifact `ini[web]`  differs
       help: nothing was done; save a new plan with `--plan-out`
     --- exit code 1
@@ -386,7 +386,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     space.write("recipes/configured.kdl", format!("// new\n{recipe}"));
     assert_snapshot!(refused(), @"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
+    error: the state has changed since this plan of `staging` was made
       recipes/configured.kdl  differs
       help: nothing was done; save a new plan with `--plan-out`
     --- exit code 1
@@ -396,7 +396,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     space.write("Releasefile.kdl", text.replace("\"info\"", "\"warning\""));
     assert_snapshot!(refused(), @"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
+    error: the state has changed since this plan of `staging` was made
       Releasefile.kdl  differs
       help: nothing was done; save a new plan with `--plan-out`
     --- exit code 1
@@ -408,7 +408,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     let _ = space.run(["staging"]).ok();
     assert_snapshot!(refused(), @"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
+    error: the state has changed since this plan of `staging` was made
       a  its journal grew: run [RUN] by tester@[MACHINE]
       b  its journal grew: run [RUN] by tester@[MACHINE]
       a  `web/ini`: run -> fresh
@@ -431,7 +431,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
     space.write("other.json", "{}");
     assert_snapshot!(space.run(["apply", "other.json"]).fails(2), @"
     --- stderr
-    error: `other.json` is no saved plan
+    error: `other.json` is not a saved plan
       help: `rel ENVIRONMENT --plan-out FILE` saves one
     --- exit code 2
     ");
@@ -439,7 +439,7 @@ fn a_plan_is_refused_when_the_world_has_moved() {
         .run(["staging", "--plan-out", "Releasefile.kdl"])
         .fails(2);
     assert_snapshot!(over.stderr, @"
-    error: `Releasefile.kdl` is there and is no saved plan
+    error: `Releasefile.kdl` exists and is not a saved plan
       help: name another file, or remove it first
     ");
 }
@@ -468,7 +468,7 @@ recipe "note" {
     space.write("hosts/a/go", "");
     assert_snapshot!(space.run(["apply", "plan.json"]).fails(1), @r"
     --- stderr
-    error: the world has moved since this plan of `staging` was made
+    error: the state has changed since this plan of `staging` was made
       a  its journal grew: run r0 by zoe@there
       help: nothing was done; save a new plan with `--plan-out`
     --- exit code 1
@@ -488,7 +488,7 @@ group "all" "a"
     --- stderr
     error: `staging` is changed by an approved plan only
       approved by  daemon bin
-      help: save one: `rel staging … --plan-out plan.json`; somebody else: `rel approve plan.json --reason …`; then `rel apply plan.json`
+      help: save one: `rel staging … --plan-out plan.json`; another user: `rel approve plan.json --reason …`; then `rel apply plan.json`
     --- exit code 2
     ");
     assert!(!space.has("build"), "nothing was built");
@@ -498,7 +498,7 @@ group "all" "a"
     --- stderr
     error: `staging` takes plans with 1 approval, and this one has 0
       made by      [ME]
-      approved by  nobody
+      approved by  no user
       may approve  daemon bin
       help: `rel approve FILE --reason …`, by another person
     --- exit code 2
@@ -509,7 +509,7 @@ group "all" "a"
         .fails(2);
     assert_snapshot!(shown(&own), @"
     --- stderr
-    error: `[ME]` made this plan: somebody else must approve it
+    error: `[ME]` made this plan: another user must approve it
     --- exit code 2
     ");
     let other = space
@@ -552,7 +552,7 @@ group "all" "a"
         [columns[5], columns[6], columns[8]],
         ["daemon", &digest[..32], "read it"]
     );
-    // The way back waits for nobody.
+    // The rollback waits for nobody.
     let _ = space.run(["staging", "--rollback"]).ok();
 }
 
@@ -569,7 +569,7 @@ fn an_approval_that_nobody_can_give_is_a_mistake() {
        ╭─[Releasefile.kdl:1:25]
      1 │ environment "staging" { approval by="ann" count=2; }
        ·                         ────┬───
-       ·                             ╰── never so many
+       ·                             ╰── more than that
        ╰────
     "#);
     assert_snapshot!(check("approval \"ann\" from=\"bob\"; approval count=0"), @r#"

@@ -58,8 +58,8 @@ fn projects_at_one_root_have_their_own_journals_services_and_ways_back() {
     let root = "[work]/srv";
     let own = format!("{root}/.rel/live@ampel_2+");
     let words = format!(
-        "host `h` keeps in {root}/.rel/live the state of another project, `karl`: that of \
-         `ampel/2` goes to {own}"
+        "host `h` has the state of another project, `karl`, in {root}/.rel/live: the state of \
+         `ampel/2` is kept in {own}"
     );
     let plan = rel(&space, "ampel", ["live", "--plan"]).ok();
     assert!(plan.stdout.contains(&format!("note: {words}")), "{plan}");
@@ -80,7 +80,7 @@ fn projects_at_one_root_have_their_own_journals_services_and_ways_back() {
         let history = rel(&space, dir, ["history", "live"]).ok().stdout;
         assert_eq!(history.lines().count(), runs, "{history}");
     }
-    // Each goes back by itself, and a lock of one does not hold the other one up.
+    // Each is rolled back by itself, and a lock of one does not hold the other one up.
     let _ = rel(&space, "ampel", ["live", "--rollback"]).ok();
     let to = |name: &str| fs::read_link(space.path(format!("srv/{name}.current"))).ok();
     assert_eq!(to("ampel"), Some("one".into()));
@@ -111,8 +111,8 @@ fn the_state_of_a_project_without_a_name_is_of_whoever_names_it_first() {
     let root = "[work]/srv";
     let output = rel(&space, "a", ["live", "--var", "to=three"]).ok();
     let words = format!(
-        "host `h` keeps in {root}/.rel/live the state of project `a`, and this one has no name: \
-         its state goes to {root}/.rel/live@"
+        "host `h` has the state of project `a` in {root}/.rel/live, and this project has no name: \
+         its state is kept in {root}/.rel/live@"
     );
     assert!(output.stderr.contains(&words), "{output}");
     assert!(space.has("srv/.rel/live@/journal"));

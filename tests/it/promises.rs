@@ -39,7 +39,7 @@ fn a_command_that_fails() {
                line 30
                to stderr
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"run "no-such-program" "--version""#), @"
          run a  never built here
@@ -47,7 +47,7 @@ fn a_command_that_fails() {
       command  no-such-program --version
       key      [KEY]
       help: is the program installed, and its directory in `PATH`?
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"dir "nowhere"; run "true""#), @"
          run a  never built here
@@ -56,7 +56,7 @@ fn a_command_that_fails() {
       directory  nowhere
       key        [KEY]
       help: that directory is not there: correct `dir`, or make it first
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -67,14 +67,14 @@ fn a_shell_stops_at_the_first_failure() {
     error: `a` failed: exit status 1
       command  false; echo not reached
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"shell "bash" "-euo" "pipefail" "-c"; run "false | cat; echo not reached""#), @"
          run a  never built here
     error: `a` failed: exit status 1
       command  false | cat; echo not reached
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -86,7 +86,7 @@ fn a_command_that_is_killed() {
       command  echo so far; kill -9 $$
       printed  so far
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -98,8 +98,8 @@ fn a_command_that_times_out() {
       command  echo so far; sleep 1000
       printed  so far
       key      [KEY]
-      help: raise its `timeout`, or find out what it waits for
-    rel: 1 failed, 0 fresh, in [TIME]
+      help: raise its `timeout`, or find out why it waits
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -114,7 +114,7 @@ fn a_command_that_is_tried_again() {
        retry a  attempt 1 of 3 failed: `a` failed: exit status 1
        retry a  attempt 2 of 3 failed: `a` failed: exit status 1
         done a  [TIME]
-    rel: 1 ran (1 not at the first attempt), 0 fresh, in [TIME]
+    rel: 1 ran (1 not at the first attempt), 0 up to date, in [TIME]
     ");
     let why = space.run(["why", "a"]).ok().stdout;
     assert!(why.contains(" at attempt 3, key"), "{why}");
@@ -126,7 +126,7 @@ fn a_command_that_is_tried_again() {
       command  echo no; exit 1
       printed  no
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -157,42 +157,42 @@ fn a_command_that_writes_nothing() {
     error: `a` ran, but did not write `x`
       key  [KEY]
       help: let the command write it, or correct `outputs`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"outputs "x/"; run "true""#), @"
          run a  never built here
     error: `a` ran, but `x/` is not a directory
       key  [KEY]
       help: let the command make that directory, or correct `outputs`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"outputs "dist/*.whl"; run "true""#), @"
          run a  never built here
     error: `a` ran, but nothing matches `dist/*.whl`
       key  [KEY]
       help: let the command write it, or correct `outputs`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"outputs "dist/*.whl" count=1; run "touch dist/a.whl dist/b.whl""#), @"
          run a  never built here
     error: `a` made 2 files that match `dist/*.whl`, expected 1
       key  [KEY]
       help: correct the pattern, its `count`, or the command
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"outputs "x"; run "mkdir x""#), @r#"
          run a  never built here
     error: `a` made `x` a directory, not a file
       key  [KEY]
       help: declare it as `outputs "x/"`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     "#);
     assert_snapshot!(failure(r#"product "false"; run "true""#), @"
          run a  never built here
     error: `a` ran, but its `product` command fails
       key  [KEY]
       help: run that command by hand to see why
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -203,14 +203,14 @@ fn output_that_is_expected_or_refused() {
     error: `a` ran, but did not print `OK`
       printed  fine
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
     assert_snapshot!(failure(r#"reject "Traceback"; run "echo Traceback: x""#), @"
          run a  never built here
     error: `a` ran, but printed `Traceback`
       printed  Traceback: x
       key      [KEY]
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     ");
 }
 
@@ -237,7 +237,7 @@ target "b" { needs "a"; inputs "src/**" "!src/.*"; outputs "build/y"; run "touch
         done a  [TIME]
          run b  never built here
         done b  [TIME]
-    rel: 2 ran, 0 fresh, in [TIME]
+    rel: 2 ran, 0 up to date, in [TIME]
     ");
 }
 
@@ -258,7 +258,7 @@ target "b" { outputs "build/b"; run "touch build/b ../b; while ! test -e ../a; d
     assert_snapshot!(warnings.join("\n"), @"warning: while [A OR B] and others ran, `build/stray` appeared, which no target declares");
 }
 
-/// What is then restored or made anew, each time, and why, is told when it happens.
+/// What is then restored or made anew, each time, and why, is reported when it happens.
 #[test]
 fn a_command_that_writes_among_the_outputs_of_another_target() {
     let cases = [
@@ -348,7 +348,7 @@ target "b" { outputs "b"; run "while ! test -e go; do sleep 0.01; done; echo > o
     let job = space.begin(["-q", "build", "-j2"]);
     wait_until("`a` is made", || {
         let status = space.run(["status", "a"]).ok().stdout;
-        status.contains("1 target fresh, 0 not").then_some(())
+        status.contains("1 target up to date, 0 not").then_some(())
     });
     space.write("go", "");
     assert_snapshot!(job.finish().ok().stderr, @"
@@ -377,7 +377,7 @@ target "d" { needs "c"; outputs "d"; run "cp c d" }
     ");
 }
 
-/// Of many files also those are told that are gone when they would be looked at.
+/// Of many files also those are reported that are gone when they would be looked at.
 #[test]
 fn a_command_that_writes_among_outputs_that_are_made_after_it() {
     let space = Space::new(
@@ -390,13 +390,13 @@ target "b" { inputs "t"; outputs "b"; run "if test -e out; then touch out/extra;
     let _ = space.run(["build"]).ok();
     space.write("t", "2\n");
     let told = space.run(["-q", "build"]).ok().stderr;
-    let told = regex::Regex::new("aside/[^`]*")
+    let told = regex::Regex::new("backup/[^`]*")
         .expect("is sound")
-        .replace(&told, "aside/[NAME]");
+        .replace(&told, "backup/[NAME]");
     assert_snapshot!(told, @"
     warning: `b` wrote `out/extra` among the outputs of `a`: no part of its result
       help: let the command write it elsewhere and declare it there, or let `a` make it
-    warning: files stood where `a` writes its outputs; they were moved to `.rel/aside/[NAME]`
+    warning: files stood where `a` writes its outputs; they were moved to `.rel/backup/[NAME]`
     ");
 }
 
@@ -434,7 +434,7 @@ fn a_command_that_changes_its_own_inputs() {
       after   98e11347  8 B
       help: outputs are kept but not cached; run `rel build a` again
         done a  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     assert_snapshot!(space.run(["why"]).ok(), @"
     stale  a
@@ -462,7 +462,7 @@ fn a_file_that_changes_while_it_is_read() {
       after   79d1d8da  4 B
       help: outputs are kept but not cached; run `rel build a` again
         done a  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     ");
     space.build([]).ok().is("a ran");
     assert_eq!(space.read("x"), "new\n");
@@ -483,7 +483,7 @@ fn a_failure_is_not_forgotten() {
     let _ = space.run(["build"]).fails(1);
     assert_snapshot!(space.run(["status"]).ok(), @"
       stale  a  its last run failed  (and 1 more)
-    0 targets fresh, 1 not
+    0 targets up to date, 1 not
     ");
     assert_snapshot!(space.run(["log"]).ok(), @"");
     space.write("in.txt", "good\n");
@@ -517,12 +517,12 @@ fn a_command_that_empties_its_log_does_not_get_past_reject() {
     assert_snapshot!(space.run(["build"]).fails(1), @"
     --- stderr
          run t  never built here
-    error: `t` ran, but emptied its own log, so that nobody knows whether it printed what `reject` names
+    error: `t` ran, but emptied its own log, so `reject` cannot be checked
       printed  done
                end
       key      [KEY]
       help: `> /dev/stderr` and `> /dev/stdout` remove what was printed before: write `>&2` and `>&1`, or `>>`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     ");
 }
@@ -555,7 +555,7 @@ fn what_does_not_start_says_why() {
         long.write(format!("many/{name}{n}"), "");
     }
     let told = long.run(["build"]).fails(1).stderr;
-    assert!(told.contains("hand a long list over in a file"), "{told}");
+    assert!(told.contains("pass a long list in a file"), "{told}");
     assert!(!told.contains("is the program installed"), "{told}");
 }
 
@@ -637,7 +637,7 @@ target "ends" {{ inputs "s/"; run "ls {{in}} > /dev/null; sleep 60"; timeout "10
     assert_eq!(log("bash"), "700 0 of bash\n");
     assert_eq!(log("strict"), "700 0 of sh .\n");
     let checked = space.run(["check", "--trace", "sh"]).ok().stdout;
-    assert_eq!(checked, "sh touches only what it declares\n");
+    assert_eq!(checked, "sh accesses only declared files\n");
     let _ = space.run(["build", "ends"]).fails(1);
     assert_eq!(space.shell("find .rel -name '.tmp*'"), "");
 }

@@ -97,7 +97,7 @@ fn every_question_answers_machines() {
           "desc": null,
           "state": "pending",
           "reasons": [
-            "needs `page`, which is not fresh"
+            "needs `page`, which is not up to date"
           ]
         }
       ]
@@ -202,7 +202,7 @@ fn verbose_also_says_what_is_fresh() {
     --- stderr
        fresh page
        fresh check
-    rel: nothing to do, 2 targets fresh, in [TIME]
+    rel: nothing to do, 2 targets up to date, in [TIME]
     ");
 }
 
@@ -280,18 +280,18 @@ fn help_names_the_commands() {
       plan         Show what would run, changing nothing
       log          Show what a target's last run printed; of an environment: the logs on its hosts
       hosts        Show hosts: how they are reached, whether they answer, system and free disk
-      history      Show the runs of an environment that its hosts know of
-      attach       Follow what goes on detached on an environment's hosts, to its end; or end it
-      runbook      Write down in words how an environment is released to, as Markdown
+      history      Show the runs of an environment that are recorded on its hosts
+      attach       Follow the detached steps on an environment's hosts, or end them
+      runbook      Write the release procedure of an environment as Markdown
       recipe       Show the recipes that a `use` may name, or what one of them takes and does
-      promote      Let hosts that were held back follow the others
+      promote      Release to the hosts that were held back
       apply        Carry out a saved plan: exactly that, or nothing
-      approve      Approve a saved plan that somebody else made
-      lock         Hold an environment: nobody else's run begins there
-      unlock       Give an environment back, or break somebody else's hold
+      approve      Approve a saved plan that another user made
+      lock         Lock an environment: runs of other users are refused
+      unlock       Unlock an environment, or break the lock of another user
       cache        Look at or clean the local cache
-      check        Report every mistake in the Releasefile and recipes
-      trust        Allow a checkout or a cache that belongs to somebody else
+      check        Report every error in the Releasefile and recipes
+      trust        Trust a checkout or a cache that belongs to another user
       init         Write a starting Releasefile for the project in this directory
       completions  Print a completion script for a shell
 
@@ -319,16 +319,16 @@ fn help_names_the_commands() {
               [default: auto]
 
       -q, --quiet
-              Say only what went wrong
+              Print errors only
 
       -v, --verbose...
-              Also say what is fresh; twice: log what `rel` does
+              Also print what is up to date; -vv: programs, queries and replies; -vvv: frames
 
           --json
               Answer as JSON on standard output
 
           --stats
-              Say at the end how much was looked at, read and run
+              Print statistics at the end: files checked, bytes read, commands run
 
       -h, --help
               Print help (see a summary with '-h')
@@ -366,10 +366,10 @@ fn help_names_the_commands() {
               End services of uses that are not in the Releasefile any more, and do nothing else
 
           --abandon <SCOPE>
-              Give up a scope that can not be left, and do nothing else; with `--reason`
+              Give up a scope that cannot be left, and do nothing else; with `--reason`
 
           --override <GUARD>
-              Go on although this guard says no, or this step's way back would not work; with `--reason`
+              Go on although this guard says no, or this step's rollback would not work; with `--reason`
 
           --reason <TEXT>
               Why; kept in the journals of the hosts that are changed

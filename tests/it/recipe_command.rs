@@ -55,7 +55,7 @@ fn a_recipe_is_described() {
       }
     "#);
     assert_snapshot!(space.run(["recipe", "clean-checkout"]).ok().stdout, @r#"
-    clean-checkout  Stops while a working copy on a host has what nobody committed, or has diverged
+    clean-checkout  Stops while a working copy on a host has uncommitted changes, or has diverged
     shipped with rel
 
     Parameters

@@ -1,4 +1,4 @@
-//! The order of restarts on the way back: an instance that depends on a service is started again
+//! The order of restarts during the rollback: an instance that depends on a service is started again
 //! after that service, and before the newer instance has ended where nothing restarts.
 
 use std::fs;
@@ -143,7 +143,7 @@ environment "live" {
     space
 }
 
-/// The former instance answers in place of the newer one, which can not have its port.
+/// The former instance answers in place of the newer one, which cannot have its port.
 #[test]
 fn a_new_instance_must_serve_when_the_former_one_is_gone() {
     let serves = "trap 'rmdir $1; exit 0' TERM\nsleep 1000 & wait\n";
@@ -194,11 +194,11 @@ environment "live" {
          run w  later/command  `one` changes
         done w  later/command  [TIME]
       undone w  one/run
-    error: service `one` on host `w` has ended soon after its start
+    error: service `one` on host `w` ended soon after its start
       log     [work]/srv/w/log/one.log
       says    its port is taken
       undone  1 step
-      help: what was live on `w` is live there again; mend it and run the same command again
+      help: what was live on `w` is live there again; fix the error and run the same command again
     --- exit code 1
     ");
     assert_eq!(space.ask(["live", "--plan"])["to_run"], 0);
@@ -255,7 +255,7 @@ environment "live" {
     let _ends = Ends(&space);
     space.shell("mkdir -p srv/n1 srv/n2 srv/n3");
     let failed = space.run(["live"]).fails(1);
-    let words = "service `one` on host `n2` has ended soon after its start";
+    let words = "service `one` on host `n2` ended soon after its start";
     assert!(failed.stderr.contains(words), "{failed}");
     assert!(failed.stderr.contains("wave 2 of 3 of `all`"), "{failed}");
     let pid = |host: &str| space.has(format!("srv/{host}/.rel/live/services/one/pid"));
@@ -293,7 +293,7 @@ fn a_step_that_an_attempt_before_has_begun_is_undone_with_it() {
     assert_eq!(space.ask(["e", "--plan"])["to_run"], 2);
 }
 
-/// A use that vanishes leaves its service running: that is told, and ended when it is asked for.
+/// A use that vanishes leaves its service running: that is reported, and ended when it is asked for.
 #[test]
 fn services_of_uses_that_are_gone_are_orphans() {
     let releasefile = |uses: &str| {
@@ -312,7 +312,7 @@ fn services_of_uses_that_are_gone_are_orphans() {
     let none = "rel: live: no service is an orphan on the hosts of the environment\n";
     ends(none);
     space.write("Releasefile.kdl", releasefile(one));
-    let line = "service `two` of use `two`, which is not in the Releasefile any more";
+    let line = "service `two` of use `two`, which is no longer in the Releasefile";
     let plan = space.run(["live", "--plan"]).ok().stdout;
     assert!(
         plan.contains(&format!("w  orphan  {line}: `--remove-orphans` ends it\n")),

@@ -1,5 +1,5 @@
 //! A run that goes on where another one was cut off is one with it: when it fails, all that both
-//! did goes back. What is said then is no more than was looked at.
+//! did is rolled back. What is stated then is no more than was looked at.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn fails(space: &Space, args: &[&str]) -> Output {
 
 #[test]
 fn what_the_first_attempt_stopped_runs_again() {
-    for around in [" around=\"work\"", ""] {
+    for around in [" wraps=\"work\"", ""] {
         let uses = format!("use \"stop\" on=\"h\"{around}\nuse \"work\" on=\"h\"");
         let space = space(&uses, &[STOP, WORK]);
         space.write("hosts/h/running", "");
@@ -64,7 +64,8 @@ fn what_the_first_attempt_stopped_runs_again() {
         assert!(!space.has("hosts/h/running"));
         // Nothing is known of what a recipe's own `undo` brings back.
         let failed = fails(&space, &["-q", "e"]);
-        let help = "  help: each way back came to its end; mend it and run the same command again";
+        let help =
+            "  help: all steps were rolled back; fix the error and run the same command again";
         assert!(failed.stderr.contains(help), "{failed}");
         assert!(space.has("hosts/h/running"), "{around}{failed}");
         // Nor is what that attempt found a fact of the next one.
@@ -134,7 +135,7 @@ fn a_run_that_finds_nothing_left_to_do_ends_the_one_that_was_cut_off() {
     let failed = space.run(["e", "--var", "v=3"]).fails(1);
     assert_eq!(space.read("hosts/h/file"), "2\n");
     assert_snapshot!(failed.stderr.lines().rev().take(4).collect::<Vec<_>>().join("\n"), @"
-      help: what was live on `h` is live there again; mend it and run the same command again
+      help: what was live on `h` is live there again; fix the error and run the same command again
       undone  1 step
       status  1
     error: `e` stopped: step `file/fail` failed on host `h`
@@ -153,9 +154,9 @@ fn what_has_no_way_back_is_said() {
     error: `e` stopped: step `r/fail` failed on host `h`
       status       7
       undone       1 step
-      no way back  r/fail on h
+      no rollback  r/fail on h
                    r/moves on h
-      help: the other steps were taken back; mend it and run the same command again
+      help: the other steps were rolled back; fix the error and run the same command again
     --- exit code 1
     ");
     let steps = r#"step "moves" { run "touch moved; exit 7"; }"#;
@@ -166,8 +167,8 @@ fn what_has_no_way_back_is_said() {
     --- stderr
     error: `e` stopped: step `r/moves` failed on host `h`
       status       7
-      no way back  r/moves on h
-      help: nothing was taken back: look at what these steps did, and run the same command again
+      no rollback  r/moves on h
+      help: nothing was rolled back: check what these steps did, and run the same command again
     --- exit code 1
     ");
 }
@@ -260,7 +261,7 @@ fn attempts_that_a_run_with_nothing_to_do_ends_are_one_release() {
     assert_eq!(space.read("hosts/h/file"), "1\n");
 }
 
-/// What somebody made of it between two attempts is no more theirs to take back than what somebody
+/// What somebody made of it between two attempts is no more theirs to roll back than what somebody
 /// made of it since.
 #[test]
 fn a_change_between_two_attempts_stops_a_rollback_before_its_first_change() {
@@ -271,9 +272,9 @@ fn a_change_between_two_attempts_stops_a_rollback_before_its_first_change() {
     cut_off_for_good(&space, "v=3");
     let refused = space.run(["e", "--rollback"]).fails(1);
     assert_snapshot!(refused.stderr, @"
-    error: `e` can not go back on host `h`
+    error: `e` cannot be rolled back on host `h`
       differs  [work]/hosts/h/link was `theirs` when the release was resumed; the attempt before left `2`
-      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+      help: nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)
     ");
     assert_eq!(link(&space), "3");
     let _ = space.run(["e", "--rollback", "--force"]).ok();

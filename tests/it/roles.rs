@@ -97,7 +97,7 @@ fn uses_go_where_a_probe_finds_the_role() {
     give(&hosts, &[2]);
     let _ = space.run(["e", "--var", "v=2"]).ok();
     assert_eq!(have(&hosts), "back 2, front 1back 2, front 2back 1");
-    // What was done is taken back where it was done, whoever is active now.
+    // What was done is rolled back where it was done, whoever is active now.
     give(&hosts, &[0]);
     let _ = space.run(["e", "--rollback", "--var", "v=2"]).ok();
     assert_eq!(have(&hosts), "back 1, front 1, back 1");
@@ -111,9 +111,9 @@ fn a_role_of_nobody_or_of_too_many_stops_before_anything_is_changed() {
     assert_snapshot!(shown(&hosts, &nobody), @r"
     --- stderr
     error: `e` finds no host with the role `active`
-      h1     has it not (status 1)  no vip here
-      h2     has it not (status 1)  no vip here
-      h3     has it not (status 1)  no vip here
+      h1     does not have it (status 1)  no vip here
+      h2     does not have it (status 1)  no vip here
+      h3     does not have it (status 1)  no vip here
       probe  test -e '[srv]'/'vip' || { echo no vip here; exit 1; }
       help: nothing was changed
     --- exit code 1
@@ -124,7 +124,7 @@ fn a_role_of_nobody_or_of_too_many_stops_before_anything_is_changed() {
     --- stderr
     error: `e` finds 2 hosts with the role `active`, of 1 host that may have it
       h1     has it
-      h2     has it not (status 1)  no vip here
+      h2     does not have it (status 1)  no vip here
       h3     has it
       probe  test -e '[srv]'/'vip' || { echo no vip here; exit 1; }
       help: nothing was changed
@@ -146,7 +146,7 @@ fn a_role_that_moves_between_the_plan_and_the_run_stops_it() {
     let refused = space.run(["apply", "plan.json"]).fails(1);
     let lines: Vec<&str> = refused.stderr.lines().take(3).collect();
     assert_snapshot!(lines.join("\n"), @r"
-    error: the world has moved since this plan of `e` was made
+    error: the state has changed since this plan of `e` was made
       role `active`   h1 -> h2
       role `passive`  h2 h3 -> h1 h3
     ");
@@ -163,9 +163,9 @@ fn a_role_that_moves_between_the_plan_and_the_run_stops_it() {
     let stopped = space.run(["e"]).fails(1);
     assert_snapshot!(shown(&hosts, &stopped), @r"
     --- stderr
-    error: a role of `e` has moved since this run looked
+    error: a role of `e` has changed since this run checked it
       role `active`  h2 -> h1
-      help: nothing was changed; run the same command again, which asks again
+      help: nothing was changed; run the same command again, which checks again
     --- exit code 1
     ");
     assert_eq!(have(&hosts), ", , ");

@@ -31,7 +31,7 @@ fn live(space: &Space) -> String {
     text.trim().to_owned()
 }
 
-/// What was told, with words for the releases and for the ids of runs.
+/// What was reported, with words for the releases and for the ids of runs.
 fn told(output: &Output, links: &[(&str, &str)]) -> String {
     let mut text = output.to_string();
     for (link, word) in links {
@@ -51,21 +51,21 @@ fn a_link_that_another_environment_has_pointed_elsewhere_stays() {
     let refused = space.run(["minor", "--rollback"]);
     assert_snapshot!(told(&refused, &words), @"
     --- stderr
-    error: `minor` can not go back on host `h1`
+    error: `minor` cannot be rolled back on host `h1`
       differs  [work]/hosts/h1/app/current is now `[3]`; the last run left `[2]`
-      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+      help: nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)
     --- exit code 1
     ");
     assert_eq!(live(&space), "3");
     let plan = space.run(["minor", "--rollback", "--plan"]);
     assert_snapshot!(told(&plan, &words), @"
     h1  app/switch  [work]/hosts/h1/app/current: [3] -> [1]
-    h1  stopped: it was changed since
+    h1  stopped: it was changed afterwards
                [work]/hosts/h1/app/current is now `[3]`; the last run left `[2]`
-    minor: 1 step would go back, on 1 host  run [RUN]
+    minor: 1 step would be rolled back, on 1 host  run [RUN]
     ");
     assert_eq!(live(&space), "3");
-    // What it goes back from is still there: said again, and forced, it is done.
+    // What it is rolled back from is still there: said again, and forced, it is done.
     let _ = space.run(["minor", "--rollback", "--force"]).ok();
     assert_eq!(live(&space), "1");
 }
@@ -80,7 +80,7 @@ fn a_plan_of_a_rollback_tells_from_what_to_what_and_changes_nothing() {
     let plan = space.run(["minor", "--rollback", "--plan"]).ok();
     assert_snapshot!(told(&plan, &words), @"
     h1  app/switch  [work]/hosts/h1/app/current: [2] -> [1]
-    minor: 1 step would go back, on 1 host  run [RUN]
+    minor: 1 step would be rolled back, on 1 host  run [RUN]
     ");
     let json = space.ask(["minor", "--rollback", "--plan"]);
     assert_eq!(json["changes"][0]["kind"], "link");
@@ -108,10 +108,10 @@ fn files_and_services_that_are_not_as_they_were_left_stop_it() {
     let refused = space.run(["e", "--rollback"]);
     assert_snapshot!(refused, @"
     --- stderr
-    error: `e` can not go back on host `h`
+    error: `e` cannot be rolled back on host `h`
       differs  [work]/hosts/h/it's new is now `ccc6730b7fa7`; the last run left `4355a46b19d3`
                [work]/hosts/h/file is now `ccc6730b7fa7`; the last run left `4355a46b19d3`
-      help: nothing was changed; see who changed it since; to go back all the same: `--rollback --force` (what a file holds is then kept beside it)
+      help: nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)
     --- exit code 1
     ");
     assert_eq!(space.read("hosts/h/file"), "by hand\n");
@@ -205,7 +205,7 @@ fn a_guard_that_concerns_the_state_is_asked_on_the_way_back_too() {
     --- stderr
     error: `e` is stopped by the guard `open` on host `h`
       evidence  the ledger is being written
-      help: nothing was changed; to go on all the same: `--override open --reason "…"`
+      help: nothing was changed; to continue anyway: `--override open --reason "…"`
     --- exit code 1
     "#);
     assert!(space.has("hosts/h/file"));
@@ -214,7 +214,7 @@ fn a_guard_that_concerns_the_state_is_asked_on_the_way_back_too() {
     h  r/file  [work]/hosts/h/file: 4355a46b19d3 -> no file
     h  stopped by the guard `open`
                the ledger is being written
-    e: 1 step would go back, on 1 host  run [RUN]
+    e: 1 step would be rolled back, on 1 host  run [RUN]
     ");
     let over = [
         "e",
@@ -239,7 +239,7 @@ fn a_guard_that_concerns_the_state_is_asked_on_the_way_back_too() {
     assert!(
         wrong
             .stderr
-            .contains("a guard with `back=#true` can not ask about `{a.sha256}`"),
+            .contains("a guard with `back=#true` cannot ask about `{a.sha256}`"),
         "{wrong}"
     );
 }

@@ -102,7 +102,7 @@ fn hosts_move_in_waves_and_each_gate_stands_behind_its_wave() {
     assert!(
         again
             .stderr
-            .contains("nothing to do, 15 steps fresh, on 5 hosts, 5 round trips"),
+            .contains("nothing to do, 15 steps up to date, on 5 hosts, 5 round trips"),
         "{again}"
     );
     assert!(!space.has("order"));
@@ -126,7 +126,7 @@ fn a_gate_that_stays_shut_takes_the_whole_run_back() {
     error: `production` stopped: step `gate/note` failed on host `px3`
       status       7
       undone       4 steps
-      no way back  gate/note on px1
+      no rollback  gate/note on px1
                    gate/note on px2
                    gate/note on px3
                    gate/note on px4
@@ -134,7 +134,7 @@ fn a_gate_that_stays_shut_takes_the_whole_run_back() {
                    note/note on px2
                    note/note on px3
                    note/note on px4
-      help: the other steps were taken back; mend it and run the same command again
+      help: the other steps were rolled back; fix the error and run the same command again
     ");
 }
 
@@ -165,11 +165,11 @@ fn some_hosts_may_fail_without_the_others() {
     let failed = run(&space, 2).fails(1);
     assert_eq!(versions(&space), "2 1 2 2 2");
     assert_snapshot!(error(&failed), @"
-    error: `production` went on without 1 host
+    error: `production` continued without 1 host
       px2     `production` stopped: `verify` of step `app/write` failed on host `px2`
       status  1
       undone  1 step
-      help: they went back; run the same command again for them
+      help: they were rolled back; run the same command again for them
     ");
     // One more is one too many.
     space.write("broken-px5", "");
@@ -242,7 +242,7 @@ fn hosts_that_are_held_back_follow_when_they_are_promoted() {
     let status = space.run(["--var", "v=2", "status", "production"]).ok();
     assert!(status.stdout.contains("held back"), "{status}");
     let back = space.run(["--var", "v=2", "production", "--rollback"]).ok();
-    assert!(back.stderr.contains("went back"), "{back}");
+    assert!(back.stderr.contains("rolled back"), "{back}");
     assert_eq!(versions(&space), "2 2 2 1 1");
 }
 
@@ -287,9 +287,9 @@ fn a_log_that_says_too_much_shuts_the_gate() {
                    ERROR twice
                    CRITICAL
       undone       1 step
-      no way back  app/act on px
+      no rollback  app/act on px
                    gate/count on px
-      help: the other steps were taken back; mend it and run the same command again
+      help: the other steps were rolled back; fix the error and run the same command again
     ");
     assert_eq!(space.read("hosts/px/version"), "1\n");
     // Turned over meanwhile, and quiet since.
@@ -320,7 +320,7 @@ host "n[1-3]" local=#true root="hosts/{name}"
 var "v" "1"
 environment "e" {
     rollout "r" on="n[1-3]" serial="1" {
-        use "drained" around="app"
+        use "drained" wraps="app"
         use "app" version="{v}"
         gate "app" as="served" version="{v}" step="gate"
     }
@@ -350,16 +350,16 @@ environment "e" {
     use n3, drained: drained.n3
     gate n3, drained: drained.*
     ");
-    // One that can not be left stops the run where it is, and is owed.
+    // One that cannot be left stops the run where it is, and is owed.
     space.write("hosts/n2/stuck", "");
     let stopped = space.run(["e", "--var", "v=2"]).fails(4);
     assert_snapshot!(error(&stopped), @"
-    error: `drained` on host `n2` can not be left
-      way out     [work]/hosts/n2/.rel/e/scopes/drained
+    error: `drained` on host `n2` cannot be left
+      leave       [work]/hosts/n2/.rel/e/scopes/drained
       log         [work]/hosts/n2/.rel/e/scopes.log
-      way back    the way back failed as well
+      rollback    the rollback failed as well
       not undone  drained/drain on n2:
-      help: look at the hosts: what is live there is not known
+      help: check the hosts: it is not known which release is live there
     ");
     assert_snapshot!(log(&space), @"
     use n1, drained: drained.n1
@@ -369,7 +369,7 @@ environment "e" {
     assert!(space.has("hosts/drained.n2") && !space.has("hosts/drained.n1"));
 }
 
-/// The way back is a rollout too: the last wave first, drained as it was on the way there; what
+/// The rollback is a rollout too: the last wave first, drained as it was on the way there; what
 /// stands around all of them is entered again before the first one and left after the last one.
 #[test]
 fn a_way_back_goes_in_waves_and_enters_their_scopes_again() {
@@ -379,10 +379,10 @@ host "n[1-3]" local=#true root="hosts/{name}"
 host "lb" local=#true root="hosts/lb"
 var "v" "1"
 environment "e" {
-    use "mode" as="closed" on="lb" around="app"
+    use "mode" as="closed" on="lb" wraps="app"
     use "app" as="first" on="lb" version="{v}"
     rollout "r" on="n[1-3]" serial="1 2" {
-        use "mode" as="drained" around="app"
+        use "mode" as="drained" wraps="app"
         use "app" version="{v}"
     }
     use "app" as="last" on="lb" version="{v}"
@@ -445,15 +445,15 @@ leaves closed lb";
     lb  last/go  its own undo
     wave 2 of 2 of `r`
     n2  app/go  its own undo
-    n2  drained/mode  entered again while the rest goes back, then left
+    n2  drained/mode  entered again during the rollback, then left
     n3  app/go  its own undo
-    n3  drained/mode  entered again while the rest goes back, then left
+    n3  drained/mode  entered again during the rollback, then left
     wave 1 of 2 of `r`
     n1  app/go  its own undo
-    n1  drained/mode  entered again while the rest goes back, then left
+    n1  drained/mode  entered again during the rollback, then left
     lb  first/go  its own undo
-    lb  closed/mode  entered again while the rest goes back, then left
-    e: 9 steps would go back, on 4 hosts  run [RUN]
+    lb  closed/mode  entered again during the rollback, then left
+    e: 9 steps would be rolled back, on 4 hosts  run [RUN]
     ");
     assert!(!space.has("hosts/log"));
     // Also by itself: what was left with its wave is entered again, what is entered is not.
@@ -461,8 +461,8 @@ leaves closed lb";
     assert_snapshot!(waves(&failed), @"
     wave 1 of 2 of `r`: n1
     wave 2 of 2 of `r`: n2 n3
-    wave 2 of 2 of `r` goes back: n2 n3
-    wave 1 of 2 of `r` goes back: n1
+    wave 2 of 2 of `r` is rolled back: n2 n3
+    wave 1 of 2 of `r` is rolled back: n1
     ");
     assert_snapshot!(log(&space), @"
     enters closed lb
@@ -500,23 +500,23 @@ leaves closed lb";
     first lb back
     leaves closed lb
     ");
-    // One that can not be entered any more holds nobody up.
+    // One that cannot be entered any more holds nobody up.
     let _ = space.run(["e"]).ok();
     let _ = log(&space);
     space.write("hosts/stuck", "");
     let back = space.run(["e", "--rollback"]).ok();
     let warnings = back.stderr.lines().filter(|l| l.contains("warning"));
-    assert_snapshot!(warnings.take(1).collect::<String>(), @"warning: closed/mode could not be entered again on host `lb`, which goes back without it: exit status 1");
+    assert_snapshot!(warnings.take(1).collect::<String>(), @"warning: closed/mode could not be entered again on host `lb`, which is rolled back without it: exit status 1");
     assert!(log(&space).ends_with("first lb back\nleaves closed lb"));
-    // Cut off on its way back, a mode is left, and entered again by whoever goes on.
+    // Cut off on its rollback, a mode is left, and entered again by whoever goes on.
     space.remove("hosts/stuck");
     let _ = space.run(["e"]).ok();
     let _ = log(&space);
     space.write("hosts/hold.n2", "");
     let job = space.begin(["e", "--rollback"]);
-    wait_until("the second wave goes back", || {
+    wait_until("the second wave is rolled back", || {
         let log = std::fs::read_to_string(space.path("hosts/log")).unwrap_or_default();
-        // And the other host of it has gone back.
+        // And the other host of it was rolled back.
         let is_back = job.stderr().contains("undone n3  app/go");
         (is_back && log.contains("app n2 back")).then_some(())
     });
@@ -546,7 +546,7 @@ leaves closed lb";
     ");
 }
 
-/// What a gate found out is not true any more when its run went back; what it found before is.
+/// What a gate found out is not true any more when its run was rolled back; what it found before is.
 #[test]
 fn gates_are_not_asked_again_for_what_went_back_to_its_former_state() {
     let space = Space::new(
@@ -641,7 +641,7 @@ environment "production" {
 
     rel::build::releasefile::bad_value
 
-      × `0` is no number of hosts
+      × `0` is not a number of hosts
        ╭─[Releasefile.kdl:4:30]
      4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
        ·                              ─────┬────
@@ -651,7 +651,7 @@ environment "production" {
 
     rel::build::releasefile::bad_value
 
-      × `some` is no number of hosts
+      × `some` is not a number of hosts
        ╭─[Releasefile.kdl:4:54]
      4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
        ·                                                      ───┬──
@@ -661,7 +661,7 @@ environment "production" {
 
     rel::build::releasefile::bad_value
 
-      × `on-failure` can not be `explode`
+      × `on-failure` cannot be `explode`
        ╭─[Releasefile.kdl:4:72]
      4 │     rollout "upgrade" serial="1 0 many" max-failures="some" on-failure="explode" {
        ·                                                                        ────┬────

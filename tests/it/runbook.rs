@@ -65,20 +65,20 @@ host "h2" ssh="karl@h2.example.org" root="/srv/karl"
 
     Written by `rel runbook staging trunk` from the Releasefile: change that, not this page.
 
-    No host was asked: nothing is said of former runs.
+    No host was asked: former runs are unknown.
 
     ## Before
 
-    - `package` is made and fresh: The page, packed.
+    - `package` is built and up to date: The page, packed.
     - `h1` can be reached: `ssh -p 2222 -J gate.example.org karl@h1.example.org`.
     - `h2` can be reached: `ssh karl@h2.example.org`.
     - The secret `db-password` can be read, for `data`.
-    - The guard `idle` of `data` lets it through on `h1`; `--override idle --reason "…"` goes on all the same.
-    - `rel staging trunk --plan` shows what would happen, and changes nothing.
+    - The guard `idle` of `data` lets it through on `h1`; `--override idle --reason "…"` overrides it.
+    - `rel staging trunk --plan` shows what would run, and changes nothing.
 
     ## Procedure
 
-    `rel staging trunk` does all of this, and leaves out what is as it should be.
+    `rel staging trunk` does all of this, and skips steps that are up to date.
 
     ### 1. Use `data`, on `h1`
 
@@ -87,7 +87,7 @@ host "h2" ssh="karl@h2.example.org" root="/srv/karl"
     1. **conf**: `write /srv/karl/db.conf`
     2. **closed**: `until the run ends: data`
     3. **dump**: `echo 'h2' > '/srv/karl'/dump`, on the host that it takes from
-    4. **copy**: `` echo `date`; cp '/srv/karl'/db.conf '/srv/karl'/copied ``, verified afterwards, goes on when the connection ends
+    4. **copy**: `` echo `date`; cp '/srv/karl'/db.conf '/srv/karl'/copied ``, verified afterwards, continues when the connection ends
 
     ### Rollout `careful`
 
@@ -114,21 +114,21 @@ host "h2" ssh="karl@h2.example.org" root="/srv/karl"
 
     ## When something goes wrong
 
-    - A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.
-    - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel staging trunk` goes on where it stopped, and repeats nothing.
-    - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
-    - What goes on without the run is followed by `rel attach staging trunk`, and ended by `rel attach staging trunk --stop`.
-    - `rel log staging trunk` shows the logs on all hosts, `rel status staging trunk` what is live there, `rel history staging trunk` who did what.
+    - If a step fails, all changes of the run are rolled back, in reverse order. The last line of the run reports whether everything was restored.
+    - An interrupted run (Ctrl-C, a lost connection, a crash) rolls nothing back: `rel staging trunk` continues where it stopped, and repeats nothing.
+    - Scopes that were entered are left, however the run ends; `--plan` shows a scope that could not be left as pending.
+    - `rel attach staging trunk` follows detached steps, `rel attach staging trunk --stop` ends them.
+    - `rel log staging trunk` shows the logs on all hosts, `rel status staging trunk` the live release, `rel history staging trunk` all runs and their users.
 
-    ## The way back
+    ## Rollback
 
     `rel staging trunk --rollback` undoes the last release, by the journals of the hosts:
 
     - `page/link`: the former target
     - `data/copy`: rm '/srv/karl'/copied
-    - `data/closed`: it is left
+    - `data/closed`: the scope is left
     - `data/conf`: the former file
-    - Nothing takes back `page/upload`, `data/dump`.
+    - Not rolled back: `page/upload`, `data/dump`.
     "#);
 }
 
@@ -139,7 +139,7 @@ host "h2" local=#true root="h2"
 environment "ops" {
     role "active" on="h1 h2" command="test -e {host.root}/vip" count=1
     window "Mon,Tue 09:00-16:00" "Sun 22:00-02:00" tz="UTC"
-    use "closed" on="active" around="queues"
+    use "closed" on="active" wraps="queues"
     use "queues" on="active"
     rollout "all" on="h1 h2" {
         window "01:00-05:00" tz="America/Montreal"
@@ -171,20 +171,20 @@ fn a_runbook_says_who_when_and_what_is_lost() {
 
     Written by `rel runbook ops` from the Releasefile: change that, not this page.
 
-    No host was asked: nothing is said of former runs.
+    No host was asked: former runs are unknown.
 
     ## Before
 
     - `h1` can be reached: it is this machine.
     - `h2` can be reached: it is this machine.
     - One of `h1`, `h2` has the role `active`: where `test -e '[work]/h1'/vip` succeeds.
-    - The time is within Mon,Tue 09:00-16:00; Sun 22:00-02:00 (UTC); `--override window --reason "…"` goes on at another time.
-    - What is destroyed (below) may be lost: it is asked once, or said by `--confirm`.
-    - `rel ops --plan` shows what would happen, and changes nothing.
+    - The time is within Mon,Tue 09:00-16:00; Sun 22:00-02:00 (UTC); `--override window --reason "…"` allows another time.
+    - Data that is destroyed (below) may be lost: confirm it when asked, or with `--confirm`.
+    - `rel ops --plan` shows what would run, and changes nothing.
 
     ## Procedure
 
-    `rel ops` does all of this, and leaves out what is as it should be.
+    `rel ops` does all of this, and skips steps that are up to date.
 
     ### 1. Use `closed`, on `h1`, `h2`
 
@@ -215,18 +215,18 @@ fn a_runbook_says_who_when_and_what_is_lost() {
 
     ## When something goes wrong
 
-    - A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.
-    - A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel ops` goes on where it stopped, and repeats nothing.
-    - Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.
-    - `rel log ops` shows the logs on all hosts, `rel status ops` what is live there, `rel history ops` who did what.
+    - If a step fails, all changes of the run are rolled back, in reverse order. The last line of the run reports whether everything was restored.
+    - An interrupted run (Ctrl-C, a lost connection, a crash) rolls nothing back: `rel ops` continues where it stopped, and repeats nothing.
+    - Scopes that were entered are left, however the run ends; `--plan` shows a scope that could not be left as pending.
+    - `rel log ops` shows the logs on all hosts, `rel status ops` the live release, `rel history ops` all runs and their users.
 
-    ## The way back
+    ## Rollback
 
     `rel ops --rollback` undoes the last release, by the journals of the hosts:
 
-    - `closed/front`: what it wrote down
+    - `closed/front`: as recorded
     - `closed/line`: the port is closed
-    - Nothing takes back `queues/delete`.
+    - Not rolled back: `queues/delete`.
     "#);
 }
 
@@ -235,7 +235,10 @@ fn a_runbook_tells_of_the_last_run() {
     let hosts = Hosts::start(2);
     let space = checkout(&hosts.kdl());
     let before = space.run(["runbook", "staging"]).ok().stdout;
-    assert!(before.contains("No host knows of a run"), "{before}");
+    assert!(
+        before.contains("No host has a record of a finished run"),
+        "{before}"
+    );
     let mut command = space.rel(["staging"]);
     let _ = space.finish(command.env("DB_PASSWORD", "sesame")).ok();
     let after = space.run(["runbook", "staging"]).ok().stdout;

@@ -1,4 +1,4 @@
-//! `sandbox "strict"`: what honest commands find, what is told of the others, and
+//! `sandbox "strict"`: what honest commands find, what is reported of the others, and
 //! `rel check --trace`. The cheats have a table of their own.
 
 use insta::assert_snapshot;
@@ -101,7 +101,7 @@ target "object" {
       undeclared  reads `src/x.h`
       key         [KEY]
       help: add `inputs "src/x.h"`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     "#);
     assert!(!space.has("out/main.o"));
@@ -136,7 +136,7 @@ target "t" {
       printed  done
       key      [KEY]
       help: add `outputs "out/b"`, or write it below `$TMPDIR`
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     "#);
     assert!(!space.has("out/a") && !space.has("out/b"));
@@ -215,10 +215,10 @@ fn a_kernel_that_can_not_do_it_is_told() {
     assert_snapshot!(space.finish(&mut old).fails(1), @r#"
     --- stderr
          run t  never built here
-    error: `t` can not run in its sandbox here: this kernel has no Landlock of version 3 or later, or it is turned off
+    error: `t` cannot run in its sandbox here: this kernel has no Landlock of version 3 or later, or it is turned off
       key  [KEY]
       help: set `sandbox "off"`, or build on another machine
-    rel: 1 failed, 0 fresh, in [TIME]
+    rel: 1 failed, 0 up to date, in [TIME]
     --- exit code 1
     "#);
     assert!(!space.has("o"));
@@ -303,7 +303,7 @@ target "t" { inputs "in.txt"; outputs "out"; run "cat in.txt a.txt gen > {out}" 
     space.write("in.txt", "in\n").write("a.txt", "a\n");
     space.build(["made"]).ok().is("made ran");
     assert_snapshot!(space.run(["check", "--trace", "t"]).fails(1), @r#"
-    t does 2 things undeclared:
+    t has 2 undeclared things:
       reads `a.txt`
           add `inputs "a.txt"`
       reads `gen`
@@ -320,7 +320,7 @@ target "t" { inputs "in.txt"; outputs "out"; run "cat in.txt a.txt gen > {out}" 
     );
     space.write("Releasefile.kdl", text);
     assert_snapshot!(space.run(["check", "--trace", "t"]).ok(), @r"
-    t touches only what it declares
+    t accesses only declared files
     --- stderr
          run t  forced  (and 1 more)
         done t  [TIME]

@@ -1,6 +1,6 @@
 //! Sarracenia's releases on its inventory of 22 hosts, each a real sshd: dev, then stage, then
 //! the operational servers one by one; and the careful way of section 7b, half by half, with
-//! what stays behind, its promotion, and the way back from the middle.
+//! what stays behind, its promotion, and the rollback from the middle.
 
 use std::fs;
 
@@ -216,7 +216,7 @@ fn half_by_half_with_what_stays_behind_and_the_way_back() {
     let _ = job.finish();
     fs::remove_file(stuck.srv("hang")).expect("removes");
     let back = space.run(["careful", "--rollback"]).ok();
-    assert!(back.stderr.contains("went back"), "{back}");
+    assert!(back.stderr.contains("rolled back"), "{back}");
     assert!(
         all(&said(&hosts, "px"), "start 2"),
         "{:?}\n{back}",

@@ -21,6 +21,15 @@ const SENTINELS: [&str; 4] = [
     "S3NTINEL-SECOND-*",
 ];
 
+/// What `-vv` shows of the exchange with a host, and last what `-vvv` shows.
+const SENT: [&str; 5] = [
+    " <- program",
+    " <- query",
+    " -> reply",
+    " -> event",
+    " -> frame",
+];
+
 const RECIPE: &str = r#"
 recipe "app" {
     param "password" type="secret"
@@ -181,11 +190,11 @@ fn secrets_are_found_in_their_files_and_nowhere_else() {
             &["status", "staging"],
             &["--json", "history", "staging"],
         ]);
-        // A changed secret, a step that fails after it, and the way back.
+        // A changed secret, a step that fails after it, and the rollback.
         space.write("vault/command", SENTINELS[3]);
         all(&[
             &["-v", "staging", "--plan"],
-            &["-vv", "staging", "exit 3"],
+            &["-vvv", "staging", "exit 3"],
             &["-v", "staging", "--trace", "trace.json"],
             &["--json", "staging", "--force"],
             &["staging", "--rollback"],
@@ -207,11 +216,22 @@ fn secrets_are_found_in_their_files_and_nowhere_else() {
     let shown = &shown.expect("ran").1;
     let hidden = shown.to_string().matches("password=[secret]").count();
     assert_eq!(hidden, 2 * hosts.all.len(), "{shown}");
+    for (words, kinds) in [
+        ("-vv apply plan.json", &SENT[..4]),
+        ("-vvv staging exit 3", &SENT),
+    ] {
+        let of = |(w, _): &&(String, Output)| w == words;
+        let text = said.iter().find(of).expect("ran").1.to_string();
+        for kind in kinds {
+            let lines = text.lines().filter(|line| line.contains(kind)).count();
+            assert!(lines >= hosts.all.len(), "rel {words}: {kind}\n{text}");
+        }
+    }
     let code = |words: &str| said.iter().find(|(w, _)| w == words).expect("ran").1.code;
-    assert_eq!(code("-vv staging exit 3"), 1);
+    assert_eq!(code("-vvv staging exit 3"), 1);
     let bad = said
         .iter()
-        .filter(|(w, o)| o.code != 0 && w != "-vv staging exit 3");
+        .filter(|(w, o)| o.code != 0 && w != "-vvv staging exit 3");
     assert_eq!(
         bad.map(|(w, o)| format!("{w}\n{o}")).collect::<Vec<_>>(),
         Vec::<String>::new()
@@ -223,7 +243,7 @@ fn secrets_are_found_in_their_files_and_nowhere_else() {
     );
     for host in &hosts.all {
         let mut found = found_below(&host.srv("."));
-        // What stood there before a run waits for the way back.
+        // What stood there before a run waits for the rollback.
         found.retain(|path| {
             let kept = host.srv(path);
             let room = fs::metadata(kept.parent().expect("lies in one")).expect("is there");
@@ -265,10 +285,10 @@ fn a_secret_is_written_with_its_owner_and_mode_and_taken_back() {
     assert_snapshot!(plan, @"
     h1  app (app)
           run  conf        write [srv]/app/db.conf  changed since run [RUN]
-               a secret, which is not shown
+               secret, not shown
           run  restart     cd '[srv]'/app; cat key db.conf; echo; cat db.conf >&2; echo restarted; eval 'true'  `conf` runs
-    app  way back: conf restart
-    staging: 2 steps would run, 1 fresh, on 1 host
+    app  rollback: conf restart
+    staging: 2 steps would run, 1 up to date, on 1 host
     ");
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);
     assert_eq!(read(), content(3));
@@ -276,8 +296,8 @@ fn a_secret_is_written_with_its_owner_and_mode_and_taken_back() {
     assert_eq!(ran(run(&space, &["staging"]).ok()), 2);
     assert_eq!(read(), content(3));
 
-    // The way back brings content, mode and times, and keeps what somebody wrote meanwhile,
-    // also where a way back brought that.
+    // The rollback brings content, mode and times, and keeps what somebody wrote meanwhile,
+    // also where a rollback brought that.
     let saved = |name: &str| fs::read_to_string(host.srv(name)).unwrap_or_else(|_| "none".into());
     let back = run(&space, &["staging", "--rollback"]).ok();
     assert_eq!(read(), "edited\n", "{back}");
@@ -352,13 +372,13 @@ environment "e" { use "u" on="h" x="pasword" c="echo {x}"; }
        ╭─[Releasefile.kdl:4:36]
      4 │ environment "e" { use "u" on="h" x="pasword" c="echo {x}"; }
        ·                                    ────┬────
-       ·                                        ╰── no secret is called so
+       ·                                        ╰── no secret has this name
        ╰────
       help: did you mean `password`?
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[Releasefile.kdl:4:48]
      4 │ environment "e" { use "u" on="h" x="pasword" c="echo {x}"; }
        ·                                                ─────┬────
@@ -380,7 +400,7 @@ recipe "u" {
     assert_snapshot!(mistakes("environment \"e\"\n", recipe), @r#"
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:5:13]
      5 │     let "z" "{x}"
        ·             ──┬──
@@ -394,12 +414,12 @@ recipe "u" {
        ╭─[recipes/u.kdl:4:11]
      4 │     param "y" type="secret" default="sesame"
        ·           ─┬─
-       ·            ╰── a value in a recipe is no secret
+       ·            ╰── a value in a recipe is not secret
        ╰────
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:6:14]
      6 │     fact "f" "echo {x}"
        ·              ─────┬────
@@ -409,7 +429,7 @@ recipe "u" {
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:7:22]
      7 │     step "run" { run "login {x}"; env PASSWORD="{x}"; undo "logout {x}"; }
        ·                      ─────┬─────
@@ -419,7 +439,7 @@ recipe "u" {
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:7:39]
      7 │     step "run" { run "login {x}"; env PASSWORD="{x}"; undo "logout {x}"; }
        ·                                       ───────┬──────
@@ -429,7 +449,7 @@ recipe "u" {
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:7:60]
      7 │     step "run" { run "login {x}"; env PASSWORD="{x}"; undo "logout {x}"; }
        ·                                                            ──────┬─────
@@ -439,7 +459,7 @@ recipe "u" {
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:8:26]
      8 │     step "write" { write "{host.root}/{x}" "{x}" mode="0644"; check "grep {x} f"; }
        ·                          ────────┬────────
@@ -449,16 +469,16 @@ recipe "u" {
 
     rel::build::releasefile::wrong_value
 
-      × a file with a secret in it can not have mode `0644`
+      × a file with a secret in it cannot have mode `0644`
        ╭─[recipes/u.kdl:8:20]
      8 │     step "write" { write "{host.root}/{x}" "{x}" mode="0644"; check "grep {x} f"; }
        ·                    ────────────────────┬────────────────────
-       ·                                        ╰── everybody on the host could use it
+       ·                                        ╰── every user of the host could read it
        ╰────
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:8:69]
      8 │     step "write" { write "{host.root}/{x}" "{x}" mode="0644"; check "grep {x} f"; }
        ·                                                                     ──────┬─────
@@ -468,7 +488,7 @@ recipe "u" {
 
     rel::build::releasefile::unknown_name
 
-      × the secret `{x}` can stand only in the text of a `write`
+      × the secret `{x}` is allowed only in the text of a `write`
        ╭─[recipes/u.kdl:9:58]
      9 │     step "web" { wait http="http://localhost/" user="me" password="{x}"; }
        ·                                                          ───────┬──────

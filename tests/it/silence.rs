@@ -25,7 +25,7 @@ fn ground(environment: &str, (name, steps): (&str, &str)) -> Space {
     space
 }
 
-/// A host on which `live` is written with a way back, three times.
+/// A host on which `live` is written with a rollback, three times.
 fn site(undo: &str) -> Space {
     let steps = r#"
     param "word"
@@ -76,9 +76,9 @@ fn a_way_back_that_was_killed_has_not_gone_back() {
     space.write("srv/a/oom", "");
     assert_snapshot!(space.run(["e", "--rollback"]), @"
     --- stderr
-    error: the way back failed as well
+    error: the rollback failed as well
       not undone  r/second on a: ended from outside
-      help: look at the hosts: what is live there is not known
+      help: check the hosts: it is not known which release is live there
     --- exit code 4
     ");
     assert_eq!(
@@ -105,7 +105,8 @@ fn a_run_that_was_killed_on_its_way_back_has_not_gone_back() {
     let told = released(&space, "4").fails(4);
     assert!(!told.stderr.contains("nothing had been switched"), "{told}");
     assert!(
-        told.stderr.contains("what is live there is not known"),
+        told.stderr
+            .contains("it is not known which release is live there"),
         "{told}"
     );
     assert_eq!(count(&space, "gone-back"), 0);
@@ -204,12 +205,12 @@ esac"#;
     );
     assert_eq!(count(&space, "gone-back"), 1);
     let _ = space.run(["e"]).ok();
-    // What can not be moved away is not moved into.
+    // What cannot be moved away is not moved into.
     let mv = r#"case "$*" in *former) exit 1 ;; *) exec {real} "$@" ;; esac"#;
     let path = instead(&space, "mv", mv);
     fs::remove_file(space.base().join("bin/tar")).expect("removes");
     let told = space.finish(space.rel(["e", "--force"]).env("PATH", path));
-    assert!(told.fails(1).stderr.contains("can not be moved into place"),);
+    assert!(told.fails(1).stderr.contains("cannot be moved into place"),);
     assert_eq!(
         fs::read_dir(space.path("srv/a/data"))
             .expect("lists")

@@ -306,7 +306,7 @@ come_round() {
         output.ok().stdout
     }
 
-    /// Builds with `--json` and returns what machines are told, whatever the exit code.
+    /// Builds with `--json` and returns what machines are reported, whatever the exit code.
     #[track_caller]
     pub fn build<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Told {
         let output = self.run(["--json", "build"].into_iter().chain(args));
@@ -331,7 +331,7 @@ come_round() {
         static FILTERS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
             [
                 (r"\b\d+ (min|h) \d+ (s|min)\b|\b\d+(\.\d+) s\b", "[TIME]"),
-                (r"\.rel/aside/\w+", ".rel/aside/[ASIDE]"),
+                (r"\.rel/backup/\w+", ".rel/backup/[BACKUP]"),
                 (r"\(pid \d+\)", "(pid [PID])"),
                 (r"\btried \d+ times?\b", "tried [TIMES]"),
                 (r"(?m)^( +tried +)\d+ times?$", "$1[TIMES]"),

@@ -112,7 +112,7 @@ fn records_that_can_not_be_read_are_told_and_left_as_they_are() {
     assert_snapshot!(space.run(["build"]).fails(1), @"
     --- stderr
     error: cannot read `[work]/.rel/records.v1`: is a directory
-      help: it tells what past runs made: try again; if it stays unreadable, remove it, and targets are restored from the cache or run anew
+      help: it records the results of past runs: try again; if it stays unreadable, remove it, and targets are restored from the cache or run anew
     --- exit code 1
     ");
     let _ = space.run(["status"]).fails(1);

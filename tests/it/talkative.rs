@@ -46,7 +46,7 @@ fn what_a_host_prints_instead_of_an_answer_is_shown() {
     ");
     assert_snapshot!(over("exec yes greetings"), @"
     --- stderr
-    error: host `h` prints text without end instead of an answer
+    error: host `h` sends endless output instead of an answer
       printed  greetings
                greetings
                greetings
@@ -55,12 +55,12 @@ fn what_a_host_prints_instead_of_an_answer_is_shown() {
                greetings
                greetings
                greetings
-      help: see what its login shell starts: `ssh me@h true`
+      help: check the start-up files of its login shell: `ssh me@h true`
     --- exit code 1
     ");
     assert_snapshot!(over("yes err >&2; exit 1"), @"
     --- stderr
-    error: host `h` writes messages without end to standard error
+    error: host `h` sends endless output on standard error
       says  err
             err
             err
@@ -73,10 +73,7 @@ fn what_a_host_prints_instead_of_an_answer_is_shown() {
     --- exit code 1
     ");
     let output = over("exec cat /dev/zero").fails(1);
-    assert!(
-        output.stderr.contains("prints text without end"),
-        "{output}"
-    );
+    assert!(output.stderr.contains("sends endless output"), "{output}");
 }
 
 #[test]

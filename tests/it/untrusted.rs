@@ -219,7 +219,7 @@ fn tree(dir: &Path) -> Vec<String> {
 const KEPT: [&str; 18] = [
     ".gitignore",
     ".tmp-x",
-    "aside",
+    "backup",
     "fresh.v1",
     "graph.v1",
     "identity",
@@ -378,7 +378,7 @@ fn records_that_came_along_are_not_believed() {
     space.shell("mv .rel ../kept; cp -a ../kept .rel");
     assert_snapshot!(space.run(["status"]).ok(), @"
       stale  t  never built here
-    0 targets fresh, 1 not
+    0 targets up to date, 1 not
     ");
     assert_snapshot!(space.run(["log", "t"]).ok(), @"");
     let _ = space.build([]).ok().is("t ran");
@@ -477,11 +477,11 @@ fn a_cache_that_others_may_write_to_is_not_used() {
     let script = "chmod 777 ../cache; rm -r .rel o; \"$REL\" build; \"$REL\" cache size";
     assert_snapshot!(as_root(&space, script).fails(2), @"
     --- stderr
-    warning: going on without the cache: `[space]/cache` is not used: it may be written to by others (mode 0777)
+    warning: continuing without the cache: `[space]/cache` is not used: it may be written to by others (mode 0777)
       help: if only you wrote to it: chmod -R go-w [space]/cache; if you know who else did: rel trust [space]/cache
          run t  never built here
         done t  [TIME]
-    rel: 1 ran, 0 fresh, in [TIME]
+    rel: 1 ran, 0 up to date, in [TIME]
     error: `[space]/cache` is not used: it may be written to by others (mode 0777)
       help: if only you wrote to it: chmod -R go-w [space]/cache; if you know who else did: rel trust [space]/cache
     --- exit code 2
@@ -618,7 +618,7 @@ fn nothing_that_is_read_is_waited_for() {
     ] {
         let output = space.run(args).fails(code);
         let is_told = output.stderr.contains("not a regular file")
-            || output.stderr.contains("is no regular file")
+            || output.stderr.contains("is not a regular file")
             || output.stderr.contains("there is no file");
         assert!(is_told, "{output}");
     }
@@ -680,8 +680,8 @@ fn an_answer_without_commands_runs_none() {
     unknown  product  not asked: its product `touch ran; echo 1`
     unknown  numbered  not asked: the version command `touch ran; echo 1`
     unknown  after  needs `tool`, which is unknown
-    pending  both  needs `stale`, which is not fresh
-    1 target fresh, 2 not, 5 unknown
+    pending  both  needs `stale`, which is not up to date
+    1 target up to date, 2 not, 5 unknown
     ");
     assert_snapshot!(space.run(["why", "--no-commands", "after", "numbered"]).ok(), @"
     unknown  tool
@@ -698,8 +698,8 @@ fn an_answer_without_commands_runs_none() {
      unknown product  not asked: its product `touch ran; echo 1`
      unknown numbered  not asked: the version command `touch ran; echo 1`
      unknown after  needs `tool`, which is unknown
-     may run both  needs `stale`, which is not fresh
-    1 would run, 1 more if what they need changes, 1 fresh, 5 unknown
+     may run both  needs `stale`, which is not up to date
+    1 would run, 1 more if what they need changes, 1 up to date, 5 unknown
     ");
     let json = space.ask(["list", "--no-commands"]);
     assert!(

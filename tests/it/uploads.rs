@@ -109,7 +109,7 @@ fn a_host_that_has_the_last_release_gets_what_differs() {
     assert!(shared("dir1/file 1") && shared("dir0/file 0"));
     assert!(!shared("dir0/file 3") && !shared("dir0/file 6"));
 
-    // A name that lines can not hold: everything travels. Without it less does again.
+    // A name that lines cannot hold: everything travels. Without it less does again.
     fs::remove_file(space.path("in/new\nline")).expect("removes");
     deploy(&space, host);
     let third = current();
@@ -189,7 +189,7 @@ environment "all" { needs "tree"; use "slow" on="a"; use "put" on="a" artifact="
         space.write("srv/a/go", "");
         let told = run.finish().fails(1);
         assert!(
-            told.stderr.contains("is not what was built any more"),
+            told.stderr.contains("was changed after it was built"),
             "{told}"
         );
         assert!(!space.has(file), "{told}");

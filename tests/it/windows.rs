@@ -68,7 +68,7 @@ fn outside_its_hours_nothing_begins() {
     --- stderr
     error: `e` is outside its window
       window  it opens [WHEN] (UTC)
-      help: nothing was changed; to go on all the same: `--override window --reason "…"`
+      help: nothing was changed; to continue anyway: `--override window --reason "…"`
     --- exit code 1
     "#);
     let plan = space.run(["e", "--plan"]).ok();
@@ -156,7 +156,7 @@ environment "e" {
     --- stderr
     rel::build::releasefile::bad_window
 
-      × `9` is no time of a day, like `09:00`
+      × `9` is not a time of day, such as `09:00`
        ╭─[Releasefile.kdl:4:12]
      4 │     window "Mon-Thu 9-16"
        ·            ───────┬──────
@@ -166,7 +166,7 @@ environment "e" {
 
     rel::build::releasefile::bad_window
 
-      × `Someday` is no day: there are Mon Tue Wed Thu Fri Sat Sun
+      × `Someday` is not a day: there are Mon Tue Wed Thu Fri Sat Sun
        ╭─[Releasefile.kdl:5:12]
      5 │     window "Someday 09:00-16:00" tz="../etc/passwd"
        ·            ──────────┬──────────
@@ -176,7 +176,7 @@ environment "e" {
 
     rel::build::releasefile::bad_window
 
-      × `../etc/passwd` is no name of a time zone
+      × `../etc/passwd` is not a time zone name
        ╭─[Releasefile.kdl:5:37]
      5 │     window "Someday 09:00-16:00" tz="../etc/passwd"
        ·                                     ───────┬───────
@@ -196,7 +196,7 @@ environment "e" {
 
     rel::build::releasefile::bad_window
 
-      × `25:00` is no time of a day, like `09:00`
+      × `25:00` is not a time of day, such as `09:00`
        ╭─[Releasefile.kdl:8:16]
      8 │         window "09:00-25:00"
        ·                ──────┬──────

@@ -205,7 +205,7 @@ impl Builder<'_> {
         if checked.is_none() {
             return Ok(false);
         }
-        // What already is as it will be restored is not somebody's work to be kept aside.
+        // What already is as it will be restored is not the user's work to be backed up.
         let ours: Vec<OutputState> = ours.iter().chain(&result.made.outputs).cloned().collect();
         self.clear_outputs(target, &ours)?;
         let done = self.ask_store(|store| {
@@ -231,14 +231,13 @@ impl Builder<'_> {
     fn clear_outputs(&self, target: &Target, ours: &[OutputState]) -> Result<()> {
         let digests = self.inspector.digests;
         let moved = outputs::make_room(target, ours, digests, self.state_dir)?;
-        self.tell_aside(target, moved);
+        self.report_backup(target, moved);
         for output in &target.outputs {
             if let Pattern::Dir(dir) = &output.pattern
                 && fs::is_mount(&dir.to_absolute(digests.root()))
             {
                 let text = format!(
-                    "`{dir}/` of `{}` is a mount point: it stays there, and only what is in it is \
-                     made anew",
+                    "`{dir}/` of `{}` is a mount point: it stays there, and only its content is replaced",
                     target.name
                 );
                 self.progress.event(&Event::Warning { text: &text });
@@ -248,10 +247,10 @@ impl Builder<'_> {
     }
 
     /// Tells where files were moved that stood in the way.
-    pub(super) fn tell_aside(&self, target: &Target, moved: Option<PathBuf>) {
+    pub(super) fn report_backup(&self, target: &Target, moved: Option<PathBuf>) {
         let digests = self.inspector.digests;
         if let Some(dir) = moved {
-            self.has_moved_aside.store(true, Ordering::Relaxed);
+            self.has_backups.store(true, Ordering::Relaxed);
             let text = format!(
                 "files stood where `{}` writes its outputs; they were moved to `{}`",
                 target.name,
@@ -261,13 +260,13 @@ impl Builder<'_> {
         }
     }
 
-    /// Removes what was moved aside long ago, and tells of it.
-    pub(super) fn tidy_aside(&self) {
-        let has_moved = self.has_moved_aside.load(Ordering::Relaxed);
+    /// Removes old backups, and reports that.
+    pub(super) fn tidy_backups(&self) {
+        let has_moved = self.has_backups.load(Ordering::Relaxed);
         let text = match outputs::tidy(self.state_dir, self.inspector.now_s, has_moved) {
             Ok((0, _)) => return,
             Ok((count, bytes)) => format!(
-                "{count} {} of files that had been moved to `.rel/aside` were removed, {}: what is \
+                "{count} {} of files that had been moved to `.rel/backup` were removed, {}: what is \
                  older than 30 days, or than a day where there is more than 1 GiB",
                 plural(count, "heap"),
                 shown_size(bytes)
@@ -366,7 +365,7 @@ impl Builder<'_> {
     fn mark_running(&self, target: &Target) -> Result<()> {
         if !(self.holds_lock)() {
             return Err(Error::failed(format!(
-                "`{}` is not made: `.rel` was removed while `rel` was at work, and another one may work here by now",
+                "`{}` is not made: `.rel` was removed while `rel` was at work, and another `rel` may be running here by now",
                 target.name
             ))
             .help("run the same command again"));
@@ -430,7 +429,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Returns what an attempt in vain left at the outputs; what can not be read is left to whoever
+    /// Returns what an attempt in vain left at the outputs; what cannot be read is left to the one that
     /// it belongs to.
     fn leftover_outputs(&self, target: &Target) -> Vec<OutputState> {
         outputs::digest_all(target, self.inspector.digests).unwrap_or_default()
@@ -543,7 +542,7 @@ impl Builder<'_> {
         if target.cache == CacheScope::Off {
             return;
         }
-        // It lies where nobody else writes; else it is kept here, and that is all.
+        // It lies where no other process writes; else it is kept here, and that is all.
         let Ok(digest) = hash_reader(log.reader()) else {
             return;
         };

@@ -56,8 +56,7 @@ impl Builder<'_> {
         let what = first.map_or_else(|| "a product".into(), |o| format!("`{}`", o.path));
         let text = format!(
             "`{}` made {what}, which names this checkout, `{}`: the result is kept for this \
-             checkout alone\n  help: add `cache \"here\"` if that is meant, `cache \"anywhere\"` if \
-             nobody follows that path; `rel why --cache` tells it of all targets",
+             checkout alone\n  help: add `cache \"here\"` if that is meant, `cache \"anywhere\"` if no process uses that path; `rel why --cache` tells it of all targets",
             target.name,
             fs::shown(digests.root().as_os_str()),
         );

@@ -1,7 +1,7 @@
 //! What a depfile names: read after the commands, looked at, and known to the cache.
 //!
-//! Nobody knows before a run what it will find, so nothing could be stamped beforehand. What was
-//! written to since the commands began is told by the change times, which nobody can set.
+//! It is not known before a run what it will find, so nothing could be stamped beforehand. What was
+//! written to since the commands began is reported by the change times, which no process can set.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -41,7 +41,7 @@ impl Builder<'_> {
         };
         let digests = self.inspector.digests;
         let moved = outputs::make_room_for_depfile(path, digests, self.state_dir)?;
-        self.tell_aside(target, moved);
+        self.report_backup(target, moved);
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Builder<'_> {
         let named = depfile::read(text).map_err(|e| {
             let why = match e {
                 Malformed::Empty => "it has no rule `target: file file`".into(),
-                Malformed::NotText => "it is no text".into(),
+                Malformed::NotText => "it is not text".into(),
                 Malformed::NoRule(line) => format!("line {line} has no `:` behind its target"),
             };
             Error::failed(format!("`{name}` wrote a depfile `{depfile}`, but {why}"))
@@ -100,7 +100,7 @@ impl Builder<'_> {
                 return Err(Error::failed(error).help(format!("add `needs \"{maker}\"`")));
             }
             let content = self.inspector.found_content(&path)?;
-            // Of what is gone elsewhere nobody knows when it went: it may have been temporary.
+            // Of what is gone elsewhere the time is unknown: it may have been temporary.
             if content.is_some() || path.is_inside() {
                 found.push(DiscoveredInput { path, content });
             }
@@ -109,7 +109,7 @@ impl Builder<'_> {
     }
 
     /// Returns the named files as paths of the repository, sorted. Of those that lie elsewhere the
-    /// system's are left out: nobody edits them, and `tool` tells what version they are of. On a
+    /// system's are left out: they are not edited, and `tool` tells what version they are of. On a
     /// stage nothing elsewhere is read but what `sandbox` names, which is in no key.
     fn in_repository(&self, target: &Target, place: &ExecRoot, named: &[PathBuf]) -> Vec<RepoPath> {
         let root = self.inspector.digests.root();
@@ -144,7 +144,7 @@ impl Builder<'_> {
         let name = &target.name;
         if !found.is_empty() && digests.was_set_back_since(start) {
             return Some(format!(
-                "`{name}` ran, but the clock was set back meanwhile: nobody can tell whether what it read has changed\n  help: outputs are kept but not cached; run `rel build {name}` again"
+                "`{name}` ran, but the clock was set back meanwhile: changes of its inputs cannot be detected\n  help: outputs are kept but not cached; run `rel build {name}` again"
             ));
         }
         let is_dir = |found: &DiscoveredInput| {
@@ -167,12 +167,12 @@ impl Builder<'_> {
             format!("\n  help: outputs are kept but not cached; run `rel build {name}` again");
         if let Some(DiscoveredInput { path, .. }) = found.iter().find(is_moved) {
             return Some(format!(
-                "`{name}` ran, but `{path}`, which its depfile names, was written to meanwhile{help}. A file that `{name}` writes itself belongs into `outputs`"
+                "`{name}` ran, but `{path}`, which its depfile names, was written to meanwhile{help}. A file that `{name}` writes itself belongs in `outputs`"
             ));
         }
         let moved = self.moved_way(found, stamps, start)?;
         Some(format!(
-            "`{name}` ran, but `{moved}`, which leads to what its depfile names, was moved meanwhile{help}"
+            "`{name}` ran, but `{moved}`, a directory above files of its depfile, was moved meanwhile{help}"
         ))
     }
 
@@ -303,7 +303,7 @@ fn is_written_since(path: &RepoPath, digests: &FileHasher, start: &RunStart) -> 
     let absolute = path.to_absolute(digests.root());
     let since = |meta: std::fs::Metadata| start.is_before(Signature::of(&meta).ctime_ns);
     let Ok(Some(meta)) = fs::lstat(&absolute) else {
-        // It may never have been there. Whoever removed it wrote to the directory.
+        // It may never have been there. Its removal wrote to the directory.
         let mut above = absolute.ancestors().skip(1);
         return above
             .find_map(|dir| std::fs::metadata(dir).ok())

@@ -56,7 +56,7 @@ const MISSED: [(&[&str], &[&str], &[&str]); 3] = [
     ),
 ];
 
-/// What a program says that wants to ask somebody.
+/// What a program says that wants to ask a person.
 const ASKS: [&str; 5] = [
     "eof when reading a line",
     "not a tty",
@@ -146,11 +146,11 @@ impl Failed<'_> {
         Some(self.declare(name))
     }
 
-    /// Says that nobody answers, if the command seems to ask.
+    /// Reports that there is no terminal, if the command seems to ask.
     fn asks(&self, lower: &str) -> Option<String> {
         let is_asking = ASKS.iter().any(|words| lower.contains(words));
         is_asking.then(|| {
-            "a command has no terminal and nothing to read: hand over what it asks for with `env`, or in a file"
+            "a command has no terminal and nothing to read: pass the input with `env`, or in a file"
                 .to_owned()
         })
     }
@@ -221,8 +221,13 @@ mod tests {
             "curl: (6) Could not resolve host: x\n",
             "`https_proxy` is set here and not declared: add `env \"https_proxy\"`",
         );
-        let nobody = "a command has no terminal and nothing to read: hand over what it asks for with `env`, or in a file";
-        check("sh x", 1, "sh: /dev/tty: No such device or address", nobody);
+        let no_terminal = "a command has no terminal and nothing to read: pass the input with `env`, or in a file";
+        check(
+            "sh x",
+            1,
+            "sh: /dev/tty: No such device or address",
+            no_terminal,
+        );
         check("while read x; do false; done", 1, "", "");
         check("set -o pipefail; echo hi; false", 1, "hi\n", "");
         check("test -s connect.log", 1, "no proxy today\n", "");
@@ -232,7 +237,7 @@ mod tests {
             "python3 a.py",
             1,
             "EOFError: EOF when reading a line\n",
-            nobody,
+            no_terminal,
         );
         check("test -e x", 1, "no\n", "");
     }

@@ -117,7 +117,7 @@ impl Builder<'_> {
         fs::own_dir(&base)?;
         fs::own_dir(&kept)?;
         let pool = self.pool.get_or_init(|| {
-            // What a killed run left is of no use to anybody.
+            // What a killed run left is of no use.
             let _ = sandbox::clear(&at_work);
             ReusableFiles::open(kept).into()
         });
@@ -140,7 +140,7 @@ impl Builder<'_> {
                 _ => stage.place_made(&output.path)?,
             }
         }
-        // A directory that is missing is told when the command can not start in it.
+        // A directory that is missing is reported when the command cannot start in it.
         if target.dir.to_absolute(root).is_dir() {
             stage.place_dir(&target.dir)?;
         }
@@ -362,8 +362,8 @@ impl ExecRoot {
         match exit {
             CommandExit::NotStarted(e) if e.kind() == IoErrorKind::Unsupported => {
                 let what = match self.stage {
-                    Some(_) => "can not run in its sandbox here",
-                    None => "can not be watched here",
+                    Some(_) => "cannot run in its sandbox here",
+                    None => "cannot be watched here",
                 };
                 let error = Error::failed(format!("`{}` {what}: {e}", target.name));
                 Err(match self.stage {

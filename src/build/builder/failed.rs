@@ -1,4 +1,4 @@
-//! What is told of commands that failed, or that did not print what they should.
+//! What is reported of commands that failed, or that did not print what they should.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -34,7 +34,7 @@ impl Builder<'_> {
     /// Writes a word of `rel` into the log that is kept, behind what was printed.
     pub(super) fn add_to_log(&self, target: &Target, text: &str) {
         let path = log_path(self.state_dir, &target.name);
-        // Where that cannot be written, it was told all the same.
+        // Where that cannot be written, it was reported all the same.
         let _ = fs::append_own(&path).and_then(|mut log| writeln!(log, "rel: {text}"));
     }
 
@@ -67,16 +67,16 @@ pub(super) fn command_error(
             .help("that directory is not there: correct `dir`, or make it first"),
         CommandExit::NotStarted(why) => error.help(match why.kind() {
             std::io::ErrorKind::ArgumentListTooLong => {
-                "hand a long list over in a file, or give a command fewer at a time: `each`"
+                "pass a long list in a file, or split it with `each`"
             }
-            std::io::ErrorKind::InvalidInput => "no program can be given a NUL byte: leave it out",
+            std::io::ErrorKind::InvalidInput => "arguments cannot contain a NUL byte: remove it",
             _ => PROGRAM_MISSING,
         }),
         CommandExit::TimedOut(_) => {
-            with_tail(error, log).help("raise its `timeout`, or find out what it waits for")
+            with_tail(error, log).help("raise its `timeout`, or find out why it waits")
         }
         CommandExit::PrintedTooMuch(_) => {
-            with_tail(error, log).help("let it print less, or write it into a file")
+            with_tail(error, log).help("make it print less, or write to a file")
         }
         _ => with_tail(error, log),
     }
@@ -127,9 +127,9 @@ pub(super) fn check_expectations(target: &Target, log: &Printed, is_cut: bool) -
     }
     match first(&target.reject, true)? {
         Some(wanted) => broken("printed", &wanted),
-        None if is_cut && !target.reject.is_empty() => failed(
-            "emptied its own log, so that nobody knows whether it printed what `reject` names",
-        ),
+        None if is_cut && !target.reject.is_empty() => {
+            failed("emptied its own log, so `reject` cannot be checked")
+        }
         None => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 //! its record says, and is restored or made anew, each time. So the outputs of targets are looked
 //! at before commands run and after: the directories among them with the names in them, and files.
 //! While a target's own outputs are written it is left out, and looked at anew afterwards. What
-//! commands add to outputs that they need is told by `left_in_outputs.rs`, and what they do to what they
+//! commands add to outputs that they need is reported by `left_in_outputs.rs`, and what they do to what they
 //! need directly as an input that changed. It is a warning, never a failure.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -102,7 +102,7 @@ enum Deed {
 }
 
 impl Builder<'_> {
-    /// Takes note that a target is about to be settled. What others did to its outputs is told
+    /// Takes note that a target is about to be settled. What others did to its outputs is reported
     /// now: when it is settled nothing of that is left.
     pub(super) fn enter(&self, id: TargetId) {
         let mut others = lock(&self.strays.others);
@@ -212,7 +212,7 @@ impl Builder<'_> {
         if only.is_none() {
             (others.since, others.looked) = (None, Some(Instant::now()));
         }
-        // Whoever was started before all this was looked at may have been quick.
+        // A command that was started before all this was looked at may have been quick.
         let now = self.strays.at_work();
         let was_alone = since.was_alone && now.started == since.started;
         moved.sort_by_key(|(owner, ..)| *owner);
@@ -233,7 +233,7 @@ impl Builder<'_> {
     }
 
     /// Returns what to say of paths among the outputs of a target, but for those that are what
-    /// they are to be, and those that are told elsewhere.
+    /// they are to be, and those that are reported elsewhere.
     fn told_of(
         &self,
         owner: TargetId,
@@ -328,7 +328,7 @@ impl Builder<'_> {
     }
 
     /// Returns whether what stands at a path is taken in by the outputs of a target and is nothing
-    /// that was told when it came.
+    /// that was reported when it came.
     fn is_added(&self, owner: &Target, known: &TargetState, path: &RepoPath, is_dir: bool) -> bool {
         if !outputs::is_declared(owner, path) || known.has_within(path) {
             return false;

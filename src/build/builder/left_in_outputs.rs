@@ -2,7 +2,7 @@
 //!
 //! Python writes `__pycache__` beside what it imports, bundlers a `.cache`. A target that is settled
 //! has in its output directories what its record says, so whatever else stands there when a target
-//! that needs it has run appeared meanwhile. That is told once and left alone: it is no part of the
+//! that needs it has run appeared meanwhile. That is reported once and left alone: it is no part of the
 //! result, and no reason to make or restore that anew.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::build::outputs;
 use crate::core::fs::RepoPath;
 use crate::core::progress::{Event, Settled};
 
-/// Files that are told of, and names that tools give to what they keep.
+/// Files that are reported of, and names that tools give to what they keep.
 const TOLD_MAX: usize = 3;
 const OF_TOOLS: [&str; 5] = [
     "__pycache__",
@@ -58,7 +58,7 @@ impl Builder<'_> {
         let digests = self.inspector.digests;
         let made = &record.made.outputs;
         let is_made = |path: &RepoPath| made.binary_search_by(|o| o.path.cmp(path)).is_ok();
-        // What can not be looked at is found by the next build.
+        // What cannot be looked at is found by the next build.
         let Ok(mut found) = outputs::existing(target, digests) else {
             return;
         };
@@ -69,7 +69,7 @@ impl Builder<'_> {
             return;
         }
         let text = told(target, &new);
-        // What tools keep is told once; any other file may be somebody's, who wants to know.
+        // What tools keep is reported once; any other file may be the user's, who wants to know.
         let is_told =
             known.left_within.is_empty() || new.iter().any(|path| tool_of(path).is_none());
         let is_told = is_told && !new.iter().all(|path| self.strays.is_told(path));
@@ -79,7 +79,7 @@ impl Builder<'_> {
     }
 
     /// Returns what tools keep in the output directories of a target, as it is now: `rel` may
-    /// delete that. Anything else that stands there may be somebody's work.
+    /// delete that. Anything else that stands there may be the user's work.
     pub(super) fn kept_by_tools(&self, known: &TargetState) -> Vec<OutputState> {
         let state = |path: &RepoPath| {
             let content = self.inspector.digests.digest_output(path).ok().flatten()?;
@@ -117,9 +117,7 @@ fn told(target: &Target, new: &[&RepoPath]) -> String {
         (None, None) => String::new(),
     };
     format!(
-        "commands that need `{name}` left {shown}{more} among its outputs: no part of its result, \
-         and left there\n  help: say so with `{pattern}` in the `outputs` of `{name}`, or let them \
-         write it elsewhere",
+        "commands that need `{name}` left {shown}{more} among its outputs: they are not part of its result, and were left there\n  help: declare it with `{pattern}` in the `outputs` of `{name}`, or let them write it elsewhere",
         name = target.name,
     )
 }

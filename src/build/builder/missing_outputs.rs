@@ -57,7 +57,7 @@ impl Builder<'_> {
     }
 
     /// Restores one target, and says how long that took. What fails is tried again in its turn,
-    /// where it is told.
+    /// where it is reported.
     fn try_lost(&self, id: TargetId) -> Option<(TargetOutcome, Duration)> {
         if self.inspector.runner.is_interrupted() {
             return None;

@@ -66,7 +66,7 @@ fn stamp(path: &RepoPath, is_made: bool, digests: &FileHasher) -> Option<Stamp> 
 
 /// A hard link that comes (`cp -l`) sets the change time and nothing else. For what targets
 /// made the change time does not count at all: `git clone` of a made repository links its
-/// objects, and lets go of them when the clone is removed, while nobody edits such files
+/// objects, and lets go of them when the clone is removed, while such files are not edited
 /// and puts their times back.
 fn is_untouched(before: &Stamp, after: &Stamp) -> bool {
     let without_ctime = |s: &Signature| Signature { ctime_ns: 0, ..*s };
@@ -120,7 +120,7 @@ impl Builder<'_> {
         }
         let moved = shown_in(digests.root(), stamps.ways.first_changed()?);
         Some(format!(
-            "`{name}` ran, but `{moved}`, which leads to its inputs, was moved meanwhile{help}"
+            "`{name}` ran, but `{moved}`, a directory above its inputs, was moved meanwhile{help}"
         ))
     }
 }

@@ -37,7 +37,7 @@ impl AncestorStamps {
         let is_below = |at: &&Path| at.starts_with(root) && *at != root;
         for at in from.ancestors().take_while(is_below) {
             if self.0.contains_key(at) {
-                // Whoever was here has seen, or will see, what is above as well.
+                // The caller that was here has seen, or will see, what is above as well.
                 return;
             }
             let Ok(Some(meta)) = fs::lstat(at) else {
@@ -65,7 +65,7 @@ impl AncestorStamps {
         self.0.iter().find(is_gone).map(|(at, _)| at.as_path())
     }
 
-    /// Returns what came to its place after `start`, as far as that can be told by times alone.
+    /// Returns what came to its place after `start`, as far as that can be reported by times alone.
     pub(super) fn moved_since(&self, start: &RunStart) -> impl Iterator<Item = &Path> {
         let is_since = |(_, meta): &(&PathBuf, &Metadata)| {
             let seen = Signature::of(meta);

@@ -14,7 +14,7 @@ use crate::build::sandbox::{AccessLog, Accesses, SandboxRoot};
 use crate::build::stale::GatheredInputs;
 use crate::core::fs::{RepoPath, STATE_DIR, shown};
 
-/// Where the C library asks for names of users that are in no file; it goes on without an answer.
+/// Where the C library asks for names of users that are in no file; it continues without an answer.
 const NAME_SERVICES: [&str; 3] = ["/run/nscd", "/run/systemd", "/var/lib/sss"];
 
 /// Something that a command did and its target does not declare.
@@ -114,7 +114,7 @@ impl<'a> DeclaredPaths<'a> {
         found.extend(seen.addresses.iter().map(|address| UndeclaredAccess {
             verb: "connects to",
             object: address.clone(),
-            help: "what comes over a network is in no key: ask for it with `probe`".into(),
+            help: "data from a network is not part of the key: query it with `probe`".into(),
         }));
         if seen.is_anyone_left {
             found.push(UndeclaredAccess {
@@ -204,7 +204,7 @@ impl<'a> DeclaredPaths<'a> {
                 "ask git with `probe`: its own files are never inputs".into()
             }
             (_, Some(path)) if path.as_path().starts_with(STATE_DIR) => {
-                "leave it alone: it is the state of rel itself".into()
+                "do not access it: it is the state of rel".into()
             }
             _ if path.starts_with("/dev") => {
                 format!("add `sandbox \"strict\" {{ read \"{object}\" }}`")

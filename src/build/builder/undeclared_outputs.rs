@@ -1,11 +1,11 @@
 //! Strays: files that a command wrote and no target declares.
 //!
-//! A command may write what it likes where nobody looks. Two places matter here: beside declared
+//! A command may write what it likes in other places. Two places matter here: beside declared
 //! outputs, where a forgotten output lies, and among the inputs of another target, which
 //! would then read what nothing keeps up to date. Found by comparing the listings of a few
 //! directories from before and after: no process is traced, so a file that is overwritten,
 //! or written elsewhere, is not seen. A stray is a warning, never a failure. What commands do
-//! to the outputs of other targets is told by `others.rs`.
+//! to the outputs of other targets is reported by `others.rs`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -98,7 +98,7 @@ pub(super) struct UndeclaredOutputs {
     all: Mutex<Work>,
     work: Mutex<HashMap<RepoPath, Work>>,
     dirs: Mutex<HashMap<RepoPath, Watched>>,
-    /// What was told already.
+    /// What was reported already.
     told: Mutex<HashSet<RepoPath>>,
     /// All outputs, made when first asked for.
     outputs: OnceLock<OutputIndex>,
@@ -114,12 +114,12 @@ impl UndeclaredOutputs {
         *lock(&self.all)
     }
 
-    /// Returns whether nothing was told of a path before; now it is.
+    /// Returns whether nothing was reported of a path before; now it is.
     pub(super) fn is_first_told(&self, path: &RepoPath) -> bool {
         lock(&self.told).insert(path.clone())
     }
 
-    /// Returns whether something was told of a path or what lies above it.
+    /// Returns whether something was reported of a path or what lies above it.
     pub(super) fn is_told(&self, path: &RepoPath) -> bool {
         let told = lock(&self.told);
         path.as_path()
@@ -284,7 +284,7 @@ impl Builder<'_> {
         let slash = if kind == EntryKind::Dir { "/" } else { "" };
         let who = match is_alone {
             true => format!("`{}` wrote `{path}{slash}`", target.name),
-            // Who of those at work it was can not be told from a listing.
+            // Who of those at work it was cannot be reported from a listing.
             false => format!(
                 "while `{}` and others ran, `{path}{slash}` appeared",
                 target.name

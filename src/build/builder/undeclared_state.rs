@@ -2,7 +2,7 @@
 //!
 //! Tools such as cargo, make and setuptools keep what they made before, and decide by times what of
 //! it still holds. A result that was made beside such state may depend on it, and its key says
-//! nothing of it. So it is told each time, and the result is not shared through the cache.
+//! nothing of it. So it is reported each time, and the result is not shared through the cache.
 //!
 //! What counts is what appeared during an earlier run of the target; what was there before this one
 //! and was written to during it; and a directory beside outputs that was there before the first
@@ -27,7 +27,7 @@ const BESIDE_MAX: usize = 64;
 const AROUND_MAX: usize = 256;
 /// Files and directories that are looked at to find out whether a directory was written to.
 const WALK_MAX: usize = 512;
-/// Entries that are kept for a target, and how many of them are told.
+/// Entries that are kept for a target, and how many of them are reported.
 const KEPT_MAX: usize = 64;
 const TOLD_MAX: usize = 3;
 
@@ -128,7 +128,7 @@ impl Builder<'_> {
             left.extend(around.map(|(path, _)| path));
         }
         let left = left.into_iter().take(KEPT_MAX).collect();
-        // Whoever can not write it down can not record the result either, which is told.
+        // If this fails, recording the result fails as well, and that is reported.
         let _ = self.records().note_undeclared(&target.name, left);
         let found: Vec<RepoPath> = found.into_iter().take(KEPT_MAX).collect();
         self.tell_state(target, &found);

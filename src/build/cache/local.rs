@@ -4,7 +4,7 @@
 //! v1/cas/ab/abcd…   a blob, read-only, under its BLAKE3 hash
 //! v1/ac/ab/abcd…    a result, under its action key
 //! ```
-//! Whoever writes a result chooses what targets are restored from it. So a result is used only
+//! The writer of a result chooses what targets are restored from it. So a result is used only
 //! if it is a regular file of the user's or of root's. What is made here is for its owner
 //! alone, unless the directory is open to readers: then others may read it as well.
 //!
@@ -149,7 +149,7 @@ impl Store for LocalStore {
         };
         let result = read_result(&file, len).context("read", &path)?;
         if result.is_some() {
-            // The time of last use, for `prune`; a cache of somebody else's does without.
+            // The time of last use, for `prune`; a cache of another user does without.
             let _ = rustix::fs::futimens(&file, &TOUCH);
         }
         Ok(result)
@@ -203,7 +203,7 @@ impl Store for LocalStore {
     }
 
     fn evict(&self, digest: &Digest) {
-        // Where it can not be removed, it goes on being a miss.
+        // Where it cannot be removed, it goes on being a miss.
         let _ = std::fs::remove_file(self.blob_path(digest));
     }
 

@@ -3,7 +3,7 @@
 //! When the same paths look the same again, the same answer holds, and nothing else needs
 //! to be known: that is what a snapshot (`snapshot.rs`) is made of. Looks are noted
 //! per thread, because one thread answers one question from its start to its end, and
-//! because nobody in between should have to hand them through.
+//! because callers in between should not have to pass them on.
 
 use std::cell::RefCell;
 
@@ -44,7 +44,7 @@ pub fn recording<T>(question: impl FnOnce() -> T) -> (T, Observations) {
     (answer, looks)
 }
 
-/// Notes a look, if anybody wants to know.
+/// Notes a look, if it is recorded.
 pub(super) fn record(path: &RepoPath, follows: bool, seen: Option<Signature>, is_racy: bool) {
     NOTED.with_borrow_mut(|noted| {
         if let Some(looks) = noted {

@@ -54,7 +54,7 @@ const SHARE: u64 = 4;
 pub(super) struct StatCache {
     path: PathBuf,
     len: u64,
-    /// What earlier runs learned, once it is worth reading; `None` where it can not be read.
+    /// What earlier runs learned, once it is worth reading; `None` where it cannot be read.
     old: OnceLock<Option<RwLock<AppendLog<CachedEntry>>>>,
     /// Bytes that were looked into so as not to read it.
     spent: AtomicU64,

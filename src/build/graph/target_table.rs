@@ -1,7 +1,7 @@
 //! Targets that are taken out of their stored form one by one.
 //!
 //! Most runs want one target of thousands in full, and of the others only names and needs.
-//! So those lie apart, and the rest of a target is decoded when somebody asks for it.
+//! So those lie apart, and the rest of a target is decoded on demand.
 
 use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock};
@@ -107,7 +107,7 @@ impl TargetTable {
         ids.find(hasher.hash_one(name), is_it).copied()
     }
 
-    /// A target that is never fresh and always fails stands for one that can not be read:
+    /// A target that is never fresh and always fails stands for one that cannot be read:
     /// nothing else would be true of it.
     fn unreadable(&self, id: TargetId) -> Target {
         Target {

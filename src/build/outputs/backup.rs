@@ -1,4 +1,4 @@
-//! What stood in the way of outputs: moved to `.rel/aside/`, and removed from there after a while.
+//! What stood in the way of outputs: moved to `.rel/backup/`, and removed from there after a while.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,6 +8,10 @@ use super::export;
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath};
 
+/// The directory in the state directory.
+const NAME: &str = "backup";
+/// Its name in former versions, of which entries are still removed.
+const FORMER_NAME: &str = "aside";
 /// Seconds after which a heap is removed.
 const AGE_MAX_S: u64 = 30 * 24 * 3600;
 /// Seconds for which it stays in any case.
@@ -20,19 +24,19 @@ pub(super) fn move_to_backup(
     path: &RepoPath,
     root: &Path,
     state_dir: &Path,
-    aside: &mut Option<PathBuf>,
+    backup: &mut Option<PathBuf>,
 ) -> Result<()> {
-    let dir = match aside {
+    let dir = match backup {
         Some(dir) => dir.clone(),
         None => {
-            let base = state_dir.join("aside");
+            let base = state_dir.join(NAME);
             fs::own_dir(&base)?;
             let mut make = tempfile::Builder::new();
             make.prefix("")
                 .permissions(Permissions::from_mode(fs::PRIVATE_DIR));
             let made = make.tempdir_in(&base);
             let made = made.context("create a directory in", &base)?.keep();
-            aside.insert(made).clone()
+            backup.insert(made).clone()
         }
     };
     let destination = path.to_absolute(&dir);
@@ -41,12 +45,12 @@ pub(super) fn move_to_backup(
     }
     let source = path.to_absolute(root);
     match std::fs::rename(&source, &destination) {
-        // Somebody has removed it: it is out of the way.
+        // It was removed meanwhile: it is out of the way.
         Err(e) if fs::is_absent(&e) && fs::lstat(&source)?.is_none() => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            export::move_tree(&source, &destination).context("move aside", &source)
+            export::move_tree(&source, &destination).context("move", &source)
         }
-        moved => moved.context("move aside", &source),
+        moved => moved.context("move", &source),
     }
 }
 
@@ -68,11 +72,6 @@ pub fn tidy(state_dir: &Path, now_s: u64, with_size: bool) -> Result<(usize, u64
 
 /// Removes heaps that are too old, and those beyond so many bytes.
 fn tidy_to(max: Option<u64>, state_dir: &Path, now_s: u64) -> Result<(usize, u64)> {
-    let base = state_dir.join("aside");
-    let entries = match std::fs::read_dir(&base) {
-        Err(e) if fs::is_absent(&e) => return Ok((0, 0)),
-        entries => entries.context("list", &base)?,
-    };
     let heap = |entry: std::io::Result<std::fs::DirEntry>| -> std::io::Result<Heap> {
         let (entry, mut bytes) = (entry?, 0);
         let moved_s = u64::try_from(entry.metadata()?.mtime()).unwrap_or(0);
@@ -89,8 +88,16 @@ fn tidy_to(max: Option<u64>, state_dir: &Path, now_s: u64) -> Result<(usize, u64
             bytes,
         })
     };
-    let heaps = entries.map(heap).collect::<std::io::Result<Vec<Heap>>>();
-    let mut heaps = heaps.context("list", &base)?;
+    let mut heaps = Vec::new();
+    for base in [NAME, FORMER_NAME].map(|name| state_dir.join(name)) {
+        let entries = match std::fs::read_dir(&base) {
+            Err(e) if fs::is_absent(&e) => continue,
+            entries => entries.context("list", &base)?,
+        };
+        for entry in entries {
+            heaps.push(heap(entry).context("list", &base)?);
+        }
+    }
     heaps.sort_by_key(|heap| heap.moved_s);
     let mut left: u64 = heaps.iter().map(|heap| heap.bytes).sum();
     let (mut count, mut bytes, mut failed) = (0, 0, None);
@@ -122,28 +129,29 @@ mod tests {
     #[test]
     fn the_oldest_heaps_go_first() {
         let state = tempfile::tempdir().expect("a directory");
-        for heap in ["a", "b", "c"] {
-            let dir = state.path().join("aside").join(heap);
+        for heap in ["aside/z", "backup/a", "backup/b", "backup/c"] {
+            let dir = state.path().join(heap);
             std::fs::create_dir_all(&dir).expect("creates");
             std::fs::write(dir.join("f"), vec![1; 100_000]).expect("writes");
         }
-        let now = std::fs::metadata(state.path().join("aside/c"));
+        let now = std::fs::metadata(state.path().join("backup/c"));
         let now = u64::try_from(now.expect("asks").mtime()).expect("is late");
         let count = |max: Option<u64>, days: u64| {
             let done = tidy_to(max, state.path(), now + days * 24 * 3600 + 60);
             done.expect("is done").0
         };
-        assert_eq!(count(Some(250_000), 0), 0, "what is of today stays");
+        assert_eq!(count(Some(350_000), 0), 0, "what is of today stays");
         assert_eq!(count(None, 2), 0);
-        assert_eq!(count(Some(250_000), 2), 1);
-        assert_eq!(count(None, 31), 2);
+        assert_eq!(count(Some(350_000), 2), 1);
+        assert_eq!(count(None, 31), 3);
+        assert!(!state.path().join("aside/z").exists());
     }
 
     #[test]
     fn what_somebody_has_removed_is_out_of_the_way() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut aside = None;
+        let mut backup = None;
         let gone = RepoPath::new("out/gone");
-        move_to_backup(&gone, dir.path(), dir.path(), &mut aside).expect("is done");
+        move_to_backup(&gone, dir.path(), dir.path(), &mut backup).expect("is done");
     }
 }

@@ -17,12 +17,12 @@ pub fn make_room_for_depfile(
     digests: &FileHasher,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>> {
-    let mut aside = None;
+    let mut backup = None;
     make_parents(digests.root(), path, true)?;
     if fs::lstat(&path.to_absolute(digests.root()))?.is_some() {
-        move_to_backup(path, digests.root(), state_dir, &mut aside)?;
+        move_to_backup(path, digests.root(), state_dir, &mut backup)?;
     }
-    Ok(aside)
+    Ok(backup)
 }
 
 /// Reads a depfile below `root` and removes it; `None` when there is none.
@@ -33,7 +33,7 @@ pub fn take_depfile(path: &RepoPath, root: &Path) -> Result<Option<Vec<u8>>> {
         Some(meta) if meta.is_file() => {}
         Some(_) => {
             return Err(Error::failed(format!(
-                "the depfile `{path}` is no regular file"
+                "the depfile `{path}` is not a regular file"
             )));
         }
     }

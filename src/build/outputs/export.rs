@@ -82,7 +82,7 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> std::io::Result<()> {
         match () {
             () if kind.is_dir() => DirBuilder::new().mode(fs::PRIVATE_DIR).create(&to)?,
             () if kind.is_file() || kind.is_symlink() => move_file(entry.path(), &to)?,
-            // Reading a pipe would wait for whoever writes into it.
+            // Reading a pipe would wait for a writer.
             () => return Err(std::io::ErrorKind::CrossesDevices.into()),
         }
     }

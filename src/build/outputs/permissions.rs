@@ -1,4 +1,4 @@
-//! Permissions of outputs: what would let other users change them, or become somebody by running
+//! Permissions of outputs: what would let other users change them, or become another user by running
 //! them, is taken away. A result that is restored never had it.
 
 use std::io;
@@ -15,7 +15,7 @@ use rustix::process::{getegid, geteuid};
 const TAKEN_FROM_FILES: u32 = 0o7022;
 /// A directory hands its set-group-ID bit on, and its sticky bit protects.
 const TAKEN_FROM_DIRS: u32 = 0o022;
-/// Capabilities of whoever runs the file.
+/// Capabilities of the process that runs the file.
 const CAPABILITIES: &str = "security.capability";
 
 /// Permissions of what is restored, before the process's mask: of programs and directories, and of
@@ -62,7 +62,7 @@ const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 pub(super) enum Made {
     /// On a stage, which nothing else is linked to: it gets the owner that a restored one has.
     OnStage,
-    /// In the tree. A file with more names is left alone: another one may be somebody else's.
+    /// In the tree. A file with more names is left alone: another one may be another user's.
     InTree,
 }
 

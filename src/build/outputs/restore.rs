@@ -115,9 +115,9 @@ fn restore_one(
     };
     // A byte more, so that a longer one is not taken for it.
     let mut blob = blob.take(digest.size.saturating_add(1));
-    // Beside the state, where a killed run's leftovers are found and nobody trips over them.
+    // Beside the state, where a killed run's leftovers are found and are in no user's way.
     // Made with the mode that it will have, so that it need not be set: the process's mask counts,
-    // but nobody else may write to it whatever that says.
+    // but no other user may write to it whatever that says.
     let usual = match kind {
         ContentKind::Executable => permissions::USUAL_RUN,
         _ => permissions::USUAL,

@@ -32,7 +32,7 @@ pub(crate) fn depfile(node: &Node, scope: &NameScope, found: &mut Diagnostics) -
                 None => return Some(path.clone()),
             }
         }
-        pattern => found.push(bad(format!("the depfile `{pattern}` is no single file"))),
+        pattern => found.push(bad(format!("the depfile `{pattern}` is not a single file"))),
     }
     None
 }

@@ -13,7 +13,7 @@ use super::node::{Diagnostics, Node, Scalar, SpannedText, with_suggestion};
 use super::rollout_node::gated;
 use super::scope::{AxisValue, DeferredNames, EvalContext, NameScope, bad_name};
 use super::terms::{approval_of, connections_of, lease_of};
-use super::{around, secret_node, window};
+use super::{secret_node, window, wraps};
 use crate::build::model::{self, Arg, Environment, Param, Rollout, Use};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::template::{Mode, Template, Value};
@@ -69,6 +69,8 @@ const RESERVED: &[&str] = &[
     "on",
     "from",
     "after",
+    "wraps",
+    // The former name of `wraps`.
     "around",
     "max-age",
     "into-foreign",
@@ -97,7 +99,7 @@ pub(crate) fn decode(
         };
         found.extend(bad_name("an environment", &name));
         if COMMANDS.contains(&name.text.as_str()) {
-            let message = format!("an environment can not be called `{}`", name.text);
+            let message = format!("an environment cannot be called `{}`", name.text);
             found.push(
                 Diagnostic::new("reserved_name", name.place, message, "a command of `rel`")
                     .help("choose another name: each environment is a command of its own"),
@@ -162,7 +164,7 @@ fn one(
             _ => {}
         }
     }
-    around::check(&uses, found);
+    wraps::check(&uses, found);
     let axes = axes.iter().map(|axis| model::Axis {
         name: axis.name.text.clone(),
         values: axis.values.iter().map(text_of).collect(),
@@ -393,7 +395,7 @@ impl Inside<'_> {
             on: self.hosts_of(node, "on", hosts, found),
             from: self.hosts_of(node, "from", hosts, found).into_iter().next(),
             after: self.after(node, before, found),
-            around: around::read(node, found),
+            wraps: wraps::read(node, found),
             max_age: node.prop("max-age").and_then(|p| p.duration(found)),
             into_foreign: node.flag("into-foreign", found),
             args: self.args(node, found),
@@ -414,7 +416,7 @@ impl Inside<'_> {
         if let Some(given) = &given {
             found.extend(bad_name("a use", given));
         } else if !node.is("use") {
-            // A site is often looked at in several ways; nobody names these.
+            // A site is often looked at in several ways; these have no names.
             let kind = &node.name.text;
             let numbers = std::iter::once(kind.clone());
             let mut names = numbers.chain((2..).map(|n: u32| format!("{kind}-{n}")));

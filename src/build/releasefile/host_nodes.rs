@@ -255,7 +255,7 @@ fn is_word(text: &str, node: &Node, found: &mut Diagnostics) -> bool {
     if !is_good {
         found.push(node.mistake(
             "bad_host",
-            format!("`{text}` is no destination for `ssh`"),
+            format!("`{text}` is not a destination for `ssh`"),
             "this host",
         ));
     }
@@ -359,12 +359,12 @@ impl Groups<'_> {
                     return;
                 }
                 let round = round.join(" -> ");
-                let message = format!("groups go in a circle: {round} -> {member}");
+                let message = format!("groups form a cycle: {round} -> {member}");
                 found.push(Diagnostic::new(
                     "cycle",
                     text.place,
                     message,
-                    "comes back here",
+                    "closes the cycle here",
                 ));
                 return;
             }

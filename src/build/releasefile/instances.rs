@@ -83,7 +83,7 @@ impl DeclaredNames {
 
     /// Returns the mistake of a name that no target has.
     pub(crate) fn unknown(&self, who: &str, name: &str, at: &SpannedText) -> Diagnostic {
-        let message = format!("{who} needs `{name}`, which is no target");
+        let message = format!("{who} needs `{name}`, which is not a target");
         let mistake = Diagnostic::new("unknown_target", at.place, message, "not a target");
         let base = name.split('[').next().unwrap_or(name);
         if self.by_base.contains_key(base) && base != name {
@@ -128,7 +128,7 @@ pub(crate) fn targets<'a>(
                 Diagnostic::new("duplicate_name", name.place, message, "declared again")
                     .secondary(first.place, "first declared here"),
             );
-            // Nobody knows which of the two is meant.
+            // It is not known which of the two is meant.
             if let Some(base) = names.by_base.get(&name.text) {
                 names.broken.extend(&base.ids);
             }

@@ -47,7 +47,7 @@ impl<'a> FileLoader<'a> {
     /// Returns the nodes of a file and all it includes, in the order of the text.
     ///
     /// # Errors
-    /// The file itself can not be read; a missing include is a mistake instead.
+    /// The file itself cannot be read; a missing include is a mistake instead.
     pub(crate) fn file(&mut self, path: &Path, found: &mut Diagnostics) -> Result<Vec<Node>> {
         let read = read_described(path).context("read", path)?;
         Ok(self.text(path, read, found))
@@ -129,8 +129,8 @@ impl<'a> FileLoader<'a> {
             found.push(Diagnostic::new(
                 "include_cycle",
                 text.place,
-                format!("includes go in a circle: {}", round.join(" -> ")),
-                "comes back here",
+                format!("includes form a cycle: {}", round.join(" -> ")),
+                "closes the cycle here",
             ));
             return Vec::new();
         }
@@ -194,7 +194,7 @@ fn parse(text: &str, cuts: &[usize], file: u16) -> Result<Parsed, KdlError> {
             let (nodes, mistakes): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
             return Ok((nodes.concat(), mistakes.concat()));
         }
-        // What is wrong is told of the text as a whole.
+        // What is wrong is reported of the text as a whole.
     }
     parse(0, text.len())
 }

@@ -83,7 +83,7 @@ fn one(raw: &OsString, masked: &str, escaped: &str) -> Result<Written, String> {
     let path = || RepoPath::new(std::ffi::OsStr::from_bytes(raw));
     let pattern = match (masked.contains(WILDCARDS), masked.ends_with('/')) {
         (true, true) => {
-            return Err("a glob can not name directories; end it with `/**`".into());
+            return Err("a glob cannot name directories; end it with `/**`".into());
         }
         (true, false) => normalised(escaped)?,
         (false, true) => Pattern::Dir(path()),
@@ -101,7 +101,7 @@ fn normalised(text: &str) -> Result<Pattern, String> {
     let rest_at = text[..wild].rfind('/').map_or(0, |slash| slash + 1);
     let rest = &text[rest_at..];
     if rest.split('/').any(|part| part == "..") {
-        return Err("`..` can not follow a wildcard".into());
+        return Err("`..` cannot follow a wildcard".into());
     }
     let glob = match base.as_path().to_str() {
         Some("") => rest.to_owned(),

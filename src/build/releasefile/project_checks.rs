@@ -176,13 +176,10 @@ pub(crate) fn cycles(
         };
         let place = places[from.index()].get(at).copied().unwrap_or_default();
         if seen.insert(place) {
-            let message = format!(
-                "targets need each other in a circle: {}",
-                names.join(" -> ")
-            );
+            let message = format!("targets form a cycle: {}", names.join(" -> "));
             let label = match from == to {
                 true => "needs itself",
-                false => "comes back here",
+                false => "closes the cycle here",
             };
             out.push(Diagnostic::new("cycle", place, message, label));
         }
@@ -196,7 +193,7 @@ pub(crate) fn cycles(
     out
 }
 
-/// Reports inputs that leave the repository and come back into it: by such a name nobody knows
+/// Reports inputs that leave the repository and come back into it: by such a name it is not known
 /// whether a target makes them.
 pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Diagnostic> {
     let mut seen = HashSet::new();
@@ -225,7 +222,7 @@ pub(crate) fn detours(graph: &Graph, root: &Path) -> Vec<Diagnostic> {
 /// target, and for each that a target makes which is not needed.
 ///
 /// # Errors
-/// A directory can not be listed.
+/// A directory cannot be listed.
 ///
 /// Left out are targets whose own mistakes, or whose needs' mistakes, would make an input
 /// look missing.

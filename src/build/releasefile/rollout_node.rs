@@ -140,7 +140,7 @@ fn max_failures(node: &Node, found: &mut Diagnostics) -> Share {
 }
 
 fn bad_share(text: &SpannedText, word: &str, help: &str) -> Diagnostic {
-    let message = format!("`{word}` is no number of hosts");
+    let message = format!("`{word}` is not a number of hosts");
     Diagnostic::new("bad_value", text.place, message, "expected `3` or `25%`").help(help)
 }
 
@@ -164,7 +164,7 @@ fn on_failure(node: &Node, found: &mut Diagnostics) -> OnFailure {
         "back" => OnFailure::Back,
         "stop" => OnFailure::Stop,
         other => {
-            let message = format!("`on-failure` can not be `{other}`");
+            let message = format!("`on-failure` cannot be `{other}`");
             let mistake = Diagnostic::new("bad_value", text.place, message, "not known");
             found.push(with_suggestion(
                 mistake,

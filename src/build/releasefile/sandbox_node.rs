@@ -41,14 +41,14 @@ pub(crate) fn sandbox(node: &Node, scope: &NameScope, found: &mut Diagnostics) -
     for child in node.children.iter().filter(|c| c.is("read")) {
         child.is_plain(found);
         for text in child.texts("a directory of tools, such as `\"~/.rustup\"`", found) {
-            let mistake = "is no directory of tools: it is relative";
+            let mistake = "is not a directory of tools: it is relative";
             sandbox.read.extend(far(&text, scope, mistake, found));
         }
     }
     for child in node.children.iter().filter(|c| c.is("connect")) {
         child.is_plain(found);
         for text in child.texts("a socket, such as `\"/run/docker.sock\"`", found) {
-            let mistake = "is no socket of this machine: it is relative";
+            let mistake = "is not a socket of this machine: it is relative";
             sandbox.connect.extend(far(&text, scope, mistake, found));
         }
     }

@@ -59,7 +59,7 @@ impl Vars {
         self.text_bytes.get()
     }
 
-    /// Returns a warning for each variable that nobody asked for.
+    /// Returns a warning for each unused variable.
     pub(crate) fn unused(&self) -> Vec<Diagnostic> {
         let used = self.used.borrow();
         let warning = |(name, place): (&String, &Span)| {
@@ -237,7 +237,7 @@ impl<'a> NameScope<'a> {
         self.reported(parsed.bind(&|n| self.get(n)), text, found)
     }
 
-    /// Parses a text and reports the names that nobody will know.
+    /// Parses a text and reports the names that are never known.
     pub(crate) fn parse(
         &self,
         text: &SpannedText,
@@ -279,7 +279,7 @@ impl<'a> NameScope<'a> {
                 found.push(Diagnostic::new(
                     "not_utf8",
                     text.place,
-                    format!("`{}` is not UTF-8, and can not stand here", shown(&word)),
+                    format!("`{}` is not UTF-8, and cannot stand here", shown(&word)),
                     "stands for a name that is not UTF-8",
                 ));
                 None
@@ -355,13 +355,13 @@ impl<'a> NameScope<'a> {
     }
 }
 
-/// Returns a mistake if `name` can not stand between braces or means something else.
+/// Returns a mistake if `name` cannot stand between braces or means something else.
 pub(crate) fn bad_name(what: &str, name: &SpannedText) -> Option<Diagnostic> {
     let text = &name.text;
     let has_head = RESERVED_HEADS.iter().any(|head| text.starts_with(head));
     if has_head || RESERVED.contains(&text.as_str()) {
         let message =
-            format!("{what} can not be called `{text}`: the name has a meaning of its own");
+            format!("{what} cannot be called `{text}`: the name has a meaning of its own");
         return Some(Diagnostic::new(
             "reserved_name",
             name.place,
@@ -373,7 +373,7 @@ pub(crate) fn bad_name(what: &str, name: &SpannedText) -> Option<Diagnostic> {
     let is_rest = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let is_good = text.starts_with(is_start) && text.chars().all(is_rest);
     (!is_good).then(|| {
-        let message = format!("{what} can not be called `{text}`");
+        let message = format!("{what} cannot be called `{text}`");
         Diagnostic::new("bad_name", name.place, message, "not a name").help(match what == "a use" && text.contains('{') {
             true => {
                 "a name has no `{…}`: what names a value of `each` elsewhere is done for each, as `name[value]`"

@@ -320,7 +320,7 @@ fn env(
             let (code, message) = match is_bad {
                 true => (
                     "bad_name",
-                    format!("`{}` is no name of a variable", name.text),
+                    format!("`{}` is not a variable name", name.text),
                 ),
                 false => (
                     "duplicate_name",
@@ -522,12 +522,11 @@ impl DeferredNames for RuntimeNames<'_> {
                 Some((message, "write the path itself, or use a `var`".into()))
             }
             "out" => say(
-                "`{out}` stands for no file: the target has no `outputs`",
+                "`{out}` has no file: the target has no `outputs`",
                 "add `outputs \"…\"`",
             ),
             "in" | "inputs" => {
-                let message =
-                    format!("`{{{name}}}` stands for no file: the target has no `inputs`");
+                let message = format!("`{{{name}}}` has no file: the target has no `inputs`");
                 Some((message, "add `inputs \"…\"`".into()))
             }
             "version" => say(
@@ -536,7 +535,7 @@ impl DeferredNames for RuntimeNames<'_> {
             ),
             _ => match self.needed(name) {
                 Some(_) => Some((
-                    format!("`{{{name}}}` stands for no file: that target has no `outputs`"),
+                    format!("`{{{name}}}` has no file: that target has no `outputs`"),
                     "needing it is enough, if only its success matters".into(),
                 )),
                 None if self.names.find(name).is_some() => Some((

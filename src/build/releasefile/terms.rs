@@ -44,7 +44,7 @@ pub(super) fn approval_of(
             "bad_number",
             place,
             message,
-            "never so many",
+            "more than that",
         ));
     }
     Some(ApprovalRule {
@@ -57,7 +57,7 @@ pub(super) fn approval_of(
 /// Reads `lease "60s"`: shorter than a second is no time for a line to be slow.
 pub(super) fn lease_of(node: &Node, found: &mut Diagnostics) -> Option<Duration> {
     node.is_plain(found);
-    let scalar = node.only_arg("how long it holds unheard of", found)?;
+    let scalar = node.only_arg("how long it holds without a heartbeat", found)?;
     let lease = scalar.duration(found)?;
     if lease < Duration::from_secs(1) {
         found.push(
@@ -67,7 +67,7 @@ pub(super) fn lease_of(node: &Node, found: &mut Diagnostics) -> Option<Duration>
                 "a lease holds for a second at least",
                 "too short",
             )
-            .help("a line that is slow for a moment must not lose it: write `\"30s\"` or more"),
+            .help("a short delay of the connection must not lose it: write `\"30s\"` or more"),
         );
     }
     Some(lease)

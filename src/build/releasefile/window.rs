@@ -30,7 +30,7 @@ fn one(node: &Node, found: &mut Diagnostics) -> Window {
     if let Some(zone) = &zone
         && !is_zone(&zone.text)
     {
-        let message = format!("`{}` is no name of a time zone", zone.text);
+        let message = format!("`{}` is not a time zone name", zone.text);
         found.push(
             Diagnostic::new("bad_window", zone.place, message, "not a zone")
                 .help("write `America/Montreal`, `UTC` or `local`"),

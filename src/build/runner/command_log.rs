@@ -116,11 +116,11 @@ impl CommandLog {
         moved.file.seek(SeekFrom::Start(from))?;
         let mut rest = At(&self.file, from).take(len.saturating_sub(from));
         moved.len += io::copy(&mut rest, &mut moved.file)?;
-        // The mark stays: it tells whether somebody has emptied the file.
+        // The mark stays: it tells whether the file was emptied.
         let (start, end) = (from.max(PAGE) / PAGE * PAGE, moved.len / PAGE * PAGE);
         if end > start {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            // Where that cannot be done the memory is given back with the file.
+            // Where that cannot be done the memory is released with the file.
             let _ = fallocate(&self.file, flags, start, end - start);
         }
         Ok(())

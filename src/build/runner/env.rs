@@ -71,7 +71,7 @@ pub(super) fn jobserver_env(client: &jobserver::Client) -> Vec<(OsString, OsStri
             reason = "the crate tells its descriptors as numbers only"
         )]
         let pipe = unsafe { BorrowedFd::borrow_raw(number) };
-        // An inner make that can not inherit it warns and uses one job.
+        // An inner make that cannot inherit it warns and uses one job.
         let _ = rustix::io::fcntl_setfd(pipe, rustix::io::FdFlags::empty());
     }
     slots

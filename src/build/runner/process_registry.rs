@@ -6,7 +6,7 @@
 //! environment. A `rel` may be killed before it has entered what it just started; so the first
 //! line is `!BIRTH SESSION BOOT NAMESPACE DEVICE INODE` of `rel` itself and the last one `end`,
 //! and where that is missing, all processes are asked for a mark of this checkout. In another
-//! boot or PID namespace the same numbers are somebody else's: such a register names nobody here.
+//! boot or PID namespace the same numbers are of other processes: such a register names no process here.
 //! Nor does one that is another file than it says: it came with a copy of the checkout it was
 //! written in.
 //!
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An open register.
 pub struct ProcessRegistry {
     file: File,
-    /// Where its numbers mean something, as far as can be told.
+    /// Where its numbers mean something, as far as can be reported.
     place: Option<String>,
     is_used: AtomicBool,
 }
@@ -60,7 +60,7 @@ struct Entry {
 
 impl ProcessRegistry {
     /// Ends what a killed `rel` left running, and opens an empty register. The lock of the
-    /// checkout at `root` must be held: whoever is registered then is an orphan.
+    /// checkout at `root` must be held: a process that is registered then is an orphan.
     ///
     /// # Errors
     /// The file cannot be opened or emptied.

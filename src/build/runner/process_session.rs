@@ -87,7 +87,7 @@ impl Leader {
     /// Waits for its end, and reaps it.
     ///
     /// # Errors
-    /// Somebody else has reaped it.
+    /// Another thread has reaped it.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         loop {
             match waitid(WaitId::Pid(self.0), WaitIdOptions::EXITED) {
@@ -170,7 +170,7 @@ impl Attributes {
     fn new() -> io::Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: each is filled in before it is used, and copied by whoever is given it.
+        // SAFETY: each is filled in before it is used, and copied by the call that gets it.
         unsafe {
             checked(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
             let mut attributes = Self(attributes.assume_init());

@@ -31,7 +31,7 @@ const FILES_BYTES_MAX: usize = 64 << 20;
 const KNOWN_BYTES_MAX: usize = 16 << 20;
 /// What one costs beside its bytes.
 const ENTRY_BYTES: usize = 128;
-/// Addresses, and sockets, that are told.
+/// Addresses, and sockets, that are reported.
 const TOLD_MAX: usize = 1000;
 /// Processes after which those that have ended are forgotten.
 const PROCESSES_MAX: usize = 4096;
@@ -98,8 +98,8 @@ impl AccessLog {
 /// A path as it was written, and what is done with it.
 type Asked = (PathBuf, AccessKind, bool);
 
-/// Answers calls until nobody is left to make one, or `stop` is closed. Connections are made by
-/// whoever hears of them through `connections`.
+/// Answers calls until no process is left to make one, or `stop` is closed. Connections are made by
+/// the receiver of `connections`.
 pub(super) fn watch(
     listener: &Arc<SeccompListener>,
     stop: &PipeReader,
@@ -157,9 +157,9 @@ struct Notes<'a> {
 }
 
 impl Notes<'_> {
-    /// Notes a call; returns its answer, unless somebody else gives that.
+    /// Notes a call; returns its answer, unless another thread gives that.
     fn note(&mut self, call: &Syscall) -> Option<SyscallAnswer> {
-        // Whoever asks moves itself, or a child, which may never ask for anything.
+        // The process that asks moves itself, or a child, which may never ask for anything.
         let other = call.args[0] as u32;
         let is_child = || {
             let parent = Process::at(other as i32).map(|process| process.parent);
@@ -330,7 +330,7 @@ impl Notes<'_> {
             Ok(request) => SocketRequest { file, ..request },
             Err(error) => return Ok(Some(SyscallAnswer::Fail(error.raw_os_error()))),
         };
-        // Somebody listens as long as this thread does.
+        // There is a receiver as long as this thread does.
         let is_sent = self.connections.send(request).is_ok();
         Ok((!is_sent).then_some(SyscallAnswer::Fail(libc::ECONNREFUSED)))
     }
@@ -340,7 +340,7 @@ impl Notes<'_> {
         let path = absolute(written.to_owned(), pid, DirFd::Here).ok_or(libc::ENOENT)?;
         let real = resolve(&path, pid, true).real;
         let (file, real) = sockets::opened(&real).map_err(|error| {
-            // Whether anything is there is not told either.
+            // Whether anything is there is unknown either.
             let is_open = rules.opens_socket(&path);
             if is_open {
                 error.raw_os_error()

@@ -99,7 +99,7 @@ const OLD_WATCHED: &[c_long] = &[
 const OLD_WATCHED: &[c_long] = &[];
 
 /// Calls that no command needs and by which a privileged one acts on the machine: they fail with
-/// `EPERM` whoever asks.
+/// `EPERM` for every caller.
 const REFUSED: &[c_long] = &[
     // Paths would lead elsewhere than the watcher thinks.
     libc::SYS_chroot,
@@ -152,7 +152,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_ioperm,
 ];
 
-/// Calls that cannot be done for a command, and that whoever finds them missing does without.
+/// Calls that cannot be done for a command, and that callers do without where they are missing.
 const MISSING: &[c_long] = &[late::SETXATTRAT, late::REMOVEXATTRAT, late::FILE_SETATTR];
 
 /// Queues with names that all processes of the machine share.
@@ -184,8 +184,8 @@ const SIGNALS: &[c_long] = &[
 const OWNER_COMMANDS: [u32; 2] = [8, 15];
 const OWNER_IOCTLS: [u32; 2] = [0x8901, 0x8902];
 
-/// F_SETLEASE and F_NOTIFY, and F_SETDELEG of Linux 6.19: whoever may read a file could keep others
-/// from opening it, or be told of what they do with it.
+/// F_SETLEASE and F_NOTIFY, and F_SETDELEG of Linux 6.19: a process that may read a file could keep others
+/// from opening it, or be reported of what they do with it.
 const REFUSED_FILE_COMMANDS: [u32; 3] = [1024, 1026, 1040];
 
 /// TIOCSTI and TIOCLINUX type into a terminal, TIOCCONS takes its output away; FS_IOC_SETVERSION

@@ -71,7 +71,7 @@ fn is_inside(pid: i32, caller: u32, seen: &AccessLog) -> bool {
     false
 }
 
-/// Returns whether a group is in the session of the caller, in which nobody else is.
+/// Returns whether a group is in the session of the caller, in which no other process is.
 fn is_group_inside(group: i32, caller: u32) -> bool {
     let session = |pid: i32| Process::at(pid).map(|process| process.session);
     let own = i32::try_from(caller).ok().and_then(session);

@@ -1,6 +1,6 @@
 //! What a path leads to for another process, which is watched.
 //!
-//! `/proc/self` is whoever asks, so a link that leads there leads the watcher elsewhere. The
+//! `/proc/self` is the process that asks, so a link that leads there leads the watcher elsewhere. The
 //! kernel says when a path goes through one of `/proc`'s own links; only then each link is
 //! read here.
 

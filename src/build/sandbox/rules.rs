@@ -1,6 +1,6 @@
 //! What a sandboxed command may read and write, as Landlock rules.
 //!
-//! Landlock's rules open whole hierarchies and can not close a part of one again. So a
+//! Landlock's rules open whole hierarchies and cannot close a part of one again. So a
 //! directory that the repository lies in (`/usr/src/app`, `/opt/ci/…`) is opened child by
 //! child, past the one that leads to the repository.
 
@@ -34,7 +34,7 @@ const SYSTEM: [&str; 16] = [
     "/run/systemd/resolve",
 ];
 
-/// Those of which every part belongs to somebody else: of these, the part that the repository or
+/// Those of which every part belongs to another user: of these, the part that the repository or
 /// the home lies in is closed as a whole.
 const SHARED: [&str; 2] = ["/opt", "/var/lib"];
 
@@ -153,7 +153,7 @@ impl Rules {
     /// Restricts the calling thread, and all that it starts, for ever.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel can not enforce all of it: what is less than asked for
+    /// `Unsupported` where the kernel cannot enforce all of it: what is less than asked for
     /// would prove nothing. What does not exist needs no rule and is left out.
     pub(super) fn enforce(&self, log: Option<&Path>) -> io::Result<()> {
         let unsupported = || {

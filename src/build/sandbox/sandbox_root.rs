@@ -239,7 +239,7 @@ impl SandboxRoot {
     /// Keeps what can be used again.
     fn recycle(&self) {
         for (path, signature) in &self.placed {
-            // What its owner can not write to can not be filled again.
+            // What its owner cannot write to cannot be filled again.
             if signature.mode & 0o170_200 == 0o100_200 {
                 self.pool.keep_file(path);
             }
@@ -306,7 +306,7 @@ impl Drop for SandboxRoot {
         if self.is_reusable {
             self.recycle();
         }
-        // What can not be removed now goes when the next stage is set up.
+        // What cannot be removed now goes when the next stage is set up.
         let _ = clear(&self.slot);
     }
 }

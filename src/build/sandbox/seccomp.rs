@@ -7,7 +7,7 @@
 //! between fork and exec, which keeps the standard library from `posix_spawn`.
 //!
 //! A call that goes on after a look goes on as it was made: a program that changes what stands at
-//! an address meanwhile deceives whoever looked. So only calls go on that Landlock refuses itself
+//! an address meanwhile deceives the one that looked. So only calls go on that Landlock refuses itself
 //! or that tell something; those that change something are done by the listener in the program's
 //! stead (`syscalls_in_stead.rs`).
 
@@ -55,7 +55,7 @@ pub enum Notification {
     Call(Syscall),
     /// A call whose process was killed meanwhile.
     Nothing,
-    /// Nobody is left to make a call.
+    /// No process is left to make a call.
     End,
     /// The stop was given first.
     Stopped,

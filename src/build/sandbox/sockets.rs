@@ -150,14 +150,14 @@ fn address_of(file: &OwnedFd) -> Vec<u8> {
 #[expect(unsafe_code, reason = "an address of any family, as it was written")]
 fn connect(socket: &OwnedFd, address: &[u8]) -> Result<(), Errno> {
     let len = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::INVAL)?;
-    // SAFETY: the address lives as long as the call, and is as long as it is said to be.
+    // SAFETY: the address lives as long as the call, and is as long as it is stated to be.
     match unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), len) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::CONNREFUSED)),
     }
 }
 
-/// Makes connections until nobody asks for one any more.
+/// Makes connections until all senders are gone.
 pub fn serve(requests: &Receiver<SocketRequest>) {
     let waited_for = Arc::new(AtomicUsize::new(0));
     for request in requests {

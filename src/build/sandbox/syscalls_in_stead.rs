@@ -125,7 +125,7 @@ pub fn change(
     let file = opened(call.pid, object)?;
     let change = read(call).map_err(|_| Errno::FAULT)??.outer(call.pid)?;
     let (_, rights) = of_thread(call.pid).ok_or(Errno::PERM)?;
-    // Whoever has this number now was not asked.
+    // The process that has this number now was not asked.
     if !is_waiting() {
         return Err(Errno::SRCH);
     }

@@ -295,8 +295,10 @@ impl StalenessChecker<'_> {
     fn unreadable(&self, target: &Target, path: &RepoPath) -> Box<Error> {
         let name = &target.name;
         match self.digests.is_directory(path) {
-            Ok(Some(_)) => Error::failed(format!("input `{path}` of `{name}` is no regular file"))
-                .help("exclude it with a `!` pattern"),
+            Ok(Some(_)) => {
+                Error::failed(format!("input `{path}` of `{name}` is not a regular file"))
+                    .help("exclude it with a `!` pattern")
+            }
             _ => Error::failed(format!("input `{path}` of `{name}` does not exist"))
                 .help("create it, or correct `inputs`"),
         }

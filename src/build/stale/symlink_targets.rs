@@ -1,4 +1,4 @@
-//! What links lead to: whoever reads a link reads that.
+//! The targets of symbolic links: a read of the link reads that.
 //!
 //! An input may be, by another name, what a target makes: that must be needed. As an output a link
 //! counts by its text. For those who need it, what it leads to counts as well, unless that is made
@@ -117,7 +117,7 @@ impl StalenessChecker<'_> {
     }
 
     fn check_name(&self, target: &Target, path: &RepoPath, real: &RepoPath) -> Result<()> {
-        // A link to a directory counts by its text: nobody reads through it that did not say so.
+        // A link to a directory counts by its text: a target that reads through it declares that.
         let is_file = real.is_inside() && !real.to_absolute(self.digests.root()).is_dir();
         let maker = is_file.then(|| self.stranger(target, real)).flatten();
         match maker {
@@ -137,7 +137,7 @@ impl StalenessChecker<'_> {
     }
 
     /// Returns the files below a directory that no key holds, but not those of targets that are
-    /// not needed: nobody knows whether they are meant.
+    /// not needed: it is not known whether they are meant.
     fn below(&self, target: &Target, dir: &RepoPath) -> Result<Vec<(RepoPath, Content)>> {
         let mut files = glob::name(&[Input::below(dir.clone())], self.digests)?.walked;
         files.retain(|p| !self.is_in_key(target, p) && self.stranger(target, p).is_none());

@@ -33,14 +33,14 @@ pub struct ApprovalView {
     pub artifacts: Vec<ArtifactCheck>,
 }
 
-/// Returns a saved plan for whoever may approve it. `plan` has the texts of this checkout.
+/// Returns a saved plan for the users who may approve it. `plan` has the texts of this checkout.
 pub fn text(screen: TermOptions, saved: &PlanFile, plan: &Plan, given: &ApprovalView) -> Text {
     let mut text = Text::new();
     let body = &saved.body;
     let digest = saved.digest.get(..12).unwrap_or(&saved.digest);
     text.line(format_args!("plan {digest} of `{}`", given.purpose));
     let (user, when) = (&body.made_by, shown_date(body.made_at));
-    let maker = format!("{user}, {when} UTC (nobody has checked that)");
+    let maker = format!("{user}, {when} UTC (not verified)");
     let maker = [(String::from("made by"), maker)];
     for (name, value) in maker.iter().chain(&given.inputs) {
         text.line(screen.paint(DIM, format_args!("  {name:10}")) + "  " + value);
@@ -50,9 +50,9 @@ pub fn text(screen: TermOptions, saved: &PlanFile, plan: &Plan, given: &Approval
         let name = screen.paint(DIM, format_args!("  {:10}", "artifact"));
         let line = name + format_args!("  {}  {digest}  ", one.target);
         text.line(match one.is_same {
-            Some(true) => line + "is what stands here",
-            Some(false) => line + screen.paint(WARN, "is not what stands here"),
-            None => line + screen.paint(WARN, "is not made here: nobody has checked its content"),
+            Some(true) => line + "is the same here",
+            Some(false) => line + screen.paint(WARN, "differs here"),
+            None => line + screen.paint(WARN, "is not built here: its content was not checked"),
         });
     }
     text.line(
@@ -62,7 +62,7 @@ pub fn text(screen: TermOptions, saved: &PlanFile, plan: &Plan, given: &Approval
     text += ways_back(screen, plan);
     text += losses(screen, &plan.destructive);
     text.line(
-        "what hosts said, by the file; `rel apply` asks them again and refuses what is not so:",
+        "answers of hosts, according to the file; `rel apply` asks again and stops at a difference:",
     );
     text += claims_text(screen, plan);
     text.line(counts(plan));

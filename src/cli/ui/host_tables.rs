@@ -72,7 +72,7 @@ pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
                 said.push(format!("since {time} by {by}"));
             }
             _ if host.state == HostStanding::Down => said.extend(host.reason.clone()),
-            // Somebody else has changed it, nobody knows when.
+            // It was changed by hand, at an unknown time.
             _ if host.is_released => {}
             _ => said.push("never released to".into()),
         }
@@ -104,7 +104,7 @@ pub fn status_text(screen: TermOptions, hosts: &[HostStatus]) -> Text {
         }
         for one in &host.orphans {
             let rest = format!(
-                "service `{}` of use `{}`, which is not in the Releasefile any more",
+                "service `{}` of use `{}`, which is no longer in the Releasefile",
                 one.service, one.label
             );
             let word = screen.paint(WARN, format_args!("{:>7}", "orphan"));
@@ -127,7 +127,7 @@ pub fn history_text(screen: TermOptions, history: &History, more: usize) -> Text
     for run in runs {
         let (style, word) = match run.end {
             RunResult::Ok => (OK, "ok"),
-            RunResult::WentBack => (ERROR, "went back"),
+            RunResult::WentBack => (ERROR, "undone"),
             RunResult::Failed => (ERROR, "failed"),
             RunResult::Interrupted => (WARN, "interrupted"),
             RunResult::RolledBack => (WARN, "rolled back"),
@@ -163,9 +163,9 @@ pub fn history_text(screen: TermOptions, history: &History, more: usize) -> Text
     }
     if runs.is_empty() {
         text.line(match (history.down.is_empty(), history.is_any_up) {
-            (true, _) => "the hosts know of no run",
-            (_, true) => "the other hosts know of no run",
-            _ => "no host answers: what ran is not known",
+            (true, _) => "no run is recorded on the hosts",
+            (_, true) => "no run is recorded on the other hosts",
+            _ => "no host answers: earlier runs are unknown",
         });
     }
     if more > 0 {
@@ -173,9 +173,7 @@ pub fn history_text(screen: TermOptions, history: &History, more: usize) -> Text
     }
     if history.is_shortened {
         let least = RUNS_KEPT + 1;
-        text.line(format_args!(
-            "what ran before these is told with `-n {least}` or more"
-        ));
+        text.line(format_args!("`-n {least}` or more shows earlier runs"));
     }
     text
 }

@@ -52,7 +52,7 @@ impl LiveProgress {
             .with_key(
                 "work",
                 move |_: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                    // Nothing can be done about a line that can not be written.
+                    // Nothing can be done about a line that cannot be written.
                     let _ = out.write_str(work_line(&shared, screen.width).as_str());
                 },
             );

@@ -38,13 +38,11 @@ pub fn attached_text(screen: TermOptions, purpose: &str, attached: &Attached) ->
     let mut text = Text::new();
     if attached.endings.is_empty() {
         text.line(match (attached.down.is_empty(), attached.is_any_up) {
-            (true, _) => format!("rel: nothing goes on detached on the hosts of `{purpose}`"),
+            (true, _) => format!("rel: no detached step runs on the hosts of `{purpose}`"),
             (_, true) => {
-                format!("rel: nothing goes on detached on the other hosts of `{purpose}`")
+                format!("rel: no detached step runs on the other hosts of `{purpose}`")
             }
-            _ => format!(
-                "rel: nothing is known of what goes on detached: no host of `{purpose}` answers"
-            ),
+            _ => format!("rel: detached steps are unknown: no host of `{purpose}` answers"),
         });
     }
     for one in &attached.endings {
@@ -54,18 +52,17 @@ pub fn attached_text(screen: TermOptions, purpose: &str, attached: &Attached) ->
                 format!("stopped, exit status {}", status.unwrap_or(137)),
             ),
             (_, DetachedState::Ended, Some(0)) => {
-                (OK, format!("ended well: `rel {purpose}` goes on behind it"))
+                (OK, format!("succeeded: `rel {purpose}` continues after it"))
             }
             (_, DetachedState::Ended, Some(status)) => {
                 (ERROR, format!("ended with exit status {status}"))
             }
-            (_, DetachedState::Restarted, _) => (
-                ERROR,
-                String::from("died with its host, which was started anew"),
-            ),
+            (_, DetachedState::Restarted, _) => {
+                (ERROR, String::from("was ended by a restart of its host"))
+            }
             _ => (
                 ERROR,
-                String::from("was killed on its host, nobody knows how far it came"),
+                String::from("was killed on its host, at an unknown point"),
             ),
         };
         let host = Text::from("rel: ") + screen.paint(NAME, &one.host);
@@ -73,7 +70,7 @@ pub fn attached_text(screen: TermOptions, purpose: &str, attached: &Attached) ->
     }
     for host in &attached.down {
         let host = Text::from("rel: ") + screen.paint(NAME, host);
-        let said = "does not answer: nobody knows what goes on there";
+        let said = "does not answer: its detached steps are unknown";
         text.line(host + "  " + screen.paint(ERROR, said));
     }
     text

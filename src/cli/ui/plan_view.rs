@@ -18,7 +18,7 @@ pub fn plan_text(screen: TermOptions, plan: &Plan) -> Text {
         for scope in scopes {
             let host = screen.paint(NAME, host);
             let word = screen.paint(WARN, "pending");
-            let rest = format_args!("  the end of `{scope}`: before anything else");
+            let rest = format_args!("  the end of `{scope}`: first");
             text.line(host + "  " + word + rest);
         }
     }
@@ -26,7 +26,7 @@ pub fn plan_text(screen: TermOptions, plan: &Plan) -> Text {
         for one in running {
             let word = screen.paint(WARN, "orphan");
             let rest = format!(
-                "  service `{}` of use `{}`, which is not in the Releasefile any more: `--remove-orphans` ends it",
+                "  service `{}` of use `{}`, which is no longer in the Releasefile: `--remove-orphans` ends it",
                 one.service, one.label
             );
             text.line(screen.paint(NAME, host) + "  " + word + rest.as_str());
@@ -84,7 +84,7 @@ pub(super) fn counts(plan: &Plan) -> String {
         (n, more) => format!("{n} {} would run, {more} not known yet", plural(n, "step")),
     };
     format!(
-        "{}: {counts}, {} fresh, on {} {}{}",
+        "{}: {counts}, {} up to date, on {} {}{}",
         plan.environment,
         plan.fresh,
         hosts.len(),
@@ -101,7 +101,7 @@ pub(super) fn blocked_text(screen: TermOptions, blocked: &[FailedCheck]) -> Text
             CheckKind::Guard => format!("stopped by the guard `{}`", blocked.guard),
             CheckKind::Foreign => format!("`{}/{}` is refused", blocked.label, blocked.guard),
             CheckKind::WayBack => format!(
-                "the way back of `{}/{}` would not work",
+                "the rollback of `{}/{}` would fail",
                 blocked.label, blocked.guard
             ),
         };
@@ -132,7 +132,7 @@ fn unasked_text(screen: TermOptions, plan: &Plan) -> Text {
 /// Stands before what belongs to a step or a guard.
 pub(super) const INDENT: &str = "           ";
 
-/// Returns a line for each use that would run: which of its steps can be taken back.
+/// Returns a line for each use that would run: which of its steps can be rolled back.
 pub(super) fn ways_back(screen: TermOptions, plan: &Plan) -> Text {
     let mut uses: Vec<(&str, [Vec<&str>; 2])> = Vec::new();
     for job in &plan.jobs {
@@ -158,10 +158,10 @@ pub(super) fn ways_back(screen: TermOptions, plan: &Plan) -> Text {
     for (label, [known, none]) in uses {
         let mut parts = Vec::new();
         if !known.is_empty() {
-            parts.push(format!("way back: {}", known.join(" ")));
+            parts.push(format!("rollback: {}", known.join(" ")));
         }
         if !none.is_empty() {
-            parts.push(format!("no way back: {}", none.join(" ")));
+            parts.push(format!("no rollback: {}", none.join(" ")));
         }
         text.line(screen.paint(NAME, label) + "  " + screen.paint(DIM, parts.join("; ")));
     }
@@ -187,13 +187,8 @@ pub fn question(screen: TermOptions, all: &[Destruction]) -> Text {
     let count = all.len();
     losses(screen, all)
         + format_args!(
-            "{count} destructive {}: what {} is lost for good. Go on? [y/N] ",
+            "{count} destructive {}: the data is lost for good. Continue? [y/N] ",
             plural(count, "step"),
-            if count == 1 {
-                "it destroys"
-            } else {
-                "they destroy"
-            },
         )
 }
 
@@ -205,7 +200,7 @@ fn other_detached(screen: TermOptions, plan: &Plan) -> Text {
         let word = screen.paint(WARN, "running");
         let (step, since) = (&one.step, age_of(one.age));
         let rest = format_args!(
-            "  `{step}`, detached since {since}: nothing is changed there before its end"
+            "  `{step}`, detached since {since}: nothing is changed there before it ends"
         );
         text.line(host + "  " + word + rest);
     }
@@ -272,7 +267,7 @@ fn verdict_text(screen: TermOptions, verdict: StepVerdict) -> Text {
 pub(super) fn foreign_text(screen: TermOptions, step: &PlannedStep) -> Text {
     let mut text = Text::new();
     if let Some(foreign) = &step.foreign {
-        let line = format!("writes where others can: {foreign}");
+        let line = format!("writes where other users can: {foreign}");
         text.line(Text::from(INDENT) + screen.paint(WARN, line));
     }
     text
@@ -282,7 +277,7 @@ pub(super) fn foreign_text(screen: TermOptions, step: &PlannedStep) -> Text {
 pub(super) fn difference_text(screen: TermOptions, difference: &Difference) -> Text {
     let sizes = |old: &Option<u64>, new: &u64| match old {
         Some(old) => format!("{old} -> {new} bytes"),
-        None => format!("{new} bytes, where nothing stands"),
+        None => format!("{new} bytes, new file"),
     };
     let mut text = Text::new();
     let said = match &difference.change {
@@ -297,18 +292,18 @@ pub(super) fn difference_text(screen: TermOptions, difference: &Difference) -> T
             }
             return text;
         }
-        FileChange::Same => String::from("its content stays"),
+        FileChange::Same => String::from("content unchanged"),
         FileChange::Binary { old, new } => format!("not text: {}", sizes(old, new)),
         FileChange::Large { old, new } => format!("too large to be shown: {}", sizes(old, new)),
-        FileChange::Secret => String::from("a secret, which is not shown"),
-        FileChange::Unknown => String::from("what stands there could not be asked"),
-        FileChange::Other => String::from("what stands there is no file"),
+        FileChange::Secret => String::from("secret, not shown"),
+        FileChange::Unknown => String::from("the current content could not be read"),
+        FileChange::Other => String::from("the current path is not a file"),
     };
     text.line(Text::from(INDENT) + screen.paint(DIM, said));
     text
 }
 
-/// Returns the one line at the end of a run: `3 steps ran, 20 fresh, on 2 hosts`.
+/// Returns the one line at the end of a run: `3 steps ran, 20 up to date, on 2 hosts`.
 pub fn outcome_line(environment: &str, outcome: &DeployOutcome) -> String {
     if let Some((_, who)) = &outcome.applied_before {
         return format!(
@@ -321,24 +316,27 @@ pub fn outcome_line(environment: &str, outcome: &DeployOutcome) -> String {
     let guards = outcome.guards;
     let did = match (outcome.ran, outcome.undone) {
         (0, 0) if guards > 0 => {
-            let asked = format!("{guards} {} asked, nothing to do", plural(guards, "guard"));
+            let asked = format!(
+                "{guards} {} checked, nothing to do",
+                plural(guards, "guard")
+            );
             match hosts {
                 0 => asked,
                 _ => format!("{asked}, {on}"),
             }
         }
         (0, 0) => format!(
-            "nothing to do, {} {} fresh, {on}, {trips} round {}",
+            "nothing to do, {} {} up to date, {on}, {trips} round {}",
             outcome.fresh,
             plural(outcome.fresh, "step"),
             plural(trips, "trip")
         ),
         (0, undone) => format!(
-            "went back, {undone} {} undone, {on}",
+            "rolled back, {undone} {} undone, {on}",
             plural(undone, "step")
         ),
         (ran, _) => format!(
-            "{ran} {} ran, {} fresh, {on}",
+            "{ran} {} ran, {} up to date, {on}",
             plural(ran, "step"),
             outcome.fresh
         ),

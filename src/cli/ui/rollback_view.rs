@@ -32,23 +32,23 @@ pub fn text(screen: TermOptions, plan: &RollbackPlan, is_forced: bool) -> Text {
     text += blocked_text(screen, &plan.blocked);
     for differs in plan.differs.iter() {
         let word = match is_forced {
-            true => "overwrites what was changed since",
-            false => "stopped: it was changed since",
+            true => "overwrites a later change",
+            false => "stopped: it was changed afterwards",
         };
         text.line(screen.paint(NAME, &differs.host) + "  " + screen.paint(ERROR, word));
         text.line(Text::from(INDENT) + differs.line().as_str());
     }
     for edited in &plan.edited {
         let word = match is_forced {
-            true => "goes back to what was edited",
-            false => "stopped: it was edited since",
+            true => "restores what was edited",
+            false => "stopped: it was edited afterwards",
         };
         text.line(screen.paint(NAME, &edited.host) + "  " + screen.paint(ERROR, word));
         text.line(Text::from(INDENT) + edited.line().as_str());
     }
     for missing in &plan.missing {
         let word = match is_forced && missing.may_be_forced {
-            true => "goes on without",
+            true => "continues without it",
             false if missing.is_in_the_way => "stopped: something is in the way",
             false => "stopped: something is missing",
         };
@@ -66,7 +66,7 @@ pub fn text(screen: TermOptions, plan: &RollbackPlan, is_forced: bool) -> Text {
     let hosts = plan.hosts();
     let runs = plan.runs.join(" ");
     let said = format!(
-        "{}: {} {} would go back, on {} {}",
+        "{}: {} {} would be rolled back, on {} {}",
         plan.environment,
         plan.steps,
         plural(plan.steps, "step"),

@@ -53,8 +53,8 @@ impl Page {
                 took(run.last.saturating_sub(run.begun)),
                 names(&run.hosts),
             ),
-            (None, true) => String::from("No host knows of a run that came to its end."),
-            (None, false) => String::from("No host was asked: nothing is said of former runs."),
+            (None, true) => String::from("No host has a record of a finished run."),
+            (None, false) => String::from("No host was asked: former runs are unknown."),
         });
         for (host, why) in &book.down {
             self.paragraph(format!("{} did not answer: {why}", code(host)));
@@ -66,7 +66,7 @@ impl Page {
         for (name, desc) in &book.needs {
             let desc = desc.as_ref();
             let desc = desc.map_or(String::new(), |d| format!(": {d}"));
-            self.line(format!("- {} is made and fresh{desc}.", code(name)));
+            self.line(format!("- {} is built and up to date{desc}.", code(name)));
         }
         for (name, ssh) in &book.hosts {
             let how = ssh.as_deref();
@@ -83,7 +83,7 @@ impl Page {
         for part in &book.parts {
             for guard in &part.guards {
                 self.line(format!(
-                    "- The guard {} of {} lets it through on {}; `--override {guard} --reason \"…\"` goes on all the same.",
+                    "- The guard {} of {} lets it through on {}; `--override {guard} --reason \"…\"` overrides it.",
                     code(guard),
                     code(&part.label),
                     names(if part.hosts.is_empty() { &part.held } else { &part.hosts }),
@@ -95,7 +95,7 @@ impl Page {
         }
         for window in &book.windows {
             self.line(format!(
-                "- The time is within {window}; `--override window --reason \"…\"` goes on at another time."
+                "- The time is within {window}; `--override window --reason \"…\"` allows another time."
             ));
         }
         if book
@@ -104,13 +104,13 @@ impl Page {
             .flat_map(|p| &p.steps)
             .any(|s| s.destroys.is_some())
         {
-            self.line("- What is destroyed (below) may be lost: it is asked once, or said by `--confirm`.");
+            self.line("- Data that is destroyed (below) may be lost: confirm it when asked, or with `--confirm`.");
         }
         if let Some(approval) = &book.approval {
             self.line(approved(&book.purpose, approval));
         }
         self.line(format!(
-            "- `rel {} --plan` shows what would happen, and changes nothing.",
+            "- `rel {} --plan` shows what would run, and changes nothing.",
             book.purpose
         ));
         self.line("");
@@ -135,7 +135,7 @@ impl Page {
     fn procedure(&mut self, book: &Runbook) {
         self.paragraph("## Procedure");
         self.paragraph(format!(
-            "`rel {}` does all of this, and leaves out what is as it should be.",
+            "`rel {}` does all of this, and skips steps that are up to date.",
             book.purpose
         ));
         let mut number = 0;
@@ -201,7 +201,7 @@ impl Page {
             (true, _) if !part.held.is_empty() => {
                 format!(", on {}, held back", names(&part.held))
             }
-            (true, _) => String::from(", from the machine of whoever runs it"),
+            (true, _) => String::from(", from the machine of the operator"),
             (_, Some(_)) => String::from(", on the hosts of the wave"),
             _ => format!(", on {}", names(&part.hosts)),
         };
@@ -220,10 +220,10 @@ impl Page {
                 names(&part.after)
             ));
         }
-        if !part.around.is_empty() {
+        if !part.wraps.is_empty() {
             said.push(format!(
                 "It is done when {} will change something, and only then",
-                names(&part.around)
+                names(&part.wraps)
             ));
         }
         if let Some(age) = part.max_age {
@@ -240,22 +240,22 @@ impl Page {
         let purpose = &book.purpose;
         let steps = || book.parts.iter().flat_map(|p| &p.steps);
         self.paragraph("## When something goes wrong");
-        self.line("- A step that fails takes back, in reverse, all that the run had changed. The last line of the run says whether all is as it was before.");
-        self.line(format!("- A run that was cut off (Ctrl-C, a lost line, a crash) takes nothing back: `rel {purpose}` goes on where it stopped, and repeats nothing."));
+        self.line("- If a step fails, all changes of the run are rolled back, in reverse order. The last line of the run reports whether everything was restored.");
+        self.line(format!("- An interrupted run (Ctrl-C, a lost connection, a crash) rolls nothing back: `rel {purpose}` continues where it stopped, and repeats nothing."));
         if steps().any(|s| s.is_scope) {
-            self.line("- Modes that were entered are left, however the run ends; what could not be left is shown by `--plan` as pending.");
+            self.line("- Scopes that were entered are left, however the run ends; `--plan` shows a scope that could not be left as pending.");
         }
         if steps().any(|s| s.is_detached) {
-            self.line(format!("- What goes on without the run is followed by `rel attach {purpose}`, and ended by `rel attach {purpose} --stop`."));
+            self.line(format!("- `rel attach {purpose}` follows detached steps, `rel attach {purpose} --stop` ends them."));
         }
         for rollout in &book.rollouts {
             if rollout.is_stopped {
-                self.line(format!("- In the rollout {} only the wave that failed goes back; those before it stay.", code(&rollout.name)));
+                self.line(format!("- In the rollout {} only the wave that failed is rolled back; earlier waves stay.", code(&rollout.name)));
             }
         }
-        self.line(format!("- `rel log {purpose}` shows the logs on all hosts, `rel status {purpose}` what is live there, `rel history {purpose}` who did what."));
+        self.line(format!("- `rel log {purpose}` shows the logs on all hosts, `rel status {purpose}` the live release, `rel history {purpose}` all runs and their users."));
         self.line("");
-        self.paragraph("## The way back");
+        self.paragraph("## Rollback");
         self.paragraph(format!(
             "`rel {purpose} --rollback` undoes the last release, by the journals of the hosts:"
         ));
@@ -271,7 +271,7 @@ impl Page {
             }
         }
         if !none.is_empty() {
-            self.line(format!("- Nothing takes back {}.", names(&none)));
+            self.line(format!("- Not rolled back: {}.", names(&none)));
         }
     }
 }
@@ -279,7 +279,7 @@ impl Page {
 /// Who must have read a plan before it is carried out.
 fn approved(purpose: &str, approval: &ApprovalDoc) -> String {
     let by = match (approval.by.is_empty(), approval.count) {
-        (true, 1) => String::from("somebody else"),
+        (true, 1) => String::from("another user"),
         (true, count) => format!("{count} others"),
         (false, count) => format!("{count} of {}", names(&approval.by)),
     };
@@ -308,7 +308,7 @@ fn sentence(step: &StepDoc) -> String {
         text.push_str(", verified afterwards");
     }
     if step.is_detached {
-        text.push_str(", goes on when the connection ends");
+        text.push_str(", continues when the connection ends");
     }
     if let Some(seconds) = step.took {
         text.push_str(&format!(" ({})", took(seconds)));

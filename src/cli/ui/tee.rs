@@ -39,7 +39,7 @@ impl<'a> TeeProgress<'a> {
     }
 }
 
-/// Returns what writes to a log until that has `max` bytes, and says so in it. A log that can not
+/// Returns what writes to a log until that has `max` bytes, and says so in it. A log that cannot
 /// be written must not stop what it tells of.
 fn bounded<'a>(file: &'a File, max: usize) -> impl Fn(&Text) + Sync + 'a {
     let written = AtomicUsize::new(0);
@@ -48,7 +48,7 @@ fn bounded<'a>(file: &'a File, max: usize) -> impl Fn(&Text) + Sync + 'a {
         let before = written.fetch_add(bytes.len(), Ordering::Relaxed);
         let part = match before + bytes.len() {
             _ if before > max => return,
-            all if all > max => &b"rel: the log is full: what follows is not kept\n"[..],
+            all if all > max => &b"rel: the log is full: later output is not kept\n"[..],
             _ => bytes,
         };
         let mut file = file;
@@ -85,6 +85,6 @@ mod tests {
         let mut text = String::new();
         file.rewind().expect("seeks");
         file.read_to_string(&mut text).expect("reads");
-        assert_eq!(text, "12\nrel: the log is full: what follows is not kept\n");
+        assert_eq!(text, "12\nrel: the log is full: later output is not kept\n");
     }
 }

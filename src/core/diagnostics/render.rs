@@ -19,7 +19,7 @@ const WHOLE_LINES: usize = 1;
 /// A longer line is not drawn: the renderer counts columns in 16 bits, four of them a tab.
 const LINE_MAX: usize = 10_000;
 
-/// So many mistakes are told at once: more of them have one cause, and nobody reads on.
+/// So many mistakes are reported at once: more of them have one cause, and are not read.
 const SHOWN_MAX: usize = 50;
 
 /// Returns the mistakes as text for people, `width` columns wide, in the order given.
@@ -42,11 +42,9 @@ pub fn report(mistakes: &[Diagnostic], sources: &SourceMap, width: usize, color:
         out.push('\n');
     }
     if let more @ 1.. = mistakes.len().saturating_sub(SHOWN_MAX) {
-        out.push_str(&format!(
-            "and {more} more: they are told when these are mended\n"
-        ));
+        out.push_str(&format!("… and {more} more errors not shown\n"));
     }
-    // The renderer pads lines; nobody wants to select that.
+    // The renderer pads lines, which is in the way when text is selected.
     out.lines()
         .map(|line| line.trim_end())
         .collect::<Vec<_>>()
@@ -75,7 +73,7 @@ impl<'a> Report<'a> {
         // Without a length there is no place, only a file: no picture.
         let is_placed = mistake.place.len > 0 || mistake.code == "syntax";
         let is_drawn = |file: &Lines| is_placed && file.fits(mistake.place);
-        // One picture shows one file; what is not in it is told in words.
+        // One picture shows one file; what is not in it is reported in words.
         let mut words = Vec::new();
         if is_placed && file.as_ref().is_some_and(|f| !is_drawn(f)) {
             let (at, byte) = (sources.locate(mistake.place), mistake.place.start);

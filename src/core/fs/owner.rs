@@ -2,7 +2,7 @@
 //!
 //! A directory that another user may write to lets that user choose what is in it: links that
 //! lead elsewhere, or results that are believed. So what `rel` keeps lies in directories that
-//! belong to its user, and that nobody else may write to.
+//! belong to its user, and that no other user may write to.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Metadata};
@@ -97,7 +97,7 @@ impl Unsafe {
         }
     }
 
-    /// Returns whether somebody else than the owner can replace what lies in a directory, or what
+    /// Returns whether another user than the owner can replace what lies in a directory, or what
     /// a link leads to, of which `lstat` says `meta`.
     fn on_the_way(
         meta: &Metadata,
@@ -105,9 +105,9 @@ impl Unsafe {
         is_owner: impl Fn(u32) -> bool,
     ) -> Option<Self> {
         let (mode, uid) = (meta.mode() & 0o7777, meta.uid());
-        // Where only the owner of a file may remove it nobody else can.
+        // Where only the owner of a file may remove it no other user can.
         let is_kept = !meta.is_dir() || mode & STICKY != 0;
-        // Most systems give each user a group of the same number, with nobody else in it. For root
+        // Most systems give each user a group of the same number, with no other user in it. For root
         // these bits can also be those of an access list.
         let is_own_group = mode & OTHERS_WRITE == 0o020 && meta.gid() == uid && !is_root(uid);
         match () {
@@ -122,7 +122,7 @@ impl Unsafe {
 const LINKS_MAX: usize = 40;
 
 /// Looks at everything on the way to an absolute path, and on the ways that links there lead, as
-/// far as it exists. Returns what somebody else can replace, and so what lies below it.
+/// far as it exists. Returns what another user can replace, and so what lies below it.
 ///
 /// # Errors
 /// Those of the system, and a path of too many links.

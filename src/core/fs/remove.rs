@@ -21,7 +21,7 @@ const OWN: u32 = 0o700;
 /// no link.
 ///
 /// # Errors
-/// `NotFound` if there is none, and what the system says of what can not be removed.
+/// `NotFound` if there is none, and what the system says of what cannot be removed.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let mut at = opened(CWD, path)?;
     // The names on the way to where it is, each with the directory that has it.
@@ -37,7 +37,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             return Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?);
         };
         at = opened(at.as_fd(), c"..")?;
-        // Somebody has moved a directory out of this one.
+        // A process has moved a directory out of this one.
         if identity(&at)? != parent {
             return Err(Errno::NOTEMPTY.into());
         }

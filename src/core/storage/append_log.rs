@@ -104,7 +104,7 @@ impl<V: Serialize + DeserializeOwned> AppendLog<V> {
         }
     }
 
-    /// Reads the ledger at `path`; a missing or foreign file is an empty one. One that can not be
+    /// Reads the ledger at `path`; a missing or foreign file is an empty one. One that cannot be
     /// read just now is not: what is appended to an empty one replaces all that is there.
     pub fn load(path: PathBuf) -> Result<Self> {
         let mut bytes = match fs::read_own(&path) {
@@ -377,7 +377,7 @@ mod tests {
     fn a_ledger_that_can_not_be_read_is_not_an_empty_one() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("ledger");
-        // A directory is there, and can not be read as a file.
+        // A directory is there, and cannot be read as a file.
         std::fs::create_dir(&path).expect("creates");
         let failed = AppendLog::<u32>::load(path).err().expect("fails");
         assert!(failed.message.starts_with("cannot read `"), "{failed}");

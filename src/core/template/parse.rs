@@ -39,7 +39,7 @@ pub(super) struct Parser<'a> {
     word: String,
     /// What the word has so far, quotes aside.
     start: Start,
-    /// Set behind a text that can not be followed: where every further name stands.
+    /// Set behind a text that cannot be followed: where every further name stands.
     lost: Option<&'static str>,
 }
 

@@ -141,7 +141,7 @@ impl<In: Transport> Connector<In> for Trust {
         let host = details.uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| ureq::Error::Tls("the URL's host is no name for a certificate"))?;
+            .map_err(|_| ureq::Error::Tls("the URL's host is not a name for a certificate"))?;
         let mut connection = ClientConnection::new(self.config.clone(), name)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);

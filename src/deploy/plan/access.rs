@@ -17,7 +17,7 @@ pub struct Access {
     pub user: String,
     /// Name of that group; `-` where it is not known.
     pub group: String,
-    /// It belongs to whoever logs in.
+    /// It belongs to the login user.
     pub is_own: bool,
 }
 
@@ -90,7 +90,7 @@ impl Access {
         let mut all = self.differs(draft);
         let has_owner = matches!(&draft.act, ResolvedAction::Write { owner: Some(_), .. });
         if !has_owner && !self.is_own {
-            all.push(("owner", self.owner(), "whoever logs in".into()));
+            all.push(("owner", self.owner(), "the login user".into()));
         }
         let all: Vec<String> = all
             .into_iter()
@@ -101,7 +101,7 @@ impl Access {
 }
 
 /// Returns whether an owner that a step names is this one. One of which only the number is known
-/// is not said to be another.
+/// is not stated to be another.
 fn is_one(wanted: &str, name: &str, number: &str) -> bool {
     let is_number = wanted.bytes().all(|b| b.is_ascii_digit());
     wanted == name || wanted == number || (name == "-" && !is_number)
@@ -186,12 +186,12 @@ mod tests {
             Some("`/f` has the owner root:root, not root:web"),
             Some("owner root:root -> root:web"),
         );
-        // Whose it is counts where a step says so; that it changes hands is told.
+        // Whose it is counts where a step says so; that it changes hands is reported.
         check(
             "-rw-r----- 7 7 ampel ampel 0",
             &write("0640", None),
             None,
-            Some("owner ampel:ampel -> whoever logs in"),
+            Some("owner ampel:ampel -> the login user"),
         );
         // A host that tells only numbers.
         check(

@@ -25,7 +25,7 @@ pub enum Refusal {
     NoInstance(String),
     /// The target makes no file. A group stands for other targets, which are named.
     NoFile(String, Vec<String>),
-    /// Two of its outputs, which would be laid down under one name.
+    /// Two of its outputs, which would be installed under the same name.
     Twins(String, String),
 }
 

@@ -1,4 +1,4 @@
-//! What a plan destroys for good, and the error for a run to which nobody said yes. Pure.
+//! What a plan destroys for good, and the error for a run that was not confirmed. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,18 +33,18 @@ pub fn destructions(jobs: &[PlannedJob]) -> Vec<Destruction> {
     .collect()
 }
 
-/// Returns the error for steps that nobody has confirmed.
+/// Returns the error for steps that were not confirmed.
 pub fn unconfirmed(environment: &str, all: &[Destruction]) -> Box<Error> {
     let count = all.len();
     let mut error = Error::usage(format!(
-        "`{environment}` would do {count} destructive {}, and nobody has confirmed {}",
+        "`{environment}` would do {count} destructive {}, which {} not confirmed",
         plural(count, "step"),
-        if count == 1 { "it" } else { "them" }
+        if count == 1 { "is" } else { "are" }
     ));
     for one in all {
         error = error.note(format!("{} on {}", one.step, one.host), one.lost.clone());
     }
     error.help(format!(
-        "nothing was changed; if that is to be lost: `--confirm {environment}`"
+        "nothing was changed; if this data may be lost: `--confirm {environment}`"
     ))
 }

@@ -54,7 +54,7 @@ fn access_drift(draft: &ResolvedStep, probe: &StepProbe) -> Option<String> {
 }
 
 /// Returns what a step that writes a file changes of who may do what with the one that stands
-/// there, to be told before it is replaced; nothing where that is the `reason`.
+/// there, to be reported before it is replaced; nothing where that is the `reason`.
 pub(in crate::deploy) fn changes_access(
     draft: &ResolvedStep,
     probe: &StepProbe,

@@ -45,7 +45,7 @@ pub struct PlanContext<'a> {
     pub roots: &'a BTreeMap<String, String>,
     /// Which of the hosts that are held back move all the same.
     pub promoted: &'a Promoted,
-    /// Who has which role; `None` before anybody was asked: then all that may have one.
+    /// Who has which role; `None` before any host was asked: then all that may have one.
     pub holders: Option<&'a Roles>,
 }
 
@@ -120,7 +120,7 @@ impl PlanContext<'_> {
         let recipe = self.recipes.of_use(one);
         let recipe = recipe.map_err(|m| wrong(one, m.message))?.ok_or_else(|| {
             wrong(one, format!("there is no recipe `{}`", one.recipe))
-                .help("`rel check` lists the mistakes of the Releasefile")
+                .help("`rel check` lists the errors of the Releasefile")
         })?;
         let recipe = guards::asked_behind(one, &recipe).unwrap_or(recipe);
         let axes = mentioned_axes(one, &self.environment.axes);
@@ -141,7 +141,7 @@ impl PlanContext<'_> {
                     true => vec![Some(localhost::this_machine())],
                     false => vec![None],
                 },
-                // None of them where nobody has a role.
+                // None of them where no host has a role.
                 None => {
                     let hosts = self.hosts_of(one, &one.on, &scope)?;
                     hosts.into_iter().map(Some).collect()
@@ -183,7 +183,7 @@ impl PlanContext<'_> {
         Ok(found)
     }
 
-    /// Returns the hosts whose logs are told: those of all uses, and those that `log` nodes name.
+    /// Returns the hosts whose logs are reported: those of all uses, and those that `log` nodes name.
     pub fn hosts_with_logs(&self) -> Result<BTreeMap<String, Host>> {
         let mut found = self.hosts()?;
         for log in &self.environment.logs {
@@ -413,7 +413,7 @@ impl PlanContext<'_> {
             host: seats.host.map(|h| h.name.clone()),
             from: seats.from.map(|h| h.name.clone()),
             after: one.after.clone(),
-            around: one.around.clone(),
+            wraps: one.wraps.clone(),
             wave: None,
             max_age: one.max_age,
             into_foreign: one.into_foreign,

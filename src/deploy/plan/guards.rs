@@ -33,20 +33,20 @@ pub enum CheckKind {
     /// A guard.
     #[default]
     Guard,
-    /// The way back of a step, which would not work.
+    /// The rollback of a step, which would not work.
     WayBack,
     /// root would write into a directory that another user can change.
     Foreign,
 }
 
-/// A guard that did not succeed, or a way back that would not.
+/// A guard that did not succeed, or a rollback that would not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedCheck {
     /// Where it was asked.
     pub host: String,
     /// The use it belongs to.
     pub label: String,
-    /// Its name; that of the step, where it is a way back.
+    /// Its name; that of the step, where it is a rollback.
     pub guard: String,
     /// Which of both it is.
     #[serde(default)]
@@ -68,7 +68,7 @@ pub struct Unasked {
     pub target: String,
 }
 
-/// Guards that stop nobody, and why.
+/// Guards that were overridden, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Overrides {
@@ -79,7 +79,7 @@ pub struct Overrides {
 }
 
 /// Returns the guards that did not succeed, in the order of the uses; what is held back is not
-/// changed, and stops nobody.
+/// changed, and stops no run.
 pub fn blocked(jobs: &[UseOnHost], seen: &BTreeMap<String, HostState>) -> Vec<FailedCheck> {
     let mut found = Vec::new();
     for job in jobs.iter().filter(|job| !is_held(job)) {
@@ -102,7 +102,7 @@ pub fn blocked(jobs: &[UseOnHost], seen: &BTreeMap<String, HostState>) -> Vec<Fa
     found
 }
 
-/// Returns the guards that can not be asked yet, because texts of theirs are not known.
+/// Returns the guards that cannot be asked yet, because texts of theirs are not known.
 pub fn unasked(jobs: &[UseOnHost]) -> Result<Vec<Unasked>> {
     let mut found = Vec::new();
     for job in jobs.iter().filter(|job| !is_held(job)) {
@@ -142,7 +142,7 @@ pub fn asked_behind(one: &Use, recipe: &Recipe) -> Option<Arc<Recipe>> {
         false => name,
     };
     let steps = guards.into_iter().map(|guard| Step {
-        // Also what nobody released may have changed since: asked in each run. A gate is asked
+        // Also what was not released may have changed since: asked in each run. A gate is asked
         // where a wave changed something.
         check: Some(guard.command.clone()).filter(|_| !one.is_gate),
         // Plans show the first line.
@@ -165,7 +165,7 @@ fn is_held(job: &UseOnHost) -> bool {
 }
 
 impl Overrides {
-    /// Returns whether this guard is gone over.
+    /// Returns whether this guard is overridden.
     pub fn has(&self, guard: &str) -> bool {
         self.guards.iter().any(|g| g == guard)
     }
@@ -201,7 +201,7 @@ impl Overrides {
         let what = match first.stopping {
             CheckKind::Guard => format!("the guard `{}`", first.guard),
             CheckKind::WayBack => format!(
-                "the way back of `{}/{}`, which would not work,",
+                "the rollback of `{}/{}`, which would fail,",
                 first.label, first.guard
             ),
             CheckKind::Foreign => format!("the step `{}/{}`", first.label, first.guard),
@@ -220,7 +220,7 @@ impl Overrides {
         Err(error.help(match first.stopping {
             CheckKind::Foreign => foreign_help(is_by_commands(first, jobs)).to_owned(),
             CheckKind::Guard | CheckKind::WayBack => format!(
-                "nothing was changed; to go on all the same: `--override {} --reason \"…\"`",
+                "nothing was changed; to continue anyway: `--override {} --reason \"…\"`",
                 first.guard
             ),
         }))
@@ -232,9 +232,9 @@ impl Overrides {
         blocked.stopping != CheckKind::Foreign && self.has(&blocked.guard)
     }
 
-    /// Returns the lines that tell the journal of `host` what was gone over, and why.
+    /// Returns the lines that tell the journal of `host` what was overridden, and why.
     pub fn journal_lines(&self, host: &str, plan: &Plan) -> String {
-        // What was asked here is told to all: this machine keeps no journal.
+        // What was asked here is reported to all hosts: this machine keeps no journal.
         let is_told = |b: &&FailedCheck| b.host == host || b.host == LOCALHOST;
         let here = plan.blocked.iter().filter(is_told);
         let over = here.filter(|b| self.goes_over(b));
@@ -267,7 +267,7 @@ pub fn foreign_help(is_by_commands: bool) -> &'static str {
     match is_by_commands {
         true => {
             "nothing was changed; let the commands write into a directory that only root can \
-             change, or log in as its owner: what they do there `into-foreign` cannot make safe"
+             change, or log in as its owner: `into-foreign` cannot make these commands safe"
         }
         false => {
             "nothing was changed; write into a directory that only root can change, log in as \
@@ -280,5 +280,5 @@ pub fn foreign_help(is_by_commands: bool) -> &'static str {
 pub fn outside_window(environment: &str, opens: &str) -> Box<Error> {
     Error::host(format!("`{environment}` is outside its window"))
         .note("window", opens)
-        .help("nothing was changed; to go on all the same: `--override window --reason \"…\"`")
+        .help("nothing was changed; to continue anyway: `--override window --reason \"…\"`")
 }

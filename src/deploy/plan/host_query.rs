@@ -49,11 +49,11 @@ enum QueryItem {
     Fact(String, String, String),
     Check(String),
     Guard(String, String),
-    /// The way back of a step, by its own question.
+    /// The rollback of a step, by its own question.
     UndoCheck(String),
     /// What was edited where the link of a step leads to.
     Edits(String),
-    /// What rel itself would take back, and users: lines that are about steps.
+    /// What rel itself would roll back, and users: lines that are about steps.
     Needed(RollbackNeeds),
     Found(String),
     /// A file with secrets: what is found is known by its keyed hash alone.
@@ -76,7 +76,7 @@ pub enum QueryScope {
     Past,
     /// Also what takes long: whether what links lead to is as it was laid down.
     Deep,
-    /// What decides about a way back: of the uses nothing but the guards that are asked then.
+    /// What decides about a rollback: of the uses nothing but the guards that are asked then.
     Back,
 }
 
@@ -96,7 +96,7 @@ for s in "$rel_state"/services/*/use; do
     fi
 done"#;
 
-/// Says why a journal can not be kept, changing nothing. root may write everywhere, says the
+/// Says why a journal cannot be kept, changing nothing. root may write everywhere, says the
 /// kernel, also where no file can be made.
 const WRITABLE: &str = r#"d=$rel_state
 until [ -e "$d" ]; do d=${d%/*} d=${d:-/}; done
@@ -104,11 +104,11 @@ case $d/ in
 /proc/* | /sys/*) printf 'no file can be made in %s\n' "$d" ;;
 *)
     if [ ! -d "$d" ]; then
-        printf '%s is no directory\n' "$d"
+        printf '%s is not a directory\n' "$d"
     elif ! [ -w "$d" -a -x "$d" ]; then
-        printf '%s can not be written\n' "$d"
+        printf '%s cannot be written\n' "$d"
     elif [ -e "$rel_state/journal" ] && [ ! -w "$rel_state/journal" ]; then
-        printf 'the journal can not be written\n'
+        printf 'the journal cannot be written\n'
     fi
     ;;
 esac"#;
@@ -204,7 +204,7 @@ impl HostQuery {
     fn about_blobs(&mut self, blobs: BTreeSet<String>) {
         for blob in blobs {
             let path = format!("\"$rel_state\"/blobs/{}", quote(&blob));
-            // A link says where it was moved, and that is nobody's to count on.
+            // A link says where it was moved, and that is not reliable.
             let script = format!("if [ -d {path} ] && [ ! -L {path} ]; then printf yes; fi");
             self.look(QueryItem::Blob(blob), &script);
         }
@@ -417,7 +417,7 @@ fn read_one(host: &str, about: &QueryItem, reply: &Reply, seen: &mut HostState) 
             read_against(about, is_ok, &text(), seen);
         }
         QueryItem::Check(id) if reply.was_killed() => {
-            return Err(unanswered(host, &format!("what asked for `{id}`")));
+            return Err(unanswered(host, &format!("the check of `{id}`")));
         }
         QueryItem::Check(id) => {
             seen.probes.entry(id.clone()).or_default().check = Some(is_ok);
@@ -438,7 +438,7 @@ fn read_one(host: &str, about: &QueryItem, reply: &Reply, seen: &mut HostState) 
             let edits = text().lines().map(str::to_owned).collect();
             seen.edits.insert(id.clone(), edits);
         }
-        // It has no manifest, or can not be looked at.
+        // It has no manifest, or cannot be looked at.
         QueryItem::Edits(_) => {}
         QueryItem::Modes => modes(&text(), seen),
         QueryItem::Blob(sha256) => {

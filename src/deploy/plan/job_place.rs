@@ -1,4 +1,4 @@
-//! Where a step stands in its run, as the journal keeps it for the way back. Pure.
+//! Where a step stands in its run, as the journal keeps it for the rollback. Pure.
 //!
 //! A text with one or two parts: `host` or `source`, and for a step in a rollout `wave 2/3 NAME`.
 //! Older runs wrote `-`.

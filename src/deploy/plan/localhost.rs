@@ -2,7 +2,7 @@
 //! the project has a line in its changelog. Pure.
 //!
 //! It is asked and never changed: no lease is taken and no journal kept, and questions to
-//! journals and ways back go without it.
+//! journals and rollbacks go without it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -2,7 +2,7 @@
 //!
 //! A use that vanishes from the Releasefile, or gets another name, leaves what it had started. The
 //! host keeps with each service the use that started it; older runs did not, and of what they
-//! started nothing is said.
+//! started nothing is stated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ impl OrphanService {
 }
 
 /// Returns the services, by host, whose use is none of `jobs` there. Where hosts have roles, which
-/// can move or be nobody's, it is none of the environment.
+/// can move or have no host, it is none of the environment.
 pub fn of(
     environment: &Environment,
     jobs: &[UseOnHost],

@@ -91,8 +91,8 @@ pub fn check(plan: &Plan, purpose: &str, hosts: &[&str]) -> Result<()> {
         return Ok(());
     };
     let what = match one.is_changed {
-        true => "and is something else than it would do now",
-        false => "and is no step of what would be done now",
+        true => "and differs from the action that would run now",
+        false => "and is not a step of the current plan",
     };
     Err(Error::host(format!(
         "`{}` runs detached on host `{}`, {what}",

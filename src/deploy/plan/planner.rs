@@ -49,7 +49,7 @@ pub fn decide(
     now: PlanOptions<'_>,
 ) -> Result<Plan> {
     let mut decided = Planner::new(seen, now);
-    if jobs.iter().any(|job| !job.around.is_empty()) {
+    if jobs.iter().any(|job| !job.wraps.is_empty()) {
         // What stands below is decided first, as if nothing were around it.
         for job in jobs {
             decided.job(job, jobs)?;
@@ -122,7 +122,7 @@ struct UseState<'a> {
 }
 
 impl UseState<'_> {
-    /// Lines that begin with `!` are told, and are nothing to do.
+    /// Lines that begin with `!` are reported, and are nothing to do.
     fn is_nothing_due(&self) -> bool {
         let due = self.due.as_deref();
         due.is_some_and(|d| d.lines().all(|l| l.trim().is_empty() || l.starts_with('!')))
@@ -339,7 +339,7 @@ impl<'a> Planner<'a> {
                     Some(format!("older than {}", humantime::format_duration(max)))
                 }
                 None if line.time - seen.now > CLOCK_STEP_MAX => {
-                    Some("recorded at a time that is yet to come".into())
+                    Some("recorded at a time in the future".into())
                 }
                 _ => None,
             }
@@ -418,7 +418,7 @@ impl<'a> Planner<'a> {
                 format!("due: {}", due.unwrap_or_default())
             }
             (None, true) => "never done here".into(),
-            (None, false) => "a new one is made whole".into(),
+            (None, false) => "a full copy is made".into(),
         }
     }
 
@@ -528,7 +528,7 @@ impl<'a> Planner<'a> {
             None if (ground.follows.is_none() || draft.marks.is_once)
                 && probe.is_some_and(|p| adopts(draft, p)) =>
             {
-                ground.settled(StepVerdict::Adopt, "found done")
+                ground.settled(StepVerdict::Adopt, "already done")
             }
             None => run("never done here".into()),
             Some(JournalRecord::Unfinished(_)) => run("did not finish last time".into()),

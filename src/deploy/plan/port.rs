@@ -96,8 +96,8 @@ impl Port {
         )
     }
 
-    /// Returns what a way back needs to open it again. Only an answer of ours is: what a host has
-    /// kept must not lead anybody to other addresses of this machine.
+    /// Returns what a rollback needs to open it again. Only an answer of ours is: what a host has
+    /// kept must not lead a client to other addresses of this machine.
     pub fn again(&self) -> Option<String> {
         match self.leads {
             ForwardTarget::Answer(_) => serde_json::to_string(self).ok(),
@@ -136,7 +136,10 @@ impl MaintenanceReply {
     fn check(&self) -> Result<()> {
         let status: Option<u16> = self.status.parse().ok();
         if !status.is_some_and(|s| (200..=599).contains(&s)) {
-            let message = format!("`{}` is no status that a responder can give", self.status);
+            let message = format!(
+                "`{}` is not a status that a responder can send",
+                self.status
+            );
             return Err(wrong(message).help("a number from 200 to 599"));
         }
         for (name, value) in &self.headers {
@@ -161,7 +164,8 @@ fn is_address(text: &str) -> Result<()> {
     match is_good {
         true => Ok(()),
         false => {
-            Err(wrong(format!("`{text}` is no address with a port")).help("write `127.0.0.1:8081`"))
+            Err(wrong(format!("`{text}` is not an address with a port"))
+                .help("write `127.0.0.1:8081`"))
         }
     }
 }

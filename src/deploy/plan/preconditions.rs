@@ -58,7 +58,7 @@ impl Plan {
         hosts
     }
 
-    /// Returns the hosts that would have to keep a journal and can not, with why.
+    /// Returns the hosts that would have to keep a journal and cannot, with why.
     pub fn unwritable(&self) -> impl Iterator<Item = (&str, &str)> {
         let would_write = |host: &str, basis: &HostFingerprint| {
             let mut steps = self.jobs.iter().flat_map(|j| {

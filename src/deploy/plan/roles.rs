@@ -54,7 +54,7 @@ impl PlanContext<'_> {
 }
 
 /// Returns the probes of an environment's roles as it is called without arguments; none where it
-/// can not be.
+/// cannot be.
 pub fn probes_of(project: &Project, environment: &Environment, root: &Path) -> Vec<Probe> {
     let params = environment.params.iter();
     let params = params.map(|p| Some((p.name.clone(), p.default.clone()?)));
@@ -78,7 +78,7 @@ pub fn probes_of(project: &Project, environment: &Environment, root: &Path) -> V
     world.probes().unwrap_or_default()
 }
 
-/// Returns who has each role. Where nothing is changed, it may be nobody or too many; and hosts
+/// Returns who has each role. Where nothing is changed, it may be no host or too many; and hosts
 /// that said nothing have none.
 pub fn settle(
     environment: &Environment,
@@ -132,7 +132,7 @@ fn wrong_number(
         let words = match said {
             None => String::from("was not asked"),
             Some((0, text)) => format!("has it  {}", text.trim()),
-            Some((status, text)) => format!("has it not (status {status})  {}", text.trim()),
+            Some((status, text)) => format!("does not have it (status {status})  {}", text.trim()),
         };
         error = error.note(probe.host.clone(), words.trim_end());
     }
@@ -146,19 +146,19 @@ pub fn moved(environment: &str, was: &Roles, now: &Roles) -> Option<Box<Error>> 
     if moved.is_empty() {
         return None;
     }
-    let message = format!("a role of `{environment}` has moved since this run looked");
+    let message = format!("a role of `{environment}` has changed since this run checked it");
     let mut error = Error::host(message);
     for (role, how) in moved {
         error = error.note(role, how);
     }
-    Some(error.help("nothing was changed; run the same command again, which asks again"))
+    Some(error.help("nothing was changed; run the same command again, which checks again"))
 }
 
 /// Returns which roles are elsewhere now, and from where to where.
 pub fn differences(was: &Roles, now: &Roles) -> Vec<(String, String)> {
     let shown = |hosts: Option<&Vec<String>>| match hosts {
         Some(hosts) if !hosts.is_empty() => hosts.join(" "),
-        _ => String::from("nobody"),
+        _ => String::from("no host"),
     };
     let mut names: Vec<&String> = was.keys().chain(now.keys()).collect();
     names.sort();
@@ -250,7 +250,7 @@ mod tests {
                 .collect()
         };
         let (was, now) = (roles("a=h1;p=h2;q=h3"), roles("a=h2;p=;q=h3"));
-        let expected = [("role `a`", "h1 -> h2"), ("role `p`", "h2 -> nobody")];
+        let expected = [("role `a`", "h1 -> h2"), ("role `p`", "h2 -> no host")];
         let expected = expected.map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(differences(&was, &now), expected);
         assert!(moved("e", &was, &was).is_none());

@@ -1,8 +1,8 @@
-//! What is asked before the first change of steps that may have to go back: whether their
-//! way back would work, and whether the users that they name are there. Pure.
+//! What is asked before the first change of steps that may have to be rolled back: whether their
+//! rollback would work, and whether the users that they name are there. Pure.
 //!
 //! It goes along with the facts, and costs a host one question for all that rel itself
-//! takes back. Only what a step that runs would need can stop a run.
+//! rolls back. Only what a step that runs would need can stop a run.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub struct RollbackNeeds {
     users: String,
     /// Calls that look at the directories that steps write into.
     directories: String,
-    /// Commands that came before: who is made there can not be asked for.
+    /// Commands that came before: who is made there cannot be asked for.
     commands: String,
 }
 
@@ -116,7 +116,7 @@ impl RollbackNeeds {
         (!script.is_empty()).then_some(script)
     }
 
-    /// Reads lines `b3 WORDS` (the way back of the step with this number), `u3 WORDS` (a user
+    /// Reads lines `b3 WORDS` (the rollback of the step with this number), `u3 WORDS` (a user
     /// that it names) and `f3 WORDS` (a directory where root must not write).
     pub fn read(&self, text: &str) -> BTreeMap<(String, CheckKind), String> {
         let mut found: BTreeMap<(String, CheckKind), String> = BTreeMap::new();
@@ -177,12 +177,12 @@ impl HostState {
     }
 }
 
-/// Returns the script that asks whether the way back of a step would work, as it says itself.
+/// Returns the script that asks whether the rollback of a step would work, as it says itself.
 pub fn undo_check(draft: &ResolvedStep, is_late: &dyn Fn(&str) -> bool) -> Option<String> {
     let check = draft.marks.undo_check.as_deref()?;
     let mut script = String::new();
     if let Some(dir) = draft.dir.as_deref().filter(|d| !is_late(d)) {
-        // Where it will be made only then, it runs at the root, as the way back would.
+        // Where it will be made only then, it runs at the root, as the rollback would.
         script.push_str(&format!("cd -- {} 2>/dev/null || :\n", quote(dir)));
     }
     for (name, value) in draft.env.iter().filter(|(_, v)| !is_late(v)) {
@@ -225,8 +225,8 @@ pub fn blocked(jobs: &[PlannedJob], seen: &BTreeMap<String, HostState>) -> Vec<F
     found
 }
 
-/// Returns whether the last run on a host came to its end, or went back. Where it was cut off, what
-/// there was before it was proven then, and what is there now may be half done: going on mends it.
+/// Returns whether the last run on a host came to its end, or was rolled back. Where it was cut off, what
+/// there was before it was proven then, and what is there now may be half done: going on fixes it.
 fn is_whole(journal: &Journal) -> bool {
     let runs = journal.runs();
     runs.last()

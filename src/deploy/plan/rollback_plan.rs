@@ -8,36 +8,36 @@ use crate::core::error::{Error, Result};
 use crate::deploy::plan::guards::FailedCheck;
 use crate::deploy::plan::job_place::WaveName;
 
-/// The parts of a way back, by host and step: which one it is, and the name of its wave.
+/// The parts of a rollback, by host and step: which one it is, and the name of its wave.
 pub type Parts<'a> = BTreeMap<(&'a str, &'a str), (usize, Option<&'a WaveName>)>;
 
 /// What becomes of a mode.
-const MODE: &str = "entered again while the rest goes back, then left";
+const MODE: &str = "entered again during the rollback, then left";
 
 /// What a directory is where a file or a link is to come back.
 const IN_THE_WAY: &str = "in the way";
 
-/// What becomes of one thing on the way back.
+/// What becomes of one thing during the rollback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RollbackChange {
     /// Where.
     pub host: String,
-    /// The step whose way back it is, as journals name it.
+    /// The step whose rollback it is, as journals name it.
     pub step: String,
     /// Of which kind the thing is.
     pub kind: RollbackChangeKind,
     /// The path of a link or file, or the service.
     pub what: String,
-    /// What is there now; a file is told by its SHA-256.
+    /// What is there now; a file is reported by its SHA-256.
     pub from: String,
     /// What will be there.
     pub to: String,
-    /// The wave of a rollout in which the host goes back.
+    /// The wave of a rollout in which the host is rolled back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wave: Option<String>,
 }
 
-/// What a way back brings back.
+/// What a rollback brings back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RollbackChangeKind {
@@ -49,7 +49,7 @@ pub enum RollbackChangeKind {
     Service,
     /// What the recipe's own `undo` does: nothing more is known of it.
     Command,
-    /// A mode, which is entered again for as long as the rest goes back.
+    /// A mode, which is entered again for as long as the rest is rolled back.
     Scope,
 }
 
@@ -76,7 +76,7 @@ pub struct Differs {
     pub is_between: bool,
 }
 
-/// Something that a way back needs and that is not there.
+/// Something that a rollback needs and that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// Where.
@@ -90,7 +90,7 @@ pub struct Missing {
     pub is_in_the_way: bool,
 }
 
-/// A release that a way back leads to, and that is not as it was installed.
+/// A release that a rollback leads to, and that is not as it was installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Edited {
     /// Where.
@@ -101,12 +101,12 @@ pub struct Edited {
     pub edits: String,
 }
 
-/// A way back that would lose something, as its step says.
+/// A rollback that would lose something, as its step says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refused {
     /// Where.
     pub host: String,
-    /// The step whose way back it is, as journals name it.
+    /// The step whose rollback it is, as journals name it.
     pub step: String,
     /// What its `rollback-check` printed.
     pub text: String,
@@ -117,17 +117,17 @@ pub struct Refused {
 pub struct RollbackPlan {
     /// The environment.
     pub environment: String,
-    /// The runs that are taken back, oldest first.
+    /// The runs that are rolled back, oldest first.
     pub runs: Vec<String>,
-    /// How many steps have a way back.
+    /// How many steps have a rollback.
     pub steps: usize,
     /// In the order in which it is done.
     pub changes: Vec<RollbackChange>,
     /// Guards that do not succeed.
     pub blocked: Vec<FailedCheck>,
-    /// What somebody else has changed since.
+    /// What was changed afterwards.
     pub differs: Vec<Differs>,
-    /// What is not there any more.
+    /// What no longer exists.
     pub missing: Vec<Missing>,
     /// What was edited since it was live.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -140,7 +140,7 @@ pub struct RollbackPlan {
 }
 
 impl RollbackPlan {
-    /// Adds what one host said of the steps that go back there, the first one first. `step` knows
+    /// Adds what one host said of the steps that are rolled back there, the first one first. `step` knows
     /// their names, by run and position; `waits` says whether what starts again does so with
     /// services that restart.
     pub fn add(
@@ -187,7 +187,7 @@ impl RollbackPlan {
                 _ => self.changes.push(change),
             }
         }
-        // They are run in the order of the steps, when all else went back.
+        // They are run in the order of the steps, when all else was rolled back.
         self.changes.extend(late.into_iter().rev());
         self.changes.extend(last.into_iter().rev());
         self.join();
@@ -207,7 +207,7 @@ impl RollbackPlan {
         self.tell_modes();
     }
 
-    /// A scope is entered again only where the rest of its use has nothing that goes back.
+    /// A scope is entered again only where the rest of its use has nothing that is rolled back.
     fn tell_modes(&mut self) {
         let use_of =
             |change: &RollbackChange| (change.host.clone(), label_of(&change.step).to_owned());
@@ -268,7 +268,7 @@ impl RollbackPlan {
         }
     }
 
-    /// What several runs changed is told once: as it is now, and as it will be in the end.
+    /// What several runs changed is reported once: as it is now, and as it will be in the end.
     fn join(&mut self) {
         let mut first: BTreeMap<(String, String), String> = BTreeMap::new();
         let mut last: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -294,13 +294,13 @@ impl RollbackPlan {
         }
     }
 
-    /// Returns the hosts on which something would go back, by name.
+    /// Returns the hosts on which something would be rolled back, by name.
     pub fn hosts(&self) -> Vec<String> {
         let hosts = self.changes.iter().map(|change| change.host.clone());
         hosts.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Returns whether the runs left anything to go back by, or should have.
+    /// Returns whether the runs left anything to be rolled back by, or should have.
     pub fn is_something(&self) -> bool {
         self.steps > 0 || !self.missing.is_empty()
     }
@@ -331,7 +331,7 @@ impl RollbackPlan {
             return Ok(());
         };
         let name = &self.environment;
-        let mut error = Error::host(format!("`{name}` can not go back on host `{first}`"));
+        let mut error = Error::host(format!("`{name}` cannot be rolled back on host `{first}`"));
         for ((host, name), texts) in by_host {
             let fact = match host == first {
                 true => name.to_owned(),
@@ -344,19 +344,16 @@ impl RollbackPlan {
                 "nothing was changed; move it away, and run the same command again"
             }
             true => {
-                "nothing was changed; bring it back there, or release the former version anew; \
-                 where only a link would point to nothing, `--rollback --force` goes back all \
-                 the same"
+                "nothing was changed; restore it there, or release the former version again; if only a link would dangle, `--rollback --force` rolls back anyway"
             }
             false => {
-                "nothing was changed; see who changed it since; to go back all the same: \
-                 `--rollback --force` (what a file holds is then kept beside it)"
+                "nothing was changed; find out who changed it; to roll back anyway: `--rollback --force` (the current content of a file is then kept beside it)"
             }
         }))
     }
 }
 
-/// Returns whether a service restarts, by what hosts said of the steps that go back.
+/// Returns whether a service restarts, by what hosts said of the steps that are rolled back.
 pub fn waits<'a>(mut lines: impl Iterator<Item = &'a String>) -> bool {
     lines.any(|line| {
         let at = line.split('\t').nth(2);
@@ -368,7 +365,7 @@ impl RollbackPlan {
     fn would_lose(&self, first: &Refused) -> Box<Error> {
         let name = &self.environment;
         let mut error = Error::host(format!(
-            "`{name}` can not go back on host `{}` without a loss",
+            "`{name}` cannot be rolled back on host `{}` without a loss",
             first.host
         ));
         for refused in &self.refused {
@@ -381,8 +378,8 @@ impl RollbackPlan {
         let labels: BTreeSet<String> = self.refused.iter().map(label).collect();
         let except: String = labels.iter().map(|l| format!(" --except {l}")).collect();
         error.help(format!(
-            "nothing was changed; to go back with everything else, and leave that as it is: \
-             `--rollback{except}`; the older release must then get on with it"
+            "nothing was changed; to roll back everything else, and leave that as it is: \
+             `--rollback{except}`; the older release must then work with it"
         ))
     }
 }

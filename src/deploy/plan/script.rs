@@ -76,7 +76,7 @@ pub fn step(step: &PlannedStep, place_in_run: &str, root: &str) -> String {
     text
 }
 
-/// Returns the lines that make a step the one at work and lay down its way back.
+/// Returns the lines that make a step the one at work and lay down its rollback.
 ///
 /// `place` is where it stands in the run; `root` where commands run that do not say otherwise.
 pub fn open_step(step: &PlannedStep, place: &str, root: &str) -> String {
@@ -106,7 +106,7 @@ pub fn open_step(step: &PlannedStep, place: &str, root: &str) -> String {
     text
 }
 
-/// Returns a command of the way back as it is kept on the host.
+/// Returns a command of the rollback as it is kept on the host.
 fn on_the_way_back(draft: &ResolvedStep, root: &str, command: &str) -> String {
     let dir = draft.dir.as_deref().unwrap_or(root);
     let script = format!(
@@ -278,7 +278,7 @@ fn put(sha256: &str, to: &str, base: &str) -> String {
     format!("rel_put {} {}{base}", quote(sha256), quote(to))
 }
 
-/// The call that starts a step which goes on without us, or joins it.
+/// The call that starts a step which continues without us, or joins it.
 fn detached(draft: &ResolvedStep, place: &str) -> String {
     let ResolvedAction::Run(text) = &draft.act else {
         return String::from("rel_do\n");

@@ -1,7 +1,7 @@
 //! Secrets on their way into a file of a host: values that nothing shows. Pure.
 //!
 //! Everywhere but in the bytes that go into the file a secret is its *mark*: its name with a
-//! keyed hash of its value. Whoever has no key can not try values against it, so that it may
+//! keyed hash of its value. A reader without the key cannot try values against it, so that it may
 //! stand in keys, journals and saved plans.
 
 use std::fmt;
@@ -56,7 +56,7 @@ pub struct SecretValue {
 }
 
 impl SecretValue {
-    /// Returns a secret; an error if it can not be written into a text.
+    /// Returns a secret; an error if it cannot be written into a text.
     pub fn new(name: &str, bytes: Vec<u8>, seal: &SecretHasher) -> Result<Self> {
         let value = String::from_utf8(bytes).map_err(|_| {
             Error::usage(format!("the secret `{name}` is not text"))

@@ -11,13 +11,13 @@ const YES: &str = "true";
 /// Functions of `lib/` that leave an undo of their own.
 const UNDOING: [&str; 3] = ["rel_undo", "rel_retire", "rel_scope_owe"];
 
-/// How what a step did is taken back.
+/// How what a step did is rolled back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reversibility {
     /// By its `undo`, or as its action does of itself.
     Known,
-    /// There is nothing to take back.
+    /// There is nothing to roll back.
     NotNeeded,
     /// Not at all.
     #[default]
@@ -127,7 +127,7 @@ impl ResolvedStep {
         })
     }
 
-    /// Returns how it is taken back.
+    /// Returns how it is rolled back.
     pub fn way_back(&self) -> Reversibility {
         let calls = |text: &str| UNDOING.iter().any(|f| text.contains(f));
         match &self.act {

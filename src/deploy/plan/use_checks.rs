@@ -89,7 +89,7 @@ struct Checker<'a, 'm> {
 
 impl<'a> Checker<'a, '_> {
     fn check(&mut self, recipes: &Recipes) {
-        // Its own mistakes are told; what they hide is not guessed.
+        // Its own mistakes are reported; what they hide is not guessed.
         if recipes.is_broken(&self.one.recipe) {
             return;
         }
@@ -106,7 +106,7 @@ impl<'a> Checker<'a, '_> {
                 .push(match suggest(&self.one.recipe, known.iter().copied()) {
                     Some(near) => mistake.help(format!("did you mean `{near}`?")),
                     None => mistake.help(format!(
-                        "there are {}; a project's own lie in `recipes/NAME.kdl`",
+                        "available: {}; recipes of the project are in `recipes/NAME.kdl`",
                         known.join(", ")
                     )),
                 });
@@ -259,12 +259,12 @@ impl<'a> Checker<'a, '_> {
                 other.arg.text == arg.text && other.hosts.iter().any(|host| hosts.contains(host))
             };
             if let Some(other) = taken.iter().find(is_shared) {
-                let message = format!("`{}` and `{label}` have one directory", other.label);
+                let message = format!("`{}` and `{label}` use the same directory", other.label);
                 let mistake = Diagnostic::new("shared_directory", arg.place, message, "the same");
                 self.mistakes.push(
                     mistake
                         .secondary(other.arg.place, format!("of `{}`", other.label))
-                        .help("one would replace what the other makes there: give each its own"),
+                        .help("each would replace the files of the other: give each its own"),
                 );
             }
             taken.push(Taken { label, arg, hosts });
@@ -441,7 +441,7 @@ impl<'a> Checker<'a, '_> {
                 }
             }
             Refusal::NoFile(target, members) => {
-                let message = format!("`{target}` stands for no file");
+                let message = format!("`{target}` has no file");
                 match members.as_slice() {
                     [] => mistake(message, "it has no `outputs`")
                         .help("name a target that makes a file"),
@@ -452,7 +452,7 @@ impl<'a> Checker<'a, '_> {
                 }
             }
             Refusal::Twins(first, second) => mistake(
-                format!("`{first}` and `{second}` would be laid down under one name"),
+                format!("`{first}` and `{second}` would be installed under the same name"),
                 "one artifact",
             )
             .help("give the outputs different names, or name one instance: `{target[value]}`"),
@@ -473,7 +473,7 @@ impl<'a> Checker<'a, '_> {
             "unknown_secret",
             arg.place,
             message,
-            "no secret is called so",
+            "no secret has this name",
         );
         self.mistakes.push(match suggest(&arg.text, known) {
             Some(near) => mistake.help(format!("did you mean `{near}`?")),

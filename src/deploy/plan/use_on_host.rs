@@ -35,7 +35,7 @@ pub struct UseOnHost {
     /// Names of uses whose change makes this one stale.
     pub after: Vec<String>,
     /// Names of uses further down: it is done when one of them changes something.
-    pub around: Vec<String>,
+    pub wraps: Vec<String>,
     /// Where it stands in a rollout.
     pub wave: Option<Wave>,
     /// Age at which it is done again.
@@ -106,7 +106,7 @@ pub struct ResolvedStep {
     pub id: String,
     /// Who carries it out.
     pub seat: RunsOn,
-    /// The user that its commands run as, if that is not whoever logs in.
+    /// The user that its commands run as, if that is not the login user.
     pub user: Option<String>,
     /// Done before that, each time, at the host's root.
     pub prepare: Option<String>,
@@ -116,7 +116,7 @@ pub struct ResolvedStep {
     pub check: Option<String>,
     /// Must succeed afterwards.
     pub verify: Vec<String>,
-    /// The way back, and when it runs.
+    /// The rollback, and when it runs.
     pub undo: Option<(String, UndoWhen)>,
     /// Where commands run.
     pub dir: Option<String>,
@@ -126,9 +126,9 @@ pub struct ResolvedStep {
     pub timeout: Option<Duration>,
     /// Names of earlier steps of this job whose change makes it stale.
     pub on_change: Vec<String>,
-    /// What it destroys, and how its way back stands.
+    /// What it destroys, and how its rollback stands.
     pub marks: StepEffects<String>,
-    /// It goes on when the connection ends.
+    /// It continues when the connection ends.
     pub is_detached: bool,
     /// The file that it writes, where that holds a secret: shown nowhere, and what stands
     /// there is never fetched. The texts above have marks instead.
@@ -230,7 +230,7 @@ impl UseOnHost {
             .collect()
     }
 
-    /// Returns those of its guards that are asked on the way back. One about an artifact, which is
+    /// Returns those of its guards that are asked during the rollback. One about an artifact, which is
     /// not made then, says no.
     pub fn back_guards(&self) -> Result<impl Iterator<Item = (String, String)>> {
         let guards = self.guards()?.into_iter().zip(&self.recipe.guards);

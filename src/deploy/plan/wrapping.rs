@@ -22,7 +22,7 @@ pub(in crate::deploy) struct FirstPass {
 
 /// How it stands with the uses that a job is around.
 pub(in crate::deploy) enum WrappedUses {
-    /// It is around nothing.
+    /// It wraps nothing.
     None,
     /// They stay as they are.
     Still,
@@ -40,14 +40,14 @@ impl WrappedUses {
         jobs: &[UseOnHost],
         within: Option<&FirstPass>,
     ) -> Self {
-        if job.around.is_empty() {
+        if job.wraps.is_empty() {
             return Self::None;
         }
         let Some(within) = within else {
             return Self::Still;
         };
         let is_inner = |other: &&UseOnHost| {
-            let mut names = job.around.iter();
+            let mut names = job.wraps.iter();
             names.any(|name| is_named(name, other)) && is_in_reach(job, other)
         };
         let inner: Vec<&UseOnHost> = jobs.iter().filter(is_inner).collect();
@@ -70,7 +70,7 @@ impl WrappedUses {
                 Self::Unknown(label) => {
                     (StepVerdict::Unknown, format!("unknown until `{label}` is"))
                 }
-                _ => (StepVerdict::Fresh, "nothing changes within it".into()),
+                _ => (StepVerdict::Fresh, "nothing changes inside it".into()),
             };
         }
     }

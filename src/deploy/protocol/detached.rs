@@ -1,7 +1,7 @@
 //! Steps that go on without `rel`: what a host says of them, and what that means. Pure.
 //!
 //! A detached step runs under a supervisor of its own on the host (`detached_supervisor.sh`). Until its end is in
-//! the journal it is told with the facts: a run whose plan has that very step joins it, and
+//! the journal it is reported with the facts: a run whose plan has that very step joins it, and
 //! nothing else may change a host on which one is at work.
 
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ impl Detached {
         })
     }
 
-    /// Returns whether its end has come into the journal all the same: whoever wrote that was
+    /// Returns whether its end has come into the journal all the same: the process that wrote it was
     /// cut off before the rest was tidied.
     pub fn is_told(&self, journal: &Journal) -> bool {
         let Some(JournalRecord::Done(line)) = journal.record(&self.id) else {
@@ -94,7 +94,7 @@ impl Detached {
         self.state == DetachedState::Ended && line.key == self.key && line.time >= end
     }
 
-    /// Returns what is said of it: how it stands and how long it may take.
+    /// Returns what is stated of it: how it stands and how long it may take.
     pub fn reason(&self, journal: &Journal, now: u64) -> String {
         let age = now.saturating_sub(self.since);
         match (self.state, self.end) {
@@ -108,10 +108,10 @@ impl Detached {
                 age_of(now.saturating_sub(end))
             ),
             (DetachedState::Restarted, _) => {
-                String::from("died with its host, which was started anew: runs again")
+                String::from("was ended by a restart of its host: runs again")
             }
             (DetachedState::Killed | DetachedState::Ended, _) => {
-                String::from("was killed on its host, nobody knows how far it came: runs again")
+                String::from("was killed on its host, at an unknown point: runs again")
             }
         }
     }
@@ -125,7 +125,7 @@ pub fn dir_name(id: &str) -> String {
 /// Returns how much longer a step may take, by how long it took before.
 fn rest(journal: &Journal, id: &str, age: u64) -> String {
     let Some(usual) = usual(journal, id) else {
-        return String::from("no estimate: never ran to its end before");
+        return String::from("no estimate: it never finished before");
     };
     match usual.checked_sub(age).filter(|left| *left > 0) {
         Some(left) => format!("about {} left", age_of(left)),
@@ -196,7 +196,7 @@ pub(in crate::deploy) mod tests {
                 "{lines:?}"
             );
         };
-        check(&[], 5, "no estimate: never ran to its end before");
+        check(&[], 5, "no estimate: it never finished before");
         let one = ["start r1 db/copy[a] 100", "done r1 db/copy[a] 400"];
         check(&one, 60, "about 4m left");
         check(&one, 300, "longer than usual (5m)");
@@ -216,6 +216,6 @@ pub(in crate::deploy) mod tests {
         .concat();
         check(&three, 0, "about 5m left");
         let other = ["start r1 db/other 100", "done r1 db/other 400"];
-        check(&other, 0, "no estimate: never ran to its end before");
+        check(&other, 0, "no estimate: it never finished before");
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes from a host -> [`Frame`]s. Believes no length that it is told.
+//! Bytes from a host -> [`Frame`]s. Believes no length that it is reported.
 //!
 //! The stream has lines of output and, marked by a byte and a nonce that only this
 //! session knows, events. Some events are followed by counted bytes, one by answers that end
@@ -91,7 +91,7 @@ impl Frame {
 /// A frame, or the bytes that made no sense.
 pub type FrameResult = std::result::Result<Frame, String>;
 
-/// Reads until the end, or until nobody listens; the last frame may be bytes without sense.
+/// Reads until the end, or until the receiver is gone; the last frame may be bytes without sense.
 pub fn read_frames(stream: impl Read, nonce: &str, sender: &SyncSender<Batch>) {
     let reader = BufReader::with_capacity(1 << 16, stream);
     let mark = [b"\x1e", nonce.as_bytes(), b" "].concat();
@@ -107,7 +107,7 @@ pub fn read_frames(stream: impl Read, nonce: &str, sender: &SyncSender<Batch>) {
     let _ = frames.flush();
 }
 
-/// The stream has ended, or nobody takes its frames.
+/// The stream has ended, or the receiver is gone.
 struct Ended;
 
 struct FrameReader<'a, R> {
@@ -390,6 +390,6 @@ mod tests {
         let read = read.load(std::sync::atomic::Ordering::SeqCst);
         assert!(read <= most, "{read} bytes were read, of at most {most}");
         drop(frames);
-        reader.join().expect("ends when nobody listens");
+        reader.join().expect("ends without a receiver");
     }
 }

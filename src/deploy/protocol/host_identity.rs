@@ -33,7 +33,7 @@ impl HostIdentity {
     }
 
     /// Returns whether this, which is known, is not what answers `now`: something that both say
-    /// differs, or nothing of what is known is told.
+    /// differs, or nothing of what is known is reported.
     pub fn is_not(&self, now: &Self) -> bool {
         let is_told =
             |known: &Option<String>, now: &Option<String>| known.is_some() && known == now;
@@ -41,13 +41,13 @@ impl HostIdentity {
         self.is_another(now) || (!self.is_unknown() && !is_any)
     }
 
-    /// Returns how what is known compares with what is told `now`.
+    /// Returns how what is known compares with what is reported `now`.
     pub fn compared(&self, now: &Self) -> String {
         let one = |what: &str, known: &Option<String>, now: &Option<String>| {
             let how = match (known, now) {
                 (None, None) => return None,
-                (Some(_), None) => "is not told",
-                (None, Some(_)) => "was not known",
+                (Some(_), None) => "is unknown",
+                (None, Some(_)) => "was not recorded",
                 (Some(known), Some(now)) if known == now => "is the same",
                 (Some(_), Some(_)) => "differs",
             };
@@ -155,14 +155,14 @@ pub(in crate::deploy) mod tests {
             (
                 of(ID, KEY),
                 of("-", "-"),
-                "the machine-id is not told, the host key is not told",
+                "the machine-id is unknown, the host key is unknown",
             ),
             (
                 of(ID, "-"),
                 of(OTHER, KEY),
-                "the machine-id differs, the host key was not known",
+                "the machine-id differs, the host key was not recorded",
             ),
-            (of(ID, "-"), of("-", "-"), "the machine-id is not told"),
+            (of(ID, "-"), of("-", "-"), "the machine-id is unknown"),
             (of("-", "-"), of("-", "-"), ""),
         ] {
             assert_eq!(known.compared(&now), compared, "{known:?} {now:?}");

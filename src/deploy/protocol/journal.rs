@@ -74,9 +74,9 @@ pub struct Run {
     pub id: String,
     /// It came to its end.
     pub is_ok: bool,
-    /// Somebody began to take it back.
+    /// A rollback of it was begun.
     pub is_going_back: bool,
-    /// It was rolled back as a whole, or went back by itself when it failed.
+    /// It was rolled back as a whole, or was rolled back by itself when it failed.
     pub is_rolled_back: bool,
     /// Steps that were touched: position and id.
     pub steps: BTreeMap<u32, String>,
@@ -90,7 +90,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     lines: Vec<JournalLine>,
-    /// How many of these were picked out of runs that are too old to be told of.
+    /// How many of these were picked out of runs that are too old to be reported of.
     picked: usize,
     /// There is a NUL in it: a disk that lost power may leave some.
     pub(super) has_nul: bool,
@@ -163,7 +163,7 @@ impl Journal {
         }
     }
 
-    /// Returns the lines of the runs that can be told of, oldest first; all that is known of older
+    /// Returns the lines of the runs that can be reported of, oldest first; all that is known of older
     /// ones is what still holds.
     pub fn recent(&self) -> &[JournalLine] {
         self.lines.get(self.picked..).unwrap_or_default()
@@ -293,14 +293,14 @@ impl Journal {
         }
     }
 
-    /// Returns the first line of each run that can be told of.
+    /// Returns the first line of each run that can be reported of.
     fn firsts(&self) -> VecDeque<&JournalLine> {
         let mut met = BTreeSet::new();
         let lines = self.recent().iter();
         lines.filter(|l| met.insert(l.run.as_str())).collect()
     }
 
-    /// Returns all runs that can be told of, oldest first, with what is left of them.
+    /// Returns all runs that can be reported of, oldest first, with what is left of them.
     pub fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at: BTreeMap<&str, usize> = BTreeMap::new();
@@ -557,7 +557,7 @@ mod tests {
         let east = journal(&["1\t9-1", "2\t9-2", "3\t9-4"]);
         let both = in_order([&west, &east]);
         assert_eq!(both, ["9-1", "9-f", "9-2", "9-4", "9-3"]);
-        // Where two hosts contradict each other, all are told once all the same.
+        // Where two hosts contradict each other, all are reported once all the same.
         let against = journal(&["5\t9-3", "9\t9-f"]);
         assert_eq!(in_order([&west, &against]).len(), 3);
     }

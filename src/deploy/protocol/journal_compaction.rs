@@ -1,19 +1,19 @@
 //! What of a long journal has to stay. Pure.
 //!
-//! The lines of the last runs stay as they are: a way back is kept for fewer. Of all older ones
+//! The lines of the last runs stay as they are: a rollback is kept for fewer. Of all older ones
 //! only those stay that still say something, as it was before the first of these runs: the
 //! records of each step, the attempts at each use, and the notes that held.
 //!
 //! Records and attempts are stacks: taking a run back uncovers what lies below. What stays of a
-//! stack begins with the uppermost line that no later run has taken back, for nothing takes back
+//! stack begins with the uppermost line that no later run has rolled back, for nothing rolls back
 //! what is that old. The journal as it was stays on its host under another name.
 
 use std::collections::BTreeSet;
 
 use crate::deploy::protocol::journal::{Journal, JournalLine};
 
-/// So many runs that still say something stay whole. A way back is kept for a fifth of them; both
-/// count what [`Journal::runs`] returns, so that runs which went back push none out.
+/// So many runs that still say something stay whole. A rollback is kept for a fifth of them; both
+/// count what [`Journal::runs`] returns, so that runs which was rolled back push none out.
 pub const RUNS_KEPT: usize = 50;
 /// For fewer lines it is not worth it.
 const LINES_MIN: usize = 1_000;
@@ -88,7 +88,7 @@ impl Journal {
 }
 
 /// Returns the end of a stack that begins with the last line whose run is not among those that
-/// were taken back since.
+/// were rolled back since.
 fn top<'a, 'b>(stack: &'b [&'a JournalLine], back: &BTreeSet<&str>) -> &'b [&'a JournalLine] {
     let lowest = stack.iter().rposition(|l| !back.contains(l.run.as_str()));
     stack.get(lowest.unwrap_or(0)..).unwrap_or_default()
@@ -113,7 +113,7 @@ mod tests {
     const USES: [&str; 2] = ["db", "web"];
     const STEPS: [&str; 4] = ["db/copy", "db/evolve", "web/put", "web/switch"];
 
-    /// What one run does: bits say which steps it touches, how it ends, what it takes back.
+    /// What one run does: bits say which steps it touches, how it ends, what it rolls back.
     type Did = (u8, u8, u8);
 
     /// Writes the lines of one run, the way a host does.
@@ -128,7 +128,7 @@ mod tests {
             let columns = format!("1\t{event}\t{number}\t{run}\t{seq}\t{id}\t{key}\tme");
             text.push_str(&format!("{columns}\t{detail}\n"));
         };
-        // Only what a way back is kept for can be taken back.
+        // Only what a rollback is kept for can be rolled back.
         let former = number.saturating_sub(1 + usize::from(back % 3));
         if back & 8 != 0 {
             line("rolling-back", 0, "-", &format!("r{former}"), "-");

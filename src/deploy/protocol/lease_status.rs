@@ -95,25 +95,25 @@ impl LeaseHolder {
         match (self.kind, self.rest) {
             (HolderKind::Run, _) => error,
             (_, Some(rest)) => error.note("until", format!("{} from now", span(rest))),
-            (_, None) => error.note("until", "it is given back"),
+            (_, None) => error.note("until", "it is released"),
         }
     }
 }
 
-/// Returns the error of a run that may not begin because somebody holds the environment;
+/// Returns the error of a run that may not begin because the environment is locked;
 /// `words` are those of its command.
 pub fn lease_refused_error(host: &str, words: &str, says: &str) -> Box<Error> {
     let Some(held) = LeaseHolder::parse(says) else {
-        return Error::host(format!("somebody else is at work on host `{host}`"));
+        return Error::host(format!("another run is active on host `{host}`"));
     };
     let error = match held.kind {
-        HolderKind::Run => Error::host(format!("somebody else is at work on host `{host}`")),
-        HolderKind::Freeze => Error::host(format!("somebody holds `{words}` on host `{host}`")),
+        HolderKind::Run => Error::host(format!("another run is active on host `{host}`")),
+        HolderKind::Freeze => Error::host(format!("`{words}` is locked on host `{host}`")),
     };
     let help = match held.kind {
-        HolderKind::Run => "run the same command again when they are done".to_owned(),
+        HolderKind::Run => "run the same command again when that run has ended".to_owned(),
         HolderKind::Freeze => {
-            format!("ask them; `rel unlock {words} --break --reason \"…\"` ends it knowingly")
+            format!("ask them; `rel unlock {words} --break --reason \"…\"` breaks the lock")
         }
     };
     held.facts(error).help(help)
@@ -129,24 +129,24 @@ pub fn lost_lease_error(host: &str, frame: &Frame) -> Option<Box<Error>> {
         "fenced" => {
             let error = Error::new(
                 ErrorKind::Fenced,
-                format!("this run does not hold host `{host}` any more: fenced"),
+                format!("this run has lost the lease of host `{host}`: fenced"),
             );
             let error = match LeaseHolder::parse(says) {
                 Some(held) => held.facts(error),
-                None => error.note("who", "somebody who has given it back since"),
+                None => error.note("who", "a run that has released it since"),
             };
             Some(error.help(AGAIN))
         }
         "untrusted" => Some(
             Error::host(format!("host `{host}` is not used: {says}"))
-                .note("why", "another user could choose what rel does there")
+                .note("why", "another user could change what rel does there")
                 .help(match says.ends_with(BELOW) {
                     true => {
                         "take the right to change that directory from others (`chown`, \
                          `chmod go-w`, `setfacl -b`), or give the host another `root`"
                     }
                     false => {
-                        "look at who made it and at what lies in it; then remove it, or give it \
+                        "check who made it and what it contains; then remove it, or give it \
                          to the user of this connection alone (`chown`, `chmod go-w`)"
                     }
                 }),
@@ -154,9 +154,9 @@ pub fn lost_lease_error(host: &str, frame: &Frame) -> Option<Box<Error>> {
         "silent" => Some(
             Error::new(
                 ErrorKind::Fenced,
-                format!("host `{host}` gave the lease of this run up: fenced"),
+                format!("host `{host}` revoked the lease of this run: fenced"),
             )
-            .note("why", "it had heard nothing from here for too long")
+            .note("why", "it received no heartbeat from here for too long")
             .help(AGAIN),
         ),
         _ => None,
@@ -164,9 +164,9 @@ pub fn lost_lease_error(host: &str, frame: &Frame) -> Option<Box<Error>> {
 }
 
 /// How words of a guard end that name a directory above those of rel.
-const BELOW: &str = "and what rel keeps lies below it";
+const BELOW: &str = "and the state directory of rel is below it";
 
-const AGAIN: &str = "nothing more was changed there; when they are done, the same command asks what was done and goes on";
+const AGAIN: &str = "nothing more was changed there; when that run has ended, the same command checks what was done and continues";
 
 fn span(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
@@ -207,7 +207,7 @@ mod tests {
             ("/srv/.rel is a symbolic link", true),
             ("/srv/.rel belongs to ann", true),
             (
-                "/srv can be changed by every user, and what rel keeps lies below it",
+                "/srv can be changed by every user, and the state directory of rel is below it",
                 false,
             ),
         ] {
@@ -226,10 +226,10 @@ mod tests {
                 "fenced run\t7\tbob@b\t66-2\tproduction\t2\t-",
                 Some("bob@b"),
             ),
-            ("fenced", Some("somebody who has given it back since")),
+            ("fenced", Some("a run that has released it since")),
             (
                 "silent",
-                Some("it had heard nothing from here for too long"),
+                Some("it received no heartbeat from here for too long"),
             ),
         ] {
             let error = lost_lease_error("h1", &Frame::Event(event.into()));

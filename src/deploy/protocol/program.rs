@@ -83,10 +83,10 @@ pub struct Header {
     pub lease: Duration,
     /// root may write into directories that other users of the host can change.
     pub may_write_foreign: bool,
-    /// Whoever owns the project; on this machine that user has rel's trust: its Releasefile
+    /// The owner of the project; on this machine that user has rel's trust: its Releasefile
     /// says what rel runs.
     pub project_uid: Option<u32>,
-    /// The checkout, on this machine: whoever can change it can change its Releasefile.
+    /// The checkout, on this machine: a user who can change it can change its Releasefile.
     pub checkout: Option<String>,
 }
 
@@ -147,7 +147,7 @@ impl Header {
         hex(self.nonce.as_bytes()).chars().take(12).collect()
     }
 
-    /// Returns what the names of files begin with until they are whole: nobody can guess it.
+    /// Returns what the names of files begin with until they are whole: it cannot be guessed.
     fn salt(&self) -> String {
         hex(format!("{} files", self.nonce).as_bytes())
             .chars()
@@ -238,7 +238,7 @@ pub fn quote(text: &str) -> String {
 }
 
 /// Returns the line that writes down a scope's way out, for a step that is carried out from here;
-/// `port` is what the way back opens again for it, as JSON.
+/// `port` is what the rollback opens again for it, as JSON.
 pub fn owe(name: &str, leave: &str, port: Option<&str>) -> String {
     let again = port.map_or_else(String::new, |port| format!(" '' {}", quote(port)));
     format!("rel_scope {} {}{again}\n", quote(name), quote(leave))
@@ -272,7 +272,7 @@ pub fn back(event: &str, run: &str) -> String {
     format!("rel_journal {event} - - {} -\n", quote(run))
 }
 
-/// Returns the call of the guard that tells what steps left for their way back, with a tab before
+/// Returns the call of the guard that tells what steps left for their rollback, with a tab before
 /// each: `back`, then `KIND RUN SEQ`, where a port has its JSON behind it.
 pub fn left_for_back<'a>(steps: impl Iterator<Item = (&'a str, u32)>) -> String {
     let steps = steps.map(|(run, seq)| format!("rel_has_back {} {seq}\n", quote(run)));
@@ -301,7 +301,7 @@ pub fn left(label: &str, run: &str) -> String {
 
 /// Returns the line that undoes a step of `run`; `suffix` is `.late`, `.start` or `.last` for what
 /// waits.
-/// `older` are the attempts at the same step that go back after it, and whether each came to its
+/// `older` are the attempts at the same step that are rolled back after it, and whether each came to its
 /// end.
 pub fn undo<'a>(
     run: &str,
@@ -331,7 +331,7 @@ pub fn ended(run: &str) -> String {
     )
 }
 
-/// Returns the line that looks at the directory with what `run` left for its way back.
+/// Returns the line that looks at the directory with what `run` left for its rollback.
 pub fn prove_run(run: &str) -> String {
     format!("rel_prove_run {}\n", quote(run))
 }
@@ -341,13 +341,13 @@ pub fn prove_no_run(run: &str) -> String {
     format!("rel_prove_no_run {}\n", quote(run))
 }
 
-/// Returns the lines that look at the way back of a step, and change nothing.
+/// Returns the lines that look at the rollback of a step, and change nothing.
 pub fn prove_step(run: &str, seq: u32) -> String {
     let run = quote(run);
     format!("rel_prove_step {run} {seq}\nrel_prove_check {run} {seq}\n")
 }
 
-/// Returns the line that lets the ways back after it overwrite what somebody changed since.
+/// Returns the line that lets the rollbacks after it overwrite later changes.
 pub fn overwrite() -> &'static str {
     "rel_overwrites=1\n"
 }

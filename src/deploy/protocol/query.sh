@@ -71,9 +71,9 @@ rel_back_path() {
     dir=${dir:-/}
     if [ ! -d "$dir" ]; then return 0; fi
     if [ ! -w "$dir" ] || [ ! -x "$dir" ]; then
-        printf '%s %s can not be written: nothing could be brought back there\n' "$1" "$dir"
+        printf '%s %s cannot be written: nothing could be brought back there\n' "$1" "$dir"
     elif [ -f "$2" ] && [ ! -r "$2" ]; then
-        printf '%s %s can not be read, and so not be kept\n' "$1" "$2"
+        printf '%s %s cannot be read, and so not be kept\n' "$1" "$2"
     fi
 }
 

@@ -124,7 +124,7 @@ impl NodeReader {
                         continue;
                     };
                     if let Some(why) = bad_header(&name) {
-                        let message = format!("`{name}` is no name for a header of a responder");
+                        let message = format!("`{name}` is not a header name");
                         self.wrong("wrong_value", at, message, why);
                     }
                     let value = self.template(&text, Mode::Plain, NameRules::Late, place);
@@ -216,7 +216,7 @@ impl NodeReader {
         }))
     }
 
-    /// Permission bits: a file with a secret in it is nobody else's, unless it is said whose.
+    /// Permission bits: a file with a secret in it is private, unless an owner is given.
     fn mode(&mut self, node: &KdlNode, content: &Template) -> String {
         let is_secret = |name: &str| self.names.params.get(name) == Some(&ParamKind::Secret);
         let is_secret = content.names().any(is_secret);
@@ -225,12 +225,12 @@ impl NodeReader {
         let mode = mode.unwrap_or_else(|| usual.into());
         if is_secret && !mode.ends_with('0') {
             let place = self.place(node.span());
-            let message = format!("a file with a secret in it can not have mode `{mode}`");
+            let message = format!("a file with a secret in it cannot have mode `{mode}`");
             self.wrong(
                 "wrong_value",
                 place,
                 message,
-                "everybody on the host could use it",
+                "every user of the host could read it",
             );
         }
         let is_octal =
@@ -248,7 +248,7 @@ impl NodeReader {
     }
 }
 
-/// Returns why a header of this name can not be sent.
+/// Returns why a header of this name cannot be sent.
 pub fn bad_header(name: &str) -> Option<&'static str> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {

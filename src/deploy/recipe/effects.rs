@@ -1,4 +1,4 @@
-//! What a step says of its own danger: what it destroys, and how its way back stands. Pure.
+//! What a step says of its own danger: what it destroys, and how its rollback stands. Pure.
 //!
 //! None of it is in a step's key: to know better what a step does makes nothing stale.
 
@@ -16,11 +16,11 @@ pub struct StepEffects<T> {
     pub desc: Option<T>,
     /// What is lost for good when it runs.
     pub destroys: Option<T>,
-    /// Succeeds while its way back would work.
+    /// Succeeds while its rollback would work.
     pub undo_check: Option<T>,
-    /// Succeeds while its way back would lose nothing; asked before a rollback.
+    /// Succeeds while its rollback would lose nothing; asked before a rollback.
     pub rollback_check: Option<T>,
-    /// It only adds, or only asks: nothing would have to go back.
+    /// It only adds, or only asks: nothing would have to be rolled back.
     pub needs_no_undo: bool,
     /// Once it was done it is not done again, whatever its text is by now.
     pub is_once: bool,
@@ -60,7 +60,7 @@ impl NodeReader {
             Some(Some(false)) => step.marks.needs_no_undo = true,
             Some(_) => {
                 let message = format!("`undo` of step `{}` can only be #false", step.name);
-                let label = "a way back is a node: `undo \"command\"`";
+                let label = "a rollback command is a node: `undo \"command\"`";
                 self.wrong("wrong_value", step.place, message, label);
             }
         }
@@ -71,18 +71,12 @@ impl NodeReader {
             .find(|n| n.name().value() == "rollback-check")
             && !children.iter().any(is_undone)
         {
-            let message = format!(
-                "step `{}` says what its way back would lose, and has none",
-                step.name
-            );
+            let message = format!("step `{}` has `undo-loses`, but no rollback", step.name);
             let place = self.place(check.name().span());
             self.wrong("wrong_value", place, message, "without `undo`");
         }
         if step.marks.needs_no_undo && children.iter().any(is_undone) {
-            let message = format!(
-                "step `{}` has a way back, and says it needs none",
-                step.name
-            );
+            let message = format!("step `{}` has a rollback, and `undo=#false`", step.name);
             self.wrong("wrong_value", step.place, message, "`undo=#false`");
         }
         if node

@@ -79,7 +79,7 @@ pub struct Recipes {
     drivers: BTreeMap<String, Text>,
     /// Recipes read together with a driver, by both names.
     driven: Mutex<BTreeMap<(String, String), Arc<Recipe>>>,
-    /// Those that are there and can not be read.
+    /// Those that are there and cannot be read.
     broken: BTreeSet<String>,
     /// The files of the project that were read.
     pub files: Vec<ReadFile>,
@@ -192,7 +192,7 @@ impl Recipes {
             return Err(Box::new(match suggest(&arg.text, known.iter().copied()) {
                 Some(near) => mistake.help(format!("did you mean `{near}`?")),
                 None => mistake.help(format!(
-                    "there are {}; a project's own lie in `recipes/NAME.kdl`",
+                    "available: {}; recipes of the project are in `recipes/NAME.kdl`",
                     known.join(", ")
                 )),
             }));
@@ -230,7 +230,7 @@ impl Recipes {
         [Some(recipe.place), driver].into_iter().flatten().collect()
     }
 
-    /// Returns whether a recipe of that name is there, but can not be read.
+    /// Returns whether a recipe of that name is there, but cannot be read.
     pub fn is_broken(&self, name: &str) -> bool {
         self.broken.contains(name)
     }

@@ -39,7 +39,7 @@ pub enum NameRules {
 /// Says where a secret may stand.
 pub fn only_in_files(name: &str) -> (String, Option<String>) {
     (
-        format!("the secret `{{{name}}}` can stand only in the text of a `write`"),
+        format!("the secret `{{{name}}}` is allowed only in the text of a `write`"),
         Some("write it into a file, and name the file here".into()),
     )
 }
@@ -105,7 +105,7 @@ impl RecipeNames {
             Some(ParamKind::Command) if tail.is_empty() => {
                 if mode == Mode::Plain {
                     return Err((
-                        format!("the command `{{{name}}}` stands where no shell reads it"),
+                        format!("the command `{{{name}}}` is used where no shell reads it"),
                         Some(format!(
                             "write `run \"{{{name}}}\"`, or `eval {{{name}}}` in a command"
                         )),
@@ -117,7 +117,7 @@ impl RecipeNames {
             Some(ParamKind::Secret) => return Err(only_in_files(name)),
             Some(ParamKind::Artifact) => {
                 return Err((
-                    format!("the artifact `{{{name}}}` can not stand in a text"),
+                    format!("the artifact `{{{name}}}` cannot be used in a text"),
                     Some(format!(
                         "use `put \"{{{head}}}\"`, or `{{{head}.id}}`, `{{{head}.sha256}}`, `{{{head}.name}}`"
                     )),
@@ -141,7 +141,7 @@ impl RecipeNames {
         match is_allowed {
             true => Ok(()),
             false => Err((
-                format!("`{{{name}}}` is known only after the host was asked"),
+                format!("`{{{name}}}` is known only after the host was queried"),
                 Some("use it in a later step".into()),
             )),
         }

@@ -177,7 +177,7 @@ impl NodeReader {
                     "the file must hold one `{kind} \"{name}\"`, not {} nodes",
                     document.nodes().len()
                 ),
-                &format!("one {kind} to a file"),
+                &format!("a file holds one {kind}"),
             );
             return &[];
         };
@@ -188,7 +188,7 @@ impl NodeReader {
                 "recipe_file",
                 place,
                 format!("the file `{name}.kdl` must hold `{kind} \"{name}\"`"),
-                "named otherwise",
+                "another name",
             );
         }
         self.properties(node, &[]);
@@ -273,19 +273,19 @@ impl NodeReader {
         }
     }
 
-    /// Refuses a guard that is asked on the way back, where nothing is made, about an artifact.
+    /// Refuses a guard that is asked during the rollback, where nothing is made, about an artifact.
     fn check_back_guard(&mut self, recipe: &Recipe, command: &Template, place: Span) {
         let mut names: Vec<&str> = command.names().collect();
         let mut at = 0;
         while let Some(name) = names.get(at).copied() {
             let head = name.split_once('.').map_or(name, |(head, _)| head);
             if self.names.params.get(head) == Some(&ParamKind::Artifact) {
-                let message = format!("a guard with `back=#true` can not ask about `{{{name}}}`");
+                let message = format!("a guard with `back=#true` cannot ask about `{{{name}}}`");
                 self.wrong(
                     "wrong_value",
                     place,
                     message,
-                    "no artifact is made for a way back",
+                    "no artifact is made for a rollback",
                 );
                 return;
             }
@@ -344,7 +344,7 @@ impl NodeReader {
                 "wrong_value",
                 place,
                 message,
-                "a value in a recipe is no secret",
+                "a value in a recipe is not secret",
             );
         }
         let named = std::mem::take(&mut self.host_names);
@@ -441,7 +441,7 @@ impl NodeReader {
                     step.name,
                     ACTIONS.join(", ")
                 ),
-                "one act to a step",
+                "expected exactly one action",
             );
         }
         step.host_names = std::mem::replace(&mut self.host_names, named);
@@ -450,7 +450,7 @@ impl NodeReader {
         Some(step)
     }
 
-    /// Notes what a step says of itself that its action can not have.
+    /// Notes what a step says of itself that its action cannot have.
     fn fits_its_action(&mut self, step: &Step) {
         let has_own = matches!(
             step.action,
@@ -460,17 +460,17 @@ impl NodeReader {
                 | Action::Port { .. }
         );
         if step.marks.needs_no_undo && has_own {
-            let message = format!("step `{}` has a way back of its own", step.name);
-            let label = "`undo=#false` is for what adds or asks: `run`, `put`, `write`, `symlink`";
+            let message = format!("step `{}` has a rollback of its own", step.name);
+            let label = "`undo=#false` is allowed for `run`, `put`, `write`, `symlink`";
             self.wrong("wrong_value", step.place, message, label);
         }
         if step.is_detached && !matches!(step.action, Action::Run(_)) {
-            let message = format!("step `{}` can not be detached", step.name);
+            let message = format!("step `{}` cannot be detached", step.name);
             self.wrong(
                 "detached_step",
                 step.place,
                 message,
-                "only `run` goes on alone",
+                "only `run` can be detached",
             );
         }
     }
@@ -541,7 +541,7 @@ impl NodeReader {
         let names: Vec<&str> = recipe.steps.iter().map(|s| s.name.as_str()).collect();
         for (index, step) in recipe.steps.iter().enumerate() {
             if names[..index].contains(&step.name.as_str()) {
-                let message = format!("step `{}` is there twice", step.name);
+                let message = format!("step `{}` is declared twice", step.name);
                 self.wrong("duplicate_name", step.place, message, "again here");
             }
             let is_here = step.action.is_operators()

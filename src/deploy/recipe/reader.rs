@@ -1,7 +1,7 @@
 //! One KDL file being read: values with their places, and the mistakes met on the way.
 //!
 //! What a recipe is made of is `parse`'s matter; here is only how a value is taken out
-//! of a node, and how what is wrong with it is said.
+//! of a node, and how what is wrong with it is stated.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -162,7 +162,12 @@ impl NodeReader {
         }
         let place = self.place(entry.span());
         let message = format!("`{name}` is #true or #false");
-        self.wrong("wrong_value", place, message, "neither of both");
+        self.wrong(
+            "wrong_value",
+            place,
+            message,
+            "expected `#true` or `#false`",
+        );
         false
     }
 

@@ -168,7 +168,7 @@ pub fn expect(items: &mut [Item], built: &BTreeMap<PathBuf, [u8; 32]>) -> io::Re
 /// Returns the error for what is not what was built.
 pub fn changed(name: &OsStr) -> io::Error {
     let shown = crate::core::fs::shown(name);
-    io::Error::other(format!("`{shown}` is not what was built any more"))
+    io::Error::other(format!("`{shown}` was changed after it was built"))
 }
 
 /// Writes items as one archive.

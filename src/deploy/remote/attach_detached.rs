@@ -1,7 +1,7 @@
 //! Follows what goes on detached on the hosts of an environment, or ends it.
 //!
-//! Whoever follows holds no lease and changes nothing: only how it ended is written down, under
-//! the lease, where nobody else holds that. What follows from the end is the next run's matter.
+//! `rel attach` holds no lease and changes nothing: only how it ended is written down, under
+//! the lease, where no other run holds that. What follows from the end is the next run's matter.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -31,7 +31,7 @@ pub struct Ending {
     pub step: String,
     /// A person ended it now.
     pub is_stopped: bool,
-    /// Its exit status; `None` where nobody wrote one down.
+    /// Its exit status; `None` where none was recorded.
     pub status: Option<i32>,
     /// In a word how it stands.
     pub state: DetachedState,
@@ -54,7 +54,7 @@ pub type Lines<'a> = &'a (dyn Fn(&str, &str, &[u8]) + Sync);
 /// What is gone through on one host.
 type Work<'a> = &'a (dyn Fn(&str, &HostConnection, &Detached) -> Result<Ending> + Sync);
 
-/// Follows all that goes on until it has ended; what ended and nobody has heard of is told too.
+/// Follows all that goes on until it has ended; what ended unnoticed is reported too.
 pub fn follow(
     request: &DeployRequest<'_>,
     lines: Lines<'_>,
@@ -67,7 +67,7 @@ pub fn follow(
         told(host, member, one, &body, lines, interrupted)
     });
     let endings = endings.map_err(|error| match error.kind {
-        ErrorKind::Interrupted => error.help("it goes on on the hosts"),
+        ErrorKind::Interrupted => error.help("it continues on the hosts"),
         _ => error,
     })?;
     note_ends(&pool, &seen, progress, interrupted)?;
@@ -178,13 +178,13 @@ fn told(
         None
     })?;
     if status != 0 {
-        return Err(unanswered(host, &format!("what looked after `{}`", one.id)));
+        return Err(unanswered(host, &format!("the supervisor of `{}`", one.id)));
     }
     let ending = lock(&ending).clone();
     Ok(ending)
 }
 
-/// Writes the ends down where nobody else is at work; else whoever is there does it.
+/// Writes the ends down where no other run is active; else that run does it.
 fn note_ends(
     pool: &HostPool,
     seen: &BTreeMap<String, HostState>,
@@ -198,7 +198,7 @@ fn note_ends(
             match error.kind {
                 ErrorKind::Interrupted => return Err(error),
                 _ => {
-                    let text = format!("the end is not written down yet: {}", error.message);
+                    let text = format!("the end is not recorded yet: {}", error.message);
                     progress.event(&Event::Warning { text: &text });
                     continue;
                 }
@@ -212,7 +212,7 @@ fn note_ends(
         let program = member.header.program(&body);
         let status = member.session().run(&program, interrupted, &mut |_| None)?;
         if status != 0 {
-            let text = format!("the end is not written down yet: host `{host}` could not");
+            let text = format!("the end is not recorded yet: host `{host}` could not");
             progress.event(&Event::Warning { text: &text });
         }
     }

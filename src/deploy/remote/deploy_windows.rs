@@ -64,7 +64,7 @@ impl<'a> DeployWindows<'a> {
         let by = sets.iter().flatten().next()?;
         Some(match next_opening(&sets, now) {
             Some(next) => format!("it opens {}", by.shown(next)),
-            None => String::from("its hours have no moment in common"),
+            None => String::from("its windows never overlap"),
         })
     }
 

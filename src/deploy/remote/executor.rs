@@ -25,11 +25,11 @@ use crate::deploy::remote::rollout::FailedHosts;
 use crate::deploy::remote::step_batch::StepBatch;
 use crate::deploy::remote::upload;
 
-/// Releases whose ways back are kept.
+/// Releases whose rollbacks are kept.
 const UNDO_KEPT: usize = 10;
 /// Hosts that an error names.
 const HOSTS_SHOWN: usize = 5;
-/// Steps without a way back that an error names.
+/// Steps without a rollback that an error names.
 const STAYS_SHOWN: usize = 10;
 /// Steps of this machine have no host's name.
 const LOCAL: &str = "here";
@@ -46,11 +46,11 @@ pub struct Executor<'a> {
     pub pool: &'a HostPool,
     /// What they said.
     pub seen: &'a BTreeMap<String, HostState>,
-    /// The hours in which waves may begin; none where that was gone over.
+    /// The hours in which waves may begin; none where that was overridden.
     pub hours: Option<&'a DeployWindows<'a>>,
-    /// What somebody else changed since is taken back all the same.
+    /// What was changed afterwards is rolled back all the same.
     pub overwrites: bool,
-    /// Where it is told.
+    /// Where it is reported.
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.
     pub interrupted: &'a AtomicBool,
@@ -59,11 +59,11 @@ pub struct Executor<'a> {
 /// What one run has done so far, after what former attempts at it left.
 #[derive(Debug, Default)]
 pub struct RunState {
-    /// Steps that were started, for the way back.
+    /// Steps that were started, for the rollback.
     pub ran: Mutex<Vec<ExecutedStep>>,
     /// URLs that answered.
     pub urls: Mutex<Vec<String>>,
-    /// How steps of the plan are taken back, by their names in the journal.
+    /// How steps of the plan are rolled back, by their names in the journal.
     ways_back: BTreeMap<String, Reversibility>,
 }
 
@@ -78,7 +78,7 @@ impl RunState {
         }
     }
 
-    /// Returns the steps that ran and have no way back, with their hosts.
+    /// Returns the steps that ran and have no rollback, with their hosts.
     fn stays(&self, ran: &[ExecutedStep], undone: &RollbackOutcome) -> BTreeSet<String> {
         let stays = |ran: &&ExecutedStep| {
             let key = (ran.run.clone(), ran.seq);
@@ -100,8 +100,8 @@ pub enum JobError {
     Other(Box<Error>),
 }
 
-/// Returns the runs whose way back is not kept any more: those before the last releases, and older
-/// ones that went back. A release has as many attempts as it takes.
+/// Returns the runs whose rollback is not kept any more: those before the last releases, and older
+/// ones that was rolled back. A release has as many attempts as it takes.
 fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
     let ends = runs.iter().enumerate().rev().filter(|(_, run)| run.is_ok);
     let released = ends.map(|(at, _)| at + 1).nth(UNDO_KEPT).unwrap_or(0);
@@ -111,8 +111,8 @@ fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
         .map(|(_, run)| run)
 }
 
-/// Returns the error that says what went back, and no more than is known of it.
-/// `ran` is what was to go back: of other hosts nothing is said.
+/// Returns the error that says what rolled back, and no more than is known of it.
+/// `ran` is the rollback: of other hosts nothing is stated.
 fn went_back(
     mut cause: Box<Error>,
     ran: &[ExecutedStep],
@@ -130,16 +130,16 @@ fn went_back(
             0 => String::new(),
             more => format!("\nand {more} more"),
         };
-        cause = cause.note("no way back", format!("{}{more}", shown.join("\n")));
+        cause = cause.note("no rollback", format!("{}{more}", shown.join("\n")));
     }
     let live = names(ran.iter().map(|step| step.host.as_str()).collect());
-    let live = format!("what was live on {live} is live there again; mend it and");
+    let live = format!("what was live on {live} is live there again; fix the error and");
     let said = match (count, undone.is_proven(), stays.is_empty()) {
-        (0, _, true) => "nothing had been switched; mend it and",
-        (0, _, false) => "nothing was taken back: look at what these steps did, and",
+        (0, _, true) => "nothing had been switched; fix the error and",
+        (0, _, false) => "nothing was rolled back: check what these steps did, and",
         (_, true, true) => &live,
-        (_, _, true) => "each way back came to its end; mend it and",
-        (_, _, false) => "the other steps were taken back; mend it and",
+        (_, _, true) => "all steps were rolled back; fix the error and",
+        (_, _, false) => "the other steps were rolled back; fix the error and",
     };
     cause.help(format!("{said} run the same command again"))
 }
@@ -170,7 +170,7 @@ impl From<Box<Error>> for JobError {
 
 impl Executor<'_> {
     /// Carries out a plan, under the lock. Runs that were cut off before are one with this one:
-    /// what they did goes back with it, or came to its end where nothing is left to do.
+    /// what they did is rolled back with it, or came to its end where nothing is left to do.
     pub fn all(&self, plan: &Plan, jobs: &[UseOnHost]) -> Result<RunState> {
         let cut_off = roll_back::cut_off(self.seen);
         let done = RunState::new(plan, cut_off.clone());
@@ -183,7 +183,7 @@ impl Executor<'_> {
         Ok(done)
     }
 
-    /// Carries out the steps of a plan; a failing one is followed by the way back.
+    /// Carries out the steps of a plan; a failing one is followed by the rollback.
     fn run(&self, plan: &Plan, jobs: &[UseOnHost], done: &RunState) -> Result<()> {
         let (mut given_up, mut told) = (FailedHosts::default(), None);
         let mut at = 0;
@@ -198,7 +198,7 @@ impl Executor<'_> {
             let mut failed = Vec::new();
             for (host, stop) in self.run_batch(together, own, (done, &given_up)) {
                 match stop {
-                    // A lost host weighs more than a failed step: nobody can go back for it.
+                    // A lost host weighs more than a failed step: no host can be rolled back for it.
                     JobError::Other(error) => return Err(error),
                     JobError::Step(error) => failed.push((host, error)),
                 }
@@ -372,7 +372,7 @@ impl Executor<'_> {
         }
     }
 
-    /// The way back of what ran on some hosts, after `cause`: returns the error that tells both.
+    /// The rollback of what ran on some hosts, after `cause`: returns the error that tells both.
     pub fn go_back(
         &self,
         done: &RunState,
@@ -384,7 +384,7 @@ impl Executor<'_> {
             .into_iter()
             .partition(|r: &ExecutedStep| is_wanted(&r.host));
         *lock(&done.ran) = others;
-        // Where even that can not be written, all that can go back goes back.
+        // Where even that cannot be written, all that can be rolled back is rolled back.
         let told = self.journal_rollback("rolling-back", &ran);
         let undone = roll_back::roll_back(self, &ran).and_then(|undone| {
             told?;
@@ -397,23 +397,23 @@ impl Executor<'_> {
             Err(error) if error.kind == ErrorKind::Interrupted => {
                 cause.kind = ErrorKind::Interrupted;
                 cause
-                    .note("undone", "interrupted on the way back")
-                    .help("the same command with `--rollback` goes on with it")
+                    .note("undone", "interrupted during the rollback")
+                    .help("the same command with `--rollback` continues it")
             }
-            // Whoever holds the hosts now answers for them.
+            // The run that holds the hosts now is responsible for them.
             Err(error) if error.kind == ErrorKind::Fenced => error.note("before", cause.message),
             Err(error) => {
                 let mut both = Error::new(ErrorKind::NotRolledBack, cause.message);
                 both.facts = cause.facts;
-                both = both.note("way back", error.message);
+                both = both.note("rollback", error.message);
                 both.facts.extend(error.facts);
-                both.help("look at the hosts: what is live there is not known")
+                both.help("check the hosts: it is not known which release is live there")
             }
         }
     }
 
-    /// Says on each host that this run, with the attempts before it, goes back, or is no release
-    /// to go back from any more.
+    /// Says on each host that this run, with the attempts before it, is rolled back, or is no release
+    /// to be rolled back from any more.
     fn journal_rollback(&self, event: &str, ran: &[ExecutedStep]) -> Result<()> {
         self.note_runs(ran, &|run| program::back(event, run))
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
 
-/// Connections that are opened at once through one gate, if nothing else is said.
+/// Connections that are opened at once through one gate, if nothing else is stated.
 pub const EACH: usize = 8;
 /// Connections that are opened at once through all gates together: each is a process of `ssh`
 /// that computes its keys.
@@ -39,7 +39,7 @@ struct Gate {
     most: usize,
 }
 
-/// The right to open one connection, given back when it is dropped.
+/// The right to open one connection, released when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     gates: Arc<Gates>,
@@ -76,7 +76,7 @@ impl Gates {
             }
             if Instant::now() > end {
                 return Err(Error::host(
-                    "other connections were not opened or given up in time",
+                    "other connections were not opened or closed in time",
                 ));
             }
             let waited = self.changed.wait_timeout(opening, GLANCE);

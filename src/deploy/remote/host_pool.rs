@@ -262,7 +262,7 @@ impl HostPool {
         }
         // What cannot be noted is asked for once more.
         if let Err(error) = self.machines.keep() {
-            tracing::debug!(%error, "machines are not kept");
+            tracing::debug!(%error, "known machines are not recorded");
         }
     }
 
@@ -352,7 +352,7 @@ impl HostPool {
     /// those that were read.
     ///
     /// The first by name, then all others at once: of two that want the same hosts, who has
-    /// the first gets all. What was taken is given back when the pool is dropped.
+    /// the first gets all. What was taken is released when the pool is dropped.
     pub fn lock(
         &self,
         wanted: &LeaseRequest<'_>,
@@ -377,7 +377,7 @@ impl HostPool {
         let mut own: Vec<String> = locked.into_iter().filter_map(LeaseResult::reason).collect();
         own.dedup();
         for reason in own.iter().filter(|_| mode == LeaseMode::Run && is_same) {
-            let text = format!("you hold this environment yourself: {reason}");
+            let text = format!("you have locked this environment yourself: {reason}");
             progress.event(&Event::Note { text: &text });
         }
         Ok(is_same)
@@ -410,7 +410,7 @@ impl HostConnection {
         let replies = self.session().ask(&body, &limit, interrupted)?;
         let said = |(tag, probe): (usize, &&Probe)| {
             let reply = replies.iter().find(|r| r.tag == tag && !r.was_killed());
-            let what = || format!("what asked for the role `{}`", probe.role);
+            let what = || format!("the probe of the role `{}`", probe.role);
             let reply = reply.ok_or_else(|| unanswered(&probe.host, &what()))?;
             let text = String::from_utf8_lossy(&reply.bytes).into_owned();
             Ok((probe.role.clone(), (reply.status, text)))
@@ -475,9 +475,9 @@ impl HostConnection {
             ("owed", words) => Err(owed(&self.header.purpose, &self.state(), name, words)),
             ("locked", held) => Err(lease_refused_error(name, &self.header.purpose, held)),
             ("twin", rest) => {
-                let (room, held) = rest.split_once('\t').unwrap_or_default();
-                let (room, held) = (room.to_owned(), held.to_owned());
-                Ok(LeaseResult::Twin { room, held })
+                let (session_id, held) = rest.split_once('\t').unwrap_or_default();
+                let (session_id, held) = (session_id.to_owned(), held.to_owned());
+                Ok(LeaseResult::Twin { session_id, held })
             }
             (_, why) => Err(keeps_no_journal(name)
                 .note("directory", self.state())
@@ -490,12 +490,10 @@ impl HostConnection {
         let (usual, own) = (&self.header.state, self.state());
         match self.header.project.as_str() {
             "" => format!(
-                "host `{name}` keeps in {usual} the state of project `{other}`, and this one has \
-                 no name: its state goes to {own}"
+                "host `{name}` has the state of project `{other}` in {usual}, and this project has no name: its state is kept in {own}"
             ),
             project => format!(
-                "host `{name}` keeps in {usual} the state of another project, `{other}`: that of \
-                 `{project}` goes to {own}; if `{project}` is the new name of `{other}`, write it \
+                "host `{name}` has the state of another project, `{other}`, in {usual}: the state of `{project}` is kept in {own}; if `{project}` is the new name of `{other}`, write it \
                  into {usual}/project first"
             ),
         }
@@ -507,7 +505,7 @@ impl HostConnection {
     }
 
     /// Leaves scopes that were entered, given in the order in which that was. Returns the error
-    /// that names one which can not be left.
+    /// that names one which cannot be left.
     ///
     /// # Errors
     /// The host is lost.
@@ -548,8 +546,8 @@ impl HostConnection {
             ("refused", why) => Err(keeps_no_journal(self.session().name())
                 .note("directory", self.state())
                 .note("says", why)
-                .help("see that it can be written, and run the same command again")),
-            _ => Err(Error::internal(format!("a guard said `{told}`"))),
+                .help("check that it can be written, and run the same command again")),
+            _ => Err(Error::internal(format!("unexpected guard answer `{told}`"))),
         }
     }
 
@@ -569,9 +567,9 @@ pub fn why_not(error: &Error) -> String {
     last.unwrap_or(&error.message).to_owned()
 }
 
-/// Returns the error for a host whose state directory can not be written.
+/// Returns the error for a host whose state directory cannot be written.
 pub fn keeps_no_journal(host: &str) -> Box<Error> {
-    Error::host(format!("host `{host}` can not keep a journal"))
+    Error::host(format!("the journal of host `{host}` cannot be written"))
 }
 
 /// Returns the error for a directory of a host that root must not write into; `words` are those

@@ -119,10 +119,10 @@ fn relay_one(
         _ => return Err(refused(&name, "is neither file, directory nor link")),
     };
     if !is_inside(&name) || (kind == b'1' && !is_inside(&link)) {
-        return Err(refused(&name, "leads out of its directory"));
+        return Err(refused(&name, "points outside of its directory"));
     }
     if kind != b'0' && size != 0 {
-        return Err(refused(&name, "is no file, and has content"));
+        return Err(refused(&name, "is not a file, and has content"));
     }
     let entry = Entry {
         name: &name,
@@ -143,7 +143,7 @@ fn relay_one(
 impl Said {
     /// Takes what a pax header says: records `LENGTH KEY=VALUE\n`.
     fn read_pax(&mut self, mut records: &[u8]) -> io::Result<()> {
-        let senseless = || wrong("a header of the archive makes no sense");
+        let senseless = || wrong("a header of the archive is invalid");
         while !records.is_empty() {
             let blank = records
                 .iter()
@@ -216,7 +216,7 @@ fn name_of(block: &[u8; BLOCK]) -> Vec<u8> {
 
 /// Parses a number: octal digits, or binary where the first bit is set.
 fn number(field: &[u8]) -> io::Result<u64> {
-    let senseless = || wrong("a number in the archive makes no sense");
+    let senseless = || wrong("a number in the archive is invalid");
     if field[0] == 0x80 {
         let add = |number: u64, byte: &u8| Some(number.checked_mul(256)? + u64::from(*byte));
         return field[1..].iter().try_fold(0, add).ok_or_else(senseless);
@@ -238,7 +238,7 @@ fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
         .sum();
     match number(&block[148..156]) {
         Ok(told) if told == sum => Ok(()),
-        _ => Err(wrong("what it sent is no archive")),
+        _ => Err(wrong("the data received is not an archive")),
     }
 }
 
@@ -349,14 +349,14 @@ mod tests {
                 archive(&entry(b"sparse", b'S', b""), b""),
                 "`sparse` is neither",
             ),
-            (archive(&entry(b"../a", b'0', b""), b""), "leads out"),
-            (archive(&entry(b"/etc/a", b'0', b""), b""), "leads out"),
+            (archive(&entry(b"../a", b'0', b""), b""), "points outside"),
+            (archive(&entry(b"/etc/a", b'0', b""), b""), "points outside"),
             (
                 archive(&entry(b"a", b'1', b"../../etc/shadow"), b""),
-                "leads out",
+                "points outside",
             ),
             (archive(&too_long, b""), "too long"),
-            (b"x".repeat(1024), "no archive"),
+            (b"x".repeat(1024), "not an archive"),
             (b"x".repeat(100), "failed to fill whole buffer"),
             (Vec::new(), "failed to fill whole buffer"),
         ] {

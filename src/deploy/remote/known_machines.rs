@@ -59,8 +59,7 @@ impl Told {
         let Some(planned) = planned.filter(|planned| planned.is_not(now)) else {
             return Ok(());
         };
-        let message =
-            format!("host `{name}` leads to another machine than when this plan was made");
+        let message = format!("host `{name}` is another machine than when this plan was made");
         Err(Error::host(message)
             .note("known", planned.shown())
             .note("found", now.shown())
@@ -82,7 +81,7 @@ impl Told {
             // What is known here was seen, or accepted by a person.
             (Some(_), _) | (None, None) => return Ok(()),
             (None, Some((other, _))) if other != name => (
-                format!("host `{name}` leads to the state of host `{other}`"),
+                format!("host `{name}` has the state directory of host `{other}`"),
                 format!("{state} is that of `{other}`"),
                 None,
             ),
@@ -104,7 +103,7 @@ impl Told {
 }
 
 fn another(name: &str) -> String {
-    format!("host `{name}` leads to another machine than before")
+    format!("host `{name}` is another machine than before")
 }
 
 /// The machines of a checkout's hosts.
@@ -184,7 +183,7 @@ mod tests {
             (
                 None,
                 said(&here, Some(("eu", &here))),
-                "the state of host `eu`",
+                "the state directory of host `eu`",
             ),
             (None, said(&here, Some(("us", &there))), "another machine"),
             (Some(&here), said(&here, None), ""),

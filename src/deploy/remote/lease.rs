@@ -1,5 +1,5 @@
 //! `rel lock` and `rel unlock`: a person holds an environment, on all its hosts. And `--abandon`:
-//! a person gives up a scope that can not be left, and that no run goes on without.
+//! a person gives up a scope that cannot be left, and that no run continues without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -32,7 +32,7 @@ pub struct Locked {
 }
 
 /// Holds an environment for a person, on all its hosts once all their leases are had. Where one of
-/// them can not write it down after that, an error names it, and the others are held.
+/// them cannot write it down after that, an error names it, and the others are held.
 pub fn freeze(
     request: &DeployRequest<'_>,
     reason: &str,
@@ -53,7 +53,7 @@ pub fn freeze(
     })
 }
 
-/// Ends a person's hold: one's own, or with a reason anybody's, and a run's that is at work.
+/// Breaks a lock: one's own, or with a reason that of any user, and the lease of an active run.
 pub fn unfreeze(
     request: &DeployRequest<'_>,
     reason: Option<&str>,
@@ -98,7 +98,7 @@ pub struct AbandonedScopes {
     pub left: Vec<String>,
 }
 
-/// Gives up a scope that can not be left, on all hosts that owe it; where it can be left that is
+/// Gives up a scope that cannot be left, on all hosts that owe it; where it can be left that is
 /// done instead.
 ///
 /// # Errors
@@ -119,7 +119,9 @@ pub fn abandon(
     let hosts: Vec<&str> = pool.names().filter(owes).collect();
     if hosts.is_empty() {
         let purpose = &request.purpose;
-        let error = Error::usage(format!("no host of `{purpose}` owes the scope `{scope}`"));
+        let error = Error::usage(format!(
+            "the scope `{scope}` is pending on no host of `{purpose}`"
+        ));
         let owed: BTreeSet<&str> = seen
             .values()
             .flat_map(|s| &s.scopes)
@@ -127,7 +129,7 @@ pub fn abandon(
             .collect();
         let owed: Vec<&str> = owed.into_iter().collect();
         return Err(match owed.is_empty() {
-            true => error.help("nothing is owed: nothing was changed"),
+            true => error.help("nothing is pending: nothing was changed"),
             false => error.note("owed", owed.join(" ")),
         });
     }
@@ -162,7 +164,7 @@ pub fn abandon(
 /// host.
 ///
 /// # Errors
-/// The environment is outside of its window, a host is held by somebody else, or a service does not
+/// The environment is outside of its window, a host is locked by another user, or a service does not
 /// end.
 pub fn remove_orphans(
     request: &DeployRequest<'_>,
@@ -192,7 +194,7 @@ pub fn remove_orphans(
         interrupted,
     )?;
     if !is_same {
-        // Somebody was there between the question and the lock: what is no orphan any more stays.
+        // Another run was there between the query and the lock: what is no orphan any more stays.
         found = ask()?.0;
         found.retain(|host, _| hosts.contains(&host.as_str()));
     }

@@ -17,7 +17,7 @@ pub struct LeaseRequest<'a> {
     pub mode: LeaseMode,
     /// Directories, by host, that are written into: no lease if root must not.
     pub directories: BTreeMap<String, Directories>,
-    /// A scope that is given up where it can not be left.
+    /// A scope that is given up where it cannot be left.
     pub abandoned: Option<ScopeToAbandon<'a>>,
 }
 
@@ -62,8 +62,8 @@ pub(super) enum LeaseResult {
     Ready(Option<String>),
     /// Something else has run there since.
     Moved,
-    /// Not at all: a guard of this run has it, which works in that room; with all that it says.
-    Twin { room: String, held: String },
+    /// Not at all: a guard of this run has it, of that session; with all that it says.
+    Twin { session_id: String, held: String },
 }
 
 impl LeaseResult {
@@ -101,12 +101,12 @@ impl LeaseMode {
 /// # Errors
 /// Another host of the pool has it: both are one. Or it is held by the same run of another `rel`.
 pub(super) fn of_one_name(pool: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
-    let LeaseResult::Twin { room, held } = taken else {
+    let LeaseResult::Twin { session_id, held } = taken else {
         return Ok(taken);
     };
     let is_holder = |other: &&str| {
         let other = pool.member(other);
-        other.is_ok_and(|other| other.header.session_id() == room)
+        other.is_ok_and(|other| other.header.session_id() == session_id)
     };
     let member = pool.member(name)?;
     let mut holders = pool.names().filter(|other| *other != name);
@@ -115,28 +115,27 @@ pub(super) fn of_one_name(pool: &HostPool, name: &str, taken: LeaseResult) -> Re
     };
     let (one, other) = (name.min(other), name.max(other));
     Err(Error::host(format!(
-        "hosts `{one}` and `{other}` lead to the same state directory of the same machine"
+        "hosts `{one}` and `{other}` have the same state directory on the same machine"
     ))
     .note("directory", member.state())
     .help("give one of them another `root`, or remove one"))
 }
 
-/// Returns the error for a scope that can not be left; `words` are its name, the file with its way
+/// Returns the error for a scope that cannot be left; `words` are its name, the file with its way
 /// out, and what that said last.
 pub(super) fn owed(purpose: &str, state: &str, host: &str, words: &str) -> Box<Error> {
     let mut words = words.split('\t');
     let mut next = || words.next().unwrap_or_default();
     let (scope, way_out, said) = (next(), next(), next().trim());
-    let mut error = Error::host(format!("`{scope}` on host `{host}` can not be left"));
+    let mut error = Error::host(format!("`{scope}` on host `{host}` cannot be left"));
     if !said.is_empty() {
         error = error.note("says", said);
     }
     error
-        .note("way out", way_out)
+        .note("leave", way_out)
         .note("log", format!("{state}/scopes.log"))
         .help(format!(
-            "mend what its way out needs, and run the same command again; where it can never be \
-             left, do by hand what is left of it, then `rel {purpose} --abandon {scope} --reason \
+            "fix what its `leave` command needs, and run the same command again; if it can never be left, do the rest by hand, then `rel {purpose} --abandon {scope} --reason \
              \"…\"`"
         ))
 }

@@ -1,7 +1,7 @@
 //! The logs that an environment keeps on its hosts, from all of them at once.
 //!
 //! One connection and one thread a host. Hosts send lines with a tag before each; here they are
-//! put in order and folded (`log_dedup.rs`). A host that goes away is told, and tried again where its
+//! put in order and folded (`log_dedup.rs`). A host that goes away is reported, and tried again where its
 //! logs are followed. Nothing is left over there: the guard ends it with the connection.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +31,7 @@ const REMEMBERED: usize = 3;
 /// So many lines are looked at for a time, or for where a log goes on.
 const LOOKED_AT: usize = 10_000;
 
-/// Lines of hosts that wait to be told; more of them have to wait on their hosts.
+/// Lines of hosts that wait to be reported; more of them have to wait on their hosts.
 const WAITING_MAX: usize = 1024;
 /// Bytes of lines of the past that are kept of a host, and how many logs.
 const PAST_MAX: usize = 16 << 20;
@@ -49,7 +49,7 @@ pub struct Wanted {
     pub lines: usize,
     /// Only what is younger.
     pub since: Option<Duration>,
-    /// What comes is told as well, until we are interrupted.
+    /// What comes is reported as well, until we are interrupted.
     pub is_followed: bool,
 }
 
@@ -154,17 +154,17 @@ fn gather(
             Some(Came::Now(line)) => fold.push(line, now()),
             Some(Came::Gone(host, why)) => {
                 let more = match wanted.is_followed {
-                    true => "; it is tried again",
+                    true => "; retrying",
                     false => "",
                 };
-                let text = format!("host `{host}` is away: {why}{more}");
+                let text = format!("host `{host}` does not answer: {why}{more}");
                 progress.event(&Event::Warning { text: &text });
                 missing = missing.saturating_sub(1);
                 heard.down.push(host);
             }
             Some(Came::Back(host)) => {
                 heard.down.retain(|h| *h != host);
-                let text = format!("host `{host}` is there again");
+                let text = format!("host `{host}` answers again");
                 progress.event(&Event::Note { text: &text });
             }
             Some(Came::End(Err(error))) if result.is_ok() => result = Err(error),
@@ -256,7 +256,7 @@ impl Listener<'_> {
     }
 
     fn send(&self, came: Came) {
-        // Nobody listens any more when all is over.
+        // The receiver is gone when all is over.
         let _ = self.sender.send(came);
     }
 
@@ -303,7 +303,7 @@ impl Listener<'_> {
         match logs.is_live && (status == 0 || !self.wanted.is_followed) {
             true => Ok(()),
             false => Err(Error::host(format!(
-                "host `{}` ended what reads its logs",
+                "host `{}` ended the process that reads its logs",
                 self.host.name
             ))
             .note("status", status.to_string())),

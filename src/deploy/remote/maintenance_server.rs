@@ -2,7 +2,7 @@
 //! itself is being changed.
 //!
 //! One thread and `poll`, so that clients that are slow, silent or gone cost a buffer and not
-//! a thread. Who is over the limit displaces whoever has been quiet longest.
+//! a thread. One over the limit displaces the one that has been quiet longest.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -62,7 +62,7 @@ fn wait(listener: &TcpListener, clients: &[Client]) -> std::io::Result<Vec<bool>
 }
 
 fn accept(listener: &TcpListener, clients: &mut Vec<Client>, answer: &MaintenanceReply) {
-    // Any error but "nobody is there" is that of one client, or passes: out of descriptors.
+    // Any error but "no connection waits" is that of one client, or passes: out of descriptors.
     while let Ok((stream, _)) = listener.accept() {
         if stream.set_nonblocking(true).is_err() {
             continue;
@@ -89,8 +89,8 @@ enum Stage {
     Open,
     /// The answer that is on its way is the last.
     Last,
-    /// All is said; what the client still sends is thrown away, for closing at once would
-    /// make the kernel take back an answer that was not read yet.
+    /// All is stated; what the client still sends is thrown away, for closing at once would
+    /// make the kernel roll back an answer that was not read yet.
     Closing,
     /// Nothing.
     Over,
@@ -213,7 +213,7 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Request {
     is_head: bool,
-    /// The connection is closed after it: it was asked for, or a body follows that nobody reads.
+    /// The connection is closed after it: it was asked for, or a body follows that is not read.
     is_last: bool,
 }
 
@@ -268,7 +268,7 @@ fn response(answer: &MaintenanceReply, request: Request) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Returns the phrase behind a status; nobody reads it but people.
+/// Returns the phrase behind a status; only people read it.
 fn reason(status: &str) -> &'static str {
     match status {
         "200" => "OK",

@@ -174,13 +174,13 @@ fn refused(host: &Host, port: &Port, told: &str) -> Box<Error> {
     if !says.trim().is_empty() {
         error = error.note("says", says.trim());
     }
-    // A fact and no help: a run that went back has a help of its own.
+    // A fact and no help: a run that was rolled back has a help of its own.
     error.note(
         "perhaps",
         match host.reach {
-            Reach::Local => "it is taken by something else",
+            Reach::Local => "it is in use",
             Reach::Ssh { .. } => {
-                "it is taken there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)"
+                "it is in use there, or its sshd forbids it (`AllowTcpForwarding`, `PermitListen`)"
             }
         },
     )

@@ -1,7 +1,7 @@
 //! The porter: a process of its own that keeps one port open for as long as the run.
 //!
 //! `rel` starts itself as a porter, with its standard input as the lifeline. A `rel` that is
-//! killed can not lead a site's front away from a responder first: so that one stays until the
+//! killed cannot lead a site's front away from a responder first: so that one stays until the
 //! host's guard has done it and ends the porter, or for a while where there is no guard. A word
 //! on the line says that all is done.
 
@@ -147,7 +147,7 @@ fn open_line(line: &ForwarderLifeline, spec: &str) -> Result<Child, String> {
             _ if greeting.limit() == 0 => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err("the host prints text without end instead of an answer".into());
+                return Err("the host sends endless output instead of an answer".into());
             }
             _ => {
                 let mut says = String::new();
@@ -159,7 +159,7 @@ fn open_line(line: &ForwarderLifeline, spec: &str) -> Result<Child, String> {
             }
         }
     }
-    // Nobody may wait for us to read what is said later.
+    // No reader may have to wait for a later line.
     if let Some(mut stderr) = child.stderr.take() {
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     }
@@ -194,7 +194,7 @@ impl Opened {
         }
     }
 
-    /// Ends the line: by the end of its input, which the host sees as well; and if somebody
+    /// Ends the line: by the end of its input, which the host sees as well; and if a user
     /// still speaks through the port, by force.
     fn close(&mut self) {
         let Some(line) = &mut self.line else { return };

@@ -1,7 +1,7 @@
 //! Everything that is known before anything is done: hosts that are open, what they said, the plan.
 //!
-//! What stops a run stops it here: guards, windows, roles that moved, a loss that nobody agreed
-//! to, a lease that somebody else has.
+//! What stops a run stops it here: guards, windows, roles that moved, a loss that was not agreed
+//! to, a lease that another run has.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -121,7 +121,7 @@ impl PreparedRun<'_> {
             let mut hosts = self.plan.touched();
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
-            // What a run that was cut off did goes back with this one, if it fails.
+            // What a run that was cut off did is rolled back with this one, if it fails.
             let cut_off = roll_back::cut_off(&self.seen);
             hosts.extend(cut_off.iter().map(|ran| ran.host.as_str()));
             other_detached::check(&self.plan, &request.purpose, &hosts)?;
@@ -132,7 +132,7 @@ impl PreparedRun<'_> {
             if hosts.is_empty() || self.pool.lock(&wanted, progress, interrupted)? {
                 return Ok(());
             }
-            // Somebody was there between the question and the lock: ask again, under it.
+            // Another run was there between the query and the lock: ask again, under it.
             self.seen = self.pool.query(&self.jobs, self.depth, interrupted)?;
             self.decide(request)?;
         }
@@ -208,7 +208,7 @@ impl PreparedRun<'_> {
         Ok(())
     }
 
-    /// Tells the journals of the hosts that are changed which guards were gone over, and why.
+    /// Tells the journals of the hosts that are changed which guards were overridden, and why.
     pub(in crate::deploy) fn note_overrides(
         &self,
         request: &DeployRequest<'_>,

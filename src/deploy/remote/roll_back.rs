@@ -1,7 +1,7 @@
-//! The way back: the scripts that steps left on their hosts, run in reverse.
+//! The rollback: the scripts that steps left on their hosts, run in reverse.
 //!
-//! Hosts that moved in waves go back in waves, the last one first, in the scopes in which they were
-//! changed: what was drained to be changed is drained to go back. Scopes of uses outside of rollouts
+//! Hosts that moved in waves are rolled back in waves, the last one first, in the scopes in which they were
+//! changed: what was drained to be changed is drained to be rolled back. Scopes of uses outside of rollouts
 //! stand around everything.
 //!
 //! Within a wave, and for what lies between two of them, three passes over the hosts. First
@@ -47,18 +47,18 @@ pub struct ExecutedStep {
     pub place: JobPlace,
 }
 
-/// What a way back has undone, over all hosts.
+/// What a rollback has undone, over all hosts.
 #[derive(Debug, Default)]
 pub struct RollbackOutcome {
-    /// Steps that had a way back, by run and position: whether a look at what it brought back
+    /// Steps that had a rollback, by run and position: whether a look at what it brought back
     /// found that.
     pub steps: BTreeMap<(String, u32), bool>,
-    /// Steps whose way back was that of an earlier attempt.
+    /// Steps whose rollback was that of an earlier attempt.
     pub dropped: BTreeSet<(String, u32)>,
 }
 
 impl RollbackOutcome {
-    /// Returns whether all that went back was found to be as it was.
+    /// Returns whether all that was rolled back was found to be as it was.
     pub fn is_proven(&self) -> bool {
         self.steps.values().all(|is_proven| *is_proven)
     }
@@ -71,7 +71,7 @@ impl RollbackOutcome {
 
 /// Undoes steps, given in the order in which they ran.
 ///
-/// All of them are tried, also when one fails: the more goes back, the better.
+/// All of them are tried, also when one fails: the more is rolled back, the better.
 pub fn roll_back(executor: &Executor<'_>, ran: &[ExecutedStep]) -> Result<RollbackOutcome> {
     let back = RollbackRun {
         executor,
@@ -85,24 +85,24 @@ pub fn roll_back(executor: &Executor<'_>, ran: &[ExecutedStep]) -> Result<Rollba
     if failed.is_empty() {
         return Ok(undone.unwrap_or_else(std::sync::PoisonError::into_inner));
     }
-    let mut error = Error::new(ErrorKind::NotRolledBack, "the way back failed as well");
+    let mut error = Error::new(ErrorKind::NotRolledBack, "the rollback failed as well");
     for what in failed {
         error = error.note("not undone", what);
     }
-    Err(error.help("look at the hosts: what is live there is not known"))
+    Err(error.help("check the hosts: it is not known which release is live there"))
 }
 
-/// A way back at work. What failed is returned, in words.
+/// A rollback at work. What failed is returned, in words.
 struct RollbackRun<'a> {
     executor: &'a Executor<'a>,
-    /// All that goes back, in the order in which it was done.
+    /// All that is rolled back, in the order in which it was done.
     ran: &'a [ExecutedStep],
     left: Left,
     undone: Mutex<RollbackOutcome>,
 }
 
 impl RollbackRun<'_> {
-    /// Goes back wave by wave. What has no wave goes back in its turn between them, but its modes
+    /// Rolls back wave by wave. What has no wave is rolled back in its turn between them, but its modes
     /// stand around everything, and what comes last comes last of all.
     fn all(&self) -> Result<Vec<String>> {
         let steps = backwards(self.ran);
@@ -138,7 +138,7 @@ impl RollbackRun<'_> {
     }
 
     /// Takes steps back by `act`, with these modes around it: they are entered again where any of
-    /// the steps goes back.
+    /// the steps is rolled back.
     fn in_modes(
         &self,
         modes: &[&ExecutedStep],
@@ -150,7 +150,7 @@ impl RollbackRun<'_> {
             if let Some(wave) = wave {
                 let hosts: BTreeSet<&str> = steps.iter().map(|step| step.host.as_str()).collect();
                 let hosts: Vec<&str> = hosts.into_iter().collect();
-                let text = format!("{wave} goes back: {}", hosts.join(" "));
+                let text = format!("{wave} is rolled back: {}", hosts.join(" "));
                 self.executor.progress.event(&Event::Wave { text: &text });
             }
             self.enter_again(modes)?;
@@ -160,7 +160,7 @@ impl RollbackRun<'_> {
         Ok(failed)
     }
 
-    /// Takes steps back, given backwards; then, in the order of the steps, services.
+    /// Takes steps back, releasedwards; then, in the order of the steps, services.
     fn in_order(&self, steps: &[&ExecutedStep]) -> Result<Vec<String>> {
         let forwards: Vec<&ExecutedStep> = steps.iter().rev().copied().collect();
         let (first, then): (&[&str], &[&str]) = match self.left.starts_with_restarts(steps) {
@@ -192,7 +192,7 @@ impl RollbackRun<'_> {
     }
 }
 
-/// Returns steps in the order in which they go back: the last run first, its last step first.
+/// Returns steps in the order in which they are rolled back: the last run first, its last step first.
 pub fn backwards(ran: &[ExecutedStep]) -> Vec<&ExecutedStep> {
     let mut steps: Vec<&ExecutedStep> = ran.iter().collect();
     // Order of steps within a run is their position, whatever host told first.
@@ -203,7 +203,7 @@ pub fn backwards(ran: &[ExecutedStep]) -> Vec<&ExecutedStep> {
     steps
 }
 
-/// Cuts steps into parts that go back one after the other, in this order; the hosts of a part do so
+/// Cuts steps into parts that are rolled back one after the other, in this order; the hosts of a part do so
 /// at the same time. These are the steps of one use, unless some are done on the host that it takes
 /// something from, which the others depend on. What follows on one host alone is one part.
 fn at_once<'r>(steps: &[&'r ExecutedStep]) -> Vec<Vec<&'r ExecutedStep>> {
@@ -229,7 +229,7 @@ fn only_host<'r>(part: &[&'r ExecutedStep]) -> Option<&'r str> {
     first.filter(|host| part.iter().all(|step| step.host == *host))
 }
 
-/// Cuts steps, given backwards, where the wave changes.
+/// Cuts steps, releasedwards, where the wave changes.
 pub fn in_waves<'r, 's>(
     steps: &'s [&'r ExecutedStep],
 ) -> impl Iterator<Item = &'s [&'r ExecutedStep]> {
@@ -258,7 +258,7 @@ fn body(
     body
 }
 
-/// Returns the step that a host tells of: runs that go back together have the same positions.
+/// Returns the step that a host tells of: runs that are rolled back together have the same positions.
 fn told<'a>(part: &[&'a ExecutedStep], run: &str, seq: &str) -> Option<&'a ExecutedStep> {
     let seq = seq.parse().ok();
     let mut steps = part.iter().copied();
@@ -336,7 +336,7 @@ fn one_host(
             None
         })?;
     if status != 0 {
-        let what = at.map_or("what was to go back", |(step, _)| &step.id);
+        let what = at.map_or("the rollback", |(step, _)| &step.id);
         failed.push(format!("{what} on {}: ended from outside", first.host));
     }
     Ok(failed)
@@ -349,14 +349,14 @@ pub struct RunToUndo {
     pub runs: Vec<String>,
     /// Their steps that are not undone yet.
     pub ran: Vec<ExecutedStep>,
-    /// Somebody began it and did not come to its end.
+    /// It was begun and did not finish.
     pub is_begun: bool,
 }
 
 /// Returns what `--rollback` undoes: the last run that came to its end and those before it that
-/// did not; or, where the last one did not, all since one that did. What somebody began to undo
-/// comes first, and alone: whoever says it again does not mean one release more. `passed` are runs
-/// that are gone over.
+/// did not; or, where the last one did not, all since one that did. What a rollback began to undo
+/// comes first, and alone: saying it again does not mean one release more. `passed` are runs
+/// that are overridden.
 pub fn last_release(seen: &BTreeMap<String, HostState>, passed: &BTreeSet<String>) -> RunToUndo {
     let mut runs = unreturned(seen, passed);
     let is_begun = runs.last().is_some_and(|(_, over)| over.is_going_back);
@@ -380,7 +380,7 @@ pub fn last_release(seen: &BTreeMap<String, HostState>, passed: &BTreeSet<String
     }
 }
 
-/// Returns the steps of the last runs that neither came to their end nor went back: a run that
+/// Returns the steps of the last runs that neither came to their end nor was rolled back: a run that
 /// goes on there is one with them, and takes them back as well when it fails.
 pub fn cut_off(seen: &BTreeMap<String, HostState>) -> Vec<ExecutedStep> {
     let runs = unreturned(seen, &BTreeSet::new());
@@ -389,7 +389,7 @@ pub fn cut_off(seen: &BTreeMap<String, HostState>) -> Vec<ExecutedStep> {
     cut_off.flat_map(|(_, over)| over.ran).collect()
 }
 
-/// What one run left on all hosts where it did not go back.
+/// What one run left on all hosts where it did not be rolled back.
 #[derive(Default)]
 struct RunSummary {
     is_ok: bool,
@@ -397,7 +397,7 @@ struct RunSummary {
     ran: Vec<ExecutedStep>,
 }
 
-/// Returns the runs that did not go back, oldest first.
+/// Returns the runs that did not be rolled back, oldest first.
 fn unreturned(
     seen: &BTreeMap<String, HostState>,
     passed: &BTreeSet<String>,
@@ -405,7 +405,7 @@ fn unreturned(
     let mut runs: BTreeMap<String, RunSummary> = BTreeMap::new();
     for (host, seen) in seen {
         let journal = seen.journal.runs().into_iter();
-        // A host can have gone back alone.
+        // A host can have rolled back alone.
         for run in journal.filter(|run| !run.is_rolled_back && !passed.contains(&run.id)) {
             let all = runs.entry(run.id.clone()).or_default();
             all.is_ok |= run.is_ok;
@@ -456,7 +456,7 @@ mod tests {
         BTreeMap::from([(String::from("h"), seen)])
     }
 
-    /// Answers `run:seq` of what goes back.
+    /// Answers `run:seq` of what is rolled back.
     #[track_caller]
     fn check(lines: &[&str], expected: &[&str]) {
         let seen = seen(lines);
@@ -488,7 +488,7 @@ mod tests {
         check(&back, &["a:1"]);
     }
 
-    /// Steps `USE HOST PLACE`, in the order in which they ran, and the parts in which they go back.
+    /// Steps `USE HOST PLACE`, in the order in which they ran, and the parts in which they are rolled back.
     #[track_caller]
     fn check_parts(steps: &[&str], expected: &[&str]) {
         let ran = steps.iter().zip(1..).map(|(step, seq)| {
@@ -543,7 +543,7 @@ mod tests {
         assert!(left(&first).is_empty());
         let cut = [&first[..], &["b start 1 -", "c start 1 -"]].concat();
         assert_eq!(left(&cut), ["b:1", "c:1"]);
-        // What went back, or came to its end, is not; what began to go back is.
+        // What rolled back, or came to its end, is not; what began to be rolled back is.
         let back = [&cut[..], &["c rolling-back - c"]].concat();
         assert_eq!(left(&back), ["b:1", "c:1"]);
         let gone = [&back[..], &["c gone-back - c"]].concat();
@@ -558,7 +558,7 @@ mod tests {
         check(&begun, &[]);
         let ended = [&begun[..], &["d rolled-back - b"]].concat();
         check(&ended, &["a:1"]);
-        // Somebody went forward instead.
+        // A later run went forward instead.
         let forward = [&begun[..], &["d start 1 -", "d ok - -"]].concat();
         check(&forward, &["d:1"]);
     }

@@ -29,25 +29,25 @@ use crate::deploy::remote::roll_back::{self, ExecutedStep, RunToUndo};
 use crate::deploy::remote::step_batch::first_bytes;
 use crate::deploy::{DeployOutcome, DeployRequest, hosts_of, who_has_roles, world};
 
-/// Most lines that one host may say of what it would take back.
+/// Most lines that one host may say of what it would roll back.
 const LINES_MAX: usize = 100_000;
 
 /// What is known of a rollback before it begins.
 pub(in crate::deploy) struct PreparedRollback {
     pool: HostPool,
-    /// Those whose guards are asked on the way back.
+    /// Those whose guards are asked during the rollback.
     jobs: Vec<UseOnHost>,
     seen: BTreeMap<String, HostState>,
-    /// What goes back.
+    /// What is rolled back.
     back: RunToUndo,
-    /// Newer runs that left no way back.
+    /// Newer runs that left no rollback.
     passed: BTreeSet<String>,
     /// Steps of uses that stay as they are.
     left: Vec<ExecutedStep>,
     pub(in crate::deploy) plan: RollbackPlan,
 }
 
-/// Opens the hosts, and asks them what would go back.
+/// Opens the hosts, and asks them what would be rolled back.
 pub(in crate::deploy) fn look_back(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
@@ -81,14 +81,14 @@ pub(in crate::deploy) fn look_back(
     Ok(looked)
 }
 
-/// Returns the environment with only those uses whose guards are asked on the way back.
+/// Returns the environment with only those uses whose guards are asked during the rollback.
 fn asking(request: &DeployRequest<'_>, progress: &dyn Progress) -> Environment {
     let mut environment = request.environment.clone();
     environment
         .uses
         .retain(|one| match request.recipes.of_use(one) {
             Ok(recipe) => recipe.is_some_and(|r| r.guards.iter().any(|g| g.is_back)),
-            // The way back itself needs no recipe.
+            // The rollback itself needs no recipe.
             Err(mistake) => {
                 let text = format!(
                     "the guards of `{}` are not asked: {}",
@@ -114,7 +114,7 @@ fn of<'a>(
 }
 
 impl PreparedRollback {
-    /// Finds the last release that left a way back, and asks what it would change.
+    /// Finds the last release that left a rollback, and asks what it would change.
     fn find(&mut self, request: &DeployRequest<'_>, interrupted: &AtomicBool) -> Result<()> {
         self.passed.clear();
         loop {
@@ -127,7 +127,7 @@ impl PreparedRollback {
             if self.back.runs.is_empty() {
                 let name = &request.environment.name;
                 return Err(Error::usage(format!(
-                    "the journals of `{name}` have nothing to go back from"
+                    "the journals of `{name}` have nothing to roll back"
                 )));
             }
             self.plan = self.check_rollback(request, interrupted)?;
@@ -135,7 +135,7 @@ impl PreparedRollback {
             if self.plan.is_something() || self.back.is_begun || is_excepted {
                 break;
             }
-            // A run that left no way back (it only asked, say) is passed over.
+            // A run that left no rollback (it only asked, say) is passed over.
             self.passed.extend(self.back.runs.iter().cloned());
         }
         self.plan.blocked = guards::blocked(&self.jobs, &self.seen);
@@ -145,12 +145,13 @@ impl PreparedRollback {
         match request.except.iter().find(|label| !is_met(label)) {
             None if !self.left.is_empty() && !self.plan.is_something() => {
                 let name = &request.environment.name;
-                let error = format!("`{name}` has nothing to go back to but what `--except` names");
+                let error =
+                    format!("`{name}` has nothing to roll back except what `--except` names");
                 Err(Error::usage(error).help("nothing was changed"))
             }
             None => Ok(()),
             Some(label) => Err(Error::usage(format!(
-                "`{label}` did nothing that would go back in `{}`",
+                "`{label}` did nothing that would be rolled back in `{}`",
                 request.environment.name
             ))
             .help(
@@ -159,7 +160,7 @@ impl PreparedRollback {
         }
     }
 
-    /// What a newer run did and a rollback left as it was stands above what goes back now.
+    /// What a newer run did and a rollback left as it was stands above what is rolled back now.
     fn refuse_below_what_was_left(&mut self) {
         for change in &self.plan.changes {
             let journal = self.seen.get(&change.host).map(|seen| &seen.journal);
@@ -175,7 +176,7 @@ impl PreparedRollback {
         }
     }
 
-    /// Asks the hosts what steps left for their way back, and what would become of each thing.
+    /// Asks the hosts what steps left for their rollback, and what would become of each thing.
     fn check_rollback(
         &self,
         request: &DeployRequest<'_>,
@@ -205,7 +206,7 @@ impl PreparedRollback {
             })?;
             match status {
                 0 => Ok(said),
-                _ => Err(unanswered(host, "what looked for its way back")),
+                _ => Err(unanswered(host, "the rollback check")),
             }
         })?;
         let mut plan = RollbackPlan {
@@ -233,8 +234,8 @@ impl PreparedRollback {
         Ok(plan)
     }
 
-    /// Returns the runs that go back, and of which the journal of a host says nothing. Of a
-    /// shortened one nobody knows what it said.
+    /// Returns the runs that are rolled back, and of which the journal of a host says nothing. Of a
+    /// shortened one its former text is unknown.
     fn unknown_to(&self, host: &str) -> Vec<&str> {
         let Some(seen) = self
             .seen
@@ -272,7 +273,7 @@ impl PreparedRollback {
         request.overrides.check(environment, &self.jobs, blocked)
     }
 
-    /// Takes the leases, and goes back.
+    /// Takes the leases, and is rolled back.
     pub(in crate::deploy) fn carry_out(
         mut self,
         request: &DeployRequest<'_>,

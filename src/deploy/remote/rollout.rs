@@ -1,6 +1,6 @@
 //! A rollout under way: what stands between waves, and what a failure means in one.
 //!
-//! Without a rollout a failed step takes back the whole run. In one, some hosts may fail
+//! Without a rollout a failed step rolls back the whole run. In one, some hosts may fail
 //! alone, and waves that went well may stay.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use crate::deploy::remote::executor::{Executor, RunState};
 /// How often a soak looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Hosts that failed and were taken back, while the others went on.
+/// Hosts that failed and were rolled back, while the others went on.
 #[derive(Debug, Default)]
 pub struct FailedHosts {
     hosts: Vec<(String, Box<Error>)>,
@@ -40,7 +40,7 @@ impl FailedHosts {
             return Ok(());
         };
         let mut told = Error::host(format!(
-            "`{environment}` went on without {count} {}",
+            "`{environment}` continued without {count} {}",
             plural(count, "host")
         ));
         told = told.note(first, error.message);
@@ -48,13 +48,13 @@ impl FailedHosts {
         for (host, error) in hosts {
             told = told.note(host, error.message);
         }
-        Err(told.help("they went back; run the same command again for them"))
+        Err(told.help("they were rolled back; run the same command again for them"))
     }
 }
 
 impl Executor<'_> {
     /// Says that a wave begins, and lets a changed one run for a while before its gates.
-    /// `told` is the one of which that was said last.
+    /// `told` is the one of which that was stated last.
     pub(in crate::deploy) fn start_wave(
         &self,
         together: &[PlannedJob],
@@ -95,7 +95,7 @@ impl Executor<'_> {
             wave.named(rollout)
         ))
         .note("window", opens)
-        .help("what was done stays; the same command goes on there, in the window"))
+        .help("completed steps stay; the same command continues there, within the window"))
     }
 
     fn soak(&self, wave: &Wave, soak: Duration) -> Result<()> {
@@ -166,7 +166,7 @@ impl Executor<'_> {
         self.handle_failures(plan, &wave, failed, settled)
     }
 
-    /// Leaves the scopes that some jobs have entered; returns where that can not be.
+    /// Leaves the scopes that some jobs have entered; returns where that cannot be.
     fn leave_scopes(
         &self,
         jobs: &[&PlannedJob],
@@ -229,7 +229,7 @@ impl Executor<'_> {
             .collect())
     }
 
-    /// Decides what the failures of one use mean: some hosts fewer, a wave taken back, or all.
+    /// Decides what the failures of one use mean: some hosts fewer, a wave rolled back, or all.
     pub(in crate::deploy) fn handle_failures(
         &self,
         plan: &Plan,
@@ -255,7 +255,7 @@ impl Executor<'_> {
                 if error.kind == ErrorKind::NotRolledBack {
                     return Err(error);
                 }
-                let text = format!("host `{host}` is left behind: {}", error.message);
+                let text = format!("host `{host}` is skipped: {}", error.message);
                 self.progress.event(&Event::Warning { text: &text });
                 given_up.hosts.push((host, error));
             }
@@ -271,7 +271,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Goes back on some hosts; of several failures the first is told.
+    /// Rolls some hosts back; of several failures the first is reported.
     fn roll_back_first(
         &self,
         failed: Vec<(Option<String>, Box<Error>)>,
@@ -313,7 +313,7 @@ fn ended(host: &str, words: &str) -> Box<Error> {
     let mut next = || words.next().unwrap_or_default();
     let name = next();
     let error = Error::failed(format!(
-        "service `{name}` on host `{host}` has ended soon after its start"
+        "service `{name}` on host `{host}` ended soon after its start"
     ));
     let (log, said) = (next(), next().trim());
     let error = error.note("log", log);

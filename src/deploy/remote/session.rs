@@ -1,6 +1,6 @@
 //! One connection to one host: a guard over there, frames coming back.
 //!
-//! How frames are told from output is the matter of [`frames`](crate::deploy::protocol::frames).
+//! How frames are reported from output is the matter of [`frames`](crate::deploy::protocol::frames).
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::deploy::remote::transport::{Transport, first_input};
 
 mod channel;
 mod errors;
+mod exchange_log;
 mod hello;
 mod transfer;
 
@@ -27,9 +28,9 @@ use channel::Channel;
 
 /// How long the answers to questions may take: facts, guards and checks of recipes.
 const ASK_MAX: Duration = Duration::from_secs(15 * 60);
-/// How often the guard is told that we are still there, at least.
+/// How often the guard is reported that we are still there, at least.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// When it is told so first: from then on it watches the line.
+/// When it is reported so first: from then on it watches the line.
 const FIRST_BEAT: Duration = Duration::from_secs(1);
 /// How often a wait looks up to see whether it was interrupted.
 const POLL: Duration = Duration::from_millis(50);
@@ -152,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Ends a connection over which nobody has answered: nothing over there is to be cleaned up.
+    /// Ends a connection that has not answered: nothing over there is to be cleaned up.
     pub fn kill(&mut self) {
         if self.root.is_none()
             && let Some(channel) = &mut self.channel
@@ -178,6 +179,7 @@ impl Session {
             if let Some(frame) = channel.take() {
                 let frame = frame.map_err(|nonsense| self.protocol_error(&nonsense))?;
                 let frame = self.hidden.frame(frame);
+                self.log_frame(&frame);
                 return match lost_lease_error(&self.host.name, &frame) {
                     Some(error) => Err(error),
                     None => Ok(Some(frame)),
@@ -204,7 +206,7 @@ impl Session {
             said = channel.errors.last();
         }
         Error::host(format!(
-            "host `{}` writes messages without end to standard error",
+            "host `{}` sends endless output on standard error",
             self.name()
         ))
         .note("says", said)
@@ -214,9 +216,9 @@ impl Session {
     /// Returns the error for a host that says what no guard says.
     fn protocol_error(&self, text: &str) -> Box<Error> {
         self.cut();
-        Error::host(format!("host `{}` sent what makes no sense", self.name()))
+        Error::host(format!("host `{}` sent an unexpected reply", self.name()))
             .note("event", crate::deploy::protocol::journal::column(text))
-            .help("run the same command again; it asks the host what was done and goes on")
+            .help("run the same command again; it checks what was done on the host and continues")
     }
 
     /// Waits for the end of the connection, which is ended if need be.
@@ -246,9 +248,9 @@ impl Session {
         }
         match self.root {
             None => error.help(format!("try `{}`", self.try_it)),
-            Some(_) => {
-                error.help("run the same command again: it asks the host what was done and goes on")
-            }
+            Some(_) => error.help(
+                "run the same command again: it checks what was done on the host and continues",
+            ),
         }
     }
 
@@ -300,6 +302,7 @@ impl Session {
         match &mut self.opening {
             Some(opening) if opening.is_untouched() && !questions.is_empty() => {
                 questions.clone_into(&mut opening.questions);
+                self.log_sent("ask", questions.as_bytes());
                 self.hello(interrupted)?;
                 self.round_trips += 1;
             }
@@ -312,11 +315,11 @@ impl Session {
             match self.next_until(end, interrupted)? {
                 None => {
                     return Err(self
-                        .too_slow("answer the questions of this environment")
-                        .help("a fact, a guard or a check of a recipe waits for something there"));
+                        .too_slow("answer the queries of this environment")
+                        .help("a fact, a guard or a check of a recipe is waiting there"));
                 }
                 Some(Frame::Answer(_) | Frame::Answered(..)) if limit(replies.len()).is_none() => {
-                    return Err(self.protocol_error("more answers than questions"));
+                    return Err(self.protocol_error("more replies than queries"));
                 }
                 Some(Frame::Answer(piece)) => {
                     let most = limit(replies.len()).unwrap_or_default();
@@ -327,11 +330,12 @@ impl Session {
                 }
                 Some(Frame::Answered(tag, status)) => {
                     let bytes = std::mem::take(&mut bytes);
+                    self.log_reply(tag, status, &bytes);
                     replies.push(Reply { tag, status, bytes });
                 }
                 Some(Frame::Asked) => return Ok(replies),
                 Some(Frame::Event(text)) if text.starts_with("ended ") => {
-                    return Err(unanswered(self.name(), "what asked"));
+                    return Err(unanswered(self.name(), "the query"));
                 }
                 _ => {}
             }
@@ -352,11 +356,11 @@ impl Session {
     fn too_long(&mut self, most: usize) -> Box<Error> {
         self.cut();
         Error::host(format!(
-            "host `{}` answers a question with more than {} KiB",
+            "host `{}` replies to a query with more than {} KiB",
             self.name(),
             most >> 10
         ))
-        .help("a fact, a guard or a check of a recipe prints that much: let it print less")
+        .help("a fact, a guard or a check of a recipe prints too much: make it print less")
     }
 
     /// Calls a function of the guard and returns its one event.
@@ -367,7 +371,7 @@ impl Session {
 
     /// Sends what the guard is to do, once it has answered and its machine was checked.
     fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
+        self.log_sent(word, text);
         let head = format!("{word} {}\n", text.len());
         self.order_with(&head, text, interrupted)
     }
@@ -390,7 +394,7 @@ impl Session {
                 Some(Frame::Event(text)) => return Ok(text),
                 // What it prints meanwhile is no answer.
                 Some(_) => {}
-                None => return Err(self.too_slow("finish what `rel` asked of it")),
+                None => return Err(self.too_slow("finish the request of `rel`")),
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::deploy::remote::transfer_target::UploadTarget;
 /// Lines of a failed step's output that an error shows, and bytes of each.
 const LAST_LINES: usize = 12;
 
-/// Warnings of a program's steps that are told.
+/// Warnings of a program's steps that are reported.
 const WARNINGS_MAX: usize = 20;
 const LINE_SHOWN: usize = 4 << 10;
 /// So much longer than its time may the last try of a wait take.
@@ -64,7 +64,7 @@ struct BatchMonitor<'a> {
     at: Option<&'a PlannedStep>,
     /// How many steps were begun.
     begun: usize,
-    /// How many warnings were told.
+    /// How many warnings were reported.
     warnings: usize,
     /// It goes on over there whatever becomes of us.
     is_away: bool,
@@ -114,7 +114,7 @@ impl<'a> BatchMonitor<'a> {
         Some(self.start + self.limit()?)
     }
 
-    /// The step at work began so many seconds ago, and goes on without us if it must.
+    /// The step at work began so many seconds ago, and continues without us if it must.
     fn is_detached(&mut self, age: &str) {
         self.is_away = true;
         let age = Duration::from_secs(age.parse().unwrap_or(0));
@@ -124,7 +124,7 @@ impl<'a> BatchMonitor<'a> {
     fn limit(&self) -> Option<Duration> {
         let draft = &self.at?.draft;
         if draft.is_detached {
-            // Its keeper minds the time, also when nobody looks.
+            // Its keeper minds the time, also when no run watches.
             return None;
         }
         draft.timeout.or(match draft.act {
@@ -154,7 +154,7 @@ impl<'a> BatchMonitor<'a> {
             is_done: false,
             place: self.executor.place_of(self.planned, step),
         });
-        tracing::debug!(host = self.host, step = %step.id, what = %step.what, "begins");
+        tracing::debug!("{}: step {}: {}", self.host, step.id, step.what);
         self.executor.progress.event(&Event::StepStarted {
             host: self.host,
             step: &step.id,
@@ -204,7 +204,7 @@ impl<'a> BatchMonitor<'a> {
         if status == 0 || self.failure.is_some() {
             return self.failure;
         }
-        // Ended from outside: by a time limit, or by somebody on the host.
+        // Ended from outside: by a time limit, or by a user on the host.
         if self.at.is_some_and(|s| s.draft.seat != RunsOn::Operator) {
             self.failed(-1, false);
             return self.failure;
@@ -395,7 +395,7 @@ impl<'a> StepBatch<'a> {
                 .is_ok_and(|m| m.session().is_gone())
         };
         let result = match result {
-            // Nobody can go back for a host that is lost, whichever of the two it is.
+            // No host can be rolled back for one that is lost, whichever of the two it is.
             Err(error)
                 if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
                     || self.executor.interrupted.load(Ordering::SeqCst)

@@ -18,7 +18,7 @@ use crate::deploy::remote::ssh_config::Plain;
 
 /// The first words on a host: reads the guard from standard input and becomes it.
 ///
-/// Nothing behind the guard may be read ahead. A `dd` that can not read on after a short
+/// Nothing behind the guard may be read ahead. A `dd` that cannot read on after a short
 /// read says so before it reads; then it takes single bytes, which is slow.
 const BOOTSTRAP: &str = concat!(
     r#"IFS= read -r n && if g=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); "#,
@@ -223,7 +223,7 @@ impl System {
     /// Returns the command of a line of its own that opens a port of a host and runs the script
     /// there that it reads (see [`first_input()`]): `-R` and what it leads to are still to be added. Never
     /// a kept connection, which would keep the port as well; and no command at all where the port
-    /// can not be had.
+    /// cannot be had.
     pub fn line(&self, host: &Host) -> Result<Vec<String>> {
         let own = [
             "ControlMaster=no",
@@ -314,7 +314,7 @@ mod tests {
                 port: Some(2222),
                 jump: Some("gate".into()),
                 options: vec![
-                    "ControlPath=/tmp/of-somebody".into(),
+                    "ControlPath=/tmp/of-the-user".into(),
                     "IdentityFile=/k y".into(),
                 ],
             },
@@ -337,7 +337,7 @@ mod tests {
         -o
         ControlPath=/run/rel/0123
         -o
-        ControlPath=/tmp/of-somebody
+        ControlPath=/tmp/of-the-user
         -o
         IdentityFile=/k y
         -o
@@ -360,7 +360,7 @@ mod tests {
         "#);
         assert_eq!(
             system.try_it(&host),
-            "ssh -o ControlPath=/tmp/of-somebody -o 'IdentityFile=/k y' -p 2222 -J gate \
+            "ssh -o ControlPath=/tmp/of-the-user -o 'IdentityFile=/k y' -p 2222 -J gate \
              karl@karl04.example.org true"
         );
     }

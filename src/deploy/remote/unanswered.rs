@@ -1,4 +1,4 @@
-//! Connections over which nobody has answered yet: they are ended when `rel` is.
+//! Connections without an answer so far: they are ended when `rel` is.
 //!
 //! A guard that has answered is given time to clean up, which it does also without `rel`. What
 //! has not answered may wait for something that never comes.

@@ -26,7 +26,7 @@ pub fn upload(
 ) -> Result<()> {
     let name = session.name().to_owned();
     let unread = |e: std::io::Error| {
-        let text = format!("cannot read what is sent to host `{name}`");
+        let text = format!("cannot read the file for host `{name}`");
         Error::new(ErrorKind::Io, text)
             .note("says", crate::core::error::os_text(&e))
             .help("run the same command again")

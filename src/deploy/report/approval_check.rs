@@ -1,4 +1,4 @@
-//! What a person approves: what a saved plan does, computed from the checkout of whoever reads
+//! What a person approves: what a saved plan does, computed from the checkout of the person who reads
 //! it. Pure.
 //!
 //! Every text of a step is rendered here from the Releasefile, the recipes and the digests of the
@@ -47,7 +47,7 @@ pub fn computed(saved: &PlanFile, world: &PlanContext<'_>) -> Result<Plan> {
         if !jobs.iter().any(|job| job.label == blocked.label) {
             return Err(mismatch(
                 "blocked",
-                format!("`{}` is no use here", blocked.label),
+                format!("`{}` is not a use here", blocked.label),
             ));
         }
     }
@@ -60,7 +60,7 @@ fn known_host(world: &PlanContext<'_>, host: &str) -> Result<()> {
         || host == crate::deploy::plan::localhost::LOCALHOST
     {
         true => Ok(()),
-        false => Err(mismatch("host", format!("`{host}` is no host here"))),
+        false => Err(mismatch("host", format!("`{host}` is not a host here"))),
     }
 }
 
@@ -73,7 +73,7 @@ fn roles(claimed: &Plan, world: &PlanContext<'_>) -> Result<()> {
     if names != known {
         return Err(mismatch(
             "roles",
-            String::from("are others in the file than here"),
+            String::from("differ between the file and this checkout"),
         ));
     }
     for role in roles {
@@ -106,10 +106,7 @@ fn computed_job(job: &UseOnHost, claimed: &PlannedJob) -> Result<PlannedJob> {
     };
     let whose = format!("use `{}`", job.label);
     if let Some(field) = other_field(&theirs, &ours) {
-        return Err(mismatch(
-            &whose,
-            format!("`{field}` is another one in the file"),
-        ));
+        return Err(mismatch(&whose, format!("`{field}` differs in the file")));
     }
     let drafts = job.steps(RenderPhase::Symbolic)?;
     let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
@@ -163,7 +160,7 @@ pub fn roots(hosts: &BTreeMap<String, Host>) -> BTreeMap<String, String> {
 
 /// Returns the error for a plan that this checkout does not make.
 pub fn mismatch(whose: &str, what: impl Into<String>) -> Box<Error> {
-    Error::usage("this plan is not what this checkout makes")
+    Error::usage("this checkout makes another plan")
         .note(whose, what)
         .help(
             "approve it in a checkout of the commit that it was made of, or ask its maker for a new one",

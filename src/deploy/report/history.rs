@@ -16,13 +16,13 @@ use crate::deploy::protocol::journal::{JournalLine, in_order};
 pub enum RunResult {
     /// It came to its end on all hosts that it touched.
     Ok,
-    /// A step failed, and what it had changed went back.
+    /// A step failed, and what it had changed was rolled back.
     WentBack,
-    /// A step failed, and nothing went back.
+    /// A step failed, and nothing was rolled back.
     Failed,
     /// It was cut off; a later run went on.
     Interrupted,
-    /// It was taken back later.
+    /// It was rolled back later.
     RolledBack,
     /// It took other runs back.
     Rollback,
@@ -56,7 +56,7 @@ pub struct PastRun {
     /// Digest of the saved plan that it carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// Guards that were gone over, and scopes that were given up, with the reasons.
+    /// Guards that were overridden, and scopes that were given up, with the reasons.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, String>,
     /// Who approved that, with the reasons.
@@ -69,7 +69,7 @@ pub struct PastRun {
 pub struct History {
     /// All runs, newest first.
     pub runs: Vec<PastRun>,
-    /// Hosts that did not answer, with why: what ran there alone is not told.
+    /// Hosts that did not answer, with why: what ran there alone is unknown.
     pub down: BTreeMap<String, String>,
     /// Whether any host answered.
     #[serde(skip)]

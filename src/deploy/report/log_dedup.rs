@@ -1,7 +1,7 @@
-//! Lines of many hosts -> fewer lines: what several say, and what is said again, is told once,
+//! Lines of many hosts -> fewer lines: what several say, and what is stated again, is reported once,
 //! with a count. Pure: time is given.
 //!
-//! A line joins one that still waits to be told if the text is the same, time stamps aside, if
+//! A line joins one that still waits to be reported if the text is the same, time stamps aside, if
 //! they are seconds apart, and if its source has said nothing since that other one: so the order of what one source says
 //! stays, and three replicas that say `a b a b` become `3x a`, `3x b`, `3x a`, `3x b`.
 
@@ -22,7 +22,7 @@ pub struct LogLine {
     pub text: Vec<u8>,
 }
 
-/// One line to be told.
+/// One line to be reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DedupLine {
     /// Hosts that said it.
@@ -35,12 +35,12 @@ pub struct DedupLine {
     pub text: Vec<u8>,
 }
 
-/// Lines that are further apart, in milliseconds, are told each.
+/// Lines that are further apart, in milliseconds, are reported each.
 const APART: u64 = 5_000;
 
 struct Waiting {
     serial: u64,
-    /// When it was said last.
+    /// When it was stated last.
     time: i64,
     since: u64,
     key: Vec<u8>,
@@ -105,7 +105,7 @@ impl LogDedup {
         told
     }
 
-    /// Returns how many bytes wait to be told.
+    /// Returns how many bytes wait to be reported.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,7 @@
 //! What a saved plan keeps of a plan, and what has moved since. Pure.
 //!
 //! Everything that a saved plan holds of its steps and hosts is compared when it is applied: what
-//! somebody was shown is what is done, and a field that was edited stops it by its name. What
+//! the user was shown is what is done, and a field that was edited stops it by its name. What
 //! changes with the clock alone is not saved.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::deploy::plan::roles::differences;
 use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, StepVerdict};
 
 /// Stands for how long a detached step has been at work: that changes every second.
-const JOINED: &str = "goes on without `rel`, or has ended";
+const JOINED: &str = "runs detached, or has ended";
 
 /// Returns a plan as it is saved: without what changes with the clock (who is at work, the window,
 /// the evidence of guards), without texts of steps that do not run, and with all numbers as they
@@ -97,11 +97,11 @@ fn hosts(
                     moved.push((host.clone(), grown(basis.journal_lines, seen)));
                 }
             }
-            _ => moved.push((host.clone(), "no longer takes part".into())),
+            _ => moved.push((host.clone(), "is gone".into())),
         }
     }
     for host in now.hosts.keys().filter(|h| !old.hosts.contains_key(*h)) {
-        moved.push((host.clone(), "takes part now".into()));
+        moved.push((host.clone(), "is new".into()));
     }
 }
 
@@ -111,7 +111,7 @@ fn grown(lines_before: usize, seen: &HostState) -> String {
     let added = lines.get(lines_before..).unwrap_or_default();
     match added.last() {
         Some(last) => format!("its journal grew: run {} by {}", last.run, last.who),
-        None => String::from("its journal is another one"),
+        None => String::from("its journal was replaced"),
     }
 }
 
@@ -131,7 +131,7 @@ fn steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
     };
     for ((host, id), was) in &before {
         let what = match after.get(&(host.clone(), id.clone())) {
-            None => format!("`{id}` is no step any more"),
+            None => format!("`{id}` is no longer a step"),
             Some(is) if is.verdict != was.verdict => {
                 let why = match is.reason.is_empty() {
                     true => String::new(),
@@ -147,10 +147,10 @@ fn steps(old: &Plan, now: &Plan, moved: &mut Vec<(String, String)>) {
                 if is.verdict == StepVerdict::Run
                     && (&is.does, &is.key) != (&was.does, &was.key) =>
             {
-                format!("`{id}` would do something else")
+                format!("`{id}` would run another action")
             }
             Some(_) if probe(old, host, id) != probe(now, host, id) => {
-                format!("`{id}` finds something else than it did")
+                format!("`{id}`: the state on the host has changed")
             }
             Some(is) => match other_field(was, is) {
                 Some(field) => not_now(&field, id),

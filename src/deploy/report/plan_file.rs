@@ -61,7 +61,7 @@ pub struct PlanContents {
     pub is_forced: bool,
     /// `--confirm`: what its steps destroy may be lost.
     pub is_confirmed: bool,
-    /// `--override`: guards that are gone over, and why.
+    /// `--override`: guards that are overridden, and why.
     pub overrides: Overrides,
     /// The project's version.
     pub version: Option<String>,
@@ -134,7 +134,7 @@ impl PlanFile {
     /// When its body was changed without its digest, or `rel` writes no such plan.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let no_plan = || {
-            Error::usage(format!("`{name}` is no saved plan"))
+            Error::usage(format!("`{name}` is not a saved plan"))
                 .help("`rel ENVIRONMENT --plan-out FILE` saves one")
         };
         let head: Head = serde_json::from_str(text).map_err(|_| no_plan())?;
@@ -153,12 +153,12 @@ impl PlanFile {
         }
         let wrong = |field: String| {
             Err(
-                Error::usage(format!("`{name}` is not as `rel` saves a plan"))
+                Error::usage(format!("`{name}` is not a plan that `rel` can read"))
                     .note("field", field)
                     .help("ask its maker for a new one"),
             )
         };
-        // What the parser passes over, or fills in, is nobody's to hide in.
+        // What the parser passes over, or fills in, cannot hide anything.
         let read: Value = serde_json::from_str(text).map_err(|_| no_plan())?;
         if let Some(field) = plan_changes::field(&read, &plan_changes::value(&saved)?, "") {
             return wrong(field);
@@ -204,7 +204,7 @@ impl PlanFile {
         text
     }
 
-    /// Returns the approvals that count: of this digest, by somebody else, one a user.
+    /// Returns the approvals that count: of this digest, by another user, one a user.
     fn valid(&self) -> Vec<&Approval> {
         let mut users = BTreeSet::new();
         self.approvals
@@ -214,7 +214,7 @@ impl PlanFile {
             .collect()
     }
 
-    /// Returns whether somebody has said, of this very plan, that what it destroys may be lost:
+    /// Returns whether a user has confirmed, for this very plan, that what it destroys may be lost:
     /// its maker, or a person who read and approved it.
     pub fn is_confirmed(&self) -> bool {
         self.body.is_confirmed || !self.valid().is_empty()
@@ -223,11 +223,11 @@ impl PlanFile {
     /// Checks whether `user` may approve it.
     ///
     /// # Errors
-    /// When that is its maker, or nobody whose approval counts.
+    /// When that is its maker, or a user whose approval does not count.
     pub fn may_approve(&self, environment: &Environment, user: &str) -> Result<()> {
         if user == self.body.made_by {
             return Err(Error::usage(format!(
-                "`{user}` made this plan: somebody else must approve it"
+                "`{user}` made this plan: another user must approve it"
             )));
         }
         if let Some(rule) = &environment.approval
@@ -292,7 +292,7 @@ impl PlanFile {
         }
         let environment = &self.body.environment;
         let mut error = Error::host(format!(
-            "the world has moved since this plan of `{environment}` was made"
+            "the state has changed since this plan of `{environment}` was made"
         ));
         let more = moved.len().saturating_sub(MOVED_MAX);
         for (whose, what) in moved.into_iter().take(MOVED_MAX) {
@@ -312,7 +312,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&PlanFile>) -> Result
     };
     let name = &environment.name;
     let may = match rule.by.is_empty() {
-        true => String::from("anybody but its maker"),
+        true => String::from("any user but its maker"),
         false => rule.by.join(" "),
     };
     let Some(saved) = saved else {
@@ -320,7 +320,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&PlanFile>) -> Result
             Error::usage(format!("`{name}` is changed by an approved plan only"))
                 .note("approved by", may)
                 .help(format!(
-                    "save one: `rel {name} … --plan-out plan.json`; somebody else: `rel approve \
+                    "save one: `rel {name} … --plan-out plan.json`; another user: `rel approve \
                      plan.json --reason …`; then `rel apply plan.json`"
                 )),
         );
@@ -336,7 +336,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&PlanFile>) -> Result
         return Ok(());
     }
     let given = match users.is_empty() {
-        true => String::from("nobody"),
+        true => String::from("no user"),
         false => users.join(" "),
     };
     Err(Error::usage(format!(
@@ -354,7 +354,7 @@ pub fn is_allowed(environment: &Environment, saved: Option<&PlanFile>) -> Result
 /// Returns when and for whom a plan was carried out, if it was.
 ///
 /// # Errors
-/// When it was begun and did not end, or went back since.
+/// When it was begun and did not end, or was rolled back since.
 pub fn applied_before(
     saved: &PlanFile,
     seen: &BTreeMap<String, HostState>,
@@ -365,13 +365,13 @@ pub fn applied_before(
     let name = &saved.body.environment;
     if let Some(line) = lines().find(|l| is_back(&l.event) && l.key == *run) {
         return Err(Error::host(format!(
-            "this plan of `{name}` was carried out and taken back"
+            "this plan of `{name}` was carried out and rolled back"
         ))
         .note("who", line.who.clone())
         .help("save a new plan with `--plan-out`"));
     }
     // A host that has a line of the run also has its end, if it came to one there. Where the
-    // journal was shortened since, nobody knows.
+    // journal was shortened since, it is not known.
     let mut last = None;
     let is_known = lines().any(|l| l.run == *run);
     let touched = saved.body.plan.touched();
@@ -395,10 +395,10 @@ pub fn applied_before(
         None => Ok(None),
         Some(Ok(line)) => Ok(Some((line.time, line.who.clone()))),
         Some(Err(line)) => Err(Error::host(format!(
-            "this plan of `{name}` was begun and did not come to its end"
+            "this plan of `{name}` was started and did not finish"
         ))
         .note("who", line.who.clone())
-        .help("the next run goes on where it stopped: plan again")),
+        .help("the next run continues where it stopped: plan again")),
     }
 }
 
@@ -436,7 +436,7 @@ fn compare(
 ) {
     for (name, digest) in old {
         match new.get(name) {
-            None => told(name, "is not there any more"),
+            None => told(name, "no longer exists"),
             Some(found) if found != digest => told(name, "differs"),
             Some(_) => {}
         }
@@ -534,10 +534,10 @@ mod tests {
         check(&[&[], &["ok a-0"]], "not yet");
         let whole: &[&str] = &["plan a-1", "ok a-1"];
         check(&[whole, whole, &[]], "at 7 by me");
-        let open = "begun and did not come to its end";
+        let open = "started and did not finish";
         check(&[whole, &["plan a-1"]], open);
         check(&[&["plan a-1"], whole], open);
-        let back = "carried out and taken back";
+        let back = "carried out and rolled back";
         check(&[&["plan a-1", "ok a-1", "rolled-back a-2 a-1"]], back);
     }
 

@@ -59,24 +59,24 @@ pub struct Runbook {
 /// Who must have approved a plan.
 #[derive(Clone, Debug)]
 pub struct ApprovalDoc {
-    /// Users who may; anybody else where there are none.
+    /// Users who may; any other user where there are none.
     pub by: Vec<String>,
     /// How many of them.
     pub count: usize,
 }
 
-/// What is said of a role.
+/// What is stated of a role.
 #[derive(Clone, Debug)]
 pub struct RoleDoc {
     /// Its name.
     pub name: String,
     /// The hosts that may have it, each with the probe that succeeds where it is.
     pub probes: Vec<(String, String)>,
-    /// So many may have it; any number where it is not said.
+    /// So many may have it; any number where it is not stated.
     pub count: Option<u32>,
 }
 
-/// What is said of a rollout.
+/// What is stated of a rollout.
 #[derive(Clone, Debug)]
 pub struct RolloutDoc {
     /// Its name.
@@ -104,8 +104,8 @@ pub struct UseDoc {
     pub from: Vec<String>,
     /// Uses whose change makes it stale.
     pub after: Vec<String>,
-    /// Uses around whose change it is done, and only then.
-    pub around: Vec<String>,
+    /// Uses that it wraps: it is done if one of them changes something, and only then.
+    pub wraps: Vec<String>,
     /// Seconds after which it is done again.
     pub max_age: Option<u64>,
     /// Index of its rollout.
@@ -129,23 +129,23 @@ pub struct StepDoc {
     pub name: String,
     /// Who does it.
     pub seat: RunsOn,
-    /// The user, if that is not whoever logs in.
+    /// The user, if that is not the login user.
     pub user: Option<String>,
     /// What it does.
     pub what: String,
-    /// That is said in words, and not by its command.
+    /// That is stated in words, and not by its command.
     pub is_in_words: bool,
     /// Something must hold afterwards.
     pub is_verified: bool,
-    /// It goes on when the connection ends.
+    /// It continues when the connection ends.
     pub is_detached: bool,
     /// It is left when the run ends.
     pub is_scope: bool,
     /// What is lost for good when it runs.
     pub destroys: Option<String>,
-    /// Whether it can be taken back.
+    /// Whether it can be rolled back.
     pub way_back: Reversibility,
-    /// How it is taken back, where that can be said.
+    /// How it is rolled back, where that can be stated.
     pub goes_back: Option<String>,
     /// The most seconds that it took, over all hosts, when it ran last.
     pub took: Option<u64>,
@@ -283,7 +283,7 @@ fn part(job: &UseOnHost) -> Result<UseDoc> {
         recipe: job.recipe.name.clone(),
         desc: job.recipe.desc.clone(),
         after: job.after.clone(),
-        around: job.around.clone(),
+        wraps: job.wraps.clone(),
         max_age: job.max_age.map(|age| age.as_secs()),
         rollout: job.wave.as_ref().map(|w| w.rollout),
         is_gate: job.wave.as_ref().is_some_and(|w| w.is_gate),
@@ -313,7 +313,7 @@ fn doing(draft: &ResolvedStep) -> StepDoc {
     }
 }
 
-/// How a step is taken back, in words.
+/// How a step is rolled back, in words.
 fn goes_back(draft: &ResolvedStep) -> Option<String> {
     let own = draft.undo.as_ref().map(|(text, _)| {
         let first = text.trim().lines().next().unwrap_or("");
@@ -323,10 +323,10 @@ fn goes_back(draft: &ResolvedStep) -> Option<String> {
         ResolvedAction::Write { .. } => "the former file",
         ResolvedAction::Symlink { .. } => "the former target",
         ResolvedAction::Service(_) | ResolvedAction::Managed { .. } => "as it was before",
-        ResolvedAction::Scope { .. } => "it is left",
+        ResolvedAction::Scope { .. } => "the scope is left",
         ResolvedAction::Port(_) => "the port is closed",
         ResolvedAction::Run(_) if own.is_none() && draft.way_back() == Reversibility::Known => {
-            "what it wrote down"
+            "as recorded"
         }
         _ => return own,
     };

@@ -1,7 +1,7 @@
 //! What is live on each host, since when, and whether it is as it should be. Pure.
 //!
 //! Put together from the plan that would be made now and from the journals: the same
-//! questions, read by somebody who wants to know and not to change.
+//! questions of a command that only reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,13 +20,13 @@ use crate::deploy::protocol::journal::{JournalLine, JournalRecord};
 pub enum HostStanding {
     /// As it should be.
     Fresh,
-    /// Somebody changed what was done there.
+    /// What was done there was changed by hand.
     Drifted,
     /// Something is to be done.
     Stale,
     /// It stays as it is until it is promoted.
     Held,
-    /// Can not be known before something is made.
+    /// Cannot be known before something is made.
     Unknown,
     /// It did not answer.
     Down,
@@ -46,13 +46,13 @@ pub struct HostStatus {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub running: BTreeMap<String, BTreeSet<String>>,
     /// When what is live there became so, by the host's clock: the last of the links; where there
-    /// are none, when the last run came to its end. Not known where somebody else changed a link.
+    /// are none, when the last run came to its end. Not known where a link was changed by hand.
     pub since: Option<u64>,
     /// Who ran the command that did it.
     pub by: Option<String>,
     /// The run in which it was done.
     pub run: Option<String>,
-    /// Some run came to its end there and was not taken back.
+    /// Some run came to its end there and was not rolled back.
     #[serde(skip)]
     pub is_released: bool,
     /// How it stands.
@@ -152,7 +152,7 @@ fn one(host: &str, plan: &Plan, jobs: &[UseOnHost], seen: &HostState) -> HostSta
     status
 }
 
-/// Returns the line of the journal that says when a link became what it is; `None` where somebody
+/// Returns the line of the journal that says when a link became what it is; `None` where a user
 /// else has changed it.
 fn changed<'a>(seen: &'a HostState, step: &PlannedStep) -> Option<&'a JournalLine> {
     if is_drifted(seen, step) {

@@ -53,7 +53,7 @@ fn every_example_is_right() {
                     "on",
                     "from",
                     "after",
-                    "around",
+                    "wraps",
                     "max-age",
                     "into-foreign",
                 ]

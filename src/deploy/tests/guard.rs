@@ -87,7 +87,7 @@ fn a_failing_step_takes_all_before_it_back() {
       status  1
       output  tries
       undone  3 steps
-      help: each way back came to its end; mend it and run the same command again
+      help: all steps were rolled back; fix the error and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/current")));
     assert_eq!(space.read("hosts/b/file"), "old");
@@ -259,8 +259,8 @@ fn a_step_that_takes_too_long_is_ended() {
       status       took longer than 300ms and was ended
       output       begins
       undone       1 step
-      no way back  slow/sleep on a
-      help: the other steps were taken back; mend it and run the same command again
+      no rollback  slow/sleep on a
+      help: the other steps were rolled back; fix the error and run the same command again
     ");
     assert!(!exists(&space.path("hosts/a/l")));
 }
@@ -271,7 +271,7 @@ fn a_way_back_that_fails_is_told() {
     space.recipe(
         "bad",
         r#"
-        step "one" { run "true"; undo "echo can not; exit 3" }
+        step "one" { run "true"; undo "echo cannot; exit 3" }
         step "two" { run "exit 7" }
         "#,
     );
@@ -281,9 +281,9 @@ fn a_way_back_that_fails_is_told() {
     insta::assert_snapshot!(error.to_string(), @"
     `staging` stopped: step `bad/two` failed on host `a`
       status      7
-      way back    the way back failed as well
-      not undone  bad/one on a: can not
-      help: look at the hosts: what is live there is not known
+      rollback    the rollback failed as well
+      not undone  bad/one on a: cannot
+      help: check the hosts: it is not known which release is live there
     ");
 }
 
@@ -357,7 +357,7 @@ fn two_at_once_do_not_meet() {
         let first = scope.spawn(|| space.apply());
         wait_for(&space.path("hosts/a/held"));
         let error = space.fails();
-        assert_eq!(error.message, "somebody else is at work on host `a`");
+        assert_eq!(error.message, "another run is active on host `a`");
         let facts: Vec<&str> = error.facts.iter().map(|(_, v)| v.as_str()).collect();
         assert_eq!(facts[..3], ["ann@here", "staging", "run1"]);
         std::fs::write(space.path("hosts/a/go"), "").expect("writes");
@@ -413,7 +413,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         checkout: None,
     };
     let system = System::new("ssh".into(), dir.path().to_owned(), Vec::new());
-    // The step took too long, and by the time that is told another one is at work.
+    // The step took too long, and by the time that is reported another one is at work.
     for (at, is_ended) in [(7, true), (8, false)] {
         let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");
         let system = std::sync::Arc::new(system.clone());

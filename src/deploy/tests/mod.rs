@@ -1,6 +1,5 @@
 //! End to end on local hosts: real shells, real files, temporary directories.
 
-mod around;
 mod docs;
 mod guard;
 mod names;
@@ -11,6 +10,7 @@ mod shipped;
 mod table;
 mod text;
 mod windows;
+mod wraps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Space {
     runs: AtomicU64,
 }
 
-/// Writes down what was told.
+/// Writes down what was reported.
 #[derive(Default)]
 pub struct Log(pub Mutex<Vec<String>>);
 
@@ -137,9 +137,7 @@ impl Space {
                 .map(|on| on.split(',').map(template).collect())
                 .unwrap_or_default(),
             from: get("from").map(template),
-            around: get("around")
-                .map(|a| vec![a.to_owned()])
-                .unwrap_or_default(),
+            wraps: get("wraps").map(|a| vec![a.to_owned()]).unwrap_or_default(),
             after: get("after").map(|a| vec![a.to_owned()]).unwrap_or_default(),
             max_age: get("max-age").map(|a| crate::core::deploy_window::duration(a).expect("one")),
             into_foreign: get("into-foreign").is_some(),
@@ -268,7 +266,7 @@ impl Space {
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Takes what was told since the last time.
+    /// Takes what was reported since the last time.
     pub fn told(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.0.lock().expect("no panic"))
     }

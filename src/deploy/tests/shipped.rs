@@ -202,7 +202,7 @@ fn a_service_restarts_after_what_it_follows_and_goes_back_after_it() {
     space.arg("to", "two");
     space.apply();
     assert_eq!(space.read("hosts/a/starts"), "one\ntwo\n");
-    // The link goes back first, then the service restarts on it.
+    // The link is rolled back first, then the service restarts on it.
     space.arg("to", "three");
     space.environment.uses[2]
         .args
@@ -239,7 +239,7 @@ fn a_service_that_ends_at_once_fails_with_its_log() {
               no such port
               more in [project]/hosts/a/log/db.log
       undone  1 step
-      help: what was live on `a` is live there again; mend it and run the same command again
+      help: what was live on `a` is live there again; fix the error and run the same command again
     ");
 }
 
@@ -271,7 +271,7 @@ fn a_managed_service_is_started_by_its_manager() {
         let args = &mut space.environment.uses[2].args;
         args.get_mut("ok").expect("one").text = value.into();
     };
-    // A first start goes back by `stop`.
+    // A first start is rolled back by `stop`.
     space.fails();
     assert_eq!(space.read("hosts/a/log"), "one\nstop\n");
     ok(&mut space, "yes");
@@ -279,7 +279,7 @@ fn a_managed_service_is_started_by_its_manager() {
     assert_eq!(space.apply().ran, 0);
     std::fs::remove_file(space.path("hosts/a/up")).expect("removes");
     assert_eq!(space.apply().ran, 1);
-    // A restart goes back by another one, on the former files.
+    // A restart is rolled back by another one, on the former files.
     space.arg("to", "two");
     ok(&mut space, "no");
     space.fails();

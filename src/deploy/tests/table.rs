@@ -48,7 +48,7 @@ impl Table {
             host: Some("h".into()),
             from: None,
             after: Vec::new(),
-            around: Vec::new(),
+            wraps: Vec::new(),
             max_age: None,
             into_foreign: false,
             caller: BTreeMap::new(),
@@ -195,7 +195,7 @@ fn what_is_found_counts() {
     table.check(&[
         "u/a: never done here",
         "u/b: `a` runs",
-        "u/c: Adopt found done",
+        "u/c: Adopt already done",
         "u/d: `b` runs",
     ]);
     table.run(None);
@@ -227,8 +227,7 @@ fn age_counts_by_the_hosts_clock() {
     table.clock -= 60;
     table.check(&[]);
     table.clock -= 1;
-    let later =
-        ["a", "b", "c", "d"].map(|s| format!("u/{s}: recorded at a time that is yet to come"));
+    let later = ["a", "b", "c", "d"].map(|s| format!("u/{s}: recorded at a time in the future"));
     table.check(&later.each_ref().map(String::as_str));
 }
 
@@ -286,7 +285,7 @@ fn a_dated_use_is_made_whole_or_resumed() {
     table.probe("u/link", None, Some("run1"));
     table.check(&[]);
     table.probe("u/link", None, Some("by-hand"));
-    let whole = "a new one is made whole";
+    let whole = "a full copy is made";
     table.check(&[
         &format!("u/copy: {whole}"),
         &format!("u/link: {whole}"),
@@ -384,7 +383,7 @@ fn a_scope_that_was_not_left_is_entered_again() {
 fn what_is_found_done_is_done_again_behind_a_use_that_changes() {
     let mut table = Table::new(r#"recipe "r" { step "up" { check "is-up"; run "go-up" } }"#);
     table.probe("u/up", Some(true), None);
-    table.check(&["u/up: Adopt found done"]);
+    table.check(&["u/up: Adopt already done"]);
     // Stopped by a use before it: that it was up at the time of the question says nothing.
     let mut stop = table.jobs[0].clone();
     let recipe = r#"recipe "stop" { step "down" { run "go-down" } }"#;

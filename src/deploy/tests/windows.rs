@@ -51,7 +51,7 @@ fn a_window_that_closes_stops_a_rollout_between_waves_and_the_next_run_goes_on()
         .map(|(n, t)| format!("{n}: {t}"))
         .collect();
     assert_eq!(facts, ["window: it opens Thu 1970-01-08 00:00 (UTC)"]);
-    // The wave that was begun has come to its end, gate and all, and nothing went back.
+    // The wave that was begun has come to its end, gate and all, and nothing was rolled back.
     assert_eq!(space.told(), ["file/w Done", "gate/w Done"]);
     assert!(!exists(&space.path("hosts/b/file")));
     let error = space.fails();

@@ -1,4 +1,4 @@
-//! What is refused, what goes back, and what is told.
+//! What is refused, what is rolled back, and what is reported.
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
@@ -47,7 +47,7 @@ fn a_rollback_goes_back_to_the_former_data_while_nobody_has_written() {
     ground.has_lost_nothing();
 }
 
-/// It is asked before anything else goes back; and behind the guard once more, for what was written
+/// It is asked before anything else is rolled back; and behind the guard once more, for what was written
 /// in between, and for what an older `rel` has left.
 #[test]
 fn a_rollback_does_not_lose_what_was_written_since() {
@@ -80,7 +80,7 @@ fn a_rollback_does_not_lose_what_was_written_since() {
     check(Ground::new(Zodb::new));
 }
 
-/// Code goes back, data that was written to since stays: by name, and never in silence.
+/// Code is rolled back, data that was written to since stays: by name, and never in silence.
 #[test]
 fn a_rollback_goes_back_without_a_use_that_is_named() {
     let space = Space::new(
@@ -113,9 +113,9 @@ environment "e" {
     space.write("srv/a/written", "");
     assert_snapshot!(space.run(["e", "--rollback"]), @"
     --- stderr
-    error: `e` can not go back on host `a` without a loss
+    error: `e` cannot be rolled back on host `a` without a loss
       data/lay on a  it was written to
-      help: nothing was changed; to go back with everything else, and leave that as it is: `--rollback --except data`; the older release must then get on with it
+      help: nothing was changed; to roll back everything else, and leave that as it is: `--rollback --except data`; the older release must then work with it
     --- exit code 1
     ");
     let plan = space.run(["e", "--rollback", "--plan"]).ok().stdout;
@@ -132,7 +132,7 @@ environment "e" {
     // With all of it excepted, no older release is taken for the last one.
     let all = ["e", "--rollback", "--except", "data", "--except", "code"];
     let refused = space.run(all).fails(2);
-    let words = "`e` has nothing to go back to but what `--except` names";
+    let words = "`e` has nothing to roll back except what `--except` names";
     assert!(refused.stderr.contains(words), "{refused}");
     assert_eq!(space.shell("cat srv/a/now-*"), "2\n2\n");
     // Force is not what goes over it.
@@ -141,7 +141,7 @@ environment "e" {
     assert_eq!(space.shell("cat srv/a/now-code srv/a/now-data"), "1\n2\n");
     let history = space.run(["history", "e"]).ok().stdout;
     assert!(history.contains("left `data` as it was"), "{history}");
-    // What was done before that is below it: only with the same words can it go back further.
+    // What was done before that is below it: only with the same words can it are rolled back further.
     let refused = space.run(["e", "--rollback"]).fails(1);
     let words = "did it after that, and `--except` left it as it was";
     assert!(refused.stderr.contains(words), "{refused}");
@@ -189,7 +189,7 @@ fn nothing_becomes_read_only_where_there_is_no_room_for_the_copies() {
     let words = "of 999999999999 that backup and copy need";
     assert!(refused.stderr.contains(words), "{refused}");
     assert!(
-        refused.stderr.contains("the way back of `evolve/full`"),
+        refused.stderr.contains("the rollback of `evolve/full`"),
         "{refused}"
     );
     assert!(!ground.space.has("hosts/db/copies"));
@@ -201,7 +201,7 @@ fn nothing_becomes_read_only_where_there_is_no_room_for_the_copies() {
 }
 
 /// The software comes first, and its scripts with it: when one of them fails, the link to the
-/// software goes back after the way out of the read-only mode has restarted the clients.
+/// software is rolled back after the way out of the read-only mode has restarted the clients.
 #[test]
 fn clients_run_what_is_live_after_an_evolve_that_failed() {
     let space = Space::new(
@@ -227,7 +227,7 @@ environment "e" {
     let _ = space.run(["e"]).fails(1);
     assert_eq!(space.shell("readlink srv/a/site/current"), running);
     assert_eq!(space.read("srv/a/running"), running);
-    // And the other way: an evolve that went well, taken back.
+    // And the other way: an evolve that went well, rolled back.
     space.write("src/evolve/002.sql", "CREATE TABLE two (x);");
     let _ = space.run(["e"]).ok();
     assert_ne!(space.read("srv/a/running"), running);

@@ -23,7 +23,7 @@ impl<D: Database> Ground<D> {
         std::thread::sleep(after);
         disturbance.strike(&self.space, &job, hosts, 0);
         let output = job.finish();
-        disturbance.mend(hosts, 0);
+        disturbance.fix(hosts, 0);
         output
     }
 
@@ -54,7 +54,7 @@ impl<D: Database> Ground<D> {
             let first = self.disturb(disturbance, step, after);
             tally.add(disturbance, first.code != 0);
             if disturbance == Disturbance::Process {
-                // It may have been the guard, or the way out of a mode: the next run mends that.
+                // It may have been the guard, or the way out of a mode: the next run fixes that.
                 again += self.comes_to_its_end();
             }
             self.guard_is_gone();

@@ -101,7 +101,7 @@ exec /bin/rm "$@"
     }
 }
 
-/// Another environment with the same `into`, and what came before whose it was could be told.
+/// Another environment with the same `into`, and what came before whose it was could be reported.
 #[test]
 fn a_directory_of_backups_belongs_to_one_environment() {
     let flat = Flat::new("back-up");
@@ -287,7 +287,7 @@ fn a_backup_that_is_gone_is_not_marked() {
     for step in ["\tbackup/keep\t", "\tbackup/mark\t", "\tbackup/latest\t"] {
         let flat = Flat::new("back-up keep=1");
         let first = flat.back_up();
-        // The second one is not there any more when its run goes on.
+        // The second one no longer exists when its run goes on.
         flat.0.shell("cp -a db/backups db/former");
         let _ = flat.back_up();
         flat.cut(step);

@@ -1,4 +1,4 @@
-//! Backups that are proven: what is damaged is told, and what was proven stays.
+//! Backups that are proven: what is damaged is reported, and what was proven stays.
 
 use std::fs;
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ fn a_proven_backup_stays_one_whatever_fails_later() {
     let _ = ground.back_up().ok();
     let proven = ground.proven();
     let back = ground.space.run(["nightly", "--rollback"]).ok();
-    assert!(back.stderr.contains("went back"), "{back}");
+    assert!(back.stderr.contains("rolled back"), "{back}");
     assert_eq!(ground.proven(), proven);
     assert!(ground.latest().ends_with(proven.last().expect("some")));
 }

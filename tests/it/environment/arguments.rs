@@ -1,4 +1,4 @@
-//! What is said on the command line and to recipes: values, and mistakes in them.
+//! What is stated on the command line and to recipes: values, and mistakes in them.
 
 use insta::assert_snapshot;
 
@@ -36,7 +36,7 @@ fn parameters_are_given_in_order_or_have_a_default() {
     ");
     assert_snapshot!(space.run(["staging", "mian"]), @"
     --- stderr
-    error: `branch` can not be `mian`
+    error: `branch` cannot be `mian`
       known  main other
       help: did you mean `main`?
     --- exit code 2
@@ -144,7 +144,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:4:10]
      4 │     step "both" { run "true"; write "x" "y" }
        ·          ───┬──
-       ·             ╰── one act to a step
+       ·             ╰── expected exactly one action
        ╰────
 
     rel::build::releasefile::unknown_node
@@ -164,7 +164,7 @@ fn all_mistakes_are_told_before_anything_starts() {
        ╭─[recipes/broken.kdl:5:10]
      5 │     step "later" on-change="missing" { runn "true {txt}" }
        ·          ───┬───
-       ·             ╰── one act to a step
+       ·             ╰── expected exactly one action
        ╰────
 
     rel::build::releasefile::unknown_recipe
@@ -245,11 +245,11 @@ fn a_step_that_fails_is_told_with_host_step_and_output() {
       status       1
       output       to the one
                    to the other
-      no way back  fails/fails on a
+      no rollback  fails/fails on a
                    fails/fails on b
                    fails/works on a
                    fails/works on b
-      help: nothing was taken back: look at what these steps did, and run the same command again
+      help: nothing was rolled back: check what these steps did, and run the same command again
     --- exit code 1
     ");
 }

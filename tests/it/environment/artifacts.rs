@@ -258,7 +258,7 @@ fn what_stands_for_no_artifact_is_a_mistake_before_anything_is_built() {
         ),
         (
             r#"needs "tests"; use "lay" on="h" artifact="{tests}" to="x""#,
-            "`tests` stands for no file",
+            "`tests` has no file",
         ),
         (
             r#"needs "t" "all"; use "lay" on="h" artifact="{t}" to="x" because="{all.id}""#,
@@ -266,7 +266,7 @@ fn what_stands_for_no_artifact_is_a_mistake_before_anything_is_built() {
         ),
         (
             r#"needs "same"; use "lay" on="h" artifact="{same}" to="x""#,
-            "`build/a/one.txt` and `build/b/one.txt` would be laid down under one name",
+            "`build/a/one.txt` and `build/b/one.txt` would be installed under the same name",
         ),
     ] {
         let space = letters(body);

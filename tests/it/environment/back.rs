@@ -1,11 +1,11 @@
-//! The way back: after a failure, by hand, twice, and when there is none.
+//! The rollback: after a failure, by hand, twice, and when there is none.
 
 use insta::assert_snapshot;
 
 use super::{recipe, shown, space, told};
 use crate::space::{Ends, Space, is_alive};
 
-/// Steps on two hosts, each with a way back that is written down in one file.
+/// Steps on two hosts, each with a rollback that is written down in one file.
 fn ways_back() -> Space {
     let space = space(
         r#"
@@ -37,7 +37,7 @@ fn a_failure_takes_all_back_in_reverse_on_all_hosts() {
     error: `staging` stopped: step `three/second` failed on host `a`
       status  1
       undone  6 steps
-      help: each way back came to its end; mend it and run the same command again
+      help: all steps were rolled back; fix the error and run the same command again
     --- exit code 1
     ");
     let undone = [
@@ -52,7 +52,7 @@ fn a_failure_takes_all_back_in_reverse_on_all_hosts() {
     for path in ["hosts/a/one", "hosts/b/two", "hosts/a/three"] {
         assert!(!space.has(path), "{path}");
     }
-    // What went back is done again.
+    // What was rolled back is done again.
     assert_eq!(told(&space, &["yes", "--plan"])["to_run"], 6);
     assert_eq!(told(&space, &["no"])["ran"], 6);
 }
@@ -62,7 +62,7 @@ fn there_may_be_nothing_to_go_back_from() {
     let space = ways_back();
     assert_snapshot!(space.run(["staging", "--rollback"]), @"
     --- stderr
-    error: the journals of `staging` have nothing to go back from
+    error: the journals of `staging` have nothing to roll back
     --- exit code 2
     ");
     assert!(!space.has("done"));
@@ -100,7 +100,7 @@ environment "staging" {
     let none = space.run(["staging", "--rollback"]);
     assert_snapshot!(shown(&none), @"
     --- stderr
-    error: the journals of `staging` have nothing to go back from
+    error: the journals of `staging` have nothing to roll back
     --- exit code 2
     ");
 
@@ -141,7 +141,7 @@ fn a_service_that_never_ran_before_is_stopped_on_the_way_back() {
     --- stderr
       undone a  managed/start
       undone a  web/run
-    rel: staging: went back, 2 steps undone, on 1 host
+    rel: staging: rolled back, 2 steps undone, on 1 host
     ");
     assert!(!pids.iter().any(|pid| is_alive(pid)), "still runs");
     // And starts again.
@@ -155,7 +155,7 @@ fn a_way_back_that_fails_too_is_told_with_its_own_exit_code() {
     let body = r#"
     step "move" {
         run "echo moved > moved"
-        undo "echo can not go back; exit 3"
+        undo "echo cannot be rolled back; exit 3"
     }
     step "fail" { run "exit 7" }"#;
     recipe(&space, "stuck", body);
@@ -164,9 +164,9 @@ fn a_way_back_that_fails_too_is_told_with_its_own_exit_code() {
     --- stderr
     error: `staging` stopped: step `stuck/fail` failed on host `a`
       status      7
-      way back    the way back failed as well
-      not undone  stuck/move on a: can not go back
-      help: look at the hosts: what is live there is not known
+      rollback    the rollback failed as well
+      not undone  stuck/move on a: cannot be rolled back
+      help: check the hosts: it is not known which release is live there
     --- exit code 4
     ");
 }
@@ -200,7 +200,7 @@ fn what_a_person_wrote_since_is_kept_beside() {
       undone a  files/old
     warning: a file on host `a` was changed after rel wrote it: its content is kept as `[DIR]/a/new.rel-saved`
       undone a  files/new
-    rel: staging: went back, 3 steps undone, on 1 host
+    rel: staging: rolled back, 3 steps undone, on 1 host
     ");
     assert!(!space.has("hosts/a/new"));
     assert_eq!(space.read("hosts/a/new.rel-saved"), "by hand\n");

@@ -93,8 +93,8 @@ fn a_step_that_takes_too_long_is_ended() {
     --- stderr
     error: `staging` stopped: step `slow/slow` failed on host `a`
       status       took longer than 1s and was ended
-      no way back  slow/slow on a
-      help: nothing was taken back: look at what these steps did, and run the same command again
+      no rollback  slow/slow on a
+      help: nothing was rolled back: check what these steps did, and run the same command again
     --- exit code 1
     ");
     assert!(!is_alive(&space.read("hosts/a/child")));
@@ -117,12 +117,12 @@ fn one_at_a_time_goes_to_a_host() {
     let second = space.run(["staging"]);
     assert_snapshot!(who(&second), @"
     --- stderr
-    error: somebody else is at work on host `a`
+    error: another run is active on host `a`
       who    [WHO]
       doing  staging
       run    [RUN]
       since  [TIME] ago
-      help: run the same command again when they are done
+      help: run the same command again when that run has ended
     --- exit code 1
     ");
     // A question is answered meanwhile.

@@ -75,20 +75,20 @@ fn a_scope_that_can_not_be_left_is_pending_until_it_is() {
     is_left(&space);
     assert!(space.has("hosts/a/closed"));
     assert_snapshot!(shown(&space.run(["staging", "--plan"]).ok()), @"
-    a  pending  the end of `closed`: before anything else
+    a  pending  the end of `closed`: first
     a  closed (closed)
           run  closed      until the run ends: closed  was not left last time
           run  work        echo work >> log; echo $$ > pid; test ! -e bad; while ! test -e go; do sleep 0.02; done  `closed` runs
-    closed  way back: closed; no way back: work
-    staging: 2 steps would run, 0 fresh, on 1 host
+    closed  rollback: closed; no rollback: work
+    staging: 2 steps would run, 0 up to date, on 1 host
     ");
     assert_snapshot!(shown(&space.run(["staging"]).fails(1)), @r#"
     --- stderr
-    error: `closed` on host `a` can not be left
-      says     it is stuck
-      way out  [work]/hosts/a/.rel/staging/scopes/closed
-      log      [work]/hosts/a/.rel/staging/scopes.log
-      help: mend what its way out needs, and run the same command again; where it can never be left, do by hand what is left of it, then `rel staging --abandon closed --reason "…"`
+    error: `closed` on host `a` cannot be left
+      says   it is stuck
+      leave  [work]/hosts/a/.rel/staging/scopes/closed
+      log    [work]/hosts/a/.rel/staging/scopes.log
+      help: fix what its `leave` command needs, and run the same command again; if it can never be left, do the rest by hand, then `rel staging --abandon closed --reason "…"`
     --- exit code 1
     "#);
     space.remove("hosts/a/stuck").write("hosts/a/go", "");
@@ -115,7 +115,7 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     let give_up = |scope| space.run(["staging", "--abandon", scope, "--reason", "it is\tgone"]);
     assert_snapshot!(shown(&give_up("open")), @"
     --- stderr
-    error: no host of `staging` owes the scope `open`
+    error: the scope `open` is pending on no host of `staging`
       owed  closed
     --- exit code 2
     ");
@@ -124,7 +124,7 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     let file = regex::Regex::new(r"closed-2\S+").expect("a pattern");
     assert_snapshot!(file.replace(&done, "closed-[RUN]"), @"
     --- stderr
-    rel: staging: `closed` is given up on host `a`, as it is; its way out is kept in [work]/hosts/a/.rel/staging/abandoned/closed-[RUN]
+    rel: staging: `closed` is abandoned on host `a`; its `leave` command is kept in [work]/hosts/a/.rel/staging/abandoned/closed-[RUN]
     ");
     let kept = space.shell("cat hosts/a/.rel/staging/abandoned/*");
     assert!(kept.contains("rel_state="), "{kept}");
@@ -137,8 +137,8 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     );
     assert_snapshot!(shown(&give_up("closed")), @"
     --- stderr
-    error: no host of `staging` owes the scope `closed`
-      help: nothing is owed: nothing was changed
+    error: the scope `closed` is pending on no host of `staging`
+      help: nothing is pending: nothing was changed
     --- exit code 2
     ");
     space.remove("hosts/a/stuck").write("hosts/a/go", "");
@@ -147,7 +147,7 @@ fn a_scope_that_can_never_be_left_is_given_up_with_a_reason() {
     assert_eq!(log, ["closed", "work", "closed", "work", "open"]);
 }
 
-/// One that was entered later, and can not be left either, is to be given up first.
+/// One that was entered later, and cannot be left either, is to be given up first.
 #[test]
 fn a_scope_is_given_up_only_when_it_is_the_last_one() {
     let space = closed();
@@ -163,13 +163,13 @@ fn a_scope_is_given_up_only_when_it_is_the_last_one() {
     let give_up = |name| space.run(["staging", "--abandon", name, "--reason", "gone"]);
     let refused = give_up("one").fails(1);
     assert!(
-        refused.stderr.contains("`two` on host `a` can not be left"),
+        refused.stderr.contains("`two` on host `a` cannot be left"),
         "{refused}"
     );
     assert!(space.has(format!("{scopes}/one")) && space.has(format!("{scopes}/two")));
     // Then the other one is still owed, and told.
     let told = give_up("two").fails(1).stderr;
-    assert!(told.contains("`one` on host `a` can not be left"), "{told}");
+    assert!(told.contains("`one` on host `a` cannot be left"), "{told}");
     assert!(!space.has(format!("{scopes}/two")));
     let _ = give_up("one").ok();
     assert_eq!(space.shell(&format!("ls {scopes}")), "");

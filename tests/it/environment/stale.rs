@@ -76,8 +76,8 @@ fn a_plan_is_the_run() {
                -two
                +three
           run  count       echo 'three' >> counted  `write` runs
-    three  way back: write; no way back: count
-    staging: 4 steps would run, 2 fresh, on 2 hosts
+    three  rollback: write; no rollback: count
+    staging: 4 steps would run, 2 up to date, on 2 hosts
     ");
 }
 

@@ -95,7 +95,7 @@ fn no_request_is_lost_by_a_bad_release_a_good_one_and_the_way_back() {
         "karl04",
         "site/start",
         "/branch2/site/log/",
-        "the other steps were taken back",
+        "the other steps were rolled back",
     ] {
         assert!(failed.stderr.contains(part), "no `{part}` in\n{failed}");
     }

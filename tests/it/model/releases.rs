@@ -1,7 +1,7 @@
 //! The model of releases: random histories of two environments that share their hosts, and an
 //! oracle that knows what must be live after each run.
 //!
-//! Runs fail, are killed and resumed, go back and are rolled back; somebody changes what they
+//! Runs fail, are killed and resumed, are rolled back and are rolled back; somebody changes what they
 //! left; the other environment releases to the same place. `REL_MODEL_RELEASES=1000` walks
 //! more, `REL_MODEL_SEED=17` one, or from there on.
 
@@ -22,7 +22,7 @@ const HISTORIES: u64 = 40;
 
 const ENVIRONMENTS: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 2] = ["h1", "h2"];
-/// Steps of a release, in order. Those that pause and the gate have no way back.
+/// Steps of a release, in order. Those that pause and the gate have no rollback.
 const STEPS: [Step; 7] = [
     Step::Pause(0),
     Step::Item(Item::Link),
@@ -41,7 +41,7 @@ enum Step {
     Gate,
 }
 
-/// What goes back.
+/// What is rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Item {
     Link,
@@ -130,7 +130,7 @@ type Record = (usize, Option<usize>);
 /// What one environment's journals say.
 #[derive(Clone, Debug, Default)]
 struct Journal {
-    /// Runs that did something and have not gone back, oldest first.
+    /// Runs that did something and have not rolled back, oldest first.
     runs: Vec<Run>,
     /// By host and step, the last one last.
     records: BTreeMap<(usize, Step), Vec<Record>>,
@@ -148,7 +148,7 @@ impl Journal {
         records.push((run, version));
     }
 
-    /// Takes back what is known of these runs' steps that have a way back.
+    /// Takes back what is known of these runs' steps that have a rollback.
     fn forget(&mut self, runs: &[Run]) {
         for run in runs {
             for entry in &run.entries {
@@ -165,7 +165,7 @@ impl Journal {
         self.runs.split_off(ended.map_or(0, |at| at + 1))
     }
 
-    /// Takes the runs away that `--rollback` takes back; none where nothing is left.
+    /// Takes the runs away that `--rollback` rolls back; none where nothing is left.
     fn take_last_release(&mut self) -> Vec<Run> {
         while !self.runs.is_empty() {
             let mut group = self.take_unfinished();
@@ -173,7 +173,7 @@ impl Journal {
                 group.extend(self.runs.pop());
                 group.splice(0..0, self.take_unfinished());
             }
-            // What left no way back is passed over.
+            // What left no rollback is passed over.
             if group.iter().any(|run| !run.entries.is_empty()) {
                 return group;
             }
@@ -291,7 +291,7 @@ impl Walk {
                     self.journals[env].note(host, step, run.number, None);
                     break;
                 }
-                // A link that is so already has no way back.
+                // A link that is so already has no rollback.
                 if let Step::Item(item) = step
                     && let before = self.live.insert((host, item), version)
                     && (before != Some(version) || item == Item::File)
@@ -341,7 +341,7 @@ impl Walk {
         is_whole
     }
 
-    /// Returns whether somebody else changed what goes back, since or between two attempts.
+    /// Returns whether somebody else changed what is rolled back, since or between two attempts.
     fn differs(&self, runs: &[Run]) -> bool {
         let mut live = self.live.clone();
         let entries = runs.iter().rev().flat_map(|run| run.entries.iter().rev());
@@ -380,7 +380,7 @@ impl Walk {
         }
     }
 
-    /// Returns whether the history can go on: nobody knows what follows a way back that failed.
+    /// Returns whether the history can go on: nobody knows what follows a rollback that failed.
     fn op(&mut self, op: Op) -> Result<bool, String> {
         match op {
             Op::Release { env, version } => {

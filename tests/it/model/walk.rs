@@ -141,7 +141,7 @@ impl Walk {
         let entries = walkdir::WalkDir::new(self.ground.space.path("")).into_iter();
         let paths = entries.flatten().map(|e| e.path().display().to_string());
         let found: Vec<String> = paths
-            .filter(|p| p.contains("/.rel-restore-") && !p.contains("/aside/"))
+            .filter(|p| p.contains("/.rel-restore-") && !p.contains("/backup/"))
             .collect();
         match found.is_empty() {
             true => Ok(()),
@@ -171,7 +171,7 @@ impl Walk {
             code => return Err(context(format!("exit code {code:?}, all good: {is_good}"))),
         }
         // Whatever became of the cache, it can be written to.
-        let given_up = ["going on without the cache", "nothing more is put into"];
+        let given_up = ["continuing without the cache", "no more results are cached"];
         if given_up
             .iter()
             .any(|text| self.ground.said().contains(text))
@@ -322,7 +322,7 @@ impl Walk {
         }
     }
 
-    /// Lets a run of everything be disturbed, and forgets what can not be known after that.
+    /// Lets a run of everything be disturbed, and forgets what cannot be known after that.
     pub fn disturbed(&mut self, before: &[Expected]) {
         let after = expect(&self.world);
         for e in before.iter().chain(&after) {

@@ -152,7 +152,7 @@ fn named_by(result: &ActionResult) -> Vec<Digest> {
     named.filter(|d| !small.contains(d)).collect()
 }
 
-/// Returns whether a blob's bytes are what its name says; `None` when somebody has removed it.
+/// Returns whether a blob's bytes are what its name says; `None` when it was removed.
 fn is_whole_blob(path: &Path) -> Result<Option<bool>> {
     let (file, _) = match fs::open_own(path) {
         Err(e) if fs::is_absent(&e) => return Ok(None),
@@ -274,7 +274,7 @@ mod tests {
         let (dir, store) = space();
         let gone = dir.path().join("gone");
         assert_eq!(is_whole_blob(&gone).expect("asks"), None);
-        // What can not be read just now may be whole.
+        // What cannot be read just now may be whole.
         assert!(is_whole_blob(dir.path()).is_err());
         let digest = put(&store, b"hello");
         let path = store.blob_path(&digest);

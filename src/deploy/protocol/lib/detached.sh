@@ -168,7 +168,7 @@ rel_do_detached() {
     rel_detached_state "$rel_detached_dir"
     rel_status=$rel_d_code
     if [ "$rel_d_state" != ended ]; then
-        printf 'it was killed, and nobody knows how far it came\n'
+        printf 'it was killed, at an unknown point\n'
         rel_now
         rel_status=137 rel_d_end=$rel_time
         rel_detached_end "$rel_detached_dir"

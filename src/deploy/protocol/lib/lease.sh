@@ -127,7 +127,7 @@ rel_try_lease() {
             if [ "$rel_tries" -ge 60 ] && read -r pid born <"$rel_state/fence"; then
                 rel_kill_session "$pid" "$born"
             fi
-            if [ "$rel_tries" -ge 150 ]; then rel_why='something there holds its fence and can not be ended'; fi
+            if [ "$rel_tries" -ge 150 ]; then rel_why='something there holds its fence and cannot be ended'; fi
             rel_tries=$((rel_tries + 1))
             sleep 0.1
         fi
@@ -149,7 +149,7 @@ rel_lock() {
         rel_made=1
     fi
     if ! rel_make_state undo blobs bases services; then
-        rel_emit refused 'it can not be made'
+        rel_emit refused 'it cannot be made'
         return
     fi
     if [ -n "$rel_made" ] && ! rel_check_state; then
@@ -196,7 +196,7 @@ rel_lock() {
         fi
     done
     if ! { true >>"$rel_state/journal"; } 2>/dev/null; then
-        rel_emit refused 'the journal can not be written'
+        rel_emit refused 'the journal cannot be written'
         return
     fi
     if ! rel_sign_state; then
@@ -255,7 +255,7 @@ rel_call_locked() {
     if ! rel_as_holder "$1" </dev/null; then
         rel_report_undone
     elif [ -n "$rel_unwritten" ]; then
-        rel_emit refused 'the journal can not be written'
+        rel_emit refused 'the journal cannot be written'
     else
         rel_emit acted
     fi

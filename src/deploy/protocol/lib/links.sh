@@ -9,7 +9,7 @@ rel_symlink() (
         was=${was%?x}
         if [ "$was" = "$2" ]; then exit 0; fi
     elif [ -e "./$rel_name" ]; then
-        printf '%s is there and is no symbolic link\n' "$1"
+        printf '%s exists and is not a symbolic link\n' "$1"
         exit 1
     fi
     if [ "${3:-}" != back ]; then

@@ -10,7 +10,7 @@ rel_log() {
     rel_tag=$((rel_tag + 1))
     if ! rel_is_readable "$2"; then
         rel_emit source "$rel_tag" 0 "$1"
-        echo "$rel_tag not read: it is no file, or a link that another user can change"
+        echo "$rel_tag not read: it is not a file, or it is a link that another user can change"
         return 0
     fi
     rel_size=$(wc -c <"$2") || rel_size=0

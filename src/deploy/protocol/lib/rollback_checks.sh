@@ -22,14 +22,14 @@ rel_say() {
 rel_prove_run() {
     rel_of_run=$1 rel_of_seq=0
     if [ -d "$rel_state/undo/$1" ]; then return 0; fi
-    rel_say missing "what run $1 left for its way back is gone: $rel_state/undo/$1"
+    rel_say missing "the rollback data of run $1 is gone: $rel_state/undo/$1"
 }
 
 # RUN: checks that a run without lines in the journal has left no undo directory.
 rel_prove_no_run() {
     rel_of_run=$1 rel_of_seq=0
     if [ ! -d "$rel_state/undo/$1" ]; then return 0; fi
-    rel_say missing "the journal does not know run $1, which left this for its way back: $rel_state/undo/$1"
+    rel_say missing "the journal does not know run $1, which left this rollback data: $rel_state/undo/$1"
 }
 
 # LINE: whether it is one call with words in single quotes, as rel_call writes it, and nothing else.

@@ -65,7 +65,7 @@ rel_check_facts() {
     shift 3
     rel_nth=1
     if [ "$#" -ne "$((count * 4))" ]; then
-        rel_why='can not be used: it, or a directory of rel or above one, is gone or can not be looked at'
+        rel_why='cannot be used: it, or a directory of rel or above one, is gone or cannot be looked at'
         return 1
     fi
     rel_set_identity "$2" "$3" "$4"
@@ -84,7 +84,7 @@ rel_check_facts() {
     rel_judge_way '' "$@"
     if [ -z "$rel_others" ]; then return 0; fi
     rel_nth=$((own + above + rel_nth))
-    rel_why="can be changed by $rel_others, and what rel keeps lies below it"
+    rel_why="can be changed by $rel_others, and the state directory of rel is below it"
     return 1
 }
 

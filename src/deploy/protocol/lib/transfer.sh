@@ -62,7 +62,7 @@ rel_receive_there() {
     elif [ "$want" != whole ]; then
         echo 'refused not all of it has arrived' >"$rel_tmp/answer"
     elif ! rel_take_place; then
-        echo 'refused it can not be moved into place' >"$rel_tmp/answer"
+        echo 'refused it cannot be moved into place' >"$rel_tmp/answer"
     else
         if [ -n "$2" ] && rel_may_share; then rel_set_base "$2" "${1%/}"; fi
         echo received >"$rel_tmp/answer"

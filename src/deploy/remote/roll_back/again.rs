@@ -1,4 +1,4 @@
-//! Scopes that are entered again while what was done in them goes back.
+//! Scopes that are entered again while what was done in them is rolled back.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use crate::deploy::remote::roll_back::{ExecutedStep, RollbackRun, at_once};
 use crate::deploy::remote::step_batch::first_bytes;
 
 impl RollbackRun<'_> {
-    /// Enters scopes again, given backwards; on all hosts of a use at once. One that can not be
-    /// entered is told: going back without it is better than not to go back.
+    /// Enters scopes again, releasedwards; on all hosts of a use at once. One that cannot be
+    /// entered is reported: rolling back without it is better than not to be rolled back.
     pub(super) fn enter_again(&self, scopes: &[&ExecutedStep]) -> Result<()> {
         let scopes: Vec<&ExecutedStep> = scopes.iter().rev().copied().collect();
         for part in at_once(&scopes) {
@@ -60,7 +60,7 @@ fn enter(
     });
     if let Some(why) = why {
         let text = format!(
-            "{} could not be entered again on host `{}`, which goes back without it: {why}",
+            "{} could not be entered again on host `{}`, which is rolled back without it: {why}",
             step.id, step.host
         );
         executor.progress.event(&Event::Warning { text: &text });
@@ -80,7 +80,7 @@ fn run(executor: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) ->
                 ["start", ..] => executor.progress.event(&Event::StepStarted {
                     host: &step.host,
                     step: &step.id,
-                    reason: "entered again for the way back",
+                    reason: "entered again for the rollback",
                 }),
                 ["done", ..] => entered = Entered::Now,
                 ["failed", _, status] if last.is_empty() => {
@@ -117,7 +117,7 @@ fn open(
             let status = session.run(&text, executor.interrupted, &mut |_| None)?;
             Ok(match status {
                 0 => Entered::Now,
-                _ => Entered::Not("its process could not be written down".into()),
+                _ => Entered::Not("its process could not be recorded".into()),
             })
         }
         Err(error) => Ok(Entered::Not(error.message)),

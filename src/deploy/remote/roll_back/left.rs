@@ -1,4 +1,4 @@
-//! What steps have left on their hosts for the way back, beside the script of each.
+//! What steps have left on their hosts for the rollback, beside the script of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::deploy::remote::roll_back::ExecutedStep;
 /// A step: its host, its run and its position there.
 type Key = (String, String, u32);
 
-/// What the steps of a way back have left on their hosts.
+/// What the steps of a rollback have left on their hosts.
 #[derive(Debug, Default)]
 pub struct Left {
     kinds: BTreeMap<Key, BTreeSet<String>>,
@@ -50,7 +50,7 @@ impl Left {
         left
     }
 
-    /// Returns the steps that entered a scope, of uses that do nothing else that goes back: else
+    /// Returns the steps that entered a scope, of uses that do nothing else that is rolled back: else
     /// the scope is a part of what its use does, and not a mode for others.
     fn modes_of(&self, ran: &[ExecutedStep]) -> BTreeSet<Key> {
         let use_of = |step: &ExecutedStep| {
@@ -85,12 +85,10 @@ impl Left {
         }
     }
 
-    /// Returns what can not go back, in words: what runs have left is gone.
+    /// Returns what cannot be rolled back, in words: what runs have left is gone.
     pub fn gone(&self) -> impl Iterator<Item = String> {
         let gone = self.gone.iter();
-        gone.map(|(host, run)| {
-            format!("run {run} on {host}: what it left for its way back is gone")
-        })
+        gone.map(|(host, run)| format!("run {run} on {host}: the data for its rollback is gone"))
     }
 
     /// Returns whether a step entered a scope that is to be entered again.
@@ -103,7 +101,7 @@ impl Left {
         self.ports.get(&key(step))
     }
 
-    /// Returns whether a step will be taken back, and not only left: one that was cut off may have
+    /// Returns whether a step will be rolled back, and not only left: one that was cut off may have
     /// to be, whatever is there.
     pub fn goes_back(&self, step: &ExecutedStep) -> bool {
         let kinds = self.kinds.get(&key(step));

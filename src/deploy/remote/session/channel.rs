@@ -46,7 +46,7 @@ impl<R: Read> Read for Printed<R> {
 
 impl Channel {
     /// Starts `command`, whose frames begin with `nonce`. `is_remote` says that it goes to another
-    /// machine, and `permit` is given back when the first bytes came, or the end.
+    /// machine, and `permit` is released when the first bytes came, or the end.
     pub(super) fn start(
         mut command: Command,
         nonce: &str,
@@ -138,7 +138,7 @@ impl Channel {
 
     /// Closes the lifeline.
     pub(super) fn cut(&self) {
-        // Whoever holds the lock may be waiting for a host that takes nothing.
+        // The holder of the lock may be waiting for a host that takes nothing.
         self.is_cut.store(true, Ordering::SeqCst);
         self.input
             .lock()

@@ -20,7 +20,7 @@ const GREETING_MAX: usize = 64 << 10;
 const GREETING_SHOWN: usize = 1 << 10;
 const GREETING_LINES: usize = 8;
 
-/// What `ssh` writes where a server, or one on the way, ends a connection before anybody logged
+/// What `ssh` writes where a server, or one on the way, ends a connection before a user logged
 /// in: `MaxStartups` does so, and a server that is being restarted. OpenSSH 7.4 to 10.
 const ENDED: [&str; 6] = [
     "kex_exchange_identification:",
@@ -30,7 +30,7 @@ const ENDED: [&str; 6] = [
     "banner exchange:",
     "stdio forwarding failed",
 ];
-/// And where nobody listens.
+/// And where no server listens.
 const REFUSED: &str = "Connection refused";
 
 /// Pauses before each further try, in milliseconds, and up to as much again.
@@ -84,7 +84,12 @@ impl Session {
         };
         let command = opening.transport.command(&self.host);
         let is_remote = self.host.reach != Reach::Local;
-        tracing::debug!(host = %self.host.name, tries = opening.tries, "a connection is opened");
+        tracing::debug!(
+            tries = opening.tries,
+            ?command,
+            "{}: connecting",
+            self.host.name
+        );
         let nonce = &opening.header.nonce;
         let channel = Channel::start(command, nonce, is_remote, permit);
         let channel = channel.map_err(|e| {
@@ -119,7 +124,7 @@ impl Session {
         {
             opening.gates.narrow(&gate);
         }
-        tracing::debug!(host = self.name(), tries, %error, "a connection was refused");
+        tracing::debug!(tries, %error, "{}: connection refused", self.name());
         self.channel = None;
         self.told = Told::default();
         // Not all of those that were refused together come again together.
@@ -157,7 +162,7 @@ impl Session {
                     }
                     Some(("missing", what)) => {
                         return Err(Error::host(format!(
-                            "host `{}` lacks what programs of rel need",
+                            "host `{}` lacks programs that rel needs",
                             self.name()
                         ))
                         .note("missing", what.trim())
@@ -165,13 +170,12 @@ impl Session {
                     }
                     Some(("roomless", says)) => {
                         return Err(Error::host(format!(
-                            "host `{}` has no place for the temporary files of rel",
+                            "host `{}` has no directory for temporary files",
                             self.name()
                         ))
                         .note("says", says.trim())
                         .help(
-                            "make room in /dev/shm or /tmp there, or let its logins have a \
-                             `TMPDIR` that their user can write to",
+                            "free space in /dev/shm or /tmp there, or set `TMPDIR` for its login to a writable directory",
                         ));
                     }
                     _ => {}
@@ -193,7 +197,7 @@ impl Session {
         let checked = checked.and_then(|()| told.check(name, self.known.as_ref(), &self.state));
         checked.inspect_err(|error| {
             self.refusal = Some(error.clone());
-            // Nobody is to take it for the machine of that name.
+            // It must not be taken for the machine of that name.
             self.told = Told::default();
             self.cut();
         })
@@ -209,11 +213,11 @@ impl Session {
         self.cut();
         self.kill();
         let error = Error::host(format!(
-            "host `{}` prints text without end instead of an answer",
+            "host `{}` sends endless output instead of an answer",
             self.name()
         ));
         Err(self.with_greeting(error).help(format!(
-            "see what its login shell starts: `{}`",
+            "check the start-up files of its login shell: `{}`",
             self.try_it
         )))
     }

@@ -109,7 +109,7 @@ fn a_host_that_talks_nonsense_is_named() {
         "printf '\\036n0 data 99999999999\\n'",
     ] {
         let error = run(says, &AtomicBool::new(false));
-        assert_eq!(error.message, "host `h` sent what makes no sense");
+        assert_eq!(error.message, "host `h` sent an unexpected reply");
     }
 }
 
@@ -139,9 +139,9 @@ fn more_answers_than_questions_are_none() {
     let limit = |number| (number < 2).then_some(1 << 20);
     let asked = open(says).ask("", &limit, &AtomicBool::new(false));
     let error = asked.expect_err("two were asked");
-    assert_eq!(error.message, "host `h` sent what makes no sense");
+    assert_eq!(error.message, "host `h` sent an unexpected reply");
     let event = error.facts.iter().find(|(name, _)| name == "event");
-    assert_eq!(event.expect("is told").1, "more answers than questions");
+    assert_eq!(event.expect("is reported").1, "more replies than queries");
 }
 
 #[test]
@@ -205,7 +205,7 @@ impl Transport for Refusing {
 #[test]
 fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
     let closed = "kex_exchange_identification: Connection closed by remote host";
-    // Words, how often they are said, tries, and whether it comes to an answer.
+    // Words, how often they are stated, tries, and whether it comes to an answer.
     for (words, times, tries, is_answered) in [
         ("", 0, 1, true),
         (closed, 2, 3, true),
@@ -270,7 +270,7 @@ impl Transport for Elsewhere {
 
 type Telling = fn(&mut Session, &AtomicBool) -> Result<()>;
 
-/// All that a host can be told.
+/// All that a host can be reported.
 const TELLING: [(&str, Telling); 7] = [
     ("call", |s, stop| {
         s.call("rel_lock 0 break\n", stop).map(drop)
@@ -308,7 +308,7 @@ fn nothing_is_sent_to_a_machine_before_it_was_checked() {
         // The first time, and whatever is tried after it.
         for (again, tell) in [(what, tell), ("again", tell), ("call", TELLING[0].1)] {
             let error = tell(&mut session, &AtomicBool::new(false)).expect_err("is refused");
-            let message = "host `h` leads to another machine than before";
+            let message = "host `h` is another machine than before";
             assert_eq!(error.message, message, "{what} {again}");
         }
         drop(session);

@@ -111,7 +111,7 @@ impl Session {
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
         self.order("call", call.as_bytes(), interrupted)?;
-        // Read to the end also when nobody wants it any more: the stream goes on behind.
+        // Read to the end also when it is not needed any more: the stream goes on behind.
         let (mut taken, mut end) = (Ok(()), Instant::now() + self.patience);
         loop {
             match self.next_until(end, interrupted)? {
@@ -137,7 +137,7 @@ impl Session {
         }
         taken.map_err(|e| {
             Error::host(format!(
-                "cannot pass on `{path}` of host `{}`: {}",
+                "cannot forward `{path}` of host `{}`: {}",
                 self.name(),
                 crate::core::error::os_text(&e)
             ))

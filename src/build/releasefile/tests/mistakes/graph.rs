@@ -155,16 +155,16 @@ target "self" { needs "self"; run "x" }
 "#), @r##"
     rel::build::releasefile::cycle
 
-      × targets need each other in a circle: a -> b -> c -> a
+      × targets form a cycle: a -> b -> c -> a
        ╭─[Releasefile.kdl:4:20]
      4 │ target "c" { needs "a"; run "x" }
        ·                    ─┬─
-       ·                     ╰── comes back here
+       ·                     ╰── closes the cycle here
        ╰────
 
     rel::build::releasefile::cycle
 
-      × targets need each other in a circle: self -> self
+      × targets form a cycle: self -> self
        ╭─[Releasefile.kdl:5:23]
      5 │ target "self" { needs "self"; run "x" }
        ·                       ───┬──
@@ -385,7 +385,7 @@ target "top" { needs "use" "gen"; inputs "gen/z.c"; run "x" }
 
     rel::build::releasefile::reserved_name
 
-      × a target can not be called `use`: the name has a meaning of its own
+      × a target cannot be called `use`: the name has a meaning of its own
        ╭─[Releasefile.kdl:4:8]
      4 │ target "use" { needs "gne"; inputs "gen/y.c" "x/z"; run "x" }
        ·        ──┬──
@@ -394,7 +394,7 @@ target "top" { needs "use" "gen"; inputs "gen/z.c"; run "x" }
 
     rel::build::releasefile::unknown_target
 
-      × target `use` needs `gne`, which is no target
+      × target `use` needs `gne`, which is not a target
        ╭─[Releasefile.kdl:4:22]
      4 │ target "use" { needs "gne"; inputs "gen/y.c" "x/z"; run "x" }
        ·                      ──┬──

@@ -22,7 +22,7 @@ group "g" "px[1,,2]"
 
     rel::build::releasefile::bad_range
 
-      × `[8-1]` goes backwards
+      × `[8-1]` is in descending order
        ╭─[Releasefile.kdl:3:6]
      3 │ host "py[8-1]" local=#true
        ·      ────┬────
@@ -42,7 +42,7 @@ group "g" "px[1,,2]"
 
     rel::build::releasefile::bad_range
 
-      × `[1,,2]` has an empty place
+      × `[1,,2]` has an empty item
        ╭─[Releasefile.kdl:5:11]
      5 │ group "g" "px[1,,2]"
        ·           ─────┬────
@@ -142,11 +142,11 @@ environment "e" {
 
     rel::build::releasefile::cycle
 
-      × groups go in a circle: p -> q -> p
+      × groups form a cycle: p -> q -> p
         ╭─[Releasefile.kdl:10:11]
      10 │ group "q" "p"
         ·           ─┬─
-        ·            ╰── comes back here
+        ·            ╰── closes the cycle here
         ╰────
 
     rel::build::releasefile::unknown_host

@@ -117,7 +117,7 @@ environment "e" { needs "ap-image" "thumb[4]" }
 "#), @r##"
     rel::build::releasefile::unknown_target
 
-      × target `web` needs `ap-image`, which is no target
+      × target `web` needs `ap-image`, which is not a target
        ╭─[Releasefile.kdl:5:11]
      5 │     needs "ap-image" "thumb[3]" "app-image[1]"
        ·           ─────┬────
@@ -127,7 +127,7 @@ environment "e" { needs "ap-image" "thumb[4]" }
 
     rel::build::releasefile::unknown_target
 
-      × target `web` needs `thumb[3]`, which is no target
+      × target `web` needs `thumb[3]`, which is not a target
        ╭─[Releasefile.kdl:5:22]
      5 │     needs "ap-image" "thumb[3]" "app-image[1]"
        ·                      ─────┬────
@@ -137,7 +137,7 @@ environment "e" { needs "ap-image" "thumb[4]" }
 
     rel::build::releasefile::unknown_target
 
-      × target `web` needs `app-image[1]`, which is no target
+      × target `web` needs `app-image[1]`, which is not a target
        ╭─[Releasefile.kdl:5:33]
      5 │     needs "ap-image" "thumb[3]" "app-image[1]"
        ·                                 ───────┬──────
@@ -147,7 +147,7 @@ environment "e" { needs "ap-image" "thumb[4]" }
 
     rel::build::releasefile::unknown_target
 
-      × environment `e` needs `ap-image`, which is no target
+      × environment `e` needs `ap-image`, which is not a target
        ╭─[Releasefile.kdl:8:25]
      8 │ environment "e" { needs "ap-image" "thumb[4]" }
        ·                         ─────┬────
@@ -157,7 +157,7 @@ environment "e" { needs "ap-image" "thumb[4]" }
 
     rel::build::releasefile::unknown_target
 
-      × environment `e` needs `thumb[4]`, which is no target
+      × environment `e` needs `thumb[4]`, which is not a target
        ╭─[Releasefile.kdl:8:36]
      8 │ environment "e" { needs "ap-image" "thumb[4]" }
        ·                                    ─────┬────
@@ -213,7 +213,7 @@ environment "e" { param "branch"; use "evolve" on="{brnch}" }
 
     rel::build::releasefile::unknown_name
 
-      × `{out}` stands for no file: the target has no `outputs`
+      × `{out}` has no file: the target has no `outputs`
        ╭─[Releasefile.kdl:8:21]
      8 │     run "cp {wheel} {out} {in} {version} {check}"
        ·                     ──┬──
@@ -233,7 +233,7 @@ environment "e" { param "branch"; use "evolve" on="{brnch}" }
 
     rel::build::releasefile::unknown_name
 
-      × `{check}` stands for no file: that target has no `outputs`
+      × `{check}` has no file: that target has no `outputs`
        ╭─[Releasefile.kdl:8:42]
      8 │     run "cp {wheel} {out} {in} {version} {check}"
        ·                                          ───┬───
@@ -423,7 +423,7 @@ environment "build" { param "wheel"; needs "wheel" }
 "#), @r##"
     rel::build::releasefile::reserved_name
 
-      × a variable can not be called `out`: the name has a meaning of its own
+      × a variable cannot be called `out`: the name has a meaning of its own
        ╭─[Releasefile.kdl:2:5]
      2 │ var "out" "x"
        ·     ──┬──
@@ -447,7 +447,7 @@ environment "build" { param "wheel"; needs "wheel" }
 
     rel::build::releasefile::bad_name
 
-      × a variable can not be called `a b`
+      × a variable cannot be called `a b`
        ╭─[Releasefile.kdl:4:5]
      4 │ var "a b" "x"
        ·     ──┬──
@@ -457,7 +457,7 @@ environment "build" { param "wheel"; needs "wheel" }
 
     rel::build::releasefile::reserved_name
 
-      × an axis can not be called `in`: the name has a meaning of its own
+      × an axis cannot be called `in`: the name has a meaning of its own
        ╭─[Releasefile.kdl:5:23]
      5 │ target "wheel" { each "in" "1"; run "x {wheel}" }
        ·                       ──┬─
@@ -481,7 +481,7 @@ environment "build" { param "wheel"; needs "wheel" }
 
     rel::build::releasefile::bad_name
 
-      × a target can not be called `{y}`
+      × a target cannot be called `{y}`
        ╭─[Releasefile.kdl:7:8]
      7 │ target "{y}" { run "x" }
        ·        ──┬──
@@ -491,7 +491,7 @@ environment "build" { param "wheel"; needs "wheel" }
 
     rel::build::releasefile::reserved_name
 
-      × an environment can not be called `build`
+      × an environment cannot be called `build`
        ╭─[Releasefile.kdl:8:13]
      8 │ environment "build" { param "wheel"; needs "wheel" }
        ·             ───┬───
@@ -602,7 +602,7 @@ target "t" {
 fn values_of_hosts_and_runs_can_not_be_variables() {
     for name in ["run-id", "host.port", "from.root", "notes.release"] {
         let found = report(&format!("var \"{name}\" \"x\"\n"));
-        let message = format!("a variable can not be called `{name}`: the name has a meaning");
+        let message = format!("a variable cannot be called `{name}`: the name has a meaning");
         assert!(found.contains(&message), "{found}");
     }
 }

@@ -58,7 +58,7 @@ target "a" {
 
     rel::build::releasefile::bad_dir
 
-      × `tools` is no directory of tools: it is relative
+      × `tools` is not a directory of tools: it is relative
        ╭─[Releasefile.kdl:5:49]
      5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
        ·                                                 ───┬───
@@ -68,7 +68,7 @@ target "a" {
 
     rel::build::releasefile::bad_dir
 
-      × `~x` is no directory of tools: it is relative
+      × `~x` is not a directory of tools: it is relative
        ╭─[Releasefile.kdl:5:57]
      5 │     sandbox "strict" why="x" { write "/x"; read "tools" "~x" }
        ·                                                         ──┬─
@@ -117,7 +117,7 @@ target "j" { depfile "j.d"; depfile "k.d"; run "x" }
 "#), @r##"
     rel::build::releasefile::bad_depfile
 
-      × the depfile `build/*.d` is no single file
+      × the depfile `build/*.d` is not a single file
        ╭─[Releasefile.kdl:2:22]
      2 │ target "a" { depfile "build/*.d"; run "x" }
        ·                      ─────┬─────
@@ -127,7 +127,7 @@ target "j" { depfile "j.d"; depfile "k.d"; run "x" }
 
     rel::build::releasefile::bad_depfile
 
-      × the depfile `build/` is no single file
+      × the depfile `build/` is not a single file
        ╭─[Releasefile.kdl:3:22]
      3 │ target "b" { depfile "build/"; run "x" }
        ·                      ────┬───

@@ -201,7 +201,7 @@ target "a" { inputs "src/[a" "src/{{a,b" "src/*/" "a/*/../b" ""; run "x" }
 
     rel::build::releasefile::bad_pattern
 
-      × the pattern `src/*/` is unusable: a glob can not name directories; end it with `/**`
+      × the pattern `src/*/` is unusable: a glob cannot name directories; end it with `/**`
        ╭─[Releasefile.kdl:2:42]
      2 │ target "a" { inputs "src/[a" "src/{{a,b" "src/*/" "a/*/../b" ""; run "x" }
        ·                                          ────┬───
@@ -210,7 +210,7 @@ target "a" { inputs "src/[a" "src/{{a,b" "src/*/" "a/*/../b" ""; run "x" }
 
     rel::build::releasefile::bad_pattern
 
-      × the pattern `a/*/../b` is unusable: `..` can not follow a wildcard
+      × the pattern `a/*/../b` is unusable: `..` cannot follow a wildcard
        ╭─[Releasefile.kdl:2:51]
      2 │ target "a" { inputs "src/[a" "src/{{a,b" "src/*/" "a/*/../b" ""; run "x" }
        ·                                                   ─────┬────
@@ -252,20 +252,20 @@ fn includes() {
 
     rel::build::releasefile::include_cycle
 
-      × includes go in a circle: sub/a.kdl -> sub/b.kdl -> sub/a.kdl
+      × includes form a cycle: sub/a.kdl -> sub/b.kdl -> sub/a.kdl
        ╭─[sub/b.kdl:1:9]
      1 │ include "a.kdl"
        ·         ───┬───
-       ·            ╰── comes back here
+       ·            ╰── closes the cycle here
        ╰────
 
     rel::build::releasefile::include_cycle
 
-      × includes go in a circle: Releasefile.kdl -> sub/a.kdl -> sub/b.kdl -> Releasefile.kdl
+      × includes form a cycle: Releasefile.kdl -> sub/a.kdl -> sub/b.kdl -> Releasefile.kdl
        ╭─[sub/b.kdl:2:9]
      2 │ include "../Releasefile.kdl"
        ·         ──────────┬─────────
-       ·                   ╰── comes back here
+       ·                   ╰── closes the cycle here
        ╰────
     "##);
 }
@@ -275,7 +275,7 @@ fn a_control_character_can_not_move_the_cursor() {
     insta::assert_snapshot!(report("target \"a\" { needs \"\\u{1b}[2J\" }\n"), @r##"
     rel::build::releasefile::unknown_target
 
-      × target `a` needs `\u{1b}[2J`, which is no target
+      × target `a` needs `\u{1b}[2J`, which is not a target
        ╭─[Releasefile.kdl:1:20]
      1 │ target "a" { needs "\u{1b}[2J" }
        ·                    ─────┬─────

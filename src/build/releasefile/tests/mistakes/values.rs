@@ -389,3 +389,18 @@ target "a" { timeout "18446744073709551615s"; max-age "200years"; run "x" }
       help: write it like `"500ms"`, `"30s"`, `"1h 30m"` or `"7d"`
     "##);
 }
+
+#[test]
+fn a_former_name_of_a_property_is_a_warning() {
+    insta::assert_snapshot!(report("host \"a\" local=#true\nenvironment \"e\" {\n    use \"x\" on=\"a\" around=\"y\"\n    use \"y\" on=\"a\"\n}\n"), @r#"
+    rel::build::releasefile::renamed
+
+      ⚠ `around` is now called `wraps`
+       ╭─[Releasefile.kdl:3:27]
+     3 │     use "x" on="a" around="y"
+       ·                           ─┬─
+       ·                            ╰── former name
+       ╰────
+      help: write `wraps="…"`
+    "#);
+}

@@ -13,7 +13,7 @@ fn space() -> Space {
         "file",
         "param \"text\"\nstep \"w\" { write \"{host.root}/file\" \"{text}\"; verify \"echo file >>log\"; }",
     );
-    space.uses("mode on a around site", &[]);
+    space.uses("mode on a wraps site", &[]);
     space.uses("file as site on a", &[("text", "1")]);
     space
 }
@@ -44,7 +44,7 @@ fn a_mode_is_entered_when_what_it_is_around_changes_and_only_then() {
     assert_eq!(log(&space), "in file out");
     assert_eq!(
         reasons(&space),
-        ["mode/mode fresh nothing changes within it", "site/w fresh "]
+        ["mode/mode fresh nothing changes inside it", "site/w fresh "]
     );
     assert_eq!(space.apply().ran, 0);
     assert_eq!(log(&space), "");
@@ -78,7 +78,7 @@ fn a_mode_around_what_is_not_known_yet_is_not_known_either() {
         "lay",
         "param \"thing\" type=\"artifact\"\nstep \"put\" { put \"{thing}\" to=\"{host.root}/thing\"; }",
     );
-    space.uses("mode on a around lay", &[]);
+    space.uses("mode on a wraps lay", &[]);
     space.uses("lay on a", &[("thing", "{wheel}")]);
     space.needs("wheel");
     let plan = space.plan();
@@ -102,7 +102,7 @@ fn a_mode_that_was_cut_off_within_is_entered_anew() {
         "file",
         "param \"text\"\nstep \"w\" { write \"{host.root}/file\" \"{text}\"; }",
     );
-    space.uses("mode on a around site", &[]);
+    space.uses("mode on a wraps site", &[]);
     space.uses("file as site on a", &[("text", "1")]);
     space.apply();
     assert_eq!(log(&space), "in seen out");

@@ -1,0 +1,80 @@
+//! The exchange with a host as `-vv` and `-vvv` show it: programs, queries and replies, without
+//! secrets.
+
+use super::Session;
+use crate::deploy::protocol::frames::Frame;
+
+/// Bytes of one text that are shown.
+const SHOWN_MAX: usize = 16 << 10;
+
+impl Session {
+    /// Logs a text that is sent to the host by an order of the protocol: `run`, `ask` or `call`.
+    pub(super) fn log_sent(&self, order: &str, text: &[u8]) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let kind = match order {
+                "run" => "program",
+                "ask" => "query",
+                other => other,
+            };
+            tracing::debug!("{} <- {kind}{}", self.name(), self.shown(text));
+        }
+    }
+
+    /// Logs the reply to the query `tag`.
+    pub(super) fn log_reply(&self, tag: usize, status: i32, bytes: &[u8]) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let text = self.shown(bytes);
+            tracing::debug!("{} -> reply {tag}, status {status}{text}", self.name());
+        }
+    }
+
+    /// Logs an event as a reply, and each frame at `-vvv`.
+    pub(super) fn log_frame(&self, frame: &Frame) {
+        if let Frame::Event(text) = frame
+            && tracing::enabled!(tracing::Level::DEBUG)
+        {
+            let text = self.shown(text.as_bytes());
+            tracing::debug!("{} -> event{text}", self.name());
+        }
+        if tracing::enabled!(tracing::Level::TRACE) {
+            let (kind, bytes) = match frame {
+                Frame::Output(bytes) => ("output", bytes.as_slice()),
+                Frame::Event(text) => ("event", text.as_bytes()),
+                Frame::Answer(bytes) => ("answer", bytes.as_slice()),
+                Frame::Answered(..) => ("end of an answer", [].as_slice()),
+                Frame::Asked => ("end of all answers", [].as_slice()),
+                Frame::Data(bytes) => ("data", bytes.as_slice()),
+            };
+            let text = match frame {
+                // A piece of a file or an archive.
+                Frame::Data(_) => String::new(),
+                _ => self.shown(bytes),
+            };
+            let size = bytes.len();
+            tracing::trace!("{} -> frame {kind}, {size} bytes{text}", self.name());
+        }
+    }
+
+    /// Returns a text without secrets: behind a blank if it is one line, else on lines of its own.
+    fn shown(&self, text: &[u8]) -> String {
+        let hidden = self.hidden.hide(text.to_vec());
+        let cut = hidden.len().min(SHOWN_MAX);
+        let text = String::from_utf8_lossy(&hidden[..cut]);
+        let text = text.trim_end();
+        let rest = match hidden.len() - cut {
+            0 => String::new(),
+            more => format!("\n    … {more} more bytes"),
+        };
+        let mut lines = text.lines();
+        match (lines.next(), lines.next()) {
+            (None, _) => String::new(),
+            (Some(line), None) => format!(" {line}{rest}"),
+            _ => {
+                text.lines()
+                    .map(|line| format!("\n    {line}"))
+                    .collect::<String>()
+                    + &rest
+            }
+        }
+    }
+}
