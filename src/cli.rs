@@ -25,6 +25,7 @@ mod check;
 mod confirm;
 mod environment;
 mod environment_args;
+mod help_command;
 mod hosts;
 mod init;
 mod lock;
@@ -142,6 +143,8 @@ enum Subcommand {
     Trust(trust::TrustArgs),
     /// Write a starting Releasefile for the project in this directory
     Init(init::InitArgs),
+    /// Show help for a command, or for a node of the Releasefile
+    Help(help_command::HelpArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -300,6 +303,9 @@ fn run(args: Args, context: &mut Workspace) -> Result<u8> {
         Some(Subcommand::Check(args)) => check::check(context, &args),
         Some(Subcommand::Trust(args)) => trust::trust(context, &args),
         Some(Subcommand::Init(args)) => init::init(context, &args),
+        Some(Subcommand::Help(args)) => {
+            help_command::help(context, &args, Args::command().styles(styles()))
+        }
         Some(Subcommand::Completions { shell }) => completions(context, shell),
         Some(Subcommand::Environment(_)) => match &args.call {
             Some(call) => environment::environment(context, call),
@@ -359,9 +365,9 @@ mod tests {
             assert!(COMMANDS.contains(name), "{name}");
         }
         assert_eq!(
-            names.len() + 2,
+            names.len() + 1,
             COMMANDS.len(),
-            "`help` and `version` are reserved as well"
+            "`version` is reserved as well"
         );
         command.debug_assert();
     }

@@ -32,6 +32,7 @@ mod file_access;
 mod foreign;
 mod fresh;
 mod guards;
+mod help_command;
 mod hints;
 mod hosts;
 mod init;
