@@ -12,5 +12,6 @@ pub mod printed;
 pub mod process;
 pub mod progress;
 pub mod storage;
+pub mod sync;
 pub mod template;
 pub mod trace;

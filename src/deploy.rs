@@ -14,14 +14,15 @@ pub mod report;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 
 use crate::build::model::{Artifact, Environment, Host, Project};
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
+use crate::core::sync::unpoisoned;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards::{Overrides, WINDOW};
@@ -298,10 +299,7 @@ pub fn apply(
         },
         round_trips: looked.pool.round_trips(),
         hosts: hosts_of(&looked.pool),
-        urls: done
-            .urls
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner),
+        urls: unpoisoned(done.urls.into_inner()),
         plan: looked.plan,
         applied_before: None,
     })

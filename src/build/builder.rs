@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::build::build_log::BuildLog;
@@ -21,6 +21,7 @@ use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict, interrup
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::printed::Printed;
 use crate::core::progress::{Event, Progress, Settled};
+use crate::core::sync::lock;
 use crate::core::trace;
 
 mod build_target;
@@ -197,7 +198,7 @@ impl<'a> Builder<'a> {
                 summary.made.insert(*id, self.made(*id));
             }
         }
-        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut findings = lock(&self.findings);
         summary.findings = std::mem::take(&mut *findings);
         summary.is_interrupted = self.inspector.runner.is_interrupted();
         summary.took = started.elapsed();
@@ -392,7 +393,7 @@ impl<'a> Builder<'a> {
     /// A worker: settles what it is handed, until there is no more.
     fn work(&self, work: &Mutex<Receiver<TargetId>>, messages: &Sender<Message>) {
         loop {
-            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let next = lock(work).recv();
             let Ok(id) = next else { return };
             let started = Instant::now();
             let span = trace::target(self.graph().name(id));
@@ -435,7 +436,7 @@ impl<'a> Builder<'a> {
     }
 
     fn records(&self) -> MutexGuard<'_, BuildLog> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(self.records)
     }
 
     fn is_forced(&self, id: TargetId) -> bool {

@@ -14,7 +14,7 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::glob::{DirListing, Entry};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, RepoPath, Signature};
+use crate::core::sync::lock;
 
 mod blake3_file;
 pub mod observations;
@@ -354,14 +355,12 @@ impl FileHasher {
     /// Returns whether a content that [`FileHasher::made_output`] has returned holds the absolute
     /// path of the root.
     pub fn names_root(&self, content: &Content) -> bool {
-        let with_root = self.with_root.lock();
-        let with_root = with_root.unwrap_or_else(PoisonError::into_inner);
+        let with_root = lock(&self.with_root);
         with_root.contains(&content.digest.hash)
     }
 
     fn note_root(&self, digest: &Digest) {
-        let with_root = self.with_root.lock();
-        let mut with_root = with_root.unwrap_or_else(PoisonError::into_inner);
+        let mut with_root = lock(&self.with_root);
         with_root.insert(digest.hash);
     }
 

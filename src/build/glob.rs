@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::build::graph::Pattern;
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{RepoPath, STATE_DIR};
+use crate::core::sync::lock;
 use serde::{Deserialize, Serialize};
 
 mod missing;
@@ -90,8 +91,8 @@ impl DiskListing {
 
     /// Returns the directories that were listed or asked for a name so far, sorted.
     pub fn listed(&self) -> Vec<RepoPath> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = lock(&self.seen);
+        let asked = lock(&self.asked);
         let sorted: BTreeSet<&RepoPath> = seen.keys().chain(&*asked).collect();
         sorted.into_iter().cloned().collect()
     }
@@ -99,23 +100,18 @@ impl DiskListing {
 
 impl DirListing for DiskListing {
     fn list(&self, dir: &RepoPath) -> Result<Arc<[Entry]>> {
-        if let Some(entries) = self
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(dir)
-        {
+        if let Some(entries) = lock(&self.seen).get(dir) {
             return Ok(Arc::clone(entries));
         }
         let entries: Arc<[Entry]> = list_disk(&dir.to_absolute(&self.root))?.into();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         seen.insert(dir.clone(), Arc::clone(&entries));
         Ok(entries)
     }
 
     fn kind(&self, path: &RepoPath) -> Result<Option<EntryKind>> {
         if let Some(parent) = path.as_path().parent() {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = lock(&self.asked);
             asked.insert(RepoPath::new(parent));
         }
         let meta = crate::core::fs::lstat(&path.to_absolute(&self.root))?;

@@ -14,13 +14,14 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::build::sandbox::{self, AccessLog, Confinement};
 use crate::core::error::shortened;
 use crate::core::fs;
 use crate::core::process::{Family, Waiter, now_ticks, own_session};
+use crate::core::sync::lock;
 use rustix::process::{Pid, Signal};
 
 pub mod command_log;
@@ -193,11 +194,11 @@ impl Runner {
                     confinement.start(move || expression.start().map(Started::group))?
                 }
             };
-            *watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watching);
+            *lock(&watch) = Some(watching);
             Ok(started)
         };
         let finish = |family: &Family| {
-            let watching = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let watching = lock(&watch).take();
             seen = watching.map_or_else(AccessLog::default, |w| w.finish(LEFT_GRACE, family));
         };
         let exit = self.wait_for(spec, start, &|| log.look(), finish);
@@ -424,7 +425,7 @@ impl Runner {
     }
 
     fn at_work(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<Family>>> {
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.at_work)
     }
 }
 

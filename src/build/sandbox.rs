@@ -11,8 +11,8 @@
 
 use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -21,6 +21,7 @@ use rustix::thread::{
 };
 
 use crate::core::process::{Family, Process};
+use crate::core::sync::lock;
 
 mod access_log;
 mod accesses;
@@ -206,7 +207,7 @@ impl SandboxWatch {
             .iter()
             .filter_map(|(pid, born)| caller(*pid, (*born)?));
         let called: Vec<Process> = called.collect();
-        let mut known = family.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&family.known);
         known.extend(called);
         drop(known);
         family.signal_unreaped(Signal::KILL);

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -23,6 +23,7 @@ use crate::build::runner::Runner;
 use crate::build::snapshot::Unchanged;
 use crate::core::error::{Error, Result};
 use crate::core::fs::RepoPath;
+use crate::core::sync::lock;
 
 mod gather;
 mod probe_cache;
@@ -214,7 +215,7 @@ impl<'a> StalenessChecker<'a> {
     /// Returns the targets that were found fresh by looks that will tell every change, with
     /// these looks.
     pub fn noted(&self) -> Vec<(TargetId, Vec<FileObservation>)> {
-        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.noted))
     }
 
     /// Groups targets so that each level needs only former levels.
@@ -269,7 +270,7 @@ impl<'a> StalenessChecker<'a> {
         let (verdict, looks) = observations::recording(|| self.verdict_by_content(id, survey));
         let is_fresh = matches!(verdict, Ok(Verdict::Fresh(_)));
         if is_fresh && !looks.is_racy && self.is_snapshot_eligible(self.graph.target(id)) {
-            let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut noted = lock(&self.noted);
             noted.push((id, looks.looks));
         }
         verdict

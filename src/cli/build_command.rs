@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::build_summary::{BuildSummary, Counts, EventCounter, tell_all_fresh, write_trace};
@@ -26,6 +26,7 @@ use crate::cli::ui;
 use crate::core::diagnostics::SourceMap;
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::progress::{Event, Progress};
+use crate::core::sync::unpoisoned;
 use crate::core::trace;
 
 /// How targets are built; also for the targets that an environment needs.
@@ -151,7 +152,7 @@ pub fn run(
     drop(builder);
     runner.close();
     let keeping = trace::phase("keep the state");
-    let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let records = unpoisoned(records.into_inner());
     let ended = summary.as_ref().ok();
     keep(&mut looked, context, &inspector, records, ended, display);
     drop(keeping);

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 use crate::build::runner::{INTERRUPT_GRACE, Runner};
 use crate::cli::ui;
 use crate::core::error::{EXIT_INTERRUPTED, Error, Result};
+use crate::core::sync::lock;
 
 /// Time from the first signal on in which `rel` may come to its own end.
 const EXIT_AFTER: Duration = Duration::from_millis(850);
@@ -56,7 +57,7 @@ static STATE: Mutex<State> = Mutex::new(State {
 });
 
 fn state() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&STATE)
 }
 
 /// Ends something at work when a signal comes, until it is dropped.
@@ -240,7 +241,7 @@ fn within(time: Duration, act: impl Fn(&AtWork) + Send + 'static) {
 fn beside(act: impl FnOnce() + Send + 'static) {
     let act = Arc::new(Mutex::new(Some(act)));
     let run = |act: &Mutex<Option<_>>| {
-        let act = act.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let act = lock(act).take();
         if let Some(act) = act {
             let act: Box<dyn FnOnce()> = Box::new(act);
             act();

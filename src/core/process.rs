@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +17,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getuid, kill_process,
     kill_process_group, pidfd_open, pidfd_send_signal, waitid,
 };
+
+use crate::core::sync::lock;
 
 /// Time between two looks at processes that are to end.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -216,7 +218,7 @@ impl Family {
     /// Returns those that are there, zombies left out.
     pub fn members(&self) -> Vec<Process> {
         let all = all();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         let mut ours: BTreeSet<i32> = BTreeSet::new();
         // None of them is older than the first.
         let young = || all.values().filter(|p| p.birth >= self.since);

@@ -8,10 +8,12 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::core::sync::lock;
 
 /// Something that took time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +58,7 @@ pub fn events() -> Vec<TraceEvent> {
     let Some(trace) = TRACE.get() else {
         return Vec::new();
     };
-    let mut events = trace
-        .events
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let mut events = lock(&trace.events).clone();
     events.sort_by_key(|e| e.start);
     events
 }
@@ -103,7 +101,7 @@ impl Drop for TraceSpan {
             start: began.saturating_duration_since(trace.began),
             took: began.elapsed(),
         };
-        let mut events = trace.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = lock(&trace.events);
         events.push(event);
     }
 }

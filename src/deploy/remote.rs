@@ -29,10 +29,3 @@ pub mod transfer_target;
 pub mod transport;
 pub mod unanswered;
 pub mod upload;
-
-use std::sync::{Mutex, PoisonError};
-
-/// Locks; a panic elsewhere does not spoil what is inside.
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

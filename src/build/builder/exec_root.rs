@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use super::Builder;
 use super::undeclared_access::{DeclaredPaths, UndeclaredAccess};
@@ -24,6 +24,7 @@ use crate::build::sandbox::{
 use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath};
+use crate::core::sync::lock;
 
 /// Undeclared files that an error names.
 const NAMED_MAX: usize = 5;
@@ -277,7 +278,7 @@ impl Builder<'_> {
     }
 
     fn findings(&self) -> MutexGuard<'_, BTreeMap<String, Vec<UndeclaredAccess>>> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.findings)
     }
 
     /// Returns whether a target's commands are watched in the tree.

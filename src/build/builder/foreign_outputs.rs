@@ -15,13 +15,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Builder;
-use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work, lock};
+use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work};
 use crate::build::build_log::TargetState;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Pattern, Target, TargetId};
 use crate::build::outputs::{self, RESTORE_PREFIX};
 use crate::core::fs::{self, RepoPath, Signature};
 use crate::core::progress::Event;
+use crate::core::sync::lock;
 
 /// Targets whose outputs are looked at: those that stand nearest to the first that runs.
 const OWNERS_MAX: usize = 256;

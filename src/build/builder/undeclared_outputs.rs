@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Builder;
@@ -20,6 +20,7 @@ use crate::build::outputs::RESTORE_PREFIX;
 use crate::build::stale::GatheredInputs;
 use crate::core::fs::RepoPath;
 use crate::core::progress::Event;
+use crate::core::sync::lock;
 
 /// Directories looked at per target; a listing that is known costs one `stat`.
 const DIRS_MAX: usize = 256;
@@ -384,10 +385,6 @@ pub(super) fn output_dirs(target: &Target) -> impl Iterator<Item = RepoPath> {
         Pattern::File(path) | Pattern::Dir(path) => parent(path),
         Pattern::Glob { base, .. } => Some(base.clone()),
     })
-}
-
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parent(path: &RepoPath) -> Option<RepoPath> {

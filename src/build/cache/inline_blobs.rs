@@ -6,12 +6,13 @@
 //! wrapped around the real one.
 
 use std::io::{Cursor, Read};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::{ActionResult, Store};
 use crate::build::digest::Digest;
 use crate::build::key::ActionKey;
 use crate::core::error::Result;
+use crate::core::sync::{lock, unpoisoned};
 
 /// Blobs up to this size travel inside the result.
 const BLOB_BYTES_MAX: u64 = 4096;
@@ -35,9 +36,7 @@ impl<'a> InliningStore<'a> {
 
     /// Returns the small blobs.
     pub fn into_small(self) -> Vec<Vec<u8>> {
-        self.blobs
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.blobs.into_inner())
     }
 
     /// Returns those of `digests` that fit into the result.
@@ -85,7 +84,7 @@ impl Store for InliningStore<'_> {
             let held: u64 = blobs.iter().map(|b| b.len() as u64).sum();
             digest.size <= BLOB_BYTES_MAX && held + digest.size <= RESULT_BYTES_MAX
         };
-        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blobs = lock(&self.blobs);
         if !is_taken(&blobs) {
             return self.store.put(digest, from);
         }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use crate::build::glob::Entry;
 use crate::core::error::Result;
 use crate::core::fs::{RepoPath, Signature};
 use crate::core::storage::AppendLog;
+use crate::core::sync::{lock, unpoisoned};
 
 /// A file as it was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +116,7 @@ impl StatCache {
         let files = files.map(|(path, known)| (path, CachedEntry::File(known)));
         let dirs = self.dirs.take().into_iter();
         let dirs = dirs.map(|(path, known)| (path, CachedEntry::Dir(known)));
-        let mut old = old.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = unpoisoned(old.write());
         let is_kept = |(path, known): &(RepoPath, CachedEntry)| {
             let is_racy = match known {
                 CachedEntry::File(known) => known.is_racy,
@@ -145,7 +146,7 @@ impl StatCache {
                 self.old.get_or_init(load)
             }
         };
-        let old = old.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
+        let old = unpoisoned(old.as_ref()?.read());
         old.get(path.as_bytes())
     }
 }
@@ -184,7 +185,7 @@ impl<V: Clone> NewEntries<V> {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<RepoPath, V>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

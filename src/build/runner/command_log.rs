@@ -13,12 +13,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_setfl};
 
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
+use crate::core::sync::lock;
 
 /// What a command may print; one that prints more is ended.
 pub const LOG_BYTES_MAX: u64 = 1 << 30;
@@ -167,7 +168,7 @@ impl CommandLog {
     }
 
     fn moved(&self) -> MutexGuard<'_, Option<Moved>> {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.moved)
     }
 }
 

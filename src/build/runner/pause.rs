@@ -1,7 +1,9 @@
 //! Time in which all commands were stopped.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::core::sync::lock;
 
 /// Whether commands are stopped, and how long they were.
 #[derive(Default)]
@@ -46,7 +48,7 @@ impl Pause {
     }
 
     fn lock(&self) -> MutexGuard<'_, Paused> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use super::CommandSpec;
 use crate::core::fs;
+use crate::core::sync::lock;
 
 /// The files of programs, by name and `PATH`.
 #[derive(Default)]
@@ -26,14 +27,12 @@ impl Programs {
             return locate(program, spec);
         }
         let key = (program.to_owned(), path);
-        let known = |programs: &Self| programs.0.lock().ok()?.get(&key).cloned();
+        let known = |programs: &Self| lock(&programs.0).get(&key).cloned();
         if let Some(file) = known(self).filter(|file| is_program(Path::new(file))) {
             return file;
         }
         let file = locate(program, spec);
-        if let Ok(mut programs) = self.0.lock() {
-            programs.insert(key, file.clone());
-        }
+        lock(&self.0).insert(key, file.clone());
         file
     }
 }

@@ -9,8 +9,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::core::sync::lock;
 
 /// Files, and directories, that are kept at most.
 const KEPT_MAX: usize = 4096;
@@ -90,8 +92,4 @@ impl ReusableFiles {
 fn take(kept: &Mutex<Vec<PathBuf>>, to: &Path) -> bool {
     let taken = lock(kept).pop();
     taken.is_some_and(|from| std::fs::rename(from, to).is_ok())
-}
-
-fn lock(kept: &Mutex<Vec<PathBuf>>) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::probe_cache::{Generation, ProbeCommand};
 use super::{QUESTION_TIMEOUT, StalenessChecker, interrupted, text};
@@ -17,6 +17,7 @@ use crate::build::model::Version;
 use crate::build::runner::{CommandExit, CommandSpec, PROGRAM_MISSING, command_env};
 use crate::core::error::{Error, Result, shortened};
 use crate::core::fs::RepoPath;
+use crate::core::sync::lock;
 
 /// What to do about an answer that is too long.
 const PRINT_LESS: &str = "let it print a digest of what counts: `… | sha256sum`";
@@ -328,12 +329,8 @@ impl StalenessChecker<'_> {
         made: &dyn Fn(TargetId) -> Result<Arc<TargetOutputs>>,
     ) -> Result<Arc<TargetOutputs>> {
         let since = self.answers.since(&[group]);
-        let lock = || {
-            self.handed_on
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        if let Some((at, known)) = lock().get(&group)
+        let handed_on = || lock(&self.handed_on);
+        if let Some((at, known)) = handed_on().get(&group)
             && *at == since
         {
             return Ok(known.clone());
@@ -345,7 +342,7 @@ impl StalenessChecker<'_> {
             .collect::<Result<Vec<_>>>()?;
         members.sort_unstable_by_key(|(name, _)| *name);
         let known = Arc::new(group_outputs(&members));
-        lock().insert(group, (since, known.clone()));
+        handed_on().insert(group, (since, known.clone()));
         Ok(known)
     }
 

@@ -9,11 +9,12 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::build::graph::TargetId;
 use crate::build::runner::CommandExit;
 use crate::core::fs::RepoPath;
+use crate::core::sync::lock;
 
 /// How many targets had run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +71,7 @@ impl ProbeCache {
     ) -> Arc<ProbeAnswer> {
         let now = Generation(self.now.load(Ordering::Acquire));
         let slot = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&self.known);
             let entry = known
                 .entry(question)
                 .or_insert_with(|| (now, Slot::default()));

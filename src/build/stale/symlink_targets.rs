@@ -4,8 +4,6 @@
 //! counts by its text. For those who need it, what it leads to counts as well, unless that is made
 //! by what they need anyway, and so in their key.
 
-use std::sync::PoisonError;
-
 use super::StalenessChecker;
 use crate::build::digest::{Content, ContentKind};
 use crate::build::glob::{self, OutputIndex};
@@ -13,6 +11,7 @@ use crate::build::graph::{Input, Pattern, Target};
 use crate::build::key::OutputState;
 use crate::core::error::{Error, Result};
 use crate::core::fs::{self, RepoPath};
+use crate::core::sync::lock;
 
 impl StalenessChecker<'_> {
     /// Returns what links among `made`, the outputs of needed targets, lead to, sorted by path:
@@ -103,7 +102,7 @@ impl StalenessChecker<'_> {
 
     /// Returns a directory with what it is really called, if that is another one of the repository.
     fn other_name(&self, dir: RepoPath) -> Option<(RepoPath, RepoPath)> {
-        let plain = || self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = || lock(&self.plain);
         if plain().contains(&dir) {
             return None;
         }

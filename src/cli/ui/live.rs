@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -12,6 +12,7 @@ use super::plain::PlainProgress;
 use super::{TermOptions, Text, shown_time};
 use crate::core::diagnostics::SourceMap;
 use crate::core::progress::{Event, Progress};
+use crate::core::sync::lock;
 
 /// What the moving line is made of.
 #[derive(Default)]
@@ -82,7 +83,7 @@ impl Progress for LiveProgress {
 
     fn event(&self, event: &Event<'_>) {
         {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&self.state);
             let now = Instant::now();
             match event {
                 Event::Planned { stale, .. } => {
@@ -108,7 +109,7 @@ impl Progress for LiveProgress {
 }
 
 fn work_line(state: &Mutex<State>, width: usize) -> Text {
-    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = lock(state);
     let mut line = match state.stale {
         0 => String::new(),
         stale => format!("{} of {stale}  ", state.done.min(stale)),

@@ -1,12 +1,13 @@
 //! Plain lines: one when a target starts, its output grouped when it ends.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{DIM, ERROR, NAME, OK, TermOptions, Text, WARN, shown_time};
 use crate::core::diagnostics::SourceMap;
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
 use crate::core::progress::{Event, Progress, Settled, StepStatus};
+use crate::core::sync::lock;
 
 /// Writes events as lines through a function.
 pub struct PlainProgress<W: Fn(&Text) + Sync> {
@@ -85,10 +86,7 @@ impl<W: Fn(&Text) + Sync> PlainProgress<W> {
     }
 
     fn step_output(&self, host: &str, step: &str, line: &[u8]) {
-        let mut last = self
-            .last_step
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last_step);
         let now = Some((host.to_owned(), step.to_owned()));
         let mut text = Text::new();
         if *last != now {

@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::build::model::{Arg, Use};
 use crate::core::diagnostics::{Diagnostic, SourceMap, Span, suggest};
 use crate::core::error::{IoContext, Result};
 use crate::core::fs::{self, ReadFile};
+use crate::core::sync::lock;
 use crate::deploy::recipe::{Recipe, driver, parser};
 
 /// The recipes that ship inside the binary.
@@ -181,7 +182,7 @@ impl Recipes {
             return Ok(Some(recipe.clone()));
         };
         let names = (one.recipe.clone(), arg.text.clone());
-        let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut driven = lock(&self.driven);
         if let Some(recipe) = driven.get(&names) {
             return Ok(Some(recipe.clone()));
         }

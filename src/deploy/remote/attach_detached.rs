@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::core::error::{ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
+use crate::core::sync::lock;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::secret::Redactor;
@@ -19,7 +20,6 @@ use crate::deploy::protocol::frames::{Frame, unanswered};
 use crate::deploy::protocol::program::quote;
 use crate::deploy::remote::host_pool::{HostConnection, HostPool};
 use crate::deploy::remote::lease_acquire::{LeaseMode, LeaseRequest};
-use crate::deploy::remote::lock;
 use crate::deploy::{DeployRequest, open, world};
 
 /// How one detached step ended.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::deploy::remote::lock;
+use crate::core::sync::lock;
 use crate::deploy::remote::ssh_config::split;
 
 /// How long `ssh -G` may take: `Match exec` in its configuration starts commands.

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::sync::{lock, unpoisoned};
 
 /// Connections that are opened at once through one gate, if nothing else is stated.
 pub const EACH: usize = 8;
@@ -60,7 +61,7 @@ impl Gates {
     /// after a quarter of an hour.
     pub fn enter(self: &Arc<Self>, gate: &str, interrupted: &AtomicBool) -> Result<Permit> {
         let end = Instant::now() + WAIT_MAX;
-        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opening = lock(&self.opening);
         loop {
             if interrupted.load(Ordering::SeqCst) {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
@@ -80,14 +81,14 @@ impl Gates {
                 ));
             }
             let waited = self.changed.wait_timeout(opening, GLANCE);
-            opening = waited.unwrap_or_else(PoisonError::into_inner).0;
+            opening = unpoisoned(waited).0;
         }
     }
 
     /// Halves the number of connections that may be opened at once through a gate that refused one
     /// of them.
     pub fn narrow(&self, gate: &str) {
-        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opening = lock(&self.opening);
         let own = self.at(&mut opening, gate);
         own.most = (own.most / 2).max(1);
     }
@@ -102,8 +103,7 @@ impl Gates {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let opening = self.gates.opening.lock();
-        let mut opening = opening.unwrap_or_else(PoisonError::into_inner);
+        let mut opening = lock(&self.gates.opening);
         if let Some(own) = opening.get_mut(&self.gate) {
             own.count -= 1;
         }

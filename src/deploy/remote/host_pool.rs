@@ -12,6 +12,7 @@ use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::random;
 use crate::core::progress::{Event, Progress};
+use crate::core::sync::lock;
 use crate::deploy::DeployRequest;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::guards::foreign_help;
@@ -30,7 +31,6 @@ use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::lease_acquire::{
     LeaseMode, LeaseRequest, LeaseResult, of_one_name, owed,
 };
-use crate::deploy::remote::lock;
 use crate::deploy::remote::port_forward::{self, Forward, ForwarderProcesses};
 use crate::deploy::remote::session::Session;
 use crate::deploy::remote::session_header;

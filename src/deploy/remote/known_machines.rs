@@ -12,8 +12,8 @@ use std::sync::Mutex;
 use crate::core::error::{Error, Result};
 use crate::core::fs;
 use crate::core::storage;
+use crate::core::sync::lock;
 use crate::deploy::protocol::host_identity::HostIdentity;
-use crate::deploy::remote::lock;
 
 /// File of the checkout's state directory.
 pub const FILE: &str = "machines.v1";

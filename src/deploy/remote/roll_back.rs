@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
+use crate::core::sync::{lock, unpoisoned};
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::job_place::{JobPlace, WaveName};
 use crate::deploy::plan::rollback_plan::label_of;
@@ -26,7 +27,6 @@ use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::journal::in_order;
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::Executor;
-use crate::deploy::remote::lock;
 use crate::deploy::remote::roll_back::left::Left;
 use crate::deploy::remote::step_batch::first_bytes;
 
@@ -83,7 +83,7 @@ pub fn roll_back(executor: &Executor<'_>, ran: &[ExecutedStep]) -> Result<Rollba
     failed.extend(back.all()?);
     let undone = back.undone.into_inner();
     if failed.is_empty() {
-        return Ok(undone.unwrap_or_else(std::sync::PoisonError::into_inner));
+        return Ok(unpoisoned(undone));
     }
     let mut error = Error::new(ErrorKind::NotRolledBack, "the rollback failed as well");
     for what in failed {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, StepStatus};
+use crate::core::sync::lock;
 use crate::deploy::plan::script;
 use crate::deploy::plan::use_on_host::{ResolvedAction, RunsOn};
 use crate::deploy::plan::{PlannedJob, PlannedStep};
@@ -18,7 +19,6 @@ use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::{Executor, JobError, RunState};
 use crate::deploy::remote::host_pool::HostConnection;
 use crate::deploy::remote::host_to_host::Spool;
-use crate::deploy::remote::lock;
 use crate::deploy::remote::roll_back::ExecutedStep;
 use crate::deploy::remote::transfer_target::UploadTarget;
 

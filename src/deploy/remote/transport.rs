@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use crate::build::model::{Host, Reach};
 use crate::core::error::{Error, Result};
+use crate::core::sync::lock;
 use crate::deploy::protocol::program::quote;
 use crate::deploy::remote::destination::{Destination, Resolver, Variable};
 use crate::deploy::remote::ssh_config::Plain;
@@ -122,7 +123,7 @@ impl<'a> Transports<'a> {
         }
         let waiting = Mutex::new(others.iter());
         let next = || {
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&waiting);
             waiting.next()
         };
         let resolve = || {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use rustix::process::Signal;
 
 use crate::core::process::Process;
-use crate::deploy::remote::lock;
+use crate::core::sync::lock;
 
 static UNANSWERED: Mutex<Vec<Process>> = Mutex::new(Vec::new());
 

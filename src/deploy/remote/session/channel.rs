@@ -6,11 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::errors::Errors;
 use super::{FIRST_BEAT, LEAVE_MAX, POLL};
+use crate::core::sync::lock;
 use crate::deploy::protocol::frames::{self, Batch, FrameResult, read_frames};
 use crate::deploy::remote::gates::Permit;
 use crate::deploy::remote::unanswered;
@@ -99,7 +100,7 @@ impl Channel {
                 let Some(input) = input.upgrade() else {
                     return;
                 };
-                let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut input = lock(&input);
                 let Some(stdin) = input.as_mut() else { return };
                 let stop = || is_cut.load(Ordering::SeqCst);
                 if !is_calling.load(Ordering::SeqCst) && write_all(stdin, b"beat\n", &stop).is_err()
@@ -111,7 +112,7 @@ impl Channel {
     }
 
     pub(super) fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut input = lock(&self.input);
         match input.as_mut() {
             Some(stdin) => write_all(stdin, bytes, &|| {
                 interrupted.load(Ordering::SeqCst) || self.is_cut.load(Ordering::SeqCst)
@@ -123,7 +124,7 @@ impl Channel {
     /// Lets more bytes lie on their way to the host at a time, so that they need fewer turns.
     pub(super) fn widen(&self) {
         const BYTES: usize = 256 << 10;
-        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let input = lock(&self.input);
         if let Some(stdin) = input.as_ref() {
             // A user who may not have as much has to take more turns.
             let _ = rustix::pipe::fcntl_setpipe_size(stdin, BYTES);
@@ -132,18 +133,14 @@ impl Channel {
 
     /// Returns whether nothing can be sent any more.
     pub(super) fn is_gone(&self) -> bool {
-        let input = self.input.lock();
-        input.unwrap_or_else(PoisonError::into_inner).is_none()
+        lock(&self.input).is_none()
     }
 
     /// Closes the lifeline.
     pub(super) fn cut(&self) {
         // The holder of the lock may be waiting for a host that takes nothing.
         self.is_cut.store(true, Ordering::SeqCst);
-        self.input
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        lock(&self.input).take();
     }
 
     /// Says goodbye, if the lifeline has not been cut, and does not wait.
