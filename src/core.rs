@@ -1,6 +1,7 @@
 //! Layer 1: errors, paths, the template language, time windows and formats on disk. Knows neither
 //! targets nor hosts.
 
+pub mod cancel;
 pub mod deploy_window;
 pub mod diagnostics;
 pub mod error;

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use crate::build::model::{Artifact, Environment, Host, Project};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
 use crate::core::sync::unpoisoned;
@@ -138,12 +138,8 @@ fn is_zero(count: &usize) -> bool {
 }
 
 /// Returns what [`apply()`] would do. Changes nothing anywhere.
-pub fn plan(
-    request: &DeployRequest<'_>,
-    progress: &dyn Progress,
-    interrupted: &AtomicBool,
-) -> Result<Plan> {
-    Ok(prepare(request, QueryScope::Show, progress, interrupted)?.plan)
+pub fn plan(request: &DeployRequest<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<Plan> {
+    Ok(prepare(request, QueryScope::Show, progress, cancel)?.plan)
 }
 
 /// Returns the runs that the journals of an environment's hosts know, newest first. Where so
@@ -152,14 +148,14 @@ pub fn history(
     request: &DeployRequest<'_>,
     wanted: usize,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<history::History> {
-    let pool = open(request, progress, interrupted)?;
+    let pool = open(request, progress, cancel)?;
     let depth = match wanted > RUNS_KEPT {
         true => QueryScope::Past,
         false => QueryScope::Decide,
     };
-    let answers = pool.query_reachable(&[], depth, interrupted)?;
+    let answers = pool.query_reachable(&[], depth, cancel)?;
     Ok(history::History {
         is_any_up: !answers.seen.is_empty(),
         is_shortened: answers.seen.values().any(|s| s.journal.is_shortened),
@@ -172,7 +168,7 @@ pub fn history(
 pub fn runbook(
     request: &DeployRequest<'_>,
     is_offline: bool,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<runbook::Runbook> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
     let roots = known_roots(request, &hosts);
@@ -181,10 +177,10 @@ pub fn runbook(
     if is_offline {
         return runbook::of(request, &hosts, (&candidates.jobs()?, &probes), None);
     }
-    let pool = open(request, &NullProgress, interrupted)?;
-    let roles = who_has_roles(request, &pool, interrupted)?;
+    let pool = open(request, &NullProgress, cancel)?;
+    let roles = who_has_roles(request, &pool, cancel)?;
     let jobs = jobs(request, &pool, &roles)?;
-    let answers = pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
+    let answers = pool.query_reachable(&[], QueryScope::Decide, cancel)?;
     runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
 }
 
@@ -194,16 +190,16 @@ pub fn status(
     request: &DeployRequest<'_>,
     is_deep: bool,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Vec<status::HostStatus>> {
-    let pool = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &pool, interrupted)?;
+    let pool = open(request, progress, cancel)?;
+    let roles = who_has_roles(request, &pool, cancel)?;
     let jobs = jobs(request, &pool, &roles)?;
     let depth = match is_deep {
         true => QueryScope::Deep,
         false => QueryScope::Decide,
     };
-    let answers = pool.query_reachable(&jobs, depth, interrupted)?;
+    let answers = pool.query_reachable(&jobs, depth, cancel)?;
     let now = PlanOptions {
         run_id: &request.run_id,
         is_forced: false,
@@ -220,9 +216,9 @@ pub fn check_saved(
     request: &DeployRequest<'_>,
     saved: &PlanFile,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<(Plan, Option<(u64, String)>)> {
-    let looked = prepare(request, QueryScope::Show, progress, interrupted)?;
+    let looked = prepare(request, QueryScope::Show, progress, cancel)?;
     let before = plan_file::applied_before(saved, &looked.seen)?;
     if before.is_none() {
         saved.check_unchanged(&looked.plan, &looked.seen)?;
@@ -240,7 +236,7 @@ pub fn unwritable(plan: &Plan) -> Option<Box<Error>> {
 pub fn apply(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<DeployOutcome> {
     plan_file::is_allowed(request.environment, request.saved)?;
     // What a saved plan shows is compared, differences of files as well.
@@ -248,7 +244,7 @@ pub fn apply(
         Some(_) => QueryScope::Show,
         None => QueryScope::Decide,
     };
-    let mut looked = prepare(request, depth, progress, interrupted)?;
+    let mut looked = prepare(request, depth, progress, cancel)?;
     if let Some(saved) = request.saved
         && let Some(before) = plan_file::applied_before(saved, &looked.seen)?
     {
@@ -265,15 +261,15 @@ pub fn apply(
         ))
         .help(format!("add `needs \"{target}\"` to the environment")));
     }
-    looked.take_leases(request, progress, interrupted)?;
-    looked.recheck_roles(request, interrupted)?;
+    looked.take_leases(request, progress, cancel)?;
+    looked.recheck_roles(request, cancel)?;
     if let Some(saved) = request.saved {
         let hosts = looked.plan.touched();
         looked
             .pool
-            .append_journal(&hosts, &saved.journal_lines(), interrupted)?;
+            .append_journal(&hosts, &saved.journal_lines(), cancel)?;
     }
-    looked.note_overrides(request, interrupted)?;
+    looked.note_overrides(request, cancel)?;
     let executor = Executor {
         environment: request.environment,
         run_id: &request.run_id,
@@ -286,7 +282,7 @@ pub fn apply(
             .filter(|_| !request.overrides.has(WINDOW)),
         overwrites: false,
         progress,
-        interrupted,
+        cancel,
     };
     let done = executor.all(&looked.plan, &looked.jobs)?;
     Ok(DeployOutcome {
@@ -309,18 +305,18 @@ pub fn apply(
 pub fn plan_rollback(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<RollbackPlan> {
-    Ok(look_back(request, progress, interrupted)?.plan)
+    Ok(look_back(request, progress, cancel)?.plan)
 }
 
 /// Restores what was there before the last run that was not rolled back.
 pub fn rollback(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<DeployOutcome> {
-    look_back(request, progress, interrupted)?.carry_out(request, progress, interrupted)
+    look_back(request, progress, cancel)?.carry_out(request, progress, cancel)
 }
 
 /// Returns the names of the hosts that are released to.
@@ -361,13 +357,9 @@ fn world<'a>(
 }
 
 /// Opens all hosts of the environment.
-fn open(
-    request: &DeployRequest<'_>,
-    progress: &dyn Progress,
-    interrupted: &AtomicBool,
-) -> Result<HostPool> {
+fn open(request: &DeployRequest<'_>, progress: &dyn Progress, cancel: &Cancel) -> Result<HostPool> {
     let hosts = world(request, &BTreeMap::new(), None)?.hosts()?;
-    HostPool::open(request, &hosts, progress, interrupted)
+    HostPool::open(request, &hosts, progress, cancel)
 }
 
 /// Returns the roots of hosts as far as they are known before one is asked.
@@ -388,16 +380,12 @@ fn jobs(request: &DeployRequest<'_>, pool: &HostPool, holders: &Roles) -> Result
 }
 
 /// Asks open hosts who has which role; a round trip of its own, where there are roles.
-fn who_has_roles(
-    request: &DeployRequest<'_>,
-    pool: &HostPool,
-    interrupted: &AtomicBool,
-) -> Result<Roles> {
+fn who_has_roles(request: &DeployRequest<'_>, pool: &HostPool, cancel: &Cancel) -> Result<Roles> {
     if request.environment.roles.is_empty() {
         return Ok(Roles::new());
     }
     let probes = world(request, &pool.roots(), None)?.probes()?;
-    let said = pool.probe(&probes, request.is_question, interrupted)?;
+    let said = pool.probe(&probes, request.is_question, cancel)?;
     roles::settle(request.environment, &probes, &said, request.is_question)
 }
 

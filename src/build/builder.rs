@@ -17,7 +17,7 @@ use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
 use crate::build::sandbox::{ReusableFiles, SystemPaths};
 use crate::build::scheduler::Scheduler;
-use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict, interrupted};
+use crate::build::stale::{self, StaleReason, StalenessChecker, Verdict};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::printed::Printed;
 use crate::core::progress::{Event, Progress, Settled};
@@ -504,6 +504,6 @@ pub fn first_reason(reasons: &[StaleReason]) -> String {
 pub fn failure(summary: &Summary) -> Box<Error> {
     match summary.errors.first() {
         Some((_, error)) => error.clone(),
-        None => interrupted(),
+        None => Error::interrupted(),
     }
 }

@@ -412,11 +412,6 @@ pub fn known(graph: &Graph, id: TargetId, records: &BuildLog) -> Option<TargetSt
     }
 }
 
-/// Returns the error for a run that was interrupted.
-pub fn interrupted() -> Box<Error> {
-    Error::new(crate::core::error::ErrorKind::Interrupted, "interrupted")
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::built_artifacts::Artifacts;
 use super::confirm::{Confirmations, ConsentArgs};
@@ -18,6 +17,7 @@ use crate::build::key::TargetOutputs;
 use crate::build::model::{Artifact, Project};
 use crate::cli::ui;
 use crate::cli::ui::approval_view::{ApprovalView, ArtifactCheck};
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_OK, Error, IoContext, Result, plural};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
@@ -168,7 +168,7 @@ fn ask(saved: &PlanFile) -> Result<()> {
     let digest = &saved.digest[..DIGITS_SHOWN];
     let question = format!("Approve plan {digest}? [y/N] ");
     // A signal ends the program: nothing has been written.
-    match ui::ask(&ui::Text::from(question), &AtomicBool::new(false)) {
+    match ui::ask(&ui::Text::from(question), &Cancel::default()) {
         Some(true) => Ok(()),
         _ => {
             Err(Error::usage(format!("plan {digest} was not approved")).help("nothing was changed"))
@@ -429,15 +429,14 @@ impl EnvironmentRun<'_> {
             saved: Some(saved),
             ..RunOptions::default()
         };
-        self.with_request(&roots, &made, way, |request, progress, interrupted| {
+        self.with_request(&roots, &made, way, |request, progress, cancel| {
             if is_question {
-                let (plan, before) =
-                    deploy::check_saved(request, saved, &NullProgress, interrupted)?;
+                let (plan, before) = deploy::check_saved(request, saved, &NullProgress, cancel)?;
                 self.tell_held(saved, &plan, before);
                 is_allowed(self.environment, Some(saved))?;
                 return Ok(EXIT_OK);
             }
-            let outcome = deploy::apply(request, progress, interrupted)?;
+            let outcome = deploy::apply(request, progress, cancel)?;
             self.tell_outcome(&outcome);
             Ok(EXIT_OK)
         })

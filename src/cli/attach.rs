@@ -28,7 +28,7 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
             ..RunOptions::default()
         };
         let (is_json, screen) = (job.context.json, job.context.screen);
-        job.with_request(&roots, &made, way, |request, progress, interrupted| {
+        job.with_request(&roots, &made, way, |request, progress, cancel| {
             let line = |host: &str, step: &str, text: &[u8]| {
                 if !is_json {
                     ui::print(&ui::log_view::line(screen, host, step, 1, text));
@@ -36,8 +36,8 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
             };
             let progress: &dyn Progress = progress;
             let attached = match args.stop {
-                true => attach_detached::stop(request, progress, interrupted)?,
-                false => attach_detached::follow(request, &line, progress, interrupted)?,
+                true => attach_detached::stop(request, progress, cancel)?,
+                false => attach_detached::follow(request, &line, progress, cancel)?,
             };
             match is_json {
                 true => ui::print_json(&to_json(&attached.endings)?),

@@ -23,6 +23,7 @@ use crate::build::runner::Runner;
 use crate::build::runner::process_registry::ProcessRegistry;
 use crate::build::stale::StalenessChecker;
 use crate::cli::ui;
+use crate::core::cancel::Cancel;
 use crate::core::diagnostics::SourceMap;
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::progress::{Event, Progress};
@@ -237,7 +238,7 @@ fn start_runner(
 ) -> Result<(Arc<Runner>, SignalListener)> {
     let register = ProcessRegistry::open(&state_dir.join("running"), root)?;
     let runner = Arc::new(Runner::new(jobserver).registered(register));
-    let listener = SignalListener::of_runner(&runner, Arc::default())?;
+    let listener = SignalListener::of_runner(&runner, Cancel::default())?;
     Ok((runner, listener))
 }
 

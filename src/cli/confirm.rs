@@ -3,12 +3,11 @@
 //! Whether it must be asked is decided in `deploy`; here is whom to ask: the command
 //! line, the plan that was read, or the person at the terminal.
 
-use std::sync::atomic::AtomicBool;
-
 use super::workspace::Workspace;
 use crate::build::model::Environment;
 use crate::cli::ui;
-use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::cancel::Cancel;
+use crate::core::error::{Error, Result};
 use crate::core::progress::Progress;
 use crate::deploy::plan::destroy::{Destruction, unconfirmed};
 use crate::deploy::plan::guards::Overrides;
@@ -67,20 +66,20 @@ pub(super) fn ask(
     environment: &str,
     all: &[Destruction],
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<()> {
     if !ui::is_person() || context.json {
         return Err(unconfirmed(environment, all));
     }
     let text = ui::plan_view::question(context.screen, all);
     let mut answer = None;
-    progress.suspend(&mut || answer = ui::ask(&text, interrupted));
+    progress.suspend(&mut || answer = ui::ask(&text, cancel));
     match answer {
         Some(true) => Ok(()),
         Some(false) => {
             Err(Error::usage(format!("`{environment}` was not confirmed"))
                 .help("nothing was changed"))
         }
-        None => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        None => Err(Error::interrupted()),
     }
 }

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::build_command::{BuildOptions, display};
 use super::built_artifacts::{self, Artifacts};
@@ -25,6 +24,7 @@ use crate::build::releasefile::COMMANDS;
 use crate::cli::ui;
 use crate::cli::ui::Text;
 use crate::cli::ui::tee::TeeProgress;
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_OK, Error, ErrorKind, IoContext, Result};
 use crate::core::fs;
 use crate::core::progress::NullProgress;
@@ -261,8 +261,8 @@ impl EnvironmentRun<'_> {
             consent: Some(consent),
             ..RunOptions::default()
         };
-        self.with_request(&roots, &made, way, |request, progress, interrupted| {
-            let outcome = deploy::apply(request, progress, interrupted)?;
+        self.with_request(&roots, &made, way, |request, progress, cancel| {
+            let outcome = deploy::apply(request, progress, cancel)?;
             self.tell_outcome(&outcome);
             Ok(EXIT_OK)
         })
@@ -289,8 +289,8 @@ impl EnvironmentRun<'_> {
             is_forced,
             ..RunOptions::default()
         };
-        self.with_request(&roots, &made, way, |request, _, interrupted| {
-            let plan = match deploy::plan(request, &NullProgress, interrupted) {
+        self.with_request(&roots, &made, way, |request, _, cancel| {
+            let plan = match deploy::plan(request, &NullProgress, cancel) {
                 Ok(plan) => plan,
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 // Whatever keeps from looking: an approved plan is wanted.
@@ -323,8 +323,8 @@ impl EnvironmentRun<'_> {
             ..RunOptions::default()
         };
         let made = BTreeMap::new();
-        self.with_request(&[], &made, way, |request, progress, interrupted| {
-            let plan = deploy::plan_rollback(request, progress, interrupted)?;
+        self.with_request(&[], &made, way, |request, progress, cancel| {
+            let plan = deploy::plan_rollback(request, progress, cancel)?;
             match self.context.json {
                 true => ui::print_json(&to_json(&plan)?),
                 false => ui::print(&ui::rollback_view::text(
@@ -346,16 +346,11 @@ impl EnvironmentRun<'_> {
             consent: Some(consent),
             ..RunOptions::default()
         };
-        self.with_request(
-            &[],
-            &BTreeMap::new(),
-            way,
-            |request, progress, interrupted| {
-                let outcome = deploy::rollback(request, progress, interrupted)?;
-                self.tell_outcome(&outcome);
-                Ok(EXIT_OK)
-            },
-        )
+        self.with_request(&[], &BTreeMap::new(), way, |request, progress, cancel| {
+            let outcome = deploy::rollback(request, progress, cancel)?;
+            self.tell_outcome(&outcome);
+            Ok(EXIT_OK)
+        })
     }
 
     /// Shows what `apply` would do: targets first, then host by host, step by step.
@@ -378,8 +373,8 @@ impl EnvironmentRun<'_> {
             is_forced,
             ..RunOptions::default()
         };
-        self.with_request(&roots, &made, way, |request, _, interrupted| {
-            let mut plan = deploy::plan(request, &NullProgress, interrupted)?;
+        self.with_request(&roots, &made, way, |request, _, cancel| {
+            let mut plan = deploy::plan(request, &NullProgress, cancel)?;
             // What this machine is asked may be about a file that is still to be made.
             if let Some(id) = roots.iter().find(|id| !made.contains_key(id)) {
                 plan.ask_again_here(self.project.graph.name(*id));
@@ -427,14 +422,14 @@ impl EnvironmentRun<'_> {
         work: impl FnOnce(
             &DeployRequest<'_>,
             &dyn crate::core::progress::Progress,
-            &AtomicBool,
+            &Cancel,
         ) -> Result<u8>,
     ) -> Result<u8> {
         let artifacts = self.artifacts(roots, made)?;
         let (recipes, _) = self.context.load_recipes(self.root)?;
         let secrets = self.secrets(&way, &recipes)?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let _listener = SignalListener::start(interrupted.clone(), || {}, unanswered::abandon)?;
+        let cancel = Cancel::default();
+        let _listener = SignalListener::start(cancel.clone(), || {}, unanswered::abandon)?;
         let display = display(self.context, &self.project.sources);
         let log = match way.is_logged {
             true => Some(self.open_log()?),
@@ -479,7 +474,7 @@ impl EnvironmentRun<'_> {
             overrides: consent.overrides,
             confirm: &|all| match is_confirmed {
                 true => Ok(()),
-                false => confirm::ask(self.context, name, all, &progress, &interrupted),
+                false => confirm::ask(self.context, name, all, &progress, &cancel),
             },
             force: way.is_forced,
             except: way.except.to_vec(),
@@ -487,7 +482,7 @@ impl EnvironmentRun<'_> {
             is_question: way.is_question,
             saved: way.saved,
         };
-        work(&request, &progress, &interrupted).map_err(|error| match &log {
+        work(&request, &progress, &cancel).map_err(|error| match &log {
             // A run that came to no step has nothing in its log.
             Some((path, _)) if error.facts.iter().any(|(name, _)| name == "step") => {
                 error.note("log", fs::shown(path.as_os_str()))

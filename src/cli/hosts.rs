@@ -2,8 +2,6 @@
 //! nothing anywhere.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::environment::{RunOptions, on_call, to_json};
@@ -14,6 +12,7 @@ use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::model::{Host, Project};
 use crate::cli::ui;
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::core::progress::NullProgress;
 use crate::deploy;
@@ -76,8 +75,8 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
         let host = project.hosts.get(&probe.host);
         hosts.extend(host.filter(|host| !hosts.iter().any(|h| h.name == host.name)));
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let _listener = SignalListener::start(interrupted.clone(), || {}, unanswered::abandon)?;
+    let cancel = Cancel::default();
+    let _listener = SignalListener::start(cancel.clone(), || {}, unanswered::abandon)?;
     if args.accept {
         context.prepare_state()?;
     }
@@ -93,7 +92,7 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
         machines: &machines,
         is_accepting: args.accept,
     };
-    let mut facts = ping::ask(&hosts, &asking, &interrupted)?;
+    let mut facts = ping::ask(&hosts, &asking, &cancel)?;
     machines.keep()?;
     let is_named = |title: &String| titles.contains(title);
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
@@ -176,8 +175,8 @@ pub fn status(context: &mut Workspace, args: &StatusArgs) -> Result<u8> {
             is_question: true,
             ..RunOptions::default()
         };
-        job.with_request(&roots, &made, way, |request, _, interrupted| {
-            let hosts = deploy::status(request, args.deep, &NullProgress, interrupted)?;
+        job.with_request(&roots, &made, way, |request, _, cancel| {
+            let hosts = deploy::status(request, args.deep, &NullProgress, cancel)?;
             match job.context.json {
                 true => ui::print_json(&to_json(&hosts)?),
                 false => ui::print(&ui::host_tables::status_text(job.context.screen, &hosts)),
@@ -196,8 +195,8 @@ pub fn history(context: &mut Workspace, args: &HistoryArgs) -> Result<u8> {
             is_by_journal: true,
             ..RunOptions::default()
         };
-        job.with_request(&[], &nothing, way, |request, _, interrupted| {
-            let mut history = deploy::history(request, args.limit, &NullProgress, interrupted)?;
+        job.with_request(&[], &nothing, way, |request, _, cancel| {
+            let mut history = deploy::history(request, args.limit, &NullProgress, cancel)?;
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);
             match job.context.json {

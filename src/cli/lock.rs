@@ -3,13 +3,13 @@
 //! The hold lies on the hosts (`deploy::hosts::lease`); here are only the words and the answers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::confirm::Confirmations;
 use super::environment::{EnvironmentRun, RunOptions, on_call, to_json};
 use super::workspace::Workspace;
 use crate::cli::ui;
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::progress::Progress;
 use crate::deploy::DeployRequest;
@@ -45,8 +45,8 @@ pub struct UnlockArgs {
 pub fn lock(context: &mut Workspace, args: &LockArgs) -> Result<u8> {
     let reason = not_empty(&args.reason)?;
     let span = args.span.as_deref().map(duration).transpose()?;
-    on_leases(context, &args.words, |request, progress, interrupted| {
-        let done = lease::freeze(request, reason, span, progress, interrupted)?;
+    on_leases(context, &args.words, |request, progress, cancel| {
+        let done = lease::freeze(request, reason, span, progress, cancel)?;
         let until = match span {
             Some(span) => format!("for {}", humantime::format_duration(span)),
             None => format!("until `rel unlock {}`", request.purpose),
@@ -58,8 +58,8 @@ pub fn lock(context: &mut Workspace, args: &LockArgs) -> Result<u8> {
 /// Runs `rel unlock`.
 pub fn unlock(context: &mut Workspace, args: &UnlockArgs) -> Result<u8> {
     let reason = args.reason.as_deref().map(not_empty).transpose()?;
-    on_leases(context, &args.words, |request, progress, interrupted| {
-        let done = lease::unfreeze(request, reason, progress, interrupted)?;
+    on_leases(context, &args.words, |request, progress, cancel| {
+        let done = lease::unfreeze(request, reason, progress, cancel)?;
         let what = match (done.hosts.is_empty(), done.broken.as_slice()) {
             (true, _) => "it was not locked".to_owned(),
             (false, []) => "released".to_owned(),
@@ -77,8 +77,8 @@ pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Re
         ..RunOptions::default()
     };
     let made = BTreeMap::new();
-    job.with_request(&[], &made, way, |request, progress, interrupted| {
-        let done = lease::abandon(request, scope, reason, progress, interrupted)?;
+    job.with_request(&[], &made, way, |request, progress, cancel| {
+        let done = lease::abandon(request, scope, reason, progress, cancel)?;
         if job.context.json {
             ui::print_json(&to_json(&done)?);
         } else if !job.context.screen.is_quiet {
@@ -110,8 +110,8 @@ pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) 
     };
     let made = BTreeMap::new();
     let roots = job.needs()?;
-    job.with_request(&roots, &made, way, |request, progress, interrupted| {
-        let ended = lease::remove_orphans(request, progress, interrupted)?;
+    job.with_request(&roots, &made, way, |request, progress, cancel| {
+        let ended = lease::remove_orphans(request, progress, cancel)?;
         if job.context.json {
             ui::print_json(&to_json(&ended)?);
         } else if !job.context.screen.is_quiet {
@@ -139,22 +139,17 @@ pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) 
 fn on_leases(
     context: &mut Workspace,
     words: &[String],
-    act: impl FnOnce(&DeployRequest<'_>, &dyn Progress, &AtomicBool) -> Result<(Locked, String)>,
+    act: impl FnOnce(&DeployRequest<'_>, &dyn Progress, &Cancel) -> Result<(Locked, String)>,
 ) -> Result<u8> {
     let way = RunOptions {
         is_by_journal: true,
         ..RunOptions::default()
     };
     on_call(context, words, |job| {
-        job.with_request(
-            &[],
-            &BTreeMap::new(),
-            way,
-            |request, progress, interrupted| {
-                let (done, what) = act(request, progress, interrupted)?;
-                tell(job.context, &done, &format!("{}: {what}", request.purpose))
-            },
-        )
+        job.with_request(&[], &BTreeMap::new(), way, |request, progress, cancel| {
+            let (done, what) = act(request, progress, cancel)?;
+            tell(job.context, &done, &format!("{}: {what}", request.purpose))
+        })
     })
 }
 

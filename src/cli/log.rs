@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use clap::CommandFactory as _;
 
@@ -133,7 +132,7 @@ fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
             is_question: true,
             ..RunOptions::default()
         };
-        job.with_request(&roots, &made, way, |request, progress, interrupted| {
+        job.with_request(&roots, &made, way, |request, progress, cancel| {
             let (screen, is_json) = (job.context.screen, job.context.json);
             let tell = |line: &DedupLine| {
                 ui::print(&match is_json {
@@ -141,8 +140,8 @@ fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
                     false => ui::log_view::folded(screen, line),
                 });
             };
-            let heard = logs::tell(request, wanted, &tell, progress, interrupted)?;
-            if interrupted.load(Ordering::SeqCst) {
+            let heard = logs::tell(request, wanted, &tell, progress, cancel)?;
+            if cancel.is_set() {
                 return Ok(EXIT_INTERRUPTED);
             }
             if heard.logs == 0 && heard.down.is_empty() {

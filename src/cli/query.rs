@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -18,8 +17,9 @@ use crate::build::graph::{Graph, TargetId};
 use crate::build::key::TargetOutputs;
 use crate::build::model::Project;
 use crate::build::runner::Runner;
-use crate::build::stale::{StaleReason, StalenessChecker, Verdict, interrupted};
+use crate::build::stale::{StaleReason, StalenessChecker, Verdict};
 use crate::cli::ui::{self, DIM, NAME, OK, TermOptions, Text, WARN};
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::fs;
 
@@ -120,8 +120,8 @@ fn inspect<T>(
     let state_dir = context.known_state();
     let digests = known_digests(context, &root);
     let runner = Arc::new(Runner::default());
-    let flag = Arc::new(AtomicBool::new(false));
-    let _listener = SignalListener::of_runner(&runner, flag.clone())?;
+    let cancel = Cancel::default();
+    let _listener = SignalListener::of_runner(&runner, cancel.clone())?;
     let env = |name: &str| -> Option<OsString> { context.var(name) };
     let version = project.version.as_ref();
     let mut inspector = StalenessChecker::new(
@@ -134,10 +134,8 @@ fn inspect<T>(
     );
     inspector.may_run = !how.no_commands;
     let answer = ask(&inspector, &BuildLog::load_known(state_dir)?)?;
-    match flag.load(Ordering::SeqCst) {
-        true => Err(interrupted()),
-        false => Ok(answer),
-    }
+    cancel.check()?;
+    Ok(answer)
 }
 
 /// Returns what is in files, with what former runs remember of that.

@@ -27,8 +27,8 @@ pub fn runbook(context: &mut Workspace, args: &RunbookArgs) -> Result<u8> {
             is_by_name: true,
             ..RunOptions::default()
         };
-        job.with_request(&roots, &made, way, |request, _, interrupted| {
-            let mut book = deploy::runbook(request, args.offline, interrupted)?;
+        job.with_request(&roots, &made, way, |request, _, cancel| {
+            let mut book = deploy::runbook(request, args.offline, cancel)?;
             let needs = roots.iter().map(|id| job.project.graph.target(*id));
             book.needs = needs.map(|t| (t.name.clone(), t.desc.clone())).collect();
             ui::print(&ui::runbook_view::markdown(&book));

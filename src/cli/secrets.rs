@@ -10,7 +10,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
@@ -20,6 +19,7 @@ use super::workspace::Workspace;
 use crate::build::command::render_plain;
 use crate::build::graph::Command;
 use crate::build::model::{self, Environment, Project, SecretFrom};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, IoContext, Result, os_text};
 use crate::core::fs;
 use crate::core::process::Process;
@@ -180,8 +180,8 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
             let _ = process.get().is_some_and(|process| process.signal(signal));
         }
     };
-    let flag = Arc::new(AtomicBool::new(false));
-    let _listener = SignalListener::start(flag.clone(), end(Signal::TERM), end(Signal::KILL))?;
+    let cancel = Cancel::default();
+    let _listener = SignalListener::start(cancel.clone(), end(Signal::TERM), end(Signal::KILL))?;
     let mut child = match program.stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(Err(error)),
@@ -199,10 +199,8 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
         end(Signal::KILL)();
     }
     let status = child.wait();
-    match flag.load(Ordering::SeqCst) {
-        true => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
-        false => Ok(read.and(status).map(|status| (status, bytes))),
-    }
+    cancel.check()?;
+    Ok(read.and(status).map(|status| (status, bytes)))
 }
 
 /// Returns the key of the user's keyed hashes; it is made when it is wanted first.

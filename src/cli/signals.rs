@@ -6,7 +6,6 @@
 //! own end; if that takes too long (a disk, a pipe or a terminal that takes nothing, a host that
 //! cleans up), it is ended as by `kill -9`, which loses nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use signal_hook::iterator::Signals;
 
 use crate::build::runner::{INTERRUPT_GRACE, Runner};
 use crate::cli::ui;
+use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_INTERRUPTED, Error, Result};
 use crate::core::sync::lock;
 
@@ -33,7 +33,7 @@ const REPEATED: Duration = Duration::from_millis(100);
 /// What is at work, and how it is ended.
 struct AtWork {
     id: u64,
-    is_interrupted: Arc<AtomicBool>,
+    cancel: Cancel,
     interrupt: Box<dyn Fn() + Send + Sync>,
     kill: Box<dyn Fn() + Send + Sync>,
     pause: Option<PauseHook>,
@@ -67,35 +67,35 @@ pub struct SignalListener {
 
 impl SignalListener {
     /// Listens for a runner: its commands are interrupted, killed, and stopped with `rel`.
-    /// `is_interrupted` is set before.
+    /// `cancel` is set before.
     ///
     /// # Errors
     /// Signals cannot be listened for.
-    pub fn of_runner(runner: &Arc<Runner>, is_interrupted: Arc<AtomicBool>) -> Result<Self> {
+    pub fn of_runner(runner: &Arc<Runner>, cancel: Cancel) -> Result<Self> {
         let [interrupt, kill, pause, go_on] = std::array::from_fn(|_| runner.clone());
         let pause: PauseHook = [
             Box::new(move || pause.pause()),
             Box::new(move || go_on.go_on()),
         ];
         let (interrupt, kill) = (move || interrupt.interrupt(), move || kill.kill());
-        Self::pausing(is_interrupted, interrupt, kill, Some(pause))
+        Self::pausing(cancel, interrupt, kill, Some(pause))
     }
 
     /// Calls `interrupt` at the first signal, and `kill` after a grace and at the second.
-    /// `is_interrupted` is set before. Both may be called from any thread, and again.
+    /// `cancel` is set before. Both may be called from any thread, and again.
     ///
     /// # Errors
     /// Signals cannot be listened for.
     pub fn start(
-        is_interrupted: Arc<AtomicBool>,
+        cancel: Cancel,
         interrupt: impl Fn() + Send + Sync + 'static,
         kill: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self> {
-        Self::pausing(is_interrupted, interrupt, kill, None)
+        Self::pausing(cancel, interrupt, kill, None)
     }
 
     fn pausing(
-        is_interrupted: Arc<AtomicBool>,
+        cancel: Cancel,
         interrupt: impl Fn() + Send + Sync + 'static,
         kill: impl Fn() + Send + Sync + 'static,
         pause: Option<PauseHook>,
@@ -105,10 +105,12 @@ impl SignalListener {
         state.next_id += 1;
         let id = state.next_id;
         // It may have come since the last one was dropped.
-        is_interrupted.fetch_or(state.first.is_some(), Ordering::SeqCst);
+        if state.first.is_some() {
+            cancel.set();
+        }
         state.at_work.push(Arc::new(AtWork {
             id,
-            is_interrupted,
+            cancel,
             interrupt: Box::new(interrupt),
             kill: Box::new(kill),
             pause,
@@ -198,7 +200,7 @@ fn came() {
     let at_work = state.at_work.clone();
     drop(state);
     for work in &at_work {
-        work.is_interrupted.store(true, Ordering::SeqCst);
+        work.cancel.set();
     }
     if at_work.is_empty() {
         give_up(KILL_MAX);

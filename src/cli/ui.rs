@@ -9,7 +9,6 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -18,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
 
+use crate::core::cancel::{Cancel, POLL};
 use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{Error, ErrorKind};
 use crate::core::printed::{IN_MEMORY_MAX, Printed};
@@ -265,25 +265,22 @@ pub fn last_words(text: &'static str) {
 }
 
 /// Asks a question that is answered with yes or no; no answer is a no. `None` when interrupted.
-pub fn ask(question: &Text, interrupted: &AtomicBool) -> Option<bool> {
+pub fn ask(question: &Text, cancel: &Cancel) -> Option<bool> {
     eprint(question);
     let stdin = std::io::stdin();
-    let glance = Timespec {
-        tv_sec: 0,
-        tv_nsec: 50_000_000,
-    };
+    let glance = Timespec::try_from(POLL).ok();
     // Read when there is something to read: Ctrl-C must be seen before that.
     loop {
-        if interrupted.load(Ordering::SeqCst) {
+        if cancel.is_set() {
             eprint(&Text::lines("\n"));
             return None;
         }
         let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
-        match poll(&mut polled, Some(&glance)) {
+        match poll(&mut polled, glance.as_ref()) {
             Ok(0) | Err(Errno::INTR) => {}
             // What is typed while a shell is in front is for the shell.
             Ok(_) if tcgetpgrp(&stdin).is_ok_and(|front| front != getpgrp()) => {
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(POLL);
             }
             Ok(_) => break,
             Err(_) => return Some(false),

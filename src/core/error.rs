@@ -111,6 +111,11 @@ impl Error {
         Self::new(ErrorKind::Host, message)
     }
 
+    /// Returns the error of a run that is ended by a signal.
+    pub fn interrupted() -> Box<Self> {
+        Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
     /// Returns an error for a state that only a bug of `rel` can cause.
     pub fn internal(message: impl Into<String>) -> Box<Self> {
         Self::new(ErrorKind::Internal, message).help("this is a bug of rel: please report it")

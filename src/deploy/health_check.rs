@@ -9,7 +9,6 @@ mod tls_trust;
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
@@ -18,12 +17,11 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use self::tls_trust::Trust;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result, plural};
 
 /// No single try takes longer.
 const TRY_MAX: Duration = Duration::from_secs(5);
-/// So often a pause is looked up from.
-const GLANCE: Duration = Duration::from_millis(50);
 /// Of an answer's body, so much is looked at.
 const BODY_MAX: u64 = 4 << 20;
 
@@ -136,7 +134,7 @@ impl HealthCheck {
     }
 
     /// Tries until it holds; fails with what the last try found.
-    pub fn wait_until_ok(&self, interrupted: &AtomicBool) -> Result<()> {
+    pub fn wait_until_ok(&self, cancel: &Cancel) -> Result<()> {
         let start = Instant::now();
         let mut tries = 0;
         loop {
@@ -150,7 +148,7 @@ impl HealthCheck {
             let Some(found) = found else {
                 return Ok(());
             };
-            stopped(interrupted)?;
+            cancel.check()?;
             if start.elapsed() + self.every >= self.within {
                 return Err(Error::host(format!("{}: it does not", self.describe()))
                     .note("found", found)
@@ -160,19 +158,8 @@ impl HealthCheck {
                     )
                     .note("tried", format!("{tries} {}", plural(tries, "time"))));
             }
-            let next = Instant::now() + self.every;
-            while Instant::now() < next {
-                stopped(interrupted)?;
-                std::thread::sleep(GLANCE.min(next.saturating_duration_since(Instant::now())));
-            }
+            cancel.sleep(self.every)?;
         }
-    }
-}
-
-fn stopped(interrupted: &AtomicBool) -> Result<()> {
-    match interrupted.load(Ordering::Relaxed) {
-        true => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
-        false => Ok(()),
     }
 }
 
@@ -401,7 +388,7 @@ mod tests {
             Duration::from_millis(within_ms),
             Duration::from_millis(10),
         );
-        match wait.wait_until_ok(&AtomicBool::new(false)) {
+        match wait.wait_until_ok(&Cancel::default()) {
             Ok(()) => String::from("ok"),
             Err(e) => e.facts[0].1.clone(),
         }
@@ -438,8 +425,8 @@ mod tests {
         let address = String::from("127.0.0.1:1");
         let wait = HealthCheck::port(address, Duration::from_millis(1), Duration::from_millis(10));
         let error = wait
-            .wait_until_ok(&AtomicBool::new(false))
-            .expect_err("no server listens");
+            .wait_until_ok(&Cancel::default())
+            .expect_err("nobody listens");
         let tried = ("tried".to_owned(), "1 time".to_owned());
         assert!(error.facts.contains(&tried), "{:?}", error.facts);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Builder, log_path};
 use crate::build::graph::{Command, Target};
 use crate::build::runner::{CommandExit, PROGRAM_MISSING};
-use crate::build::stale::{GatheredInputs, interrupted};
+use crate::build::stale::GatheredInputs;
 use crate::core::error::{Error, IoContext, Result, shortened};
 use crate::core::fs;
 use crate::core::printed::Printed;
@@ -56,7 +56,7 @@ pub(super) fn command_error(
     log: &Printed,
 ) -> Box<Error> {
     if matches!(exit, CommandExit::Interrupted) {
-        return interrupted();
+        return Error::interrupted();
     }
     let command = command_text(target, gathered, index);
     let error = Error::failed(format!("`{}` failed: {}", target.name, exit.shown()))

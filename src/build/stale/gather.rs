@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::probe_cache::{Generation, ProbeCommand};
-use super::{QUESTION_TIMEOUT, StalenessChecker, interrupted, text};
+use super::{QUESTION_TIMEOUT, StalenessChecker, text};
 use crate::build::command::{self, RuntimeVars};
 use crate::build::digest::{Content, ContentKind, Digest};
 use crate::build::glob::{self, OutputIndex};
@@ -375,7 +375,7 @@ impl StalenessChecker<'_> {
             .capture(&self.spec(argv, &target.dir, &gathered.env));
         match exit {
             CommandExit::Code(0) => Ok(Some(out)),
-            CommandExit::Interrupted => Err(interrupted()),
+            CommandExit::Interrupted => Err(Error::interrupted()),
             // No sign that there is none.
             CommandExit::PrintedTooMuch(_) => {
                 let name = &target.name;
@@ -436,7 +436,7 @@ impl StalenessChecker<'_> {
         let (exit, out, err) = &*answer;
         match exit {
             CommandExit::Code(0) => Ok(out.clone()),
-            CommandExit::Interrupted => Err(interrupted()),
+            CommandExit::Interrupted => Err(Error::interrupted()),
             exit => {
                 let error = Error::failed(format!("{what} failed: {}", exit.shown()))
                     .note("command", shortened(&shown.join(" ")));

@@ -198,6 +198,7 @@ impl Transport for Encrypted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::cancel::Cancel;
 
     use std::net::TcpListener;
     use std::time::Duration;
@@ -294,7 +295,7 @@ mod tests {
             };
             // One try.
             let wait = HealthCheck::http(check, Duration::from_secs(5), Duration::from_secs(10));
-            let result = wait.wait_until_ok(&std::sync::atomic::AtomicBool::new(false));
+            let result = wait.wait_until_ok(&Cancel::default());
             assert_eq!(result.is_ok(), expected, "{ca:?} {host} {result:?}");
             serves.join().expect("ends");
         }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
+use crate::core::cancel::Cancel;
 use crate::core::error::{ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
 use crate::core::sync::lock;
@@ -59,18 +59,18 @@ pub fn follow(
     request: &DeployRequest<'_>,
     lines: Lines<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Attached> {
-    let (pool, seen, attached) = ask(request, progress, interrupted)?;
+    let (pool, seen, attached) = ask(request, progress, cancel)?;
     let endings = each(&pool, &seen, &|host, member, one| {
         let body = format!("rel_detached_attach {}\n", quote(&one.dir));
-        told(host, member, one, &body, lines, interrupted)
+        told(host, member, one, &body, lines, cancel)
     });
     let endings = endings.map_err(|error| match error.kind {
         ErrorKind::Interrupted => error.help("it continues on the hosts"),
         _ => error,
     })?;
-    note_ends(&pool, &seen, progress, interrupted)?;
+    note_ends(&pool, &seen, progress, cancel)?;
     Ok(Attached {
         endings,
         ..attached
@@ -81,15 +81,15 @@ pub fn follow(
 pub fn stop(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Attached> {
-    let (pool, seen, attached) = ask(request, progress, interrupted)?;
+    let (pool, seen, attached) = ask(request, progress, cancel)?;
     let hosts: Vec<&str> = seen.keys().map(String::as_str).collect();
     let wanted = LeaseRequest::new(&hosts, &seen, LeaseMode::Run);
-    pool.lock(&wanted, progress, interrupted)?;
+    pool.lock(&wanted, progress, cancel)?;
     let endings = each(&pool, &seen, &|host, member, one| {
         let body = format!("rel_detached_halt {}\n", quote(&one.dir));
-        told(host, member, one, &body, &|_, _, _| {}, interrupted)
+        told(host, member, one, &body, &|_, _, _| {}, cancel)
     })?;
     Ok(Attached {
         endings,
@@ -102,13 +102,13 @@ pub fn stop(
 fn ask(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<(HostPool, BTreeMap<String, HostState>, Attached)> {
-    let pool = open(request, progress, interrupted)?;
+    let pool = open(request, progress, cancel)?;
     // Their secrets are shown nowhere.
     let jobs = world(request, &pool.roots(), None)?.jobs()?;
     pool.hide(&Redactor::of(&jobs));
-    let answers = pool.query_reachable(&[], QueryScope::Decide, interrupted)?;
+    let answers = pool.query_reachable(&[], QueryScope::Decide, cancel)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");
         progress.event(&Event::Warning { text: &text });
@@ -147,7 +147,7 @@ fn told(
     one: &Detached,
     body: &str,
     lines: Lines<'_>,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Ending> {
     let ending = Mutex::new(Ending {
         host: host.to_owned(),
@@ -157,7 +157,7 @@ fn told(
         state: one.state,
     });
     let program = member.header.program(body);
-    let status = member.session().run(&program, interrupted, &mut |frame| {
+    let status = member.session().run(&program, cancel, &mut |frame| {
         match frame {
             Frame::Output(line) => lines(host, &one.id, line),
             Frame::Event(text) => {
@@ -189,12 +189,12 @@ fn note_ends(
     pool: &HostPool,
     seen: &BTreeMap<String, HostState>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<()> {
     for (host, seen_there) in seen {
         let hosts = [host.as_str()];
         let wanted = LeaseRequest::new(&hosts, seen, LeaseMode::Run);
-        if let Err(error) = pool.lock(&wanted, progress, interrupted) {
+        if let Err(error) = pool.lock(&wanted, progress, cancel) {
             match error.kind {
                 ErrorKind::Interrupted => return Err(error),
                 _ => {
@@ -210,7 +210,7 @@ fn note_ends(
             .collect();
         let member = pool.member(host)?;
         let program = member.header.program(&body);
-        let status = member.session().run(&program, interrupted, &mut |_| None)?;
+        let status = member.session().run(&program, cancel, &mut |_| None)?;
         if status != 0 {
             let text = format!("the end is not recorded yet: host `{host}` could not");
             progress.event(&Event::Warning { text: &text });

@@ -10,20 +10,18 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::core::cancel::Cancel;
 use crate::core::sync::lock;
 use crate::deploy::remote::ssh_config::split;
 
 /// How long `ssh -G` may take: `Match exec` in its configuration starts commands.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
-/// How often an interrupt is looked for meanwhile.
-const GLANCE: Duration = Duration::from_millis(50);
 /// Bytes of a resolved configuration, at most.
 const CONFIG_MAX: u64 = 1 << 20;
 /// Hosts on the way to one host, at most.
@@ -83,7 +81,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Resolves the destination of these words, options included; `None` if `ssh` does not tell.
-    pub fn resolve(&self, words: &[OsString], interrupted: &AtomicBool) -> Option<Destination> {
+    pub fn resolve(&self, words: &[OsString], cancel: &Cancel) -> Option<Destination> {
         let mut hasher = blake3::Hasher::new();
         let mut add = |text: &[u8]| {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -104,8 +102,8 @@ impl<'a> Resolver<'a> {
                 return None;
             }
             let config = match met.len() {
-                1 => resolved((self.ssh)(), &words, interrupted)?,
-                _ => self.jump(words, interrupted)?,
+                1 => resolved((self.ssh)(), &words, cancel)?,
+                _ => self.jump(words, cancel)?,
             };
             add(&config);
             let config = String::from_utf8_lossy(&config);
@@ -136,10 +134,10 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Returns the configuration of a jump host; a caller that comes while it is asked for waits.
-    fn jump(&self, words: Vec<OsString>, interrupted: &AtomicBool) -> Option<Vec<u8>> {
+    /// Returns the configuration of a jump host; whoever comes while it is asked for waits.
+    fn jump(&self, words: Vec<OsString>, cancel: &Cancel) -> Option<Vec<u8>> {
         let known = lock(&self.jumps).entry(words.clone()).or_default().clone();
-        let ask = || resolved((self.ssh)(), &words, interrupted);
+        let ask = || resolved((self.ssh)(), &words, cancel);
         known.get_or_init(ask).clone()
     }
 }
@@ -197,7 +195,7 @@ pub(super) fn variables(config: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns what `ssh -G` prints, if it comes to a good end within [`RESOLVE_MAX`].
-fn resolved(mut command: Command, words: &[OsString], interrupted: &AtomicBool) -> Option<Vec<u8>> {
+fn resolved(mut command: Command, words: &[OsString], cancel: &Cancel) -> Option<Vec<u8>> {
     command.arg("-G").args(words);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command.stderr(Stdio::null()).process_group(0);
@@ -211,14 +209,8 @@ fn resolved(mut command: Command, words: &[OsString], interrupted: &AtomicBool) 
         });
     }
     let end = Instant::now() + RESOLVE_MAX;
-    let is_waiting = || Instant::now() < end && !interrupted.load(Ordering::SeqCst);
-    let text = loop {
-        match read.recv_timeout(GLANCE) {
-            Ok(text) => break text,
-            Err(RecvTimeoutError::Timeout) if is_waiting() => {}
-            Err(_) => break None,
-        }
-    };
+    let is_waiting = || Instant::now() < end && !cancel.is_set();
+    let text = cancel.receive(&read, end).ok().flatten().flatten();
     while text.is_some() && is_waiting() && matches!(child.try_wait(), Ok(None)) {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -260,7 +252,7 @@ mod tests {
         };
         let variable = |name: &str| (name == "SSH_AUTH_SOCK").then(|| OsString::from(agent));
         let resolver = Resolver::new(&ssh, &variable);
-        let resolved = resolver.resolve(&["host".into()], &AtomicBool::new(false));
+        let resolved = resolver.resolve(&["host".into()], &Cancel::default());
         resolved.map(|destination| destination.name)
     }
 
@@ -278,7 +270,7 @@ mod tests {
             command
         };
         let resolver = Resolver::new(&ssh, &|_| None);
-        let never = AtomicBool::new(false);
+        let never = Cancel::default();
         let resolve = |host: &str| resolver.resolve(&["--".into(), host.into()], &never);
         let names = std::thread::scope(|scope| {
             let threads = ["a", "b", "c"].map(|host| scope.spawn(move || resolve(host)));
@@ -342,10 +334,11 @@ mod tests {
                 command.args(["-c", script]);
                 command
             };
-            let interrupted = AtomicBool::new(true);
+            let cancel = Cancel::default();
+            cancel.set();
             let start = Instant::now();
             let resolver = Resolver::new(&ssh, &|_| None);
-            let resolved = resolver.resolve(&["host".into()], &interrupted);
+            let resolved = resolver.resolve(&["host".into()], &cancel);
             assert_eq!(resolved, None);
             assert!(start.elapsed() < Duration::from_secs(30), "{script}");
         }

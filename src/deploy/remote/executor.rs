@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::build::model::{Artifact, Environment};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress, StepStatus};
 use crate::core::sync::lock;
@@ -53,7 +53,7 @@ pub struct Executor<'a> {
     /// Where it is reported.
     pub progress: &'a dyn Progress,
     /// Set when we are to stop.
-    pub interrupted: &'a AtomicBool,
+    pub cancel: &'a Cancel,
 }
 
 /// What one run has done so far, after what former attempts at it left.
@@ -327,7 +327,7 @@ impl Executor<'_> {
                 text: "takes an artifact",
             });
             let to = format!("{}/blobs/{}", member.state(), artifact.sha256);
-            upload::upload(&mut member.session(), artifact, &to, base, self.interrupted)?;
+            upload::upload(&mut member.session(), artifact, &to, base, self.cancel)?;
         }
         Ok(())
     }
@@ -348,7 +348,7 @@ impl Executor<'_> {
             step: &step.id,
             reason: &step.what,
         });
-        let result = wait.wait_until_ok(self.interrupted);
+        let result = wait.wait_until_ok(self.cancel);
         let how = if result.is_ok() {
             StepStatus::Done
         } else {
@@ -430,7 +430,7 @@ impl Executor<'_> {
         }
         self.pool
             .try_each(&|name, member| match lines.get(name) {
-                Some(lines) => member.call_locked(&lines.concat(), self.interrupted),
+                Some(lines) => member.call_locked(&lines.concat(), self.cancel),
                 None => Ok(()),
             })
             .map(drop)
@@ -464,7 +464,7 @@ impl Executor<'_> {
                     ));
                 }
             }
-            member.call_locked(&body, self.interrupted)
+            member.call_locked(&body, self.cancel)
         })?;
         Ok(())
     }

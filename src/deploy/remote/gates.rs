@@ -6,11 +6,11 @@
 //! has printed something. How many are open is not limited: a run needs all of its hosts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::cancel::{Cancel, POLL};
+use crate::core::error::{Error, Result};
 use crate::core::sync::{lock, unpoisoned};
 
 /// Connections that are opened at once through one gate, if nothing else is stated.
@@ -20,8 +20,6 @@ pub const EACH: usize = 8;
 const ALL: usize = 32;
 /// How long a connection may wait for others.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
-/// How often a wait looks up to see whether it was interrupted.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// Counts the connections that are being opened.
 #[derive(Debug)]
@@ -59,13 +57,11 @@ impl Gates {
 
     /// Waits until a connection through `gate` may be opened. Fails when it is interrupted, and
     /// after a quarter of an hour.
-    pub fn enter(self: &Arc<Self>, gate: &str, interrupted: &AtomicBool) -> Result<Permit> {
+    pub fn enter(self: &Arc<Self>, gate: &str, cancel: &Cancel) -> Result<Permit> {
         let end = Instant::now() + WAIT_MAX;
         let mut opening = lock(&self.opening);
         loop {
-            if interrupted.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
+            cancel.check()?;
             let all: usize = opening.values().map(|gate| gate.count).sum();
             let own = self.at(&mut opening, gate);
             if own.count < own.most && all < ALL {
@@ -80,7 +76,7 @@ impl Gates {
                     "other connections were not opened or closed in time",
                 ));
             }
-            let waited = self.changed.wait_timeout(opening, GLANCE);
+            let waited = self.changed.wait_timeout(opening, POLL);
             opening = unpoisoned(waited).0;
         }
     }
@@ -114,6 +110,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::error::ErrorKind;
 
     /// Opens `count` connections through gates and returns how many were opened at once at most,
     /// and through the gate `a`.
@@ -128,7 +125,7 @@ mod tests {
             for number in 0..count {
                 let (gates, most) = (&gates, &most);
                 scope.spawn(move || {
-                    let never = AtomicBool::new(false);
+                    let never = Cancel::default();
                     let permit = gates.enter(gate(number), &never).expect("a permit");
                     {
                         let opening = gates.opening.lock().expect("no panic");
@@ -167,8 +164,10 @@ mod tests {
     #[test]
     fn who_waits_can_be_interrupted() {
         let gates = Gates::new(1);
-        let _own = gates.enter("a", &AtomicBool::new(false)).expect("a permit");
-        let error = gates.enter("a", &AtomicBool::new(true));
+        let _own = gates.enter("a", &Cancel::default()).expect("a permit");
+        let cancel = Cancel::default();
+        cancel.set();
+        let error = gates.enter("a", &cancel);
         assert_eq!(error.expect_err("interrupted").kind, ErrorKind::Interrupted);
     }
 }

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::build::model::{Host, Reach};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
 use crate::core::fs::random;
 use crate::core::progress::{Event, Progress};
@@ -61,9 +61,9 @@ impl HostPool {
         request: &DeployRequest<'_>,
         hosts: &BTreeMap<String, Host>,
         progress: &dyn Progress,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<Self> {
-        Self::open_through(request, hosts, &Self::gates(request), progress, interrupted)
+        Self::open_through(request, hosts, &Self::gates(request), progress, cancel)
     }
 
     /// Returns the gates that connections of an environment go through.
@@ -77,7 +77,7 @@ impl HostPool {
         hosts: &BTreeMap<String, Host>,
         gates: &Arc<Gates>,
         progress: &dyn Progress,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<Self> {
         if hosts.values().any(|h| h.reach != Reach::Local) {
             make_private(&request.control_dir)?;
@@ -88,8 +88,8 @@ impl HostPool {
             request.secret_vars.clone(),
         );
         let start = || system.start();
-        let system = Transports::new(system.clone(), &start, request.variable)
-            .to(hosts.values(), interrupted);
+        let system =
+            Transports::new(system.clone(), &start, request.variable).to(hosts.values(), cancel);
         let transport: Arc<dyn Transport + Send> = Arc::new(system.clone());
         let mut members = BTreeMap::new();
         for host in hosts.values() {
@@ -118,19 +118,19 @@ impl HostPool {
             machines: request.machines.clone(),
             forwards: Mutex::default(),
         };
-        pool.find_roots(request, interrupted)?;
+        pool.find_roots(request, cancel)?;
         Ok(pool)
     }
 
     /// Asks hosts for their roots, where these are not absolute.
-    fn find_roots(&mut self, request: &DeployRequest<'_>, interrupted: &AtomicBool) -> Result<()> {
+    fn find_roots(&mut self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<()> {
         let mut all = self.members.values();
         if all.all(|member| member.header.root.starts_with('/')) {
             return Ok(());
         }
         let asked = self.for_each_host(&|_, member| match member.header.root.starts_with('/') {
             true => Ok(None),
-            false => member.session().hello(interrupted).map(Some),
+            false => member.session().hello(cancel).map(Some),
         });
         for (name, root) in asked {
             let root = match root {
@@ -148,15 +148,10 @@ impl HostPool {
     }
 
     /// Opens a port of a host until the run ends. Returns what the host must know about it.
-    pub fn open_port(
-        &self,
-        name: &str,
-        port: &Port,
-        interrupted: &AtomicBool,
-    ) -> Result<Option<String>> {
+    pub fn open_port(&self, name: &str, port: &Port, cancel: &Cancel) -> Result<Option<String>> {
         let member = self.member(name)?;
         let state = member.state();
-        let forward = self.porters.open(&member.host, port, &state, interrupted)?;
+        let forward = self.porters.open(&member.host, port, &state, cancel)?;
         let is_local = member.host.reach == Reach::Local;
         let note = is_local.then(|| port.note(&state, forward.pid()));
         lock(&self.forwards).push(forward);
@@ -246,9 +241,9 @@ impl HostPool {
         &self,
         jobs: &[UseOnHost],
         depth: QueryScope,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<BTreeMap<String, HostState>> {
-        let seen = self.try_each(&|name, member| member.ask(name, jobs, depth, interrupted))?;
+        let seen = self.try_each(&|name, member| member.ask(name, jobs, depth, cancel))?;
         self.keep_machines();
         Ok(seen)
     }
@@ -288,11 +283,11 @@ impl HostPool {
         &self,
         jobs: &[UseOnHost],
         depth: QueryScope,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<HostReports> {
         let mut answers = HostReports::default();
         for (name, result) in
-            self.for_each_host(&|name, member| member.ask(name, jobs, depth, interrupted))
+            self.for_each_host(&|name, member| member.ask(name, jobs, depth, cancel))
         {
             match result {
                 Ok(seen) => drop(answers.seen.insert(name, seen)),
@@ -312,12 +307,12 @@ impl HostPool {
         &self,
         probes: &[Probe],
         is_question: bool,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<BTreeMap<(String, String), ProbeReply>> {
         let mut all = BTreeMap::new();
         let asked = self.for_each_host(&|name, member| {
             let own: Vec<&Probe> = probes.iter().filter(|p| p.host == name).collect();
-            member.probe(&own, interrupted)
+            member.probe(&own, cancel)
         });
         for (name, said) in asked {
             match said {
@@ -335,14 +330,9 @@ impl HostPool {
     }
 
     /// Adds lines to the journals of `hosts`, which must be locked.
-    pub fn append_journal(
-        &self,
-        hosts: &[&str],
-        body: &str,
-        interrupted: &AtomicBool,
-    ) -> Result<()> {
+    pub fn append_journal(&self, hosts: &[&str], body: &str, cancel: &Cancel) -> Result<()> {
         self.try_each(&|name, member| match hosts.contains(&name) {
-            true => member.call_locked(body, interrupted),
+            true => member.call_locked(body, cancel),
             false => Ok(()),
         })
         .map(drop)
@@ -357,11 +347,11 @@ impl HostPool {
         &self,
         wanted: &LeaseRequest<'_>,
         progress: &dyn Progress,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<bool> {
         let (hosts, mode) = (wanted.hosts, wanted.mode);
         let lock = |name: &str, member: &HostConnection| {
-            of_one_name(self, name, member.lock(name, wanted, interrupted)?)
+            of_one_name(self, name, member.lock(name, wanted, cancel)?)
         };
         let is_wanted = |name: &&String| hosts.contains(&name.as_str());
         let Some(first) = self.members.keys().find(is_wanted) else {
@@ -394,11 +384,7 @@ impl Drop for HostPool {
 }
 
 impl HostConnection {
-    fn probe(
-        &self,
-        probes: &[&Probe],
-        interrupted: &AtomicBool,
-    ) -> Result<Vec<(String, ProbeReply)>> {
+    fn probe(&self, probes: &[&Probe], cancel: &Cancel) -> Result<Vec<(String, ProbeReply)>> {
         if probes.is_empty() {
             return Ok(Vec::new());
         }
@@ -407,7 +393,7 @@ impl HostConnection {
         let body: String = asked
             .map(|(tag, p)| format!("rel_ask {tag} {}\n", quote(&p.command)))
             .collect();
-        let replies = self.session().ask(&body, &limit, interrupted)?;
+        let replies = self.session().ask(&body, &limit, cancel)?;
         let said = |(tag, probe): (usize, &&Probe)| {
             let reply = replies.iter().find(|r| r.tag == tag && !r.was_killed());
             let what = || format!("the probe of the role `{}`", probe.role);
@@ -423,12 +409,12 @@ impl HostConnection {
         name: &str,
         jobs: &[UseOnHost],
         depth: QueryScope,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<HostState> {
         let questions = HostQuery::new(name, &self.header, jobs, depth)?;
         let limit = |number| questions.limit(number);
         let mut session = self.session();
-        let replies = session.ask(questions.text(), &limit, interrupted)?;
+        let replies = session.ask(questions.text(), &limit, cancel)?;
         let mut seen = questions.read(name, &replies)?;
         let is_named = self.host.reach != Reach::Local && !session.told.machine.is_unknown();
         seen.machine = is_named.then(|| session.told.machine.clone());
@@ -436,12 +422,7 @@ impl HostConnection {
     }
 
     /// Takes the lease.
-    fn lock(
-        &self,
-        name: &str,
-        wanted: &LeaseRequest<'_>,
-        interrupted: &AtomicBool,
-    ) -> Result<LeaseResult> {
+    fn lock(&self, name: &str, wanted: &LeaseRequest<'_>, cancel: &Cancel) -> Result<LeaseResult> {
         let size = wanted.seen.get(name).map_or(0, |s| s.journal.size);
         let mut call = format!("rel_lock {size} {}\n", wanted.mode.word());
         if let Some(abandoned) = &wanted.abandoned {
@@ -464,7 +445,7 @@ impl HostConnection {
                 }
             }
         }
-        let answer = self.session().call(&call, interrupted)?;
+        let answer = self.session().call(&call, cancel)?;
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ready", rest) => {
                 let reason = rest.split_once(' ').map(|(_, reason)| reason.to_owned());
@@ -513,16 +494,15 @@ impl HostConnection {
         &self,
         host: &str,
         scopes: &[&str],
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<Option<Box<Error>>> {
         let names: String = scopes
             .iter()
             .map(|name| format!(" {}", quote(name)))
             .collect();
-        let told = self.session().call(
-            &program::call(&format!("rel_leave_scopes{names}")),
-            interrupted,
-        )?;
+        let told = self
+            .session()
+            .call(&program::call(&format!("rel_leave_scopes{names}")), cancel)?;
         match told.split_once(' ') {
             Some(("owed", words)) => {
                 Ok(Some(owed(&self.header.purpose, &self.state(), host, words)))
@@ -533,9 +513,9 @@ impl HostConnection {
 
     /// Lets the guard, which holds the lease, run a few lines itself: a program would be a
     /// shell more.
-    pub fn call_locked(&self, body: &str, interrupted: &AtomicBool) -> Result<()> {
+    pub fn call_locked(&self, body: &str, cancel: &Cancel) -> Result<()> {
         let call = format!("rel_acts() {{\n{body}:\n}}\nrel_call_locked rel_acts\n");
-        let told = self.session().call(&call, interrupted)?;
+        let told = self.session().call(&call, cancel)?;
         self.expect_reply(&told, "acted").map(drop)
     }
 

@@ -2,11 +2,11 @@
 //! a person gives up a scope that cannot be left, and that no run continues without it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::Progress;
 use crate::deploy::plan::guards::{WINDOW, outside_window};
@@ -38,13 +38,13 @@ pub fn freeze(
     reason: &str,
     span: Option<Duration>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Locked> {
-    let pool = all_hosts(request, LeaseMode::Run, progress, interrupted)?;
+    let pool = all_hosts(request, LeaseMode::Run, progress, cancel)?;
     let span = span.map_or_else(|| String::from("-"), |s| seconds(s).to_string());
     let call = format!("rel_freeze {} {span}\n", quote(&column(reason)));
     let said = pool.try_each(&|_, member| {
-        let told = member.session().call(&call, interrupted)?;
+        let told = member.session().call(&call, cancel)?;
         member.expect_reply(&told, "frozen").map(drop)
     })?;
     Ok(Locked {
@@ -58,18 +58,18 @@ pub fn unfreeze(
     request: &DeployRequest<'_>,
     reason: Option<&str>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Locked> {
     let mode = match reason {
         Some(_) => LeaseMode::Break,
         None => LeaseMode::Any,
     };
-    let pool = all_hosts(request, mode, progress, interrupted)?;
+    let pool = all_hosts(request, mode, progress, cancel)?;
     let reason = reason.map(column).unwrap_or_default();
     let call = format!("rel_unfreeze {}\n", quote(&reason));
     let words = request.purpose.as_str();
     let said = pool.try_each(&|name, member| {
-        let answer = member.session().call(&call, interrupted)?;
+        let answer = member.session().call(&call, cancel)?;
         match answer.split_once(' ') {
             Some(("locked", held)) => Err(lease_refused_error(name, words, held)),
             _ => member.expect_reply(&answer, "unlocked").map(str::to_owned),
@@ -108,10 +108,10 @@ pub fn abandon(
     scope: &str,
     reason: &str,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<AbandonedScopes> {
-    let pool = open(request, progress, interrupted)?;
-    let seen = pool.query(&[], QueryScope::Decide, interrupted)?;
+    let pool = open(request, progress, cancel)?;
+    let seen = pool.query(&[], QueryScope::Decide, cancel)?;
     let owes = |name: &&str| {
         seen.get(*name)
             .is_some_and(|s| s.scopes.iter().any(|s| s == scope))
@@ -137,12 +137,10 @@ pub fn abandon(
         abandoned: Some(lease_acquire::ScopeToAbandon { scope, reason }),
         ..LeaseRequest::new(&hosts, &seen, LeaseMode::Run)
     };
-    pool.lock(&wanted, progress, interrupted)?;
+    pool.lock(&wanted, progress, cancel)?;
     let said = pool.try_each(&|name, member| match hosts.contains(&name) {
         true => {
-            let told = member
-                .session()
-                .call("rel_report_abandoned\n", interrupted)?;
+            let told = member.session().call("rel_report_abandoned\n", cancel)?;
             member
                 .expect_reply(&told, "abandoned")
                 .map(|file| Some(file.to_owned()))
@@ -169,13 +167,13 @@ pub fn abandon(
 pub fn remove_orphans(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<BTreeMap<String, Vec<OrphanService>>> {
-    let pool = open(request, progress, interrupted)?;
-    let roles = who_has_roles(request, &pool, interrupted)?;
+    let pool = open(request, progress, cancel)?;
+    let roles = who_has_roles(request, &pool, cancel)?;
     let jobs = jobs(request, &pool, &roles)?;
     let ask = || {
-        let seen = pool.query(&[], QueryScope::Decide, interrupted)?;
+        let seen = pool.query(&[], QueryScope::Decide, cancel)?;
         Ok::<_, Box<Error>>((orphans::of(request.environment, &jobs, &seen), seen))
     };
     let (mut found, seen) = ask()?;
@@ -191,7 +189,7 @@ pub fn remove_orphans(
     let is_same = pool.lock(
         &LeaseRequest::new(&hosts, &seen, LeaseMode::Run),
         progress,
-        interrupted,
+        cancel,
     )?;
     if !is_same {
         // Another run was there between the query and the lock: what is no orphan any more stays.
@@ -208,7 +206,7 @@ pub fn remove_orphans(
         }
         let text = member.header.program(&body);
         let mut said = String::new();
-        let status = member.session().run(&text, interrupted, &mut |frame| {
+        let status = member.session().run(&text, cancel, &mut |frame| {
             if let Frame::Output(line) = frame {
                 said = first_bytes(line);
             }
@@ -229,12 +227,12 @@ fn all_hosts(
     request: &DeployRequest<'_>,
     mode: LeaseMode,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<HostPool> {
-    let pool = open(request, progress, interrupted)?;
+    let pool = open(request, progress, cancel)?;
     let names: Vec<&str> = pool.names().collect();
     let nothing = BTreeMap::new();
     let wanted = LeaseRequest::new(&names, &nothing, mode);
-    pool.lock(&wanted, progress, interrupted)?;
+    pool.lock(&wanted, progress, cancel)?;
     Ok(pool)
 }

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::build::model::Host;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::secret::Redactor;
@@ -82,7 +82,7 @@ pub fn tell(
     wanted: Wanted,
     tell: &dyn Fn(&DedupLine),
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<Heard> {
     let roots = BTreeMap::new();
     let hosts = world(request, &roots, None)?.hosts_with_logs()?;
@@ -101,7 +101,7 @@ pub fn tell(
                 patterns: world.logs(host)?,
                 hidden: hidden.clone(),
                 sender: sender.clone(),
-                interrupted,
+                cancel,
                 last: BTreeMap::new(),
             };
             scope.spawn(move || listener.listen());
@@ -209,7 +209,7 @@ struct Listener<'a> {
     patterns: Vec<String>,
     hidden: Redactor,
     sender: SyncSender<Came>,
-    interrupted: &'a AtomicBool,
+    cancel: &'a Cancel,
     /// What each log said last.
     last: BTreeMap<String, VecDeque<Vec<u8>>>,
 }
@@ -262,14 +262,7 @@ impl Listener<'_> {
 
     /// Waits; returns whether to go on.
     fn rest(&self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
-        while Instant::now() < until {
-            if self.interrupted.load(Ordering::SeqCst) {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        true
+        self.cancel.sleep(pause).is_ok()
     }
 
     /// One connection, until it ends or the logs do.
@@ -277,7 +270,7 @@ impl Listener<'_> {
         let hosts = BTreeMap::from([(self.host.name.clone(), self.host.clone())]);
         let silent = crate::core::progress::NullProgress;
         let (request, gates) = (self.request, &self.gates);
-        let pool = HostPool::open_through(request, &hosts, gates, &silent, self.interrupted)?;
+        let pool = HostPool::open_through(request, &hosts, gates, &silent, self.cancel)?;
         pool.hide(&self.hidden);
         let member = pool.member(&self.host.name)?;
         let lines = match (self.wanted.since, self.last.is_empty()) {
@@ -291,7 +284,7 @@ impl Listener<'_> {
         let program = member.header.program(&body);
         let mut logs = Logs::default();
         let mut session = member.session();
-        let status = session.run(&program, self.interrupted, &mut |frame| {
+        let status = session.run(&program, self.cancel, &mut |frame| {
             match frame {
                 Frame::Event(text) => self.event(&mut logs, text, was_away),
                 Frame::Output(line) => self.line(&mut logs, line),

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::build::model::{Host, Reach};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::plan::host_query::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
@@ -24,9 +25,6 @@ use crate::deploy::remote::host_pool::{self, make_private, nonce};
 use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::session::Session;
 use crate::deploy::remote::transport::{System, Transports};
-
-/// How often the clock is looked at while hosts are asked.
-const GLANCE: Duration = Duration::from_millis(20);
 
 /// Number of the first question that is the probe of a role.
 const FIRST_PROBE: usize = 2;
@@ -79,11 +77,7 @@ pub struct HostFacts {
 }
 
 /// Asks all hosts at once.
-pub fn ask(
-    hosts: &[&Host],
-    asking: &Asking<'_>,
-    interrupted: &AtomicBool,
-) -> Result<Vec<HostFacts>> {
+pub fn ask(hosts: &[&Host], asking: &Asking<'_>, cancel: &Cancel) -> Result<Vec<HostFacts>> {
     if hosts.iter().any(|h| h.reach != Reach::Local) {
         make_private(&asking.control_dir)?;
     }
@@ -95,33 +89,31 @@ pub fn ask(
     let start = || system.start();
     let ways = Transports::new(system.clone(), &start, asking.variable);
     let gates = Gates::new(gates::EACH);
-    let stop = AtomicBool::new(false);
-    let left = AtomicUsize::new(hosts.len());
+    let stop = Cancel::default();
+    let (sender, ended) = channel();
     let deadline = Instant::now() + asking.limit;
     let told = std::thread::scope(|scope| {
         let threads: Vec<_> = hosts
             .iter()
             .map(|host| {
-                let (ways, stop, left) = ((&ways, &gates), &stop, &left);
+                let (ways, stop, sender) = ((&ways, &gates), &stop, sender.clone());
                 scope.spawn(move || {
                     let result = one(host, asking, ways, stop);
-                    left.fetch_sub(1, Ordering::SeqCst);
+                    // Nobody waits for it after the deadline.
+                    let _ = sender.send(());
                     result
                 })
             })
             .collect();
-        while left.load(Ordering::SeqCst) > 0 {
-            if Instant::now() > deadline || interrupted.load(Ordering::SeqCst) {
-                stop.store(true, Ordering::SeqCst);
-            }
-            std::thread::sleep(GLANCE);
+        drop(sender);
+        let has_ended = |_| matches!(cancel.receive(&ended, deadline), Ok(Some(())));
+        if !(0..hosts.len()).all(has_ended) {
+            stop.set();
         }
         let joined = threads.into_iter().map(|t| t.join());
         joined.collect::<Vec<_>>()
     });
-    if interrupted.load(Ordering::SeqCst) {
-        return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-    }
+    cancel.check()?;
     let facts = hosts.iter().zip(told).map(|(host, told)| {
         let mut facts = HostFacts {
             host: host.name.clone(),
@@ -143,7 +135,7 @@ fn one(
     host: &Host,
     asking: &Asking<'_>,
     (ways, gates): (&Transports<'_>, &Arc<Gates>),
-    stop: &AtomicBool,
+    stop: &Cancel,
 ) -> Result<BTreeMap<usize, String>> {
     // Here and not for all: one that takes long must not keep the others.
     let system = ways.to(std::iter::once(host), stop);

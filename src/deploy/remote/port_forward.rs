@@ -9,11 +9,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::build::model::{Host, Reach};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::plan::port::Port;
 use crate::deploy::remote::port_forwarder::{ARG, ForwardRequest, ForwarderLifeline, STOP};
@@ -23,8 +23,6 @@ use crate::deploy::remote::transport::{self, System};
 const OPEN_MAX: Duration = Duration::from_secs(30);
 /// How long a porter may take to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
-/// How often a wait looks up to see whether it was interrupted.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// What is needed to open ports.
 #[derive(Clone, Debug)]
@@ -47,13 +45,7 @@ pub struct Forward {
 
 impl ForwarderProcesses {
     /// Opens a port of `host`, whose state is kept in `state`.
-    pub fn open(
-        &self,
-        host: &Host,
-        port: &Port,
-        state: &str,
-        interrupted: &AtomicBool,
-    ) -> Result<Forward> {
+    pub fn open(&self, host: &Host, port: &Port, state: &str, cancel: &Cancel) -> Result<Forward> {
         let line = match host.reach {
             Reach::Local => None,
             Reach::Ssh { .. } => Some(ForwarderLifeline {
@@ -69,7 +61,7 @@ impl ForwarderProcesses {
         let order = serde_json::to_string(&order)
             .map_err(|e| Error::internal(format!("cannot write JSON: {e}")))?;
         let mut forward = start(&self.program, &self.system.secret_vars, host, port)?;
-        let told = forward.told(&order, interrupted)?;
+        let told = forward.told(&order, cancel)?;
         match told.as_str() {
             "up" => Ok(forward),
             why => Err(refused(host, port, why)),
@@ -112,7 +104,7 @@ fn start(program: &Path, hidden: &[OsString], host: &Host, port: &Port) -> Resul
 
 impl Forward {
     /// Sends the order, and returns the first line of the porter.
-    fn told(&mut self, order: &str, interrupted: &AtomicBool) -> Result<String> {
+    fn told(&mut self, order: &str, cancel: &Cancel) -> Result<String> {
         if let Some(input) = &mut self.input {
             // Where this fails the porter has ended, which is seen below.
             let _ = input.write_all(format!("{order}\n").as_bytes());
@@ -126,16 +118,8 @@ impl Forward {
             });
         }
         let end = Instant::now() + OPEN_MAX;
-        loop {
-            if interrupted.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
-            match lines.recv_timeout(GLANCE) {
-                Ok(line) => return Ok(line.trim_end().to_owned()),
-                Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
-                Err(_) => return Ok(String::new()),
-            }
-        }
+        let line: Option<String> = cancel.receive(&lines, end)?;
+        Ok(line.unwrap_or_default().trim_end().to_owned())
     }
 
     /// Returns the number of the porter.

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::atomic::AtomicBool;
 
 use crate::build::model::Artifact;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, IoContext, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::destroy::Destruction;
@@ -45,7 +45,7 @@ pub(in crate::deploy) fn prepare<'a>(
     request: &'a DeployRequest<'a>,
     depth: QueryScope,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<PreparedRun<'a>> {
     let is_wrong = |holders: Option<&Roles>| {
         let held_back = world(request, &BTreeMap::new(), holders)?.held_back()?;
@@ -65,11 +65,11 @@ pub(in crate::deploy) fn prepare<'a>(
     if anywhere.asks_here()? {
         hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
-    let pool = HostPool::open(request, &hosts, progress, interrupted)?;
-    let roles = who_has_roles(request, &pool, interrupted)?;
+    let pool = HostPool::open(request, &hosts, progress, cancel)?;
+    let roles = who_has_roles(request, &pool, cancel)?;
     let held_back = is_wrong(Some(&roles))?;
     let jobs = jobs(request, &pool, &roles)?;
-    let seen = pool.query(&jobs, depth, interrupted)?;
+    let seen = pool.query(&jobs, depth, cancel)?;
     let mut looked = PreparedRun {
         jobs,
         pool,
@@ -92,12 +92,12 @@ impl PreparedRun<'_> {
     pub(in crate::deploy) fn recheck_roles(
         &self,
         request: &DeployRequest<'_>,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<()> {
         if self.plan.to_run == 0 || self.roles.is_empty() {
             return Ok(());
         }
-        let now = who_has_roles(request, &self.pool, interrupted)?;
+        let now = who_has_roles(request, &self.pool, cancel)?;
         match roles::moved(&request.environment.name, &self.roles, &now) {
             None => Ok(()),
             Some(error) => Err(error),
@@ -109,7 +109,7 @@ impl PreparedRun<'_> {
         &mut self,
         request: &DeployRequest<'_>,
         progress: &dyn Progress,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<()> {
         let mut confirmed = Vec::new();
         loop {
@@ -129,11 +129,11 @@ impl PreparedRun<'_> {
                 directories: self.directories(),
                 ..LeaseRequest::new(&hosts, &self.seen, LeaseMode::Run)
             };
-            if hosts.is_empty() || self.pool.lock(&wanted, progress, interrupted)? {
+            if hosts.is_empty() || self.pool.lock(&wanted, progress, cancel)? {
                 return Ok(());
             }
-            // Another run was there between the query and the lock: ask again, under it.
-            self.seen = self.pool.query(&self.jobs, self.depth, interrupted)?;
+            // Somebody was there between the question and the lock: ask again, under it.
+            self.seen = self.pool.query(&self.jobs, self.depth, cancel)?;
             self.decide(request)?;
         }
     }
@@ -212,7 +212,7 @@ impl PreparedRun<'_> {
     pub(in crate::deploy) fn note_overrides(
         &self,
         request: &DeployRequest<'_>,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<()> {
         if request.overrides.guards.is_empty() {
             return Ok(());
@@ -221,7 +221,7 @@ impl PreparedRun<'_> {
         for host in &hosts {
             let lines = request.overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {
-                self.pool.append_journal(&[host], &lines, interrupted)?;
+                self.pool.append_journal(&[host], &lines, cancel)?;
             }
         }
         Ok(())

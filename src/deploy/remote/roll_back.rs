@@ -296,45 +296,43 @@ fn one_host(
             took: start.elapsed(),
         });
     };
-    let status = member
-        .session()
-        .run(&text, executor.interrupted, &mut |frame| {
-            match frame {
-                Frame::Output(line) => last = first_bytes(line),
-                Frame::Event(text) if text.starts_with("kept ") => tell_kept(executor, first, text),
-                Frame::Event(text) => {
-                    let words: Vec<&str> = text.split(' ').collect();
-                    match (words.as_slice(), at) {
-                        (["start", seq, run], _) => {
-                            at = told(part, run, seq).map(|step| (step, Instant::now()));
-                            last.clear();
-                        }
-                        (["dropped", seq, run], _) => {
-                            let step = told(part, run, seq);
-                            let keys = step.map(|s| (s.run.clone(), s.seq));
-                            lock(undone).dropped.extend(keys);
-                        }
-                        (["done", _, proven @ ..], Some((step, start))) => {
-                            at = None;
-                            lock(undone).add(step, !proven.is_empty());
-                            tell(step, StepStatus::Undone, start);
-                        }
-                        (["failed", _, status], Some((step, start))) => {
-                            at = None;
-                            failed.push(format!("{} on {}: {last}", step.id, step.host));
-                            tell(
-                                step,
-                                StepStatus::Failed(status.parse().unwrap_or(-1)),
-                                start,
-                            );
-                        }
-                        _ => {}
+    let status = member.session().run(&text, executor.cancel, &mut |frame| {
+        match frame {
+            Frame::Output(line) => last = first_bytes(line),
+            Frame::Event(text) if text.starts_with("kept ") => tell_kept(executor, first, text),
+            Frame::Event(text) => {
+                let words: Vec<&str> = text.split(' ').collect();
+                match (words.as_slice(), at) {
+                    (["start", seq, run], _) => {
+                        at = told(part, run, seq).map(|step| (step, Instant::now()));
+                        last.clear();
                     }
+                    (["dropped", seq, run], _) => {
+                        let step = told(part, run, seq);
+                        let keys = step.map(|s| (s.run.clone(), s.seq));
+                        lock(undone).dropped.extend(keys);
+                    }
+                    (["done", _, proven @ ..], Some((step, start))) => {
+                        at = None;
+                        lock(undone).add(step, !proven.is_empty());
+                        tell(step, StepStatus::Undone, start);
+                    }
+                    (["failed", _, status], Some((step, start))) => {
+                        at = None;
+                        failed.push(format!("{} on {}: {last}", step.id, step.host));
+                        tell(
+                            step,
+                            StepStatus::Failed(status.parse().unwrap_or(-1)),
+                            start,
+                        );
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-            None
-        })?;
+            _ => {}
+        }
+        None
+    })?;
     if status != 0 {
         let what = at.map_or("the rollback", |(step, _)| &step.id);
         failed.push(format!("{what} on {}: ended from outside", first.host));

@@ -5,9 +5,9 @@
 //! it is shown, or checked and carried out under the leases.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
 
 use crate::build::model::Environment;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::expand_uses::PlanContext;
@@ -51,7 +51,7 @@ pub(in crate::deploy) struct PreparedRollback {
 pub(in crate::deploy) fn look_back(
     request: &DeployRequest<'_>,
     progress: &dyn Progress,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<PreparedRollback> {
     let asking = asking(request, progress);
     let no_roots = BTreeMap::new();
@@ -60,16 +60,16 @@ pub(in crate::deploy) fn look_back(
     if has_guards && of(request, &asking, &no_roots, None)?.asks_here()? {
         hosts.insert(LOCALHOST.to_owned(), this_machine().clone());
     }
-    let pool = HostPool::open(request, &hosts, progress, interrupted)?;
+    let pool = HostPool::open(request, &hosts, progress, cancel)?;
     let jobs = match has_guards {
         true => {
-            let roles = who_has_roles(request, &pool, interrupted)?;
+            let roles = who_has_roles(request, &pool, cancel)?;
             of(request, &asking, &pool.roots(), Some(&roles))?.jobs()?
         }
         false => Vec::new(),
     };
     let mut looked = PreparedRollback {
-        seen: pool.query(&jobs, QueryScope::Back, interrupted)?,
+        seen: pool.query(&jobs, QueryScope::Back, cancel)?,
         pool,
         jobs,
         back: RunToUndo::default(),
@@ -77,7 +77,7 @@ pub(in crate::deploy) fn look_back(
         left: Vec::new(),
         plan: RollbackPlan::default(),
     };
-    looked.find(request, interrupted)?;
+    looked.find(request, cancel)?;
     Ok(looked)
 }
 
@@ -114,8 +114,8 @@ fn of<'a>(
 }
 
 impl PreparedRollback {
-    /// Finds the last release that left a rollback, and asks what it would change.
-    fn find(&mut self, request: &DeployRequest<'_>, interrupted: &AtomicBool) -> Result<()> {
+    /// Finds the last release that left a way back, and asks what it would change.
+    fn find(&mut self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<()> {
         self.passed.clear();
         loop {
             self.back = roll_back::last_release(&self.seen, &self.passed);
@@ -130,7 +130,7 @@ impl PreparedRollback {
                     "the journals of `{name}` have nothing to roll back"
                 )));
             }
-            self.plan = self.check_rollback(request, interrupted)?;
+            self.plan = self.check_rollback(request, cancel)?;
             let is_excepted = !self.left.is_empty();
             if self.plan.is_something() || self.back.is_begun || is_excepted {
                 break;
@@ -176,12 +176,8 @@ impl PreparedRollback {
         }
     }
 
-    /// Asks the hosts what steps left for their rollback, and what would become of each thing.
-    fn check_rollback(
-        &self,
-        request: &DeployRequest<'_>,
-        interrupted: &AtomicBool,
-    ) -> Result<RollbackPlan> {
+    /// Asks the hosts what steps left for their way back, and what would become of each thing.
+    fn check_rollback(&self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<RollbackPlan> {
         let order = roll_back::backwards(&self.back.ran);
         let said = self.pool.try_each(&|host, member| {
             let own: Vec<&&ExecutedStep> = order.iter().filter(|r| r.host == host).collect();
@@ -196,7 +192,7 @@ impl PreparedRollback {
             let text = member.header.program(&body);
             let mut said = Vec::new();
             let mut session = member.session();
-            let status = session.run(&text, interrupted, &mut |frame| {
+            let status = session.run(&text, cancel, &mut |frame| {
                 if let Frame::Output(line) = frame
                     && said.len() < LINES_MAX
                 {
@@ -278,17 +274,17 @@ impl PreparedRollback {
         mut self,
         request: &DeployRequest<'_>,
         progress: &dyn Progress,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<DeployOutcome> {
         self.is_let_through(request)?;
         let names = hosts_of(&self.pool);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let wanted = LeaseRequest::new(&names, &self.seen, LeaseMode::Run);
-        if !self.pool.lock(&wanted, progress, interrupted)? {
-            self.seen = self.pool.query(&self.jobs, QueryScope::Back, interrupted)?;
+        if !self.pool.lock(&wanted, progress, cancel)? {
+            self.seen = self.pool.query(&self.jobs, QueryScope::Back, cancel)?;
         }
         // What others do to the same files has no lease of ours: looked at once more under it.
-        self.find(request, interrupted)?;
+        self.find(request, cancel)?;
         self.is_let_through(request)?;
         self.plan.check(request.force)?;
         let plan = Plan {
@@ -299,13 +295,13 @@ impl PreparedRollback {
         for host in &names {
             let lines = request.overrides.journal_lines(host, &plan);
             if !lines.is_empty() {
-                self.pool.append_journal(&[*host], &lines, interrupted)?;
+                self.pool.append_journal(&[*host], &lines, cancel)?;
             }
         }
         let note = |event: &str| {
             let runs = self.passed.iter().chain(&self.back.runs);
             let lines: String = runs.map(|run| program::back(event, run)).collect();
-            self.pool.append_journal(&names, &lines, interrupted)
+            self.pool.append_journal(&names, &lines, cancel)
         };
         for host in &names {
             let own = self.left.iter().filter(|ran| ran.host == *host);
@@ -317,7 +313,7 @@ impl PreparedRollback {
                 .map(|(label, run)| program::left(label, run))
                 .collect();
             if !lines.is_empty() {
-                self.pool.append_journal(&[*host], &lines, interrupted)?;
+                self.pool.append_journal(&[*host], &lines, cancel)?;
             }
         }
         let executor = Executor {
@@ -329,7 +325,7 @@ impl PreparedRollback {
             hours: None,
             overwrites: request.force,
             progress,
-            interrupted,
+            cancel,
         };
         self.tell(progress);
         // Said first: cut off after its last step, it must not look like another release's.

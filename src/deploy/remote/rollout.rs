@@ -4,8 +4,7 @@
 //! alone, and waves that went well may stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::build::model::{OnFailure, Rollout};
 use crate::core::error::{Error, ErrorKind, Result, plural};
@@ -17,10 +16,7 @@ use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, StepVerdict};
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::{Executor, RunState};
 
-/// How often a soak looks whether it is to stop.
-const TICK: Duration = Duration::from_millis(100);
-
-/// Hosts that failed and were rolled back, while the others went on.
+/// Hosts that failed and were taken back, while the others went on.
 #[derive(Debug, Default)]
 pub struct FailedHosts {
     hosts: Vec<(String, Box<Error>)>,
@@ -102,14 +98,7 @@ impl Executor<'_> {
         let shown = humantime::format_duration(soak);
         let text = format!("wave {} of {} runs for {shown}", wave.number, wave.of);
         self.progress.event(&Event::Wave { text: &text });
-        let end = Instant::now() + soak;
-        while Instant::now() < end {
-            if self.interrupted.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
-            std::thread::sleep(TICK.min(end.saturating_duration_since(Instant::now())));
-        }
-        Ok(())
+        self.cancel.sleep(soak)
     }
 
     /// Ends the wave whose last use stands before `at`, where `next` is not of it. Its scopes are
@@ -191,7 +180,7 @@ impl Executor<'_> {
             return Ok(Vec::new());
         }
         let left = self.pool.try_each(&|name, member| match scopes.get(name) {
-            Some(scopes) => member.leave(name, scopes, self.interrupted),
+            Some(scopes) => member.leave(name, scopes, self.cancel),
             None => Ok(None),
         })?;
         let owed = left.into_iter();
@@ -217,7 +206,7 @@ impl Executor<'_> {
                 return Ok(None);
             }
             let call = program::call("rel_report_started");
-            let told = member.session().call(&call, self.interrupted)?;
+            let told = member.session().call(&call, self.cancel)?;
             match told.split_once(' ') {
                 Some(("ended", words)) => Ok(Some(ended(name, words))),
                 _ => member.expect_reply(&told, "started").map(|_| None),

@@ -4,11 +4,11 @@
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::build::model::{Host, Reach};
-use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::cancel::Cancel;
+use crate::core::error::{Error, Result};
 use crate::deploy::plan::secret::Redactor;
 use crate::deploy::protocol::frames::{Frame, Reply, unanswered};
 use crate::deploy::protocol::host_identity::HostIdentity;
@@ -32,8 +32,6 @@ const ASK_MAX: Duration = Duration::from_secs(15 * 60);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// When it is reported so first: from then on it watches the line.
 const FIRST_BEAT: Duration = Duration::from_secs(1);
-/// How often a wait looks up to see whether it was interrupted.
-const POLL: Duration = Duration::from_millis(50);
 /// How long a guard may take to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
@@ -127,9 +125,9 @@ impl Session {
         &self.host.name
     }
 
-    fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
+    fn send(&self, bytes: &[u8], cancel: &Cancel) -> std::io::Result<()> {
         match &self.channel {
-            Some(channel) => channel.send(bytes, interrupted),
+            Some(channel) => channel.send(bytes, cancel),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -164,13 +162,13 @@ impl Session {
 
     /// Returns the next frame, or `None` after the limit, also of a host that never stops talking;
     /// an error when the host is gone, or we are to stop.
-    fn next_until(&mut self, limit: Instant, interrupted: &AtomicBool) -> Result<Option<Frame>> {
+    fn next_until(&mut self, limit: Instant, cancel: &Cancel) -> Result<Option<Frame>> {
         loop {
             // Looked at first: a host that never stops talking must not keep us.
-            if interrupted.load(Ordering::SeqCst) {
+            if cancel.is_set() {
                 self.cut();
                 self.kill();
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+                return Err(Error::interrupted());
             }
             // What has come is heard also when we were late ourselves.
             let Some(channel) = &mut self.channel else {
@@ -259,18 +257,18 @@ impl Session {
     pub fn run(
         &mut self,
         program: &str,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
         watch: &mut dyn FnMut(&Frame) -> Option<Instant>,
     ) -> Result<i32> {
-        self.order("run", program.as_bytes(), interrupted)?;
+        self.order("run", program.as_bytes(), cancel)?;
         let (mut deadline, mut is_over, mut step) = (None, false, String::new());
         loop {
             let limit = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
-            let Some(frame) = self.next_until(limit, interrupted)? else {
+            let Some(frame) = self.next_until(limit, cancel)? else {
                 // The guard ends the group and writes the journal; then it ends.
                 deadline = None;
                 // Its next step has done nothing wrong.
-                let _ = self.send(format!("stop {step}\n").as_bytes(), interrupted);
+                let _ = self.send(format!("stop {step}\n").as_bytes(), cancel);
                 continue;
             };
             if let Frame::Event(text) = &frame {
@@ -297,22 +295,21 @@ impl Session {
         &mut self,
         questions: &str,
         limit: &dyn Fn(usize) -> Option<usize>,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
     ) -> Result<Vec<Reply>> {
         match &mut self.opening {
             Some(opening) if opening.is_untouched() && !questions.is_empty() => {
                 questions.clone_into(&mut opening.questions);
-                self.log_sent("ask", questions.as_bytes());
-                self.hello(interrupted)?;
+                self.hello(cancel)?;
                 self.round_trips += 1;
             }
-            _ => self.order("ask", questions.as_bytes(), interrupted)?,
+            _ => self.order("ask", questions.as_bytes(), cancel)?,
         }
         let mut replies = Vec::new();
         let mut bytes: Vec<u8> = Vec::new();
         let end = Instant::now() + self.patience;
         loop {
-            match self.next_until(end, interrupted)? {
+            match self.next_until(end, cancel)? {
                 None => {
                     return Err(self
                         .too_slow("answer the queries of this environment")
@@ -364,22 +361,22 @@ impl Session {
     }
 
     /// Calls a function of the guard and returns its one event.
-    pub fn call(&mut self, text: &str, interrupted: &AtomicBool) -> Result<String> {
-        self.order("call", text.as_bytes(), interrupted)?;
-        self.event(interrupted)
+    pub fn call(&mut self, text: &str, cancel: &Cancel) -> Result<String> {
+        self.order("call", text.as_bytes(), cancel)?;
+        self.event(cancel)
     }
 
     /// Sends what the guard is to do, once it has answered and its machine was checked.
-    fn order(&mut self, word: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        self.log_sent(word, text);
+    fn order(&mut self, word: &str, text: &[u8], cancel: &Cancel) -> Result<()> {
+        tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
         let head = format!("{word} {}\n", text.len());
-        self.order_with(&head, text, interrupted)
+        self.order_with(&head, text, cancel)
     }
 
-    fn order_with(&mut self, head: &str, text: &[u8], interrupted: &AtomicBool) -> Result<()> {
-        self.hello(interrupted)?;
+    fn order_with(&mut self, head: &str, text: &[u8], cancel: &Cancel) -> Result<()> {
+        self.hello(cancel)?;
         let bytes = [head.as_bytes(), text].concat();
-        if self.send(&bytes, interrupted).is_err() {
+        if self.send(&bytes, cancel).is_err() {
             return Err(self.gone());
         }
         self.round_trips += 1;
@@ -387,10 +384,10 @@ impl Session {
     }
 
     /// Returns the answer to a call; an error where none comes within [`ASK_MAX`].
-    fn event(&mut self, interrupted: &AtomicBool) -> Result<String> {
+    fn event(&mut self, cancel: &Cancel) -> Result<String> {
         let end = Instant::now() + self.patience;
         loop {
-            match self.next_until(end, interrupted)? {
+            match self.next_until(end, cancel)? {
                 Some(Frame::Event(text)) => return Ok(text),
                 // What it prints meanwhile is no answer.
                 Some(_) => {}

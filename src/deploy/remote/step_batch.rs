@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::core::error::{Error, ErrorKind, Result};
@@ -269,7 +268,7 @@ impl<'a> StepBatch<'a> {
             // Not earlier than it must: what waits goes before it.
             self.flush()?;
             let mut session = member.session();
-            session.keep(step.seq, sealed.bytes(), self.executor.interrupted)?;
+            session.keep(step.seq, sealed.bytes(), self.executor.cancel)?;
         }
         let place = self.executor.place_of(self.planned, step).to_string();
         self.push(&script::step(step, &place, &member.header.root));
@@ -315,7 +314,7 @@ impl<'a> StepBatch<'a> {
             failure: None,
         };
         let text = member.header.program(body);
-        let status = session.run(&text, self.executor.interrupted, &mut |frame| {
+        let status = session.run(&text, self.executor.cancel, &mut |frame| {
             follow.frame(frame)
         });
         let status = match status {
@@ -398,7 +397,7 @@ impl<'a> StepBatch<'a> {
             // No host can be rolled back for one that is lost, whichever of the two it is.
             Err(error)
                 if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Fenced)
-                    || self.executor.interrupted.load(Ordering::SeqCst)
+                    || self.executor.cancel.is_set()
                     || is_lost(host)
                     || self.planned.from.as_deref().is_some_and(is_lost) =>
             {
@@ -431,7 +430,7 @@ impl<'a> StepBatch<'a> {
     fn act(&mut self, step: &PlannedStep, host: &str) -> Result<()> {
         match &step.draft.act {
             ResolvedAction::Ask(wait) => {
-                wait.wait_until_ok(self.executor.interrupted)?;
+                wait.wait_until_ok(self.executor.cancel)?;
                 if let Some(url) = wait.url() {
                     lock(&self.done.urls).push(url.to_owned());
                 }
@@ -447,7 +446,7 @@ impl<'a> StepBatch<'a> {
             }
             ResolvedAction::Port(port) => {
                 let pool = self.executor.pool;
-                let note = pool.open_port(host, port, self.executor.interrupted)?;
+                let note = pool.open_port(host, port, self.executor.cancel)?;
                 self.push(&note.unwrap_or_default());
                 Ok(())
             }
@@ -473,13 +472,13 @@ impl<'a> StepBatch<'a> {
         let mut kept = Spool::new().map_err(spool)?;
         self.executor.pool.member(from)?.session().fetch_archive(
             path,
-            self.executor.interrupted,
+            self.executor.cancel,
             &mut |bytes| kept.write_all(bytes),
         )?;
         let member = self.executor.pool.member(host)?;
         let sent = member
             .session()
-            .send_archive(landing, self.executor.interrupted, &mut |out| {
+            .send_archive(landing, self.executor.cancel, &mut |out| {
                 kept.relay(out).map_err(|e| match e.kind() {
                     // Not the host that it is sent to.
                     io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::core::cancel::Cancel;
 use crate::core::template::shell_quote;
 use crate::deploy::remote::delta::Delta;
 
@@ -50,22 +50,22 @@ impl UploadTarget<'_> {
 /// Cuts a stream into counted pieces. ssh answers for the bytes; a last word says that all came.
 pub struct Chunks<'a> {
     send: &'a dyn Fn(&[u8]) -> io::Result<()>,
-    interrupted: &'a AtomicBool,
+    cancel: &'a Cancel,
     buffer: Vec<u8>,
 }
 
 impl<'a> Chunks<'a> {
     /// Returns an empty stream; `send` writes to the line.
-    pub fn new(send: &'a dyn Fn(&[u8]) -> io::Result<()>, interrupted: &'a AtomicBool) -> Self {
+    pub fn new(send: &'a dyn Fn(&[u8]) -> io::Result<()>, cancel: &'a Cancel) -> Self {
         Self {
             send,
-            interrupted,
+            cancel,
             buffer: Vec::with_capacity(CHUNK),
         }
     }
 
     fn push(&mut self) -> io::Result<()> {
-        if self.interrupted.load(Ordering::SeqCst) {
+        if self.cancel.is_set() {
             return Err(io::Error::other("interrupted"));
         }
         if self.buffer.is_empty() {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, OnceLock};
 
 use crate::build::model::{Host, Reach};
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::sync::lock;
 use crate::deploy::protocol::program::quote;
@@ -95,20 +95,16 @@ impl<'a> Transports<'a> {
     }
 
     /// Returns the way to `hosts`, whose destinations are resolved, all at once.
-    pub fn to<'h>(
-        &self,
-        hosts: impl Iterator<Item = &'h Host>,
-        interrupted: &AtomicBool,
-    ) -> System {
+    pub fn to<'h>(&self, hosts: impl Iterator<Item = &'h Host>, cancel: &Cancel) -> System {
         let mut system = self.system.clone();
         let hosts: Vec<&Host> = hosts.filter(|host| host.reach != Reach::Local).collect();
         if !hosts.is_empty() {
-            system.resolved = self.resolve(&hosts, interrupted);
+            system.resolved = self.resolve(&hosts, cancel);
         }
         system
     }
 
-    fn resolve(&self, hosts: &[&Host], interrupted: &AtomicBool) -> BTreeMap<String, Destination> {
+    fn resolve(&self, hosts: &[&Host], cancel: &Cancel) -> BTreeMap<String, Destination> {
         let mut all = BTreeMap::new();
         let variable = self.resolver.variable;
         let read = || Plain::read(&self.system.ssh, variable);
@@ -129,7 +125,7 @@ impl<'a> Transports<'a> {
         let resolve = || {
             let mut resolved = BTreeMap::new();
             while let Some((host, words)) = next() {
-                let found = self.resolver.resolve(words, interrupted);
+                let found = self.resolver.resolve(words, cancel);
                 resolved.extend(found.map(|found| (host.name.clone(), found)));
             }
             resolved

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
 
 use crate::build::model::Artifact;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::protocol::words::lower_hex;
 use crate::deploy::remote::archive;
@@ -22,7 +22,7 @@ pub fn upload(
     artifact: &Artifact,
     to: &str,
     base: &str,
-    interrupted: &AtomicBool,
+    cancel: &Cancel,
 ) -> Result<()> {
     let name = session.name().to_owned();
     let unread = |e: std::io::Error| {
@@ -35,7 +35,7 @@ pub fn upload(
     archive::expect(&mut items, &artifact.contents).map_err(unread)?;
     // Of a single file nothing can be the same when the digest is not.
     let base = if items.len() > 1 { base } else { "" };
-    let delta = match last(session, base, interrupted)? {
+    let delta = match last(session, base, cancel)? {
         Some(listing) => Some(
             listing
                 .delta(&items, &|item| sha256_of(&item.path, item.hash.as_ref()))
@@ -53,7 +53,7 @@ pub fn upload(
         let mut write = |out: &mut dyn Write| {
             archive::write(items.iter().filter(|item| delta.sends(item)), out)
         };
-        if session.send_archive(&landing, interrupted, &mut write)? {
+        if session.send_archive(&landing, cancel, &mut write)? {
             return Ok(());
         }
     }
@@ -63,30 +63,19 @@ pub fn upload(
         ..UploadTarget::default()
     };
     let mut write = |out: &mut dyn Write| archive::write(items.iter(), out);
-    session
-        .send_archive(&landing, interrupted, &mut write)
-        .map(drop)
+    session.send_archive(&landing, cancel, &mut write).map(drop)
 }
 
 /// Asks what the last directory of a kind holds.
-fn last(
-    session: &mut Session,
-    base: &str,
-    interrupted: &AtomicBool,
-) -> Result<Option<ArtifactListing>> {
+fn last(session: &mut Session, base: &str, cancel: &Cancel) -> Result<Option<ArtifactListing>> {
     if base.is_empty() {
         return Ok(None);
     }
     let mut text = Vec::new();
-    session.fetch(
-        &format!("rel_base {base}\n"),
-        base,
-        interrupted,
-        &mut |bytes| {
-            text.extend_from_slice(bytes);
-            Ok(())
-        },
-    )?;
+    session.fetch(&format!("rel_base {base}\n"), base, cancel, &mut |bytes| {
+        text.extend_from_slice(bytes);
+        Ok(())
+    })?;
     Ok(ArtifactListing::parse(&text))
 }
 

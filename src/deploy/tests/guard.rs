@@ -1,6 +1,7 @@
 //! Plan, run, second run, failing step, and a connection that ends in the middle.
 
 use super::*;
+use crate::core::cancel::Cancel;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::Header;
 use crate::deploy::remote::session::Session;
@@ -169,13 +170,13 @@ fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
         "#,
     );
     space.uses("slow on a", &[]);
-    let flag = space.interrupted.clone();
+    let flag = space.cancel.clone();
     let pid = space.path("hosts/a/pid");
     let waiter = std::thread::spawn({
         let pid = pid.clone();
         move || {
             wait_for(&pid);
-            flag.store(true, Ordering::SeqCst);
+            flag.set();
         }
     });
     let error = space.fails();
@@ -202,7 +203,7 @@ fn an_interrupted_run_is_resumed_at_the_step_that_did_not_finish() {
         .output()
         .expect("runs");
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
-    space.interrupted.store(false, Ordering::SeqCst);
+    space.cancel = Cancel::default();
     std::fs::write(space.path("hosts/a/go"), "").expect("writes");
     assert_eq!(space.apply().ran, 2);
     assert_eq!(space.read("hosts/a/log"), "one\ntwo\nthree\n");
@@ -217,14 +218,14 @@ fn steps_of_several_runs_that_go_back_together_are_told_apart() {
     let slow = r#"step "slow" { run "echo $$ >pid; sleep 60"; undo "echo slow >>undone" }"#;
     space.recipe("r", slow);
     space.uses("r on a", &[]);
-    let (flag, pid) = (space.interrupted.clone(), space.path("hosts/a/pid"));
+    let (flag, pid) = (space.cancel.clone(), space.path("hosts/a/pid"));
     let waiter = std::thread::spawn(move || {
         wait_for(&pid);
-        flag.store(true, Ordering::SeqCst);
+        flag.set();
     });
     space.fails();
     waiter.join().expect("ends");
-    space.interrupted.store(false, Ordering::SeqCst);
+    space.cancel = Cancel::default();
     // Another step has the same position now.
     let text = format!(
         "{}\n{slow}",
@@ -424,7 +425,7 @@ fn a_step_is_ended_by_its_own_number_only() {
             &header,
         );
         let program = header.program(&body);
-        let status = session.run(&program, &AtomicBool::new(false), &mut |frame| {
+        let status = session.run(&program, &Cancel::default(), &mut |frame| {
             matches!(frame, Frame::Event(text) if text == "start 7").then(std::time::Instant::now)
         });
         assert_eq!(status.expect("ends") != 0, is_ended, "step {at}");

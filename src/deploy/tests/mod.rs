@@ -14,11 +14,12 @@ mod wraps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::build::model::{Arg, Axis, Host, Param, Reach, Use};
+use crate::core::cancel::Cancel;
 use crate::core::diagnostics::Span;
 use crate::core::progress::{Event, StepStatus};
 use crate::core::template::{Mode, Template};
@@ -31,7 +32,7 @@ pub struct Space {
     pub environment: Environment,
     pub params: BTreeMap<String, String>,
     pub artifacts: BTreeMap<String, Artifact>,
-    pub interrupted: Arc<AtomicBool>,
+    pub cancel: Cancel,
     pub log: Arc<Log>,
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
     runs: AtomicU64,
@@ -84,7 +85,7 @@ impl Space {
             environment,
             params: BTreeMap::new(),
             artifacts: BTreeMap::new(),
-            interrupted: Arc::default(),
+            cancel: Cancel::default(),
             log: Arc::default(),
             clock: Box::new(|| 0),
             runs: AtomicU64::new(0),
@@ -242,12 +243,12 @@ impl Space {
     }
 
     pub fn plan(&self) -> Plan {
-        self.with(|r| plan(r, &*self.log, &self.interrupted))
+        self.with(|r| plan(r, &*self.log, &self.cancel))
             .unwrap_or_else(|e| panic!("{e}"))
     }
 
     pub fn try_apply(&self) -> Result<DeployOutcome> {
-        self.with(|r| apply(r, &*self.log, &self.interrupted))
+        self.with(|r| apply(r, &*self.log, &self.cancel))
     }
 
     pub fn apply(&self) -> DeployOutcome {
@@ -262,7 +263,7 @@ impl Space {
     }
 
     pub fn rollback(&self) -> DeployOutcome {
-        self.with(|r| rollback(r, &*self.log, &self.interrupted))
+        self.with(|r| rollback(r, &*self.log, &self.cancel))
             .unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -123,7 +123,7 @@ fn a_rollback_starts_the_former_before_it_switches() {
     space.rollback();
     assert!(!exists(&space.path("hosts/a/site/current")));
     assert_eq!(living(&space), Vec::<String>::new());
-    let nothing = space.with(|r| rollback(r, &*space.log, &space.interrupted));
+    let nothing = space.with(|r| rollback(r, &*space.log, &space.cancel));
     assert!(nothing.is_err());
     end(&space);
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::core::cancel::Cancel;
+
 /// A production database of two files, a copy of it on `b`, evolved there.
 fn databases() -> Space {
     let mut space = Space::new(&["production", "b"]);
@@ -122,7 +124,7 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
                 is_question: false,
                 saved: None,
             };
-            apply(&request, &*space.log, &space.interrupted).unwrap_or_else(|e| panic!("{e}"))
+            apply(&request, &*space.log, &space.cancel).unwrap_or_else(|e| panic!("{e}"))
         });
     }
     let copies = std::fs::read_dir(space.path("hosts/b/copies")).expect("lists");
@@ -217,7 +219,7 @@ fn a_service_restarts_after_what_it_follows_and_goes_back_after_it() {
     assert_eq!(space.read("hosts/a/starts"), "one\ntwo\nthree\ntwo\none\n");
     space.rollback();
     let error = space
-        .with(|r| plan(r, &*space.log, &space.interrupted))
+        .with(|r| plan(r, &*space.log, &space.cancel))
         .expect("plans");
     assert_eq!(error.to_run, 3);
 }
@@ -405,20 +407,20 @@ fn mistakes_in_uses_are_all_found() {
 }
 
 /// Runs until a step has written `hosts/b/cut`, and interrupts it there.
-fn cut_off(space: &Space) {
+fn cut_off(space: &mut Space) {
     let mark = space.path("hosts/b/cut");
-    let flag = space.interrupted.clone();
+    let flag = space.cancel.clone();
     let waiter = std::thread::spawn({
         let mark = mark.clone();
         move || {
             wait_for(&mark);
-            flag.store(true, Ordering::SeqCst);
+            flag.set();
         }
     });
     let error = space.fails();
     waiter.join().expect("ends");
     assert_eq!(error.kind, crate::core::error::ErrorKind::Interrupted);
-    space.interrupted.store(false, Ordering::SeqCst);
+    space.cancel = Cancel::default();
 }
 
 #[test]
@@ -432,7 +434,7 @@ fn what_was_cut_off_starts_from_nothing_half_done() {
     };
     let uses = &mut space.environment.uses;
     uses[1].args.insert("command".into(), arg(command));
-    cut_off(&space);
+    cut_off(&mut space);
     space.apply();
     assert_eq!(space.read("hosts/b/data/data"), "level 1\nevolved\n");
     assert_eq!(space.link("hosts/b/data").rsplit('/').next(), Some("run1"));
@@ -441,7 +443,7 @@ fn what_was_cut_off_starts_from_nothing_half_done() {
     std::fs::remove_file(space.path("hosts/b/cut")).expect("removes");
     let snapshot = "if [ ! -e {host.root}/cut ]; then : >left; : >{host.root}/cut; sleep 60; fi; cp -R {from.root}/db/. .";
     space.arg("snapshot", snapshot);
-    cut_off(&space);
+    cut_off(&mut space);
     space.apply();
     assert!(exists(&space.path("hosts/b/copies/latest/data")));
     assert!(!exists(&space.path("hosts/b/copies/latest/left")));

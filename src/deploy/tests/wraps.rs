@@ -1,6 +1,7 @@
 //! Uses that are done when others change something, and only then: modes.
 
 use super::*;
+use crate::core::cancel::Cancel;
 
 /// A mode around a file; both say in a log what they do.
 fn space() -> Space {
@@ -118,14 +119,14 @@ fn a_mode_that_was_cut_off_within_is_entered_anew() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             wait_for(&there);
-            space.interrupted.store(true, Ordering::SeqCst);
+            space.cancel.set();
         });
         assert_eq!(
             space.fails().kind,
             crate::core::error::ErrorKind::Interrupted
         );
     });
-    space.interrupted.store(false, Ordering::SeqCst);
+    space.cancel = Cancel::default();
     std::fs::remove_file(&hang).expect("removes");
     assert_eq!(log(&space), "in seen out");
     space.apply();

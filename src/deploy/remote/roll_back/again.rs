@@ -73,7 +73,7 @@ fn run(executor: &Executor<'_>, member: &HostConnection, step: &ExecutedStep) ->
     let (mut entered, mut last) = (Entered::Before, String::new());
     let text = member.header.program(&body);
     let mut session = member.session();
-    let status = session.run(&text, executor.interrupted, &mut |frame| {
+    let status = session.run(&text, executor.cancel, &mut |frame| {
         match frame {
             Frame::Output(line) => last = first_bytes(line),
             Frame::Event(text) => match text.split(' ').collect::<Vec<_>>().as_slice() {
@@ -106,15 +106,12 @@ fn open(
     step: &ExecutedStep,
     port: &Port,
 ) -> Result<Entered> {
-    match executor
-        .pool
-        .open_port(&step.host, port, executor.interrupted)
-    {
+    match executor.pool.open_port(&step.host, port, executor.cancel) {
         Ok(None) => Ok(Entered::Now),
         Ok(Some(note)) => {
             let text = member.header.program(&note);
             let mut session = member.session();
-            let status = session.run(&text, executor.interrupted, &mut |_| None)?;
+            let status = session.run(&text, executor.cancel, &mut |_| None)?;
             Ok(match status {
                 0 => Entered::Now,
                 _ => Entered::Not("its process could not be recorded".into()),

@@ -34,9 +34,7 @@ impl Left {
                 return Ok(None);
             }
             let call = program::left_for_back(own);
-            Ok(Some(
-                member.session().call(&call, executor.interrupted).ok(),
-            ))
+            Ok(Some(member.session().call(&call, executor.cancel).ok()))
         });
         let mut left = Self::default();
         for (host, told) in said.unwrap_or_default() {

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::errors::Errors;
-use super::{FIRST_BEAT, LEAVE_MAX, POLL};
+use super::{FIRST_BEAT, LEAVE_MAX};
+use crate::core::cancel::{Cancel, POLL};
 use crate::core::sync::lock;
 use crate::deploy::protocol::frames::{self, Batch, FrameResult, read_frames};
 use crate::deploy::remote::gates::Permit;
@@ -111,11 +112,11 @@ impl Channel {
         });
     }
 
-    pub(super) fn send(&self, bytes: &[u8], interrupted: &AtomicBool) -> std::io::Result<()> {
+    pub(super) fn send(&self, bytes: &[u8], cancel: &Cancel) -> std::io::Result<()> {
         let mut input = lock(&self.input);
         match input.as_mut() {
             Some(stdin) => write_all(stdin, bytes, &|| {
-                interrupted.load(Ordering::SeqCst) || self.is_cut.load(Ordering::SeqCst)
+                cancel.is_set() || self.is_cut.load(Ordering::SeqCst)
             }),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         }
@@ -146,7 +147,7 @@ impl Channel {
     /// Says goodbye, if the lifeline has not been cut, and does not wait.
     pub(super) fn leave(&self) {
         if !self.is_cut.load(Ordering::SeqCst) {
-            let _ = self.send(b"bye\n", &AtomicBool::new(false));
+            let _ = self.send(b"bye\n", &Cancel::default());
         }
         self.cut();
     }

@@ -1,10 +1,10 @@
 //! The first words of a host: what it prints before its guard answers, and which machine it is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{HEARTBEAT, POLL, Session};
+use super::{HEARTBEAT, Session};
 use crate::build::model::Reach;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::fs;
 use crate::deploy::protocol::frames::Frame;
@@ -53,7 +53,7 @@ impl Session {
     /// # Errors
     /// It does not answer; or it is not the machine that its name stood for, also each time after
     /// that was found.
-    pub fn hello(&mut self, interrupted: &AtomicBool) -> Result<String> {
+    pub fn hello(&mut self, cancel: &Cancel) -> Result<String> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
@@ -61,25 +61,25 @@ impl Session {
             return Ok(root.clone());
         }
         loop {
-            self.open(interrupted)?;
-            match self.first_answer(interrupted) {
+            self.open(cancel)?;
+            match self.first_answer(cancel) {
                 Ok(root) => {
                     self.opening = None;
                     return Ok(root);
                 }
-                Err(error) => self.try_again(error, interrupted)?,
+                Err(error) => self.try_again(error, cancel)?,
             }
         }
     }
 
     /// Starts the connection, if that was not done yet, and sends the guard with its questions.
-    fn open(&mut self, interrupted: &AtomicBool) -> Result<()> {
+    fn open(&mut self, cancel: &Cancel) -> Result<()> {
         let (Some(opening), None) = (&mut self.opening, &self.channel) else {
             return Ok(());
         };
         opening.tries += 1;
         let permit = match opening.transport.gate(&self.host) {
-            Some(gate) => Some(opening.gates.enter(&gate, interrupted)?),
+            Some(gate) => Some(opening.gates.enter(&gate, cancel)?),
             None => None,
         };
         let command = opening.transport.command(&self.host);
@@ -101,7 +101,7 @@ impl Session {
             .help(format!("try `{}`", self.try_it))
         })?;
         // A shell that is gone already is noticed when it does not answer.
-        let _ = channel.send(opening.input().as_bytes(), interrupted);
+        let _ = channel.send(opening.input().as_bytes(), cancel);
         channel.beat(HEARTBEAT.min(opening.header.period()));
         self.channel = Some(channel);
         Ok(())
@@ -109,7 +109,7 @@ impl Session {
 
     /// Makes the connection be opened again after a pause, if a server refused it before anything
     /// ran on the host; else fails with `error`.
-    fn try_again(&mut self, error: Box<Error>, interrupted: &AtomicBool) -> Result<()> {
+    fn try_again(&mut self, error: Box<Error>, cancel: &Cancel) -> Result<()> {
         let said = self.channel.as_ref().map(|channel| channel.errors.last());
         let pauses = retries(&said.unwrap_or_default());
         let tries = self.opening.as_ref().map_or(0, |opening| opening.tries);
@@ -129,21 +129,14 @@ impl Session {
         self.told = Told::default();
         // Not all of those that were refused together come again together.
         let share = u64::from(fs::random::<1>()?[0]);
-        let end = Instant::now() + Duration::from_millis(pause + pause * share / 256);
-        while Instant::now() < end {
-            if interrupted.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
+        cancel.sleep(Duration::from_millis(pause + pause * share / 256))
     }
 
     /// Waits for the guard's first word on the open connection.
-    fn first_answer(&mut self, interrupted: &AtomicBool) -> Result<String> {
+    fn first_answer(&mut self, cancel: &Cancel) -> Result<String> {
         let end = Instant::now() + HELLO_MAX;
         loop {
-            let Some(frame) = self.next_until(end, interrupted)? else {
+            let Some(frame) = self.next_until(end, cancel)? else {
                 return Err(self.silent());
             };
             match frame {

@@ -1,10 +1,12 @@
 //! Sessions with hosts that say whatever a test wants.
 
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use super::*;
-
+use crate::core::cancel::Cancel;
 use crate::core::diagnostics::Span;
+use crate::core::error::ErrorKind;
 use crate::deploy::remote::transfer_target::UploadTarget;
 
 /// A host that says what it likes, and listens to nobody.
@@ -76,8 +78,8 @@ fn open(says: &str) -> Session {
     )
 }
 
-fn run(says: &str, interrupted: &AtomicBool) -> Box<Error> {
-    match open(says).run("", interrupted, &mut |_| None) {
+fn run(says: &str, cancel: &Cancel) -> Box<Error> {
+    match open(says).run("", cancel, &mut |_| None) {
         Ok(status) => panic!("ended with {status}"),
         Err(error) => error,
     }
@@ -93,7 +95,7 @@ fn what_took_too_long_is_ended_by_its_number() {
         );
         let end = Instant::now() + Duration::from_secs(60);
         let mut is_ended = false;
-        let status = open(&says).run("", &AtomicBool::new(false), &mut |frame| {
+        let status = open(&says).run("", &Cancel::default(), &mut |frame| {
             assert!(Instant::now() < end, "{prints}: is not ended");
             is_ended |= matches!(frame, Frame::Output(line) if line.ends_with(b"stop 7"));
             matches!(frame, Frame::Event(text) if text.starts_with("start")).then(Instant::now)
@@ -108,8 +110,8 @@ fn a_host_that_talks_nonsense_is_named() {
         "printf '\\036n0 answers\\n\\036n0 answer x 0\\n'",
         "printf '\\036n0 data 99999999999\\n'",
     ] {
-        let error = run(says, &AtomicBool::new(false));
-        assert_eq!(error.message, "host `h` sent an unexpected reply");
+        let error = run(says, &Cancel::default());
+        assert_eq!(error.message, "host `h` sent what makes no sense");
     }
 }
 
@@ -120,13 +122,13 @@ fn waiting_for_announced_bytes_ends_with_an_interrupt() {
         "printf '\\036n0 data 500000\\n'",
         "( while :; do echo x; done ) & p=$!; cat >/dev/null; kill $p",
     ] {
-        let interrupted = AtomicBool::new(false);
+        let cancel = Cancel::default();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(300));
-                interrupted.store(true, Ordering::SeqCst);
+                cancel.set();
             });
-            let error = run(says, &interrupted);
+            let error = run(says, &cancel);
             assert_eq!(error.kind, ErrorKind::Interrupted);
         });
     }
@@ -137,7 +139,7 @@ fn more_answers_than_questions_are_none() {
     let says = "printf '\\036n0 answers\\n'; \
                 i=0; while [ $i -lt 9 ]; do printf '\\036n0 answer %s 0\\n' $i; i=$((i + 1)); done";
     let limit = |number| (number < 2).then_some(1 << 20);
-    let asked = open(says).ask("", &limit, &AtomicBool::new(false));
+    let asked = open(says).ask("", &limit, &Cancel::default());
     let error = asked.expect_err("two were asked");
     assert_eq!(error.message, "host `h` sent an unexpected reply");
     let event = error.facts.iter().find(|(name, _)| name == "event");
@@ -160,7 +162,7 @@ fn a_guard_that_does_not_come_to_an_end_is_not_waited_for() {
 }
 
 fn is_not_waited_for(says: &str, how: &str) {
-    let flag = AtomicBool::new(false);
+    let flag = Cancel::default();
     let mut session = open(says);
     session.patience = Duration::from_millis(300);
     let answer = match how {
@@ -233,7 +235,7 @@ fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
         let gates = Gates::new(1);
         let mut session = Session::new(transport.clone(), gates, &host, &header());
         session.patience = Duration::from_secs(20);
-        let asked = session.ask("", &|_| None, &AtomicBool::new(false));
+        let asked = session.ask("", &|_| None, &Cancel::default());
         let error = asked.as_ref().err().map(ToString::to_string);
         assert_eq!(asked.is_ok(), is_answered, "{words}: {error:?}");
         assert_eq!(transport.tries.load(Ordering::SeqCst), tries, "{words}");
@@ -268,7 +270,7 @@ impl Transport for Elsewhere {
     }
 }
 
-type Telling = fn(&mut Session, &AtomicBool) -> Result<()>;
+type Telling = fn(&mut Session, &Cancel) -> Result<()>;
 
 /// All that a host can be reported.
 const TELLING: [(&str, Telling); 7] = [
@@ -307,8 +309,8 @@ fn nothing_is_sent_to_a_machine_before_it_was_checked() {
         session.known = Some(HostIdentity::new("00000000000000000000000000000002", "-"));
         // The first time, and whatever is tried after it.
         for (again, tell) in [(what, tell), ("again", tell), ("call", TELLING[0].1)] {
-            let error = tell(&mut session, &AtomicBool::new(false)).expect_err("is refused");
-            let message = "host `h` is another machine than before";
+            let error = tell(&mut session, &Cancel::default()).expect_err("is refused");
+            let message = "host `h` leads to another machine than before";
             assert_eq!(error.message, message, "{what} {again}");
         }
         drop(session);

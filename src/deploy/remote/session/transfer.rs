@@ -1,20 +1,21 @@
 //! Secrets, directories and files on their way to a host and back, over an open session.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Session;
+use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::remote::transfer_target::{Chunks, UploadTarget};
 
 impl Session {
     /// Hands over what the step `seq` will write: a file of its own, named in no program.
-    pub fn keep(&mut self, seq: u32, bytes: &[u8], interrupted: &AtomicBool) -> Result<()> {
+    pub fn keep(&mut self, seq: u32, bytes: &[u8], cancel: &Cancel) -> Result<()> {
         let call = format!("rel_receive_secret {seq} {}\n", bytes.len());
-        self.order_with(&format!("call {}\n{call}", call.len()), bytes, interrupted)?;
-        let answer = self.event(interrupted)?;
+        self.order_with(&format!("call {}\n{call}", call.len()), bytes, cancel)?;
+        let answer = self.event(cancel)?;
         match answer.split_once(' ') {
             None if answer == "ready" => Ok(()),
             Some(("refused", why)) => Err(Error::host(format!(
@@ -31,10 +32,10 @@ impl Session {
     pub fn send_archive(
         &mut self,
         landing: &UploadTarget<'_>,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
         write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
     ) -> Result<bool> {
-        self.hello(interrupted)?;
+        self.hello(cancel)?;
         let is_calling = match &self.channel {
             Some(channel) => {
                 channel.widen();
@@ -44,21 +45,21 @@ impl Session {
         };
         is_calling.store(true, Ordering::SeqCst);
         let call = landing.call();
-        let send = |bytes: &[u8]| self.send(bytes, interrupted);
-        let mut chunks = Chunks::new(&send, interrupted);
+        let send = |bytes: &[u8]| self.send(bytes, cancel);
+        let mut chunks = Chunks::new(&send, cancel);
         let head = format!("call {}\n", call.len()).into_bytes();
         let sent = send(&[head, call].concat())
             .and_then(|()| write(&mut chunks))
             .and_then(|()| chunks.finish());
         if let Err(e) = &sent {
-            if interrupted.load(Ordering::SeqCst) {
+            if cancel.is_set() {
                 self.cut();
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+                return Err(Error::interrupted());
             }
             if e.kind() != std::io::ErrorKind::BrokenPipe {
                 // The bytes so far must not look like a whole.
-                let _ = self.send(b"0 abandoned\n", interrupted);
-                let _ = self.event(interrupted);
+                let _ = self.send(b"0 abandoned\n", cancel);
+                let _ = self.event(cancel);
                 is_calling.store(false, Ordering::SeqCst);
                 return Err(Error::new(
                     ErrorKind::Io,
@@ -71,7 +72,7 @@ impl Session {
                 .help("run the same command again"));
             }
         }
-        let answer = self.event(interrupted);
+        let answer = self.event(cancel);
         is_calling.store(false, Ordering::SeqCst);
         self.round_trips += 1;
         let answer = answer?;
@@ -92,14 +93,14 @@ impl Session {
     pub fn fetch_archive(
         &mut self,
         path: &str,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
         let call = format!(
             "rel_send {}\n",
             crate::deploy::protocol::program::quote(path)
         );
-        self.fetch(&call, path, interrupted, take)
+        self.fetch(&call, path, cancel, take)
     }
 
     /// Fetches what a call of a function of the guard sends, piece by piece.
@@ -107,14 +108,14 @@ impl Session {
         &mut self,
         call: &str,
         path: &str,
-        interrupted: &AtomicBool,
+        cancel: &Cancel,
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
-        self.order("call", call.as_bytes(), interrupted)?;
-        // Read to the end also when it is not needed any more: the stream goes on behind.
+        self.order("call", call.as_bytes(), cancel)?;
+        // Read to the end also when nobody wants it any more: the stream goes on behind.
         let (mut taken, mut end) = (Ok(()), Instant::now() + self.patience);
         loop {
-            match self.next_until(end, interrupted)? {
+            match self.next_until(end, cancel)? {
                 Some(Frame::Data(bytes)) if !bytes.is_empty() => {
                     end = Instant::now() + self.patience;
                     if taken.is_ok() {
