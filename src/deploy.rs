@@ -72,38 +72,56 @@ pub struct DeployRequest<'a> {
     pub recipes: &'a Recipes,
     /// The secrets that its uses name, with their values.
     pub secrets: &'a BTreeMap<String, SecretValue>,
-    /// Variables of our own environment that hold secrets: no process gets them.
-    pub secret_vars: Vec<OsString>,
-    /// `user@machine`, for journals and leases.
-    pub who: String,
     /// What was asked, for leases: `production branch2`.
     pub purpose: String,
     /// Names this run in journals; never used before.
     pub run_id: String,
+    /// Who asks, and from which machine.
+    pub operator: Operator<'a>,
+    /// What is allowed, and what is left out.
+    pub policy: DeployPolicy<'a>,
+}
+
+/// The person who runs `rel`, and this machine.
+pub struct Operator<'a> {
+    /// `user@machine`, for journals and leases.
+    pub who: String,
+    /// The clock of this machine.
+    pub clock: ZoneClock<'a>,
+    /// This program: it starts itself to keep ports of hosts open.
+    pub program: PathBuf,
+    /// How hosts are reached from here.
+    pub connection: ConnectionOptions<'a>,
+}
+
+/// How hosts are reached from this machine.
+pub struct ConnectionOptions<'a> {
     /// Short directory for SSH's control sockets.
     pub control_dir: PathBuf,
     /// The `ssh` to run.
     pub ssh: OsString,
+    /// Variables of our own environment that hold secrets: no process gets them.
+    pub secret_vars: Vec<OsString>,
     /// Reads our own environment.
     pub variable: &'a Variable<'a>,
     /// Which machine each host's name stood for.
     pub machines: Arc<KnownMachines>,
-    /// This program: it starts itself to keep ports of hosts open.
-    pub program: PathBuf,
-    /// Guards that are overridden.
+}
+
+/// What a run may do, and what it leaves out.
+pub struct DeployPolicy<'a> {
+    /// Hosts are asked and not changed: those that do not answer are gone without.
+    pub is_question: bool,
+    /// All steps run.
+    pub is_forced: bool,
+    /// Guards that are gone over.
     pub overrides: Overrides,
-    /// The clock of this machine.
-    pub clock: ZoneClock<'a>,
     /// Called with what a run would destroy, before its first change; an error stops it.
     pub confirm: &'a (dyn Fn(&[Destruction]) -> Result<()> + Sync),
-    /// All steps run.
-    pub force: bool,
     /// Uses that a rollback leaves as they are.
     pub except: Vec<String>,
     /// Which of the hosts that are held back move all the same.
     pub promoted: Promoted,
-    /// Hosts are asked and not changed: those that do not answer are gone without.
-    pub is_question: bool,
     /// The plan that is to be carried out, and nothing but that.
     pub saved: Option<&'a PlanFile>,
 }
@@ -238,14 +256,14 @@ pub fn apply(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<DeployOutcome> {
-    plan_file::is_allowed(request.environment, request.saved)?;
+    plan_file::is_allowed(request.environment, request.policy.saved)?;
     // What a saved plan shows is compared, differences of files as well.
-    let depth = match request.saved {
+    let depth = match request.policy.saved {
         Some(_) => QueryScope::Show,
         None => QueryScope::Decide,
     };
     let mut looked = prepare(request, depth, progress, cancel)?;
-    if let Some(saved) = request.saved
+    if let Some(saved) = request.policy.saved
         && let Some(before) = plan_file::applied_before(saved, &looked.seen)?
     {
         return Ok(DeployOutcome {
@@ -263,13 +281,13 @@ pub fn apply(
     }
     looked.take_leases(request, progress, cancel)?;
     looked.recheck_roles(request, cancel)?;
-    if let Some(saved) = request.saved {
+    if let Some(saved) = request.policy.saved {
         let hosts = looked.plan.touched();
         looked
             .pool
             .append_journal(&hosts, &saved.journal_lines(), cancel)?;
     }
-    looked.note_overrides(request, cancel)?;
+    looked.note_overrides(&request.policy.overrides, cancel)?;
     let executor = Executor {
         environment: request.environment,
         run_id: &request.run_id,
@@ -279,7 +297,7 @@ pub fn apply(
         hours: looked
             .hours
             .as_ref()
-            .filter(|_| !request.overrides.has(WINDOW)),
+            .filter(|_| !request.policy.overrides.has(WINDOW)),
         overwrites: false,
         progress,
         cancel,
@@ -351,7 +369,7 @@ fn world<'a>(
         recipes: request.recipes,
         secrets: request.secrets,
         roots,
-        promoted: &request.promoted,
+        promoted: &request.policy.promoted,
         holders,
     })
 }
@@ -385,8 +403,13 @@ fn who_has_roles(request: &DeployRequest<'_>, pool: &HostPool, cancel: &Cancel) 
         return Ok(Roles::new());
     }
     let probes = world(request, &pool.roots(), None)?.probes()?;
-    let said = pool.probe(&probes, request.is_question, cancel)?;
-    roles::settle(request.environment, &probes, &said, request.is_question)
+    let said = pool.probe(&probes, request.policy.is_question, cancel)?;
+    roles::settle(
+        request.environment,
+        &probes,
+        &said,
+        request.policy.is_question,
+    )
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::build_command::{BuildOptions, display};
 use super::built_artifacts::{self, Artifacts};
 use super::confirm::{self, Confirmations};
 use super::environment_args::{EnvironmentCall, command, usage_of};
+use super::hosts::connection_options;
 use super::lock;
 use super::query;
 use super::resolve_args::{find, unknown_name, usage};
@@ -31,10 +32,9 @@ use crate::core::progress::NullProgress;
 use crate::deploy::plan::secret::SecretValue;
 use crate::deploy::protocol::words::run_id;
 use crate::deploy::remote::deploy_windows::ZoneClock;
-use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::unanswered;
 use crate::deploy::report::plan_file::{PlanFile, is_allowed};
-use crate::deploy::{self, DeployRequest, Promoted, Recipes, StepVerdict};
+use crate::deploy::{self, DeployPolicy, DeployRequest, Operator, Promoted, Recipes, StepVerdict};
 
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
@@ -441,6 +441,7 @@ impl EnvironmentRun<'_> {
         let name = &self.environment.name;
         let saved = way.saved.map(|s| &s.body);
         let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());
+        let variable = |name: &str| self.context.var(name);
         let request = DeployRequest {
             project: self.project,
             environment: self.environment,
@@ -453,34 +454,37 @@ impl EnvironmentRun<'_> {
             root: self.root,
             recipes: &recipes,
             secrets: &secrets,
-            secret_vars: secrets::variables(self.project),
-            who: self.context.operator(),
             run_id: match saved {
                 Some(saved) => saved.run_id.clone(),
                 None => run_id(Workspace::now(), RandomState::new().hash_one(())),
             },
             purpose: self.purpose(),
-            control_dir: self.context.control_dir()?,
-            ssh: self.context.ssh(),
-            variable: &|name| self.context.var(name),
-            machines: Arc::new(KnownMachines::read(
-                self.context.machines_file(way.is_logged),
-            )),
-            program: super::program(),
-            clock: ZoneClock {
-                now: &Workspace::now_s,
-                tz: tz.as_deref(),
+            operator: Operator {
+                who: self.context.operator(),
+                clock: ZoneClock {
+                    now: &Workspace::now_s,
+                    tz: tz.as_deref(),
+                },
+                program: super::program(),
+                connection: connection_options(
+                    self.context,
+                    self.project,
+                    way.is_logged,
+                    &variable,
+                )?,
             },
-            overrides: consent.overrides,
-            confirm: &|all| match is_confirmed {
-                true => Ok(()),
-                false => confirm::ask(self.context, name, all, &progress, &cancel),
+            policy: DeployPolicy {
+                is_question: way.is_question,
+                is_forced: way.is_forced,
+                overrides: consent.overrides,
+                confirm: &|all| match is_confirmed {
+                    true => Ok(()),
+                    false => confirm::ask(self.context, name, all, &progress, &cancel),
+                },
+                except: way.except.to_vec(),
+                promoted: self.promoted.clone(),
+                saved: way.saved,
             },
-            force: way.is_forced,
-            except: way.except.to_vec(),
-            promoted: self.promoted.clone(),
-            is_question: way.is_question,
-            saved: way.saved,
         };
         work(&request, &progress, &cancel).map_err(|error| match &log {
             // A run that came to no step has nothing in its log.

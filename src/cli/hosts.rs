@@ -2,6 +2,7 @@
 //! nothing anywhere.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::environment::{RunOptions, on_call, to_json};
@@ -15,10 +16,11 @@ use crate::cli::ui;
 use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::core::progress::NullProgress;
-use crate::deploy;
 use crate::deploy::plan::roles::{self, Probe};
+use crate::deploy::remote::destination::Variable;
 use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::{ping, unanswered};
+use crate::deploy::{self, ConnectionOptions};
 
 #[derive(Debug, clap::Args)]
 pub struct HostsArgs {
@@ -80,20 +82,17 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     if args.accept {
         context.prepare_state()?;
     }
-    let machines = KnownMachines::read(context.machines_file(args.accept));
+    let variable = |name: &str| context.var(name);
+    let connection = connection_options(context, project, args.accept, &variable)?;
     let asking = ping::Asking {
         root: &root,
-        control_dir: context.control_dir()?,
-        ssh: context.ssh(),
-        secret_vars: secrets::variables(project),
-        variable: &|name| context.var(name),
+        connection: &connection,
         probes,
         limit,
-        machines: &machines,
         is_accepting: args.accept,
     };
     let mut facts = ping::ask(&hosts, &asking, &cancel)?;
-    machines.keep()?;
+    connection.machines.keep()?;
     let is_named = |title: &String| titles.contains(title);
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
     match context.json {
@@ -103,6 +102,24 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     Ok(match facts.iter().all(|f| f.is_reachable) {
         true => EXIT_OK,
         false => EXIT_FAILED,
+    })
+}
+
+/// Returns how hosts are reached from here. The file of the machines that they are is one that can
+/// be written to, if `is_kept`.
+pub(super) fn connection_options<'a>(
+    context: &Workspace,
+    project: &Project,
+    is_kept: bool,
+    variable: &'a Variable<'a>,
+) -> Result<ConnectionOptions<'a>> {
+    let machines = KnownMachines::read(context.machines_file(is_kept));
+    Ok(ConnectionOptions {
+        control_dir: context.control_dir()?,
+        ssh: context.ssh(),
+        secret_vars: secrets::variables(project),
+        variable,
+        machines: Arc::new(machines),
     })
 }
 

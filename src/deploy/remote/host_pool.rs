@@ -79,17 +79,14 @@ impl HostPool {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Self> {
+        let connection = &request.operator.connection;
         if hosts.values().any(|h| h.reach != Reach::Local) {
-            make_private(&request.control_dir)?;
+            make_private(&connection.control_dir)?;
         }
-        let system = System::new(
-            request.ssh.clone(),
-            request.control_dir.clone(),
-            request.secret_vars.clone(),
-        );
+        let system = System::new(connection);
         let start = || system.start();
         let system =
-            Transports::new(system.clone(), &start, request.variable).to(hosts.values(), cancel);
+            Transports::new(system.clone(), &start, connection.variable).to(hosts.values(), cancel);
         let transport: Arc<dyn Transport + Send> = Arc::new(system.clone());
         let mut members = BTreeMap::new();
         for host in hosts.values() {
@@ -99,8 +96,9 @@ impl HostPool {
             });
             let header = session_header::of(request, host)?;
             let mut session = Session::new(transport.clone(), gates.clone(), host, &header);
-            session.known = request.machines.known(&host.name).cloned();
+            session.known = connection.machines.known(&host.name).cloned();
             let planned = request
+                .policy
                 .saved
                 .and_then(|s| s.body.plan.hosts.get(&host.name));
             session.planned = planned.and_then(|basis| basis.machine.clone());
@@ -111,11 +109,11 @@ impl HostPool {
             };
             members.insert(host.name.clone(), member);
         }
-        let program = request.program.clone();
+        let program = request.operator.program.clone();
         let mut pool = Self {
             members,
             porters: ForwarderProcesses { program, system },
-            machines: request.machines.clone(),
+            machines: connection.machines.clone(),
             forwards: Mutex::default(),
         };
         pool.find_roots(request, cancel)?;
@@ -136,7 +134,7 @@ impl HostPool {
             let root = match root {
                 Ok(root) => root,
                 // It will not answer the question either.
-                Err(error) if error.kind == ErrorKind::Host && request.is_question => None,
+                Err(error) if error.kind == ErrorKind::Host && request.policy.is_question => None,
                 Err(error) => return Err(error),
             };
             if let (Some(root), Some(member)) = (root, self.members.get_mut(&name)) {

@@ -81,7 +81,7 @@ pub fn unfreeze(
         if !whose.is_empty() {
             locked.hosts.push(host);
         }
-        whose.retain(|w| *w != request.who);
+        whose.retain(|w| *w != request.operator.who);
         locked.broken.extend(whose.into_iter().map(str::to_owned));
     }
     locked.broken.sort();
@@ -180,8 +180,9 @@ pub fn remove_orphans(
     if found.is_empty() {
         return Ok(found);
     }
-    let closed = DeployWindows::new(request.environment, request.clock)?.why_closed(&|_| false);
-    if let Some(opens) = closed.filter(|_| !request.overrides.has(WINDOW)) {
+    let closed =
+        DeployWindows::new(request.environment, request.operator.clock)?.why_closed(&|_| false);
+    if let Some(opens) = closed.filter(|_| !request.policy.overrides.has(WINDOW)) {
         return Err(outside_window(&request.environment.name, &opens));
     }
     let hosts: Vec<String> = found.keys().cloned().collect();

@@ -4,8 +4,7 @@
 //! the answer and no error.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -15,14 +14,13 @@ use serde::Serialize;
 use crate::build::model::{Host, Reach};
 use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
+use crate::deploy::ConnectionOptions;
 use crate::deploy::plan::host_query::ANSWER_MAX;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::protocol::program::{Header, LEASE_TIME, quote};
 use crate::deploy::protocol::words::absolute_root;
-use crate::deploy::remote::destination::Variable;
 use crate::deploy::remote::gates::{self, Gates};
 use crate::deploy::remote::host_pool::{self, make_private, nonce};
-use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::session::Session;
 use crate::deploy::remote::transport::{System, Transports};
 
@@ -33,20 +31,12 @@ const FIRST_PROBE: usize = 2;
 pub struct Asking<'a> {
     /// Absolute path of the repository's root.
     pub root: &'a Path,
-    /// Short directory for SSH's control sockets.
-    pub control_dir: PathBuf,
-    /// The `ssh` to run.
-    pub ssh: OsString,
-    /// Variables that hold secrets, which no process gets.
-    pub secret_vars: Vec<OsString>,
-    /// Reads our own environment.
-    pub variable: &'a Variable<'a>,
+    /// How hosts are reached from here.
+    pub connection: &'a ConnectionOptions<'a>,
     /// Probes of roles, each with what it is called here.
     pub probes: Vec<(String, Probe)>,
     /// A host that has not answered by then is not waited for.
     pub limit: Duration,
-    /// Which machine each host's name stood for.
-    pub machines: &'a KnownMachines,
     /// The machines that answer are the ones that are meant from now on.
     pub is_accepting: bool,
 }
@@ -79,15 +69,11 @@ pub struct HostFacts {
 /// Asks all hosts at once.
 pub fn ask(hosts: &[&Host], asking: &Asking<'_>, cancel: &Cancel) -> Result<Vec<HostFacts>> {
     if hosts.iter().any(|h| h.reach != Reach::Local) {
-        make_private(&asking.control_dir)?;
+        make_private(&asking.connection.control_dir)?;
     }
-    let system = System::new(
-        asking.ssh.clone(),
-        asking.control_dir.clone(),
-        asking.secret_vars.clone(),
-    );
+    let system = System::new(asking.connection);
     let start = || system.start();
-    let ways = Transports::new(system.clone(), &start, asking.variable);
+    let ways = Transports::new(system.clone(), &start, asking.connection.variable);
     let gates = Gates::new(gates::EACH);
     let stop = Cancel::default();
     let (sender, ended) = channel();
@@ -156,8 +142,9 @@ fn one(
         checkout: None,
     };
     let mut session = Session::new(Arc::new(system), gates.clone(), host, &header);
+    let machines = &asking.connection.machines;
     if !asking.is_accepting {
-        session.known = asking.machines.known(&host.name).cloned();
+        session.known = machines.known(&host.name).cloned();
     }
     let root = match header.root.starts_with('/') {
         true => header.root.clone(),
@@ -173,8 +160,8 @@ fn one(
             let machine = &session.told.machine;
             match (&host.reach, asking.is_accepting) {
                 (Reach::Local, _) => {}
-                (Reach::Ssh { .. }, true) => asking.machines.accept(&host.name, machine),
-                (Reach::Ssh { .. }, false) => asking.machines.learn(&host.name, machine),
+                (Reach::Ssh { .. }, true) => machines.accept(&host.name, machine),
+                (Reach::Ssh { .. }, false) => machines.learn(&host.name, machine),
             }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
             let good = replies.iter().filter(|r| r.status == 0);

@@ -12,7 +12,7 @@ use crate::core::error::{Error, IoContext, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::diff::{SHOWN_MAX, difference};
-use crate::deploy::plan::guards::{WINDOW, outside_window};
+use crate::deploy::plan::guards::{Overrides, WINDOW, outside_window};
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::localhost::{LOCALHOST, this_machine};
 use crate::deploy::plan::orphans;
@@ -26,7 +26,7 @@ use crate::deploy::remote::deploy_windows::DeployWindows;
 use crate::deploy::remote::host_pool::HostPool;
 use crate::deploy::remote::lease_acquire::{Directories, LeaseMode, LeaseRequest};
 use crate::deploy::remote::roll_back;
-use crate::deploy::{DeployRequest, jobs, who_has_roles, world};
+use crate::deploy::{DeployPolicy, DeployRequest, jobs, who_has_roles, world};
 
 /// Everything that is known before anything is done.
 pub(in crate::deploy) struct PreparedRun<'a> {
@@ -50,13 +50,16 @@ pub(in crate::deploy) fn prepare<'a>(
     let is_wrong = |holders: Option<&Roles>| {
         let held_back = world(request, &BTreeMap::new(), holders)?.held_back()?;
         let name = &request.environment.name;
-        request.promoted.check_names(name, &held_back)?;
+        request.policy.promoted.check_names(name, &held_back)?;
         Ok::<_, Box<Error>>(held_back)
     };
     // Said before any host is asked, as far as that is known.
     is_wrong(None)?;
     let hours = match request.environment.all_windows().next().is_some() {
-        true => Some(DeployWindows::new(request.environment, request.clock)?),
+        true => {
+            let clock = request.operator.clock;
+            Some(DeployWindows::new(request.environment, clock)?)
+        }
         false => None,
     };
     let no_roots = BTreeMap::new();
@@ -113,11 +116,11 @@ impl PreparedRun<'_> {
     ) -> Result<()> {
         let mut confirmed = Vec::new();
         loop {
-            if let Some(saved) = request.saved {
+            if let Some(saved) = request.policy.saved {
                 saved.check_unchanged(&self.plan, &self.seen)?;
             }
             self.is_let_through(request)?;
-            self.confirm(request, &mut confirmed)?;
+            self.confirm(&request.policy, &mut confirmed)?;
             let mut hosts = self.plan.touched();
             // What a former run could not leave is left with the lease.
             hosts.extend(self.plan.owed.keys().map(String::as_str));
@@ -141,7 +144,7 @@ impl PreparedRun<'_> {
     fn decide(&mut self, request: &DeployRequest<'_>) -> Result<()> {
         let now = PlanOptions {
             run_id: &request.run_id,
-            is_forced: request.force,
+            is_forced: request.policy.is_forced,
         };
         self.plan = planner::decide(&request.environment.name, &self.jobs, &self.seen, now)?;
         self.plan.roles.clone_from(&self.roles);
@@ -157,7 +160,8 @@ impl PreparedRun<'_> {
         if self.depth == QueryScope::Show {
             self.compare()?;
         }
-        request.promoted.check_plan(&self.plan, &self.held_back)
+        let promoted = &request.policy.promoted;
+        promoted.check_plan(&self.plan, &self.held_back)
     }
 
     /// Guards stop what would change anything, and an environment that does nothing but ask.
@@ -166,12 +170,10 @@ impl PreparedRun<'_> {
             0 if !self.plan.only_asks() => &[],
             _ => self.plan.blocked.as_slice(),
         };
-        let name = &request.environment.name;
-        request
-            .overrides
-            .check(request.environment, &self.jobs, blocked)?;
+        let (name, overrides) = (&request.environment.name, &request.policy.overrides);
+        overrides.check(request.environment, &self.jobs, blocked)?;
         match &self.plan.closed {
-            Some(opens) if !request.overrides.has(WINDOW) => Err(outside_window(name, opens)),
+            Some(opens) if !overrides.has(WINDOW) => Err(outside_window(name, opens)),
             _ => Ok(()),
         }
     }
@@ -197,12 +199,12 @@ impl PreparedRun<'_> {
     }
 
     /// Asks whether what is lost for good may be lost: once, unless it is another loss by now.
-    fn confirm(&self, request: &DeployRequest<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
+    fn confirm(&self, policy: &DeployPolicy<'_>, confirmed: &mut Vec<Destruction>) -> Result<()> {
         let due = self.plan.destructive.iter();
         let due = due.filter(|one| one.verdict == StepVerdict::Run);
         let due: Vec<Destruction> = due.cloned().collect();
         if due.iter().any(|one| !confirmed.contains(one)) {
-            (request.confirm)(&due)?;
+            (policy.confirm)(&due)?;
         }
         *confirmed = due;
         Ok(())
@@ -211,15 +213,15 @@ impl PreparedRun<'_> {
     /// Tells the journals of the hosts that are changed which guards were overridden, and why.
     pub(in crate::deploy) fn note_overrides(
         &self,
-        request: &DeployRequest<'_>,
+        overrides: &Overrides,
         cancel: &Cancel,
     ) -> Result<()> {
-        if request.overrides.guards.is_empty() {
+        if overrides.guards.is_empty() {
             return Ok(());
         }
         let hosts = self.plan.touched();
         for host in &hosts {
-            let lines = request.overrides.journal_lines(host, &self.plan);
+            let lines = overrides.journal_lines(host, &self.plan);
             if !lines.is_empty() {
                 self.pool.append_journal(&[host], &lines, cancel)?;
             }

@@ -116,11 +116,11 @@ fn of<'a>(
 impl PreparedRollback {
     /// Finds the last release that left a way back, and asks what it would change.
     fn find(&mut self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<()> {
+        let except = &request.policy.except;
         self.passed.clear();
         loop {
             self.back = roll_back::last_release(&self.seen, &self.passed);
-            let excepted =
-                |ran: &ExecutedStep| request.except.iter().any(|e| *e == label_of(&ran.id));
+            let excepted = |ran: &ExecutedStep| except.iter().any(|e| *e == label_of(&ran.id));
             let (left, ran) = self.back.ran.drain(..).partition(excepted);
             self.left = left;
             self.back.ran = ran;
@@ -140,9 +140,9 @@ impl PreparedRollback {
         }
         self.plan.blocked = guards::blocked(&self.jobs, &self.seen);
         self.refuse_below_what_was_left();
-        self.plan.except.clone_from(&request.except);
+        self.plan.except.clone_from(except);
         let is_met = |label: &&String| self.left.iter().any(|ran| label_of(&ran.id) == *label);
-        match request.except.iter().find(|label| !is_met(label)) {
+        match except.iter().find(|label| !is_met(label)) {
             None if !self.left.is_empty() && !self.plan.is_something() => {
                 let name = &request.environment.name;
                 let error =
@@ -262,11 +262,14 @@ impl PreparedRollback {
 
     /// Stops it before its first change where a guard says no.
     fn is_let_through(&self, request: &DeployRequest<'_>) -> Result<()> {
-        if self.plan.blocked.is_empty() && request.overrides.guards.is_empty() {
+        if self.plan.blocked.is_empty() && request.policy.overrides.guards.is_empty() {
             return Ok(());
         }
         let (environment, blocked) = (request.environment, &self.plan.blocked);
-        request.overrides.check(environment, &self.jobs, blocked)
+        request
+            .policy
+            .overrides
+            .check(environment, &self.jobs, blocked)
     }
 
     /// Takes the leases, and is rolled back.
@@ -286,14 +289,14 @@ impl PreparedRollback {
         // What others do to the same files has no lease of ours: looked at once more under it.
         self.find(request, cancel)?;
         self.is_let_through(request)?;
-        self.plan.check(request.force)?;
+        self.plan.check(request.policy.is_forced)?;
         let plan = Plan {
             environment: request.environment.name.clone(),
             blocked: self.plan.blocked.clone(),
             ..Plan::default()
         };
         for host in &names {
-            let lines = request.overrides.journal_lines(host, &plan);
+            let lines = request.policy.overrides.journal_lines(host, &plan);
             if !lines.is_empty() {
                 self.pool.append_journal(&[*host], &lines, cancel)?;
             }
@@ -323,7 +326,7 @@ impl PreparedRollback {
             pool: &self.pool,
             seen: &self.seen,
             hours: None,
-            overwrites: request.force,
+            overwrites: request.policy.is_forced,
             progress,
             cancel,
         };

@@ -33,7 +33,7 @@ pub fn of(request: &DeployRequest<'_>, host: &Host) -> Result<Header> {
             false => host.name.clone(),
         },
         run: request.run_id.clone(),
-        who: column(&request.who),
+        who: column(&request.operator.who),
         purpose: column(&request.purpose),
         lease: request.environment.lease.unwrap_or(LEASE_TIME),
         may_write_foreign: host.into_foreign,

@@ -13,6 +13,7 @@ use crate::build::model::{Host, Reach};
 use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::sync::lock;
+use crate::deploy::ConnectionOptions;
 use crate::deploy::protocol::program::quote;
 use crate::deploy::remote::destination::{Destination, Resolver, Variable};
 use crate::deploy::remote::ssh_config::Plain;
@@ -142,11 +143,11 @@ impl<'a> Transports<'a> {
 
 impl System {
     /// Returns the system's own `ssh`, by which nothing is reached yet.
-    pub fn new(ssh: OsString, control_dir: PathBuf, secret_vars: Vec<OsString>) -> Self {
+    pub fn new(options: &ConnectionOptions<'_>) -> Self {
         Self {
-            ssh,
-            control_dir,
-            secret_vars,
+            ssh: options.ssh.clone(),
+            control_dir: options.control_dir.clone(),
+            secret_vars: options.secret_vars.clone(),
             resolved: BTreeMap::new(),
         }
     }

@@ -33,12 +33,24 @@ pub struct Space {
     pub params: BTreeMap<String, String>,
     pub artifacts: BTreeMap<String, Artifact>,
     pub cancel: Cancel,
+    pub is_forced: bool,
     pub log: Arc<Log>,
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
     runs: AtomicU64,
 }
 
-/// Writes down what was reported.
+/// Returns options that know no machine.
+pub fn connection_options(control_dir: PathBuf) -> ConnectionOptions<'static> {
+    ConnectionOptions {
+        control_dir,
+        ssh: "ssh".into(),
+        secret_vars: Vec::new(),
+        variable: &|_| None,
+        machines: Arc::default(),
+    }
+}
+
+/// Writes down what was told.
 #[derive(Default)]
 pub struct Log(pub Mutex<Vec<String>>);
 
@@ -88,6 +100,7 @@ impl Space {
             cancel: Cancel::default(),
             log: Arc::default(),
             clock: Box::new(|| 0),
+            is_forced: false,
             runs: AtomicU64::new(0),
         }
     }
@@ -197,6 +210,19 @@ impl Space {
         }
     }
 
+    /// Returns what a run may do: all that it does by itself, and nothing that must be asked for.
+    fn policy(&self) -> DeployPolicy<'_> {
+        DeployPolicy {
+            is_question: false,
+            is_forced: self.is_forced,
+            overrides: Default::default(),
+            confirm: &|_| Ok(()),
+            except: Vec::new(),
+            promoted: crate::deploy::Promoted::None,
+            saved: None,
+        }
+    }
+
     pub fn with<T>(&self, act: impl FnOnce(&DeployRequest<'_>) -> T) -> T {
         let (recipes, sources) =
             Recipes::load(Some(&self.path("recipes"))).expect("recipes are read");
@@ -220,25 +246,17 @@ impl Space {
             recipes: &recipes,
             purpose: "staging".into(),
             secrets: &BTreeMap::new(),
-            secret_vars: Vec::new(),
-            who: "ann@here".into(),
             run_id: format!("run{run}"),
-            control_dir: self.path("control"),
-            ssh: "ssh".into(),
-            variable: &|_| None,
-            machines: Arc::default(),
-            program: PathBuf::new(),
-            clock: ZoneClock {
-                now: &*self.clock,
-                tz: None,
+            operator: Operator {
+                who: "ann@here".into(),
+                clock: ZoneClock {
+                    now: &*self.clock,
+                    tz: None,
+                },
+                program: PathBuf::new(),
+                connection: connection_options(self.path("control")),
             },
-            overrides: Default::default(),
-            confirm: &|_| Ok(()),
-            force: false,
-            except: Vec::new(),
-            promoted: crate::deploy::Promoted::None,
-            is_question: false,
-            saved: None,
+            policy: self.policy(),
         })
     }
 

@@ -95,38 +95,11 @@ fn a_database_is_copied_then_evolved_and_the_source_is_left_alone() {
     assert_eq!(space.read("hosts/b/data/data"), "level 1\nevolved\n");
 
     // Copies are pruned, the links go on.
+    space.is_forced = true;
     for _ in 0..3 {
-        space.with(|r| {
-            let request = DeployRequest {
-                confirm: &|_| Ok(()),
-                overrides: Default::default(),
-                force: true,
-                except: Vec::new(),
-                promoted: crate::deploy::Promoted::None,
-                project: r.project,
-                environment: r.environment,
-                params: r.params.clone(),
-                artifacts: r.artifacts,
-                version: r.version.clone(),
-                root: r.root,
-                secrets: r.secrets,
-                secret_vars: Vec::new(),
-                recipes: r.recipes,
-                who: r.who.clone(),
-                purpose: r.purpose.clone(),
-                run_id: r.run_id.clone(),
-                control_dir: r.control_dir.clone(),
-                ssh: r.ssh.clone(),
-                variable: r.variable,
-                machines: r.machines.clone(),
-                program: r.program.clone(),
-                clock: r.clock,
-                is_question: false,
-                saved: None,
-            };
-            apply(&request, &*space.log, &space.cancel).unwrap_or_else(|e| panic!("{e}"))
-        });
+        space.apply();
     }
+    space.is_forced = false;
     let copies = std::fs::read_dir(space.path("hosts/b/copies")).expect("lists");
     assert_eq!(
         copies.count(),
