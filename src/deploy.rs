@@ -193,13 +193,13 @@ pub fn runbook(
     let candidates = world(request, &roots, None)?;
     let probes = candidates.probes()?;
     if is_offline {
-        return runbook::of(request, &hosts, (&candidates.jobs()?, &probes), None);
+        return runbook::of(request, &hosts, &anybody.jobs()?, &probes, None);
     }
     let pool = open(request, &NullProgress, cancel)?;
     let roles = who_has_roles(request, &pool, cancel)?;
     let jobs = jobs(request, &pool, &roles)?;
     let answers = pool.query_reachable(&[], QueryScope::Decide, cancel)?;
-    runbook::of(request, &hosts, (&jobs, &probes), Some(&answers))
+    runbook::of(request, &hosts, &jobs, &probes, Some(&answers))
 }
 
 /// Returns what is live on each host, and whether it is as it should be; where `is_deep`, also

@@ -210,8 +210,8 @@ impl Builder<'_> {
         self.clear_outputs(target, &ours)?;
         let done = self.ask_store(|store| {
             let store = InlinedReader::new(store, result);
-            let parts = (&*result.made.outputs, &result.modes);
-            outputs::restore(target, parts, self.inspector.digests, &store)
+            let (outputs, modes) = (&result.made.outputs, &result.modes);
+            outputs::restore(target, outputs, modes, self.inspector.digests, &store)
         });
         Ok(done == Some(true))
     }
@@ -324,7 +324,7 @@ impl Builder<'_> {
             None => {
                 let found = self.with_checkout(target, &made, found);
                 if beside.is_empty() {
-                    self.store(target, job.key, (&made, &found), &log, took);
+                    self.store(target, job.key, &made, &found, &log, took);
                 }
                 let run = Run {
                     took,
@@ -467,11 +467,11 @@ impl Builder<'_> {
         self.find_undeclared(target, gathered, &place, named);
         if let Some((i, exit, dir)) = failed {
             self.keep_long_command(target, gathered, i);
-            let error = command_error(target, gathered, (i, &dir), &exit, &text);
+            let error = command_error(target, gathered, i, &dir, &exit, &text);
             let error = self.explain(target, gathered, &place, error);
             let error = self.with_missing_need(target, &place, &text, error);
-            let command = (&*command_text(target, gathered, i), &*gathered.env);
-            return Err(self.with_usual_help(command, &exit, &text, error));
+            let command = command_text(target, gathered, i);
+            return Err(self.with_usual_help(&command, &gathered.env, &exit, &text, error));
         }
         check_expectations(target, &text, is_cut)?;
         let found = found.map_err(|e| with_tail(e, &text))?;
@@ -535,7 +535,8 @@ impl Builder<'_> {
         &self,
         target: &Target,
         key: ActionKey,
-        (made, found): (&TargetOutputs, &[DiscoveredInput]),
+        made: &TargetOutputs,
+        found: &[DiscoveredInput],
         log: &Printed,
         took: Duration,
     ) {

@@ -51,7 +51,8 @@ impl Builder<'_> {
 pub(super) fn command_error(
     target: &Target,
     gathered: &GatheredInputs,
-    (index, dir): (usize, &Path),
+    index: usize,
+    dir: &Path,
     exit: &CommandExit,
     log: &Printed,
 ) -> Box<Error> {

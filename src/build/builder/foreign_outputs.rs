@@ -221,8 +221,8 @@ impl Builder<'_> {
             let known = self.records().known(self.graph().name(owner));
             // Or one was at work when they were looked at, has ended, and none was started.
             let is_one = then.now == 1 && now.now == 0 && then.started == now.started;
-            let writer = (since.writer, was_alone || is_one);
-            self.told_of(owner, &known.unwrap_or_default(), paths, writer)
+            let (writer, is_alone) = (since.writer, was_alone || is_one);
+            self.told_of(owner, &known.unwrap_or_default(), paths, writer, is_alone)
         });
         says.take(TOLD_MAX).collect()
     }
@@ -240,7 +240,8 @@ impl Builder<'_> {
         owner: TargetId,
         known: &TargetState,
         paths: BTreeSet<RepoPath>,
-        (writer, is_alone): (TargetId, bool),
+        writer: TargetId,
+        is_alone: bool,
     ) -> Vec<String> {
         let mut told: Vec<RepoPath> = Vec::new();
         let mut texts = Vec::new();
@@ -259,7 +260,7 @@ impl Builder<'_> {
                 Deed::Changed | Deed::Removed => self.needs_directly(writer, owner),
             };
             if !(is_alone && is_told_elsewhere()) && self.strays.is_first_told(&path) {
-                texts.push(self.text((owner, writer), (deed, is_alone), &path, is_dir));
+                texts.push(self.text(owner, writer, deed, is_alone, &path, is_dir));
             }
             told.push(path);
         }
@@ -268,8 +269,10 @@ impl Builder<'_> {
 
     fn text(
         &self,
-        (owner, writer): (TargetId, TargetId),
-        (deed, is_alone): (Deed, bool),
+        owner: TargetId,
+        writer: TargetId,
+        deed: Deed,
+        is_alone: bool,
         path: &RepoPath,
         is_dir: bool,
     ) -> String {
@@ -419,10 +422,10 @@ fn places(target: &Target, root: &Path) -> Vec<Place> {
     for output in &target.outputs {
         match &output.pattern {
             Pattern::File(path) => found.push(Place::at(root, path.clone(), &mut left)),
-            Pattern::Dir(dir) => below(root, dir, (None, &not), &mut left, &mut found),
+            Pattern::Dir(dir) => below(root, dir, None, &not, &mut left, &mut found),
             Pattern::Glob { base, .. } => {
                 let glob = glob::compile(&output.pattern).ok();
-                below(root, base, (glob.as_ref(), &not), &mut left, &mut found);
+                below(root, base, glob.as_ref(), &not, &mut left, &mut found);
             }
         }
     }
@@ -435,7 +438,8 @@ fn places(target: &Target, root: &Path) -> Vec<Place> {
 fn below(
     root: &Path,
     top: &RepoPath,
-    (glob, not): (Option<&Glob>, &[Glob]),
+    glob: Option<&Glob>,
+    not: &[Glob],
     left: &mut usize,
     found: &mut Vec<Place>,
 ) {

@@ -57,7 +57,8 @@ impl Builder<'_> {
     /// Adds what else is usual where a command fails.
     pub(super) fn with_usual_help(
         &self,
-        (command, env): (&str, &[(String, Option<OsString>)]),
+        command: &str,
+        env: &[(String, Option<OsString>)],
         exit: &CommandExit,
         log: &Printed,
         error: Box<Error>,

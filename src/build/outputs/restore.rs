@@ -60,7 +60,8 @@ type Modes = Vec<(RepoPath, u32)>;
 /// take permissions away.
 pub fn restore(
     target: &Target,
-    (outputs, modes): (&[OutputState], &Modes),
+    outputs: &[OutputState],
+    modes: &Modes,
     digests: &FileHasher,
     store: &dyn Store,
 ) -> Result<bool> {

@@ -159,7 +159,7 @@ fn one(
                     uses.push(one);
                 }
             }
-            "rollout" => inside.rollout(child, (&mut rollouts, &mut uses), &hosts, found),
+            "rollout" => inside.rollout(child, &mut rollouts, &mut uses, &hosts, found),
             "log" => logs.extend(inside.log(child, &hosts, found)),
             _ => {}
         }

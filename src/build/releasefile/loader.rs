@@ -49,14 +49,15 @@ impl<'a> FileLoader<'a> {
     /// # Errors
     /// The file itself cannot be read; a missing include is a mistake instead.
     pub(crate) fn file(&mut self, path: &Path, found: &mut Diagnostics) -> Result<Vec<Node>> {
-        let read = read_described(path).context("read", path)?;
-        Ok(self.text(path, read, found))
+        let (bytes, meta) = read_described(path).context("read", path)?;
+        Ok(self.text(path, bytes, &meta, found))
     }
 
     fn text(
         &mut self,
         path: &Path,
-        (bytes, meta): (Vec<u8>, Metadata),
+        bytes: Vec<u8>,
+        meta: &Metadata,
         found: &mut Diagnostics,
     ) -> Vec<Node> {
         let shown = path.strip_prefix(self.root).unwrap_or(path).to_owned();
@@ -145,7 +146,7 @@ impl<'a> FileLoader<'a> {
             return Vec::new();
         }
         match read_described(&path) {
-            Ok(read) => self.text(&path, read, found),
+            Ok((bytes, meta)) => self.text(&path, bytes, &meta, found),
             Err(e) if is_optional && crate::core::fs::is_absent(&e) => {
                 self.absent.push(path);
                 Vec::new()

@@ -31,7 +31,8 @@ impl Inside<'_> {
     pub(super) fn rollout(
         &self,
         node: &Node,
-        (rollouts, uses): (&mut Vec<Rollout>, &mut Vec<Use>),
+        rollouts: &mut Vec<Rollout>,
+        uses: &mut Vec<Use>,
         hosts: &Hosts,
         found: &mut Diagnostics,
     ) {

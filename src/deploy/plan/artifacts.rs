@@ -101,7 +101,8 @@ pub fn check(
     project: &Project,
     environment: &Environment,
     one: &Use,
-    (reference, is_put): (&Template, bool),
+    reference: &Template,
+    is_put: bool,
 ) -> Result<(), Refusal> {
     let source = reference.source();
     let target = base(&source);

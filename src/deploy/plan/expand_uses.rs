@@ -62,7 +62,7 @@ impl PlanContext<'_> {
         {
             let rollout = together.first().and_then(|one| one.rollout);
             match rollout.and_then(|index| Some((index, self.environment.rollouts.get(index)?))) {
-                Some(rollout) => self.rollout(rollout, together, &mut jobs)?,
+                Some((index, rollout)) => self.rollout(index, rollout, together, &mut jobs)?,
                 None => {
                     for one in together {
                         self.jobs_of(one, None, &mut jobs)?;
@@ -77,7 +77,8 @@ impl PlanContext<'_> {
     /// held back comes last.
     fn rollout(
         &self,
-        (index, rollout): (usize, &Rollout),
+        index: usize,
+        rollout: &Rollout,
         uses: &[Use],
         jobs: &mut Vec<UseOnHost>,
     ) -> Result<()> {
@@ -385,7 +386,7 @@ impl PlanContext<'_> {
         let mut args = BTreeMap::new();
         for param in &recipe.params {
             let bound = match one.args.get(&param.name) {
-                Some(arg) => self.resolve_arg(one, (recipe, param), arg, &caller)?,
+                Some(arg) => self.resolve_arg(one, recipe, param, arg, &caller)?,
                 // A default is the recipe's own text: it sees what stands before it.
                 None => match (&param.default, param.kind) {
                     (Some(text), ParamKind::Command) => ArgValue::Default(text.clone()),
@@ -437,7 +438,8 @@ impl PlanContext<'_> {
     fn resolve_arg(
         &self,
         one: &Use,
-        (recipe, param): (&Recipe, &RecipeParam),
+        recipe: &Recipe,
+        param: &RecipeParam,
         arg: &Arg,
         caller: &Scope,
     ) -> Result<ArgValue> {

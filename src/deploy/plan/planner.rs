@@ -144,7 +144,7 @@ impl<'a> Planner<'a> {
     fn job(&mut self, job: &UseOnHost, jobs: &[UseOnHost]) -> Result<PlannedJob> {
         let symbolic = job.steps(RenderPhase::Symbolic)?;
         let is_whole = job.is_whole()?;
-        let ground = self.ground((job, is_whole), jobs, &symbolic);
+        let ground = self.ground(job, is_whole, jobs, &symbolic);
         let told = ground.due.iter().flat_map(|d| d.lines());
         let told = told.filter_map(|l| l.strip_prefix("! "));
         let told = told.map(|l| format!("`{}`: {l}", job.label));
@@ -222,7 +222,8 @@ impl<'a> Planner<'a> {
 
     fn ground<'j>(
         &self,
-        (job, is_whole): (&'j UseOnHost, bool),
+        job: &'j UseOnHost,
+        is_whole: bool,
         jobs: &'j [UseOnHost],
         symbolic: &[ResolvedStep],
     ) -> UseState<'j> {
@@ -382,7 +383,7 @@ impl<'a> Planner<'a> {
                 }
                 true if self.now.is_forced => (StepVerdict::Run, "forced".into()),
                 true => (StepVerdict::Run, self.reason_for_all(ground)),
-                false => self.verdict(ground, &draft, host, (&key, &former_key), &planned),
+                false => self.verdict(ground, &draft, host, &key, &former_key, &planned),
             };
             let mut step = PlannedStep {
                 name: draft.name.clone(),
@@ -485,7 +486,8 @@ impl<'a> Planner<'a> {
         ground: &UseState<'_>,
         draft: &ResolvedStep,
         host: Option<&str>,
-        (key, former_key): (&str, &dyn Fn() -> String),
+        key: &str,
+        former_key: &dyn Fn() -> String,
         planned: &[PlannedStep],
     ) -> (StepVerdict, String) {
         let run = |why: String| (StepVerdict::Run, why);

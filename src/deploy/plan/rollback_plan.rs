@@ -167,7 +167,7 @@ impl RollbackPlan {
                 "command" => RollbackChangeKind::Command,
                 "scope" => RollbackChangeKind::Scope,
                 _ => {
-                    self.note(host, kind, &step, (what, rest));
+                    self.note(host, kind, &step, what, rest);
                     continue;
                 }
             };
@@ -234,7 +234,8 @@ impl RollbackPlan {
         host: &str,
         kind: &str,
         step: &dyn Fn() -> String,
-        (what, rest): (&str, &[&str]),
+        what: &str,
+        rest: &[&str],
     ) {
         let host = host.to_owned();
         let what = what.to_owned();

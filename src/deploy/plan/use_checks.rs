@@ -154,7 +154,7 @@ impl<'a> Checker<'a, '_> {
         for name in &names {
             if let Some(("host", var)) = name.split_once('.') {
                 let label = format!("recipe `{}` uses `{{{name}}}`", recipe.name);
-                self.host_var(("host", var), self.one.place, &label);
+                self.host_var("host", var, self.one.place, &label);
             }
         }
     }
@@ -307,13 +307,13 @@ impl<'a> Checker<'a, '_> {
                 }
                 self.unknown_name(used, recipe, param, arg);
             } else if let Some((prefix, var)) = used.split_once('.') {
-                self.host_var((prefix, var), arg.place, "not for every host");
+                self.host_var(prefix, var, arg.place, "not for every host");
             }
         }
     }
 
     /// A value of a host that some of the hosts do not have.
-    fn host_var(&mut self, (prefix, var): (&str, &str), place: Span, label: &str) {
+    fn host_var(&mut self, prefix: &str, var: &str, place: Span, label: &str) {
         let hosts = match prefix {
             // Every host has these.
             _ if ["name", "root"].contains(&var) => return,
@@ -399,7 +399,7 @@ impl<'a> Checker<'a, '_> {
         }
         let is_put = artifacts::is_put(recipe, name);
         let (project, environment) = (self.project, self.environment);
-        let checked = artifacts::check(project, environment, self.one, (&reference, is_put));
+        let checked = artifacts::check(project, environment, self.one, &reference, is_put);
         if let Err(refusal) = checked {
             self.refuse(name, arg, refusal);
         }

@@ -97,6 +97,13 @@ struct Text {
 }
 
 impl Text {
+    fn borrowed(&self) -> parser::RecipeText<'_> {
+        parser::RecipeText {
+            text: &self.text,
+            file: self.file,
+        }
+    }
+
     fn new(text: Cow<'static, str>, file: u16) -> Self {
         Self {
             text,
@@ -198,8 +205,8 @@ impl Recipes {
                 )),
             }));
         };
-        let base = (&*base.text, base.file);
-        let read = parser::with_driver(&recipe.name, base, &arg.text, (&driver.text, driver.file));
+        let (base, driver) = (base.borrowed(), driver.borrowed());
+        let read = parser::with_driver(&recipe.name, base, &arg.text, driver);
         match read.map(Arc::new) {
             Ok(recipe) => {
                 driven.insert(names, recipe.clone());
@@ -255,9 +262,7 @@ impl Recipes {
         let base = self.texts.get(&recipe.name);
         let base = base.filter(|_| recipe.driver_param().is_some());
         let read = |(name, driver): (&'_ String, &Text)| {
-            let base = base?;
-            let base = (&*base.text, base.file);
-            parser::with_driver(&recipe.name, base, name, (&driver.text, driver.file)).ok()
+            parser::with_driver(&recipe.name, base?.borrowed(), name, driver.borrowed()).ok()
         };
         let all = self.drivers.iter();
         all.filter_map(|(name, driver)| Some((name.as_str(), read((name, driver))?)))

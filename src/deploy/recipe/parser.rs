@@ -80,22 +80,29 @@ pub fn recipe(name: &str, text: &str, file: u16) -> Result<Recipe, Vec<Diagnosti
     }
 }
 
+/// The text of a recipe or a driver.
+#[derive(Clone, Copy)]
+pub struct RecipeText<'a> {
+    pub text: &'a str,
+    /// Its file, by number.
+    pub file: u16,
+}
+
 /// Parses a recipe together with a driver: its parameters and derived names go before
-/// those of the recipe, and stand for them where they have the same name. Each is given
-/// as text and number of its file.
+/// those of the recipe, and stand for them where they have the same name.
 pub fn with_driver(
     name: &str,
-    (text, file): (&str, u16),
+    base: RecipeText<'_>,
     driver: &str,
-    (driver_text, driver_file): (&str, u16),
+    driver_text: RecipeText<'_>,
 ) -> Result<Recipe, Vec<Diagnostic>> {
-    let (document, mistakes) = reader::document(text, file)?;
-    let (driver_document, of_driver) = reader::document(driver_text, driver_file)?;
-    let mut reader = NodeReader::new(driver_file);
+    let (document, mistakes) = reader::document(base.text, base.file)?;
+    let (driver_document, of_driver) = reader::document(driver_text.text, driver_text.file)?;
+    let mut reader = NodeReader::new(driver_text.file);
     reader.mistakes = [mistakes, of_driver].concat();
     let nodes = reader.heading("driver", driver, &driver_document);
-    reader.file = file;
-    let recipe = reader.file(name, &document, Some((nodes, driver_file)));
+    reader.file = base.file;
+    let recipe = reader.file(name, &document, Some((nodes, driver_text.file)));
     match reader.mistakes.is_empty() {
         true => Ok(recipe),
         false => Err(reader.mistakes),

@@ -189,27 +189,27 @@ impl Executor<'_> {
         let mut at = 0;
         for together in plan.jobs.chunk_by(|a, b| a.moves_with(b)) {
             let own = &jobs[at..at + together.len()];
-            self.end_wave(plan, at, together, (done, &mut given_up))?;
+            self.end_wave(plan, at, together, done, &mut given_up)?;
             at += together.len();
             if let Some(lost) = self.pool.lost_port() {
                 return Err(self.go_back(done, &|_| true, lost));
             }
             self.start_wave(together, &mut told)?;
             let mut failed = Vec::new();
-            for (host, stop) in self.run_batch(together, own, (done, &given_up)) {
+            for (host, stop) in self.run_batch(together, own, done, &given_up) {
                 match stop {
                     // A lost host weighs more than a failed step: no host can be rolled back for it.
                     JobError::Other(error) => return Err(error),
                     JobError::Step(error) => failed.push((host, error)),
                 }
             }
-            self.handle_failures(plan, together, failed, (done, &mut given_up))?;
+            self.handle_failures(plan, together, failed, done, &mut given_up)?;
         }
         // During the last use as well.
         if let Some(lost) = self.pool.lost_port() {
             return Err(self.go_back(done, &|_| true, lost));
         }
-        self.end_wave(plan, at, &[], (done, &mut given_up))?;
+        self.end_wave(plan, at, &[], done, &mut given_up)?;
         self.end_services(plan, done, &given_up)?;
         let mut hosts = plan.touched();
         hosts.retain(|host| !given_up.has(host));
@@ -222,7 +222,8 @@ impl Executor<'_> {
         &self,
         planned: &[PlannedJob],
         jobs: &[UseOnHost],
-        (done, given_up): (&RunState, &FailedHosts),
+        done: &RunState,
+        given_up: &FailedHosts,
     ) -> Vec<(Option<String>, JobError)> {
         let mut pairs: Vec<(&PlannedJob, &UseOnHost)> = planned.iter().zip(jobs).collect();
         pairs.retain(|(job, _)| !job.host.as_deref().is_some_and(|host| given_up.has(host)));

@@ -82,9 +82,9 @@ pub fn ask(hosts: &[&Host], asking: &Asking<'_>, cancel: &Cancel) -> Result<Vec<
         let threads: Vec<_> = hosts
             .iter()
             .map(|host| {
-                let (ways, stop, sender) = ((&ways, &gates), &stop, sender.clone());
+                let (ways, gates, stop, sender) = (&ways, &gates, &stop, sender.clone());
                 scope.spawn(move || {
-                    let result = one(host, asking, ways, stop);
+                    let result = one(host, asking, ways, gates, stop);
                     // Nobody waits for it after the deadline.
                     let _ = sender.send(());
                     result
@@ -120,7 +120,8 @@ pub fn ask(hosts: &[&Host], asking: &Asking<'_>, cancel: &Cancel) -> Result<Vec<
 fn one(
     host: &Host,
     asking: &Asking<'_>,
-    (ways, gates): (&Transports<'_>, &Arc<Gates>),
+    ways: &Transports<'_>,
+    gates: &Arc<Gates>,
     stop: &Cancel,
 ) -> Result<BTreeMap<usize, String>> {
     // Here and not for all: one that takes long must not keep the others.

@@ -184,7 +184,7 @@ impl RollbackRun<'_> {
             let on_hosts = self.executor.pool.try_each(&|host, _| {
                 let own: Vec<&ExecutedStep> =
                     part.iter().filter(|r| r.host == host).copied().collect();
-                one_host(self.executor, &own, (suffixes, self.ran), &self.undone)
+                one_host(self.executor, &own, suffixes, self.ran, &self.undone)
             })?;
             failed.extend(on_hosts.into_values().flatten());
         }
@@ -240,7 +240,8 @@ pub fn in_waves<'r, 's>(
 fn body(
     executor: &Executor<'_>,
     part: &[&ExecutedStep],
-    (suffixes, ran): (&[&str], &[ExecutedStep]),
+    suffixes: &[&str],
+    ran: &[ExecutedStep],
 ) -> String {
     let undo = |r: &&ExecutedStep| {
         let earlier = ran.iter().take_while(|o| o.run != r.run);
@@ -277,14 +278,15 @@ fn tell_kept(executor: &Executor<'_>, first: &ExecutedStep, event: &str) {
 fn one_host(
     executor: &Executor<'_>,
     part: &[&ExecutedStep],
-    within: (&[&str], &[ExecutedStep]),
+    suffixes: &[&str],
+    ran: &[ExecutedStep],
     undone: &Mutex<RollbackOutcome>,
 ) -> Result<Vec<String>> {
     let Some(first) = part.first() else {
         return Ok(Vec::new());
     };
     let member = executor.pool.member(&first.host)?;
-    let text = member.header.program(&body(executor, part, within));
+    let text = member.header.program(&body(executor, part, suffixes, ran));
     let mut failed = Vec::new();
     let mut at: Option<(&ExecutedStep, Instant)> = None;
     let mut last = String::new();

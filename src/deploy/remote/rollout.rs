@@ -109,7 +109,8 @@ impl Executor<'_> {
         plan: &Plan,
         at: usize,
         next: &[PlannedJob],
-        (done, given_up): (&RunState, &mut FailedHosts),
+        done: &RunState,
+        given_up: &mut FailedHosts,
     ) -> Result<()> {
         let before = plan.jobs.get(..at).and_then(<[_]>::last);
         let Some(last) = before.filter(|job| job.wave.as_ref().is_some_and(|w| !w.is_gate)) else {
@@ -121,7 +122,7 @@ impl Executor<'_> {
         let own: Vec<&PlannedJob> = plan.jobs.iter().filter(|job| is_with(job, last)).collect();
         let mut failed = self.leave_scopes(&own, given_up)?;
         failed.extend(self.ended_services(&own, given_up)?);
-        self.settle_wave(plan, last, failed, (done, given_up))
+        self.settle_wave(plan, last, failed, done, given_up)
     }
 
     /// Decides what it means that services, of uses outside of rollouts, ended soon after their
@@ -145,14 +146,15 @@ impl Executor<'_> {
         plan: &Plan,
         job: &PlannedJob,
         failed: Vec<(Option<String>, Box<Error>)>,
-        settled: (&RunState, &mut FailedHosts),
+        done: &RunState,
+        given_up: &mut FailedHosts,
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }
         let own = plan.jobs.iter().filter(|other| is_with(other, job));
         let wave: Vec<PlannedJob> = own.cloned().collect();
-        self.handle_failures(plan, &wave, failed, settled)
+        self.handle_failures(plan, &wave, failed, done, given_up)
     }
 
     /// Leaves the scopes that some jobs have entered; returns where that cannot be.
@@ -224,7 +226,8 @@ impl Executor<'_> {
         plan: &Plan,
         together: &[PlannedJob],
         failed: Vec<(Option<String>, Box<Error>)>,
-        (done, given_up): (&RunState, &mut FailedHosts),
+        done: &RunState,
+        given_up: &mut FailedHosts,
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());

@@ -61,13 +61,13 @@ impl Plain {
     fn of(home: &Path, system: &Path) -> Option<Self> {
         let mut plain = Self::default();
         let own = home.join(".ssh");
-        plain.add(&own.join("config"), (home, &own))?;
-        plain.add(&system.join("ssh_config"), (home, system))?;
+        plain.add(&own.join("config"), home, &own)?;
+        plain.add(&system.join("ssh_config"), home, system)?;
         Some(plain)
     }
 
     /// Adds a file, and those that it includes: below `dir` where they are not absolute.
-    fn add(&mut self, path: &Path, (home, dir): (&Path, &Path)) -> Option<()> {
+    fn add(&mut self, path: &Path, home: &Path, dir: &Path) -> Option<()> {
         if self.texts.len() == FILES_MAX {
             return None;
         }
@@ -86,7 +86,7 @@ impl Plain {
             if keyword == "include" {
                 for word in value.split_whitespace() {
                     for file in included(word, home, dir)? {
-                        self.add(&file, (home, dir))?;
+                        self.add(&file, home, dir)?;
                     }
                 }
             }

@@ -155,7 +155,8 @@ pub struct StepDoc {
 pub fn of(
     request: &DeployRequest<'_>,
     hosts: &BTreeMap<String, Host>,
-    (jobs, probes): (&[UseOnHost], &[Probe]),
+    jobs: &[UseOnHost],
+    probes: &[Probe],
     answers: Option<&HostReports>,
 ) -> Result<Runbook> {
     let environment = request.environment;
