@@ -31,6 +31,7 @@ mod init;
 mod lock;
 mod log;
 mod null_build;
+mod process_env;
 mod promote;
 mod query;
 mod recipe_command;
@@ -185,7 +186,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            ui::eprint(&context.screen.error_text(&error, context.sources()));
+            ui::eprint(&context.output.screen.error_text(&error, context.sources()));
             context.exit_code(&error)
         }
     }

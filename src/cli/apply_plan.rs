@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::built_artifacts::Artifacts;
 use super::confirm::{Confirmations, ConsentArgs};
 use super::environment::{EnvironmentRun, RunOptions, find_environment, params, to_json};
+use super::process_env::system_user;
 use super::workspace::Workspace;
 use super::{query, secrets};
 use crate::build::graph::{Target, TargetId};
@@ -96,15 +97,15 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
     let root = context.root()?;
     let (context, project) = context.with_project()?;
     let job = job(context, project, &root, &saved)?;
-    let user = Workspace::user();
+    let user = system_user();
     if !args.plan {
         // Printed before the rest is read.
         saved.may_approve(job.environment, &user)?;
     }
     let (plan, given) = job.computed(&saved)?;
-    if !context.json {
+    if !context.output.json {
         ui::print(&ui::approval_view::text(
-            context.screen,
+            context.output.screen,
             &saved,
             &plan,
             &given,
@@ -112,7 +113,7 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
     }
     let is_approved = !args.plan;
     if is_approved {
-        if args.digest.is_none() && ui::is_person() && !context.json {
+        if args.digest.is_none() && ui::is_person() && !context.output.json {
             ask(&saved)?;
         }
         // Another user may have approved it meanwhile; it is still what was shown.
@@ -123,14 +124,14 @@ pub fn approve(context: &mut Workspace, args: &ApproveArgs) -> Result<u8> {
         let path = context.dir.join(&args.saved);
         fs::write_atomically(&path, saved.text()?.as_bytes())?;
     }
-    if context.json {
+    if context.output.json {
         let user = is_approved.then_some(&user);
         ui::print_json(&serde_json::json!({
             "digest": saved.digest, "user": user, "given": given.inputs, "plan": to_json(&plan)?,
         }));
         return Ok(EXIT_OK);
     }
-    if !context.screen.is_quiet {
+    if !context.output.screen.is_quiet {
         let digest = &saved.digest;
         match is_approved {
             true => ui::tell(format!(
@@ -284,7 +285,7 @@ impl EnvironmentRun<'_> {
             is_confirmed: consent.is_confirmed,
             overrides: consent.overrides.clone(),
             version: request.version.clone(),
-            made_by: Workspace::user(),
+            made_by: system_user(),
             made_at: Workspace::now_s(),
             run_id: request.run_id.clone(),
             files: self.files()?,
@@ -292,7 +293,7 @@ impl EnvironmentRun<'_> {
             plan,
         })?;
         fs::write_atomically(&path, saved.text()?.as_bytes())?;
-        if !self.context.screen.is_quiet {
+        if !self.context.output.screen.is_quiet {
             let (digest, out) = (&saved.digest[..12], out.display());
             ui::tell(format!("plan {digest} is saved in `{out}`"));
         }
@@ -444,10 +445,10 @@ impl EnvironmentRun<'_> {
 
     fn tell_held(&self, saved: &PlanFile, plan: &Plan, before: Option<(u64, String)>) {
         let name = &self.environment.name;
-        if !self.context.json {
-            ui::print(&ui::plan_view::plan_text(self.context.screen, plan));
+        if !self.context.output.json {
+            ui::print(&ui::plan_view::plan_text(self.context.output.screen, plan));
         }
-        if self.context.json {
+        if self.context.output.json {
             let json = serde_json::json!({
                 "digest": saved.digest, "holds": before.is_none(), "applied_before": before,
             });

@@ -27,7 +27,7 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
             is_question: true,
             ..RunOptions::default()
         };
-        let (is_json, screen) = (job.context.json, job.context.screen);
+        let (is_json, screen) = (job.context.output.json, job.context.output.screen);
         job.with_request(&roots, &made, way, |request, progress, cancel| {
             let line = |host: &str, step: &str, text: &[u8]| {
                 if !is_json {

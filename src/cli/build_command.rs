@@ -23,6 +23,7 @@ use crate::build::runner::Runner;
 use crate::build::runner::process_registry::ProcessRegistry;
 use crate::build::stale::StalenessChecker;
 use crate::cli::ui;
+use crate::cli::ui::OutputOptions;
 use crate::core::cancel::Cancel;
 use crate::core::diagnostics::SourceMap;
 use crate::core::error::{EXIT_OK, Result};
@@ -71,9 +72,9 @@ pub struct BuildArgs {
 /// Runs `rel build`.
 pub fn build(context: &mut Workspace, args: &BuildArgs) -> Result<u8> {
     let started = Instant::now();
-    start_trace(context, &args.options);
+    start_trace(&context.output, &args.options);
     let mut looked = WorkspaceSnapshot::early(context)?;
-    let lists_targets = context.json || context.screen.is_verbose;
+    let lists_targets = context.output.json || context.output.screen.is_verbose;
     if let Some(looked) = &mut looked
         && looked.all_fresh().is_some()
         && args.targets.is_empty()
@@ -82,7 +83,7 @@ pub fn build(context: &mut Workspace, args: &BuildArgs) -> Result<u8> {
     {
         looked.keep();
         if let Some(seen) = looked.all_fresh() {
-            tell_all_fresh(context, seen, started.elapsed());
+            tell_all_fresh(&context.output, seen, started.elapsed());
         }
         write_trace(trace_file(context, &args.options).as_deref(), None)?;
         return Ok(EXIT_OK);
@@ -93,7 +94,7 @@ pub fn build(context: &mut Workspace, args: &BuildArgs) -> Result<u8> {
     drop(reading);
     let roots = find(project, &args.targets)?;
     let report = run(context, project, root, &roots, &args.options, looked)?;
-    report.tell(context, &project.graph);
+    report.tell(&context.output, &project.graph);
     match report.summary.is_ok() {
         true => Ok(EXIT_OK),
         false => Ok(report.exit_code(context)),
@@ -109,13 +110,13 @@ pub fn run(
     options: &BuildOptions,
     looked: Option<WorkspaceSnapshot>,
 ) -> Result<BuildSummary> {
-    start_trace(context, options);
+    start_trace(&context.output, options);
     let state_dir = Workspace::state_dir(&root);
     let mut looked = match looked {
         Some(looked) => looked,
         None => {
             let lock = context.lock(&state_dir)?;
-            WorkspaceSnapshot::under(lock, context, &root, context.graph_id())
+            WorkspaceSnapshot::under(lock, &context.env, &root, context.graph_id())
         }
     };
     let loading = trace::phase("read the state");
@@ -128,7 +129,7 @@ pub fn run(
     let jobs = options.jobs.map_or_else(cores, usize::from);
     let jobserver = jobserver(jobs);
     let (runner, _listener) = start_runner(&root, &state_dir, jobserver.as_ref())?;
-    let env = |name: &str| -> Option<OsString> { context.var(name) };
+    let env = |name: &str| -> Option<OsString> { context.env.var(name) };
     let (graph, version) = (&project.graph, project.version.as_ref());
     let now_s = Workspace::now_s();
     let mut inspector = StalenessChecker::new(graph, &digests, &runner, &env, version, now_s);
@@ -192,8 +193,8 @@ fn keep(
 }
 
 /// Starts the trace, if anything of it will be shown.
-fn start_trace(context: &Workspace, options: &BuildOptions) {
-    if context.stats || options.trace.is_some() {
+fn start_trace(output: &OutputOptions, options: &BuildOptions) {
+    if output.stats || options.trace.is_some() {
         trace::start();
     }
 }
@@ -256,9 +257,9 @@ fn store(context: &Workspace, display: &dyn Progress) -> Option<LocalStore> {
 /// Returns the display for this screen: live on a terminal, else lines. The context is reported what
 /// was started.
 pub fn display(context: &Workspace, sources: &SourceMap) -> Box<dyn Progress> {
-    let (screen, sources) = (context.screen, sources.clone());
+    let (screen, sources) = (context.output.screen, sources.clone());
     let has_started = context.has_started.clone();
-    match screen.is_live && !context.json {
+    match screen.is_live && !context.output.json {
         true => Box::new(Noting {
             display: ui::live::LiveProgress::new(screen, sources),
             has_started,

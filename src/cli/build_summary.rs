@@ -9,6 +9,7 @@ use super::workspace::Workspace;
 use crate::build::builder::Summary;
 use crate::build::graph::{Graph, TargetId};
 use crate::build::snapshot::Unchanged;
+use crate::cli::ui::OutputOptions;
 use crate::cli::ui::{self, Text, shown_time};
 use crate::core::error::{self, IoContext, Result, plural};
 use crate::core::progress::{Event, Progress, Settled};
@@ -81,23 +82,23 @@ fn look(seen: &Unchanged) -> Counts {
 }
 
 /// Says that every target is fresh, which was seen without reading the graph.
-pub fn tell_all_fresh(context: &Workspace, seen: &Unchanged, took: Duration) {
+pub fn tell_all_fresh(output: &OutputOptions, seen: &Unchanged, took: Duration) {
     // No process was started and no directory listed.
     let mut counts = Counts::from([("processes", 0), ("directories listed", 0)]);
     counts.extend(look(seen));
     tell(
-        context,
+        output,
         &[(LOOK, counts)],
         &nothing_to_do(seen.targets(), took),
     );
 }
 
 /// Writes the end of a build for people.
-fn tell(context: &Workspace, phases: &[(&'static str, Counts)], line: &str) {
-    if context.stats {
+fn tell(output: &OutputOptions, phases: &[(&'static str, Counts)], line: &str) {
+    if output.stats {
         ui::eprint(&Text::lines(&stats_text(phases)));
     }
-    if !context.screen.is_quiet {
+    if !output.screen.is_quiet {
         ui::tell(line);
     }
 }
@@ -175,12 +176,12 @@ impl BuildSummary {
     }
 
     /// Writes the summary: one line for people, or JSON.
-    pub fn tell(&self, context: &Workspace, graph: &Graph) {
-        if context.json {
+    pub fn tell(&self, output: &OutputOptions, graph: &Graph) {
+        if output.json {
             ui::print_json(&self.json(graph));
             return;
         }
-        tell(context, &self.phases, &summary_line(&self.summary));
+        tell(output, &self.phases, &summary_line(&self.summary));
     }
 
     fn json(&self, graph: &Graph) -> serde_json::Value {

@@ -104,7 +104,7 @@ pub fn cache(context: &Workspace, args: &CacheArgs) -> Result<u8> {
             (text, serde_json::json!({ "read": read, "removed": bad }))
         }
     };
-    match context.json {
+    match context.output.json {
         true => ui::print_json(&json),
         false => ui::print_line(text),
     }

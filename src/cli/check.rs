@@ -36,9 +36,9 @@ fn trace(context: &mut Workspace, targets: &[String]) -> Result<u8> {
     };
     let report = build_command::run(context, project, root, &roots, &options, None)?;
     let summary = &report.summary;
-    match context.json {
+    match context.output.json {
         true => ui::print_json(&answer(summary)),
-        false => ui::print(&told(context.screen, summary)),
+        false => ui::print(&told(context.output.screen, summary)),
     }
     let is_any = summary.findings.values().any(|found| !found.is_empty());
     match summary.is_ok() {

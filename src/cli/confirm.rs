@@ -3,9 +3,9 @@
 //! Whether it must be asked is decided in `deploy`; here is whom to ask: the command
 //! line, the plan that was read, or the person at the terminal.
 
-use super::workspace::Workspace;
 use crate::build::model::Environment;
 use crate::cli::ui;
+use crate::cli::ui::OutputOptions;
 use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::Progress;
@@ -62,16 +62,16 @@ impl ConsentArgs {
 
 /// Asks the person at the terminal whether all of this may be lost; an error is a no.
 pub(super) fn ask(
-    context: &Workspace,
+    output: &OutputOptions,
     environment: &str,
     all: &[Destruction],
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<()> {
-    if !ui::is_person() || context.json {
+    if !ui::is_person() || output.json {
         return Err(unconfirmed(environment, all));
     }
-    let text = ui::plan_view::question(context.screen, all);
+    let text = ui::plan_view::question(output.screen, all);
     let mut answer = None;
     progress.suspend(&mut || answer = ui::ask(&text, cancel));
     match answer {

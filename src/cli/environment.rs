@@ -247,10 +247,10 @@ impl EnvironmentRun<'_> {
                 None,
             )?;
             if !report.summary.is_ok() {
-                report.tell(self.context, &self.project.graph);
+                report.tell(&self.context.output, &self.project.graph);
                 return Ok(report.exit_code(self.context));
             }
-            if !self.context.json && !self.context.screen.is_quiet {
+            if !self.context.output.json && !self.context.output.screen.is_quiet {
                 ui::tell(super::build_summary::summary_line(&report.summary));
             }
             made = report.summary.made;
@@ -325,10 +325,10 @@ impl EnvironmentRun<'_> {
         let made = BTreeMap::new();
         self.with_request(&[], &made, way, |request, progress, cancel| {
             let plan = deploy::plan_rollback(request, progress, cancel)?;
-            match self.context.json {
+            match self.context.output.json {
                 true => ui::print_json(&to_json(&plan)?),
                 false => ui::print(&ui::rollback_view::text(
-                    self.context.screen,
+                    self.context.output.screen,
                     &plan,
                     is_forced,
                 )),
@@ -364,7 +364,7 @@ impl EnvironmentRun<'_> {
         let roots = self.needs()?;
         let (made, open) =
             query::fresh_outputs(self.context, self.project, self.root.to_owned(), &roots)?;
-        if !self.context.json {
+        if !self.context.output.json {
             for line in &open {
                 ui::print(line);
             }
@@ -379,9 +379,9 @@ impl EnvironmentRun<'_> {
             if let Some(id) = roots.iter().find(|id| !made.contains_key(id)) {
                 plan.ask_again_here(self.project.graph.name(*id));
             }
-            match self.context.json {
+            match self.context.output.json {
                 true => ui::print_json(&to_json(&plan)?),
-                false => ui::print(&ui::plan_view::plan_text(self.context.screen, &plan)),
+                false => ui::print(&ui::plan_view::plan_text(self.context.output.screen, &plan)),
             }
             if let Some(error) = deploy::unwritable(&plan) {
                 return Err(error);
@@ -440,8 +440,9 @@ impl EnvironmentRun<'_> {
         let is_confirmed = consent.is_confirmed || way.saved.is_some_and(PlanFile::is_confirmed);
         let name = &self.environment.name;
         let saved = way.saved.map(|s| &s.body);
-        let tz = self.context.var("TZ").and_then(|tz| tz.into_string().ok());
-        let variable = |name: &str| self.context.var(name);
+        let env = &self.context.env;
+        let tz = env.var("TZ").and_then(|tz| tz.into_string().ok());
+        let variable = |name: &str| env.var(name);
         let request = DeployRequest {
             project: self.project,
             environment: self.environment,
@@ -460,7 +461,7 @@ impl EnvironmentRun<'_> {
             },
             purpose: self.purpose(),
             operator: Operator {
-                who: self.context.operator(),
+                who: env.operator(),
                 clock: ZoneClock {
                     now: &Workspace::now_s,
                     tz: tz.as_deref(),
@@ -479,7 +480,7 @@ impl EnvironmentRun<'_> {
                 overrides: consent.overrides,
                 confirm: &|all| match is_confirmed {
                     true => Ok(()),
-                    false => confirm::ask(self.context, name, all, &progress, &cancel),
+                    false => confirm::ask(&self.context.output, name, all, &progress, &cancel),
                 },
                 except: way.except.to_vec(),
                 promoted: self.promoted.clone(),
@@ -558,7 +559,7 @@ impl EnvironmentRun<'_> {
     }
 
     pub(super) fn tell_outcome(&self, outcome: &deploy::DeployOutcome) {
-        if self.context.json {
+        if self.context.output.json {
             if let Ok(json) = to_json(outcome) {
                 ui::print_json(&json);
             }
@@ -567,7 +568,7 @@ impl EnvironmentRun<'_> {
         for url in &outcome.urls {
             ui::print_line(url);
         }
-        if !self.context.screen.is_quiet {
+        if !self.context.output.screen.is_quiet {
             let line = ui::plan_view::outcome_line(&self.environment.name, outcome);
             ui::tell(line);
         }

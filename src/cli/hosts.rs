@@ -82,7 +82,7 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     if args.accept {
         context.prepare_state()?;
     }
-    let variable = |name: &str| context.var(name);
+    let variable = |name: &str| context.env.var(name);
     let connection = connection_options(context, project, args.accept, &variable)?;
     let asking = ping::Asking {
         root: &root,
@@ -95,9 +95,9 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     connection.machines.keep()?;
     let is_named = |title: &String| titles.contains(title);
     facts.retain(|f| plain.contains(&f.host) || f.why.is_some() || f.roles.iter().any(is_named));
-    match context.json {
+    match context.output.json {
         true => ui::print_json(&to_json(&facts)?),
-        false => ui::print(&ui::host_tables::hosts_text(context.screen, &facts)),
+        false => ui::print(&ui::host_tables::hosts_text(context.output.screen, &facts)),
     }
     Ok(match facts.iter().all(|f| f.is_reachable) {
         true => EXIT_OK,
@@ -116,7 +116,7 @@ pub(super) fn connection_options<'a>(
     let machines = KnownMachines::read(context.machines_file(is_kept));
     Ok(ConnectionOptions {
         control_dir: context.control_dir()?,
-        ssh: context.ssh(),
+        ssh: context.env.ssh(),
         secret_vars: secrets::variables(project),
         variable,
         machines: Arc::new(machines),
@@ -194,9 +194,12 @@ pub fn status(context: &mut Workspace, args: &StatusArgs) -> Result<u8> {
         };
         job.with_request(&roots, &made, way, |request, _, cancel| {
             let hosts = deploy::status(request, args.deep, &NullProgress, cancel)?;
-            match job.context.json {
+            match job.context.output.json {
                 true => ui::print_json(&to_json(&hosts)?),
-                false => ui::print(&ui::host_tables::status_text(job.context.screen, &hosts)),
+                false => ui::print(&ui::host_tables::status_text(
+                    job.context.output.screen,
+                    &hosts,
+                )),
             }
             Ok(EXIT_OK)
         })
@@ -216,10 +219,10 @@ pub fn history(context: &mut Workspace, args: &HistoryArgs) -> Result<u8> {
             let mut history = deploy::history(request, args.limit, &NullProgress, cancel)?;
             let more = history.runs.len().saturating_sub(args.limit);
             history.runs.truncate(args.limit);
-            match job.context.json {
+            match job.context.output.json {
                 true => ui::print_json(&to_json(&history)?),
                 false => ui::print(&ui::host_tables::history_text(
-                    job.context.screen,
+                    job.context.output.screen,
                     &history,
                     more,
                 )),

@@ -9,6 +9,7 @@ use super::confirm::Confirmations;
 use super::environment::{EnvironmentRun, RunOptions, on_call, to_json};
 use super::workspace::Workspace;
 use crate::cli::ui;
+use crate::cli::ui::OutputOptions;
 use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_OK, Error, Result, plural};
 use crate::core::progress::Progress;
@@ -79,9 +80,9 @@ pub(super) fn abandon(job: &EnvironmentRun<'_>, scope: &str, reason: &str) -> Re
     let made = BTreeMap::new();
     job.with_request(&[], &made, way, |request, progress, cancel| {
         let done = lease::abandon(request, scope, reason, progress, cancel)?;
-        if job.context.json {
+        if job.context.output.json {
             ui::print_json(&to_json(&done)?);
-        } else if !job.context.screen.is_quiet {
+        } else if !job.context.output.screen.is_quiet {
             for (host, file) in &done.abandoned {
                 ui::tell(format!(
                     "{}: `{scope}` is abandoned on host `{host}`; its `leave` command is kept in {file}",
@@ -112,9 +113,9 @@ pub(super) fn remove_orphans(job: &EnvironmentRun<'_>, consent: &Confirmations) 
     let roots = job.needs()?;
     job.with_request(&roots, &made, way, |request, progress, cancel| {
         let ended = lease::remove_orphans(request, progress, cancel)?;
-        if job.context.json {
+        if job.context.output.json {
             ui::print_json(&to_json(&ended)?);
-        } else if !job.context.screen.is_quiet {
+        } else if !job.context.output.screen.is_quiet {
             if ended.is_empty() {
                 ui::tell(format!(
                     "{}: no service is an orphan on the hosts of the environment",
@@ -148,15 +149,19 @@ fn on_leases(
     on_call(context, words, |job| {
         job.with_request(&[], &BTreeMap::new(), way, |request, progress, cancel| {
             let (done, what) = act(request, progress, cancel)?;
-            tell(job.context, &done, &format!("{}: {what}", request.purpose))
+            tell(
+                &job.context.output,
+                &done,
+                &format!("{}: {what}", request.purpose),
+            )
         })
     })
 }
 
-fn tell(context: &Workspace, done: &Locked, line: &str) -> Result<u8> {
-    if context.json {
+fn tell(output: &OutputOptions, done: &Locked, line: &str) -> Result<u8> {
+    if output.json {
         ui::print_json(&to_json(done)?);
-    } else if !context.screen.is_quiet {
+    } else if !output.screen.is_quiet {
         let hosts = done.hosts.len();
         let on = match hosts {
             0 => String::new(),

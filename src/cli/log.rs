@@ -107,7 +107,7 @@ fn of_last_run(context: &mut Workspace, words: &[String]) -> Result<u8> {
         };
         let path = log_of_environment(state_dir, &job.environment.name, values);
         if let Some(text) = log_at(&path)? {
-            ui::print_log(job.context.screen, &text).context("read", &path)?;
+            ui::print_log(job.context.output.screen, &text).context("read", &path)?;
         }
         Ok(EXIT_OK)
     })
@@ -133,7 +133,7 @@ fn of_hosts(context: &mut Workspace, args: &LogArgs) -> Result<u8> {
             ..RunOptions::default()
         };
         job.with_request(&roots, &made, way, |request, progress, cancel| {
-            let (screen, is_json) = (job.context.screen, job.context.json);
+            let (screen, is_json) = (job.context.output.screen, job.context.output.json);
             let tell = |line: &DedupLine| {
                 ui::print(&match is_json {
                     true => ui::log_view::json(line),
@@ -185,7 +185,7 @@ fn of_targets(context: &mut Workspace, names: &[String]) -> Result<u8> {
         };
         answers.push((name, end, log));
     }
-    if context.json {
+    if context.output.json {
         return print_json(&answers);
     }
     // One target: exactly what it printed. Several, or all: headed, and only a line each
@@ -196,7 +196,7 @@ fn of_targets(context: &mut Workspace, names: &[String]) -> Result<u8> {
             ui::print_line(format!("{name}  ({end})"));
         }
         if let Some(log) = log.as_ref().filter(|_| !names.is_empty()) {
-            let shown = ui::print_log(context.screen, log);
+            let shown = ui::print_log(context.output.screen, log);
             shown.context("read the log of", Path::new(name))?;
         }
     }

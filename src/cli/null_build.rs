@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::process_env::ProcessEnv;
 use super::workspace::Workspace;
 use super::workspace_lock::WorkspaceLock;
 use crate::build::build_log::BuildLog;
@@ -38,18 +39,18 @@ impl WorkspaceSnapshot {
             return Ok(None);
         }
         let lock = context.lock(&state_dir)?;
-        Ok(Some(Self::under(lock, context, &root, Some(graph))))
+        Ok(Some(Self::under(lock, &context.env, &root, Some(graph))))
     }
 
     /// Looks at a checkout that is locked.
     pub fn under(
         lock: WorkspaceLock,
-        context: &Workspace,
+        env: &ProcessEnv,
         root: &Path,
         graph: Option<crate::core::storage::Checksum>,
     ) -> Self {
         let skew_ns = lock.skew_ns();
-        let env = |name: &str| context.var(name);
+        let env = |name: &str| env.var(name);
         let state_dir = Workspace::state_dir(root);
         let mut snapshot = graph.and_then(|graph| Snapshot::load(root, &state_dir, &graph, &env));
         let looking = trace::phase("look");
@@ -125,7 +126,7 @@ impl WorkspaceSnapshot {
         let (records_len, _) = records.since(u64::MAX);
         drawing.save(
             &self.state_dir,
-            basis(graph, context, inspector),
+            basis(graph, &context.env, inspector),
             records_len,
         )
     }
@@ -133,7 +134,7 @@ impl WorkspaceSnapshot {
 
 fn basis(
     graph: crate::core::storage::Checksum,
-    context: &Workspace,
+    env: &ProcessEnv,
     of: &StalenessChecker<'_>,
 ) -> SnapshotKey {
     let inherited = of.graph.targets().flat_map(|(_, target)| {
@@ -143,7 +144,7 @@ fn basis(
     let mut names: Vec<&String> = inherited.map(|(name, _)| name).collect();
     names.sort_unstable();
     names.dedup();
-    let value = |name: &String| snapshot::digest_of(context.var(name));
+    let value = |name: &String| snapshot::digest_of(env.var(name));
     SnapshotKey {
         root: snapshot::root_hash(of.digests.root()),
         graph,

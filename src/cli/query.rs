@@ -122,7 +122,7 @@ fn inspect<T>(
     let runner = Arc::new(Runner::default());
     let cancel = Cancel::default();
     let _listener = SignalListener::of_runner(&runner, cancel.clone())?;
-    let env = |name: &str| -> Option<OsString> { context.var(name) };
+    let env = |name: &str| -> Option<OsString> { context.env.var(name) };
     let version = project.version.as_ref();
     let mut inspector = StalenessChecker::new(
         &project.graph,
@@ -178,7 +178,7 @@ pub fn list(context: &mut Workspace, how: How) -> Result<u8> {
     let all: Vec<TargetId> = project.graph.targets().map(|(id, _)| id).collect();
     let mut answers = survey(context, project, root, &all, how)?;
     answers.sort_by_key(|a| a.id);
-    if context.json {
+    if context.output.json {
         let environments: Vec<Value> = project.environments.iter().map(environment_json).collect();
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
         ui::print_json(
@@ -186,7 +186,7 @@ pub fn list(context: &mut Workspace, how: How) -> Result<u8> {
         );
         return Ok(EXIT_OK);
     }
-    let screen = context.screen;
+    let screen = context.output.screen;
     let width = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0).min(40);
     let name_width = width(
         &mut answers
@@ -234,7 +234,7 @@ pub fn status(context: &mut Workspace, names: &TargetArgs) -> Result<u8> {
     let (context, project) = context.with_project()?;
     let roots = find(project, &names.targets)?;
     let answers = survey(context, project, root, &roots, names.how)?;
-    if context.json {
+    if context.output.json {
         let targets: Vec<Value> = answers.iter().map(|a| a.json(&project.graph)).collect();
         ui::print_json(&json!({ "targets": targets }));
         return Ok(EXIT_OK);
@@ -244,10 +244,10 @@ pub fn status(context: &mut Workspace, names: &TargetArgs) -> Result<u8> {
     for answer in &answers {
         fresh += usize::from(answer.word() == "fresh");
         unknown += usize::from(answer.word() == "unknown");
-        if answer.word() == "fresh" && !context.screen.is_verbose {
+        if answer.word() == "fresh" && !context.output.screen.is_verbose {
             continue;
         }
-        text += lines(context.screen, &project.graph, answer, 1);
+        text += lines(context.output.screen, &project.graph, answer, 1);
     }
     let stale = answers.len() - fresh - unknown;
     let rest = match unknown {
@@ -313,7 +313,7 @@ pub fn hash(context: &mut Workspace, args: &HashArgs) -> Result<u8> {
     let named: Vec<_> = named
         .map(|(id, key)| (&project.graph.target(*id).name, key.hex()))
         .collect();
-    match (context.json, named.as_slice()) {
+    match (context.output.json, named.as_slice()) {
         (true, _) => {
             let map: serde_json::Map<_, _> = named
                 .iter()
@@ -340,7 +340,7 @@ pub fn plan_targets(context: &mut Workspace, targets: &[String], how: How) -> Re
     let (context, project) = context.with_project()?;
     let roots = find(project, targets)?;
     let answers = survey(context, project, root, &roots, how)?;
-    if context.json {
+    if context.output.json {
         let open = answers.iter().filter(|a| a.word() != "fresh");
         let open: Vec<Value> = open.map(|a| a.json(&project.graph)).collect();
         ui::print_json(&json!({ "would_run": open }));
@@ -361,13 +361,13 @@ pub fn plan_targets(context: &mut Workspace, targets: &[String], how: How) -> Re
             "unknown" => unknown += 1,
             verb => counts[usize::from(verb == "may run")] += 1,
         }
-        let verb = context.screen.paint(NAME, format_args!("{verb:>8}"));
+        let verb = context.output.screen.paint(NAME, format_args!("{verb:>8}"));
         let name = &project.graph.target(answer.id).name;
         let reasons = answer.reasons(&project.graph);
         let reason = reasons
             .first()
             .map_or("", |r| r.lines().next().unwrap_or(""));
-        text.line(verb + " " + name + "  " + context.screen.paint(DIM, reason));
+        text.line(verb + " " + name + "  " + context.output.screen.paint(DIM, reason));
     }
     let fresh = answers.len() - counts[0] - counts[1] - unknown;
     let rest = match unknown {
@@ -397,7 +397,7 @@ pub fn check(context: &mut Workspace) -> Result<u8> {
     context.load_anew()?;
     let (context, project) = context.with_project()?;
     let (targets, environments) = (project.graph.len(), project.environments.len());
-    match context.json {
+    match context.output.json {
         true => {
             ui::print_json(&json!({ "ok": true, "targets": targets, "environments": environments }))
         }
@@ -434,7 +434,7 @@ pub fn fresh_outputs(
     for answer in survey(context, project, root, roots, How::default())? {
         match &answer.verdict {
             Ok(Verdict::Fresh(m)) => drop(made.insert(answer.id, m.clone().unwrap_or_default())),
-            _ => open.push(lines(context.screen, &project.graph, &answer, 1)),
+            _ => open.push(lines(context.output.screen, &project.graph, &answer, 1)),
         }
     }
     Ok((made, open))

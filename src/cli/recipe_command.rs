@@ -21,7 +21,7 @@ pub fn recipe(context: &mut Workspace, args: &RecipeArgs) -> Result<u8> {
             let names = recipes.names().filter(|name| !recipes.is_broken(name));
             let all: Vec<_> = names.filter_map(found).collect();
             let broken: Vec<&str> = recipes.broken().collect();
-            let text = recipe_view::list_text(context.screen, &all, &broken);
+            let text = recipe_view::list_text(context.output.screen, &all, &broken);
             (text, recipe_view::list_json(&all, &broken))
         }
         Some(name) if recipes.is_broken(name) => {
@@ -37,11 +37,11 @@ pub fn recipe(context: &mut Workspace, args: &RecipeArgs) -> Result<u8> {
                 });
             };
             let drivers = recipes.with_drivers(recipe.0);
-            let text = recipe_view::text(context.screen, recipe, &drivers);
+            let text = recipe_view::text(context.output.screen, recipe, &drivers);
             (text, recipe_view::json(recipe, &drivers))
         }
     };
-    match context.json {
+    match context.output.json {
         true => ui::print_json(&json),
         false => ui::print(&text),
     }

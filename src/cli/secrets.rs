@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 
+use super::process_env::ProcessEnv;
 use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::command::render_plain;
@@ -49,7 +50,7 @@ pub fn load(
     let vars = variables(project);
     let mut found = BTreeMap::new();
     for (name, secret) in wanted {
-        let value = value(context, root, name, secret, &vars).map_err(|error| {
+        let value = value(&context.env, root, name, secret, &vars).map_err(|error| {
             let at = project.sources.locate(secret.place);
             error.note("declared", at)
         })?;
@@ -111,7 +112,7 @@ pub fn variables(project: &Project) -> Vec<OsString> {
 }
 
 fn value(
-    context: &Workspace,
+    env: &ProcessEnv,
     root: &Path,
     name: &str,
     secret: &model::Secret,
@@ -119,7 +120,7 @@ fn value(
 ) -> Result<Vec<u8>> {
     let no = |what: String| Error::usage(format!("there is no secret `{name}`: {what}"));
     let mut bytes = match &secret.from {
-        SecretFrom::Env(var) => match context.var(var) {
+        SecretFrom::Env(var) => match env.var(var) {
             Some(value) => return Ok(value.into_encoded_bytes()),
             None => return Err(no(format!("the variable `{var}` is not set"))),
         },
@@ -205,7 +206,7 @@ fn printed(program: &mut std::process::Command) -> Result<io::Result<(ExitStatus
 
 /// Returns the key of the user's keyed hashes; it is made when it is wanted first.
 fn seal(context: &Workspace) -> Result<SecretHasher> {
-    let dir = context.user_state_dir().ok_or_else(|| {
+    let dir = context.env.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep the key of secrets in")
             .help("set `XDG_STATE_HOME` or `HOME`")
     })?;

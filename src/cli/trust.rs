@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::process_env;
 use super::state_dir::StateDirAccess;
 use super::workspace::Workspace;
 use crate::build::cache::local::LocalStore;
@@ -48,7 +49,7 @@ pub struct TrustArgs {
 pub fn trust(context: &Workspace, args: &TrustArgs) -> Result<u8> {
     let Some(dir) = &args.dir else {
         let trusted = context.trusted();
-        match context.json {
+        match context.output.json {
             true => {
                 let shown = |dir: &PathBuf| dir.to_string_lossy().into_owned();
                 let dirs: Vec<String> = trusted.iter().map(shown).collect();
@@ -78,12 +79,12 @@ pub fn trust(context: &Workspace, args: &TrustArgs) -> Result<u8> {
                 .help("name its Releasefile with `-f`"),
         );
     }
-    let state = context.user_state_dir().ok_or_else(|| {
+    let state = context.env.user_state_dir().ok_or_else(|| {
         Error::usage("there is no home directory to keep trust in")
             .help("set `XDG_STATE_HOME` or `HOME`")
     })?;
     let is_changed = change(context, &state, &dir, args.remove)?;
-    if !context.screen.is_quiet {
+    if !context.output.screen.is_quiet {
         let shown = fs::shown(dir.as_os_str());
         ui::tell(match (args.remove, is_changed) {
             (false, true) => format!("`{shown}` is trusted"),
@@ -157,7 +158,7 @@ impl Workspace {
     /// Returns the directories that the user has allowed.
     fn trusted(&self) -> &BTreeSet<PathBuf> {
         self.trusted.get_or_init(|| {
-            let state = self.user_state_dir();
+            let state = self.env.user_state_dir();
             state.map_or_else(BTreeSet::new, |state| load(self, &state))
         })
     }
@@ -363,7 +364,7 @@ fn reason(why: Unsafe) -> String {
 
 /// Returns a user for people, by name where the system knows one.
 fn user(uid: u32) -> String {
-    match Workspace::id(&["-nu", &uid.to_string()]) {
+    match process_env::id(&["-nu", &uid.to_string()]) {
         Some(name) => format!("user `{name}` (uid {uid})"),
         None => format!("uid {uid}"),
     }

@@ -62,6 +62,17 @@ pub struct TermOptions {
     pub width: usize,
 }
 
+/// What a command writes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputOptions {
+    /// How to talk to a person.
+    pub screen: TermOptions,
+    /// Answer as JSON.
+    pub json: bool,
+    /// Say at the end how much was done.
+    pub stats: bool,
+}
+
 /// `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ColorChoice {

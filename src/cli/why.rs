@@ -8,6 +8,7 @@ use super::workspace::Workspace;
 use crate::build::build_log::{BuildLog, TargetRecord};
 use crate::build::digest::FileHasher;
 use crate::build::graph::{CacheScope, Graph, Target};
+use crate::cli::ui::TermOptions;
 use crate::cli::ui::{self, DIM, NAME, Text, shown_time};
 use crate::core::error::{EXIT_OK, Result};
 use crate::core::fs::{self, RepoPath};
@@ -42,7 +43,7 @@ pub fn why(context: &mut Workspace, args: &WhyArgs) -> Result<u8> {
             .then(|| Shared::of(target, records.get(&target.name).as_ref(), &digests))
             .transpose()
     };
-    if context.json {
+    if context.output.json {
         let mut targets = Vec::new();
         for answer in &answers {
             let mut target = answer.json(graph);
@@ -58,9 +59,9 @@ pub fn why(context: &mut Workspace, args: &WhyArgs) -> Result<u8> {
     for answer in &answers {
         let is_named = roots.contains(&answer.id);
         if answer.word() != "fresh" {
-            text += lines(context.screen, graph, answer, 20);
+            text += lines(context.output.screen, graph, answer, 20);
         } else if is_named {
-            text.line(fresh_line(context, graph, answer, &records));
+            text.line(fresh_line(context.output.screen, graph, answer, &records));
         }
         if let Some(shared) = shared(answer)? {
             text.line(format_args!("         {}", shared.line(&digests)));
@@ -71,7 +72,7 @@ pub fn why(context: &mut Workspace, args: &WhyArgs) -> Result<u8> {
 }
 
 fn fresh_line(
-    context: &Workspace,
+    screen: TermOptions,
     graph: &Graph,
     answer: &TargetReport,
     records: &BuildLog,
@@ -94,7 +95,6 @@ fn fresh_line(
         }
         None => String::from("nothing of its own to run"),
     };
-    let screen = context.screen;
     let name = screen.paint(NAME, &target.name);
     painted(screen, answer) + "  " + name + "  " + screen.paint(DIM, since)
 }

@@ -1,7 +1,7 @@
 //! Where things are: root, state, cache, environment; and the loaded Releasefile.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::build::digest::Digest;
 use crate::build::manifest_cache::{self, ManifestKey, SourceStamps};
 use crate::build::model::Project;
 use crate::build::releasefile::{self, LoadRequest};
-use crate::cli::ui::{self, TermOptions};
+use crate::cli::ui::{self, OutputOptions, TermOptions};
 use crate::core::diagnostics::{Diagnostic, SourceMap};
 use crate::core::error::{EXIT_FAILED, EXIT_USAGE, Error, IoContext, Result};
 use crate::core::fs::{self, Owners, STATE_DIR, Signature, Unsafe};
@@ -20,10 +20,11 @@ use crate::core::storage::Checksum;
 use crate::deploy::Recipes;
 use crate::deploy::remote::known_machines;
 
+use super::Global;
+use super::process_env::ProcessEnv;
 use super::state_dir::StateDir;
 use super::trust::{self, refusal};
 use super::workspace_lock::{self, WorkspaceLock};
-use super::{Global, temporary};
 
 /// Name of the file that declares a project.
 pub const RELEASEFILE: &str = "Releasefile.kdl";
@@ -32,12 +33,10 @@ pub const RELEASEFILE: &str = "Releasefile.kdl";
 pub struct Workspace {
     /// Directory the command works in, absolute.
     pub dir: PathBuf,
-    /// How to talk.
-    pub screen: TermOptions,
-    /// Answer as JSON.
-    pub json: bool,
-    /// Say at the end how much was done.
-    pub stats: bool,
+    /// What is written, and how.
+    pub output: OutputOptions,
+    /// The variables of the environment.
+    pub env: ProcessEnv,
     /// The users that count as this one.
     pub owners: Owners,
     /// Whether commands of a target or a step were started: set by the display.
@@ -51,7 +50,6 @@ pub struct Workspace {
     /// Whether `--hosts` named the file of hosts, and not a saved plan.
     pub(super) is_hosts_file_named: bool,
     vars: BTreeMap<String, String>,
-    env: BTreeMap<String, OsString>,
     state: OnceLock<StateDir>,
     located: Option<ManifestLocation>,
     loaded: OnceLock<Loaded>,
@@ -94,14 +92,11 @@ pub fn bare_screen() -> TermOptions {
 impl Workspace {
     /// Reads the environment and the current directory.
     pub fn new(global: &Global) -> Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads them")]
-        let (env, here) = (std::env::vars_os(), std::env::current_dir());
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
+        let here = std::env::current_dir();
         let here = here.context("find", Path::new("the current directory"))?;
-        let env: BTreeMap<String, OsString> = env
-            .filter_map(|(n, v)| Some((n.into_string().ok()?, v)))
-            .collect();
-        let env = temporary::with_usable_dir(env, global.quiet);
-        let no_color = env.get("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let env = ProcessEnv::read(global.quiet);
+        let no_color = env.own_var("NO_COLOR").is_some();
         let dir = match &global.directory {
             // As if started there: what `..` and links stand for is not above it.
             Some(dir) => {
@@ -131,19 +126,22 @@ impl Workspace {
             // A second subscriber can only come from a test; the first one stays.
             let _ = log.with_max_level(level).with_target(false).try_init();
         }
+        let sudo_uid = env.var("SUDO_UID");
         Ok(Self {
             file: global.file.as_ref().map(|f| dir.join(f)),
             named_dir: global.directory.as_ref().map(|_| dir.clone()),
             hosts_file: global.hosts.as_ref().map(|f| dir.join(f)),
             is_hosts_file_named: true,
-            owners: Owners::new(env.get("SUDO_UID").and_then(|uid| uid.to_str())),
+            owners: Owners::new(sudo_uid.as_deref().and_then(OsStr::to_str)),
             has_started: Arc::default(),
             trusted: OnceLock::new(),
             state: OnceLock::new(),
             dir,
-            screen,
-            json: global.json,
-            stats: global.stats,
+            output: OutputOptions {
+                screen,
+                json: global.json,
+                stats: global.stats,
+            },
             vars: super::variables(&global.vars)?,
             env,
             located: None,
@@ -159,21 +157,6 @@ impl Workspace {
             EXIT_USAGE if self.has_started.load(Ordering::Relaxed) => EXIT_FAILED,
             code => code,
         }
-    }
-
-    /// Returns a variable of the environment.
-    pub fn var(&self, name: &str) -> Option<OsString> {
-        self.env.get(name).cloned()
-    }
-
-    /// Returns a variable that is for `rel`; an empty one is as good as none.
-    pub fn own_var(&self, name: &str) -> Option<OsString> {
-        self.var(name).filter(|value| !value.is_empty())
-    }
-
-    /// Returns the `ssh` to run.
-    pub fn ssh(&self) -> OsString {
-        self.own_var("REL_SSH").unwrap_or_else(|| "ssh".into())
     }
 
     /// Returns the checked Releasefile, loading it when asked first.
@@ -234,31 +217,15 @@ impl Workspace {
         root.join(STATE_DIR)
     }
 
-    /// Returns the directory of the user's own state; it need not exist.
-    pub fn user_state_dir(&self) -> Option<PathBuf> {
-        let absolute = |name: &str| {
-            let dir = self.var(name).map(PathBuf::from);
-            dir.filter(|d| d.is_absolute())
-        };
-        let state = absolute("XDG_STATE_HOME");
-        let state = state.or_else(|| Some(absolute("HOME")?.join(".local/state")));
-        Some(state?.join("rel"))
-    }
-
     /// Returns the directory of the user's cache.
     pub fn cache_dir(&self) -> Result<PathBuf> {
-        let absolute = |name: &str| {
-            self.var(name)
-                .map(PathBuf::from)
-                .filter(|p| p.is_absolute())
-        };
-        if let Some(dir) = self.own_var("REL_CACHE_DIR") {
+        if let Some(dir) = self.env.own_var("REL_CACHE_DIR") {
             return Ok(self.dir.join(dir));
         }
-        if let Some(dir) = absolute("XDG_CACHE_HOME") {
+        if let Some(dir) = self.env.absolute_path("XDG_CACHE_HOME") {
             return Ok(dir.join("rel"));
         }
-        match absolute("HOME") {
+        match self.env.absolute_path("HOME") {
             Some(home) => Ok(home.join(".cache/rel")),
             None => Err(
                 Error::usage("there is no home directory to keep a cache in")
@@ -290,30 +257,6 @@ impl Workspace {
         )]
         let now = SystemTime::now();
         now.duration_since(UNIX_EPOCH).unwrap_or_default()
-    }
-
-    /// Returns who is at work, for journals: `user@machine`.
-    pub fn operator(&self) -> String {
-        let user = self.var("USER").or_else(|| self.var("LOGNAME"));
-        let user = user.filter(|u| !u.is_empty());
-        let user = user.map_or_else(Self::user, |u| u.to_string_lossy().into_owned());
-        let name = rustix::system::uname();
-        format!("{user}@{}", name.nodename().to_string_lossy())
-    }
-
-    /// Returns the user that the operating system knows this process by.
-    pub fn user() -> String {
-        let number = || format!("uid-{}", rustix::process::getuid().as_raw());
-        Self::id(&["-un"]).unwrap_or_else(number)
-    }
-
-    /// Returns what `id` prints; `None` where it knows no user.
-    pub(super) fn id(args: &[&str]) -> Option<String> {
-        // It needs no variable, and one may hold a secret.
-        let mut id = std::process::Command::new("id");
-        let output = id.args(args).env_clear().output().ok()?;
-        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (output.status.success() && !name.is_empty()).then_some(name)
     }
 
     /// Returns the Releasefile: `-f`, or the nearest one upwards; and whether the user named it,
@@ -469,7 +412,7 @@ impl Workspace {
             self.broken = Some(recipe_sources);
             return Err(Error::mistakes(recipes.mistakes));
         }
-        if !self.screen.is_quiet {
+        if !self.output.screen.is_quiet {
             self.show(&loaded.warnings, &loaded.project.sources);
         }
         let sources = [&loaded.project.sources, &recipe_sources];
@@ -505,7 +448,7 @@ impl Workspace {
     }
 
     fn show(&self, mistakes: &[Diagnostic], sources: &SourceMap) {
-        ui::eprint(&self.screen.mistakes_text(mistakes, sources));
+        ui::eprint(&self.output.screen.mistakes_text(mistakes, sources));
     }
 
     /// Returns the recipes: the shipped ones, and the project's own over them.
@@ -527,7 +470,7 @@ impl Workspace {
     /// may not be longer than about 100 bytes.
     pub fn control_dir(&self) -> Result<PathBuf> {
         use std::os::unix::fs::MetadataExt;
-        let runtime = self.var("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let runtime = self.env.var("XDG_RUNTIME_DIR").map(PathBuf::from);
         let user = rustix::process::getuid().as_raw();
         // After `su` it can be that of another user, who can put other sockets there.
         let runtime = runtime.filter(|dir| {
