@@ -443,6 +443,7 @@ impl EnvironmentRun<'_> {
         let env = &self.context.env;
         let tz = env.var("TZ").and_then(|tz| tz.into_string().ok());
         let variable = |name: &str| env.var(name);
+        let connection = connection_options(self.context, self.project, way.is_logged, &variable)?;
         let request = DeployRequest {
             project: self.project,
             environment: self.environment,
@@ -467,12 +468,7 @@ impl EnvironmentRun<'_> {
                     tz: tz.as_deref(),
                 },
                 program: super::program(),
-                connection: connection_options(
-                    self.context,
-                    self.project,
-                    way.is_logged,
-                    &variable,
-                )?,
+                connection,
             },
             policy: DeployPolicy {
                 is_question: way.is_question,
