@@ -114,7 +114,7 @@ pub struct DeployPolicy<'a> {
     pub is_question: bool,
     /// All steps run.
     pub is_forced: bool,
-    /// Guards that are gone over.
+    /// Guards that are overridden.
     pub overrides: Overrides,
     /// Called with what a run would destroy, before its first change; an error stops it.
     pub confirm: &'a (dyn Fn(&[Destruction]) -> Result<()> + Sync),

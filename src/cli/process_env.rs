@@ -63,7 +63,7 @@ pub fn system_user() -> String {
     id(&["-un"]).unwrap_or_else(number)
 }
 
-/// Returns what `id` prints; `None` where it knows nobody.
+/// Returns what `id` prints; `None` where it knows no user.
 pub fn id(args: &[&str]) -> Option<String> {
     // It needs no variable, and one may hold a secret.
     let mut id = std::process::Command::new("id");

@@ -134,7 +134,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Returns the configuration of a jump host; whoever comes while it is asked for waits.
+    /// Returns the configuration of a jump host; a caller that comes while it is asked for waits.
     fn jump(&self, words: Vec<OsString>, cancel: &Cancel) -> Option<Vec<u8>> {
         let known = lock(&self.jumps).entry(words.clone()).or_default().clone();
         let ask = || resolved((self.ssh)(), &words, cancel);

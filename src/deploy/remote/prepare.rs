@@ -135,7 +135,7 @@ impl PreparedRun<'_> {
             if hosts.is_empty() || self.pool.lock(&wanted, progress, cancel)? {
                 return Ok(());
             }
-            // Somebody was there between the question and the lock: ask again, under it.
+            // Another run was there between the query and the lock: ask again, under it.
             self.seen = self.pool.query(&self.jobs, self.depth, cancel)?;
             self.decide(request)?;
         }

@@ -114,7 +114,7 @@ fn of<'a>(
 }
 
 impl PreparedRollback {
-    /// Finds the last release that left a way back, and asks what it would change.
+    /// Finds the last release that left a rollback, and asks what it would change.
     fn find(&mut self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<()> {
         let except = &request.policy.except;
         self.passed.clear();
@@ -176,7 +176,7 @@ impl PreparedRollback {
         }
     }
 
-    /// Asks the hosts what steps left for their way back, and what would become of each thing.
+    /// Asks the hosts what steps left for their rollback, and what would become of each thing.
     fn check_rollback(&self, request: &DeployRequest<'_>, cancel: &Cancel) -> Result<RollbackPlan> {
         let order = roll_back::backwards(&self.back.ran);
         let said = self.pool.try_each(&|host, member| {

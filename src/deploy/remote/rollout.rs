@@ -16,7 +16,7 @@ use crate::deploy::plan::{Plan, PlannedJob, PlannedStep, StepVerdict};
 use crate::deploy::protocol::program;
 use crate::deploy::remote::executor::{Executor, RunState};
 
-/// Hosts that failed and were taken back, while the others went on.
+/// Hosts that failed and were rolled back, while the others went on.
 #[derive(Debug, Default)]
 pub struct FailedHosts {
     hosts: Vec<(String, Box<Error>)>,

@@ -414,7 +414,7 @@ fn a_step_is_ended_by_its_own_number_only() {
         checkout: None,
     };
     let system = System::new(&connection_options(dir.path().to_owned()));
-    // The step took too long, and by the time that is told another one is at work.
+    // The step took too long, and by the time that is reported another one is at work.
     for (at, is_ended) in [(7, true), (8, false)] {
         let body = format!("echo {at} >\"$rel_tmp/at\"\nrel_emit start 7\nsleep 1");
         let system = std::sync::Arc::new(system.clone());

@@ -50,7 +50,7 @@ pub fn connection_options(control_dir: PathBuf) -> ConnectionOptions<'static> {
     }
 }
 
-/// Writes down what was told.
+/// Writes down what was reported.
 #[derive(Default)]
 pub struct Log(pub Mutex<Vec<String>>);
 

@@ -111,7 +111,7 @@ fn a_host_that_talks_nonsense_is_named() {
         "printf '\\036n0 data 99999999999\\n'",
     ] {
         let error = run(says, &Cancel::default());
-        assert_eq!(error.message, "host `h` sent what makes no sense");
+        assert_eq!(error.message, "host `h` sent an unexpected reply");
     }
 }
 
@@ -310,7 +310,7 @@ fn nothing_is_sent_to_a_machine_before_it_was_checked() {
         // The first time, and whatever is tried after it.
         for (again, tell) in [(what, tell), ("again", tell), ("call", TELLING[0].1)] {
             let error = tell(&mut session, &Cancel::default()).expect_err("is refused");
-            let message = "host `h` leads to another machine than before";
+            let message = "host `h` is another machine than before";
             assert_eq!(error.message, message, "{what} {again}");
         }
         drop(session);

@@ -112,7 +112,7 @@ impl Session {
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<()> {
         self.order("call", call.as_bytes(), cancel)?;
-        // Read to the end also when nobody wants it any more: the stream goes on behind.
+        // Read to the end also when it is not needed any more: the stream goes on behind.
         let (mut taken, mut end) = (Ok(()), Instant::now() + self.patience);
         loop {
             match self.next_until(end, cancel)? {
