@@ -305,7 +305,7 @@ fn run(args: Args, context: &mut Workspace) -> Result<u8> {
         Some(Subcommand::Trust(args)) => trust::trust(context, &args),
         Some(Subcommand::Init(args)) => init::init(context, &args),
         Some(Subcommand::Help(args)) => {
-            help_command::help(context, &args, Args::command().styles(styles()))
+            help_command::help(context.output, &args, Args::command().styles(styles()))
         }
         Some(Subcommand::Completions { shell }) => completions(context, shell),
         Some(Subcommand::Environment(_)) => match &args.call {

@@ -193,7 +193,7 @@ pub fn runbook(
     let candidates = world(request, &roots, None)?;
     let probes = candidates.probes()?;
     if is_offline {
-        return runbook::of(request, &hosts, &anybody.jobs()?, &probes, None);
+        return runbook::of(request, &hosts, &candidates.jobs()?, &probes, None);
     }
     let pool = open(request, &NullProgress, cancel)?;
     let roles = who_has_roles(request, &pool, cancel)?;

@@ -1,7 +1,6 @@
 //! `rel help`: help for a command, and the reference entry of a node of the Releasefile.
 
-use super::ui::{self, Text};
-use super::workspace::Workspace;
+use super::ui::{self, OutputOptions, Text};
 use crate::core::diagnostics::suggest;
 use crate::core::error::{EXIT_OK, Error, Result};
 
@@ -29,16 +28,16 @@ struct NodeEntry<'a> {
 ///
 /// # Errors
 /// Neither a command nor a node has the name.
-pub fn help(context: &Workspace, args: &HelpArgs, mut program: clap::Command) -> Result<u8> {
+pub fn help(output: OutputOptions, args: &HelpArgs, mut program: clap::Command) -> Result<u8> {
     program.build();
     let Some(name) = &args.name else {
-        print_help(context, &mut program);
+        print_help(output, &mut program);
         return Ok(EXIT_OK);
     };
     let entries: Vec<NodeEntry<'_>> = entries().collect();
     let named: Vec<&NodeEntry<'_>> = entries.iter().filter(|e| e.node == name).collect();
     let command = program.find_subcommand_mut(name);
-    if context.json {
+    if output.json {
         let nodes = named.iter().map(|entry| {
             serde_json::json!({ "node": entry.node, "title": entry.title, "text": entry.text })
         });
@@ -51,13 +50,13 @@ pub fn help(context: &Workspace, args: &HelpArgs, mut program: clap::Command) ->
     } else if command.is_some() || !named.is_empty() {
         let is_command = command.is_some();
         if let Some(command) = command {
-            print_help(context, command);
+            print_help(output, command);
         }
         for (i, entry) in named.iter().enumerate() {
             if is_command || i > 0 {
                 ui::print_line("");
             }
-            ui::print_line(context.screen.paint(ui::NAME, &entry.title));
+            ui::print_line(output.screen.paint(ui::NAME, &entry.title));
             ui::print(&Text::lines(&entry.text));
         }
         return Ok(EXIT_OK);
@@ -73,9 +72,9 @@ pub fn help(context: &Workspace, args: &HelpArgs, mut program: clap::Command) ->
     })
 }
 
-fn print_help(context: &Workspace, command: &mut clap::Command) {
+fn print_help(output: OutputOptions, command: &mut clap::Command) {
     let help = command.render_long_help();
-    ui::print(&match context.screen.color && ui::is_terminal() {
+    ui::print(&match output.screen.color && ui::is_terminal() {
         true => Text::printed(&help.ansi().to_string(), true),
         false => Text::lines(&help.to_string()),
     });

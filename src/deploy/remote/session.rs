@@ -300,6 +300,7 @@ impl Session {
         match &mut self.opening {
             Some(opening) if opening.is_untouched() && !questions.is_empty() => {
                 questions.clone_into(&mut opening.questions);
+                self.log_sent("ask", questions.as_bytes());
                 self.hello(cancel)?;
                 self.round_trips += 1;
             }
@@ -368,7 +369,7 @@ impl Session {
 
     /// Sends what the guard is to do, once it has answered and its machine was checked.
     fn order(&mut self, word: &str, text: &[u8], cancel: &Cancel) -> Result<()> {
-        tracing::debug!(host = self.name(), word, bytes = text.len(), "sent");
+        self.log_sent(word, text);
         let head = format!("{word} {}\n", text.len());
         self.order_with(&head, text, cancel)
     }
