@@ -25,6 +25,7 @@ mod check;
 mod confirm;
 mod environment;
 mod environment_args;
+mod environment_run;
 mod help_command;
 mod hosts;
 mod init;

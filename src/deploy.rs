@@ -23,16 +23,17 @@ use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{NullProgress, Progress};
 use crate::core::sync::unpoisoned;
+use crate::deploy::plan::Roles;
 use crate::deploy::plan::destroy::Destruction;
 use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards::{Overrides, WINDOW};
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::planner::PlanOptions;
-use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback_plan::RollbackPlan;
-use crate::deploy::plan::secret::{Redactor, SecretValue};
+use crate::deploy::plan::secret::SecretValue;
 use crate::deploy::plan::use_on_host::UseOnHost;
+use crate::deploy::plan::use_on_host::redactor;
 use crate::deploy::plan::{orphans, planner, roles};
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words;
@@ -393,7 +394,7 @@ fn known_roots(
 fn jobs(request: &DeployRequest<'_>, pool: &HostPool, holders: &Roles) -> Result<Vec<UseOnHost>> {
     let roots = pool.roots();
     let jobs = world(request, &roots, Some(holders))?.jobs()?;
-    pool.hide(&Redactor::of(&jobs));
+    pool.hide(&redactor(&jobs));
     Ok(jobs)
 }
 

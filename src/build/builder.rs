@@ -24,6 +24,7 @@ use crate::core::progress::{Event, Progress, Settled};
 use crate::core::sync::lock;
 use crate::core::trace;
 
+mod active_targets;
 mod build_target;
 mod checkout_path;
 mod discovered_inputs;

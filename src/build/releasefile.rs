@@ -30,6 +30,7 @@ mod cache_node;
 mod depfile_node;
 mod depth_limit;
 mod environment_node;
+mod gate_node;
 mod host_nodes;
 mod instances;
 mod limits;
@@ -317,7 +318,12 @@ fn graph(
             let scope = NameScope { world, axes };
             let before = found.count();
             let decoded = target::decode(one, name, &scope, names, found);
-            if !sums.add(one, &decoded, world.vars.text_bytes(), found) {
+            if !sums.add(
+                &one.name,
+                decoded.need_places.len(),
+                world.vars.text_bytes(),
+                found,
+            ) {
                 return None;
             }
             if found.count() > before {

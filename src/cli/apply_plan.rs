@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::built_artifacts::Artifacts;
 use super::confirm::{Confirmations, ConsentArgs};
-use super::environment::{EnvironmentRun, RunOptions, find_environment, params, to_json};
+use super::environment_run::{EnvironmentRun, RunOptions, find_environment, params, to_json};
 use super::process_env::system_user;
 use super::workspace::Workspace;
 use super::{query, secrets};

@@ -1,6 +1,6 @@
 //! `rel attach`: what goes on detached on the hosts of an environment.
 
-use super::environment::{RunOptions, on_call, to_json};
+use super::environment_run::{RunOptions, on_call, to_json};
 use super::query;
 use super::workspace::Workspace;
 use crate::cli::ui;

@@ -2,13 +2,11 @@
 //! nothing anywhere.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::environment::{RunOptions, on_call, to_json};
+use super::environment_run::{RunOptions, connection_options, on_call, to_json};
 use super::query::{self, TargetArgs};
 use super::resolve_args::unknown_name;
-use super::secrets;
 use super::signals::SignalListener;
 use super::workspace::Workspace;
 use crate::build::model::{Host, Project};
@@ -16,11 +14,9 @@ use crate::cli::ui;
 use crate::core::cancel::Cancel;
 use crate::core::error::{EXIT_FAILED, EXIT_OK, Error, Result};
 use crate::core::progress::NullProgress;
+use crate::deploy;
 use crate::deploy::plan::roles::{self, Probe};
-use crate::deploy::remote::destination::Variable;
-use crate::deploy::remote::known_machines::KnownMachines;
 use crate::deploy::remote::{ping, unanswered};
-use crate::deploy::{self, ConnectionOptions};
 
 #[derive(Debug, clap::Args)]
 pub struct HostsArgs {
@@ -102,24 +98,6 @@ pub fn hosts(context: &mut Workspace, args: &HostsArgs) -> Result<u8> {
     Ok(match facts.iter().all(|f| f.is_reachable) {
         true => EXIT_OK,
         false => EXIT_FAILED,
-    })
-}
-
-/// Returns how hosts are reached from here. The file of the machines that they are is one that can
-/// be written to, if `is_kept`.
-pub(super) fn connection_options<'a>(
-    context: &Workspace,
-    project: &Project,
-    is_kept: bool,
-    variable: &'a Variable<'a>,
-) -> Result<ConnectionOptions<'a>> {
-    let machines = KnownMachines::read(context.machines_file(is_kept));
-    Ok(ConnectionOptions {
-        control_dir: context.control_dir()?,
-        ssh: context.env.ssh(),
-        secret_vars: secrets::variables(project),
-        variable,
-        machines: Arc::new(machines),
     })
 }
 

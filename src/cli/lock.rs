@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::confirm::Confirmations;
-use super::environment::{EnvironmentRun, RunOptions, on_call, to_json};
+use super::environment_run::{EnvironmentRun, RunOptions, on_call, to_json};
 use super::workspace::Workspace;
 use crate::cli::ui;
 use crate::cli::ui::OutputOptions;

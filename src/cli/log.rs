@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 use super::Args;
-use super::environment::{RunOptions, log_path as log_of_environment, on_call};
+use super::environment_run::{RunOptions, log_path as log_of_environment, on_call};
 use super::query::existing_outputs;
 use super::resolve_args::find;
 use super::workspace::Workspace;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::build_command::BuildOptions;
 use super::confirm::ConsentArgs;
-use super::environment::{EnvironmentRun, on_call};
+use super::environment_run::{EnvironmentRun, on_call};
 use super::hosts::named;
 use super::workspace::Workspace;
 use crate::build::model::Host;

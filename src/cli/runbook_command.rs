@@ -1,6 +1,6 @@
 //! `rel runbook`: the procedure of an environment in words, as Markdown.
 
-use super::environment::{RunOptions, on_call};
+use super::environment_run::{RunOptions, on_call};
 use super::query;
 use super::workspace::Workspace;
 use crate::cli::ui;

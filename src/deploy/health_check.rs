@@ -426,7 +426,7 @@ mod tests {
         let wait = HealthCheck::port(address, Duration::from_millis(1), Duration::from_millis(10));
         let error = wait
             .wait_until_ok(&Cancel::default())
-            .expect_err("nobody listens");
+            .expect_err("no server listens");
         let tried = ("tried".to_owned(), "1 time".to_owned());
         assert!(error.facts.contains(&tried), "{:?}", error.facts);
     }

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod artifacts;
+mod axis_values;
 pub mod dependencies;
 pub mod destroy;
 pub mod diff;
@@ -42,7 +43,6 @@ use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::orphans::OrphanService;
 use crate::deploy::plan::other_detached::OtherDetached;
 use crate::deploy::plan::preconditions::HostFingerprint;
-use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback_checks::Objection;
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::plan::use_on_host::{ResolvedAction, ResolvedStep};
@@ -52,6 +52,9 @@ use crate::deploy::protocol::host_identity::HostIdentity;
 use crate::deploy::protocol::journal::{Attempt, Journal};
 use crate::deploy::protocol::lease_status::LeaseHolder;
 use crate::deploy::protocol::words::NOT_MADE;
+
+/// The hosts that have each role, in the order in which they are written.
+pub type Roles = BTreeMap<String, Vec<String>>;
 
 /// What one host said.
 #[derive(Clone, Debug, Default)]

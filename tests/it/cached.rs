@@ -102,7 +102,7 @@ fn a_target_may_stay_out_of_the_cache() {
 fn size_prune_and_verify() {
     let space = upper();
     assert_snapshot!(space.run(["cache", "size"]).ok(), @"[space]/cache  9.4 kB in 1 blob, 2 results");
-    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, none corrupt");
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, all intact");
     assert_snapshot!(space.run(["cache", "prune"]).fails(2), @"
     --- stderr
     error: `rel cache prune` needs a limit
@@ -158,7 +158,7 @@ fn corrupt_blobs_are_misses() {
     ");
     assert_eq!(space.read("build/out.txt"), "HELLO\n");
     // What was found to be wrong has been replaced; `verify` finds the rest.
-    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, none corrupt");
+    assert_snapshot!(space.run(["cache", "verify"]).ok(), @"3 files read, all intact");
     space.remove("build");
     let _ = space.build([]).ok();
     space.remove("build");

@@ -16,6 +16,7 @@ mod bad_hosts;
 mod bound;
 mod cached;
 mod cheats;
+mod circles;
 mod closed;
 mod data;
 mod depfile;

@@ -293,6 +293,7 @@ fn help_names_the_commands() {
       check        Report every error in the Releasefile and recipes
       trust        Trust a checkout or a cache that belongs to another user
       init         Write a starting Releasefile for the project in this directory
+      help         Show help for a command, or for a node of the Releasefile
       completions  Print a completion script for a shell
 
     Options:

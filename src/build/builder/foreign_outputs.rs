@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Builder;
-use super::undeclared_outputs::{FEW, LISTED_FOR, TOLD_MAX, Work};
+use super::active_targets::{ActiveTargets, FEW, LISTED_FOR, TOLD_MAX};
 use crate::build::build_log::TargetState;
 use crate::build::glob::{self, Glob};
 use crate::build::graph::{Pattern, Target, TargetId};
@@ -48,7 +48,7 @@ type Names = HashMap<OsString, bool>;
 #[derive(Default)]
 struct Owned {
     places: Vec<Place>,
-    then: Work,
+    then: ActiveTargets,
 }
 
 /// Whose commands ended since the places were looked at last.

@@ -10,9 +10,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::{Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Builder;
+use super::active_targets::{ActiveTargets, FEW, LISTED_FOR, TOLD_MAX, Turn};
 use super::foreign_outputs::Others;
 use crate::build::glob::{self, DirListing, EntryKind, OutputIndex};
 use crate::build::graph::{Output, Pattern, Target, TargetId};
@@ -26,55 +27,12 @@ use crate::core::sync::lock;
 const DIRS_MAX: usize = 256;
 /// Files looked at in a directory that is new.
 const NEW_FILES_MAX: usize = 1000;
-/// Strays told of per target.
-pub(super) const TOLD_MAX: usize = 5;
-
-/// Time for which a listing of a directory counts as new, and in which one with many
-/// entries is not listed again: it would cost more than a short command.
-pub(super) const LISTED_FOR: Duration = Duration::from_millis(100);
-/// Directories with so few entries are listed after each command, and so few outputs of others
-/// looked at.
-pub(super) const FEW: usize = 32;
-
 /// Where a target's commands are watched.
 pub(super) struct OutputWatch {
     dirs: Vec<RepoPath>,
     /// Its turn among all, and in each directory that its outputs lie in.
     turn: Turn,
     turns: Vec<(RepoPath, Turn)>,
-}
-
-/// Where a target stood among others when its commands were started.
-struct Turn {
-    /// How many had been started, this one included.
-    started: u64,
-    was_alone: bool,
-}
-
-/// Targets at work in one place.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Work {
-    pub(super) now: usize,
-    /// How many were started.
-    pub(super) started: u64,
-}
-
-impl Work {
-    fn begin(&mut self) -> Turn {
-        let was_alone = self.now == 0;
-        self.now += 1;
-        self.started += 1;
-        Turn {
-            started: self.started,
-            was_alone,
-        }
-    }
-
-    /// Ends a turn; returns whether no other was at work meanwhile.
-    fn end(&mut self, turn: &Turn) -> bool {
-        self.now -= 1;
-        turn.was_alone && self.started == turn.started
-    }
 }
 
 /// Where no other commands ran while those of a target did.
@@ -96,8 +54,8 @@ struct Watched {
 #[derive(Default)]
 pub(super) struct UndeclaredOutputs {
     /// Targets whose commands run: all, and by the directories of their outputs.
-    all: Mutex<Work>,
-    work: Mutex<HashMap<RepoPath, Work>>,
+    all: Mutex<ActiveTargets>,
+    work: Mutex<HashMap<RepoPath, ActiveTargets>>,
     dirs: Mutex<HashMap<RepoPath, Watched>>,
     /// What was reported already.
     told: Mutex<HashSet<RepoPath>>,
@@ -111,7 +69,7 @@ pub(super) struct UndeclaredOutputs {
 
 impl UndeclaredOutputs {
     /// Returns the targets whose commands run.
-    pub(super) fn at_work(&self) -> Work {
+    pub(super) fn at_work(&self) -> ActiveTargets {
         *lock(&self.all)
     }
 

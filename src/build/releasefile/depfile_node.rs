@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::node::{Diagnostics, Node};
+use super::pattern::outside;
 use super::pattern::patterns;
 use super::scope::NameScope;
-use super::target::outside;
 use crate::build::glob::{OutputIndex, is_named};
 use crate::build::graph::{Graph, Pattern, Target};
 use crate::core::diagnostics::{Diagnostic, Span};

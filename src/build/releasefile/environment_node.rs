@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::axes::{AxisDecl, axes};
+use super::gate_node::gated;
 use super::host_nodes::Hosts;
 use super::instances::DeclaredNames;
 use super::node::{Diagnostics, Node, Scalar, SpannedText, with_suggestion};
-use super::rollout_node::gated;
 use super::scope::{AxisValue, DeferredNames, EvalContext, NameScope, bad_name};
 use super::terms::{approval_of, connections_of, lease_of};
 use super::{secret_node, window, wraps};

@@ -140,7 +140,8 @@ pub(crate) fn targets<'a>(
         let shared: Rc<str> = declared.name.text.as_str().into();
         let base = names.by_base.entry(declared.name.text.clone()).or_default();
         base.has_outputs = node.children.iter().any(|c| c.is("outputs"));
-        if !sums.declare(&declared, found) {
+        let (count, bytes) = declared.size();
+        if !sums.declare(&declared.name, count, bytes, found) {
             continue;
         }
         let mut twin = None;

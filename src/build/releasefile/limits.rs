@@ -1,8 +1,6 @@
 //! What all targets together may be: a text of a kilobyte can stand for more than any memory holds.
 
-use super::instances::TargetDecl;
-use super::node::Diagnostics;
-use super::target::Decoded;
+use super::node::{Diagnostics, SpannedText};
 use crate::core::diagnostics::Diagnostic;
 
 /// Instances of all targets.
@@ -27,50 +25,44 @@ impl Sums {
         self.is_over
     }
 
-    /// Adds the instances of a target; returns whether there is room for them.
-    pub(crate) fn declare(&mut self, declared: &TargetDecl, found: &mut Diagnostics) -> bool {
-        let (count, bytes) = declared.size();
+    /// Adds `count` instances of the target `name`, whose names have so many bytes; returns whether
+    /// there is room for them.
+    pub(crate) fn declare(
+        &mut self,
+        name: &SpannedText,
+        count: usize,
+        bytes: usize,
+        found: &mut Diagnostics,
+    ) -> bool {
         self.instances = self.instances.saturating_add(count);
         self.name_bytes = self.name_bytes.saturating_add(bytes);
         let is_many = self.instances > INSTANCES_MAX;
-        self.check(declared, is_many, INSTANCES_MAX, "instances", found);
+        self.check(name, is_many, INSTANCES_MAX, "instances", found);
         let is_long = self.name_bytes > TEXT_BYTES_MAX;
-        self.check(
-            declared,
-            is_long,
-            TEXT_BYTES_MAX >> 20,
-            "MiB of names",
-            found,
-        );
+        self.check(name, is_long, TEXT_BYTES_MAX >> 20, "MiB of names", found);
         !self.is_over
     }
 
-    /// Adds an instance, with the bytes that all texts so far became; returns whether there is
+    /// Adds an instance of the target `name` with so many needs, and the bytes that all texts so far became; returns whether there is
     /// room for more.
     pub(crate) fn add(
         &mut self,
-        declared: &TargetDecl,
-        decoded: &Decoded,
+        name: &SpannedText,
+        needs: usize,
         text_bytes: usize,
         found: &mut Diagnostics,
     ) -> bool {
-        self.needs = self.needs.saturating_add(decoded.need_places.len());
+        self.needs = self.needs.saturating_add(needs);
         let is_many = self.needs > NEEDS_MAX;
-        self.check(declared, is_many, NEEDS_MAX, "needs", found);
+        self.check(name, is_many, NEEDS_MAX, "needs", found);
         let is_long = text_bytes > TEXT_BYTES_MAX;
-        self.check(
-            declared,
-            is_long,
-            TEXT_BYTES_MAX >> 20,
-            "MiB of text",
-            found,
-        );
+        self.check(name, is_long, TEXT_BYTES_MAX >> 20, "MiB of text", found);
         !self.is_over
     }
 
     fn check(
         &mut self,
-        at: &TargetDecl,
+        at: &SpannedText,
         is_over: bool,
         most: usize,
         what: &str,
@@ -81,7 +73,7 @@ impl Sums {
         }
         self.is_over = true;
         let message = format!("all targets together have more than {most} {what}");
-        let mistake = Diagnostic::new("too_many", at.name.place, message, "with this one");
+        let mistake = Diagnostic::new("too_many", at.place, message, "with this one");
         found.push(mistake.help("give it fewer values by `each` or `matrix`"));
     }
 }

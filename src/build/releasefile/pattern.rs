@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::node::{Diagnostics, SpannedText};
 use super::scope::{NameScope, NoDeferred};
-use crate::build::glob::{self, Glob};
+use crate::build::glob::{self, Glob, is_reserved};
 use crate::build::graph::Pattern;
-use crate::core::diagnostics::Diagnostic;
+use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::fs::{RepoPath, shown};
 use crate::core::template::{Mode, Template, Value};
 
@@ -111,4 +111,28 @@ fn normalised(text: &str) -> Result<Pattern, String> {
     };
     Glob::new(&glob)?;
     Ok(Pattern::Glob { base, glob })
+}
+
+/// Returns a mistake unless the pattern lies in the repository, outside of what is
+/// git's and `rel`'s own.
+pub(crate) fn outside(role: &str, pattern: &Pattern, place: Span) -> Option<Diagnostic> {
+    let path = match pattern {
+        Pattern::File(path) | Pattern::Dir(path) => path,
+        Pattern::Glob { base, .. } => base,
+    };
+    let is_whole = path.is_root() && !matches!(pattern, Pattern::Glob { .. });
+    let (what, label) = if !path.is_inside() {
+        ("lies outside of the repository", "outside")
+    } else if is_reserved(path) {
+        ("lies in a directory of git or of `rel` itself", "not yours")
+    } else if is_whole {
+        ("is the whole repository", "too much")
+    } else {
+        return None;
+    };
+    let message = format!("the {role} `{pattern}` {what}");
+    Some(
+        Diagnostic::new("bad_output", place, message, label)
+            .help("name a path below the directory of the Releasefile, such as `build/…`"),
+    )
 }

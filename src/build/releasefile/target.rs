@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use super::instances::{DeclaredNames, TargetDecl};
 use super::node::{Diagnostics, Node, SpannedText, with_suggestion};
+use super::pattern::outside;
 use super::pattern::patterns;
 use super::scope::{DeferredNames, NameScope};
 use super::{cache_node, depfile_node, platform, sandbox_node};
-use crate::build::glob::{is_reserved, overlap};
+use crate::build::glob::overlap;
 use crate::build::graph::{Command, EnvValue, Input, Output, Pattern, PoolId, Target, TargetId};
 use crate::core::diagnostics::{Diagnostic, Span};
 use crate::core::fs::{RepoPath, shown};
@@ -266,30 +267,6 @@ fn outputs(node: &Node, target: &mut Target, scope: &NameScope, found: &mut Diag
             });
         }
     }
-}
-
-/// Returns a mistake unless the pattern lies in the repository, outside of what is
-/// git's and `rel`'s own.
-pub(crate) fn outside(role: &str, pattern: &Pattern, place: Span) -> Option<Diagnostic> {
-    let path = match pattern {
-        Pattern::File(path) | Pattern::Dir(path) => path,
-        Pattern::Glob { base, .. } => base,
-    };
-    let is_whole = path.is_root() && !matches!(pattern, Pattern::Glob { .. });
-    let (what, label) = if !path.is_inside() {
-        ("lies outside of the repository", "outside")
-    } else if is_reserved(path) {
-        ("lies in a directory of git or of `rel` itself", "not yours")
-    } else if is_whole {
-        ("is the whole repository", "too much")
-    } else {
-        return None;
-    };
-    let message = format!("the {role} `{pattern}` {what}");
-    Some(
-        Diagnostic::new("bad_output", place, message, label)
-            .help("name a path below the directory of the Releasefile, such as `build/…`"),
-    )
 }
 
 fn dir(node: &Node, target: &mut Target, scope: &NameScope, found: &mut Diagnostics) {

@@ -16,6 +16,7 @@ use std::sync::mpsc::Sender;
 use super::Confinement;
 use super::accesses::{AccessKind, DirFd, FileAccess, touches};
 use super::others;
+use super::others::WatchedProcesses;
 use super::path_walk::{End, in_real_parent, may_be_link, own_view, resolve};
 use super::rules::Rules;
 use super::seccomp::{
@@ -66,7 +67,7 @@ pub struct AccessLog {
     /// Sockets of this machine that were there, and that no rule opens.
     pub sockets: BTreeSet<PathBuf>,
     /// Processes and threads that made a call, with when they started.
-    pub processes: BTreeMap<u32, Option<u64>>,
+    pub processes: WatchedProcesses,
     /// Whether some process was left when the watch ended.
     pub is_anyone_left: bool,
     /// Why watching broke off, if it did: what is here is not all.
@@ -201,7 +202,9 @@ impl Notes<'_> {
         if matches!(call.number, libc::SYS_setsid | libc::SYS_setpgid) {
             return Ok(SyscallAnswer::GoOn);
         }
-        if let Some(is_own) = others::is_own(call.number, &call.args, call.pid, &self.seen) {
+        if let Some(is_own) =
+            others::is_own(call.number, &call.args, call.pid, &self.seen.processes)
+        {
             return Ok(match is_own {
                 true => SyscallAnswer::GoOn,
                 false => SyscallAnswer::Fail(libc::EPERM),

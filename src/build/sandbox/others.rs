@@ -2,18 +2,26 @@
 //!
 //! Numbers are no addresses: what was looked at is what the kernel gets.
 
+use std::collections::BTreeMap;
 use std::ffi::c_long;
 
-use super::access_log::AccessLog;
 use crate::core::process::{Process, birth};
 
 /// How far up the parents of a process are looked for.
 const DEPTH_MAX: usize = 256;
 
+/// The processes that made a call, by number, each with its birth.
+pub type WatchedProcesses = BTreeMap<u32, Option<u64>>;
+
 /// Returns whether a call may go on that names another process; `None` if it names none.
-pub fn is_own(number: c_long, args: &[u64; 6], caller: u32, seen: &AccessLog) -> Option<bool> {
+pub fn is_own(
+    number: c_long,
+    args: &[u64; 6],
+    caller: u32,
+    watched: &WatchedProcesses,
+) -> Option<bool> {
     let who = |index: usize| args[index] as i32;
-    let is_inside = |pid: i32| is_inside(pid, caller, seen);
+    let is_inside = |pid: i32| is_inside(pid, caller, watched);
     Some(match number {
         libc::SYS_prlimit64
         | libc::SYS_sched_setparam
@@ -51,7 +59,7 @@ const IOPRIO_WHO_USER: i32 = 3;
 
 /// Returns whether a process or a thread is one of those that are watched: the caller's own, one
 /// that made a call, or one that descends from them.
-fn is_inside(pid: i32, caller: u32, seen: &AccessLog) -> bool {
+fn is_inside(pid: i32, caller: u32, watched: &WatchedProcesses) -> bool {
     let is_own_thread = || std::fs::metadata(format!("/proc/{caller}/task/{pid}")).is_ok();
     if pid <= 0 || is_own_thread() {
         return true;
@@ -59,7 +67,7 @@ fn is_inside(pid: i32, caller: u32, seen: &AccessLog) -> bool {
     let mut at = pid;
     for _ in 0..DEPTH_MAX {
         let number = u32::try_from(at).unwrap_or(0);
-        let known = seen.processes.get(&number);
+        let known = watched.get(&number);
         if known.is_some_and(|born| born.is_some() && birth(at) == *born) {
             return true;
         }

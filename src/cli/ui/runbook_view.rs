@@ -3,8 +3,8 @@
 use super::host_tables::shown_date;
 use super::{Text, shown_time};
 use crate::core::error::plural;
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::step_effects::Reversibility;
-use crate::deploy::plan::use_on_host::RunsOn;
 use crate::deploy::protocol::words::age_of;
 use crate::deploy::report::runbook::{ApprovalDoc, RoleDoc, RolloutDoc, Runbook, StepDoc, UseDoc};
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::build::graph::{Pattern, TargetId};
 use crate::build::model::{Artifact, Axis, Environment, Project, Use};
 use crate::core::template::{Template, Value};
-use crate::deploy::plan::expand_uses::{axes_named, base_vars, combinations};
+use crate::deploy::plan::axis_values::{axes_named, base_vars, combinations};
 use crate::deploy::recipe::{Action, Recipe};
 
 /// Combinations of values that are tried in advance.

@@ -4,7 +4,6 @@
 //! for each host it goes to, in the order written; in a rollout wave by wave.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 
 use crate::build::model::{
     Arg, Artifact, Axis, Environment, Host, LogDecl, Project, Role, Rollout, Use,
@@ -12,11 +11,12 @@ use crate::build::model::{
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::host_range;
 use crate::core::template::{Mode, Template, Value};
+use crate::deploy::plan::Roles;
 use crate::deploy::plan::artifacts;
+use crate::deploy::plan::axis_values::{axes_named, base_vars, combinations};
 use crate::deploy::plan::guards;
 use crate::deploy::plan::localhost;
 use crate::deploy::plan::promotion::Promoted;
-use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::secret::SecretValue;
 use crate::deploy::plan::use_on_host::{ArgValue, UseOnHost};
 use crate::deploy::plan::waves::{self, Wave};
@@ -535,56 +535,9 @@ pub fn needed_targets(
     Ok(names)
 }
 
-/// Variables, then parameters and axes over them.
-pub(super) fn base_vars(
-    project: &Project,
-    params: &BTreeMap<String, String>,
-    axes: &[(String, String)],
-) -> Scope {
-    let mut scope = Scope::new();
-    for (name, values) in &project.vars {
-        let value = match values.as_slice() {
-            [one] => Value::from(one.as_str()),
-            many => Value::Many(many.iter().map(OsString::from).collect()),
-        };
-        scope.insert(name.clone(), value);
-    }
-    for (name, value) in axes.iter().map(|(n, v)| (n, v)).chain(params) {
-        scope.insert(name.clone(), Value::from(value.as_str()));
-    }
-    scope
-}
-
 /// Returns the axes that any text of a use mentions.
 fn mentioned_axes<'a>(one: &Use, axes: &'a [Axis]) -> Vec<&'a Axis> {
     let args: Vec<String> = one.args.values().flat_map(Arg::names).collect();
     let hosts = one.on.iter().chain(&one.from).flat_map(Template::names);
     axes_named(hosts.chain(args.iter().map(String::as_str)), axes)
-}
-
-pub(super) fn axes_named<'a, 'n>(
-    names: impl Iterator<Item = &'n str>,
-    axes: &'a [Axis],
-) -> Vec<&'a Axis> {
-    let names: Vec<&str> = names.collect();
-    let is_named = |axis: &&Axis| names.contains(&axis.name.as_str());
-    axes.iter().filter(is_named).collect()
-}
-
-/// Returns every combination of values, in the order written.
-pub(super) fn combinations(axes: &[&Axis]) -> Vec<Vec<(String, String)>> {
-    let mut all = vec![Vec::new()];
-    for axis in axes {
-        all = all
-            .into_iter()
-            .flat_map(|row: Vec<(String, String)>| {
-                axis.values.iter().map(move |value| {
-                    let mut row = row.clone();
-                    row.push((axis.name.clone(), value.clone()));
-                    row
-                })
-            })
-            .collect();
-    }
-    all
 }

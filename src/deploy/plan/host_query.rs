@@ -10,13 +10,13 @@ use crate::deploy::plan::HostState;
 use crate::deploy::plan::access::Access;
 use crate::deploy::plan::diff::{RemoteFile, SHOWN_MAX};
 use crate::deploy::plan::guards::CheckKind;
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::orphans::OrphanService;
 use crate::deploy::plan::rollback_checks::{self, RollbackNeeds};
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Redactor, SecretHasher};
-use crate::deploy::plan::use_on_host::{
-    RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
-};
+use crate::deploy::plan::use_on_host::redactor;
+use crate::deploy::plan::use_on_host::{RenderPhase, ResolvedAction, ResolvedStep, UseOnHost};
 use crate::deploy::protocol::detached::Detached;
 use crate::deploy::protocol::frames::{Reply, unanswered};
 use crate::deploy::protocol::journal::{JOURNAL_LINES_MAX, Journal};
@@ -126,7 +126,7 @@ impl HostQuery {
     pub fn new(host: &str, header: &Header, jobs: &[UseOnHost], depth: QueryScope) -> Result<Self> {
         let root = header.root.as_str();
         let mut questions = Self {
-            hidden: Redactor::of(jobs),
+            hidden: redactor(jobs),
             ..Self::default()
         };
         // Paths may be relative to it.

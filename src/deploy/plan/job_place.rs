@@ -5,7 +5,17 @@
 
 use std::fmt;
 
-use crate::deploy::plan::use_on_host::RunsOn;
+/// Who carries out a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunsOn {
+    /// The host.
+    #[default]
+    Host,
+    /// The host that something is taken from.
+    From,
+    /// This machine, between the hosts' programs.
+    Operator,
+}
 
 /// Where a step stands in its run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

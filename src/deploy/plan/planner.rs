@@ -16,12 +16,11 @@ use crate::core::error::Result;
 use crate::deploy::plan::dependencies::{follows, is_gate};
 use crate::deploy::plan::drift::{adopts, changes_access, drifted};
 use crate::deploy::plan::guards;
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::other_detached;
 use crate::deploy::plan::port::Port;
 use crate::deploy::plan::rollback_checks;
-use crate::deploy::plan::use_on_host::{
-    RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
-};
+use crate::deploy::plan::use_on_host::{RenderPhase, ResolvedAction, ResolvedStep, UseOnHost};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::plan::wrapping::{FirstPass, Labels, WrappedUses};
 use crate::deploy::plan::{HostState, Plan, PlannedJob, PlannedStep, StepVerdict};

@@ -11,10 +11,11 @@ use std::time::Duration;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::template::{Mode, Template, TemplateError, Value};
 use crate::deploy::health_check::{HealthCheck, HttpCheck};
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::port::{ForwardTarget, MaintenanceReply, Port};
 use crate::deploy::plan::secret::SecretContent;
 use crate::deploy::plan::use_on_host::{
-    ArgValue, RenderPhase, ResolvedAction, ResolvedService, ResolvedStep, RunsOn, UseOnHost,
+    ArgValue, RenderPhase, ResolvedAction, ResolvedService, ResolvedStep, UseOnHost,
 };
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::protocol::words::{artifact_names, hex};
@@ -420,5 +421,62 @@ impl RenderScope<'_> {
                 ))
             }
         })
+    }
+}
+
+impl UseOnHost {
+    /// Returns the questions that the host answers before the first step.
+    pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
+        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
+        self.recipe
+            .facts
+            .iter()
+            .map(|f| Ok((f.name.clone(), scope.render(&f.command)?, f.is_from)))
+            .collect()
+    }
+
+    /// Returns the questions that must succeed before anything is changed: name and command.
+    pub fn guards(&self) -> Result<Vec<(String, String)>> {
+        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
+        let guards = self.recipe.guards.iter();
+        guards
+            .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
+            .collect()
+    }
+
+    /// Returns those of its guards that are asked during the rollback. One about an artifact, which is
+    /// not made then, says no.
+    pub fn back_guards(&self) -> Result<impl Iterator<Item = (String, String)>> {
+        let guards = self.guards()?.into_iter().zip(&self.recipe.guards);
+        let is_known = |command: String| match command.contains(NOT_MADE) {
+            true => String::from("echo 'it asks about an artifact, which is not made here'; false"),
+            false => command,
+        };
+        let back = guards.filter(|(_, guard)| guard.is_back);
+        Ok(back.map(move |((name, command), _)| (name, is_known(command))))
+    }
+
+    /// Returns whether it is done whole or not at all: texts name the run, so that each attempt
+    /// makes something new, or a port is open only as long as the run that opened it.
+    pub fn is_whole(&self) -> Result<bool> {
+        let symbolic = self.steps(RenderPhase::Symbolic)?;
+        let is_dated = |draft: &ResolvedStep| {
+            let fields = draft.key_fields();
+            fields.iter().any(|(_, text)| text.contains("{run-id}"))
+        };
+        let is_one =
+            |draft: &ResolvedStep| matches!(draft.act, ResolvedAction::Port(_)) || is_dated(draft);
+        Ok(symbolic.iter().any(is_one))
+    }
+
+    /// Returns the steps that exist, with their texts.
+    pub fn steps(&self, late: RenderPhase<'_>) -> Result<Vec<ResolvedStep>> {
+        let scope = RenderScope::new(self, late)?;
+        self.recipe
+            .steps
+            .iter()
+            .filter(|s| self.exists(s))
+            .map(|s| scope.step(s))
+            .collect()
     }
 }

@@ -8,13 +8,11 @@ use std::path::Path;
 
 use crate::build::model::{Environment, Project};
 use crate::core::error::{Error, Result, plural};
+use crate::deploy::plan::Roles;
 use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::promotion::Promoted;
 use crate::deploy::protocol::words::absolute_root;
 use crate::deploy::recipe::library::Recipes;
-
-/// The hosts that have each role, in the order in which they are written.
-pub type Roles = BTreeMap<String, Vec<String>>;
 
 /// A probe for one role, on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 use std::fmt;
 
 use crate::core::error::{Error, Result};
-use crate::deploy::plan::use_on_host::{ArgValue, UseOnHost};
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::words::hex;
 
@@ -144,14 +143,12 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Returns the secrets of all jobs: values, and lines of those that have several.
-    pub fn of(jobs: &[UseOnHost]) -> Self {
+    /// Returns what hides these secrets: their values, and the lines of those that have several.
+    pub fn of<'a>(secrets: impl Iterator<Item = &'a SecretValue>) -> Self {
         let mut texts = Vec::new();
-        for bound in jobs.iter().flat_map(|j| j.args.values()) {
-            if let ArgValue::Secret(secret) = bound {
-                let lines = secret.value.lines().map(str::trim);
-                texts.extend(lines.chain([secret.value.as_str()]).map(str::to_owned));
-            }
+        for secret in secrets {
+            let lines = secret.value.lines().map(str::trim);
+            texts.extend(lines.chain([secret.value.as_str()]).map(str::to_owned));
         }
         texts.retain(|text| text.len() >= HIDDEN_MIN);
         // The longest first: what is left of it must not be looked for.

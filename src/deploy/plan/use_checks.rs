@@ -11,7 +11,7 @@ use crate::core::error::{Error, Result};
 use crate::core::host_range;
 use crate::core::template::{Mode, Template};
 use crate::deploy::plan::artifacts::{self, Refusal};
-use crate::deploy::plan::expand_uses::base_vars;
+use crate::deploy::plan::axis_values::base_vars;
 use crate::deploy::plan::localhost;
 use crate::deploy::recipe::library::Recipes;
 use crate::deploy::recipe::names::only_in_files;

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use crate::build::model::Artifact;
 use crate::core::diagnostics::Span;
-use crate::core::error::Result;
 use crate::core::template::Value;
 use crate::deploy::health_check::HealthCheck;
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::port::Port;
-use crate::deploy::plan::render_step::RenderScope;
-use crate::deploy::plan::secret::{SecretContent, SecretValue};
+use crate::deploy::plan::secret::{Redactor, SecretContent, SecretValue};
 use crate::deploy::plan::waves::Wave;
 use crate::deploy::protocol::words::NOT_MADE;
 use crate::deploy::recipe::effects::StepEffects;
@@ -83,18 +82,6 @@ pub enum RenderPhase<'a> {
         /// Values noted by former runs.
         notes: &'a BTreeMap<String, Vec<String>>,
     },
-}
-
-/// Who carries out a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RunsOn {
-    /// The host.
-    #[default]
-    Host,
-    /// The host that something is taken from.
-    From,
-    /// This machine, between the hosts' programs.
-    Operator,
 }
 
 /// A step with its texts rendered.
@@ -210,62 +197,16 @@ pub struct ResolvedService {
     pub within: Duration,
 }
 
+/// Returns what hides the secrets of all uses.
+pub fn redactor(jobs: &[UseOnHost]) -> Redactor {
+    let args = jobs.iter().flat_map(|job| job.args.values());
+    Redactor::of(args.filter_map(|arg| match arg {
+        ArgValue::Secret(secret) => Some(secret),
+        _ => None,
+    }))
+}
+
 impl UseOnHost {
-    /// Returns the questions that the host answers before the first step.
-    pub fn facts(&self) -> Result<Vec<(String, String, bool)>> {
-        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
-        self.recipe
-            .facts
-            .iter()
-            .map(|f| Ok((f.name.clone(), scope.render(&f.command)?, f.is_from)))
-            .collect()
-    }
-
-    /// Returns the questions that must succeed before anything is changed: name and command.
-    pub fn guards(&self) -> Result<Vec<(String, String)>> {
-        let scope = RenderScope::new(self, RenderPhase::Symbolic)?;
-        let guards = self.recipe.guards.iter();
-        guards
-            .map(|g| Ok((g.name.clone(), scope.render(&g.command)?)))
-            .collect()
-    }
-
-    /// Returns those of its guards that are asked during the rollback. One about an artifact, which is
-    /// not made then, says no.
-    pub fn back_guards(&self) -> Result<impl Iterator<Item = (String, String)>> {
-        let guards = self.guards()?.into_iter().zip(&self.recipe.guards);
-        let is_known = |command: String| match command.contains(NOT_MADE) {
-            true => String::from("echo 'it asks about an artifact, which is not made here'; false"),
-            false => command,
-        };
-        let back = guards.filter(|(_, guard)| guard.is_back);
-        Ok(back.map(move |((name, command), _)| (name, is_known(command))))
-    }
-
-    /// Returns whether it is done whole or not at all: texts name the run, so that each attempt
-    /// makes something new, or a port is open only as long as the run that opened it.
-    pub fn is_whole(&self) -> Result<bool> {
-        let symbolic = self.steps(RenderPhase::Symbolic)?;
-        let is_dated = |draft: &ResolvedStep| {
-            let fields = draft.key_fields();
-            fields.iter().any(|(_, text)| text.contains("{run-id}"))
-        };
-        let is_one =
-            |draft: &ResolvedStep| matches!(draft.act, ResolvedAction::Port(_)) || is_dated(draft);
-        Ok(symbolic.iter().any(is_one))
-    }
-
-    /// Returns the steps that exist, with their texts.
-    pub fn steps(&self, late: RenderPhase<'_>) -> Result<Vec<ResolvedStep>> {
-        let scope = RenderScope::new(self, late)?;
-        self.recipe
-            .steps
-            .iter()
-            .filter(|s| self.exists(s))
-            .map(|s| scope.step(s))
-            .collect()
-    }
-
     /// Returns the artifacts that are laid down, by digest.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         self.args.values().filter_map(|bound| match bound {
@@ -300,7 +241,7 @@ impl UseOnHost {
         text.contains(NOT_MADE) && self.missing_artifact().is_some()
     }
 
-    fn exists(&self, step: &Step) -> bool {
+    pub(super) fn exists(&self, step: &Step) -> bool {
         let Some(param) = &step.if_param else {
             return true;
         };

@@ -14,7 +14,7 @@ use crate::core::progress::{Event, Progress};
 use crate::core::sync::lock;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::host_query::QueryScope;
-use crate::deploy::plan::secret::Redactor;
+use crate::deploy::plan::use_on_host::redactor;
 use crate::deploy::protocol::detached::{Detached, DetachedState};
 use crate::deploy::protocol::frames::{Frame, unanswered};
 use crate::deploy::protocol::program::quote;
@@ -107,7 +107,7 @@ fn ask(
     let pool = open(request, progress, cancel)?;
     // Their secrets are shown nowhere.
     let jobs = world(request, &pool.roots(), None)?.jobs()?;
-    pool.hide(&Redactor::of(&jobs));
+    pool.hide(&redactor(&jobs));
     let answers = pool.query_reachable(&[], QueryScope::Decide, cancel)?;
     for (host, why) in &answers.down {
         let text = format!("host `{host}` does not answer: {why}");

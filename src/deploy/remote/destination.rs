@@ -18,7 +18,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::core::cancel::Cancel;
 use crate::core::sync::lock;
-use crate::deploy::remote::ssh_config::split;
 
 /// How long `ssh -G` may take: `Match exec` in its configuration starts commands.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
@@ -221,6 +220,18 @@ fn resolved(mut command: Command, words: &[OsString], cancel: &Cancel) -> Option
     }
     let is_good = child.wait().is_ok_and(|status| status.success());
     text.filter(|text| is_good && !text.is_empty())
+}
+
+/// Returns the keyword of a line, in small letters, and what stands behind it.
+pub(super) fn split(line: &str) -> (String, &str) {
+    let line = line.trim();
+    let end = line.find(|c: char| c.is_whitespace() || c == '=');
+    let (keyword, value) = line.split_at(end.unwrap_or(line.len()));
+    let keyword = keyword.trim_matches('"').to_ascii_lowercase();
+    (
+        keyword,
+        value.trim_start_matches(|c: char| c.is_whitespace() || c == '='),
+    )
 }
 
 #[cfg(test)]

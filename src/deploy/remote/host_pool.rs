@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::build::model::{Host, Reach};
 use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, IoContext, Result};
-use crate::core::fs::random;
 use crate::core::progress::{Event, Progress};
 use crate::core::sync::lock;
 use crate::deploy::DeployRequest;
@@ -25,12 +24,9 @@ use crate::deploy::protocol::frames::unanswered;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::lease_status::lease_refused_error;
 use crate::deploy::protocol::program::{self, Header, quote};
-use crate::deploy::protocol::words::lower_hex;
 use crate::deploy::remote::gates::{self, Gates};
 use crate::deploy::remote::known_machines::KnownMachines;
-use crate::deploy::remote::lease_acquire::{
-    LeaseMode, LeaseRequest, LeaseResult, of_one_name, owed,
-};
+use crate::deploy::remote::lease_acquire::{LeaseMode, LeaseRequest, LeaseResult, owed};
 use crate::deploy::remote::port_forward::{self, Forward, ForwarderProcesses};
 use crate::deploy::remote::session::Session;
 use crate::deploy::remote::session_header;
@@ -571,7 +567,27 @@ pub(in crate::deploy) fn make_private(dir: &PathBuf) -> Result<()> {
         .context("create directory", dir)
 }
 
-/// Returns a word that no output can hold by chance or by intent.
-pub(in crate::deploy) fn nonce() -> Result<String> {
-    Ok(lower_hex(&random::<16>()?))
+/// Returns how the lease of the host `name` was had.
+///
+/// # Errors
+/// Another host of the pool has it: both are one. Or it is held by the same run of another `rel`.
+fn of_one_name(pool: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
+    let LeaseResult::Twin { session_id, held } = taken else {
+        return Ok(taken);
+    };
+    let is_holder = |other: &&str| {
+        let other = pool.member(other);
+        other.is_ok_and(|other| other.header.session_id() == session_id)
+    };
+    let member = pool.member(name)?;
+    let mut holders = pool.names().filter(|other| *other != name);
+    let Some(other) = holders.find(is_holder) else {
+        return Err(lease_refused_error(name, &member.header.purpose, &held));
+    };
+    let (one, other) = (name.min(other), name.max(other));
+    Err(Error::host(format!(
+        "hosts `{one}` and `{other}` have the same state directory on the same machine"
+    ))
+    .note("directory", member.state())
+    .help("give one of them another `root`, or remove one"))
 }

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::error::{Error, Result};
+use crate::core::error::Error;
 use crate::deploy::plan::HostState;
-use crate::deploy::protocol::lease_status::lease_refused_error;
-use crate::deploy::remote::host_pool::HostPool;
 
 /// Leases that are wanted.
 pub struct LeaseRequest<'a> {
@@ -94,31 +92,6 @@ impl LeaseMode {
             Self::Break => "break",
         }
     }
-}
-
-/// Returns how the lease of the host `name` was had.
-///
-/// # Errors
-/// Another host of the pool has it: both are one. Or it is held by the same run of another `rel`.
-pub(super) fn of_one_name(pool: &HostPool, name: &str, taken: LeaseResult) -> Result<LeaseResult> {
-    let LeaseResult::Twin { session_id, held } = taken else {
-        return Ok(taken);
-    };
-    let is_holder = |other: &&str| {
-        let other = pool.member(other);
-        other.is_ok_and(|other| other.header.session_id() == session_id)
-    };
-    let member = pool.member(name)?;
-    let mut holders = pool.names().filter(|other| *other != name);
-    let Some(other) = holders.find(is_holder) else {
-        return Err(lease_refused_error(name, &member.header.purpose, &held));
-    };
-    let (one, other) = (name.min(other), name.max(other));
-    Err(Error::host(format!(
-        "hosts `{one}` and `{other}` have the same state directory on the same machine"
-    ))
-    .note("directory", member.state())
-    .help("give one of them another `root`, or remove one"))
 }
 
 /// Returns the error for a scope that cannot be left; `words` are its name, the file with its way

@@ -14,6 +14,7 @@ use crate::core::cancel::Cancel;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::progress::{Event, Progress};
 use crate::deploy::plan::secret::Redactor;
+use crate::deploy::plan::use_on_host::redactor;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::{LOGS, quote};
 use crate::deploy::remote::gates::Gates;
@@ -88,7 +89,7 @@ pub fn tell(
     let hosts = world(request, &roots, None)?.hosts_with_logs()?;
     let roots = known_roots(request, &hosts);
     let world = world(request, &roots, None)?;
-    let hidden = Redactor::of(&world.jobs()?);
+    let hidden = redactor(&world.jobs()?);
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let gates = HostPool::gates(request);
     std::thread::scope(|scope| {

@@ -20,8 +20,9 @@ use crate::deploy::plan::roles::Probe;
 use crate::deploy::protocol::program::{Header, LEASE_TIME, quote};
 use crate::deploy::protocol::words::absolute_root;
 use crate::deploy::remote::gates::{self, Gates};
-use crate::deploy::remote::host_pool::{self, make_private, nonce};
+use crate::deploy::remote::host_pool::{self, make_private};
 use crate::deploy::remote::session::Session;
+use crate::deploy::remote::session_header::nonce;
 use crate::deploy::remote::transport::{System, Transports};
 
 /// Number of the first question that is the probe of a role.
@@ -85,7 +86,7 @@ pub fn ask(hosts: &[&Host], asking: &Asking<'_>, cancel: &Cancel) -> Result<Vec<
                 let (ways, gates, stop, sender) = (&ways, &gates, &stop, sender.clone());
                 scope.spawn(move || {
                     let result = one(host, asking, ways, gates, stop);
-                    // Nobody waits for it after the deadline.
+                    // No caller waits for it after the deadline.
                     let _ = sender.send(());
                     result
                 })

@@ -10,11 +10,11 @@ use crate::build::model::Environment;
 use crate::core::cancel::Cancel;
 use crate::core::error::{Error, Result};
 use crate::core::progress::{Event, Progress};
+use crate::deploy::plan::Roles;
 use crate::deploy::plan::expand_uses::PlanContext;
 use crate::deploy::plan::guards;
 use crate::deploy::plan::host_query::QueryScope;
 use crate::deploy::plan::localhost::{LOCALHOST, this_machine};
-use crate::deploy::plan::roles::Roles;
 use crate::deploy::plan::rollback_plan::{
     Parts, Refused, RollbackChangeKind, RollbackPlan, label_of, waits,
 };

@@ -6,11 +6,12 @@ use std::path::Path;
 use crate::build::model::{Host, Reach};
 use crate::core::error::Result;
 use crate::core::fs::STATE_DIR;
+use crate::core::fs::random;
 use crate::deploy::DeployRequest;
 use crate::deploy::protocol::journal::column;
 use crate::deploy::protocol::program::{Header, LEASE_TIME};
+use crate::deploy::protocol::words::lower_hex;
 use crate::deploy::protocol::words::{absolute_root, join_parts};
-use crate::deploy::remote::host_pool::nonce;
 
 /// Returns the header of a session with `host`.
 ///
@@ -55,4 +56,9 @@ pub fn state_in(request: &DeployRequest<'_>, root: &str) -> String {
 /// Returns the user that a directory of this machine belongs to.
 fn owner_of(dir: &Path) -> Option<u32> {
     Some(std::fs::metadata(dir).ok()?.uid())
+}
+
+/// Returns a word that no output can hold by chance or by intent.
+pub(in crate::deploy) fn nonce() -> Result<String> {
+    Ok(lower_hex(&random::<16>()?))
 }

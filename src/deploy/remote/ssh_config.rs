@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::build::model::{Host, Reach};
 use crate::core::fs;
-use crate::deploy::remote::destination::{Destination, IN_THE_WAY, Variable, variables};
+use crate::deploy::remote::destination::{Destination, IN_THE_WAY, Variable, split, variables};
 
 /// The program whose configuration is known, and what it begins with.
 const PROGRAM: &str = "/usr/bin/ssh";
@@ -172,18 +172,6 @@ fn home() -> Option<PathBuf> {
 /// Returns whether a keyword leaves a destination plain, and starts nothing but a session.
 fn is_plain(keyword: &str) -> bool {
     !NOT_PLAIN.contains(&keyword) && IN_THE_WAY.iter().all(|(word, ..)| *word != keyword)
-}
-
-/// Returns the keyword of a line, in small letters, and what stands behind it.
-pub(super) fn split(line: &str) -> (String, &str) {
-    let line = line.trim();
-    let end = line.find(|c: char| c.is_whitespace() || c == '=');
-    let (keyword, value) = line.split_at(end.unwrap_or(line.len()));
-    let keyword = keyword.trim_matches('"').to_ascii_lowercase();
-    (
-        keyword,
-        value.trim_start_matches(|c: char| c.is_whitespace() || c == '='),
-    )
 }
 
 /// Returns the files that a word of `Include` names; `None` where only `ssh` knows.

@@ -12,10 +12,11 @@ use crate::core::error::Result;
 use crate::deploy::DeployRequest;
 use crate::deploy::plan::HostState;
 use crate::deploy::plan::host_query::HostReports;
+use crate::deploy::plan::job_place::RunsOn;
 use crate::deploy::plan::roles::Probe;
 use crate::deploy::plan::step_effects::Reversibility;
 use crate::deploy::plan::use_on_host::{
-    ArgValue, RenderPhase, ResolvedAction, ResolvedStep, RunsOn, UseOnHost,
+    ArgValue, RenderPhase, ResolvedAction, ResolvedStep, UseOnHost,
 };
 use crate::deploy::protocol::detached::durations;
 use crate::deploy::protocol::words::NOT_MADE;
