@@ -154,6 +154,7 @@ impl Hosts {
         let dir = host.dir.display();
         // What a person's shell does at each start is no matter of ours, least of all when it is
         // killed: a private host has a home of its own, for others it is only called so.
+        let path = &*PATH;
         let home = match self.is_private {
             true => String::new(),
             false => format!(" HOME={dir}/home"),
@@ -163,7 +164,7 @@ impl Hosts {
              PidFile {dir}/pid\nAuthorizedKeysFile {}/id.pub\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nPrintMotd no\nPrintLastLog no\n\
-             SetEnv PATH={PATH}{home}\n{}{}",
+             SetEnv PATH={path}{home}\n{}{}",
             host.listens,
             if self.has_networks() {
                 "0.0.0.0"
@@ -206,7 +207,7 @@ impl Hosts {
         };
         command
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", &*PATH)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -536,7 +537,7 @@ fn make_key(path: &Path) {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = command.env("PATH", PATH).output();
+    let output = command.env("PATH", &*PATH).output();
     let output = output.unwrap_or_else(|e| panic!("{command:?}: {e}: run tests/run"));
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()

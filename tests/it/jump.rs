@@ -99,7 +99,7 @@ impl Agent {
             .arg("-D")
             .arg("-a")
             .arg(&socket)
-            .env("PATH", PATH)
+            .env("PATH", &*PATH)
             .stdout(Stdio::null())
             .spawn()
             .expect("starts an agent");

@@ -182,7 +182,7 @@ environment "staging" { lease "3s"; use "note" on="here"; }
         if is_guard {
             fs::write(dir.join("parent"), "").expect("writes");
         }
-        let path = format!("{}:{PATH}", dir.display());
+        let path = format!("{}:{}", dir.display(), *PATH);
         let _ = space.finish(space.rel(["staging"]).env("PATH", path)).ok();
         assert!(dir.join("struck").exists());
         wait_until("the lease", || {

@@ -185,7 +185,7 @@ target "by-nothing" { sandbox "strict"; outputs "c"; run "[home]/sdk/run > {out}
         .write("../home/sdk/run", "#!/bin/sh\necho sdk\n");
     space.shell("chmod +x ../home/tools/bin/hello ../home/sdk/run");
     let mut rel = space.rel(["build", "-k"]);
-    let path = format!("{home}/tools/bin:{PATH}");
+    let path = format!("{home}/tools/bin:{}", *PATH);
     let told = space.finish(rel.env("PATH", path)).fails(1).stderr;
     assert_eq!(space.read("a"), "hello\n");
     assert_eq!(space.read("b"), "sdk\n");

@@ -67,7 +67,7 @@ fn instead(space: &Space, name: &str, script: &str) -> String {
     let script = script.replace("{real}", &real.expect("is there"));
     fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).expect("writes");
     fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("sets");
-    format!("{}:{PATH}", bin.display())
+    format!("{}:{}", bin.display(), *PATH)
 }
 
 #[test]

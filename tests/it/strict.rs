@@ -90,7 +90,7 @@ fn a_home_in_a_directory_of_the_system_is_hidden() {
     ));
     let mut rel = space.rel(["build"]);
     rel.env("HOME", home.path())
-        .env("PATH", format!("{}:{PATH}", bin.display()));
+        .env("PATH", format!("{}:{}", bin.display(), *PATH));
     let _ = space.finish(&mut rel).ok();
     assert_eq!(space.read("o"), "tool\n");
 }

@@ -59,7 +59,7 @@ fn the_tour_says_what_happens() {
             continue;
         }
         let mut shell = space.program("sh");
-        shell.env("PATH", format!("{}:{PATH}", bin.display()));
+        shell.env("PATH", format!("{}:{}", bin.display(), *PATH));
         // As on a terminal, which shows both.
         shell.args(["-c", &format!("exec 2>&1; {command}")]);
         let output = space.finish(&mut shell).ok();

@@ -101,7 +101,7 @@ fn has_networks() -> bool {
     let probe = "ip link add line0 type veth peer name far";
     let output = Command::new("unshare")
         .args(["--net", "sh", "-c", probe])
-        .env("PATH", PATH)
+        .env("PATH", &*PATH)
         .output();
     output.is_ok_and(|output| output.status.success())
 }
@@ -111,7 +111,7 @@ impl Network {
         // It ends with us, whatever ends us.
         let holder = Command::new("unshare")
             .args(["--net", "cat"])
-            .env("PATH", PATH)
+            .env("PATH", &*PATH)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -192,7 +192,7 @@ impl Drop for Inside {
 fn try_ip(words: &str) -> Result<(), String> {
     let output = Command::new("ip")
         .args(words.split(' '))
-        .env("PATH", PATH)
+        .env("PATH", &*PATH)
         .output()
         .expect("there is no ip: run tests/run, which installs it");
     match output.status.success() {

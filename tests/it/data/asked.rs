@@ -61,7 +61,7 @@ impl<D: Database> Ground<D> {
         fs::write(dir.join("victim"), format!("{call} {above}\n")).expect("writes");
         let _ = fs::remove_file(dir.join("struck"));
         let mut rel = self.space.rel(["production"]);
-        let path = format!("{}:{PATH}", dir.display());
+        let path = format!("{}:{}", dir.display(), *PATH);
         let output = self.space.finish(rel.env("PATH", path));
         (output, dir.join("struck").exists())
     }

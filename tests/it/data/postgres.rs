@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 
 use super::{Database, Ground, beside, start, words_of};
 use crate::hosts::free_port;
-use crate::space::{PATH, Space};
+use crate::space::{PATH, Space, postgres_programs};
 
 /// A server with the database `app`.
 pub struct Postgres {
@@ -61,13 +61,9 @@ impl Postgres {
 
     /// Runs one of the server's programs as a user that it takes.
     fn run(&self, program: &str, args: &[&str]) {
-        let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-            .expect("there is no PostgreSQL: run tests/run, which installs it")
-            .map(|e| e.expect("lists").path())
-            .collect();
-        versions.sort();
-        let bin: &Path = versions.last().expect("one version");
-        let program = bin.join("bin").join(program);
+        let bin = postgres_programs();
+        let bin = bin.expect("there is no PostgreSQL: run tests/run, which installs it");
+        let program = bin.join(program);
         let mut command = match rustix::process::getuid().is_root() {
             true => {
                 let mut command = Command::new("runuser");
@@ -79,7 +75,7 @@ impl Postgres {
         command.current_dir(self.dir.path()).args(args);
         command
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", &*PATH)
             .env("LC_ALL", "C.UTF-8");
         // The server keeps what it inherits.
         let words = fs::File::create(self.dir.path().join("words")).expect("creates");
