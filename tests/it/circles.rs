@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
-use crate::tidy::{none, root};
+use super::tidy::{none, root};
 
 /// Circles that are left. Parts may only be taken from this list.
 const LEFT: [&[&str]; 2] = [

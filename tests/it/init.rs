@@ -148,39 +148,6 @@ fn npm() {
 }
 
 #[test]
-fn makefile() {
-    let space = Space::empty();
-    space.write(
-        "Makefile",
-        "all: out\nout: in\n\tcp in out\ncheck:\n\tgrep -q in in\n",
-    );
-    space.write("in", "in\n");
-    assert_snapshot!(init(&space), @r#"
-    project work {
-        version "0.1"
-    }
-
-    // make decides what is stale inside; declare inputs and outputs here to let rel decide.
-    target "make-all" {
-        desc "make all"
-        inputs "**" "!build/**"
-        cache #false
-        run "make all"
-    }
-
-    // make decides what is stale inside; declare inputs and outputs here to let rel decide.
-    target "make-check" {
-        desc "make check"
-        inputs "**" "!build/**"
-        cache #false
-        run "make check"
-    }
-    "#);
-    let _ = space.build([]).ok();
-    assert_eq!(space.read("out"), "in\n");
-}
-
-#[test]
 fn every_mixture_of_projects_is_sound() {
     let kinds = [
         ("Cargo.toml", "[package]\nname = \"x\"\n"),
@@ -248,5 +215,43 @@ fn the_version_and_the_layout_of_a_python_project_are_seen() {
         space.shell(&format!("rm Releasefile.kdl; {script}"));
         let text = init(&space);
         assert!(text.contains(expected), "{text}");
+    }
+}
+
+/// It needs make.
+mod host_tests {
+    use super::*;
+
+    #[test]
+    fn makefile() {
+        let space = Space::empty();
+        space.write(
+            "Makefile",
+            "all: out\nout: in\n\tcp in out\ncheck:\n\tgrep -q in in\n",
+        );
+        space.write("in", "in\n");
+        assert_snapshot!(init(&space), @r#"
+        project work {
+            version "0.1"
+        }
+
+        // make decides what is stale inside; declare inputs and outputs here to let rel decide.
+        target "make-all" {
+            desc "make all"
+            inputs "**" "!build/**"
+            cache #false
+            run "make all"
+        }
+
+        // make decides what is stale inside; declare inputs and outputs here to let rel decide.
+        target "make-check" {
+            desc "make check"
+            inputs "**" "!build/**"
+            cache #false
+            run "make check"
+        }
+        "#);
+        let _ = space.build([]).ok();
+        assert_eq!(space.read("out"), "in\n");
     }
 }

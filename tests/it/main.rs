@@ -1,4 +1,5 @@
-//! The program as people and machines meet it: one binary, one module per behaviour.
+//! The program as people and machines meet it: one binary, one module per behaviour, in three
+//! tiers. `tests/run fast`, `tests/run hosts` and `tests/run soak` run one tier each.
 //!
 //! What people read is snapshotted; what machines are promised is asserted through `--json`
 //! and its counters, never by elapsed time. `space`, `hosts`, `wire` and `disturb` are the ground that
@@ -10,89 +11,105 @@
     reason = "tests look at the world outside, and print what they saw"
 )]
 
-mod approvals;
-mod back;
-mod bad_hosts;
-mod bound;
-mod cached;
-mod cheats;
-mod circles;
-mod closed;
-mod data;
-mod depfile;
-mod deploy;
-mod destinations;
-mod destroy;
-mod detached;
-mod disks;
 mod disturb;
-mod edits;
-mod ends;
-mod environment;
-mod file_access;
-mod foreign;
-mod fresh;
-mod guards;
-mod help_command;
-mod hints;
 mod hosts;
-mod init;
-mod inner_tools;
-mod journal;
-mod jump;
-mod karl;
-mod killed;
-mod kills;
-mod lease;
-mod link;
-mod links;
-mod load;
-mod logs;
-mod losses;
-mod memory;
-mod mistakes;
-mod model;
-mod modes;
-mod moving;
-mod names;
-mod needs;
-mod order;
-mod other_users;
-mod outputs;
-mod overview;
-mod pages;
-mod plans;
-mod processes;
-mod projects;
-mod promises;
-mod promoted;
-mod questions;
-mod recipe_command;
 mod relay;
-mod restarts;
-mod restored;
-mod resumed;
-mod roles;
-mod rollback;
-mod rollout;
-mod runbook;
-mod sandbox;
-mod sarracenia;
-mod secrets;
-mod seen;
-mod shells;
-mod signals;
-mod silence;
 mod space;
-mod state;
-mod strict;
-mod talkative;
-mod terminal;
-mod tidy;
-mod time;
-mod tour;
-mod untrusted;
-mod uploads;
-mod watched;
-mod windows;
 mod wire;
+
+/// Builds. They need git and Python, and end within a minute.
+#[path = ""]
+mod fast_tests {
+    mod bound;
+    mod cached;
+    mod circles;
+    mod depfile;
+    mod disks;
+    mod ends;
+    mod fresh;
+    mod help_command;
+    mod hints;
+    mod init;
+    mod inner_tools;
+    mod links;
+    mod mistakes;
+    mod moving;
+    mod names;
+    mod needs;
+    mod order;
+    mod outputs;
+    mod pages;
+    mod processes;
+    mod promises;
+    mod questions;
+    mod recipe_command;
+    mod restored;
+    mod seen;
+    mod signals;
+    mod state;
+    mod tidy;
+    mod time;
+}
+
+/// Deployments, to real hosts and to directories of this machine; tests that need other programs.
+#[path = ""]
+mod host_tests {
+    mod approvals;
+    mod back;
+    mod bad_hosts;
+    mod cheats;
+    mod closed;
+    mod deploy;
+    mod destinations;
+    mod destroy;
+    mod detached;
+    mod edits;
+    mod environment;
+    mod file_access;
+    mod foreign;
+    mod guards;
+    mod isolation;
+    mod journal;
+    mod jump;
+    mod karl;
+    mod killed;
+    mod link;
+    mod logs;
+    mod losses;
+    mod modes;
+    mod other_users;
+    mod overview;
+    mod plans;
+    mod projects;
+    mod promoted;
+    mod restarts;
+    mod resumed;
+    mod roles;
+    mod rollback;
+    mod rollout;
+    mod runbook;
+    mod sandbox;
+    mod secrets;
+    mod shells;
+    mod silence;
+    mod strict;
+    mod terminal;
+    mod tour;
+    mod untrusted;
+    mod uploads;
+    mod windows;
+}
+
+/// Tests that repeat, race, kill or measure for longer.
+#[path = ""]
+mod soak_tests {
+    mod data;
+    mod kills;
+    mod lease;
+    mod load;
+    mod memory;
+    mod model;
+    mod sarracenia;
+    mod talkative;
+    mod watched;
+}

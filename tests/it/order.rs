@@ -211,44 +211,50 @@ fn the_output_of_a_job_stays_together() {
     );
 }
 
-#[test]
-fn make_and_rel_share_their_job_slots() {
-    // Below `make -j2` there are two slots, whatever `-j` says to rel.
-    let space = Space::new(
-        r#"
-target "t" { each "i" "1" "2" "3" "4" "5"; run "./slot {i}"; }
-"#,
-    );
-    space.write(
-        "slot",
-        "#!/bin/sh -eu\nmkdir run.$1\nls -d run.* | wc -l >> seen\nsleep 0.05\nrmdir run.$1\n",
-    );
-    space.shell("chmod +x slot");
-    space.write("Makefile", "all:\n\t+\"$$REL\" build -j5\n");
-    let mut make = space.program("make");
-    make.arg("-j2").env("REL", crate::space::REL);
-    let output = space.finish(&mut make).ok();
-    assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
-    let seen = space.lines("seen");
-    assert_eq!(seen.len(), 5);
-    assert!(
-        seen.iter().all(|n| n.trim() == "1" || n.trim() == "2"),
-        "{seen:?}"
-    );
-    assert!(seen.iter().any(|n| n.trim() == "2"), "{seen:?}");
-}
+/// They need make.
+mod host_tests {
+    use super::*;
 
-#[test]
-fn make_inside_a_target_sees_the_slots() {
-    let space = Space::new(r#"target "m" { inputs "Makefile"; run "make -s all"; }"#);
-    // Both goals end only when both run: make must have got a second slot.
-    let (a, b) = (meets("a", "b"), meets("b", "a"));
-    let goal =
-        |name: &str, script: &str| format!("{name}:\n\t+@set -eu; {}\n", script.replace('$', "$$"));
-    space.write(
-        "Makefile",
-        format!("all: a b\n{}{}", goal("a", &a), goal("b", &b)),
-    );
-    let output = space.run(["build", "-j2"]).ok();
-    assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
+    #[test]
+    fn make_and_rel_share_their_job_slots() {
+        // Below `make -j2` there are two slots, whatever `-j` says to rel.
+        let space = Space::new(
+            r#"
+    target "t" { each "i" "1" "2" "3" "4" "5"; run "./slot {i}"; }
+    "#,
+        );
+        space.write(
+            "slot",
+            "#!/bin/sh -eu\nmkdir run.$1\nls -d run.* | wc -l >> seen\nsleep 0.05\nrmdir run.$1\n",
+        );
+        space.shell("chmod +x slot");
+        space.write("Makefile", "all:\n\t+\"$$REL\" build -j5\n");
+        let mut make = space.program("make");
+        make.arg("-j2").env("REL", crate::space::REL);
+        let output = space.finish(&mut make).ok();
+        assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
+        let seen = space.lines("seen");
+        assert_eq!(seen.len(), 5);
+        assert!(
+            seen.iter().all(|n| n.trim() == "1" || n.trim() == "2"),
+            "{seen:?}"
+        );
+        assert!(seen.iter().any(|n| n.trim() == "2"), "{seen:?}");
+    }
+
+    #[test]
+    fn make_inside_a_target_sees_the_slots() {
+        let space = Space::new(r#"target "m" { inputs "Makefile"; run "make -s all"; }"#);
+        // Both goals end only when both run: make must have got a second slot.
+        let (a, b) = (meets("a", "b"), meets("b", "a"));
+        let goal = |name: &str, script: &str| {
+            format!("{name}:\n\t+@set -eu; {}\n", script.replace('$', "$$"))
+        };
+        space.write(
+            "Makefile",
+            format!("all: a b\n{}{}", goal("a", &a), goal("b", &b)),
+        );
+        let output = space.run(["build", "-j2"]).ok();
+        assert!(!output.stderr.contains("jobserver unavailable"), "{output}");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use regex::Regex;
 
-use crate::tidy::{none, root};
+use super::tidy::{none, root};
 
 /// Columns of a line of prose. Tables, code and links can not be wrapped.
 const COLUMNS_MAX: usize = 100;

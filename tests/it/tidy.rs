@@ -140,6 +140,30 @@ fn no_function_is_too_long() {
     none("functions over 80 lines", long);
 }
 
+/// A module at the top of `main.rs` has no tier: `tests/run` takes its tests for fast ones.
+#[test]
+fn every_test_has_a_tier() {
+    let main = std::fs::read_to_string(root().join("tests/it/main.rs")).expect("reads");
+    let tiers = Regex::new(r"(?m)^mod (\w+) \{$").expect("a pattern");
+    let tiers: Vec<&str> = tiers
+        .captures_iter(&main)
+        .map(|c| c.extract::<1>().1[0])
+        .collect();
+    assert_eq!(tiers, ["fast_tests", "host_tests", "soak_tests"]);
+    let fixture = Regex::new(r"(?m)^mod (\w+);$").expect("a pattern");
+    let mut without = Vec::new();
+    for fixture in fixture.captures_iter(&main) {
+        let inside = format!("tests/it/{}/", &fixture[1]);
+        let front = format!("tests/it/{}.rs", &fixture[1]);
+        let sources = files(&["tests/it"], &["rs"]);
+        let own = |s: &&Source| s.name == front || s.name.starts_with(&inside);
+        let own = sources.iter().filter(own);
+        let tested = own.filter(|s| s.text.contains("#[test]"));
+        without.extend(tested.map(|s| s.name.clone()));
+    }
+    none("tests without a tier", without);
+}
+
 #[test]
 fn nothing_is_left_to_do() {
     let words = [

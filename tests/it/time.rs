@@ -127,21 +127,6 @@ fn copied_with_its_time() {
 }
 
 #[test]
-fn synchronised_with_its_time() {
-    let space = space();
-    space.write("other/in", "two\n");
-    set_time(&space, "other/in", time_of(&space, "in") - HOUR);
-    space.shell("rsync -t other/in in");
-    arrives(&space, "two\n");
-    settle(&space);
-    // Time and size are equal: rsync must be told to look at contents, and writes in place.
-    space.write("other/in", "six\n");
-    set_time(&space, "other/in", time_of(&space, "in"));
-    space.shell("rsync -t --checksum --inplace other/in in");
-    arrives(&space, "six\n");
-}
-
-#[test]
 fn checked_out_from_another_branch_and_back() {
     let space = space();
     space.write(".gitignore", "out/\n.rel/\n");
@@ -293,4 +278,24 @@ fn outputs_edited_with_their_time_set_back() {
     space.write("out/file", "two\n");
     set_time(&space, "out/file", before);
     arrives(&space, "one\n");
+}
+
+/// It needs rsync.
+mod host_tests {
+    use super::*;
+
+    #[test]
+    fn synchronised_with_its_time() {
+        let space = space();
+        space.write("other/in", "two\n");
+        set_time(&space, "other/in", time_of(&space, "in") - HOUR);
+        space.shell("rsync -t other/in in");
+        arrives(&space, "two\n");
+        settle(&space);
+        // Time and size are equal: rsync must be told to look at contents, and writes in place.
+        space.write("other/in", "six\n");
+        set_time(&space, "other/in", time_of(&space, "in"));
+        space.shell("rsync -t --checksum --inplace other/in in");
+        arrives(&space, "six\n");
+    }
 }

@@ -1,6 +1,6 @@
 //! Plan, run, second run, failing step, and a connection that ends in the middle.
 
-use super::*;
+use super::super::*;
 use crate::core::cancel::Cancel;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::Header;

@@ -1,16 +1,20 @@
 //! End to end on local hosts: real shells, real files, temporary directories.
 
 mod docs;
-mod guard;
 mod names;
-mod release;
-mod shell;
-mod shipped;
-
 mod table;
-mod text;
 mod windows;
 mod wraps;
+
+/// They need busybox, or take longer: `tests/run fast` leaves them out.
+#[path = ""]
+mod host_tests {
+    mod guard;
+    mod release;
+    mod shell;
+    mod shipped;
+    mod text;
+}
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

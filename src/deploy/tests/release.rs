@@ -1,6 +1,6 @@
 //! `versioned-release`: beside the old one, checked, switched, retired, rolled back.
 
-use super::*;
+use super::super::*;
 
 /// A site whose instance writes its release's word into a file while it lives.
 fn site() -> Space {

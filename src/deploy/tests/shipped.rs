@@ -1,6 +1,6 @@
 //! The other shipped recipes: copies, evolving, services, waits, checks.
 
-use super::*;
+use super::super::*;
 
 use crate::core::cancel::Cancel;
 

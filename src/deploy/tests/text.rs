@@ -1,6 +1,6 @@
 //! The program as a text, and its functions in every shell at hand.
 
-use super::*;
+use super::super::*;
 use crate::deploy::plan::script;
 use std::os::unix::process::CommandExt;
 

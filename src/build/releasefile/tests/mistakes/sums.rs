@@ -19,21 +19,27 @@ fn check(text: &str, expected: &str) {
     assert_eq!(told.matches('×').count(), 1, "{told}");
 }
 
-#[test]
-fn all_targets_together_have_limits() {
-    let many: Vec<String> = (0..6)
-        .map(|i| square(&format!("t{i}"), 440, "", "run \"x\""))
-        .collect();
-    check(&many.concat(), "1000000 instances");
-    check(
-        &square("t", 300, &"v".repeat(2000), "run \"x\""),
-        "256 MiB of names",
-    );
-    let needing = square("t", 50, "", "run \"x\"") + &square("u", 50, "", "needs \"t\"; run \"x\"");
-    check(&needing, "4000000 needs");
-    let long = format!("var \"v\" \"{}\"\n", "v".repeat((1 << 20) - 100));
-    let texts = long + &square("t", 17, "", "run \"echo {v} {a} {b}\"");
-    check(&texts, "256 MiB of text");
+/// They take seconds: `tests/run fast` leaves them out.
+mod soak_tests {
+    use super::*;
+
+    #[test]
+    fn all_targets_together_have_limits() {
+        let many: Vec<String> = (0..6)
+            .map(|i| square(&format!("t{i}"), 440, "", "run \"x\""))
+            .collect();
+        check(&many.concat(), "1000000 instances");
+        check(
+            &square("t", 300, &"v".repeat(2000), "run \"x\""),
+            "256 MiB of names",
+        );
+        let needing =
+            square("t", 50, "", "run \"x\"") + &square("u", 50, "", "needs \"t\"; run \"x\"");
+        check(&needing, "4000000 needs");
+        let long = format!("var \"v\" \"{}\"\n", "v".repeat((1 << 20) - 100));
+        let texts = long + &square("t", 17, "", "run \"echo {v} {a} {b}\"");
+        check(&texts, "256 MiB of text");
+    }
 }
 
 #[test]
