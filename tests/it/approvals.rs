@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use insta::assert_snapshot;
 use rel::deploy::protocol::words::hex;
@@ -11,6 +11,7 @@ use rel::deploy::report::plan_changes::saved_form;
 use rel::deploy::report::plan_file::PlanContents;
 use serde_json::{Value, json};
 
+use crate::filters::{DIGEST, replaced, user};
 use crate::space::{Output, REL, Space, wait_until};
 
 /// Three hosts here: a role, a rollout that holds one back, a guard that stops it, a step that
@@ -100,19 +101,14 @@ fn approve(space: &Space, args: &[&str]) -> Output {
 
 /// Replaces what differs from run to run.
 fn shown(output: &Output) -> String {
-    let me = Command::new("id").arg("-un").output().expect("asks").stdout;
-    let me = String::from_utf8(me).expect("a name");
-    let replaced = [
+    let replacements = [
         (r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "[WHEN]"),
-        (r"\b[0-9a-f]{12}\b", "[DIGEST]"),
+        DIGEST,
         (r"\b[0-9a-f]{64}\b", "[SHA256]"),
     ];
     let text = output.to_string();
-    let text = text.replace(&format!("made by     {},", me.trim()), "made by     [ME],");
-    replaced.into_iter().fold(text, |text, (from, to)| {
-        let pattern = regex::Regex::new(from).expect("a pattern");
-        pattern.replace_all(&text, to).into_owned()
-    })
+    let text = text.replace(&format!("made by     {},", user()), "made by     [ME],");
+    replaced(&text, &replacements)
 }
 
 /// Returns a saved plan that was edited, with the digest that belongs to it.

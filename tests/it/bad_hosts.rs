@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use insta::assert_snapshot;
 use regex::Regex;
 
+use crate::filters::{DIGEST, replaced};
 use crate::hosts::{Host, Hosts};
 use crate::space::{Output, Space, wait_until};
 
@@ -60,12 +61,6 @@ fn served(host: &Host) -> String {
     fs::read_to_string(host.srv("site/current/artifact/page")).expect("serves")
 }
 
-/// Returns how many lines a file of the host has.
-fn lines(host: &Host, file: &str) -> usize {
-    let text = fs::read_to_string(host.srv(file)).unwrap_or_default();
-    text.lines().count()
-}
-
 /// Waits until the slow step is at work, and returns the process behind the connection.
 fn at_work(host: &Host) -> String {
     wait_until("the slow step", || {
@@ -96,25 +91,23 @@ fn resumed(space: &Space, hosts: &Hosts) {
     fs::remove_file(host.srv("slow")).expect("removes");
     let _ = space.run(["staging"]).ok();
     assert_eq!(served(host), "two\n");
-    assert_eq!((lines(host, "counted"), lines(host, "tried")), (2, 3));
+    assert_eq!(
+        (host.lines("counted").len(), host.lines("tried").len()),
+        (2, 3)
+    );
 }
 
 /// Returns what was printed, without what differs from run to run.
 fn shown(hosts: &Hosts, output: &Output) -> String {
-    let mut text = output.to_string();
-    for host in &hosts.all {
-        text = text.replace(&host.port.to_string(), "[PORT]");
-        text = text.replace(&hosts.root(host), "[srv]");
-    }
-    let filters = [
-        (r"\b[0-9a-f]{12}\b", "[DIGEST]"),
+    let ports = hosts.all.iter().fold(output.to_string(), |text, host| {
+        text.replace(&host.port.to_string(), "[PORT]")
+    });
+    let patterns = [
+        DIGEST,
         (r" -o (\w+)=\S+", ""),
         (r"-p \[PORT\] \S+@", "-p [PORT] [USER]@"),
     ];
-    filters.iter().fold(text, |text, (from, to)| {
-        let pattern = Regex::new(from).expect("a pattern");
-        pattern.replace_all(&text, *to).into_owned()
-    })
+    replaced(&hosts.masked(&ports), &patterns)
 }
 
 #[test]

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use insta::assert_snapshot;
-use regex::Regex;
 use rustix::process::Signal;
 
+use crate::filters::{RUN, replaced};
 use crate::hosts::{Host, Hosts};
 use crate::space::{Job, Space, wait_until};
 
@@ -54,14 +53,9 @@ fn checkout(hosts: &Hosts) -> Space {
     space
 }
 
-fn lines(host: &Host, file: impl AsRef<Path>) -> Vec<String> {
-    let text = fs::read_to_string(host.srv(file)).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
-
 /// Returns the events of the host's journal that tell of one step, with their details.
 fn told(host: &Host, step: &str) -> Vec<String> {
-    let lines = lines(host, ".rel/staging/journal");
+    let lines = host.lines(".rel/staging/journal");
     let columns = lines
         .iter()
         .map(|line| line.split('\t').collect::<Vec<_>>());
@@ -76,24 +70,21 @@ fn told(host: &Host, step: &str) -> Vec<String> {
 
 /// Returns what was printed, without what differs from run to run.
 fn shown(text: &str) -> String {
-    let filters = [
-        (r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b", "[RUN]"),
+    let patterns = [
+        RUN,
         (r"since \d+\w+( \d+\w+)?", "since [TIME]"),
         (r"\d+\w+( \d+\w+)? ago", "[TIME] ago"),
     ];
-    filters.iter().fold(text.to_owned(), |text, (from, to)| {
-        let pattern = Regex::new(from).expect("a pattern");
-        pattern.replace_all(&text, *to).into_owned()
-    })
+    replaced(text, &patterns)
 }
 
 /// Starts a run and returns when its copy is at work on all hosts.
 fn at_work<'a>(space: &'a Space, hosts: &Hosts) -> Job<'a> {
-    let before: Vec<usize> = hosts.all.iter().map(|h| lines(h, "tried").len()).collect();
+    let before: Vec<usize> = hosts.all.iter().map(|h| h.lines("tried").len()).collect();
     let job = space.begin(["staging"]);
     for (host, before) in hosts.all.iter().zip(before) {
         wait_until("the copy", || {
-            let is_begun = lines(host, "tried").len() > before && !lines(host, "pids").is_empty();
+            let is_begun = host.lines("tried").len() > before && !host.lines("pids").is_empty();
             is_begun.then_some(())
         });
         // The run has heard of it, too.
@@ -120,7 +111,7 @@ fn left(host: &Host) {
 /// Waits until nothing of the copy is left; their numbers mean something on the host alone.
 #[track_caller]
 fn all_ended(hosts: &Hosts, space: &Space, host: &Host) {
-    let pids = lines(host, "pids").join(" ");
+    let pids = host.lines("pids").join(" ");
     assert!(!pids.is_empty());
     let script = format!(
         "for p in {pids}; do sed -n '/^State:.Z/!s/^State:/&/p' /proc/$p/status 2>/dev/null; done; :"
@@ -154,8 +145,8 @@ fn a_saved_plan_joins_what_goes_on_meanwhile() {
     assert!(held.stderr.contains("this plan still holds"), "{held}");
     fs::write(host.srv("go"), "").expect("writes");
     let _ = space.run(["apply", "plan.json"]).ok();
-    assert_eq!(lines(host, "tried").len(), 1);
-    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    assert_eq!(host.lines("tried").len(), 1);
+    assert_eq!(host.lines("order"), ["before", "verified", "after"]);
 }
 
 #[test]
@@ -188,14 +179,14 @@ fn a_killed_run_leaves_it_at_work_and_the_next_one_joins() {
         done h1  copy/after  [TIME]
     rel: staging: 2 steps ran, 1 up to date, on 1 host
     ");
-    assert_eq!(lines(host, "tried"), ["begun"]);
-    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    assert_eq!(host.lines("tried"), ["begun"]);
+    assert_eq!(host.lines("order"), ["before", "verified", "after"]);
     assert_eq!(
         told(host, "copy/copy"),
         ["start", "detached", "start", "done"]
     );
     let _ = space.run(["staging"]).ok();
-    assert_eq!(lines(host, "tried"), ["begun"]);
+    assert_eq!(host.lines("tried"), ["begun"]);
 }
 
 #[test]
@@ -231,8 +222,8 @@ fn ctrl_c_says_that_it_goes_on_and_an_end_that_nobody_saw_is_taken_over() {
     );
     let output = space.run(["staging"]).ok();
     assert!(output.stderr.contains("| ended"), "{output}");
-    assert_eq!(lines(host, "tried"), ["begun"]);
-    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    assert_eq!(host.lines("tried"), ["begun"]);
+    assert_eq!(host.lines("order"), ["before", "verified", "after"]);
 }
 
 #[test]
@@ -274,7 +265,7 @@ fn an_exit_code_is_not_lost() {
             "start", "detached", "ended 3", "start", "failed 3", "undone"
         ]
     );
-    assert_eq!(lines(host, "order"), ["before", "undone"]);
+    assert_eq!(host.lines("order"), ["before", "undone"]);
     assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
     --- stderr
     rel: no detached step runs on the hosts of `staging`
@@ -282,7 +273,7 @@ fn an_exit_code_is_not_lost() {
     // And then it is done anew.
     fs::write(host.srv("code"), "0\n").expect("writes");
     let _ = space.run(["staging"]).ok();
-    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
+    assert_eq!(host.lines("tried"), ["begun", "begun"]);
 }
 
 #[test]
@@ -309,8 +300,8 @@ fn a_host_that_is_started_anew_takes_it_with_it() {
     assert!(attached.stderr.contains("copy/copy"), "{attached}");
     go(host);
     let _ = space.run(["staging"]).ok();
-    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
-    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    assert_eq!(host.lines("tried"), ["begun", "begun"]);
+    assert_eq!(host.lines("order"), ["before", "verified", "after"]);
 }
 
 #[test]
@@ -329,23 +320,23 @@ fn what_a_killed_keeper_leaves_is_ended_before_it_begins_anew() {
         "{output}"
     );
     let job = at_work(&space, &hosts);
-    let old = lines(host, "pids");
+    let old = host.lines("pids");
     killed(job, host);
     let _ = hosts.ssh(&space, host, &script).ok();
     let plan = space.run(["staging", "--plan"]).ok().stdout;
     assert!(plan.contains("was killed on its host"), "{plan}");
     let job = at_work(&space, &hosts);
     wait_until("its own numbers", || {
-        (lines(host, "pids") != old).then_some(())
+        (host.lines("pids") != old).then_some(())
     });
-    let new = lines(host, "pids");
+    let new = host.lines("pids");
     fs::write(host.srv("pids"), old.join("\n")).expect("writes");
     all_ended(&hosts, &space, host);
     fs::write(host.srv("pids"), new.join("\n")).expect("writes");
     go(host);
     let _ = job.finish().ok();
     all_ended(&hosts, &space, host);
-    assert_eq!(lines(host, "tried").len(), 3);
+    assert_eq!(host.lines("tried").len(), 3);
 }
 
 #[test]
@@ -371,8 +362,8 @@ fn an_sshd_that_is_started_anew_does_not_end_it() {
     go(&hosts.all[1]);
     let _ = job.finish().ok();
     for host in &hosts.all {
-        assert_eq!(lines(host, "tried"), ["begun"]);
-        assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+        assert_eq!(host.lines("tried"), ["begun"]);
+        assert_eq!(host.lines("order"), ["before", "verified", "after"]);
     }
 }
 
@@ -416,7 +407,7 @@ fn nothing_else_is_done_on_its_host() {
     );
     go(host);
     let _ = space.run(["staging"]).ok();
-    assert_eq!(lines(host, "tried"), ["begun", "begun"]);
+    assert_eq!(host.lines("tried"), ["begun", "begun"]);
 }
 
 #[test]
@@ -427,7 +418,7 @@ fn a_way_back_ends_it_first() {
     killed(at_work(&space, &hosts), host);
     let _ = space.run(["staging", "--rollback"]).ok();
     all_ended(&hosts, &space, host);
-    assert_eq!(lines(host, "order"), ["before", "undone"]);
+    assert_eq!(host.lines("order"), ["before", "undone"]);
     assert_eq!(told(host, "copy/copy"), ["start", "detached", "undone"]);
     assert_snapshot!(space.run(["attach", "staging"]).ok(), @"
     --- stderr
@@ -444,7 +435,7 @@ fn a_time_limit_holds_also_when_nobody_looks() {
     space.write("recipes/copy.kdl", limited);
     let job = space.begin(["staging"]);
     wait_until("the copy", || {
-        (!lines(host, "pids").is_empty()).then_some(())
+        (!host.lines("pids").is_empty()).then_some(())
     });
     // Where the machine is slow, the run may have come to its end with the limit.
     let _ = rustix::process::kill_process(job.pid(), Signal::KILL);
@@ -481,8 +472,8 @@ fn it_runs_as_another_user_and_is_ended_with_all_that_is_theirs() {
     killed(at_work(&space, &hosts), host);
     go(host);
     let _ = space.run(["staging"]).ok();
-    assert_eq!(lines(host, "tried"), [user.as_str(), &user]);
-    assert_eq!(lines(host, "order"), ["before", "verified", "after"]);
+    assert_eq!(host.lines("tried"), [user.as_str(), &user]);
+    assert_eq!(host.lines("order"), ["before", "verified", "after"]);
 }
 
 #[test]
@@ -519,7 +510,7 @@ fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
     space.write("Releasefile.kdl", &one);
     let job = space.begin(["staging"]);
     wait_until("the copy", || {
-        (!lines(&hosts.all[0], "pids").is_empty()).then_some(())
+        (!hosts.all[0].lines("pids").is_empty()).then_some(())
     });
     killed(job, &hosts.all[0]);
     let unknown = "rel: h1  does not answer: its detached steps are unknown";

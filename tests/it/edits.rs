@@ -4,6 +4,7 @@ use std::fs;
 
 use insta::assert_snapshot;
 
+use crate::filters::replaced;
 use crate::space::Space;
 
 /// An environment whose releases are an artifact, and a directory that their installation makes.
@@ -38,8 +39,7 @@ fn shown(text: &str, releases: &[&str]) -> String {
         let name = link.trim_start_matches("releases/");
         text = text.replace(name, &format!("[{}]", at + 1));
     }
-    let since = regex::Regex::new(r"since .*|run \d\S+").expect("a pattern");
-    since.replace_all(&text, "[SINCE]").into_owned()
+    replaced(&text, &[(r"since .*|run \d\S+", "[SINCE]")])
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod stale;
 
 use serde_json::Value;
 
+use crate::filters::{DIGEST, RUN, replaced};
 use crate::space::{Output, Space};
 
 /// Two hosts, a group of them, and an environment with this body.
@@ -38,8 +39,7 @@ fn recipe(space: &Space, name: &str, body: &str) {
 /// Runs with `--json`, which must succeed, and returns what machines are reported.
 #[track_caller]
 fn told(space: &Space, args: &[&str]) -> Value {
-    let output = space.run([&["--json", "staging"], args].concat()).ok();
-    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e} in\n{output}"))
+    space.ask([&["staging"], args].concat())
 }
 
 /// Returns the steps of a plan that have this verdict: `host id`.
@@ -58,9 +58,5 @@ fn steps(plan: &Value, verdict: &str) -> Vec<String> {
 
 /// Returns what was printed, without what differs from run to run or machine to machine.
 fn shown(output: &Output) -> String {
-    let run = regex::Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b").expect("a pattern");
-    let digest = regex::Regex::new(r"\b[0-9a-f]{12}\b").expect("a pattern");
-    let text = output.to_string();
-    let text = run.replace_all(&text, "[RUN]");
-    digest.replace_all(&text, "[DIGEST]").into_owned()
+    replaced(&output.to_string(), &[RUN, DIGEST])
 }

@@ -20,11 +20,7 @@ fn app(hosts: &Hosts, uses: &str) -> Space {
 }
 
 fn shown(hosts: &Hosts, output: &Output) -> String {
-    let text = output.to_string();
-    hosts
-        .all
-        .iter()
-        .fold(text, |text, host| text.replace(&hosts.root(host), "[srv]"))
+    hosts.masked(&output.to_string())
 }
 
 #[test]

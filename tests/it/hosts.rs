@@ -334,6 +334,14 @@ impl Hosts {
         }
     }
 
+    /// Returns a text in which `[srv]` stands for the directories that the hosts serve from.
+    pub fn masked(&self, text: &str) -> String {
+        let hosts = self.all.iter();
+        hosts.fold(text.to_owned(), |text, host| {
+            text.replace(&self.root(host), "[srv]")
+        })
+    }
+
     /// Returns the options of `ssh` that reach these hosts and no other.
     pub fn options(&self) -> Vec<String> {
         let dir = self.dir.path().display();
@@ -376,6 +384,12 @@ impl Host {
     /// Returns a path below the directory that the host serves from, as seen from here.
     pub fn srv(&self, path: impl AsRef<Path>) -> PathBuf {
         self.dir.join("srv").join(path)
+    }
+
+    /// Returns the lines of a file there; none when it is not there.
+    pub fn lines(&self, path: impl AsRef<Path>) -> Vec<String> {
+        let text = fs::read_to_string(self.srv(path)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Returns what the host's sshd said.

@@ -30,16 +30,11 @@ recipe "work" {
     space
 }
 
-fn lines(host: &Host, file: &str) -> usize {
-    let text = fs::read_to_string(host.srv(file)).unwrap_or_default();
-    text.lines().count()
-}
-
 /// Begins a run, waits for the slow step, and returns its program with who waits for it.
 fn at_work<'a>(space: &'a Space, host: &Host) -> (Job<'a>, i32, i32) {
     let job = space.begin(["production"]);
     wait_until("the slow step", || {
-        (lines(host, "tried") == 1).then_some(())
+        (host.lines("tried").len() == 1).then_some(())
     });
     // The first of its session.
     let stat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -77,7 +72,7 @@ fn who_waits_for_a_program_is_killed_and_its_end_is_told_all_the_same() {
     kill(waiter);
     fs::write(host.srv("go"), "").expect("writes");
     let _ = job.finish().ok();
-    let times = ["first", "tried", "slow", "last"].map(|file| lines(host, file));
+    let times = ["first", "tried", "slow", "last"].map(|file| host.lines(file).len());
     assert_eq!(times, [1; 4]);
     let again = space.run(["production"]).ok();
     assert!(again.stderr.contains("nothing to do"), "{again}");
@@ -91,7 +86,7 @@ fn what_a_killed_program_was_doing_has_ended_before_anything_is_taken_back() {
     kill(program);
     let failed = job.finish().fails(1);
     assert!(failed.stderr.contains("ended from outside"), "{failed}");
-    assert_eq!(lines(host, "first"), 0);
+    assert_eq!(host.lines("first").len(), 0);
     let left = host.workers();
     let left = left
         .iter()
@@ -102,6 +97,6 @@ fn what_a_killed_program_was_doing_has_ended_before_anything_is_taken_back() {
     assert!(left.is_empty(), "{left:?}");
     fs::write(host.srv("go"), "").expect("writes");
     let _ = space.run(["production"]).ok();
-    let times = ["first", "tried", "slow", "last"].map(|file| lines(host, file));
+    let times = ["first", "tried", "slow", "last"].map(|file| host.lines(file).len());
     assert_eq!(times, [1, 2, 1, 1]);
 }

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use insta::assert_snapshot;
-use regex::Regex;
 use rustix::process::Signal;
 
+use crate::filters::{RUN, replaced};
 use crate::hosts::{Host, Hosts};
 use crate::space::{Job, Output, PATH, Space, wait_until};
 
@@ -52,17 +52,12 @@ until test -e go; do echo x >> ticks; sleep 0.05; done
 kill $child
 echo $rel_token end >> log";
 
-fn lines(host: &Host, file: &str) -> Vec<String> {
-    let text = fs::read_to_string(host.srv(file)).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
-
 fn journal(host: &Host) -> Vec<String> {
     let pick = |line: &String| {
         let columns: Vec<&str> = line.split('\t').collect();
         format!("{} {} {}", columns[1], columns[7], columns[8])
     };
-    lines(host, ".rel/staging/journal")
+    host.lines(".rel/staging/journal")
         .iter()
         .map(pick)
         .collect()
@@ -72,7 +67,7 @@ fn journal(host: &Host) -> Vec<String> {
 fn shown(output: &Output) -> String {
     let filters = [
         (r"\b(ann|bob)@[^\s,]+", "$1@[HERE]"),
-        (r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b", "[RUN]"),
+        RUN,
         (r"\b[0-9hms]+( \d+s)? ago", "[TIME] ago"),
         (r"\b[0-9hms]+( \d+s)? from now", "[TIME] from now"),
         (
@@ -80,18 +75,15 @@ fn shown(output: &Output) -> String {
             "since [TIME]:",
         ),
     ];
-    filters.iter().fold(output.to_string(), |text, (from, to)| {
-        let pattern = Regex::new(from).expect("a pattern");
-        pattern.replace_all(&text, *to).into_owned()
-    })
+    replaced(&output.to_string(), &filters)
 }
 
 /// Waits until a holder's step is at work on a host.
 fn at_work<'a>(space: &'a Space, who: &str, host: &Host) -> Job<'a> {
-    let before = lines(host, "log").len();
+    let before = host.lines("log").len();
     let job = space.start(&mut rel(space, who, &["-q", "staging", "--force"]));
     wait_until("the step", || {
-        (lines(host, "log").len() > before).then_some(())
+        (host.lines("log").len() > before).then_some(())
     });
     job
 }
@@ -102,7 +94,7 @@ fn at_work<'a>(space: &'a Space, who: &str, host: &Host) -> Job<'a> {
 fn alone(host: &Host) -> usize {
     let mut at = 0;
     let mut is_open = false;
-    let all = lines(host, "log");
+    let all = host.lines("log");
     for line in &all {
         let (token, what) = line.split_once(' ').expect("two words");
         let token: u64 = token.parse().expect("a number");
@@ -218,7 +210,7 @@ recipe "mode" {
 
 /// The processes of a guard and of the program that works for it, on the host.
 fn holder(host: &Host) -> (String, String) {
-    let lease = lines(host, ".rel/staging/lease").concat();
+    let lease = host.lines(".rel/staging/lease").concat();
     let columns: Vec<&str> = lease.split('\t').collect();
     (columns[5].to_owned(), columns[9].to_owned())
 }
@@ -239,10 +231,10 @@ fn a_holder_that_sleeps_over_its_end_changes_nothing_when_it_wakes() {
     let _ = group("STOP");
     first.signal(Signal::STOP);
     fs::write(host.srv("go"), "").expect("writes");
-    let ticks = lines(host, "ticks").len();
+    let ticks = host.lines("ticks").len();
     let _ = run(&bob, "bob", &["-q", "staging", "--force"]).ok();
-    assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
-    let before = lines(host, ".rel/staging/journal");
+    assert_eq!(host.lines("log"), ["1 begin", "2 begin", "2 end"]);
+    let before = host.lines(".rel/staging/journal");
     // One that was stopped while it renewed its lease had to be ended.
     let script = format!("kill -CONT -- -{guard} 2>/dev/null || true");
     let _ = hosts.ssh(&ann, host, &script).ok();
@@ -260,9 +252,9 @@ fn a_holder_that_sleeps_over_its_end_changes_nothing_when_it_wakes() {
       help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
-    assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
-    assert_eq!(lines(host, "ticks").len(), ticks);
-    assert_eq!(lines(host, ".rel/staging/journal"), before);
+    assert_eq!(host.lines("log"), ["1 begin", "2 begin", "2 end"]);
+    assert_eq!(host.lines("ticks").len(), ticks);
+    assert_eq!(host.lines(".rel/staging/journal"), before);
     assert!(
         before.iter().any(|l| l.contains("\ttaken-over\t")),
         "{before:?}"
@@ -295,7 +287,7 @@ fn a_run_that_is_not_heard_of_is_ended_before_its_lease_is() {
       help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
-    assert_eq!(lines(host, "log"), ["1 begin", "2 begin", "2 end"]);
+    assert_eq!(host.lines("log"), ["1 begin", "2 begin", "2 end"]);
 }
 
 #[test]
@@ -374,7 +366,7 @@ fn an_environment_is_held_by_a_person_and_broken_knowingly() {
     rel: staging: broken: it was locked by ann@[HERE], on 2 hosts
     ");
     for host in &hosts.all {
-        let lines = lines(host, ".rel/staging/journal");
+        let lines = host.lines(".rel/staging/journal");
         let line = lines
             .iter()
             .find(|l| l.contains("\tlock-broken\t"))
@@ -431,7 +423,7 @@ fn a_run_at_work_is_broken_off_and_says_so() {
       help: nothing more was changed there; when that run has ended, the same command checks what was done and continues
     --- exit code 1
     ");
-    assert_eq!(lines(host, "log"), ["1 begin"]);
+    assert_eq!(host.lines("log"), ["1 begin"]);
     assert!(
         journal(host)
             .iter()
@@ -439,7 +431,7 @@ fn a_run_at_work_is_broken_off_and_says_so() {
     );
     fs::write(host.srv("go"), "").expect("writes");
     let _ = run(&ann, "ann", &["-q", "staging"]).ok();
-    assert_eq!(lines(host, "log"), ["1 begin", "3 begin", "3 end"]);
+    assert_eq!(host.lines("log"), ["1 begin", "3 begin", "3 end"]);
 }
 
 #[test]
@@ -522,7 +514,7 @@ fn two_names_of_one_state_are_told_apart_from_somebody_else() {
                 "{refused}"
             );
         }
-        assert!(lines(host, "log").is_empty());
+        assert!(host.lines("log").is_empty());
         assert!(!host.srv(".rel/staging/lease").exists());
         assert!(!host.srv(".rel/staging/freeze").exists());
     }

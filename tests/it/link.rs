@@ -67,11 +67,6 @@ fn children(hosts: &Hosts) -> usize {
         .count()
 }
 
-fn lines(host: &Host, file: &str) -> usize {
-    let text = fs::read_to_string(host.srv(file)).unwrap_or_default();
-    text.lines().count()
-}
-
 /// Begins a run whose slow step waits on host `number`, and waits until it is at work.
 fn at_work<'a>(space: &'a Space, hosts: &Hosts, number: usize) -> Job<'a> {
     let host = &hosts.all[number];
@@ -83,9 +78,9 @@ fn at_work<'a>(space: &'a Space, hosts: &Hosts, number: usize) -> Job<'a> {
 
 /// Waits until the slow step has gone on for a while.
 fn goes_on(host: &Host) {
-    let before = lines(host, "ticks");
+    let before = host.lines("ticks").len();
     wait_until("the slow step", || {
-        (lines(host, "ticks") > before + 5).then_some(())
+        (host.lines("ticks").len() > before + 5).then_some(())
     });
 }
 
@@ -125,12 +120,12 @@ fn left(hosts: &Hosts, number: usize) {
 fn once(hosts: &Hosts, number: usize) {
     for (i, host) in hosts.all.iter().enumerate() {
         for step in ["first", "slow", "last"] {
-            assert_eq!(lines(host, step), 1, "{step} on {}", host.name);
+            assert_eq!(host.lines(step).len(), 1, "{step} on {}", host.name);
             let done = events(host).get(&format!("done work/{step}")).copied();
             assert_eq!(done, Some(1), "{step} on {}", host.name);
         }
         let tries = if i == number { 2 } else { 1 };
-        assert_eq!(lines(host, "tried"), tries, "{}", host.name);
+        assert_eq!(host.lines("tried").len(), tries, "{}", host.name);
     }
 }
 
@@ -151,13 +146,16 @@ fn an_interface_that_goes_down_in_a_step_and_stays_down() {
     }
     left(&hosts, 1);
     assert_eq!(
-        (lines(&hosts.all[0], "last"), lines(&hosts.all[2], "first")),
+        (
+            hosts.all[0].lines("last").len(),
+            hosts.all[2].lines("first").len()
+        ),
         (1, 0)
     );
     go(&hosts.all[1]);
     let down = space.run(["production"]).fails(1);
     assert!(down.stderr.contains("cannot reach host `h2`"), "{down}");
-    assert_eq!(lines(&hosts.all[1], "tried"), 1);
+    assert_eq!(hosts.all[1].lines("tried").len(), 1);
     hosts.line(1, End::Far, true);
     let _ = space.run(["production"]).ok();
     once(&hosts, 1);
@@ -181,7 +179,9 @@ fn an_interface_that_is_down_for_a_moment_is_not_noticed() {
         // It may be that the step ends meanwhile, and those after it.
         hosts.line(1, end, false);
         go(host);
-        wait_until("the last step", || (lines(host, "last") == 1).then_some(()));
+        wait_until("the last step", || {
+            (host.lines("last").len() == 1).then_some(())
+        });
         hosts.line(1, end, true);
         let output = job.finish().ok();
         assert!(output.stderr.contains("production: 6 steps"), "{output}");

@@ -12,6 +12,7 @@
 )]
 
 mod disturb;
+mod filters;
 mod hosts;
 mod relay;
 mod space;

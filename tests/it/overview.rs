@@ -4,9 +4,9 @@
 use std::fs;
 
 use insta::assert_snapshot;
-use regex::Regex;
 use serde_json::Value;
 
+use crate::filters::{DIGEST, RUN, TESTER, replaced};
 use crate::hosts::{Hosts, Silent, free_port};
 use crate::space::{Output, Space};
 
@@ -18,9 +18,9 @@ fn shown(hosts: &Hosts, output: &Output) -> String {
     });
     let patterns = [
         (r"\d{4}-\d\d-\d\d \d\d:\d\d", "[DATE]"),
-        (r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b", "[RUN]"),
-        (r"\b[0-9a-f]{12}\b", "[DIGEST]"),
-        (r"tester@[\w.-]+", "tester@[MACHINE]"),
+        RUN,
+        DIGEST,
+        TESTER,
         (r"[\w-]+@127\.0\.0\.1:\d+", "[USER]@127.0.0.1:[PORT]"),
         (r"port \d+", "port [PORT]"),
         (
@@ -30,10 +30,7 @@ fn shown(hosts: &Hosts, output: &Output) -> String {
         (r"is (\d+s|0s) old", "is [AGE] old"),
         (r"(?m) +$", ""),
     ];
-    patterns.iter().fold(text, |text, (from, to)| {
-        let from = Regex::new(from).expect("a pattern");
-        from.replace_all(&text, *to).into_owned()
-    })
+    replaced(&text, &patterns)
 }
 
 /// A site on two hosts, with a copy of data on the first.

@@ -2,11 +2,11 @@
 //! moved, approved by somebody else.
 
 use std::fs;
-use std::process::Command;
 
 use insta::assert_snapshot;
 use serde_json::Value;
 
+use crate::filters::{RUN, TESTER, replaced, user};
 use crate::hosts::Hosts;
 use crate::space::{Output, Space};
 
@@ -53,13 +53,6 @@ recipe "configured" {
     space
 }
 
-/// Runs with `--json`, which must succeed.
-#[track_caller]
-fn told(space: &Space, args: &[&str]) -> Value {
-    let output = space.run([&["--json"], args].concat()).ok();
-    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e} in\n{output}"))
-}
-
 /// Returns the steps of a plan that would run, with why: `host id  reason`.
 #[track_caller]
 fn to_run(plan: &Value) -> Vec<String> {
@@ -77,17 +70,11 @@ fn to_run(plan: &Value) -> Vec<String> {
 
 /// Returns an output without digests and run ids.
 fn shown(output: &Output) -> String {
-    let run = regex::Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{1,8}\b").expect("a pattern");
-    let digest = regex::Regex::new(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b").expect("a pattern");
-    let user = regex::Regex::new(r"tester@[\w.-]+").expect("a pattern");
-    let text = output.to_string();
-    let text = run.replace_all(&text, "[RUN]");
-    let text = user.replace_all(&text, "tester@[MACHINE]");
-    let me = String::from_utf8(Command::new("id").arg("-un").output().expect("asks").stdout)
-        .expect("a name");
-    let text = text.replace(&format!("`{}`", me.trim()), "`[ME]`");
-    let text = text.replace(&format!("made by      {}", me.trim()), "made by      [ME]");
-    digest.replace_all(&text, "[DIGEST]").into_owned()
+    let text = replaced(&output.to_string(), &[RUN, TESTER]);
+    let me = user();
+    let text = text.replace(&format!("`{me}`"), "`[ME]`");
+    let text = text.replace(&format!("made by      {me}"), "made by      [ME]");
+    replaced(&text, &[(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b", "[DIGEST]")])
 }
 
 #[test]
@@ -136,7 +123,7 @@ fn a_plan_shows_how_files_would_differ() {
     worker  rollback: log; no rollback: reload
     staging: 7 steps would run, 5 up to date, on 2 hosts
     ");
-    let plan = told(&space, &["staging", "--plan"]);
+    let plan = space.ask(["staging", "--plan"]);
     let first = &plan["jobs"][0]["steps"][0]["difference"];
     assert_eq!(first["kind"], "text", "{plan:#}");
     assert_eq!(plan["round_trips"], 2, "{plan:#}");
@@ -230,7 +217,7 @@ environment "staging" {
       unknown  note        unknown until `site` is
     staging: 6 steps not known yet, 0 up to date, on 1 host
     ");
-    let plan = told(&space, &["staging", "--plan"]);
+    let plan = space.ask(["staging", "--plan"]);
     for job in plan["jobs"].as_array().expect("jobs") {
         for step in job["steps"].as_array().expect("steps") {
             let text = step.to_string();
@@ -245,8 +232,8 @@ environment "staging" {
         }
     }
     assert_eq!(to_run(&plan), Vec::<String>::new());
-    // And the run does more than nothing, as it was stated.
-    assert!(told(&space, &["staging"])["ran"].as_u64() > Some(3));
+    // And the run does more than nothing, as was stated.
+    assert!(space.ask(["staging"])["ran"].as_u64() > Some(3));
 }
 
 #[test]
@@ -256,7 +243,7 @@ fn only_what_changed_is_reloaded_and_only_where() {
         &format!("{}group \"all\" \"h1\" \"h2\" \"h3\"\n", hosts.kdl()),
         "",
     );
-    let first = told(&space, &["staging"]);
+    let first = space.ask(["staging"]);
     assert_eq!(first["ran"], 18, "{first:#}");
     let reloads = || -> Vec<String> {
         let read = |h: &crate::hosts::Host| fs::read_to_string(h.srv("reloads")).expect("reads");
@@ -271,8 +258,8 @@ fn only_what_changed_is_reloaded_and_only_where() {
     // One configuration: one service, on all hosts.
     space.write("worker.ini", "threads = 8\n");
     let _ = space.run(["build"]).ok();
-    let plan = told(&space, &["staging", "--plan"]);
-    let outcome = told(&space, &["staging"]);
+    let plan = space.ask(["staging", "--plan"]);
+    let outcome = space.ask(["staging"]);
     assert_eq!(to_run(&outcome["plan"]), to_run(&plan));
     assert_eq!(to_run(&plan).len(), 6, "{plan:#}");
     assert!(to_run(&plan).iter().all(|s| s.contains(" worker/")));
@@ -282,7 +269,7 @@ fn only_what_changed_is_reloaded_and_only_where() {
     // One file on one host, by hand: that host, and the file is named.
     for (path, id) in [("web.ini", "web/ini"), ("web.log.conf", "web/log")] {
         fs::write(hosts.all[1].srv(path), "by hand\n").expect("writes");
-        let plan = told(&space, &["staging", "--plan-out", "plan.json"]);
+        let plan = space.ask(["staging", "--plan-out", "plan.json"]);
         let file = format!("{}/{path}", hosts.root(&hosts.all[1]));
         let step = id.split('/').next_back().expect("a step");
         assert_eq!(
@@ -292,9 +279,9 @@ fn only_what_changed_is_reloaded_and_only_where() {
                 format!("h2 web/reload  `{step}` runs"),
             ]
         );
-        let outcome = told(&space, &["apply", "plan.json"]);
+        let outcome = space.ask(["apply", "plan.json"]);
         assert_eq!(to_run(&outcome["plan"]), to_run(&plan));
-        assert_eq!(told(&space, &["staging"])["ran"], 0);
+        assert_eq!(space.ask(["staging"])["ran"], 0);
     }
     assert_eq!(reloads(), [after, "web worker worker web web ", after]);
     let there = fs::read_to_string(hosts.all[1].srv("web.ini")).expect("reads");
@@ -312,16 +299,13 @@ fn a_saved_plan_is_carried_out_as_it_was_read() {
     ");
     assert!(!space.has("plan.json"));
     let _ = space.run(["build"]).ok();
-    let plan = told(
-        &space,
-        &["staging", "--plan-out", "plan.json", "--var", "level=debug"],
-    );
+    let plan = space.ask(["staging", "--plan-out", "plan.json", "--var", "level=debug"]);
     assert!(!space.has("hosts"), "a plan makes nothing");
     // What is worked on meanwhile is not what was planned, and does not matter.
     space.write("web.ini", "port = 1\n");
     let held = space.run(["apply", "plan.json", "--plan"]).ok();
     assert_snapshot!(held.stderr, @"rel: staging: this plan still holds");
-    let outcome = told(&space, &["apply", "plan.json"]);
+    let outcome = space.ask(["apply", "plan.json"]);
     assert_eq!(to_run(&outcome["plan"]), to_run(&plan));
     let keys = |plan: &Value| {
         let jobs = plan["jobs"].as_array().expect("jobs").clone();
@@ -541,7 +525,7 @@ group "all" "a"
     let _ = space.run(["-q", "staging", "--plan-out", "plan.json"]).ok();
     let _ = space.run(["apply", "plan.json"]).fails(2);
     space.write("plan.json", &approved);
-    assert_eq!(told(&space, &["apply", "plan.json"])["ran"], 6);
+    assert_eq!(space.ask(["apply", "plan.json"])["ran"], 6);
     let journal = space.read("hosts/a/.rel/staging/journal");
     let line = journal
         .lines()

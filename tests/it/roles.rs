@@ -57,9 +57,7 @@ fn have(hosts: &Hosts) -> String {
 }
 
 fn shown(hosts: &Hosts, output: &Output) -> String {
-    let text = output.to_string();
-    let all = hosts.all.iter();
-    all.fold(text, |text, host| text.replace(&hosts.root(host), "[srv]"))
+    hosts.masked(&output.to_string())
 }
 
 #[test]

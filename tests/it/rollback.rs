@@ -3,6 +3,7 @@
 
 use insta::assert_snapshot;
 
+use crate::filters::replaced;
 use crate::space::{Ends, Output, Space};
 
 /// Two environments that release to the same place of one host.
@@ -37,8 +38,7 @@ fn told(output: &Output, links: &[(&str, &str)]) -> String {
     for (link, word) in links {
         text = text.replace(link, word);
     }
-    let run = regex::Regex::new(r"run 2\S+").expect("a pattern");
-    run.replace_all(&text, "run [RUN]").into_owned()
+    replaced(&text, &[(r"run 2\S+", "run [RUN]")])
 }
 
 #[test]

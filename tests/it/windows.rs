@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use insta::assert_snapshot;
-use regex::Regex;
 
+use crate::filters::replaced;
 use crate::hosts::Hosts;
 use crate::space::{Output, Space};
 
@@ -55,8 +55,8 @@ fn is_untouched(hosts: &Hosts) -> bool {
 }
 
 fn shown(output: &Output) -> String {
-    let time = Regex::new(r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d").expect("a pattern");
-    time.replace_all(&output.to_string(), "[WHEN]").into_owned()
+    let when = (r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d", "[WHEN]");
+    replaced(&output.to_string(), &[when])
 }
 
 #[test]
