@@ -12,6 +12,9 @@ use std::time::Duration;
 use crate::core::template::shell_quote;
 use crate::deploy::protocol::words::{hex, join_parts};
 
+/// The line between the functions of a program and what it does.
+pub const PROGRAM_MARK: &str = "# --- program ---\n";
+
 /// Files of `lib/`, one after the other.
 macro_rules! lib {
     ($($name:literal)*) => {
@@ -210,7 +213,7 @@ impl Header {
         }
         format!(
             "{{\n{}{kept}rel_tmp=$1 rel_umask=$2 rel_token=$3 rel_epoch=$4 rel_epoch_clock=$5 rel_uid=$6 \
-             rel_gid=$7 rel_state=$8\n: >\"$1/program\"\n{}\nrel_begin_program\n# --- program ---\n{body}\nrel_emit over\n}}\n",
+             rel_gid=$7 rel_state=$8\n: >\"$1/program\"\n{}\nrel_begin_program\n{PROGRAM_MARK}{body}\nrel_emit over\n}}\n",
             self.text(),
             functions,
         )

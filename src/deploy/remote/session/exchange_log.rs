@@ -3,6 +3,7 @@
 
 use super::Session;
 use crate::deploy::protocol::frames::Frame;
+use crate::deploy::protocol::program::PROGRAM_MARK;
 
 /// Bytes of one text that are shown.
 const SHOWN_MAX: usize = 16 << 10;
@@ -16,6 +17,9 @@ impl Session {
                 "ask" => "query",
                 other => other,
             };
+            // The functions before the mark are the same in each program.
+            let own = memchr::memmem::find(text, PROGRAM_MARK.as_bytes());
+            let text = own.map_or(text, |at| &text[at + PROGRAM_MARK.len()..]);
             tracing::debug!("{} <- {kind}{}", self.name(), self.shown(text));
         }
     }
