@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An open register.
 pub struct ProcessRegistry {
     file: File,
-    /// Where its numbers mean something, as far as can be reported.
+    /// Where its numbers mean something, as far as is known.
     place: Option<String>,
     is_used: AtomicBool,
 }
@@ -231,6 +231,12 @@ mod tests {
             .process_group(0)
             .spawn()
             .expect("starts");
+        // The kernel lets the parent go on before the environment of the new program can be read.
+        let environ = format!("/proc/{}/environ", child.id());
+        let end = Instant::now() + PATIENCE;
+        while std::fs::read(&environ).is_ok_and(|bytes| bytes.is_empty()) && Instant::now() < end {
+            std::thread::yield_now();
+        }
         (child, since)
     }
 
