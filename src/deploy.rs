@@ -1,7 +1,7 @@
 //! From an environment to its hosts: facts, then a plan, then the run.
 //!
 //! [`plan()`] asks and changes nothing; [`apply()`] asks, plans and carries the plan out;
-//! [`rollback`] is rolled back to what the journals say was there before. Artifacts come by
+//! [`rollback`] restores what the journals say was there before. Artifacts come by
 //! digest: how they were made is not known here.
 
 pub mod health_check;
@@ -32,8 +32,7 @@ use crate::deploy::plan::localhost::LOCALHOST;
 use crate::deploy::plan::planner::PlanOptions;
 use crate::deploy::plan::rollback_plan::RollbackPlan;
 use crate::deploy::plan::secret::SecretValue;
-use crate::deploy::plan::use_on_host::UseOnHost;
-use crate::deploy::plan::use_on_host::redactor;
+use crate::deploy::plan::use_on_host::{UseOnHost, redactor};
 use crate::deploy::plan::{orphans, planner, roles};
 use crate::deploy::protocol::journal_compaction::RUNS_KEPT;
 use crate::deploy::protocol::words;

@@ -119,7 +119,7 @@ pub struct Builder<'a> {
     is_cache_unwritable: AtomicBool,
     /// Set once a backup was made.
     has_backups: AtomicBool,
-    /// Set once a result was reported of that names this checkout.
+    /// Set once a warning about a result that names this checkout was printed.
     is_bound_told: AtomicBool,
     made: Vec<OnceLock<Arc<TargetOutputs>>>,
     /// What stands as its record says, for each target.
@@ -277,7 +277,7 @@ impl<'a> Builder<'a> {
             }
             let tokens = JobSlots::new(self.jobserver.clone(), {
                 let sender = sender.clone();
-                // The receiver is gone once the loop has ended: the token is rolled back.
+                // The receiver is gone once the loop has ended: the token is returned.
                 move |token| drop(sender.send(Message::Token(token)))
             });
             let done = self.dispatch(

@@ -245,7 +245,7 @@ mod tests {
                     unique.push(name);
                 }
             }
-            // gcc does not escape colons, so a backslash before one is unknown apart.
+            // gcc does not escape colons, so a backslash before one is ambiguous.
             proptest::prop_assume!(!names.iter().any(|n| n.contains("\\:")));
             let found = read(text.as_bytes()).expect("is a depfile");
             let found: Vec<&str> = found.iter().filter_map(|p| p.to_str()).collect();

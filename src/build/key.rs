@@ -3,7 +3,7 @@
 //! | Value                          | In the key | Why                                          |
 //! |--------------------------------|------------|----------------------------------------------|
 //! | format version                 | yes        | another `rel` makes other results            |
-//! | platform, declared or this one | yes        | so does another machine, unless it is stated   |
+//! | platform, declared or this one | yes        | so does another machine, unless declared       |
 //! | commands after interpolation   | yes        | they are the action                          |
 //! | directory, shell               | yes        | the same words mean something else there     |
 //! | declared environment           | yes        | name and value; unset differs from empty     |

@@ -56,7 +56,7 @@ pub fn attach(context: &mut Workspace, args: &AttachArgs) -> Result<u8> {
     })
 }
 
-/// The exit code of the first that did not end well. What is not known is not stated to be well.
+/// The exit code of the first that did not end well. An unknown end is no success.
 fn exit_code(attached: &Attached) -> u8 {
     let codes = attached.endings.iter().map(|e| match e.status {
         Some(status) => u8::try_from(status).unwrap_or(EXIT_FAILED),

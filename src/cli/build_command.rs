@@ -254,7 +254,7 @@ fn store(context: &Workspace, display: &dyn Progress) -> Option<LocalStore> {
         .ok()
 }
 
-/// Returns the display for this screen: live on a terminal, else lines. The context is reported what
+/// Returns the display for this screen: live on a terminal, else lines. It records in the workspace what
 /// was started.
 pub fn display(context: &Workspace, sources: &SourceMap) -> Box<dyn Progress> {
     let (screen, sources) = (context.output.screen, sources.clone());

@@ -23,7 +23,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 /// No wait and no limit is longer: a clock that such a time is added to must not run over.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// What is stated of a time that is longer.
+/// The message for a time that is longer.
 pub const TOO_LONG: &str = "it is longer than 100 years";
 
 /// Reads how long something takes, as people write it: `30s`, `1h 30m`.

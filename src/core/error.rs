@@ -196,7 +196,7 @@ pub fn shortened(command: &str) -> Cow<'_, str> {
 
 /// Returns a text of which, if it has more than `max` bytes, the rest is only counted. What is
 /// printed in megabytes is not read.
-fn cut(text: &str, max: usize) -> Cow<'_, str> {
+pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);
     }

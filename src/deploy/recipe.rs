@@ -19,7 +19,7 @@ use crate::core::diagnostics::Span;
 use crate::core::template::Template;
 use crate::deploy::recipe::effects::StepEffects;
 
-/// Remote work that can be reused: what to ask, what to do, how to be rolled back.
+/// Remote work that can be reused: what to ask, what to do, how to undo it.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// Name, as `use` says it.

@@ -194,7 +194,7 @@ fn what_is_approved_is_computed_by_whoever_reads_it() {
     for made in [".rel", "version-ran", "vault"] {
         assert!(!own.join(made).exists(), "{made} is there");
     }
-    // Here the artifact stands, and can be reported by its digest.
+    // Here the artifact stands, and is compared by its digest.
     let here = approve(&space, &["--plan"]).ok();
     assert!(here.stdout.contains("is the same here"), "{here}");
     space.write("build/page", "another\n");
@@ -363,7 +363,7 @@ impl Edit {
 }
 
 /// What a colleague may edit, each in turn, with the digest that belongs to it. An approver sees
-/// the truth, or the word of the file as such; and whoever applies it is reported which field it is.
+/// the truth, or the word of the file as such; and the user who applies it reads which field it is.
 #[test]
 fn a_field_that_was_edited_is_not_believed() {
     let space = shop();
@@ -376,7 +376,7 @@ fn a_field_that_was_edited_is_not_believed() {
         "kind": "run", "token": 1, "who": "LIE", "run": null, "purpose": "LIE", "age": 1, "rest": null,
     }]});
     let foreign = json!([{"host": "a", "step": "LIE", "age": 1, "is_changed": false}]);
-    // What the one who applies it is reported, and the edit.
+    // The message for the user who applies it, and the edit.
     let table: Vec<(&str, Edit)> = vec![
         // Texts of steps.
         ("`what` of `front/log`", set("jobs/0/steps/0/what", lie())),

@@ -2,7 +2,7 @@
 //! a result into the records or the cache by it.
 //!
 //! The table says what catches each of them. `fails` is an error of the target, `hidden` a
-//! command that may go on because it was reported that there is nothing: its result then does
+//! command that may go on because it was told that there is nothing: its result then does
 //! not depend on what it was after, which is tried by changing that.
 
 use std::os::unix::fs::PermissionsExt;

@@ -111,7 +111,7 @@ impl Ground {
     }
 }
 
-/// How the ways are reported apart: lines of `ssh_config`, and the hosts `eu` and `us`.
+/// How the ways are distinguished: lines of `ssh_config`, and the hosts `eu` and `us`.
 const WAYS: [(&str, &str, &str, &str); 4] = [
     (
         "aliases with a command",
@@ -422,7 +422,7 @@ fn a_known_name_that_leads_to_a_machine_without_a_name_is_refused() {
     ] {
         assert!(refused.stderr.contains(words), "{words}: {refused}");
     }
-    // A new checkout is reported by the state of the host.
+    // A new checkout reads it from the state of the host.
     let known = space.path(".rel");
     fs::rename(&known, space.path("former")).expect("renames");
     let refused = space.run(["e"]).fails(1);

@@ -313,7 +313,7 @@ fn what_a_killed_keeper_leaves_is_ended_before_it_begins_anew() {
     let root = hosts.root(host);
     let script = format!("read -r p b <{root}/.rel/staging/detached/copy*/pid && kill -KILL $p");
     let _ = hosts.ssh(&space, host, &script).ok();
-    // Whoever looks on is reported, and the rollback ends what was left.
+    // A user who follows it sees that, and the rollback ends what was left.
     let output = job.finish().fails(1);
     assert!(
         output.stderr.contains("it was killed, at an unknown point"),
@@ -495,7 +495,7 @@ fn only_commands_can_be_detached() {
     "#);
 }
 
-/// A host that does not answer may have something at work: nobody may be reported that it has not.
+/// A host that does not answer may have something at work: no message may say that it has not.
 #[test]
 fn what_goes_on_on_a_host_that_is_not_reached_is_not_denied() {
     let hosts = Hosts::start(2);

@@ -36,7 +36,7 @@ fn recipe(space: &Space, name: &str, body: &str) {
     space.write(format!("recipes/{name}.kdl"), text);
 }
 
-/// Runs with `--json`, which must succeed, and returns what machines are reported.
+/// Runs with `--json`, which must succeed, and returns the answer.
 #[track_caller]
 fn told(space: &Space, args: &[&str]) -> Value {
     space.ask([&["staging"], args].concat())

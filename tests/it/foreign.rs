@@ -539,7 +539,7 @@ fn a_link_hides_no_foreign_directory() {
             "{on_use}: {output}"
         );
         assert!(output.stdout.ends_with("left:\n"), "{on_use}: {output}");
-        // What is stated to do helps: nothing allows it.
+        // What the help says works: nothing allows it.
         let help = "`into-foreign` cannot make these commands safe";
         assert!(output.stderr.contains(help), "{on_use}: {output}");
     }

@@ -250,7 +250,7 @@ impl Hosts {
         self.all[number] = host;
     }
 
-    /// Returns whether restarts of a host are reported by its first process: it has namespaces.
+    /// Returns whether restarts of a host are recognised by its first process: it has namespaces.
     pub fn is_private(&self) -> bool {
         self.is_private
     }

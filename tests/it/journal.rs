@@ -5,7 +5,7 @@ use std::fs;
 use crate::hosts::Hosts;
 use crate::space::Space;
 
-/// So many runs that are reported of, each of so many steps.
+/// So many runs in the history, each of so many steps.
 const OLD_RUNS: usize = 150;
 const OLD_STEPS: usize = 6;
 
@@ -47,7 +47,7 @@ environment "staging" {{
     let _ = space.run(["staging"]).ok();
     let path = host.srv(".rel/staging/journal");
     let journal = || fs::read_to_string(&path).expect("a journal");
-    // The first release is older than all that is reported of.
+    // The first release is older than the history.
     let long = journal() + &old_runs();
     fs::write(&path, &long).expect("writes");
     space.write("page.in", "second\n");

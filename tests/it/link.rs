@@ -201,7 +201,7 @@ fn a_step_that_talks_all_the_time_is_ended_as_well_when_nobody_listens() {
         cut.stderr.contains("the connection to host `h1` ended"),
         "{cut}"
     );
-    // While the line is down: what waits to be stated there waits for nobody.
+    // While the line is down: what waits to be sent there keeps no other from going on.
     left(&hosts, 0);
     hosts.line(0, End::Near, true);
     go(&hosts.all[0]);

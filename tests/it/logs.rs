@@ -92,7 +92,7 @@ fn logs_of_all_hosts_are_put_in_order_and_folded() {
         &hosts.all[1],
         "2021-01-09 10:00:01Z error\n2021-01-09 10:00:02Z error\n",
     );
-    // What a terminal would obey is unknown to it.
+    // Control characters do not reach the terminal.
     append(
         &hosts.all[2],
         "2021-01-09 10:00:03Z \x1b[2J\n2021-01-09 10:00:04Z no end",

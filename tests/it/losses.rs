@@ -151,7 +151,7 @@ environment "e" { use "r" on="all" v="{v}"; }
     space.write("hosts/b/.rel/e/journal", &after);
     let _ = space.run(["-q", "e", "--rollback"]).ok();
     assert_eq!(space.read("hosts/b/file"), "1\n");
-    // A release that changed one host says so during the rollback.
+    // A release that changed one host says so in its rollback.
     space.write("hosts/a/file", "edited\n");
     let _ = release(&space, "1").ok();
     let back = space.run(["e", "--rollback"]).ok().stderr;

@@ -238,7 +238,7 @@ fn a_site_says_that_it_is_being_changed_and_nobody_sees_anything_else() {
     let again = site.run(2).ok();
     assert!(again.stderr.contains("nothing to do"), "{again}");
     assert_snapshot!(prober.end("200 | app 2"), @"200 | app 2");
-    // Nor does anybody see anything else when it is rolled back.
+    // Nor does a client see anything else during the rollback.
     let prober = Prober::start(site.front);
     prober.wait_for("200 | app 2");
     let back = site.space.run(["site", "--rollback"]).ok();

@@ -506,7 +506,7 @@ target "test" { needs "all"; inputs "t"; run "cp t venv/empty/state; mkdir -p ve
         .ok()
         .is("all fresh, test fresh, venv restored");
     // What is made anew begins without it. What no tool is known to keep may be somebody's: it is
-    // kept for him, and he is reported.
+    // kept, with a warning.
     for t in ["4\n", "5\n"] {
         space.write("t", t);
         let _ = space.run(["build"]).ok();

@@ -168,7 +168,7 @@ fn what_ran_is_told_out_of_all_journals() {
     ");
 }
 
-/// What is live is so since its link was switched or rolled back, whatever else was done since.
+/// What is live is so since its link was switched or restored, whatever else was done since.
 #[test]
 fn since_is_that_of_what_is_live() {
     let space = Space::new(

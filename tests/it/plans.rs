@@ -232,7 +232,7 @@ environment "staging" {
         }
     }
     assert_eq!(to_run(&plan), Vec::<String>::new());
-    // And the run does more than nothing, as was stated.
+    // And the run does more than nothing, as the plan says.
     assert!(space.ask(["staging"])["ran"].as_u64() > Some(3));
 }
 

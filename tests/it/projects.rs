@@ -80,7 +80,7 @@ fn projects_at_one_root_have_their_own_journals_services_and_ways_back() {
         let history = rel(&space, dir, ["history", "live"]).ok().stdout;
         assert_eq!(history.lines().count(), runs, "{history}");
     }
-    // Each is rolled back by itself, and a lock of one does not hold the other one up.
+    // Each rolls back by itself, and a lock of one does not hold the other one up.
     let _ = rel(&space, "ampel", ["live", "--rollback"]).ok();
     let to = |name: &str| fs::read_link(space.path(format!("srv/{name}.current"))).ok();
     assert_eq!(to("ampel"), Some("one".into()));

@@ -377,7 +377,7 @@ target "d" { needs "c"; outputs "d"; run "cp c d" }
     ");
 }
 
-/// Of many files also those are reported that are gone when they would be looked at.
+/// Of many files, those that are gone before they are checked are reported as well.
 #[test]
 fn a_command_that_writes_among_outputs_that_are_made_after_it() {
     let space = Space::new(

@@ -1,5 +1,5 @@
 //! A run that goes on where another one was cut off is one with it: when it fails, all that both
-//! did is rolled back. What is stated then is no more than was looked at.
+//! did is rolled back. What is printed then is no more than was checked.
 
 use std::fs;
 

@@ -65,7 +65,7 @@ fn a_link_that_another_environment_has_pointed_elsewhere_stays() {
     minor: 1 step would be rolled back, on 1 host  run [RUN]
     ");
     assert_eq!(live(&space), "3");
-    // What it is rolled back from is still there: said again, and forced, it is done.
+    // What it is rolled back from is still there: the same command with `--force` does it.
     let _ = space.run(["minor", "--rollback", "--force"]).ok();
     assert_eq!(live(&space), "1");
 }

@@ -1,4 +1,4 @@
-//! `sandbox "strict"`: what honest commands find, what is reported of the others, and
+//! `sandbox "strict"`: what honest commands find, what is reported about the others, and
 //! `rel check --trace`. The cheats have a table of their own.
 
 use insta::assert_snapshot;

@@ -320,7 +320,7 @@ come_round() {
         output.ok().stdout
     }
 
-    /// Builds with `--json` and returns what machines are reported, whatever the exit code.
+    /// Builds with `--json` and returns the answer, whatever the exit code.
     #[track_caller]
     pub fn build<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Told {
         let output = self.run(["--json", "build"].into_iter().chain(args));

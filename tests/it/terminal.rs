@@ -244,7 +244,7 @@ fn text_of_a_project_moves_nothing() {
         let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
         let _ = check(&space, &words, code);
     }
-    // A change of what a value was is reported, old and new.
+    // A changed value is reported, old and new.
     let text = space.read("Releasefile.kdl").replace("\"vA", "\"wA");
     space.write("Releasefile.kdl", text);
     assert!(asked(&space, "why page", 0).contains("\\u{1b}]0;t"));

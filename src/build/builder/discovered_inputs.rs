@@ -1,7 +1,7 @@
 //! What a depfile names: read after the commands, looked at, and known to the cache.
 //!
 //! It is not known before a run what it will find, so nothing could be stamped beforehand. What was
-//! written to since the commands began is reported by the change times, which no process can set.
+//! written to since the commands began is recognised by the change times, which no process can set.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};

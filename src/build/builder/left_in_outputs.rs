@@ -15,7 +15,7 @@ use crate::build::outputs;
 use crate::core::fs::RepoPath;
 use crate::core::progress::{Event, Settled};
 
-/// Files that are reported of, and names that tools give to what they keep.
+/// Files that are reported, and names that tools give to what they keep.
 const TOLD_MAX: usize = 3;
 const OF_TOOLS: [&str; 5] = [
     "__pycache__",

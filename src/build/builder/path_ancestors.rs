@@ -65,7 +65,7 @@ impl AncestorStamps {
         self.0.iter().find(is_gone).map(|(at, _)| at.as_path())
     }
 
-    /// Returns what came to its place after `start`, as far as that can be reported by times alone.
+    /// Returns what came to its place after `start`, as far as times alone show it.
     pub(super) fn moved_since(&self, start: &RunStart) -> impl Iterator<Item = &Path> {
         let is_since = |(_, meta): &(&PathBuf, &Metadata)| {
             let seen = Signature::of(meta);

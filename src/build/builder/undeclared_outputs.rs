@@ -243,7 +243,7 @@ impl Builder<'_> {
         let slash = if kind == EntryKind::Dir { "/" } else { "" };
         let who = match is_alone {
             true => format!("`{}` wrote `{path}{slash}`", target.name),
-            // Who of those at work it was cannot be reported from a listing.
+            // A listing does not show which of those at work it was.
             false => format!(
                 "while `{}` and others ran, `{path}{slash}` appeared",
                 target.name

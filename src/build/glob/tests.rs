@@ -275,7 +275,7 @@ fn the_disk_is_listed_once_and_links_are_not_followed() {
 }
 
 proptest::proptest! {
-    /// What two patterns both match, they are stated to overlap on; and the index says
+    /// Two patterns that both match a path overlap; and the index says
     /// what comparing all pairs would.
     #[test]
     fn patterns_that_meet_on_a_path_overlap(

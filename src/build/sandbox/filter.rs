@@ -185,7 +185,7 @@ const OWNER_COMMANDS: [u32; 2] = [8, 15];
 const OWNER_IOCTLS: [u32; 2] = [0x8901, 0x8902];
 
 /// F_SETLEASE and F_NOTIFY, and F_SETDELEG of Linux 6.19: a process that may read a file could keep others
-/// from opening it, or be reported of what they do with it.
+/// from opening it, or be notified of what they do with it.
 const REFUSED_FILE_COMMANDS: [u32; 3] = [1024, 1026, 1040];
 
 /// TIOCSTI and TIOCLINUX type into a terminal, TIOCCONS takes its output away; FS_IOC_SETVERSION

@@ -23,7 +23,7 @@ pub struct Rights {
 }
 
 /// Returns the process that a thread belongs to, and the rights of the thread. `None` where
-/// these cannot be reported, or where its user for files is another one than that for all else.
+/// these cannot be determined, or where its user for files is another one than that for all else.
 pub fn of_thread(pid: u32) -> Option<(Pid, Rights)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let (leader, mut rights) = parse(&status)?;

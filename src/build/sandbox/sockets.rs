@@ -150,7 +150,7 @@ fn address_of(file: &OwnedFd) -> Vec<u8> {
 #[expect(unsafe_code, reason = "an address of any family, as it was written")]
 fn connect(socket: &OwnedFd, address: &[u8]) -> Result<(), Errno> {
     let len = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::INVAL)?;
-    // SAFETY: the address lives as long as the call, and is as long as it is stated to be.
+    // SAFETY: the address lives as long as the call, and its length is passed with it.
     match unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), len) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::CONNREFUSED)),

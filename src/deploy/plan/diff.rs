@@ -1,7 +1,7 @@
 //! How a file that a step would write differs from what stands there. Pure.
 //!
 //! What stands there comes with the facts, up to a limit; what is not text, too large or
-//! secret is stated so and not shown.
+//! secret is named as such and not shown.
 
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;

@@ -15,8 +15,9 @@ use crate::deploy::plan::orphans::OrphanService;
 use crate::deploy::plan::rollback_checks::{self, RollbackNeeds};
 use crate::deploy::plan::script::as_user;
 use crate::deploy::plan::secret::{Redactor, SecretHasher};
-use crate::deploy::plan::use_on_host::redactor;
-use crate::deploy::plan::use_on_host::{RenderPhase, ResolvedAction, ResolvedStep, UseOnHost};
+use crate::deploy::plan::use_on_host::{
+    RenderPhase, ResolvedAction, ResolvedStep, UseOnHost, redactor,
+};
 use crate::deploy::protocol::detached::Detached;
 use crate::deploy::protocol::frames::{Reply, unanswered};
 use crate::deploy::protocol::journal::{JOURNAL_LINES_MAX, Journal};

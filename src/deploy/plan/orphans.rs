@@ -2,7 +2,7 @@
 //!
 //! A use that vanishes from the Releasefile, or gets another name, leaves what it had started. The
 //! host keeps with each service the use that started it; older runs did not, and of what they
-//! started nothing is stated.
+//! started nothing is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 

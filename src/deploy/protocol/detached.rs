@@ -94,7 +94,7 @@ impl Detached {
         self.state == DetachedState::Ended && line.key == self.key && line.time >= end
     }
 
-    /// Returns what is stated of it: how it stands and how long it may take.
+    /// Returns its description: how it stands and how long it may take.
     pub fn reason(&self, journal: &Journal, now: u64) -> String {
         let age = now.saturating_sub(self.since);
         match (self.state, self.end) {

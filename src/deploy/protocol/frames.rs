@@ -1,4 +1,4 @@
-//! Bytes from a host -> [`Frame`]s. Believes no length that it is reported.
+//! Bytes from a host -> [`Frame`]s. Believes no length that a host sends.
 //!
 //! The stream has lines of output and, marked by a byte and a nonce that only this
 //! session knows, events. Some events are followed by counted bytes, one by answers that end

@@ -33,7 +33,7 @@ impl HostIdentity {
     }
 
     /// Returns whether this, which is known, is not what answers `now`: something that both say
-    /// differs, or nothing of what is known is reported.
+    /// differs, or the host sends nothing of what is known.
     pub fn is_not(&self, now: &Self) -> bool {
         let is_told =
             |known: &Option<String>, now: &Option<String>| known.is_some() && known == now;

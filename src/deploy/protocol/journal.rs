@@ -90,7 +90,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     lines: Vec<JournalLine>,
-    /// How many of these were picked out of runs that are too old to be reported of.
+    /// How many of these were picked out of runs that are too old for the history.
     picked: usize,
     /// There is a NUL in it: a disk that lost power may leave some.
     pub(super) has_nul: bool,
@@ -163,7 +163,7 @@ impl Journal {
         }
     }
 
-    /// Returns the lines of the runs that can be reported of, oldest first; all that is known of older
+    /// Returns the lines of the runs that the history shows, oldest first; all that is known of older
     /// ones is what still holds.
     pub fn recent(&self) -> &[JournalLine] {
         self.lines.get(self.picked..).unwrap_or_default()
@@ -293,14 +293,14 @@ impl Journal {
         }
     }
 
-    /// Returns the first line of each run that can be reported of.
+    /// Returns the first line of each run that the history shows.
     fn firsts(&self) -> VecDeque<&JournalLine> {
         let mut met = BTreeSet::new();
         let lines = self.recent().iter();
         lines.filter(|l| met.insert(l.run.as_str())).collect()
     }
 
-    /// Returns all runs that can be reported of, oldest first, with what is left of them.
+    /// Returns all runs that the history shows, oldest first, with what is left of them.
     pub fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at: BTreeMap<&str, usize> = BTreeMap::new();

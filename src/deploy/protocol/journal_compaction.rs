@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use crate::deploy::protocol::journal::{Journal, JournalLine};
 
 /// So many runs that still say something stay whole. A rollback is kept for a fifth of them; both
-/// count what [`Journal::runs`] returns, so that runs which was rolled back push none out.
+/// count what [`Journal::runs`] returns, so that runs which were rolled back push none out.
 pub const RUNS_KEPT: usize = 50;
 /// For fewer lines it is not worth it.
 const LINES_MIN: usize = 1_000;

@@ -59,7 +59,7 @@ pub(in crate::deploy) fn absolute_root(host: &Host, repository: &Path) -> String
 /// Joins parts to one file name; other parts never give the same.
 ///
 /// One hyphen stands between parts and two for one within: that can be read back as long
-/// as no part is empty or has a hyphen at its edge. What cannot be stated so has a digest
+/// as no part is empty or has a hyphen at its edge. What cannot be written so has a digest
 /// behind a `+`, which no plain name has.
 pub fn join_parts(parts: &[&str]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -102,7 +102,7 @@ pub enum JobError {
 }
 
 /// Returns the runs whose rollback is not kept any more: those before the last releases, and older
-/// ones that was rolled back. A release has as many attempts as it takes.
+/// ones that were rolled back. A release has as many attempts as it takes.
 fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
     let ends = runs.iter().enumerate().rev().filter(|(_, run)| run.is_ok);
     let released = ends.map(|(at, _)| at + 1).nth(UNDO_KEPT).unwrap_or(0);
@@ -112,8 +112,8 @@ fn without_way_back(runs: &[Run]) -> impl Iterator<Item = &Run> {
         .map(|(_, run)| run)
 }
 
-/// Returns the error that says what rolled back, and no more than is known of it.
-/// `ran` is the rollback: of other hosts nothing is stated.
+/// Returns the error that says what was rolled back, and no more than is known of it.
+/// `ran` is the rollback: nothing is claimed of other hosts.
 fn went_back(
     mut cause: Box<Error>,
     ran: &[ExecutedStep],

@@ -13,7 +13,7 @@ use crate::core::cancel::{Cancel, POLL};
 use crate::core::error::{Error, Result};
 use crate::core::sync::{lock, unpoisoned};
 
-/// Connections that are opened at once through one gate, if nothing else is stated.
+/// Connections that are opened at once through one gate, unless configured.
 pub const EACH: usize = 8;
 /// Connections that are opened at once through all gates together: each is a process of `ssh`
 /// that computes its keys.

@@ -1,5 +1,5 @@
 //! `rel lock` and `rel unlock`: a person holds an environment, on all its hosts. And `--abandon`:
-//! a person gives up a scope that cannot be left, and that no run continues without it.
+//! a person gives up a scope that cannot be left, and that keeps every run from going on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

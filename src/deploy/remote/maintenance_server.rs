@@ -89,7 +89,7 @@ enum Stage {
     Open,
     /// The answer that is on its way is the last.
     Last,
-    /// All is stated; what the client still sends is thrown away, for closing at once would
+    /// The response is complete; what the client still sends is thrown away, for closing at once would
     /// make the kernel roll back an answer that was not read yet.
     Closing,
     /// Nothing.

@@ -380,7 +380,7 @@ pub fn last_release(seen: &BTreeMap<String, HostState>, passed: &BTreeSet<String
     }
 }
 
-/// Returns the steps of the last runs that neither came to their end nor was rolled back: a run that
+/// Returns the steps of the last runs that neither came to their end nor were rolled back: a run that
 /// goes on there is one with them, and takes them back as well when it fails.
 pub fn cut_off(seen: &BTreeMap<String, HostState>) -> Vec<ExecutedStep> {
     let runs = unreturned(seen, &BTreeSet::new());
@@ -389,7 +389,7 @@ pub fn cut_off(seen: &BTreeMap<String, HostState>) -> Vec<ExecutedStep> {
     cut_off.flat_map(|(_, over)| over.ran).collect()
 }
 
-/// What one run left on all hosts where it did not be rolled back.
+/// What one run left on all hosts where it was not rolled back.
 #[derive(Default)]
 struct RunSummary {
     is_ok: bool,
@@ -397,7 +397,7 @@ struct RunSummary {
     ran: Vec<ExecutedStep>,
 }
 
-/// Returns the runs that did not be rolled back, oldest first.
+/// Returns the runs that were not rolled back, oldest first.
 fn unreturned(
     seen: &BTreeMap<String, HostState>,
     passed: &BTreeSet<String>,
@@ -405,7 +405,7 @@ fn unreturned(
     let mut runs: BTreeMap<String, RunSummary> = BTreeMap::new();
     for (host, seen) in seen {
         let journal = seen.journal.runs().into_iter();
-        // A host can have rolled back alone.
+        // A host can have been rolled back alone.
         for run in journal.filter(|run| !run.is_rolled_back && !passed.contains(&run.id)) {
             let all = runs.entry(run.id.clone()).or_default();
             all.is_ok |= run.is_ok;
@@ -543,7 +543,7 @@ mod tests {
         assert!(left(&first).is_empty());
         let cut = [&first[..], &["b start 1 -", "c start 1 -"]].concat();
         assert_eq!(left(&cut), ["b:1", "c:1"]);
-        // What rolled back, or came to its end, is not; what began to be rolled back is.
+        // What was rolled back, or came to its end, is not; what began to be rolled back is.
         let back = [&cut[..], &["c rolling-back - c"]].concat();
         assert_eq!(left(&back), ["b:1", "c:1"]);
         let gone = [&back[..], &["c gone-back - c"]].concat();

@@ -272,7 +272,7 @@ impl PreparedRollback {
             .check(environment, &self.jobs, blocked)
     }
 
-    /// Takes the leases, and is rolled back.
+    /// Takes the leases, and rolls back.
     pub(in crate::deploy) fn carry_out(
         mut self,
         request: &DeployRequest<'_>,

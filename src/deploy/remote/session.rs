@@ -1,6 +1,6 @@
 //! One connection to one host: a guard over there, frames coming back.
 //!
-//! How frames are reported from output is the matter of [`frames`](crate::deploy::protocol::frames).
+//! How frames are distinguished from output is the matter of [`frames`](crate::deploy::protocol::frames).
 //! Nothing here knows what a program does. Dropping a session closes the guard's lifeline.
 
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use channel::Channel;
 
 /// How long the answers to questions may take: facts, guards and checks of recipes.
 const ASK_MAX: Duration = Duration::from_secs(15 * 60);
-/// How often the guard is reported that we are still there, at least.
+/// Longest time between two heartbeats to the guard.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// When it is reported so first: from then on it watches the line.
+/// When it gets the first one: from then on it watches the line.
 const FIRST_BEAT: Duration = Duration::from_secs(1);
 /// How long a guard may take to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Lines of many hosts -> fewer lines: what several say, and what is stated again, is reported once,
+//! Lines of many hosts -> fewer lines: what several hosts print, and what is printed again, is shown once,
 //! with a count. Pure: time is given.
 //!
 //! A line joins one that still waits to be reported if the text is the same, time stamps aside, if
@@ -40,7 +40,7 @@ const APART: u64 = 5_000;
 
 struct Waiting {
     serial: u64,
-    /// When it was stated last.
+    /// When it was printed last.
     time: i64,
     since: u64,
     key: Vec<u8>,

@@ -66,7 +66,7 @@ pub struct ApprovalDoc {
     pub count: usize,
 }
 
-/// What is stated of a role.
+/// The description of a role.
 #[derive(Clone, Debug)]
 pub struct RoleDoc {
     /// Its name.
@@ -77,7 +77,7 @@ pub struct RoleDoc {
     pub count: Option<u32>,
 }
 
-/// What is stated of a rollout.
+/// The description of a rollout.
 #[derive(Clone, Debug)]
 pub struct RolloutDoc {
     /// Its name.
@@ -134,7 +134,7 @@ pub struct StepDoc {
     pub user: Option<String>,
     /// What it does.
     pub what: String,
-    /// That is stated in words, and not by its command.
+    /// That is a description, and not its command.
     pub is_in_words: bool,
     /// Something must hold afterwards.
     pub is_verified: bool,
@@ -146,7 +146,7 @@ pub struct StepDoc {
     pub destroys: Option<String>,
     /// Whether it can be rolled back.
     pub way_back: Reversibility,
-    /// How it is rolled back, where that can be stated.
+    /// How it is rolled back, where that is known.
     pub goes_back: Option<String>,
     /// The most seconds that it took, over all hosts, when it ran last.
     pub took: Option<u64>,

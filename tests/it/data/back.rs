@@ -141,7 +141,7 @@ environment "e" {
     assert_eq!(space.shell("cat srv/a/now-code srv/a/now-data"), "1\n2\n");
     let history = space.run(["history", "e"]).ok().stdout;
     assert!(history.contains("left `data` as it was"), "{history}");
-    // What was done before that is below it: only with the same words can it are rolled back further.
+    // What was done before that is below it: only the same command again rolls back further.
     let refused = space.run(["e", "--rollback"]).fails(1);
     let words = "did it after that, and `--except` left it as it was";
     assert!(refused.stderr.contains(words), "{refused}");

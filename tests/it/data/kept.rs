@@ -101,7 +101,7 @@ exec /bin/rm "$@"
     }
 }
 
-/// Another environment with the same `into`, and what came before whose it was could be reported.
+/// Another environment with the same `into`, and what came before an owner was recorded.
 #[test]
 fn a_directory_of_backups_belongs_to_one_environment() {
     let flat = Flat::new("back-up");

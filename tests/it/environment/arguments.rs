@@ -1,4 +1,4 @@
-//! What is stated on the command line and to recipes: values, and mistakes in them.
+//! What is given on the command line and to recipes: values, and mistakes in them.
 
 use insta::assert_snapshot;
 

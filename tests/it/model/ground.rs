@@ -73,7 +73,7 @@ impl Ground {
         ground
     }
 
-    /// Returns the path of the checkout, as commands that run there are reported it.
+    /// Returns the path of the checkout, as commands that run there see it.
     pub fn root(&self) -> String {
         let root = fs::canonicalize(self.space.path("")).expect("is there");
         root.display().to_string()

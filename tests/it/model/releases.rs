@@ -1,7 +1,7 @@
 //! The model of releases: random histories of two environments that share their hosts, and an
 //! oracle that knows what must be live after each run.
 //!
-//! Runs fail, are killed and resumed, are rolled back and are rolled back; somebody changes what they
+//! Runs fail, are killed and resumed, roll back alone or by command; somebody changes what they
 //! left; the other environment releases to the same place. `REL_MODEL_RELEASES=1000` walks
 //! more, `REL_MODEL_SEED=17` one, or from there on.
 
@@ -130,7 +130,7 @@ type Record = (usize, Option<usize>);
 /// What one environment's journals say.
 #[derive(Clone, Debug, Default)]
 struct Journal {
-    /// Runs that did something and have not rolled back, oldest first.
+    /// Runs that did something and were not rolled back, oldest first.
     runs: Vec<Run>,
     /// By host and step, the last one last.
     records: BTreeMap<(usize, Step), Vec<Record>>,

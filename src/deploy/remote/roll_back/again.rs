@@ -14,7 +14,7 @@ use crate::deploy::remote::step_batch::first_bytes;
 
 impl RollbackRun<'_> {
     /// Enters scopes again, releasedwards; on all hosts of a use at once. One that cannot be
-    /// entered is reported: rolling back without it is better than not to be rolled back.
+    /// entered is reported: a rollback without it is better than none.
     pub(super) fn enter_again(&self, scopes: &[&ExecutedStep]) -> Result<()> {
         let scopes: Vec<&ExecutedStep> = scopes.iter().rev().copied().collect();
         for part in at_once(&scopes) {

@@ -2,6 +2,7 @@
 //! secrets.
 
 use super::Session;
+use crate::core::error::cut;
 use crate::deploy::protocol::frames::Frame;
 use crate::deploy::protocol::program::PROGRAM_MARK;
 
@@ -50,8 +51,9 @@ impl Session {
                 Frame::Data(bytes) => ("data", bytes.as_slice()),
             };
             let text = match frame {
-                // A piece of a file or an archive.
-                Frame::Data(_) => String::new(),
+                // A piece of a file, or of a reply: a secret may be in two pieces. A reply is shown as
+                // a whole.
+                Frame::Data(_) | Frame::Answer(_) => String::new(),
                 _ => self.shown(bytes),
             };
             let size = bytes.len();
@@ -61,24 +63,13 @@ impl Session {
 
     /// Returns a text without secrets: behind a blank if it is one line, else on lines of its own.
     fn shown(&self, text: &[u8]) -> String {
-        let hidden = self.hidden.hide(text.to_vec());
-        let cut = hidden.len().min(SHOWN_MAX);
-        let text = String::from_utf8_lossy(&hidden[..cut]);
-        let text = text.trim_end();
-        let rest = match hidden.len() - cut {
-            0 => String::new(),
-            more => format!("\n    … {more} more bytes"),
-        };
-        let mut lines = text.lines();
-        match (lines.next(), lines.next()) {
-            (None, _) => String::new(),
-            (Some(line), None) => format!(" {line}{rest}"),
-            _ => {
-                text.lines()
-                    .map(|line| format!("\n    {line}"))
-                    .collect::<String>()
-                    + &rest
-            }
+        let text = self.hidden.hide(text.to_vec());
+        let text = String::from_utf8_lossy(&text);
+        let text = cut(text.trim_end(), SHOWN_MAX);
+        match text.contains('\n') {
+            true => text.lines().map(|line| format!("\n    {line}")).collect(),
+            false if text.is_empty() => String::new(),
+            false => format!(" {text}"),
         }
     }
 }

@@ -207,7 +207,7 @@ impl Transport for Refusing {
 #[test]
 fn what_a_server_refuses_before_anybody_logs_in_is_tried_again() {
     let closed = "kex_exchange_identification: Connection closed by remote host";
-    // Words, how often they are stated, tries, and whether it comes to an answer.
+    // Words, how often they are sent, tries, and whether it comes to an answer.
     for (words, times, tries, is_answered) in [
         ("", 0, 1, true),
         (closed, 2, 3, true),
@@ -272,7 +272,7 @@ impl Transport for Elsewhere {
 
 type Telling = fn(&mut Session, &Cancel) -> Result<()>;
 
-/// All that a host can be reported.
+/// All that a host can be told.
 const TELLING: [(&str, Telling); 7] = [
     ("call", |s, stop| {
         s.call("rel_lock 0 break\n", stop).map(drop)
